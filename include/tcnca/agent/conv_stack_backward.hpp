@@ -1,0 +1,349 @@
+// One group walks along the sequences of its channels once, forwards in time, and carries the gradients with it: the layers are computed
+// again in fast memory, and the gradient of each follows as soon as it has seen enough of what comes after. Nothing is stored between the
+// forward and the backward pass, and nothing is computed twice.
+#pragma once
+#include "../block/correlate.hpp"
+#include "conv_stack_backward_plan.hpp"
+#include "conv_stack_common.hpp"
+
+namespace tcnca {
+
+/// What a backward pass is given; the same for all groups.
+template <element T, int Layers>
+struct conv_stack_backward_params {
+  sequence_view<T const> x;
+  tensor_view<T const, 3> weight;
+  tensor_view<T const, 2> bias;
+  tensor_view<T const, 1> omega;
+  sequence_view<accumulate_t<T> const> state_in;
+  sequence_view<T const> grad_y;
+  sequence_view<accumulate_t<T> const> grad_state_out;
+  sequence_view<T> grad_x;
+  sequence_view<accumulate_t<T>> grad_state_in;
+  tensor_view<accumulate_t<T>, 3> sums;  // [batch, conv_stack_sums rows, channels]: of weights, biases and omega, a sequence each
+  index position = 0;
+  bool x_wide = false, grad_y_wide = false, grad_x_wide = false;
+  conv_stack_backward_plan<Layers> plan = {};
+};
+
+/// The backward pass of one item: some channels of one sequence.
+template <class Group, element T, conv_stack_shape Shape, conv_stack_policy Policy>
+struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Policy> {
+  using base = detail::conv_stack_group<Group, T, Shape, Policy>;
+  using typename base::A, typename base::ring_type, typename base::value;
+  using base::Lanes, base::group, base::io, base::packs, base::at, base::ring_at;
+  using group_type = Group;
+  using params_type = conv_stack_backward_params<T, Shape.layers()>;
+  using tiling = conv_stack_tiling<T, Shape, Policy>;
+  static constexpr int layers = Shape.layers(), taps = Shape.taps, width = Lanes.width;
+  static constexpr index P = Lanes.positions();
+  static constexpr bool halves = Shape.dir == direction::bidirectional, curved = Shape.act != activation::none;
+
+  params_type const& params;
+
+  TCNCA_HOST_DEVICE conv_stack_backward_agent(Group g, params_type const& p, A* near_memory, A* far_memory)
+      : base{g, near_memory, far_memory}, params(p) {}
+
+  TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) {
+    return p.x.extent[0] * divide_up(p.x.extent[1], index(Lanes.channels()));
+  }
+
+  TCNCA_HOST_DEVICE void operator()(index item) {
+    index const groups = divide_up(params.x.extent[1], index(Lanes.channels()));
+    batch_ = item / groups;
+    channel_ = item % groups * Lanes.channels();
+    length_ = params.x.extent[2];
+    x_ = {params.x, batch_, channel_, params.x_wide};
+    grad_y_ = {params.grad_y, batch_, channel_, params.grad_y_wide};
+    grad_x_ = {params.grad_x, batch_, channel_, params.grad_x_wide};
+    if constexpr (!halves) {
+      walk(0, true);
+    } else {
+      // The final SiLU's slope needs the sum of both halves: the first half forwards only, then both backwards.
+      if constexpr (Shape.skip) walk(0, false);
+      walk(1, true);
+      walk(0, true);
+    }
+  }
+
+ private:
+  index batch_, channel_, length_;
+  index low_;  // inputs before it are zero
+  int half_;
+  sequence_lanes<T const, Lanes> x_, grad_y_;
+  sequence_lanes<T, Lanes> grad_x_;
+
+  TCNCA_HOST_DEVICE index lead(int l) const { return Shape.lead(l, half_); }
+  TCNCA_HOST_DEVICE index back_lead(int l) const { return Shape.history(l) - Shape.lead(l, half_); }
+  TCNCA_HOST_DEVICE static int span_of(int l) { return Shape.span() > 0 ? l / Shape.span() : 0; }
+  TCNCA_HOST_DEVICE A* buffer(memory_place const& m, index t, int p) const { return at(m) + t * Lanes.channels() + p * width; }
+
+  TCNCA_HOST_DEVICE void walk(int half, bool backwards) {
+    auto const& plan = params.plan;
+    half_ = half;
+    start();
+    bool const last_layer = curved || Shape.skip || !backwards;  // else its outputs are of no use
+    for (index before = 0;; before += plan.tile[0]) {
+      index const end = min(before + plan.tile[0], length_);
+      this->append(ring_at(plan.input[0]), x_, before, end);
+      if (before < length_ && end == length_) finish(ring_at(plan.input[0]), lead(0));
+      group.sync();
+      // What each layer had and has of its inputs, and then of its gradients; at first nothing, not even what lies before position 0.
+      index had = before > 0 ? before : nothing, has = before + plan.tile[0];
+      for (int l = 0; l < layers; l++) {
+        index const step = plan.tile[l], done = detail::whole_tiles(had, lead(l), step, 0);
+        had = done, has = detail::whole_tiles(has, lead(l), step, 0);
+        for (index t = done; t < has; t += step) {
+          index const to = min(t + step, length_);
+          if (t >= to) break;
+          if (l + 1 < layers || last_layer) forward(l, t, to, backwards);
+          else top(t, to);
+          if (l + 1 == layers && backwards) arrived(l, t, to);
+        }
+      }
+      if (!backwards) {
+        if (has >= length_) break;
+        continue;
+      }
+      for (int l = layers - 1; l >= 0; l--) {
+        // With a state the gradients go on before position 0, into the state.
+        index const step = plan.tile[l], begin = params.grad_state_in.present() ? -round_up(Shape.history(l), step) : 0;
+        index const done = detail::whole_tiles(had, back_lead(l), step, begin);
+        had = done, has = detail::whole_tiles(has, back_lead(l), step, begin);
+        for (index t = done; t < has; t += step) {
+          backward(l, max(t, -Shape.history(l)), min(t + step, index(0)));
+          backward(l, max(t, index(0)), min(t + step, length_));
+        }
+      }
+      if (has >= length_) break;
+    }
+    if (backwards) store_sums();
+    group.sync();  // the next walk reuses the memory
+  }
+  static constexpr index nothing = -(index(1) << 62);
+
+  TCNCA_RARE void start() {
+    auto const& plan = params.plan;
+    bool const state = params.state_in.present();
+    this->load_weights(at(plan.weight), params.weight, params.bias, params.omega, channel_, x_.channels, half_);
+    for (int l = 0; l < layers; l++) {
+      ring_type const r = ring_at(plan.input[l]);
+      if (state) this->load_history(r, params.state_in, batch_, channel_, x_.channels, l, params.position);
+      else this->clear(r, -this->reach(l, plan.longest, length_), 0);
+      this->clear(ring_at(plan.grad[l]), -this->reach(l, plan.longest, length_), 0);
+    }
+    low_ = state ? -Shape.receptive_field() : 0;
+    A* const sums = at(plan.sums);
+    for (int i = group.rank(); i < tiling::sum_rows * group.size(); i += group.size()) store<width>(sums + i * width, broadcast<width>(A(0)));
+  }
+
+  /// Zeros behind the end of a ring that is read there, or whose last pack must be.
+  TCNCA_HOST_DEVICE void finish(ring_type r, index ahead) const {
+    if (ahead > 0 || P > 1) this->clear(r, length_, length_ + P + (ahead > 0 ? min(params.plan.longest, length_) : 0));
+  }
+
+  /// Outputs [from, to) of a layer once more, and the slope of its activation; the last layer turns to its gradient.
+  TCNCA_HOST_DEVICE void forward(int l, index from, index to, bool backwards) const {
+    auto const& plan = params.plan;
+    bool const last = l + 1 == layers;
+    A const* const weights = at(plan.weight);
+    ring_type const in = ring_at(plan.input[l]), next = ring_at(plan.input[last ? l : l + 1]), slopes = ring_at(plan.slope[l]);
+    ring_type const span = ring_at(plan.input[Shape.span() > 0 ? span_of(l) * Shape.span() : 0]);
+    dilated_tile const tile = detail::restrict_taps(from, to - from, lead(l), Shape.dilation(l), taps, low_, length_);
+    dilated_sum<taps, Policy.run>(group, in, this->taps_of(weights, l, half_ == 1), tile, [&](int offset, int p, value sum) TCNCA_INLINE {
+      index const t = from + offset;
+      auto const a = activate<Shape.act>(sum);
+      value v = a.value;
+      if (Shape.ends_span(l)) v = v + span.load(uint32(t), p);
+      if (!last) {
+        next.store(uint32(t), p, v);
+        if (curved) slopes.store(uint32(t), p, a.slope);
+      } else if (!backwards) {
+        store<width>(buffer(plan.carry, t, p), v);
+      } else {
+        arrive(l, t, p, top_gradient(weights, t, p, to - t, v), a.slope);
+      }
+    });
+    if (!last && to == length_) finish(next, lead(l + 1));
+    group.sync();
+  }
+
+  /// The gradient of the last layer's output where that output itself is not needed.
+  TCNCA_HOST_DEVICE void top(index from, index to) const {
+    int const n = int(divide_up(to - from, P)) * packs;
+    for (int i = group.rank(); i < n; i += group.size()) {
+      index const t = from + i / packs * P;
+      arrive(layers - 1, t, i % packs, grad_y_.load(t, i % packs, to - t), broadcast<width>(A(1)));
+    }
+    group.sync();
+  }
+
+  /// The gradient of the last layer's output v: grad_y, through the final SiLU.
+  TCNCA_HOST_DEVICE value top_gradient(A const* weights, index t, int p, index valid, value v) const {
+    value g = grad_y_.load(t, p, valid);
+    if constexpr (Shape.skip) {
+      auto const& plan = params.plan;
+      if constexpr (halves) {
+        A* const total = buffer(plan.total, t, p);
+        if (half_ == 0) return load<width>(const_cast<A const*>(total));
+        v = v + load<width>(const_cast<A const*>(buffer(plan.carry, t, p)));
+        g = g * final_slope(weights, t, p, valid, v);
+        store<width>(total, g);
+      } else {
+        g = g * final_slope(weights, t, p, valid, v);
+      }
+      ring_at(plan.skip).store(uint32(t), p, g);
+    }
+    return g;
+  }
+  TCNCA_HOST_DEVICE value final_slope(A const* weights, index t, int p, index valid, value v) const {
+    value const omega = load_tap<A, Lanes>(this->omega(weights), p);
+    return activate<activation::silu>(fma(omega, x_.load(t, p, valid), v)).slope;
+  }
+
+  /// A gradient of a layer's output has come: through the activation, into the layer's ring.
+  TCNCA_HOST_DEVICE void arrive(int l, index t, int p, value g, value slope) const {
+    if (Shape.ends_span(l)) ring_at(params.plan.span[span_of(l)]).store(uint32(t), p, g);
+    ring_at(params.plan.grad[l]).store(uint32(t), p, curved ? g * slope : g);
+  }
+
+  /// Gradients of all of [from, to) of a layer have come: their part in the gradients of its weights and its bias.
+  TCNCA_HOST_DEVICE void arrived(int l, index from, index to) const {
+    auto const& plan = params.plan;
+    ring_type const g = ring_at(plan.grad[l]);
+    if (to == length_) {
+      finish(g, back_lead(l));
+      group.sync();
+    }
+    int const stride = group.size() * width;
+    A* const sums = at(plan.sums) + group.rank() * width;
+    dilated_tile const tile = detail::restrict_taps(from, to - from, lead(l), Shape.dilation(l), taps, low_, length_);
+    correlate<taps, Policy.run>(group, g, ring_at(plan.input[l]), tile, sums + size(l * taps) * stride, stride);
+    if constexpr (Shape.bias)
+      add_up(from, to, sums + size(layers * taps + l) * stride, [&](index t, int p, value s) TCNCA_INLINE { return s + g.load(uint32(t), p); });
+    if constexpr (Shape.skip)
+      if (l + 1 == layers && !(halves && half_ == 0))
+        add_up(from, to, sums + size(tiling::sum_rows - 1) * stride, [&](index t, int p, value s) TCNCA_INLINE {
+          return fma(ring_at(plan.skip).load(uint32(t), p), x_.load(t, p, to - t), s);
+        });
+    group.sync();
+  }
+  template <class F>
+  TCNCA_HOST_DEVICE void add_up(index from, index to, A* sum, F f) const {
+    share<Lanes, Group> const mine(group);
+    value s = load<width>(const_cast<A const*>(sum));
+    for (index t = from + mine.worker * P; t < to; t += mine.workers * P) s = f(t, mine.p, s);
+    store<width>(sum, s);
+  }
+
+  /// Gradients of the inputs [from, to) of a layer; before position 0 they belong to the state.
+  TCNCA_HOST_DEVICE void backward(int l, index from, index to) const {
+    if (from >= to) return;
+    auto const& plan = params.plan;
+    dilated_taps<A> w = this->taps_of(at(plan.weight), l, half_ == 0);  // the transpose: the other way round
+    w.bias = nullptr;
+    value const omega = Shape.skip ? load_tap<A, Lanes>(this->omega(at(plan.weight)), share<Lanes, Group>(group).p) : broadcast<width>(A(0));
+    dilated_tile const tile = detail::restrict_taps(from, to - from, back_lead(l), Shape.dilation(l), taps, 0, length_);
+    dilated_sum<taps, Policy.run>(group, ring_at(plan.grad[l]), w, tile, [&](int offset, int p, value g) TCNCA_INLINE {
+      index const t = from + offset;
+      if (params.grad_state_out.present() && to > length_ - Shape.history(l)) g = g + state_gradient(l, t, p);
+      if (t < 0) return store_state_gradient(l, t, p, to - t, g);
+      if (Shape.starts_span(l)) g = g + ring_at(plan.span[span_of(l)]).load(uint32(t), p);
+      if (l > 0) return arrive(l - 1, t, p, g, curved ? ring_at(plan.slope[l - 1]).load(uint32(t), p) : g);
+      output(t, p, to - t, g, omega);
+    });
+    group.sync();
+    if (l > 0 && from >= 0) arrived(l - 1, from, to);
+  }
+
+  TCNCA_HOST_DEVICE void output(index t, int p, index valid, value g, value omega) const {
+    if constexpr (halves) {
+      A* const other = buffer(params.plan.partial, t, p);
+      if (half_ == 1) return store<width>(other, g);
+      g = g + load<width>(const_cast<A const*>(other));
+    }
+    if constexpr (Shape.skip) {
+      if constexpr (halves) g = fma(omega, load<width>(const_cast<A const*>(buffer(params.plan.total, t, p))), g);
+      else g = fma(omega, ring_at(params.plan.skip).load(uint32(t), p), g);
+    }
+    grad_x_.store(t, p, valid, g);
+  }
+
+  /// The element of a state gradient that belongs to lane i of pack p at position t, or null.
+  template <class U>
+  TCNCA_HOST_DEVICE U* state_element(sequence_view<U> const& state, int l, index t, int p, int i) const {
+    index const history = Shape.history(l), at_t = Lanes.along_length ? t + i : t, c = Lanes.along_length ? 0 : p * width + i;
+    if (c >= x_.channels) return nullptr;
+    return state.at(batch_, channel_ + c, Shape.history_before(l) + detail::modulo(params.position + at_t, history));
+  }
+  /// The gradient from state_out at positions [t, t + P) of a layer's input.
+  TCNCA_RARE value state_gradient(int l, index t, int p) const {
+    value g = broadcast<width>(A(0));
+    TCNCA_UNROLL
+    for (int i = 0; i < width; i++) {
+      index const at_t = Lanes.along_length ? t + i : t;
+      A const* const e = state_element(params.grad_state_out, l, t, p, i);
+      if (e && at_t >= length_ - Shape.history(l) && at_t < length_) g.set_lane(i, *e);
+    }
+    return g;
+  }
+  TCNCA_RARE void store_state_gradient(int l, index t, int p, index valid, value g) const {
+    TCNCA_UNROLL
+    for (int i = 0; i < width; i++) {
+      if (Lanes.along_length && i >= valid) continue;
+      if (A* const e = state_element(params.grad_state_in, l, t, p, i)) *e = g.lane(i);
+    }
+  }
+
+  /// The sums of all threads, in a fixed order, for this sequence and these channels.
+  TCNCA_RARE void store_sums() const {
+    group.sync();
+    A const* const sums = at(params.plan.sums);
+    int const first = half_ * tiling::half_rows;
+    for (int i = group.rank(); i < tiling::sum_rows * Lanes.channels(); i += group.size()) {
+      int const row = i / Lanes.channels(), c = i % Lanes.channels();
+      bool const of_omega = Shape.skip && row == tiling::sum_rows - 1;
+      if (c >= x_.channels || (of_omega && halves && half_ == 0)) continue;
+      A total = 0;
+      for (int r = c / width; r < group.size(); r += packs) {
+        A const* const own = sums + size(row * group.size() + r) * width;
+        total += Lanes.along_length ? sum_lanes(load<width>(own)) : own[c % width];
+      }
+      // A reversed layer has its taps the other way round.
+      int const tap = row % taps, to = row < layers * taps && half_ == 1 ? row - tap + taps - 1 - tap : row;
+      *params.sums.at(batch_, of_omega ? Shape.halves() * tiling::half_rows : first + to, channel_ + c) = total;
+    }
+  }
+};
+
+/// Adds up the sums of all sequences of a batch, in their order, into the gradients of weights, biases and omega. One item a row.
+template <class Group, element T, conv_stack_shape Shape>
+struct conv_stack_sums_agent {
+  using A = accumulate_t<T>;
+  using group_type = Group;
+  struct params_type {
+    tensor_view<A, 3> sums;
+    tensor_view<A, 3> grad_weight;
+    tensor_view<A, 2> grad_bias;
+    tensor_view<A, 1> grad_omega;
+  };
+  static constexpr int weights = Shape.layers() * Shape.taps, half = weights + (Shape.bias ? Shape.layers() : 0);
+  static constexpr index items(params_type const& p) { return p.sums.extent[1]; }
+
+  Group group;
+  params_type const& params;
+  TCNCA_HOST_DEVICE conv_stack_sums_agent(Group g, params_type const& p, A*, A*) : group(g), params(p) {}
+
+  TCNCA_HOST_DEVICE void operator()(index row) const {
+    int const h = int(row) / half, r = int(row) % half;
+    for (index c = group.rank(); c < params.sums.extent[2]; c += group.size()) {
+      A total = 0;
+      for (index b = 0; b < params.sums.extent[0]; b++) total += *params.sums.at(b, row, c);
+      if (h == Shape.halves()) *params.grad_omega.at(c) = total;
+      else if (r < weights) *params.grad_weight.at(h * Shape.layers() + r / Shape.taps, r % Shape.taps, c) = total;
+      else *params.grad_bias.at(h * Shape.layers() + r - weights, c) = total;
+    }
+  }
+};
+
+}  // namespace tcnca

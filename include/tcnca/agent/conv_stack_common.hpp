@@ -1,0 +1,116 @@
+// What the forward and the backward agent share: progress of layers, the range of taps, loading weights and states.
+#pragma once
+#include "../block/dilated.hpp"
+#include "../block/sequence_lanes.hpp"
+#include "conv_stack_plan.hpp"
+
+namespace tcnca::detail {
+
+/// Outputs of a layer that are complete once `inputs` of its inputs are there: whole tiles, counted from `begin`.
+TCNCA_HOST_DEVICE constexpr index whole_tiles(index inputs, index lead, index tile, index begin) {
+  index const n = inputs - lead - begin;
+  return n <= 0 ? begin : begin + n / tile * tile;
+}
+
+/// The taps that touch the samples [low, high) from at least one position of the tile.
+TCNCA_HOST_DEVICE constexpr dilated_tile restrict_taps(index first, index count, index lead, index dilation, int taps, index low, index high) {
+  index const newest = first + count - 1 + lead - low, oldest = first + lead - (high - 1);
+  index const last = newest < 0 ? 0 : min(index(taps), newest / dilation + 1);
+  index const begin = oldest <= 0 ? 0 : min(last, divide_up(oldest, dilation));
+  return {first, int(count), lead, uint32(dilation), int(begin), int(last)};
+}
+
+/// a modulo n in [0, n).
+TCNCA_HOST_DEVICE constexpr index modulo(index a, index n) {
+  index const r = a % n;
+  return r < 0 ? r + n : r;
+}
+
+/// One group's view of a stack: its memory, its channels, its weights.
+template <class Group, element T, conv_stack_shape Shape, conv_stack_policy Policy>
+struct conv_stack_group {
+  using tiling = conv_stack_tiling<T, Shape, Policy>;
+  using A = accumulate_t<T>;
+  static constexpr lanes Lanes = tiling::lane_order;
+  static constexpr int channels = Lanes.channels();
+  static constexpr int packs = Lanes.packs;
+  using ring_type = ring<A, Lanes>;
+  using value = pack<A, Lanes.width>;
+
+  Group group;
+  A* near;
+  A* far;
+
+  TCNCA_HOST_DEVICE A* at(memory_place const& m) const { return (m.far ? far : near) + m.offset; }
+  TCNCA_HOST_DEVICE ring_type ring_at(memory_place const& m) const { return {at(m), m.mask}; }
+
+  /// Copies the weights of one half to fast memory: [layer][tap][channel], then biases, then omega; zero for channels that do not exist.
+  TCNCA_RARE void load_weights(A* to, tensor_view<T const, 3> const& weight, tensor_view<T const, 2> const& bias,
+                                      tensor_view<T const, 1> const& omega, index channel, index existing, int half) const {
+    constexpr int L = Shape.layers(), K = Shape.taps;
+    for (int i = group.rank(); i < int(tiling::weight_elements()); i += group.size()) {
+      int const c = i % channels, row = i / channels;
+      A v = 0;
+      if (c < existing) {
+        if (row < L * K) v = to_accumulate(*weight.at(half * L + row / K, row % K, channel + c));
+        else if (Shape.bias && row < L * (K + 1)) v = to_accumulate(*bias.at(half * L + row - L * K, channel + c));
+        else v = to_accumulate(*omega.at(channel + c));
+      }
+      to[i] = v;
+    }
+  }
+  /// The taps of a layer and its bias; reversed: the last tap first.
+  TCNCA_HOST_DEVICE static dilated_taps<A> taps_of(A const* weights, int layer, bool reversed) {
+    A const* const first = weights + layer * Shape.taps * channels;
+    A const* const bias = Shape.bias ? weights + (Shape.layers() * Shape.taps + layer) * channels : nullptr;
+    if (reversed) return {first + (Shape.taps - 1) * channels, -channels, bias};
+    return {first, channels, bias};
+  }
+  TCNCA_HOST_DEVICE static A const* omega(A const* weights) {
+    return weights + (Shape.layers() * (Shape.taps + (Shape.bias ? 1 : 0))) * channels;
+  }
+
+  /// Zeros in [from, to), whole packs.
+  TCNCA_RARE void clear(ring_type r, index from, index to) const {
+    int const n = int(divide_up(to - from, index(Lanes.positions()))) * packs;
+    for (int i = group.rank(); i < n; i += group.size())
+      r.store(uint32(from + i / packs * Lanes.positions()), i % packs, broadcast<Lanes.width>(A(0)));
+  }
+
+  /// How far before the beginning the first tile of a layer reads, when taps that lie there wholly are left out.
+  TCNCA_HOST_DEVICE static index reach(int layer, index tile, index length) {
+    index const d = Shape.dilation(layer), last = min(tile, max(index(1), length)) - 1;
+    return round_up(min(Shape.history(layer), last / d * d), index(Lanes.positions()));
+  }
+
+  /// Positions read from a sequence at once; tiles and segments begin at multiples of it.
+  static constexpr int io = Lanes.along_length ? max(Lanes.width, int(16 / sizeof(T))) : 1;
+
+  /// x[from, to) into a ring; from is a multiple of io.
+  TCNCA_HOST_DEVICE void append(ring_type r, sequence_lanes<T const, Lanes> const& x, index from, index to) const {
+    int const n = int(divide_up(max(index(0), to - from), index(io))) * packs;
+    for (int i = group.rank(); i < n; i += group.size()) {
+      index const t = from + i / packs * io;
+      if constexpr (io == Lanes.positions()) {
+        r.store(uint32(t), i % packs, x.load(t, i % packs, to - t));
+      } else if (x.wide && t + io <= to) {  // one lane a pack: several positions in one access
+        store<io>(r.at(uint32(t), 0), load<io>(x.row + t));
+      } else {
+        for (index j = t; j < min(t + io, to); j++) r.store(uint32(j), 0, x.load(j, 0, 1));
+      }
+    }
+  }
+
+  /// The history of a layer from a state: positions [-history, 0) of the sequence.
+  TCNCA_RARE void load_history(ring_type r, sequence_view<A const> const& state, index batch, index channel, index existing, int layer,
+                                      index position) const {
+    index const history = Shape.history(layer), begin = Shape.history_before(layer);
+    for (index i = group.rank(); i < history * channels; i += group.size()) {
+      index const c = i % channels, t = i / channels - history;
+      A const v = c < existing ? *state.at(batch, channel + c, begin + modulo(position + t, history)) : A(0);
+      r.store_sample(uint32(t), int(c), v);
+    }
+  }
+};
+
+}  // namespace tcnca::detail

@@ -1,0 +1,210 @@
+// What the agents of an average share: its coefficients, its memory, its tiles, and the recurrence over one tile.
+#pragma once
+#include "../block/activation.hpp"
+#include "../block/scan.hpp"
+#include "../block/unroll.hpp"
+#include "ema_tile.hpp"
+
+namespace tcnca {
+
+/// Parameters of an average: [channels, states] (bidirectional: 2 channels, the causal ones first), omega [channels].
+template <class A>
+struct ema_parameters {
+  tensor_view<A const, 2> delta, alpha, beta, gamma;
+  tensor_view<A const, 1> omega;
+};
+
+namespace detail {
+
+/// sqrt(1 / states), by Newton's method.
+constexpr double ema_scale(int states) {
+  double s = 1;
+  for (int i = 0; i < 60; i++) s = 0.5 * (s + 1 / (states * s));
+  return s;
+}
+
+/// What the recurrence is made of: h <- q h + u x, y = sum of w h.
+template <class A, int W>
+struct ema_coefficients {
+  using value = pack<A, W>;
+  value p, a, beta, gamma;
+  value q, u, w;
+
+  /// Of `existing` channels from row on, one state.
+  TCNCA_HOST_DEVICE ema_coefficients(ema_parameters<A> const& from, index row, index state, int existing, int states) {
+    auto const read = [&](tensor_view<A const, 2> const& v) { return load_some<W>(v.at(row, state), v.stride[0], existing); };
+    p = sigmoid(read(from.delta)), a = sigmoid(read(from.alpha)), beta = read(from.beta), gamma = read(from.gamma);
+    q = broadcast<W>(A(1)) - p * a;
+    u = p * beta;
+    w = gamma * broadcast<W>(A(ema_scale(states)));
+  }
+};
+
+/// A group's fast memory, in elements of A from its beginning.
+template <class Tiling>
+struct ema_memory {
+  static constexpr int states = Tiling::states, table = states * Tiling::channels;
+  // tables [state][channel]: the decay of a step, of a run, and its derivative; u, w, their product
+  static constexpr int q = 0, run_decay = table, run_slope = 2 * table, u = 3 * table, w = 4 * table, uw = 5 * table;
+  static constexpr int omega = 6 * table, first = omega + Tiling::channels;
+};
+
+/// One group's view of an average: its memory, its coefficients, its threads' shares.
+template <class Group, element T, ema_shape Shape, ema_policy Policy, class Scan>
+struct ema_group {
+  using tiling = ema_tiling<Group::size(), T, Shape, Policy>;
+  using A = accumulate_t<T>;
+  using value = pack<A, tiling::width>;
+  using memory = ema_memory<tiling>;
+  static constexpr int N = Shape.states, W = tiling::width, channels = tiling::channels, run = tiling::run;
+  static constexpr bool shared = Group::size() > 1;
+
+  Group group;
+  A* near;
+  int pack_, worker_;
+
+  TCNCA_HOST_DEVICE ema_group(Group g, A* near_memory)
+      : group(g), near(near_memory), pack_(g.rank() % tiling::packs), worker_(g.rank() / tiling::packs) {}
+
+  /// Items: some channels of one sequence each.
+  TCNCA_HOST_DEVICE static constexpr index items(index batch, index all_channels) { return batch * divide_up(all_channels, index(channels)); }
+
+  /// Row n * packs + p of a table of packs.
+  TCNCA_HOST_DEVICE A* at(int table, int row) const { return near + table + row * W; }
+  TCNCA_HOST_DEVICE value get(int table, int row) const { return load<W>(const_cast<A const*>(at(table, row))); }
+  TCNCA_HOST_DEVICE void put(int table, int row, value v) const { store<W>(at(table, row), v); }
+  TCNCA_HOST_DEVICE int row(int state) const { return state * tiling::packs + pack_; }
+
+  /// visit(row, state, first channel, channels that exist) for all rows, each by one thread.
+  template <class Visit>
+  TCNCA_HOST_DEVICE void for_each_row(int existing, Visit visit) const {
+    for (int r = group.rank(); r < N * tiling::packs; r += group.size()) {
+      int const c = r % tiling::packs * W;
+      visit(r, r / tiling::packs, c, max(0, min(W, existing - c)));
+    }
+  }
+
+  /// The coefficients of one half to fast memory; zero for channels that do not exist. Does not sync.
+  TCNCA_HOST_DEVICE void load_coefficients(ema_parameters<A> const& from, index channel, int existing, index half_row) const {
+    for_each_row(existing, [&](int r, int n, int c, int count) {
+      index const first = count > 0 ? channel + c : channel;
+      ema_coefficients<A, W> const k(from, half_row + first, n, count, N);
+      put(memory::q, r, k.q), put(memory::u, r, k.u), put(memory::w, r, k.w), put(memory::uw, r, k.u * k.w);
+      if constexpr (shared) {
+        dual<value> decay{k.q, broadcast<W>(A(1))}, power = decay;
+        for (int i = 1; i < run; i++) power = power * decay;
+        put(memory::run_decay, r, power.value), put(memory::run_slope, r, power.slope);
+      }
+    });
+    if constexpr (Shape.skip)
+      for (int c = group.rank(); c < channels; c += group.size()) near[memory::omega + c] = c < existing ? *from.omega.at(channel + c) : A(0);
+  }
+  TCNCA_HOST_DEVICE value omega() const { return get(memory::omega, pack_); }
+
+  /// One element for each state and channel, from or to [batch, channels, states].
+  TCNCA_HOST_DEVICE static value load_state(sequence_view<A const> const& state, index batch, index channel, int n, int count) {
+    return count > 0 ? load_some<W>(state.at(batch, channel, n), state.stride[1], count) : broadcast<W>(A(0));
+  }
+  TCNCA_HOST_DEVICE static void store_state(sequence_view<A> const& state, index batch, index channel, int n, int count, value v) {
+    if (count > 0) store_some<W>(state.at(batch, channel, n), state.stride[1], count, v);
+  }
+
+  TCNCA_HOST_DEVICE void copy(A const* from, A* to, int n) const {
+    constexpr int io = W > 1 ? W : 1;
+    for (int i = group.rank() * io; i < n; i += group.size() * io) store<io>(to + i, load<io>(from + i));
+  }
+
+  /// Visits the tiles of a sequence in the order of time or against it.
+  template <bool Reverse, class Visit>
+  TCNCA_HOST_DEVICE static void for_each_tile(index length, Visit visit) {
+    index const tiles = divide_up(length, index(tiling::tile));
+    for (index i = 0; i < tiles; i++) {
+      index const first = (Reverse ? tiles - 1 - i : i) * tiling::tile;
+      visit(first, int(min(index(tiling::tile), length - first)));
+    }
+  }
+
+  /// The run of this thread in a tile of n positions: where its elements lie in the tile, in the order of the walk.
+  struct share {
+    int offset, step, count;
+    bool last;  // it ends the tile
+  };
+  template <bool Reverse>
+  TCNCA_HOST_DEVICE share share_of(int r, int n) const {
+    int const begin = (r * tiling::workers + worker_) * run;
+    int const count = worker_ < tiling::workers ? max(0, min(run, n - begin)) : 0;
+    int const slot = Reverse ? n - 1 - begin : begin;
+    return {slot * channels + pack_ * W, Reverse ? -channels : channels, count, count > 0 && begin + count == n};
+  }
+  template <bool Whole>
+  TCNCA_HOST_DEVICE static void load_run(A const* tile, share const& mine, value (&x)[run]) {
+    unroll<0, run>([&](auto i) {
+      x[i] = Whole || i < mine.count ? load<W>(tile + mine.offset + i * mine.step) : broadcast<W>(A(0));
+    });
+  }
+
+  /// The recurrence over a tile of x: emit(place in the tile, x, y) for each of its positions, by one thread.
+  /// carry [row]: the states before the tile, and after it. Exact: they are h itself, and a cut leaves no trace where one thread walks the
+  /// sequence; else h / u, one multiplication less. table and scratch: what the scan needs. Called by all threads, between barriers.
+  template <bool Reverse, bool Exact, class Emit>
+  TCNCA_HOST_DEVICE void average(A const* tile, int n, int carry, int table, int scratch, Emit emit) const {
+    for (int r = 0; r < Policy.runs; r++) {
+      share const mine = share_of<Reverse>(r, n);
+      if (!shared && mine.count == 0) break;
+      value x[run];
+      if constexpr (shared) {
+        load_run<false>(tile, mine, x);
+        end_states<Exact>(x, table);
+        group.sync();
+        scan_rows<tiling::workers, Scan>(
+            group, spread_table<A>{near + table}, N * tiling::packs, near + scratch,
+            [&](int i) { return near[memory::run_decay + i]; }, [&](int i) { return near[carry + i]; });
+        group.sync();
+      }
+      if (mine.count == run) average_run<true, Exact>(tile, mine, x, carry, table, emit);
+      else if (mine.count > 0) average_run<false, Exact>(tile, mine, x, carry, table, emit);
+    }
+  }
+
+ private:
+  /// The states that this thread's run would end with, had there been nothing before it.
+  template <bool Exact>
+  TCNCA_HOST_DEVICE void end_states(value const (&x)[run], int table) const {
+    if (worker_ >= tiling::workers) return;
+    A const* k = at(memory::q, pack_);
+    for (int s = 0; s < N; s++, k += channels) {
+      value const q = load<W>(k);
+      value h = x[0];
+      unroll<1, run>([&](auto i) { h = fma(q, h, x[i]); });
+      if (Exact) h = h * load<W>(k + memory::u);
+      spread_table<A>{near + table}.store(row(s) * tiling::workers + worker_, h.lane(0));
+    }
+  }
+
+  template <bool Whole, bool Exact, class Emit>
+  TCNCA_HOST_DEVICE void average_run(A const* tile, share mine, value (&x)[run], int carry, int table, Emit& emit) const {
+    if constexpr (!shared) load_run<Whole>(tile, mine, x);
+    value y[run];
+    unroll<0, run>([&](auto i) { y[i] = broadcast<W>(A(0)); });
+    A const* k = at(memory::q, pack_);
+    A* c = at(carry, pack_);
+    for (int s = 0; s < N; s++, k += channels, c += channels) {
+      value const q = load<W>(k), u = load<W>(k + (Exact ? memory::u : memory::uw)), w = Exact ? load<W>(k + memory::w) : u;
+      value h;
+      if constexpr (shared) h = broadcast<W>(spread_table<A>{near + table}.load(row(s) * tiling::workers + worker_));
+      else h = load<W>(const_cast<A const*>(c));
+      unroll<0, run>([&](auto i) {
+        if (!Whole && i >= mine.count) return;
+        h = fma(q, h, Exact ? u * x[i] : x[i]);
+        y[i] = fma(w, h, y[i]);
+      });
+      if (!shared || mine.last) store<W>(c, h);
+    }
+    unroll<0, run>([&](auto i) {
+      if (Whole || i < mine.count) emit(mine.offset + i * mine.step, x[i], y[i]);
+    });
+  }
+};
+
+}  // namespace detail
+}  // namespace tcnca

@@ -1,0 +1,55 @@
+// What an exponential moving average is, and how it is laid out on the threads of a group.
+#pragma once
+#include "../block/pack.hpp"
+#include "../core/tensor.hpp"
+#include "conv_stack_shape.hpp"
+
+namespace tcnca {
+
+/// MEGA's damped exponential moving average, everything known at compile time. For each channel and each of its states:
+///   h[t] = p beta x[t] + q h[t-1],   y[t] = sum over the states of gamma h[t] / sqrt(states),
+/// with p = sigmoid(delta), a = sigmoid(alpha), q = 1 - p a. Bidirectional: a second set of parameters, whose states run against time, and
+/// both outputs summed. With `skip` the output is silu(y + omega x), else y.
+struct ema_shape {
+  int states = 16;
+  direction dir = direction::causal;
+  bool skip = true;
+  layout order = layout::batch_channels_length;
+
+  /// Sets of parameters: two where a causal and an anti-causal average are summed.
+  TCNCA_HOST_DEVICE constexpr int halves() const { return dir == direction::bidirectional ? 2 : 1; }
+};
+
+/// Tuning of an average: plain values, compared field by field.
+struct ema_policy {
+  int width;    ///< channels in a pack: the lanes of a register on the CPU, 1 where threads share a sequence
+  int packs;    ///< packs side by side in an item, where neighbouring channels are neighbours in memory
+  int run;      ///< neighbouring positions that a thread keeps in registers
+  int runs;     ///< of a tile, one after another; 1 where threads share a sequence
+  int threads;  ///< of a group
+
+  friend constexpr bool operator==(ema_policy const&, ema_policy const&) = default;
+};
+
+/// Compile-time facts about an average under a policy, for a group of `Threads`.
+template <int Threads, element T, ema_shape Shape, ema_policy Policy>
+struct ema_tiling {
+  static_assert(Threads == 1 || (Policy.width == 1 && Policy.runs == 1), "threads that share a sequence take one channel and one run each");
+  using A = accumulate_t<T>;
+  static constexpr bool channels_last = Shape.order == layout::batch_length_channels;
+  static constexpr int states = Shape.states;
+  static constexpr int width = Policy.width;
+  static constexpr int packs = channels_last && Policy.packs < Threads ? Policy.packs : 1;
+  static constexpr int channels = width * packs;     ///< of an item
+  static constexpr int workers = Threads / packs;    ///< threads that share a sequence
+  static constexpr int run = Policy.run;
+  static constexpr int tile = (workers * run * Policy.runs + width - 1) / width * width;
+  /// Elements of a sequence accessed at once: 16 bytes on a GPU, a register on the CPU.
+  static constexpr int io = width > 1 ? width : min(int(16 / sizeof(T)), channels_last ? channels : 16);
+  static_assert(!channels_last || channels % io == 0, "packs must fill whole accesses");
+  static constexpr int buffer = (tile + io - 1) / io * io * channels;
+  /// Elements of a table of one number for each state and thread.
+  static constexpr int slots(int rows) { return (rows * packs * workers * 17 / 16 + 16) / 16 * 16; }
+};
+
+}  // namespace tcnca

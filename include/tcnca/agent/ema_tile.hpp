@@ -1,0 +1,171 @@
+// Tiles of a sequence between the caller's memory and fast memory, where they lie [position][channel] in the accumulate type.
+#pragma once
+#include "ema_shape.hpp"
+
+namespace tcnca::detail {
+
+#if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
+
+template <class A, int W>
+TCNCA_HOST_DEVICE void transpose(pack<A, W> (&)[W]) {}  // a thread of a GPU takes one channel
+
+#else
+
+template <int... I>
+struct lane_list {};
+template <int N, int... I>
+struct first_lanes : first_lanes<N - 1, N - 1, I...> {};
+template <int... I>
+struct first_lanes<0, I...> {
+  using type = lane_list<I...>;
+};
+
+/// Which lane goes to lane i when two rows exchange halves: of 16-byte blocks; of pairs in a block; of lanes in a block. Rows: 0 and W.
+template <int W, int Block>
+struct exchange {
+  static constexpr int blocks(int i, int odd) {
+    constexpr int n = W / Block;
+    int const k = i / Block;
+    return (k < n / 2 ? 2 * k + odd : W / Block + 2 * (k - n / 2) + odd) * Block + i % Block;
+  }
+  static constexpr int pairs(int i, int odd) {
+    int const j = i % Block;
+    return i - j + (j < 2 ? j + 2 * odd : W + j - 2 + 2 * odd);
+  }
+  static constexpr int lanes(int i, int odd) {
+    int const j = i % Block;
+    return i - j + j / 2 + Block / 2 * odd + j % 2 * W;
+  }
+};
+
+template <int W, int (*Lane)(int, int), class V, int... I>
+TCNCA_HOST_DEVICE void exchange_rows(V& a, V& b, lane_list<I...>) {
+  V const low = __builtin_shufflevector(a, b, Lane(I, 0)...);
+  b = __builtin_shufflevector(a, b, Lane(I, 1)...);
+  a = low;
+}
+
+template <int W, int (*Lane)(int, int), int Distance, class A>
+TCNCA_HOST_DEVICE void exchange_all(pack<A, W> (&rows)[W]) {
+  unroll<0, W / 2>([&](auto i) {
+    constexpr int at = int(i) / Distance * 2 * Distance + int(i) % Distance;
+    exchange_rows<W, Lane>(rows[at].v, rows[at + Distance].v, typename first_lanes<W>::type{});
+  });
+}
+
+/// Row i, lane j to row j, lane i. Two shuffles of two registers for each pair of rows and each power of two; all stay in their 16-byte
+/// blocks but the last.
+template <class A, int W>
+TCNCA_HOST_DEVICE void transpose(pack<A, W> (&rows)[W]) {
+  if constexpr (W > 1) {
+    constexpr int block = min(W, int(16 / sizeof(A)));
+    using exchange = detail::exchange<W, block>;
+    exchange_all<W, &exchange::lanes, 1>(rows);
+    if constexpr (block == 4) {
+      exchange_all<W, &exchange::pairs, 2>(rows);
+      for (int i = 0; i < W; i += 4) {
+        auto const second = rows[i + 1];
+        rows[i + 1] = rows[i + 2], rows[i + 2] = second;
+      }
+    }
+    if constexpr (W / block >= 2) exchange_all<W, &exchange::blocks, block>(rows);
+    if constexpr (W / block >= 4) exchange_all<W, &exchange::blocks, 2 * block>(rows);
+  }
+}
+
+#endif
+
+/// The channels that an item works on, of one sequence of a batch, and how its threads move tiles of them.
+template <class Group, class U, class Tiling>
+struct ema_sequence {
+  using A = typename Tiling::A;
+  using value = pack<A, Tiling::width>;
+  static constexpr int channels = Tiling::channels, io = Tiling::io, W = Tiling::width;
+  static constexpr bool turned = W > 1 && !Tiling::channels_last;
+
+  U* row = nullptr;  // position 0 of the first channel
+  index channel_stride = 0, position_stride = 1;
+  int existing = 0;  // channels
+  bool wide = false; // io elements may be accessed at once
+
+  TCNCA_HOST_DEVICE ema_sequence() = default;
+  TCNCA_HOST_DEVICE ema_sequence(sequence_view<U> const& v, index batch, index channel, bool aligned)
+      : row(v.at(batch, channel, 0)),
+        channel_stride(v.stride[1]),
+        position_stride(v.stride[2]),
+        existing(int(min(index(channels), v.extent[1] - channel))),
+        wide(aligned) {}
+
+  /// n positions from `first` on. Lanes that do not exist are zero. Does not sync.
+  TCNCA_HOST_DEVICE void load(Group group, index first, int n, A* to) const {
+    if constexpr (turned) {
+      index const stride = channel_stride;
+      U const* from = row + first;
+      for (int t = 0; t < n; t += W, from += W, to += W * W) {
+        value rows[W];
+        if (existing == W && t + W <= n) {
+          unroll<0, W>([&](auto i) { rows[i] = tcnca::load<W>(from + i * stride); });
+        } else {
+          for (int i = 0; i < W; i++) rows[i] = load_some<W>(from + (i < existing ? i : 0) * stride, 1, i < existing ? n - t : 0);
+        }
+        transpose(rows);
+        unroll<0, W>([&](auto i) { tcnca::store<W>(to + i * W, rows[i]); });
+      }
+    } else {
+      for_each_access(group, first, n, [&](U const* from, int at, int count) {
+        tcnca::store<io>(to + at, wide && count == io ? tcnca::load<io>(from) : load_some<io>(from, 1, count));
+      });
+    }
+  }
+
+  TCNCA_HOST_DEVICE void store(Group group, index first, int n, A const* from) const {
+    if constexpr (turned) {
+      index const stride = channel_stride;
+      U* to = row + first;
+      for (int t = 0; t < n; t += W, from += W * W, to += W) {
+        value rows[W];
+        unroll<0, W>([&](auto i) { rows[i] = tcnca::load<W>(from + i * W); });
+        transpose(rows);
+        if (existing == W && t + W <= n) {
+          unroll<0, W>([&](auto i) { tcnca::store<W>(to + i * stride, rows[i]); });
+        } else {
+          for (int i = 0; i < existing; i++) store_some<W>(to + i * stride, 1, n - t, rows[i]);
+        }
+      }
+    } else {
+      for_each_access(group, first, n, [&](U* to, int at, int count) {
+        auto const v = tcnca::load<io>(from + at);
+        if (wide && count == io) tcnca::store<io>(to, v);
+        else store_some<io>(to, 1, count, v);
+      });
+    }
+  }
+
+  /// CPU: brings n positions from `first` on nearer, row by row: where rows lie a power of two apart, their cache lines compete, and a
+  /// processor's own prefetching of sixteen rows at once is lost.
+  TCNCA_HOST_DEVICE void prefetch([[maybe_unused]] index first, [[maybe_unused]] int n) const {
+#if !defined(__CUDA_ARCH__) && !defined(__CUDACC_RTC__)
+    if constexpr (turned)
+      for (int i = 0; i < existing; i++)
+        for (int t = 0; t < n; t += int(64 / sizeof(U))) __builtin_prefetch(row + i * channel_stride + first + t, TCNCA_PF);
+#endif
+  }
+
+ private:
+  /// visit(element, place in the tile, elements that exist), each by one thread.
+  template <class Visit>
+  TCNCA_HOST_DEVICE void for_each_access(Group group, index first, int n, Visit visit) const {
+    if constexpr (Tiling::channels_last) {
+      constexpr int each = channels / io;
+      for (int i = group.rank(); i < n * each; i += group.size()) {
+        int const t = i / each, c = i % each * io, count = max(0, min(io, existing - c));
+        if (count > 0) visit(row + (first + t) * position_stride + c, i * io, count);
+        else visit(row, i * io, 0);
+      }
+    } else {
+      for (int i = group.rank() * io; i < n; i += group.size() * io) visit(row + first + i, i, min(io, n - i));
+    }
+  }
+};
+
+}  // namespace tcnca::detail

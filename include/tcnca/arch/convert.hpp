@@ -1,0 +1,134 @@
+// Between storage (fp64, fp32, bf16, fp16) and packs of the accumulate type, round to nearest even.
+// CPU: integer arithmetic on whole vectors, so that it needs no instruction set. CUDA: one instruction an element.
+#pragma once
+#include "../core/config.hpp"
+#include "../core/numeric.hpp"
+
+namespace tcnca::detail {
+
+#if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
+
+__device__ __forceinline__ float widen(bf16 x) { return __uint_as_float(uint32(x.bits) << 16); }
+__device__ __forceinline__ float widen(fp16 x) {
+  float y;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
+  return y;
+}
+__device__ __forceinline__ float widen(float x) { return x; }
+__device__ __forceinline__ double widen(double x) { return x; }
+
+template <class T>
+__device__ __forceinline__ T narrow(accumulate_t<T> x) {
+  if constexpr (__is_same(T, bf16)) {
+    bf16 y;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+    return y;
+  } else if constexpr (__is_same(T, fp16)) {
+    fp16 y;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+    return y;
+  } else {
+    return x;
+  }
+}
+
+/// One access of W * sizeof(T) bytes (at most 16), then W conversions.
+template <class Pack, class T, int W>
+struct convert {
+  struct alignas(sizeof(T) * W) chunk {
+    T e[W];
+  };
+  static __device__ __forceinline__ Pack load(T const* p) {
+    chunk const c = *reinterpret_cast<chunk const*>(p);
+    Pack a;
+    TCNCA_UNROLL
+    for (int i = 0; i < W; i++) a.v[i] = widen(c.e[i]);
+    return a;
+  }
+  static __device__ __forceinline__ void store(T* p, Pack a) {
+    chunk c;
+    TCNCA_UNROLL
+    for (int i = 0; i < W; i++) c.e[i] = narrow<T>(a.v[i]);
+    *reinterpret_cast<chunk*>(p) = c;
+  }
+};
+
+#else
+
+template <class To, class From>
+TCNCA_HOST_DEVICE To bits_as(From x) {
+  static_assert(sizeof(To) == sizeof(From));
+  To y;
+  __builtin_memcpy(&y, &x, sizeof(To));
+  return y;
+}
+
+// The 16-bit formats, on a vector (or one) of 32-bit unsigned integers U and the floats F of the same shape.
+template <class T, class U, class F>
+TCNCA_HOST_DEVICE F widen_bits(U h) {
+  if constexpr (__is_same(T, bf16)) {
+    return bits_as<F>(h << 16);
+  } else {
+    U const magnitude = (h & 0x7fffu) << 13;
+    F const scaled = bits_as<F>(magnitude) * 0x1p112f;  // exact, denormals included
+    U const special = magnitude >= 0x0f800000u ? (h - h) + 0x7f800000u : h - h;  // infinity or NaN
+    return bits_as<F>(bits_as<U>(scaled) | special | (h & 0x8000u) << 16);
+  }
+}
+
+template <class T, class U, class F>
+TCNCA_HOST_DEVICE U narrow_bits(F x) {
+  U const u = bits_as<U>(x);
+  if constexpr (__is_same(T, bf16)) {
+    U const rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+    U const nan = (u >> 16) | 0x40u;
+    return (u & 0x7fffffffu) > 0x7f800000u ? nan : rounded;
+  } else {
+    U const a = u & 0x7fffffffu;
+    U const normal = (a + 0xc8000fffu + ((a >> 13) & 1u)) >> 13;
+    U const denormal = bits_as<U>(bits_as<F>(a) + 0.5f) - 0x3f000000u;
+    U const special = a > 0x7f800000u ? (a - a) + 0x7e00u : (a - a) + 0x7c00u;
+    U const finite = a < 0x38800000u ? denormal : normal;
+    return (a >= 0x47800000u ? special : finite) | ((u >> 16) & 0x8000u);
+  }
+}
+
+template <class Pack, class T, int W>
+struct convert {
+  using accumulate = accumulate_t<T>;
+  static constexpr bool same = sizeof(T) == sizeof(accumulate);
+  template <class E>
+  struct shaped {
+    typedef E type __attribute__((vector_size(sizeof(E) * W)));
+  };
+
+  static TCNCA_HOST_DEVICE Pack load(T const* p) {
+    Pack a;
+    if constexpr (same) {
+      __builtin_memcpy(&a.v, p, sizeof(T) * W);
+    } else if constexpr (W == 1) {
+      a.v = widen_bits<T, uint32, float>(p->bits);
+    } else {
+      typename shaped<uint16>::type h;
+      __builtin_memcpy(&h, p, sizeof(h));
+      a.v = widen_bits<T, typename shaped<uint32>::type, typename shaped<float>::type>(
+          __builtin_convertvector(h, typename shaped<uint32>::type));
+    }
+    return a;
+  }
+  static TCNCA_HOST_DEVICE void store(T* p, Pack a) {
+    if constexpr (same) {
+      __builtin_memcpy(p, &a.v, sizeof(T) * W);
+    } else if constexpr (W == 1) {
+      p->bits = uint16(narrow_bits<T, uint32, float>(a.v));
+    } else {
+      auto const h = __builtin_convertvector(narrow_bits<T, typename shaped<uint32>::type, typename shaped<float>::type>(a.v),
+                                             typename shaped<uint16>::type);
+      __builtin_memcpy(p, &h, sizeof(h));
+    }
+  }
+};
+
+#endif
+
+}  // namespace tcnca::detail

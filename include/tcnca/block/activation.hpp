@@ -1,0 +1,149 @@
+// Activations on packs, with their derivatives.
+// CPU, fp32: polynomials on whole vectors (exp 1e-7 relative, tanh and erf 1.5e-7). CPU, fp64 and CUDA: the library's functions, a lane at a time.
+#pragma once
+#include "pack.hpp"
+#include "unroll.hpp"
+#if !defined(__CUDACC_RTC__)
+#include <cmath>
+#endif
+
+namespace tcnca {
+
+/// What follows each convolution. gelu_erf: x Phi(x); gelu_tanh: its usual tanh form.
+enum class activation { none, relu, silu, gelu_erf, gelu_tanh, tanh };
+
+namespace detail {
+
+#if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
+inline constexpr bool polynomials = false;
+#else
+inline constexpr bool polynomials = true;
+#endif
+
+template <class T, int W, int N>
+TCNCA_HOST_DEVICE pack<T, W> horner(pack<T, W> x, T const (&c)[N]) {
+  auto y = broadcast<W>(c[N - 1]);
+  unroll<2, N + 1>([&](auto i) TCNCA_INLINE { y = fma(y, x, broadcast<W>(c[N - int(i)])); });
+  return y;
+}
+
+/// e^x, for fp32 on the CPU with x held to [-87, 88].
+template <class T, int W>
+TCNCA_HOST_DEVICE pack<T, W> exp(pack<T, W> x) {
+  if constexpr (polynomials && __is_same(T, float)) {
+#if !defined(__CUDA_ARCH__) && !defined(__CUDACC_RTC__)
+    // x = n ln 2 + r, |r| <= ln(2)/2; e^r by a minimax polynomial; 2^n by its bits.
+    using ints = typename vector_of<int, W>::type;
+    auto v = x.v;
+    v = v > -87.f ? v : v - v - 87.f;
+    v = v < 88.f ? v : v - v + 88.f;
+    v = x.v == x.v ? v : x.v;  // a NaN stays one
+    auto const shifted = v * 1.44269504f + 12582912.f;
+    auto const n = shifted - 12582912.f;
+    auto const r = (v - n * 0.693359375f) + n * 2.12194440e-4f;
+    float const c[] = {1.f, 1.f, 0.5000000027f, 0.16666576646f, 0.04166637413f, 0.008363235074f, 0.0013941214246f};
+    auto const scale = bits_as<decltype(v)>((bits_as<ints>(shifted) << 23) + (127 << 23));
+    return {horner(pack<T, W>{r}, c).v * scale};
+#endif
+  } else {
+    return map(x, [](T a) TCNCA_INLINE {
+#if defined(__CUDACC__)
+      return ::exp(a);
+#else
+      return std::exp(a);
+#endif
+    });
+  }
+}
+
+/// tanh x.
+template <class T, int W>
+TCNCA_HOST_DEVICE pack<T, W> tanh(pack<T, W> x) {
+  if constexpr (polynomials && __is_same(T, float)) {
+    float const c[] = {-0.33333327f, 0.13332619f, -0.05382791f, 0.02088914f, -0.00594224f};
+    auto const z = x * x, one = broadcast<W>(1.f);
+    auto const small = fma(x * z, horner(z, c), x);
+    auto const e = exp(x + x);
+    auto const large = one - broadcast<W>(2.f) / (e + one);
+    return select_positive(broadcast<W>(0.4225f) - z, small, large);
+  } else {
+    return map(x, [](T a) TCNCA_INLINE {
+#if defined(__CUDACC__)
+      return ::tanh(a);
+#else
+      return std::tanh(a);
+#endif
+    });
+  }
+}
+
+/// erf x.
+template <class T, int W>
+TCNCA_HOST_DEVICE pack<T, W> erf(pack<T, W> x) {
+  if constexpr (polynomials && __is_same(T, float)) {
+    // |x| < 1: x p(x^2). Beyond: 1 - e^(-x^2) q(1 / (|x| + 2)), fitted up to |x| = 4.2, where erfc vanishes in fp32.
+    float const p[] = {1.12837917f, -0.376126271f, 0.112836002f, -0.0268544446f, 0.00518953534f, -8.02084127e-4f, 7.8891195e-5f};
+    float const q[] = {-1.46606783e-4f, 0.569601022f, 1.04156773f, 2.76289403f, -1.57719203f, 17.8265998f, -29.8887312f, 15.1223711f};
+    auto const zero = broadcast<W>(0.f), one = broadcast<W>(1.f), z = x * x;
+    auto const a = select_positive(x, x, zero - x);
+    auto const small = x * horner(z, p);
+    auto const tail = exp(zero - z) * horner(one / (a + broadcast<W>(2.f)), q);
+    auto const large = select_positive(x, one - tail, tail - one);
+    return select_positive(one - z, small, large);
+  } else {
+    return map(x, [](T a) TCNCA_INLINE {
+#if defined(__CUDACC__)
+      return ::erf(a);
+#else
+      return std::erf(a);
+#endif
+    });
+  }
+}
+
+/// 1 / (1 + e^-x).
+template <class T, int W>
+TCNCA_HOST_DEVICE pack<T, W> sigmoid(pack<T, W> x) {
+  auto const one = broadcast<W>(T(1));
+  return one / (one + exp(broadcast<W>(T(0)) - x));
+}
+
+}  // namespace detail
+
+/// An activation's value and its derivative at the same point.
+template <class T, int W>
+struct value_and_slope {
+  pack<T, W> value, slope;
+};
+
+/// A(x) and A'(x); a caller that drops one does not pay for it. The ReLU has slope 0 at 0.
+template <activation A, class T, int W>
+TCNCA_HOST_DEVICE value_and_slope<T, W> activate(pack<T, W> x) {
+  auto const constant = [](double c) TCNCA_INLINE { return broadcast<W>(T(c)); };
+  auto const zero = constant(0), one = constant(1), half = constant(0.5);
+  if constexpr (A == activation::none) {
+    return {x, one};
+  } else if constexpr (A == activation::relu) {
+    auto const kept = select_positive(zero - x, zero, x);  // a NaN stays one
+    return {kept, select_positive(x, one, zero)};
+  } else if constexpr (A == activation::silu) {
+    auto const s = detail::sigmoid(x);
+    auto const y = x * s;
+    return {y, fma(y, one - s, s)};  // s + x s (1 - s)
+  } else if constexpr (A == activation::gelu_erf) {
+    auto const phi = fma(half, detail::erf(x * constant(0.70710678118654752)), half);
+    auto const density = detail::exp(x * x * constant(-0.5)) * constant(0.39894228040143268);
+    return {x * phi, fma(x, density, phi)};
+  } else if constexpr (A == activation::gelu_tanh) {
+    auto const c = constant(0.79788456080286536), cubic = constant(0.044715);
+    auto const t = detail::tanh(c * fma(x * x * x, cubic, x));
+    auto const gate = fma(half, t, half);
+    auto const inner = c * fma(x * x, constant(3 * 0.044715), one);
+    return {x * gate, fma(half * x * (one - t * t), inner, gate)};
+  } else {
+    auto const t = detail::tanh(x);
+    return {t, one - t * t};
+  }
+}
+
+}  // namespace tcnca

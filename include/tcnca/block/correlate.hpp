@@ -1,0 +1,95 @@
+// The weight gradient of a convolution over one tile: sums[k] += sum_t g[t] x[t + lead - k d].
+#pragma once
+#include "dilated.hpp"
+
+namespace tcnca {
+
+namespace detail {
+
+// One thread's running sums of taps first .. first + N - 1. Few taps get several chains of sums each, to hide the latency of the adds.
+template <int N, class A, int W>
+struct tap_sums {
+  static constexpr int chains = N >= 8 ? 1 : N >= 4 ? 2 : 4;
+  pack<A, W> sum[N][chains];
+
+  TCNCA_HOST_DEVICE explicit tap_sums(A const* at, int stride) {
+    unroll<0, N>([&](auto k) TCNCA_INLINE {
+      sum[k][0] = load<W>(at + k * stride);
+      unroll<1, chains>([&](auto c) TCNCA_INLINE { sum[k][c] = broadcast<W>(A(0)); });
+    });
+  }
+  TCNCA_HOST_DEVICE void save(A* at, int stride) const {
+    unroll<0, N>([&](auto k) TCNCA_INLINE {
+      pack<A, W> total = sum[k][0];
+      unroll<1, chains>([&](auto c) TCNCA_INLINE { total = total + sum[k][c]; });
+      store<W>(at + k * stride, total);
+    });
+  }
+};
+
+// Lanes below `first` set to zero.
+template <class A, int W>
+TCNCA_HOST_DEVICE pack<A, W> drop_lanes(pack<A, W> v, int first) {
+  if constexpr (W > 1)
+    if (first > 0) {
+      TCNCA_UNROLL
+      for (int i = 0; i < W; i++)
+        if (i < first) v.set_lane(i, A(0));
+    }
+  return v;
+}
+
+template <int N, int Run, class Group, class A, lanes Lanes>
+TCNCA_HOST_DEVICE void correlate_taps(Group group, ring<A, Lanes> g, ring<A, Lanes> x, dilated_tile tile, int blocks, int first_tap, A* sums,
+                                      int stride) {
+  using value = pack<A, Lanes.width>;
+  constexpr int P = Lanes.positions();
+  int const d = int(tile.dilation);
+  uint32 const from = uint32(tile.first), origin = uint32(tile.first + tile.lead) - uint32(first_tap) * tile.dilation;
+  A* const mine_at = sums + first_tap * stride;
+  tap_sums<N, A, Lanes.width> taps(mine_at, stride);
+
+  for_each_run<Run, Lanes>(group, blocks, d, [&](int offset, int overlap, int p) TCNCA_INLINE {
+    value grad[Run];
+    unroll<0, Run>([&](auto m) TCNCA_INLINE { grad[m] = drop_lanes(g.load(from + uint32(offset + int(m) * d), p), overlap); });
+    // Each input serves every pair (output m, tap k) with m - k = j.
+    unroll<0, N + Run - 1>([&](auto i) TCNCA_INLINE {
+      constexpr int j = decltype(i)::value - (N - 1);
+      value const in = x.load(origin + uint32(offset + j * d), p);
+      unroll<(j > 0 ? j : 0), (j + N < Run ? j + N : Run)>(
+          [&](auto m) TCNCA_INLINE { auto& s = taps.sum[int(m) - j][int(m) % taps.chains]; s = fma(grad[m], in, s); });
+    });
+  });
+
+  share<Lanes, Group> const mine(group);
+  int const step = mine.workers * P;
+  for (int start = blocks * (Run * d) + mine.worker * P; start < tile.count; start += Run * step)
+    unroll<0, Run>([&](auto m) TCNCA_INLINE {
+      int const offset = start + int(m) * step;
+      if (offset >= tile.count) return;
+      value const grad = g.load(from + uint32(offset), mine.p);
+      unroll<0, N>([&](auto k) TCNCA_INLINE {
+        auto& s = taps.sum[k][int(m) % taps.chains];
+        s = fma(grad, x.load(origin + uint32(offset) - uint32(int(k)) * tile.dilation, mine.p), s);
+      });
+    });
+  taps.save(mine_at, stride);
+}
+
+}  // namespace detail
+
+/// Adds the tile's part to this thread's own sums: those of tap k stand at sums + k * stride. Each thread sums its own items in a fixed
+/// order. g must be zero in the lanes beyond the tile. Taps outside first_tap .. last_tap are left alone. Does not sync.
+template <int Taps, int Run, class Group, class A, lanes Lanes>
+TCNCA_HOST_DEVICE void correlate(Group group, ring<A, Lanes> g, ring<A, Lanes> x, dilated_tile tile, A* sums, int stride) {
+  constexpr int N = Taps < 8 ? Taps : 8;
+  int const d = int(tile.dilation);
+  bool const runs = d >= Lanes.positions() && d <= tile.count;
+  int const blocks = runs ? tile.count / (Run * d) : 0;
+  int k = tile.first_tap;
+  for (; k + N <= tile.last_tap; k += N) detail::correlate_taps<N, Run>(group, g, x, tile, blocks, k, sums, stride);
+  if constexpr (N > 1)
+    for (; k < tile.last_tap; k++) detail::correlate_taps<1, Run>(group, g, x, tile, blocks, k, sums, stride);
+}
+
+}  // namespace tcnca

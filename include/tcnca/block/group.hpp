@@ -1,0 +1,24 @@
+// Group: the threads that share a tile. Work is shared out as `for (i = group.rank(); i < n; i += group.size())` between sync()s.
+#pragma once
+#include "../core/config.hpp"
+
+namespace tcnca {
+
+/// One CPU thread; the lanes of its SIMD registers do the work.
+struct serial_group {
+  TCNCA_HOST_DEVICE int rank() const { return 0; }
+  TCNCA_HOST_DEVICE static constexpr int size() { return 1; }
+  TCNCA_HOST_DEVICE void sync() const {}
+};
+
+#if defined(__CUDACC__)
+/// A CUDA thread block of N threads. Called by all of them.
+template <int N>
+struct block_group {
+  __device__ __forceinline__ int rank() const { return static_cast<int>(threadIdx.x); }
+  __device__ static constexpr int size() { return N; }
+  __device__ __forceinline__ void sync() const { __syncthreads(); }
+};
+#endif
+
+}  // namespace tcnca

@@ -1,0 +1,64 @@
+// A ring of the newest samples of a sequence, in fast memory, indexed by position.
+#pragma once
+#include "pack.hpp"
+
+namespace tcnca {
+
+/// How packs lie over a sequence. Along the length: a pack is `width` positions of one channel, and may start at any position.
+/// Along the channels: a position is `packs` packs of `width` channels each.
+struct lanes {
+  int width = 1;
+  int packs = 1;
+  bool along_length = true;
+
+  /// Positions a pack covers.
+  TCNCA_HOST_DEVICE constexpr int positions() const { return along_length ? width : 1; }
+  /// Channels a position holds.
+  TCNCA_HOST_DEVICE constexpr int channels() const { return along_length ? 1 : width * packs; }
+  /// A pack that starts near the end of a ring runs into copies of its first samples: elements before and after the ring itself.
+  TCNCA_HOST_DEVICE constexpr int front() const { return along_length && width > 1 ? width : 0; }
+  TCNCA_HOST_DEVICE constexpr int back() const { return 2 * front(); }
+};
+
+/// A ring of mask + 1 positions (a power of two, at least 4 widths). Positions count modulo 2^32, so negative ones are valid.
+/// base points front() elements into memory of front() + (mask + 1) * channels() + back() elements.
+template <class A, lanes Lanes>
+struct ring {
+  using value = pack<A, Lanes.width>;
+
+  A* base;
+  uint32 mask;
+
+  TCNCA_HOST_DEVICE A* at(uint32 position, int p) const {
+    return base + size(position & mask) * Lanes.channels() + p * Lanes.width;
+  }
+  /// Pack p at the position (for lanes along the length: the positions from there on).
+  TCNCA_HOST_DEVICE value load(uint32 position, int p) const { return tcnca::load<Lanes.width>(const_cast<A const*>(at(position, p))); }
+
+  TCNCA_HOST_DEVICE void store(uint32 position, int p, value v) const {
+    A* const to = at(position, p);
+    tcnca::store<Lanes.width>(to, v);
+    if constexpr (Lanes.front() > 0) {  // keep the copies at both ends
+      uint32 const slot = position & mask;
+      if (slot < Lanes.width) tcnca::store<Lanes.width>(to + (mask + 1), v);
+      if (slot + Lanes.width > mask + 1) tcnca::store<Lanes.width>(to - (mask + 1), v);
+    }
+  }
+
+  /// One sample of channel c (of those a position holds).
+  TCNCA_HOST_DEVICE void store_sample(uint32 position, int c, A v) const {
+    uint32 const slot = position & mask;
+    base[size(slot) * Lanes.channels() + c] = v;
+    if constexpr (Lanes.front() > 0)
+      if (slot < Lanes.width) base[size(slot) + mask + 1] = v;
+  }
+  TCNCA_HOST_DEVICE A load_sample(uint32 position, int c) const { return base[size(position & mask) * Lanes.channels() + c]; }
+};
+
+/// Memory of a ring, in elements of A.
+template <lanes Lanes>
+TCNCA_HOST_DEVICE constexpr size ring_elements(index positions) {
+  return size(positions) * Lanes.channels() + Lanes.front() + Lanes.back();
+}
+
+}  // namespace tcnca

@@ -1,0 +1,55 @@
+// Packs in the caller's memory: one row of a sequence (lanes along the length) or a group of its channels (lanes along the channels).
+#pragma once
+#include "../core/tensor.hpp"
+#include "ring.hpp"
+
+namespace tcnca {
+
+namespace detail {
+template <class T>
+struct remove_const {
+  using type = T;
+};
+template <class T>
+struct remove_const<T const> {
+  using type = T;
+};
+}  // namespace detail
+
+/// The channels that a tile works on, of one sequence of a batch.
+template <class T, lanes Lanes>
+struct sequence_lanes {
+  using value = pack<accumulate_t<typename detail::remove_const<T>::type>, Lanes.width>;
+
+  T* row = nullptr;   // position 0 of the first channel
+  index stride = 1;   // from a position to the next
+  index channels = 1; // of those that the lanes hold, how many there are
+  bool wide = true;   // packs may be accessed whole
+
+  TCNCA_HOST_DEVICE sequence_lanes() = default;
+  TCNCA_HOST_DEVICE sequence_lanes(sequence_view<T> const& v, index batch, index channel, bool aligned)
+      : row(v.at(batch, channel, 0)),
+        stride(Lanes.along_length ? 1 : v.stride[2]),
+        channels(min(index(Lanes.channels()), v.extent[1] - channel)),
+        wide(aligned) {}
+
+  /// Lanes of pack p that exist at position t, when `valid` positions are left.
+  TCNCA_HOST_DEVICE index existing(int p, index valid) const {
+    return Lanes.along_length ? min(index(Lanes.width), valid) : min(index(Lanes.width), max(index(0), channels - p * Lanes.width));
+  }
+  /// Pack p at position t; lanes that do not exist are zero.
+  TCNCA_HOST_DEVICE value load(index t, int p, index valid) const {
+    T const* const from = row + t * stride + p * Lanes.width;
+    index const n = existing(p, valid);
+    if (wide && n == Lanes.width) return tcnca::load<Lanes.width>(from);
+    return load_some<Lanes.width>(from, 1, n);
+  }
+  TCNCA_HOST_DEVICE void store(index t, int p, index valid, value v) const {
+    T* const to = row + t * stride + p * Lanes.width;
+    index const n = existing(p, valid);
+    if (wide && n == Lanes.width) tcnca::store<Lanes.width>(to, v);
+    else store_some<Lanes.width>(to, 1, n, v);
+  }
+};
+
+}  // namespace tcnca

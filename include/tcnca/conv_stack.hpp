@@ -1,0 +1,244 @@
+// The operation conv_stack: a stack of dilated depthwise convolutions in one pass over memory.
+#pragma once
+#include "agent/conv_stack_backward.hpp"
+#include "agent/conv_stack_step.hpp"
+#include "core/check.hpp"
+#include "launch/wide.hpp"
+#include "policy/conv_stack.hpp"
+#if defined(__CUDACC__)
+#include "launch/cuda.cuh"
+#endif
+
+namespace tcnca {
+
+namespace detail {
+constexpr bool valid_dilations(conv_stack_shape const& s) {
+  if (!s.listed()) return s.dilation_base >= 1;
+  for (int i = 0; i < s.depth; i++)
+    if (s.dilations[i] < 1) return false;
+  return true;
+}
+}  // namespace detail
+
+/// A stack of dilated depthwise convolutions (conv_stack_shape says which), forward and backward, in one pass over memory.
+///
+/// Shapes   x, y, grad_y, grad_x: [batch, channels, length]; weight: [layers, taps, channels], tap 0 the newest sample, a bidirectional
+///          stack 2 * layers, the causal ones first; bias: [the same layers, channels]; omega: [channels].
+///          Sequences have stride 1 along the axis that Shape.order names, any non-negative strides else (0 broadcasts an input).
+/// Types    T for x, y, weight, bias, omega and their sequences' gradients; accumulate_t<T> for sums, states and the gradients of weights.
+///          What passes from layer to layer is not rounded to T.
+/// State    [batch, channels, receptive_field - 1]: for each layer in turn a ring of its history = (taps - 1) * dilation newest inputs; the
+///          input at absolute position p in slot p mod history. `position` is the absolute position of x's first sample. A sequence cut
+///          anywhere and joined by state_out and state_in (position advanced by the length) gives the same bits as the whole. state_in and
+///          state_out may be the same memory. Causal stacks only. A few tokens in place cost layers * taps multiply-adds each.
+/// Aliasing No output may overlap anything else, but for the state in place.
+/// Determinism  Every result is the same from run to run, and y, grad_x also for any number of threads, segments and cuts; gradients of
+///          weights are summed in a fixed order.
+/// Cost     taps * layers multiply-adds an element forward, up to three times as many backward; x and y pass through memory once.
+///          Taps that lie wholly before the sequence are left out. Workspace: what the queries say; independent of batch and channels.
+/// Errors   A status; on anything but success nothing was written. Nothing is allocated, nothing thrown.
+/// Source   TCNCA (arXiv 2312.05605): the temporal convolution network in place of MEGA's EMA; the choice of levels, activation and
+///          residuals is this library's.
+template <element T, conv_stack_shape Shape, class Tuning = default_conv_stack_tuning<T, Shape>>
+struct conv_stack {
+  static_assert(Shape.taps >= 1, "tcnca::conv_stack: taps must be at least 1");
+  static_assert(Shape.depth >= 1, "tcnca::conv_stack: depth must be at least 1");
+  static_assert(Shape.convolutions >= 1, "tcnca::conv_stack: convolutions must be at least 1");
+  static_assert(Shape.blocks >= 1, "tcnca::conv_stack: blocks must be at least 1");
+  static_assert(!Shape.listed() || Shape.depth <= conv_stack_shape::max_listed, "tcnca::conv_stack: a list holds at most 24 dilations");
+  static_assert(detail::valid_dilations(Shape), "tcnca::conv_stack: dilations must be at least 1");
+  static_assert(Shape.dir != direction::symmetric || Shape.taps % 2 == 1, "tcnca::conv_stack: a symmetric stack needs an odd number of taps");
+
+  using accumulate = accumulate_t<T>;
+  static constexpr int layers = Shape.layers();
+  static constexpr index receptive_field = Shape.receptive_field();
+  static constexpr index state_length = receptive_field - 1;
+  static_assert(receptive_field <= (index(1) << 30), "tcnca::conv_stack: the receptive field must not pass 2^30");
+
+  struct forward_args {
+    sequence_view<T const> x = {};
+    tensor_view<T const, 3> weight = {};
+    tensor_view<T const, 2> bias = {};               ///< if Shape.bias
+    tensor_view<T const, 1> omega = {};              ///< if Shape.skip
+    sequence_view<accumulate const> state_in = {};   ///< optional; zero where absent
+    sequence_view<T> y = {};
+    sequence_view<accumulate> state_out = {};        ///< optional
+    index position = 0;
+  };
+
+  /// The inputs are those of the forward pass; gradients are overwritten. grad_y is needed, each other gradient optional but for grad_x
+  /// and grad_weight (and grad_bias, grad_omega where the shape has them).
+  struct backward_args {
+    sequence_view<T const> x = {};
+    tensor_view<T const, 3> weight = {};
+    tensor_view<T const, 2> bias = {};
+    tensor_view<T const, 1> omega = {};
+    sequence_view<accumulate const> state_in = {};
+    sequence_view<T const> grad_y = {};
+    sequence_view<accumulate const> grad_state_out = {};  ///< optional; zero where absent
+    sequence_view<T> grad_x = {};
+    tensor_view<accumulate, 3> grad_weight = {};
+    tensor_view<accumulate, 2> grad_bias = {};
+    tensor_view<accumulate, 1> grad_omega = {};
+    sequence_view<accumulate> grad_state_in = {};         ///< optional
+    index position = 0;
+  };
+
+  /// Bytes of workspace that forward needs with these extents and this executor.
+  template <class Executor>
+  static size forward_workspace(Executor e, forward_args const& a) noexcept {
+    if (!has_extents(a)) return 0;
+    auto const p = forward_params<Executor>(e, a);
+    return steps(p) ? 0 : worker_bytes<typename tuned<Executor>::forward_agent>(e, p);
+  }
+
+  /// y (and state_out) from x (and state_in).
+  template <class Executor>
+  TCNCA_HIDDEN static status forward(Executor e, forward_args const& a, workspace scratch) noexcept {
+    argument_check check;
+    check.require(executor_traits<Executor>::valid(e), status_code::invalid_executor);
+    check_inputs(check, a);
+    check.output("y", a.y, {a.x.extent[0], a.x.extent[1], a.x.extent[2]}, contiguous_axis);
+    if (a.state_out.present()) check_state(check.require(causal, status_code::unexpected_argument, "state_out"), "state_out", a.state_out, a);
+    check.overlaps("state_in", "state_out").scratch(scratch, check.ok() ? forward_workspace(e, a) : 0).overlaps("state_in", "state_out");
+    if (!check.ok() || empty(a)) return check.result();
+    auto const p = forward_params<Executor>(e, a);
+    if (steps(p)) {
+      using agent = typename tuned<Executor>::step_agent;
+      return executor_traits<Executor>::template launch<agent>(e, p, agent::items(p), {}, nullptr);
+    }
+    using agent = typename tuned<Executor>::forward_agent;
+    return executor_traits<Executor>::template launch<agent>(e, p, agent::items(p), memory(p), scratch.data);
+  }
+
+  /// Bytes of workspace that backward needs with these extents and this executor.
+  template <class Executor>
+  static size backward_workspace(Executor e, backward_args const& a) noexcept {
+    if (!has_extents(a)) return 0;
+    auto const p = backward_params<Executor>(a, nullptr);
+    return sums_bytes(a) + worker_bytes<typename tuned<Executor>::backward_agent>(e, p);
+  }
+
+  /// The gradients of a forward pass with the same inputs. Its intermediate results are computed again, not stored.
+  template <class Executor>
+  TCNCA_HIDDEN static status backward(Executor e, backward_args const& a, workspace scratch) noexcept {
+    argument_check check;
+    check.require(executor_traits<Executor>::valid(e), status_code::invalid_executor);
+    check_inputs(check, a);
+    index const batch = a.x.extent[0], channels = a.x.extent[1], length = a.x.extent[2];
+    check.input("grad_y", a.grad_y, {batch, channels, length}, contiguous_axis);
+    check.output("grad_x", a.grad_x, {batch, channels, length}, contiguous_axis);
+    check.output("grad_weight", a.grad_weight, {Shape.halves() * layers, Shape.taps, channels});
+    if (Shape.bias) check.output("grad_bias", a.grad_bias, {Shape.halves() * layers, channels});
+    else check.require(!a.grad_bias.present(), status_code::unexpected_argument, "grad_bias");
+    if (Shape.skip) check.output("grad_omega", a.grad_omega, {channels});
+    else check.require(!a.grad_omega.present(), status_code::unexpected_argument, "grad_omega");
+    check.require(causal || !a.grad_state_out.present(), status_code::unexpected_argument, "grad_state_out");
+    if (a.grad_state_out.present()) check.input("grad_state_out", a.grad_state_out, {batch, channels, state_length}, contiguous_axis);
+    check.require(a.state_in.present() || !a.grad_state_in.present(), status_code::unexpected_argument, "grad_state_in");
+    if (a.grad_state_in.present()) check_state(check, "grad_state_in", a.grad_state_in, a);
+    check.overlaps().scratch(scratch, check.ok() ? backward_workspace(e, a) : 0).overlaps();
+    if (!check.ok()) return check.result();
+
+    auto const p = backward_params<Executor>(a, static_cast<accumulate*>(scratch.data));
+    using agent = typename tuned<Executor>::backward_agent;
+    using traits = executor_traits<Executor>;
+    char* const rest = static_cast<char*>(scratch.data) + sums_bytes(a);
+    if (status const s = traits::template launch<agent>(e, p, agent::items(p), memory(p), rest); !s.ok()) return s;
+    using adder = typename tuned<Executor>::sums_agent;
+    typename adder::params_type const sums{p.sums, a.grad_weight, a.grad_bias, a.grad_omega};
+    return traits::template launch<adder>(e, sums, channels > 0 ? adder::items(sums) : 0, {}, nullptr);
+  }
+
+ private:
+  static constexpr bool causal = Shape.dir == direction::causal;
+  static constexpr int contiguous_axis = Shape.order == layout::batch_channels_length ? 2 : 1;
+
+  /// The tuned agents of an executor.
+  template <class Executor>
+  struct tuned {
+    using traits = executor_traits<Executor>;
+    static constexpr conv_stack_policy forward = Tuning::forward(traits::target);
+    static constexpr conv_stack_policy backward = Tuning::backward(traits::target);
+    using forward_group = typename traits::template group<forward.threads>;
+    using backward_group = typename traits::template group<backward.threads>;
+    using forward_agent = conv_stack_forward_agent<forward_group, T, Shape, forward>;
+    using step_agent = conv_stack_step_agent<forward_group, T, Shape, forward>;
+    using backward_agent = conv_stack_backward_agent<backward_group, T, Shape, backward>;
+    using sums_agent = conv_stack_sums_agent<backward_group, T, Shape>;
+  };
+
+  static bool has_extents(auto const& a) { return a.x.extent[0] >= 0 && a.x.extent[1] >= 0 && a.x.extent[2] >= 0; }
+  static bool empty(forward_args const& a) {
+    return a.x.extent[0] == 0 || a.x.extent[1] == 0 || (a.x.extent[2] == 0 && !a.state_out.present());
+  }
+  static void check_state(argument_check& check, char const* name, auto const& state, auto const& a) {
+    check.output(name, state, {a.x.extent[0], a.x.extent[1], state_length}, contiguous_axis);
+  }
+  static void check_inputs(argument_check& check, auto const& a) {
+    index const batch = a.x.extent[0], channels = a.x.extent[1], length = a.x.extent[2];
+    check.input("x", a.x, {batch, channels, length}, contiguous_axis);
+    check.input("weight", a.weight, {Shape.halves() * layers, Shape.taps, channels});
+    if (Shape.bias) check.input("bias", a.bias, {Shape.halves() * layers, channels});
+    else check.require(!a.bias.present(), status_code::unexpected_argument, "bias");
+    if (Shape.skip) check.input("omega", a.omega, {channels});
+    else check.require(!a.omega.present(), status_code::unexpected_argument, "omega");
+    check.require(causal || !a.state_in.present(), status_code::unexpected_argument, "state_in");
+    if (a.state_in.present()) check.input("state_in", a.state_in, {batch, channels, state_length}, contiguous_axis);
+    check.require(a.position >= 0, status_code::invalid_position, "position");
+  }
+
+  template <class Executor>
+  static auto forward_params(Executor e, forward_args const& a) {
+    constexpr conv_stack_policy policy = tuned<Executor>::forward;
+    using agent = typename tuned<Executor>::forward_agent;
+    conv_stack_forward_params<T, layers> p{a.x, a.weight, a.bias, a.omega, a.state_in, a.y, a.state_out, a.position};
+    index const length = a.x.extent[2];
+    // Too few sequences for the machine: cut them, as long as a segment is much longer than what it must compute again.
+    index const wanted = executor_traits<Executor>::workers(e, index(1) << 30), have = max(index(1), agent::items(p));
+    bool const in_place = a.state_out.present() && a.state_out.data == a.state_in.data;
+    p.segment_length = max(length, index(1));
+    if (policy.segment_fields > 0 && have < wanted && !in_place) {
+      index const shortest = max(policy.segment_fields * receptive_field, index(policy.tile));
+      p.segment_length = min(p.segment_length, round_up(max(divide_up(length, divide_up(wanted, have)), shortest), index(policy.tile)));
+      p.segments = divide_up(max(length, index(1)), p.segment_length);
+    }
+    index const walk = p.segments == 1 ? length : min(length, p.segment_length + receptive_field + policy.tile);
+    p.plan = make_conv_stack_forward_plan<T, Shape, policy>(walk, p.segment_length, a.state_in.present());
+    p.x_wide = wide_access<Executor>(a.x, Shape.order, agent::io);
+    p.y_wide = wide_access<Executor>(a.y, Shape.order, agent::Lanes.width);
+    p.all_wide = executor_traits<Executor>::target.compute_capability == 0;
+    return p;
+  }
+
+  template <class Executor>
+  static auto backward_params(backward_args const& a, accumulate* sums) {
+    constexpr conv_stack_policy policy = tuned<Executor>::backward;
+    using agent = typename tuned<Executor>::backward_agent;
+    conv_stack_backward_params<T, layers> p{a.x,      a.weight,         a.bias,   a.omega, a.state_in, a.grad_y, a.grad_state_out,
+                                            a.grad_x, a.grad_state_in, {}, a.position};
+    p.sums = contiguous(sums, a.x.extent[0], sum_rows, a.x.extent[1]);
+    p.plan = make_conv_stack_backward_plan<T, Shape, policy>(a.x.extent[2], a.state_in.present(), agent::group_type::size());
+    p.x_wide = wide_access<Executor>(a.x, Shape.order, agent::io);
+    p.grad_y_wide = wide_access<Executor>(a.grad_y, Shape.order, agent::Lanes.width);
+    p.grad_x_wide = wide_access<Executor>(a.grad_x, Shape.order, agent::Lanes.width);
+    return p;
+  }
+  static constexpr int sum_rows = Shape.halves() * layers * (Shape.taps + (Shape.bias ? 1 : 0)) + (Shape.skip ? 1 : 0);
+
+  static size sums_bytes(backward_args const& a) {
+    return round_up(size(a.x.extent[0] * a.x.extent[1] * sum_rows) * sizeof(accumulate), workspace::alignment);
+  }
+  static group_memory memory(auto const& p) { return {p.plan.near * sizeof(accumulate), p.plan.far * sizeof(accumulate)}; }
+  template <class Agent, class Executor>
+  static size worker_bytes(Executor e, auto const& p) {
+    using traits = executor_traits<Executor>;
+    return size(traits::workers(e, Agent::items(p))) * traits::bytes_per_worker(memory(p));
+  }
+  /// A few tokens at the state's cost would be dear: read what they need from it instead.
+  static bool steps(auto const& p) {
+    return causal && p.state_out.present() && p.x.extent[2] * layers * Shape.taps < receptive_field;
+  }
+};
+
+}  // namespace tcnca

@@ -1,0 +1,138 @@
+// Checks of arguments, shared by all operations. Nothing is written before all of them have passed.
+#pragma once
+#include "status.hpp"
+#include "tensor.hpp"
+#include "workspace.hpp"
+
+namespace tcnca {
+
+/// Collects the arguments of a call and keeps the first thing that is wrong with them.
+class argument_check {
+ public:
+  constexpr status result() const { return result_; }
+  constexpr bool ok() const { return result_.ok(); }
+
+  constexpr argument_check& require(bool condition, status_code code, char const* name = "") {
+    if (ok() && !condition) result_ = {code, name};
+    return *this;
+  }
+
+  /// An argument that is read: its extents, non-negative strides (0 broadcasts), stride 1 on the axis that must be contiguous (-1: none).
+  template <class T, int Rank>
+  argument_check& input(char const* name, tensor_view<T, Rank> const& v, index const (&extents)[Rank], int contiguous_axis = -1) {
+    for (int r = 0; r < Rank; r++) {
+      require(v.extent[r] == extents[r] && extents[r] >= 0, status_code::invalid_extent, name);
+      require(v.stride[r] >= 0, status_code::invalid_stride, name);
+      require(r != contiguous_axis || v.extent[r] <= 1 || v.stride[r] == 1, status_code::invalid_stride, name);
+    }
+    if (!ok() || v.count() == 0) return *this;
+    require(v.data != nullptr, status_code::null_pointer, name);
+    require(reinterpret_cast<std::uintptr_t>(v.data) % alignof(T) == 0, status_code::misaligned_pointer, name);
+    if (ok()) remember(name, v, false);
+    return *this;
+  }
+
+  /// An argument that is written: as for input, and no two indices may name the same element.
+  template <class T, int Rank>
+  argument_check& output(char const* name, tensor_view<T, Rank> const& v, index const (&extents)[Rank], int contiguous_axis = -1) {
+    int const before = count_;
+    input(name, v, extents, contiguous_axis);
+    if (!ok() || count_ == before) return *this;
+    region& r = regions_[before];
+    r.written = true;
+    return require(unfolded(r), status_code::invalid_stride, name);
+  }
+
+  /// Every output against every other argument; `allowed` names two that may be the very same memory (in place).
+  argument_check& overlaps(char const* allowed_a = "", char const* allowed_b = "") {
+    for (int i = 0; i < count_ && ok(); i++)
+      for (int j = 0; j < count_ && ok(); j++) {
+        region const &a = regions_[i], &b = regions_[j];
+        if (i == j || !a.written || !meet(a, b)) continue;
+        bool const in_place = same(a, b) && ((is(a.name, allowed_a) && is(b.name, allowed_b)) || (is(a.name, allowed_b) && is(b.name, allowed_a)));
+        require(in_place, status_code::overlap, a.name);
+      }
+    return *this;
+  }
+
+  argument_check& scratch(workspace w, size bytes) {
+    require(w.bytes >= bytes && (w.data != nullptr || bytes == 0), status_code::workspace_too_small, "workspace");
+    require(reinterpret_cast<std::uintptr_t>(w.data) % workspace::alignment == 0, status_code::workspace_misaligned, "workspace");
+    if (ok() && bytes > 0) {
+      auto v = contiguous(static_cast<char*>(w.data), index(bytes));
+      remember("workspace", v, true);
+    }
+    return *this;
+  }
+
+ private:
+  struct region {
+    char const* name;
+    std::uintptr_t data;
+    index element, extent[3], stride[3];  // in bytes; axes from the longest stride to the shortest
+    bool written;
+    constexpr index span() const { return extent[0] * stride[0] + extent[1] * stride[1] + extent[2] * stride[2]; }
+  };
+
+  template <class T, int Rank>
+  void remember(char const* name, tensor_view<T, Rank> const& v, bool written) {
+    region r{name, reinterpret_cast<std::uintptr_t>(v.data), index(sizeof(T)), {}, {}, written};
+    for (int i = 0; i < Rank; i++) {
+      r.extent[i] = v.extent[i] - 1;  // the greatest index
+      r.stride[i] = v.extent[i] > 1 ? v.stride[i] * index(sizeof(T)) : 0;
+    }
+    for (int i = 0; i < 2; i++)
+      for (int j = 0; j < 2; j++)
+        if (r.stride[j] < r.stride[j + 1]) {
+          index const e = r.extent[j], s = r.stride[j];
+          r.extent[j] = r.extent[j + 1], r.stride[j] = r.stride[j + 1];
+          r.extent[j + 1] = e, r.stride[j + 1] = s;
+        }
+    regions_[count_++] = r;
+  }
+
+  static constexpr bool unfolded(region const& r) {
+    index inner = r.element - 1;
+    for (int i = 2; i >= 0; i--) {
+      if (r.extent[i] > 0 && r.stride[i] <= inner) return false;
+      inner += r.extent[i] * r.stride[i];
+    }
+    return true;
+  }
+  static constexpr bool same(region const& a, region const& b) {
+    bool equal = a.data == b.data && a.element == b.element;
+    for (int i = 0; i < 3; i++) equal = equal && a.extent[i] == b.extent[i] && a.stride[i] == b.stride[i];
+    return equal;
+  }
+  static constexpr bool is(char const* a, char const* b) {
+    while (*a && *a == *b) a++, b++;
+    return *a == *b && *b == 0;
+  }
+
+  /// Whether two regions share a byte. Exact where their strides agree (interleaved slices of one buffer do not meet), else by range.
+  static bool meet(region const& a, region const& b) {
+    if (a.data + std::uintptr_t(a.span() + a.element) <= b.data || b.data + std::uintptr_t(b.span() + b.element) <= a.data) return false;
+    for (int i = 0; i < 3; i++)
+      if (a.stride[i] != b.stride[i]) return true;
+    return reachable(a, b, index(b.data) - index(a.data), 0);
+  }
+  // Is there a byte of a, as far from a.data as a byte of b is from b.data plus `distance`?
+  static bool reachable(region const& a, region const& b, index distance, int axis) {
+    if (axis == 3) return -b.element < distance && distance < a.element;
+    if (a.stride[axis] == 0) return reachable(a, b, distance, axis + 1);
+    index rest = max(a.element, b.element);
+    for (int i = axis + 1; i < 3; i++) rest += max(a.extent[i], b.extent[i]) * a.stride[i];
+    index const s = a.stride[axis], near = (distance >= 0 ? distance : distance - s + 1) / s;
+    if (rest > 2 * s) return true;  // the axes are not nested: say yes, to be safe
+    for (index q = near - 2; q <= near + 3; q++)
+      if (-b.extent[axis] <= q && q <= a.extent[axis] && reachable(a, b, distance - q * s, axis + 1)) return true;
+    return false;
+  }
+
+  static constexpr int max_regions = 20;
+  region regions_[max_regions] = {};
+  int count_ = 0;
+  status result_;
+};
+
+}  // namespace tcnca

@@ -1,0 +1,60 @@
+// Element types: fp64, fp32, bf16, fp16, and the type their sums are kept in.
+#pragma once
+#include "config.hpp"
+
+namespace tcnca {
+
+/// bfloat16 in storage: the upper half of an fp32. Same bits as CUDA's __nv_bfloat16; arithmetic is done in fp32.
+struct bf16 {
+  uint16 bits;
+};
+
+/// IEEE binary16 in storage. Same bits as CUDA's __half and C's _Float16; arithmetic is done in fp32.
+struct fp16 {
+  uint16 bits;
+};
+
+namespace detail {
+template <class T>
+struct element_traits {
+  static constexpr bool valid = false;
+};
+template <>
+struct element_traits<double> {
+  static constexpr bool valid = true;
+  using accumulate = double;
+  static constexpr double epsilon = 0x1p-53;
+};
+template <>
+struct element_traits<float> {
+  static constexpr bool valid = true;
+  using accumulate = float;
+  static constexpr double epsilon = 0x1p-24;
+};
+template <>
+struct element_traits<bf16> {
+  static constexpr bool valid = true;
+  using accumulate = float;
+  static constexpr double epsilon = 0x1p-9;
+};
+template <>
+struct element_traits<fp16> {
+  static constexpr bool valid = true;
+  using accumulate = float;
+  static constexpr double epsilon = 0x1p-12;
+};
+}  // namespace detail
+
+/// The types a tensor may be made of: double, float, bf16, fp16.
+template <class T>
+concept element = detail::element_traits<T>::valid;
+
+/// The type in which sums over elements of T are kept: T itself for fp64 and fp32, fp32 for the 16-bit types.
+template <element T>
+using accumulate_t = typename detail::element_traits<T>::accumulate;
+
+/// The unit roundoff of T: the relative error of one rounding to nearest.
+template <element T>
+inline constexpr double epsilon = detail::element_traits<T>::epsilon;
+
+}  // namespace tcnca

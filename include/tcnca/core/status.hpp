@@ -1,0 +1,64 @@
+// What an entry point answers.
+#pragma once
+#include "config.hpp"
+
+namespace tcnca {
+
+enum class status_code : int {
+  success,
+  invalid_extent,
+  invalid_stride,
+  invalid_position,
+  null_pointer,
+  misaligned_pointer,
+  overlap,
+  missing_argument,
+  unexpected_argument,
+  workspace_too_small,
+  workspace_misaligned,
+  invalid_executor,
+  unsupported_device,
+  launch_failed,
+};
+
+/// The answer of an entry point: a code and, where one is at fault, the name of the argument.
+/// On anything but success nothing was enqueued and no byte was written.
+class [[nodiscard]] status {
+ public:
+  constexpr status() = default;
+  constexpr status(status_code code, char const* argument = "") : code_(code), argument_(argument) {}
+
+  constexpr bool ok() const { return code_ == status_code::success; }
+  constexpr status_code code() const { return code_; }
+  /// The name of the argument at fault as it stands in the args struct, or "".
+  constexpr char const* argument() const { return argument_; }
+
+  friend constexpr bool operator==(status a, status_code b) { return a.code_ == b; }
+
+ private:
+  status_code code_ = status_code::success;
+  char const* argument_ = "";
+};
+
+/// One sentence for the code; status::argument() says which argument it is about.
+constexpr char const* to_string(status s) {
+  switch (s.code()) {
+    case status_code::success: return "success";
+    case status_code::invalid_extent: return "an extent is negative or differs from what the other arguments and the shape ask for";
+    case status_code::invalid_stride: return "a stride is wrong: the layout's contiguous axis must have stride 1, and outputs must not fold onto themselves";
+    case status_code::invalid_position: return "the position is negative";
+    case status_code::null_pointer: return "a tensor that has elements has a null pointer";
+    case status_code::misaligned_pointer: return "a pointer is not aligned to its element type";
+    case status_code::overlap: return "an output overlaps another argument";
+    case status_code::missing_argument: return "an argument that the shape asks for is absent";
+    case status_code::unexpected_argument: return "an argument is present that the shape has no use for";
+    case status_code::workspace_too_small: return "the workspace is smaller than the workspace query asks for";
+    case status_code::workspace_misaligned: return "the workspace is not aligned to 256 bytes";
+    case status_code::invalid_executor: return "the executor is invalid: the number of threads is negative";
+    case status_code::unsupported_device: return "the current device cannot run the code that was compiled";
+    case status_code::launch_failed: return "the CUDA runtime refused a launch; cudaPeekAtLastError says why";
+  }
+  return "unknown status";
+}
+
+}  // namespace tcnca

@@ -1,0 +1,19 @@
+// Whether a tensor may be accessed a whole pack at a time.
+#pragma once
+#include "../core/tensor.hpp"
+#include "cpu.hpp"
+
+namespace tcnca {
+
+/// A CPU loads packs from anywhere; a GPU wants them aligned to their size. `items` is how many neighbours are accessed at once.
+template <class Executor, class T>
+bool wide_access(sequence_view<T> const& v, layout order, index items) {
+  if constexpr (executor_traits<Executor>::target.compute_capability == 0) {
+    return true;
+  } else {
+    int const other = order == layout::batch_channels_length ? 1 : 2;
+    return reinterpret_cast<std::uintptr_t>(v.data) % (size(items) * sizeof(T)) == 0 && v.stride[0] % items == 0 && v.stride[other] % items == 0;
+  }
+}
+
+}  // namespace tcnca
