@@ -18,6 +18,20 @@ constexpr bool valid_dilations(conv_stack_shape const& s) {
     if (s.dilations[i] < 1) return false;
   return true;
 }
+
+/// The agents of a stack as tuned for an executor.
+template <element T, conv_stack_shape Shape, class Tuning, class Executor>
+struct tuned_conv_stack {
+  using traits = executor_traits<Executor>;
+  static constexpr conv_stack_policy forward = Tuning::forward(traits::target);
+  static constexpr conv_stack_policy backward = Tuning::backward(traits::target);
+  using forward_group = typename traits::template group<forward.threads>;
+  using backward_group = typename traits::template group<backward.threads>;
+  using forward_agent = conv_stack_forward_agent<forward_group, T, Shape, forward>;
+  using step_agent = conv_stack_step_agent<forward_group, T, Shape, forward>;
+  using backward_agent = conv_stack_backward_agent<backward_group, T, Shape, backward>;
+  using sums_agent = conv_stack_sums_agent<backward_group, T, Shape>;
+};
 }  // namespace detail
 
 /// A stack of dilated depthwise convolutions (conv_stack_shape says which), forward and backward, in one pass over memory.
@@ -45,7 +59,7 @@ struct conv_stack {
   static_assert(Shape.depth >= 1, "tcnca::conv_stack: depth must be at least 1");
   static_assert(Shape.convolutions >= 1, "tcnca::conv_stack: convolutions must be at least 1");
   static_assert(Shape.blocks >= 1, "tcnca::conv_stack: blocks must be at least 1");
-  static_assert(!Shape.listed() || Shape.depth <= conv_stack_shape::max_listed, "tcnca::conv_stack: a list holds at most 24 dilations");
+  static_assert(!Shape.listed() || Shape.depth <= dilation_list::capacity, "tcnca::conv_stack: a list holds at most 16 dilations");
   static_assert(detail::valid_dilations(Shape), "tcnca::conv_stack: dilations must be at least 1");
   static_assert(Shape.dir != direction::symmetric || Shape.taps % 2 == 1, "tcnca::conv_stack: a symmetric stack needs an odd number of taps");
 
@@ -154,19 +168,8 @@ struct conv_stack {
   static constexpr bool causal = Shape.dir == direction::causal;
   static constexpr int contiguous_axis = Shape.order == layout::batch_channels_length ? 2 : 1;
 
-  /// The tuned agents of an executor.
   template <class Executor>
-  struct tuned {
-    using traits = executor_traits<Executor>;
-    static constexpr conv_stack_policy forward = Tuning::forward(traits::target);
-    static constexpr conv_stack_policy backward = Tuning::backward(traits::target);
-    using forward_group = typename traits::template group<forward.threads>;
-    using backward_group = typename traits::template group<backward.threads>;
-    using forward_agent = conv_stack_forward_agent<forward_group, T, Shape, forward>;
-    using step_agent = conv_stack_step_agent<forward_group, T, Shape, forward>;
-    using backward_agent = conv_stack_backward_agent<backward_group, T, Shape, backward>;
-    using sums_agent = conv_stack_sums_agent<backward_group, T, Shape>;
-  };
+  using tuned = detail::tuned_conv_stack<T, Shape, Tuning, Executor>;
 
   static bool has_extents(auto const& a) { return a.x.extent[0] >= 0 && a.x.extent[1] >= 0 && a.x.extent[2] >= 0; }
   static bool empty(forward_args const& a) {

@@ -58,7 +58,7 @@ constexpr auto make_conv_stack_backward_plan(index length, bool state, int threa
     plan.input[l] = ring(latest[out] - late[l] + h + plan.longest, state ? h : margin);
     if (Shape.act != activation::none && l + 1 < layers) plan.slope[l] = ring(latest[out] - late[l + 1], 0);
     plan.grad[l] = ring(latest[out + 1] - late[out] + h + plan.longest, margin);
-    if (Shape.ends_span(l)) plan.span[l / Shape.span()] = ring(latest[out + Shape.span()] - late[out], 0);
+    if (Shape.ends_span(l)) plan.span[l / max(1, Shape.span())] = ring(latest[out + Shape.span()] - late[out], 0);
   }
   if (Shape.skip) plan.skip = ring(latest[2 * layers] - late[layers], 0);
   if (Shape.dir == direction::bidirectional) {

@@ -59,6 +59,13 @@ struct conv_stack_tiling {
                                     Shape.order == layout::batch_channels_length};
   static constexpr int layers = Shape.layers();
 
+  static_assert(Policy.width >= 1 && (Policy.width & (Policy.width - 1)) == 0, "tcnca::conv_stack: a policy's width must be a power of two");
+  static_assert(Policy.run >= 1, "tcnca::conv_stack: a policy's run must be at least 1");
+  static_assert(Policy.threads >= 1 && Policy.packs >= 1 && Policy.threads % lane_order.packs == 0,
+                "tcnca::conv_stack: a policy's threads must be a multiple of its packs (on the CPU both are 1)");
+  static_assert(Policy.tile >= 1 && Policy.tile % max(Policy.width, int(16 / sizeof(T))) == 0,
+                "tcnca::conv_stack: a policy's tile must be a multiple of its width and of 16 bytes of elements");
+
   /// Tiles are multiples of those of the layer before, so that a layer which has seen whole tiles leaves whole tiles.
   static constexpr index tile(int layer) {
     index t = Policy.tile;
@@ -71,7 +78,7 @@ struct conv_stack_tiling {
   static constexpr index longest_tile = tile(layers - 1);
   static constexpr bool looks_ahead = Shape.dir != direction::causal;
   /// Elements of the taps, biases and omega of one half.
-  static constexpr size weight_elements() {
+  TCNCA_HOST_DEVICE static constexpr size weight_elements() {
     return size(layers * (Shape.taps + (Shape.bias ? 1 : 0)) + (Shape.skip ? 1 : 0)) * lane_order.channels();
   }
   /// Rows of sums over a sequence that the backward pass keeps: of one half's weights, then its biases; then of omega.

@@ -11,6 +11,34 @@ enum class residual { none, level, block };
 /// Which samples an output may see: those before it; those on both sides, evenly (odd taps); a causal and an anti-causal stack, summed.
 enum class direction { causal, symmetric, bidirectional };
 
+/// Up to 16 dilations: {1, 2, 4}. Plain members, because nvcc cannot spell an array inside a template argument.
+struct dilation_list {
+  static constexpr int capacity = 16;
+  index d0 = 0, d1 = 0, d2 = 0, d3 = 0, d4 = 0, d5 = 0, d6 = 0, d7 = 0, d8 = 0, d9 = 0, d10 = 0, d11 = 0, d12 = 0, d13 = 0, d14 = 0, d15 = 0;
+
+  TCNCA_HOST_DEVICE constexpr index operator[](int i) const {
+    switch (i) {
+      case 0: return d0;
+      case 1: return d1;
+      case 2: return d2;
+      case 3: return d3;
+      case 4: return d4;
+      case 5: return d5;
+      case 6: return d6;
+      case 7: return d7;
+      case 8: return d8;
+      case 9: return d9;
+      case 10: return d10;
+      case 11: return d11;
+      case 12: return d12;
+      case 13: return d13;
+      case 14: return d14;
+      case 15: return d15;
+    }
+    return 0;
+  }
+};
+
 /// A stack of dilated depthwise convolutions. Convolution i, from its input a:
 ///   pre[c,t] = bias[i,c] + sum_k weight[i,k,c] a[c, t + lead_i - k d_i],   output = act(pre) (+ the input of its span),
 /// with lead 0 (causal), (taps-1) d/2 (symmetric), (taps-1) d (the anti-causal half of bidirectional), and a = 0 outside the sequence.
@@ -18,12 +46,10 @@ enum class direction { causal, symmetric, bidirectional };
 /// repeated in `blocks` whose dilations restart. Bidirectional: one set of weights for each half, the causal one first.
 /// With `skip`, y = silu(stack(x) + omega x), as MEGA puts after its EMA.
 struct conv_stack_shape {
-  static constexpr int max_listed = 24;
-
   int taps = 4;
   int depth = 1;
   int dilation_base = 2;            ///< level l has dilation dilation_base^l, unless a list is given
-  index dilations[max_listed] = {}; ///< any list of `depth` dilations; used when its first is not 0
+  dilation_list dilations = {};     ///< any list of `depth` dilations; used when its first is not 0
   int convolutions = 1;
   int blocks = 1;
   activation act = activation::none;

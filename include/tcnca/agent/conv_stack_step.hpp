@@ -19,9 +19,9 @@ struct conv_stack_step_agent {
   params_type const& params;
   TCNCA_HOST_DEVICE conv_stack_step_agent(Group g, params_type const& p, A*, A*) : group(g), params(p) {}
 
-  static constexpr index packs(params_type const& p) { return p.x.extent[0] * divide_up(p.x.extent[1], index(Lanes.width)); }
+  TCNCA_HOST_DEVICE static constexpr index packs(params_type const& p) { return p.x.extent[0] * divide_up(p.x.extent[1], index(Lanes.width)); }
   /// Each thread of a group takes one pack of channels.
-  static constexpr index items(params_type const& p) { return divide_up(packs(p), index(Group::size())); }
+  TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) { return divide_up(packs(p), index(Group::size())); }
 
   TCNCA_HOST_DEVICE void operator()(index item) const {
     index const i = item * Group::size() + group.rank(), groups = divide_up(params.x.extent[1], index(Lanes.width));

@@ -146,11 +146,12 @@ struct ema_group {
   /// The recurrence over a tile of x: emit(place in the tile, x, y) for each of its positions, by one thread.
   /// carry [row]: the states before the tile, and after it. Exact: they are h itself, and a cut leaves no trace where one thread walks the
   /// sequence; else h / u, one multiplication less. table and scratch: what the scan needs. Called by all threads, between barriers.
-  template <bool Reverse, bool Exact, class Emit>
-  TCNCA_HOST_DEVICE void average(A const* tile, int n, int carry, int table, int scratch, Emit emit) const {
+  template <bool Reverse, bool Exact, class Prepare, class Emit>
+  TCNCA_HOST_DEVICE void average(A const* tile, int n, int carry, int table, int scratch, Prepare prepare, Emit emit) const {
     for (int r = 0; r < Policy.runs; r++) {
       share const mine = share_of<Reverse>(r, n);
       if (!shared && mine.count == 0) break;
+      prepare(r);
       value x[run];
       if constexpr (shared) {
         load_run<false>(tile, mine, x);

@@ -42,12 +42,15 @@ struct ema_tiling {
   static constexpr int packs = channels_last && Policy.packs < Threads ? Policy.packs : 1;
   static constexpr int channels = width * packs;     ///< of an item
   static constexpr int workers = Threads / packs;    ///< threads that share a sequence
-  static constexpr int run = Policy.run;
+  static constexpr int run = Policy.run, runs = Policy.runs;
   static constexpr int tile = (workers * run * Policy.runs + width - 1) / width * width;
   /// Elements of a sequence accessed at once: 16 bytes on a GPU, a register on the CPU.
   static constexpr int io = width > 1 ? width : min(int(16 / sizeof(T)), channels_last ? channels : 16);
   static_assert(!channels_last || channels % io == 0, "packs must fill whole accesses");
   static constexpr int buffer = (tile + io - 1) / io * io * channels;
+  /// Room to turn a tile in, where channels become lanes: rows that begin on different lines of a cache.
+  static constexpr int stage_stride = tile + width;
+  static constexpr int stage = width > 1 && !channels_last ? width * stage_stride : 0;
   /// Elements of a table of one number for each state and thread.
   static constexpr int slots(int rows) { return (rows * packs * workers * 17 / 16 + 16) / 16 * 16; }
 };

@@ -96,20 +96,26 @@ struct ema_sequence {
         existing(int(min(index(channels), v.extent[1] - channel))),
         wide(aligned) {}
 
-  /// n positions from `first` on. Lanes that do not exist are zero. Does not sync.
-  TCNCA_HOST_DEVICE void load(Group group, index first, int n, A* to) const {
+  /// n positions from `first` on. Lanes that do not exist are zero. Does not sync. stage: Tiling::stage elements.
+  /// Rows are read one after another: where they lie a power of two apart, sixteen at once would push each other out of the cache.
+  TCNCA_HOST_DEVICE void load(Group group, index first, int n, A* to, [[maybe_unused]] A* stage) const {
     if constexpr (turned) {
-      index const stride = channel_stride;
-      U const* from = row + first;
-      for (int t = 0; t < n; t += W, from += W, to += W * W) {
-        value rows[W];
-        if (existing == W && t + W <= n) {
-          unroll<0, W>([&](auto i) { rows[i] = tcnca::load<W>(from + i * stride); });
-        } else {
-          for (int i = 0; i < W; i++) rows[i] = load_some<W>(from + (i < existing ? i : 0) * stride, 1, i < existing ? n - t : 0);
+      for (int i = 0; i < W; i++) {
+        U const* const from = row + i * channel_stride + first;
+        A* const at = stage + i * Tiling::stage_stride;
+        if (i >= existing) {
+          for (int t = 0; t < n; t += W) tcnca::store<W>(at + t, broadcast<W>(A(0)));
+          continue;
         }
+        int t = 0;
+        for (; t + W <= n; t += W) tcnca::store<W>(at + t, tcnca::load<W>(from + t));
+        if (t < n) tcnca::store<W>(at + t, load_some<W>(from + t, 1, n - t));
+      }
+      for (int t = 0; t < n; t += W) {
+        value rows[W];
+        unroll<0, W>([&](auto i) { rows[i] = tcnca::load<W>(const_cast<A const*>(stage) + i * Tiling::stage_stride + t); });
         transpose(rows);
-        unroll<0, W>([&](auto i) { tcnca::store<W>(to + i * W, rows[i]); });
+        unroll<0, W>([&](auto i) { tcnca::store<W>(to + (t + i) * W, rows[i]); });
       }
     } else {
       for_each_access(group, first, n, [&](U const* from, int at, int count) {
@@ -118,19 +124,20 @@ struct ema_sequence {
     }
   }
 
-  TCNCA_HOST_DEVICE void store(Group group, index first, int n, A const* from) const {
+  TCNCA_HOST_DEVICE void store(Group group, index first, int n, A const* from, [[maybe_unused]] A* stage) const {
     if constexpr (turned) {
-      index const stride = channel_stride;
-      U* to = row + first;
-      for (int t = 0; t < n; t += W, from += W * W, to += W) {
+      for (int t = 0; t < n; t += W) {
         value rows[W];
-        unroll<0, W>([&](auto i) { rows[i] = tcnca::load<W>(from + i * W); });
+        unroll<0, W>([&](auto i) { rows[i] = tcnca::load<W>(from + (t + i) * W); });
         transpose(rows);
-        if (existing == W && t + W <= n) {
-          unroll<0, W>([&](auto i) { tcnca::store<W>(to + i * stride, rows[i]); });
-        } else {
-          for (int i = 0; i < existing; i++) store_some<W>(to + i * stride, 1, n - t, rows[i]);
-        }
+        unroll<0, W>([&](auto i) { tcnca::store<W>(stage + i * Tiling::stage_stride + t, rows[i]); });
+      }
+      for (int i = 0; i < existing; i++) {
+        U* const to = row + i * channel_stride + first;
+        A const* const at = stage + i * Tiling::stage_stride;
+        int t = 0;
+        for (; t + W <= n; t += W) tcnca::store<W>(to + t, tcnca::load<W>(at + t));
+        if (t < n) store_some<W>(to + t, 1, n - t, tcnca::load<W>(at + t));
       }
     } else {
       for_each_access(group, first, n, [&](U* to, int at, int count) {
@@ -141,12 +148,11 @@ struct ema_sequence {
     }
   }
 
-  /// CPU: brings n positions from `first` on nearer, row by row: where rows lie a power of two apart, their cache lines compete, and a
-  /// processor's own prefetching of sixteen rows at once is lost.
-  TCNCA_HOST_DEVICE void prefetch([[maybe_unused]] index first, [[maybe_unused]] int n) const {
+  /// CPU, before part r of `parts` of the work on a tile: brings a share of n positions from `first` on nearer.
+  TCNCA_HOST_DEVICE void prefetch([[maybe_unused]] index first, [[maybe_unused]] int n, [[maybe_unused]] int r) const {
 #if !defined(__CUDA_ARCH__) && !defined(__CUDACC_RTC__)
     if constexpr (turned)
-      for (int i = 0; i < existing; i++)
+      for (int i = r; i < existing; i += Tiling::runs)
         for (int t = 0; t < n; t += int(64 / sizeof(U))) __builtin_prefetch(row + i * channel_stride + first + t, TCNCA_PF);
 #endif
   }

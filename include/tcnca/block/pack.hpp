@@ -32,8 +32,12 @@ struct alignas(sizeof(T) * W) pack {
   TCNCA_HOST_DEVICE friend pack operator*(pack a, pack b) {
     return zip(a, b, [](T x, T y) TCNCA_INLINE { return x * y; });
   }
+  /// fp32: to 2 units in the last place, without the slow path of the exact division.
   TCNCA_HOST_DEVICE friend pack operator/(pack a, pack b) {
-    return zip(a, b, [](T x, T y) TCNCA_INLINE { return x / y; });
+    return zip(a, b, [](T x, T y) TCNCA_INLINE {
+      if constexpr (sizeof(T) == 4) return __fdividef(x, y);
+      else return x / y;
+    });
   }
   /// a * b + c, rounded once.
   TCNCA_HOST_DEVICE friend pack fma(pack a, pack b, pack c) {

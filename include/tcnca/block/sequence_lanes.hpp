@@ -26,7 +26,7 @@ struct sequence_lanes {
   index channels = 1; // of those that the lanes hold, how many there are
   bool wide = true;   // packs may be accessed whole
 
-  TCNCA_HOST_DEVICE sequence_lanes() = default;
+  sequence_lanes() = default;
   TCNCA_HOST_DEVICE sequence_lanes(sequence_view<T> const& v, index batch, index channel, bool aligned)
       : row(v.at(batch, channel, 0)),
         stride(Lanes.along_length ? 1 : v.stride[2]),

@@ -40,10 +40,10 @@ struct tensor_view {
   TCNCA_HOST_DEVICE constexpr bool present() const { return data != nullptr; }
 
   /// A view of mutable elements is a view of const ones.
-  TCNCA_HOST_DEVICE constexpr operator tensor_view<T const, Rank>() const
-    requires(!__is_same(T, T const))
-  {
-    tensor_view<T const, Rank> v;
+  template <class U>
+    requires(__is_same(U, T const) && !__is_same(U, T))
+  TCNCA_HOST_DEVICE constexpr operator tensor_view<U, Rank>() const {
+    tensor_view<U, Rank> v;
     v.data = data;
     for (int r = 0; r < Rank; r++) v.extent[r] = extent[r], v.stride[r] = stride[r];
     return v;

@@ -9,7 +9,7 @@ namespace tcnca {
 namespace detail {
 
 template <class Agent, class Params, int Threads>
-TCNCA_HIDDEN __global__ void __launch_bounds__(Threads) run_agent(__grid_constant__ Params const params, index items, size far_bytes, char* scratch) {
+TCNCA_HIDDEN __global__ void __launch_bounds__(Threads, 1) run_agent(__grid_constant__ Params const params, index items, size far_bytes, char* scratch) {
   extern __shared__ __align__(256) char shared[];
   using accumulate = typename Agent::A;
   Agent agent(block_group<Threads>{}, params, reinterpret_cast<accumulate*>(shared),
