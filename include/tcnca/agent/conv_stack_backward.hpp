@@ -147,7 +147,9 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     auto const& plan = params.plan;
     bool const last = l + 1 == layers;
     A const* const weights = at(plan.weight);
-    ring_type const in = ring_at(plan.input[l]), next = ring_at(plan.input[last ? l : l + 1]), slopes = ring_at(plan.slope[l]);
+    ring_type const in = ring_at(plan.input[l]), next_ring = ring_at(plan.input[last ? l : l + 1]);
+    writer const next(next_ring, from, to - from), slopes(ring_at(plan.slope[l]), from, to - from);
+    arrivals const top(*this, l, from, to);
     ring_type const span = ring_at(plan.input[Shape.span() > 0 ? span_of(l) * Shape.span() : 0]);
     dilated_tile const tile = detail::restrict_taps(from, to - from, lead(l), Shape.dilation(l), taps, low_, length_);
     dilated_sum<taps, Policy.run>(group, in, this->taps_of(weights, l, half_ == 1), tile, [&](int offset, int p, value sum) TCNCA_INLINE {
@@ -156,25 +158,29 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
       value v = a.value;
       if (Shape.ends_span(l)) v = v + span.load(uint32(t), p);
       if (!last) {
-        next.store(uint32(t), p, v);
-        if (curved) slopes.store(uint32(t), p, a.slope);
+        next.store(offset, p, v);
+        if (curved) slopes.store(offset, p, a.slope);
       } else if (!backwards) {
         store<width>(buffer(plan.carry, t, p), v);
       } else {
-        arrive(l, t, p, top_gradient(weights, t, p, to - t, v), a.slope);
+        top.store(offset, p, top_gradient(weights, t, p, to - t, v), a.slope);
       }
     });
-    if (!last && to == length_) finish(next, lead(l + 1));
+    if (!last) next.finish(), slopes.finish();
+    else if (backwards) top.finish();
+    if (!last && to == length_) finish(next_ring, lead(l + 1));
     group.sync();
   }
 
   /// The gradient of the last layer's output where that output itself is not needed.
   TCNCA_HOST_DEVICE void top(index from, index to) const {
     int const n = int(divide_up(to - from, P)) * packs;
+    arrivals const all(*this, layers - 1, from, to);
     for (int i = group.rank(); i < n; i += group.size()) {
-      index const t = from + i / packs * P;
-      arrive(layers - 1, t, i % packs, grad_y_.load(t, i % packs, to - t), broadcast<width>(A(1)));
+      int const offset = i / packs * int(P), p = i % packs;
+      all.store(offset, p, grad_y_.load(from + offset, p, to - from - offset), broadcast<width>(A(1)));
     }
+    all.finish();
     group.sync();
   }
 
@@ -201,11 +207,24 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     return activate<activation::silu>(fma(omega, x_.load(t, p, valid), v)).slope;
   }
 
-  /// A gradient of a layer's output has come: through the activation, into the layer's ring.
-  TCNCA_HOST_DEVICE void arrive(int l, index t, int p, value g, value slope) const {
-    if (Shape.ends_span(l)) ring_at(params.plan.span[span_of(l)]).store(uint32(t), p, g);
-    ring_at(params.plan.grad[l]).store(uint32(t), p, curved ? g * slope : g);
-  }
+  using writer = tile_writer<A, Lanes>;
+  /// Takes the gradients of a layer's outputs [from, to) as they come: through the activation, into the layer's ring.
+  struct arrivals {
+    bool spans;
+    writer span, grad;
+    TCNCA_HOST_DEVICE arrivals(conv_stack_backward_agent const& a, int l, index from, index to)
+        : spans(Shape.ends_span(l)),
+          span(a.ring_at(a.params.plan.span[span_of(l)]), from, to - from),
+          grad(a.ring_at(a.params.plan.grad[l]), from, to - from) {}
+    TCNCA_HOST_DEVICE void store(int offset, int p, value g, value slope) const {
+      if (spans) span.store(offset, p, g);
+      grad.store(offset, p, curved ? g * slope : g);
+    }
+    TCNCA_HOST_DEVICE void finish() const {
+      if (spans) span.finish();
+      grad.finish();
+    }
+  };
 
   /// Gradients of all of [from, to) of a layer have come: their part in the gradients of its weights and its bias.
   TCNCA_HOST_DEVICE void arrived(int l, index from, index to) const {
@@ -244,14 +263,17 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     w.bias = nullptr;
     value const omega = Shape.skip ? load_tap<A, Lanes>(this->omega(at(plan.weight)), share<Lanes, Group>(group).p) : broadcast<width>(A(0));
     dilated_tile const tile = detail::restrict_taps(from, to - from, back_lead(l), Shape.dilation(l), taps, 0, length_);
+    arrivals const below(*this, l > 0 ? l - 1 : 0, from, to);
+    ring_type const slopes = ring_at(plan.slope[l > 0 ? l - 1 : 0]), spans = ring_at(plan.span[span_of(l)]);
     dilated_sum<taps, Policy.run>(group, ring_at(plan.grad[l]), w, tile, [&](int offset, int p, value g) TCNCA_INLINE {
       index const t = from + offset;
       if (params.grad_state_out.present() && to > length_ - Shape.history(l)) g = g + state_gradient(l, t, p);
       if (t < 0) return store_state_gradient(l, t, p, to - t, g);
-      if (Shape.starts_span(l)) g = g + ring_at(plan.span[span_of(l)]).load(uint32(t), p);
-      if (l > 0) return arrive(l - 1, t, p, g, curved ? ring_at(plan.slope[l - 1]).load(uint32(t), p) : g);
+      if (Shape.starts_span(l)) g = g + spans.load(uint32(t), p);
+      if (l > 0) return below.store(offset, p, g, curved ? slopes.load(uint32(t), p) : g);
       output(t, p, to - t, g, omega);
     });
+    if (l > 0 && from >= 0) below.finish();
     group.sync();
     if (l > 0 && from >= 0) arrived(l - 1, from, to);
   }

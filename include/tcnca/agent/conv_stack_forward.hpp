@@ -116,7 +116,7 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
     if (from >= to) return;
     A const* const weights = at(params.plan.weight);
     ring_type const in = ring_at(params.plan.input[l]);
-    ring_type const next = ring_at(params.plan.input[last ? l : l + 1]);
+    tile_writer<A, Lanes> const next(ring_at(params.plan.input[last ? l : l + 1]), from, to - from);
     ring_type const span = ring_at(params.plan.input[Shape.span() > 0 ? l / Shape.span() * Shape.span() : 0]);
     dilated_tile const tile = detail::restrict_taps(from, to - from, Shape.lead(l, half_), Shape.dilation(l), taps, low_, length_);
     dilated_sum<taps, Policy.run>(group, in, this->taps_of(weights, l, half_ == 1), tile, [&](int offset, int p, value sum) TCNCA_INLINE {
@@ -124,8 +124,9 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
       value v = activate<Shape.act>(sum).value;
       if (Shape.ends_span(l)) v = v + span.load(uint32(t), p);
       if (last) output(weights, t, p, to - t, v);
-      else next.store(uint32(t), p, v);
+      else next.store(offset, p, v);
     });
+    if (!last) next.finish();
     if (!last && to == length_) finish(l + 1);
     group.sync();
   }

@@ -17,11 +17,13 @@ struct ema_parameters {
 namespace detail {
 
 /// sqrt(1 / states), by Newton's method.
-constexpr double ema_scale(int states) {
+constexpr double root_of_inverse(int states) {
   double s = 1;
   for (int i = 0; i < 60; i++) s = 0.5 * (s + 1 / (states * s));
   return s;
 }
+template <int States>
+inline constexpr double ema_scale = root_of_inverse(States);
 
 /// What the recurrence is made of: h <- q h + u x, y = sum of w h.
 template <class A, int W>
@@ -31,12 +33,12 @@ struct ema_coefficients {
   value q, u, w;
 
   /// Of `existing` channels from row on, one state.
-  TCNCA_HOST_DEVICE ema_coefficients(ema_parameters<A> const& from, index row, index state, int existing, int states) {
+  TCNCA_HOST_DEVICE ema_coefficients(ema_parameters<A> const& from, index row, index state, int existing, A scale) {
     auto const read = [&](tensor_view<A const, 2> const& v) { return load_some<W>(v.at(row, state), v.stride[0], existing); };
     p = sigmoid(read(from.delta)), a = sigmoid(read(from.alpha)), beta = read(from.beta), gamma = read(from.gamma);
     q = broadcast<W>(A(1)) - p * a;
     u = p * beta;
-    w = gamma * broadcast<W>(A(ema_scale(states)));
+    w = gamma * broadcast<W>(scale);
   }
 };
 
@@ -88,7 +90,7 @@ struct ema_group {
   TCNCA_HOST_DEVICE void load_coefficients(ema_parameters<A> const& from, index channel, int existing, index half_row) const {
     for_each_row(existing, [&](int r, int n, int c, int count) {
       index const first = count > 0 ? channel + c : channel;
-      ema_coefficients<A, W> const k(from, half_row + first, n, count, N);
+      ema_coefficients<A, W> const k(from, half_row + first, n, count, A(ema_scale<N>));
       put(memory::q, r, k.q), put(memory::u, r, k.u), put(memory::w, r, k.w), put(memory::uw, r, k.u * k.w);
       if constexpr (shared) {
         dual<value> decay{k.q, broadcast<W>(A(1))}, power = decay;
@@ -122,6 +124,12 @@ struct ema_group {
       index const first = (Reverse ? tiles - 1 - i : i) * tiling::tile;
       visit(first, int(min(index(tiling::tile), length - first)));
     }
+  }
+
+  /// Where the tile begins that is visited next; may lie outside of the sequence.
+  template <bool Reverse>
+  TCNCA_HOST_DEVICE static index after(index first, int n) {
+    return Reverse ? first - tiling::tile : first + n;
   }
 
   /// The run of this thread in a tile of n positions: where its elements lie in the tile, in the order of the walk.
@@ -167,12 +175,15 @@ struct ema_group {
     }
   }
 
- private:
+ protected:
   /// The states that this thread's run would end with, had there been nothing before it.
   template <bool Exact>
   TCNCA_HOST_DEVICE void end_states(value const (&x)[run], int table) const {
     if (worker_ >= tiling::workers) return;
     A const* k = at(memory::q, pack_);
+#if defined(__CUDA_ARCH__)
+#pragma unroll 2
+#endif
     for (int s = 0; s < N; s++, k += channels) {
       value const q = load<W>(k);
       value h = x[0];
@@ -189,6 +200,9 @@ struct ema_group {
     unroll<0, run>([&](auto i) { y[i] = broadcast<W>(A(0)); });
     A const* k = at(memory::q, pack_);
     A* c = at(carry, pack_);
+#if defined(__CUDA_ARCH__)
+#pragma unroll 2
+#endif
     for (int s = 0; s < N; s++, k += channels, c += channels) {
       value const q = load<W>(k), u = load<W>(k + (Exact ? memory::u : memory::uw)), w = Exact ? load<W>(k + memory::w) : u;
       value h;

@@ -30,7 +30,7 @@ struct ema_forward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
   static constexpr int carry = memory::first, tile = round_up(carry + memory::table, 16);
   static constexpr int other = tile + round_up(tiling::buffer, 16), table = other + (halves ? round_up(tiling::buffer, 16) : 0);
   static constexpr int stage = table + (shared ? tiling::slots(N) : 0), scratch = stage + tiling::stage;
-  static constexpr size near_elements = size(scratch) + divide_up(Scan::template bytes<A, Group::size()>, sizeof(A));
+  static constexpr size near_elements(params_type const&) { return scratch + divide_up(Scan::template bytes<A, group_size>, sizeof(A)); }
   static constexpr size far_elements(params_type const& p) { return halves ? size(p.x.extent[2]) * channels : 0; }
   static constexpr index items(params_type const& p) { return base::items(p.x.extent[0], p.x.extent[1]); }
 
@@ -81,10 +81,12 @@ struct ema_forward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
       x_.load(group, first, n, near + tile, near + stage);
       if constexpr (halves && last) this->copy(far + first * channels, near + other, n * channels);
       group.sync();
-      index const next = Reverse ? max(index(0), first - tiling::tile) : first + n;
-      int const ahead = int(Reverse ? first - next : min(index(tiling::tile), params.x.extent[2] - next));
+      auto const prepare = [&](int r) {
+        x_.prefetch(this->template after<Reverse>(first, n), r, params.x.extent[2]);
+        if (last) y_.prefetch(this->template after<Reverse>(first, n), r, params.x.extent[2]);
+      };
       value const omega = Shape.skip && last ? this->omega() : broadcast<base::W>(A(0));
-      this->template average<Reverse, Exact>(near + tile, n, carry, table, scratch, [&](int r) { x_.prefetch(next, ahead, r); y_.prefetch(next, ahead, r); }, [&](int at, value x, value y) {
+      this->template average<Reverse, Exact>(near + tile, n, carry, table, scratch, prepare, [&](int at, value x, value y) {
         if constexpr (halves && last) y = y + load<base::W>(const_cast<A const*>(near + other + at));
         if constexpr (Shape.skip && last) y = activate<activation::silu>(fma(omega, x, y)).value;
         store<base::W>(near + tile + at, y);

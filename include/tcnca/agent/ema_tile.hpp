@@ -88,7 +88,7 @@ struct ema_sequence {
   int existing = 0;  // channels
   bool wide = false; // io elements may be accessed at once
 
-  TCNCA_HOST_DEVICE ema_sequence() = default;
+  ema_sequence() = default;
   TCNCA_HOST_DEVICE ema_sequence(sequence_view<U> const& v, index batch, index channel, bool aligned)
       : row(v.at(batch, channel, 0)),
         channel_stride(v.stride[1]),
@@ -148,12 +148,14 @@ struct ema_sequence {
     }
   }
 
-  /// CPU, before part r of `parts` of the work on a tile: brings a share of n positions from `first` on nearer.
-  TCNCA_HOST_DEVICE void prefetch([[maybe_unused]] index first, [[maybe_unused]] int n, [[maybe_unused]] int r) const {
+  /// CPU, before run r of a tile: brings a share of the tile from `first` on nearer, while there is other work to do.
+  TCNCA_HOST_DEVICE void prefetch([[maybe_unused]] index first, [[maybe_unused]] int r, [[maybe_unused]] index length) const {
 #if !defined(__CUDA_ARCH__) && !defined(__CUDACC_RTC__)
-    if constexpr (turned)
+    if constexpr (turned) {
+      int const n = first < 0 ? 0 : int(min(index(Tiling::tile), length - first));
       for (int i = r; i < existing; i += Tiling::runs)
-        for (int t = 0; t < n; t += int(64 / sizeof(U))) __builtin_prefetch(row + i * channel_stride + first + t, TCNCA_PF);
+        for (int t = 0; t < n; t += int(64 / sizeof(U))) __builtin_prefetch(row + i * channel_stride + first + t, 0, 2);
+    }
 #endif
   }
 

@@ -124,8 +124,7 @@ TCNCA_HOST_DEVICE value_and_slope<T, W> activate(pack<T, W> x) {
   if constexpr (A == activation::none) {
     return {x, one};
   } else if constexpr (A == activation::relu) {
-    auto const kept = select_positive(zero - x, zero, x);  // a NaN stays one
-    return {kept, select_positive(x, one, zero)};
+    return {max_zero(x), select_positive(x, one, zero)};
   } else if constexpr (A == activation::silu) {
     auto const s = detail::sigmoid(x);
     auto const y = x * s;

@@ -2,6 +2,7 @@
 // On the CPU a native vector register: with a plain array GCC 12 keeps the lanes in memory and runs five times slower.
 #pragma once
 #include "../arch/convert.hpp"
+#include "../arch/x86.hpp"
 #include "../core/config.hpp"
 #include "../core/numeric.hpp"
 
@@ -45,6 +46,12 @@ struct alignas(sizeof(T) * W) pack {
     for (int i = 0; i < W; i++) c.v[i] += a.v[i] * b.v[i];
     return c;
   }
+  /// In each lane: x < 0 ? 0 : x; a NaN stays one.
+  TCNCA_HOST_DEVICE friend pack max_zero(pack x) {
+    TCNCA_UNROLL
+    for (int i = 0; i < W; i++) x.v[i] = x.v[i] < T(0) ? T(0) : x.v[i];
+    return x;
+  }
   /// In each lane: x > 0 ? a : b.
   TCNCA_HOST_DEVICE friend pack select_positive(pack x, pack a, pack b) {
     TCNCA_UNROLL
@@ -85,6 +92,11 @@ struct pack {
   TCNCA_HOST_DEVICE friend pack operator/(pack a, pack b) { return {a.v / b.v}; }
   /// a * b + c, rounded once where the machine has a fused multiply-add.
   TCNCA_HOST_DEVICE friend pack fma(pack a, pack b, pack c) { return {a.v * b.v + c.v}; }
+  /// In each lane: x < 0 ? 0 : x; a NaN stays one.
+  TCNCA_HOST_DEVICE friend pack max_zero(pack x) {
+    if constexpr (W == 1) return {x.v < 0 ? T(0) : x.v};
+    else return {detail::max_zero(x.v)};
+  }
   /// In each lane: x > 0 ? a : b.
   TCNCA_HOST_DEVICE friend pack select_positive(pack x, pack a, pack b) {
     typename detail::vector_of<T, W>::type zero{};

@@ -55,6 +55,36 @@ struct ring {
   TCNCA_HOST_DEVICE A load_sample(uint32 position, int c) const { return base[size(position & mask) * Lanes.channels() + c]; }
 };
 
+/// Writes the packs of one tile, positions [first, first + count), into a ring. On the CPU mostly by plain stores: the copies at the ring's
+/// ends are then made once, by finish().
+template <class A, lanes Lanes>
+class tile_writer {
+ public:
+  using value = pack<A, Lanes.width>;
+
+  TCNCA_HOST_DEVICE tile_writer(ring<A, Lanes> r, index first, index count) : ring_(r), first_(uint32(first)) {
+    if constexpr (Lanes.front() > 0)
+      if ((first_ & r.mask) + uint32(count) + Lanes.width <= r.mask + 1 + (count % Lanes.width == 0 ? Lanes.width : 0)) plain_ = r.at(first_, 0);
+  }
+  TCNCA_HOST_DEVICE void store(int offset, int p, value v) const {
+    if constexpr (Lanes.front() > 0)
+      if (plain_) return tcnca::store<Lanes.width>(plain_ + offset, v);
+    ring_.store(first_ + uint32(offset), p, v);
+  }
+  TCNCA_HOST_DEVICE void finish() const {
+    if constexpr (Lanes.front() > 0)
+      if (plain_ && (first_ & ring_.mask) < Lanes.width) {
+        A* const begin = ring_.at(0, 0);
+        tcnca::store<Lanes.width>(begin + ring_.mask + 1, tcnca::load<Lanes.width>(const_cast<A const*>(begin)));
+      }
+  }
+
+ private:
+  ring<A, Lanes> ring_;
+  uint32 first_;
+  A* plain_ = nullptr;
+};
+
 /// Memory of a ring, in elements of A.
 template <lanes Lanes>
 TCNCA_HOST_DEVICE constexpr size ring_elements(index positions) {

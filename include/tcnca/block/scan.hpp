@@ -7,7 +7,7 @@ namespace tcnca {
 /// value + slope e with e^2 = 0: a number and its derivative with respect to one variable.
 template <class V>
 struct dual {
-  V value, slope;
+  V value = V(0), slope = V(0);
 
   TCNCA_HOST_DEVICE friend dual operator+(dual a, dual b) { return {a.value + b.value, a.slope + b.slope}; }
   TCNCA_HOST_DEVICE friend dual operator*(dual a, dual b) {

@@ -1,0 +1,307 @@
+// The operation ema: MEGA's damped exponential moving average, as a recurrence.
+#pragma once
+#include "agent/ema_backward.hpp"
+#include "agent/ema_forward.hpp"
+#include "agent/ema_kernel.hpp"
+#include "core/check.hpp"
+#include "launch/wide.hpp"
+#include "policy/ema.hpp"
+#if defined(__CUDACC__)
+#include "block/scan.cuh"
+#include "launch/cuda.cuh"
+#endif
+
+namespace tcnca {
+
+namespace detail {
+/// The scan that an executor's threads use.
+template <class Executor>
+struct ema_scan {
+  using type = group_scan;
+};
+#if defined(__CUDACC__)
+template <>
+struct ema_scan<cuda> {
+  using type = cub_scan;
+};
+#endif
+}  // namespace detail
+
+/// MEGA's damped exponential moving average (ema_shape says which), forward and backward, and the kernel of the same map as a convolution.
+///
+/// Shapes   x, y, grad_y, grad_x: [batch, channels, length]; delta, alpha, beta, gamma: [channels, states], bidirectional [2 * channels,
+///          states], the causal ones first; omega: [channels]; kappa: [channels (bidirectional: 2 * channels), length].
+///          Sequences have stride 1 along the axis that Shape.order names, any non-negative strides else (0 broadcasts an input).
+/// Types    T for x, y, grad_y, grad_x; accumulate_t<T> for all else: a decay near one needs fp32 at least.
+/// State    [batch, channels, states]: h after the last position. A sequence cut anywhere and joined by state_out and state_in gives the
+///          same as the whole; on the CPU the same bits as a whole that has a state too. state_in and state_out may be the same memory.
+///          Causal averages only.
+/// Aliasing No output may overlap anything else, but for the state in place.
+/// Determinism  Every result is the same from run to run and for any number of threads; gradients of parameters are summed in a fixed order.
+/// Cost     2 states multiply-adds an element forward (3 with a state; 3 and 4 where threads share a sequence), 5 more backward, with
+///          grad_state_out 10. x and y pass through memory once. Workspace: what the queries say; forward none but for a bidirectional
+///          average, backward an element of accumulate_t<T> for each position of the sequences in flight.
+/// Errors   A status; on anything but success nothing was written. Nothing is allocated, nothing thrown.
+/// Source   MEGA (arXiv 2209.10655). The scan of affine maps: Blelloch; its derivative by the decay: dual numbers.
+template <element T, ema_shape Shape, class Tuning = default_ema_tuning<T, Shape>>
+struct ema {
+  static_assert(Shape.states >= 1, "tcnca::ema: states must be at least 1");
+  static_assert(Shape.dir != direction::symmetric, "tcnca::ema: an average is causal or bidirectional");
+
+  using accumulate = accumulate_t<T>;
+  static constexpr int states = Shape.states;
+
+  struct forward_args {
+    sequence_view<T const> x = {};
+    tensor_view<accumulate const, 2> delta = {};
+    tensor_view<accumulate const, 2> alpha = {};
+    tensor_view<accumulate const, 2> beta = {};
+    tensor_view<accumulate const, 2> gamma = {};
+    tensor_view<accumulate const, 1> omega = {};    ///< if Shape.skip
+    sequence_view<accumulate const> state_in = {};  ///< optional; zero where absent
+    sequence_view<T> y = {};
+    sequence_view<accumulate> state_out = {};       ///< optional
+  };
+
+  /// The inputs are those of the forward pass; gradients are overwritten. All are needed but those of the state.
+  struct backward_args {
+    sequence_view<T const> x = {};
+    tensor_view<accumulate const, 2> delta = {};
+    tensor_view<accumulate const, 2> alpha = {};
+    tensor_view<accumulate const, 2> beta = {};
+    tensor_view<accumulate const, 2> gamma = {};
+    tensor_view<accumulate const, 1> omega = {};
+    sequence_view<accumulate const> state_in = {};
+    sequence_view<T const> grad_y = {};
+    sequence_view<accumulate const> grad_state_out = {};  ///< optional; zero where absent
+    sequence_view<T> grad_x = {};
+    tensor_view<accumulate, 2> grad_delta = {};
+    tensor_view<accumulate, 2> grad_alpha = {};
+    tensor_view<accumulate, 2> grad_beta = {};
+    tensor_view<accumulate, 2> grad_gamma = {};
+    tensor_view<accumulate, 1> grad_omega = {};           ///< if Shape.skip
+    sequence_view<accumulate> grad_state_in = {};         ///< optional, with state_in
+  };
+
+  struct kernel_args {
+    tensor_view<accumulate const, 2> delta = {};
+    tensor_view<accumulate const, 2> alpha = {};
+    tensor_view<accumulate const, 2> beta = {};
+    tensor_view<accumulate const, 2> gamma = {};
+    tensor_view<accumulate, 2> kappa = {};
+  };
+
+  struct kernel_backward_args {
+    tensor_view<accumulate const, 2> delta = {};
+    tensor_view<accumulate const, 2> alpha = {};
+    tensor_view<accumulate const, 2> beta = {};
+    tensor_view<accumulate const, 2> gamma = {};
+    tensor_view<accumulate const, 2> grad_kappa = {};
+    tensor_view<accumulate, 2> grad_delta = {};
+    tensor_view<accumulate, 2> grad_alpha = {};
+    tensor_view<accumulate, 2> grad_beta = {};
+    tensor_view<accumulate, 2> grad_gamma = {};
+  };
+
+  /// Bytes of workspace that forward needs with these extents and this executor.
+  template <class Executor>
+  TCNCA_HIDDEN static size forward_workspace(Executor e, forward_args const& a) noexcept {
+    return has_extents(a.x) ? worker_bytes<typename tuned<Executor>::forward_agent>(e, forward_params<Executor>(a)) : 0;
+  }
+
+  /// y (and state_out) from x (and state_in).
+  template <class Executor>
+  TCNCA_HIDDEN static status forward(Executor e, forward_args const& a, workspace scratch) noexcept {
+    index const batch = a.x.extent[0], channels = a.x.extent[1], length = a.x.extent[2];
+    argument_check check;
+    check.require(executor_traits<Executor>::valid(e), status_code::invalid_executor);
+    check_inputs(check, a);
+    check.output("y", a.y, {batch, channels, length}, contiguous_axis);
+    check.require(causal || !a.state_out.present(), status_code::unexpected_argument, "state_out");
+    if (a.state_out.present()) check.output("state_out", a.state_out, {batch, channels, index(states)});
+    check.scratch(scratch, check.ok() ? forward_workspace(e, a) : 0).overlaps("state_in", "state_out");
+    if (!check.ok()) return check.result();
+
+    auto const p = forward_params<Executor>(a);
+    using agent = typename tuned<Executor>::forward_agent;
+    return launch<agent>(e, p, scratch.data);
+  }
+
+  /// Bytes of workspace that backward needs with these extents and this executor.
+  template <class Executor>
+  TCNCA_HIDDEN static size backward_workspace(Executor e, backward_args const& a) noexcept {
+    if (!has_extents(a.x)) return 0;
+    return sums_bytes(a.x) + worker_bytes<typename tuned<Executor>::backward_agent>(e, backward_params<Executor>(a, nullptr));
+  }
+
+  /// The gradients of a forward pass with the same inputs. What it needs of that is computed again, not stored.
+  template <class Executor>
+  TCNCA_HIDDEN static status backward(Executor e, backward_args const& a, workspace scratch) noexcept {
+    index const batch = a.x.extent[0], channels = a.x.extent[1], length = a.x.extent[2];
+    argument_check check;
+    check.require(executor_traits<Executor>::valid(e), status_code::invalid_executor);
+    check_inputs(check, a);
+    check.input("grad_y", a.grad_y, {batch, channels, length}, contiguous_axis);
+    check.output("grad_x", a.grad_x, {batch, channels, length}, contiguous_axis);
+    check_gradients(check, a, rows(channels));
+    if (Shape.skip) check.output("grad_omega", a.grad_omega, {channels});
+    else check.require(!a.grad_omega.present(), status_code::unexpected_argument, "grad_omega");
+    check.require(causal || !a.grad_state_out.present(), status_code::unexpected_argument, "grad_state_out");
+    if (a.grad_state_out.present()) check.input("grad_state_out", a.grad_state_out, {batch, channels, index(states)});
+    check.require(a.state_in.present() || !a.grad_state_in.present(), status_code::unexpected_argument, "grad_state_in");
+    if (a.grad_state_in.present()) check.output("grad_state_in", a.grad_state_in, {batch, channels, index(states)});
+    check.scratch(scratch, check.ok() ? backward_workspace(e, a) : 0).overlaps();
+    if (!check.ok()) return check.result();
+
+    auto const p = backward_params<Executor>(a, static_cast<accumulate*>(scratch.data));
+    using agent = typename tuned<Executor>::backward_agent;
+    if (status const s = launch<agent>(e, p, static_cast<char*>(scratch.data) + sums_bytes(a.x)); !s.ok()) return s;
+    using adder = typename tuned<Executor>::sums_agent;
+    typename adder::params_type const sums{p.parameters, gradients(a, a.grad_omega), p.sums};
+    return executor_traits<Executor>::template launch<adder>(e, sums, channels > 0 ? adder::items(sums) : 0, {}, nullptr);
+  }
+
+  /// Bytes of workspace that kernel needs with this executor.
+  template <class Executor>
+  TCNCA_HIDDEN static size kernel_workspace(Executor e, kernel_args const& a) noexcept {
+    return kernel_bytes<typename tuned<Executor>::kernel_agent>(e, a.kappa.extent[0]);
+  }
+
+  /// kappa[c, l] = sum of gamma p beta q^l / sqrt(states): y is the convolution of x with it. Exact to rounding at any length.
+  template <class Executor>
+  TCNCA_HIDDEN static status kernel(Executor e, kernel_args const& a, workspace scratch) noexcept {
+    argument_check check;
+    check.require(executor_traits<Executor>::valid(e), status_code::invalid_executor);
+    check.require(a.kappa.extent[0] % Shape.halves() == 0, status_code::invalid_extent, "kappa");
+    check_parameters(check, a, a.kappa.extent[0]);
+    check.output("kappa", a.kappa, {a.kappa.extent[0], a.kappa.extent[1]}, 1);
+    check.scratch(scratch, check.ok() ? kernel_workspace(e, a) : 0).overlaps();
+    if (!check.ok()) return check.result();
+    ema_kernel_params<accumulate> const p{{a.delta, a.alpha, a.beta, a.gamma, {}}, a.kappa, {}, {}};
+    return launch_kernel<typename tuned<Executor>::kernel_agent>(e, p, scratch);
+  }
+
+  /// Bytes of workspace that kernel_backward needs with this executor.
+  template <class Executor>
+  TCNCA_HIDDEN static size kernel_backward_workspace(Executor e, kernel_backward_args const& a) noexcept {
+    return kernel_bytes<typename tuned<Executor>::kernel_backward_agent>(e, a.grad_kappa.extent[0]);
+  }
+
+  /// The gradients of delta, alpha, beta and gamma from that of kappa.
+  template <class Executor>
+  TCNCA_HIDDEN static status kernel_backward(Executor e, kernel_backward_args const& a, workspace scratch) noexcept {
+    argument_check check;
+    check.require(executor_traits<Executor>::valid(e), status_code::invalid_executor);
+    check.require(a.grad_kappa.extent[0] % Shape.halves() == 0, status_code::invalid_extent, "grad_kappa");
+    check_parameters(check, a, a.grad_kappa.extent[0]);
+    check.input("grad_kappa", a.grad_kappa, {a.grad_kappa.extent[0], a.grad_kappa.extent[1]}, 1);
+    check_gradients(check, a, a.grad_kappa.extent[0]);
+    check.scratch(scratch, check.ok() ? kernel_backward_workspace(e, a) : 0).overlaps();
+    if (!check.ok()) return check.result();
+    ema_kernel_params<accumulate> const p{{a.delta, a.alpha, a.beta, a.gamma, {}}, {}, a.grad_kappa, gradients(a, {})};
+    return launch_kernel<typename tuned<Executor>::kernel_backward_agent>(e, p, scratch);
+  }
+
+ private:
+  static constexpr bool causal = Shape.dir == direction::causal;
+  static constexpr int contiguous_axis = Shape.order == layout::batch_channels_length ? 2 : 1;
+  static constexpr index rows(index channels) { return Shape.halves() * channels; }
+
+  /// The tuned agents of an executor.
+  template <class Executor>
+  struct tuned {
+    using traits = executor_traits<Executor>;
+    using scan = typename detail::ema_scan<Executor>::type;
+    static constexpr ema_policy forward = Tuning::forward(traits::target);
+    static constexpr ema_policy backward = Tuning::backward(traits::target);
+    using forward_group = typename traits::template group<forward.threads>;
+    using backward_group = typename traits::template group<backward.threads>;
+    using forward_agent = ema_forward_agent<forward_group, T, Shape, forward, scan>;
+    using backward_agent = ema_backward_agent<backward_group, T, Shape, backward, scan>;
+    using sums_agent = ema_sums_agent<backward_group, T, Shape>;
+    using kernel_agent = ema_kernel_agent<forward_group, T, Shape, forward, false>;
+    using kernel_backward_agent = ema_kernel_agent<backward_group, T, Shape, backward, true>;
+  };
+
+  template <class View>
+  static bool has_extents(View const& v) {
+    return v.extent[0] >= 0 && v.extent[1] >= 0 && v.extent[2] >= 0;
+  }
+  template <class Args>
+  static void check_parameters(argument_check& check, Args const& a, index rows) {
+    check.input("delta", a.delta, {rows, index(states)});
+    check.input("alpha", a.alpha, {rows, index(states)});
+    check.input("beta", a.beta, {rows, index(states)});
+    check.input("gamma", a.gamma, {rows, index(states)});
+  }
+  template <class Args>
+  static void check_gradients(argument_check& check, Args const& a, index rows) {
+    check.output("grad_delta", a.grad_delta, {rows, index(states)});
+    check.output("grad_alpha", a.grad_alpha, {rows, index(states)});
+    check.output("grad_beta", a.grad_beta, {rows, index(states)});
+    check.output("grad_gamma", a.grad_gamma, {rows, index(states)});
+  }
+  template <class Args>
+  static void check_inputs(argument_check& check, Args const& a) {
+    index const batch = a.x.extent[0], channels = a.x.extent[1], length = a.x.extent[2];
+    check.input("x", a.x, {batch, channels, length}, contiguous_axis);
+    check_parameters(check, a, rows(channels));
+    if (Shape.skip) check.input("omega", a.omega, {channels});
+    else check.require(!a.omega.present(), status_code::unexpected_argument, "omega");
+    check.require(causal || !a.state_in.present(), status_code::unexpected_argument, "state_in");
+    if (a.state_in.present()) check.input("state_in", a.state_in, {batch, channels, index(states)});
+  }
+  template <class Args>
+  static ema_gradients<accumulate> gradients(Args const& a, tensor_view<accumulate, 1> omega) {
+    return {a.grad_delta, a.grad_alpha, a.grad_beta, a.grad_gamma, omega};
+  }
+
+  template <class Executor>
+  static auto forward_params(forward_args const& a) {
+    constexpr int io = tuned<Executor>::forward_agent::tiling::io;
+    ema_forward_params<T> p{{a.delta, a.alpha, a.beta, a.gamma, a.omega}, a.x, a.state_in, a.y, a.state_out};
+    p.x_wide = wide_access<Executor>(a.x, Shape.order, io);
+    p.y_wide = wide_access<Executor>(a.y, Shape.order, io);
+    return p;
+  }
+  template <class Executor>
+  static auto backward_params(backward_args const& a, accumulate* sums) {
+    constexpr int io = tuned<Executor>::backward_agent::tiling::io;
+    ema_backward_params<T> p{{a.delta, a.alpha, a.beta, a.gamma, a.omega}, a.x, a.state_in, a.grad_y, a.grad_state_out, a.grad_x, a.grad_state_in,
+                             contiguous(sums, a.x.extent[0], sum_rows, rows(a.x.extent[1]))};
+    p.x_wide = wide_access<Executor>(a.x, Shape.order, io);
+    p.grad_y_wide = wide_access<Executor>(a.grad_y, Shape.order, io);
+    p.grad_x_wide = wide_access<Executor>(a.grad_x, Shape.order, io);
+    return p;
+  }
+  static constexpr index sum_rows = 3 * states + 1;
+  static size sums_bytes(sequence_view<T const> const& x) {
+    return round_up(size(x.extent[0] * sum_rows * rows(x.extent[1])) * sizeof(accumulate), workspace::alignment);
+  }
+
+  template <class Agent, class Params>
+  static group_memory memory(Params const& p) {
+    return {Agent::near_elements(p) * sizeof(accumulate), Agent::far_elements(p) * sizeof(accumulate)};
+  }
+  template <class Agent, class Executor, class Params>
+  static size worker_bytes(Executor e, Params const& p) {
+    using traits = executor_traits<Executor>;
+    return size(traits::workers(e, Agent::items(p))) * traits::bytes_per_worker(memory<Agent>(p));
+  }
+  template <class Agent, class Executor, class Params>
+  TCNCA_HIDDEN static status launch(Executor e, Params const& p, void* scratch) {
+    return executor_traits<Executor>::template launch<Agent>(e, p, Agent::items(p), memory<Agent>(p), scratch);
+  }
+  template <class Agent, class Executor>
+  static size kernel_bytes(Executor e, index rows) {
+    using traits = executor_traits<Executor>;
+    return rows < 0 ? 0 : size(traits::workers(e, rows)) * traits::bytes_per_worker({Agent::near_elements * sizeof(accumulate), 0});
+  }
+  template <class Agent, class Executor>
+  TCNCA_HIDDEN static status launch_kernel(Executor e, ema_kernel_params<accumulate> const& p, workspace scratch) {
+    group_memory const memory{Agent::near_elements * sizeof(accumulate), 0};
+    return executor_traits<Executor>::template launch<Agent>(e, p, Agent::items(p), memory, scratch.data);
+  }
+};
+
+}  // namespace tcnca
