@@ -130,16 +130,20 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
       ring_type const r = ring_at(plan.input[l]);
       if (state) this->load_history(r, params.state_in, batch_, channel_, x_.channels, l, params.position);
       else this->clear(r, -this->reach(l, plan.longest, length_), 0);
-      this->clear(ring_at(plan.grad[l]), -this->reach(l, plan.longest, length_), 0);
+      this->clear(ring_at(plan.grad[l]), -this->reach(l, plan.longest, longest_tile()), 0);
+      if (length_ == 0) finish(ring_at(plan.grad[l]), back_lead(l));
     }
     low_ = state ? -Shape.receptive_field() : 0;
     A* const sums = at(plan.sums);
     for (int i = group.rank(); i < tiling::sum_rows * group.size(); i += group.size()) store<width>(sums + i * width, broadcast<width>(A(0)));
   }
 
+  /// Tiles are no longer than the sequence, but for those before it, whose gradients belong to the state.
+  TCNCA_HOST_DEVICE index longest_tile() const { return params.state_in.present() ? params.plan.longest : min(params.plan.longest, length_); }
+
   /// Zeros behind the end of a ring that is read there, or whose last pack must be.
   TCNCA_HOST_DEVICE void finish(ring_type r, index ahead) const {
-    if (ahead > 0 || P > 1) this->clear(r, length_, length_ + P + (ahead > 0 ? min(params.plan.longest, length_) : 0));
+    if (ahead > 0 || P > 1) this->clear(r, length_, length_ + P + (ahead > 0 ? longest_tile() : 0));
   }
 
   /// Outputs [from, to) of a layer once more, and the slope of its activation; the last layer turns to its gradient.
@@ -232,6 +236,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     ring_type const g = ring_at(plan.grad[l]);
     if (to == length_) {
       finish(g, back_lead(l));
+      if (Shape.skip && l + 1 == layers) finish(ring_at(plan.skip), 0);
       group.sync();
     }
     int const stride = group.size() * width;
@@ -240,10 +245,11 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     correlate<taps, Policy.run>(group, g, ring_at(plan.input[l]), tile, sums + size(l * taps) * stride, stride);
     if constexpr (Shape.bias)
       add_up(from, to, sums + size(layers * taps + l) * stride, [&](index t, int p, value s) TCNCA_INLINE { return s + g.load(uint32(t), p); });
+    ring_type const skip = ring_at(plan.skip);
     if constexpr (Shape.skip)
       if (l + 1 == layers && !(halves && half_ == 0))
         add_up(from, to, sums + size(tiling::sum_rows - 1) * stride, [&](index t, int p, value s) TCNCA_INLINE {
-          return fma(ring_at(plan.skip).load(uint32(t), p), x_.load(t, p, to - t), s);
+          return fma(skip.load(uint32(t), p), x_.load(t, p, to - t), s);
         });
     group.sync();
   }

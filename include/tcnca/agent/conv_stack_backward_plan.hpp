@@ -46,7 +46,7 @@ constexpr auto make_conv_stack_backward_plan(index length, bool state, int threa
     latest[layers + i + 1] = latest[layers + i] + Shape.history(l) - Shape.lead(l, 0) + plan.tile[l];
   }
   auto const ring = [&](index steady, index before) {
-    index const whole = before + length + min(plan.longest, length);  // a short sequence fits in one piece
+    index const whole = before + length + (state ? plan.longest : min(plan.longest, length));  // a short sequence fits in one piece
     return memory.template place_ring<order>(min(step + steady, whole) + 2 * pad);
   };
 
@@ -57,7 +57,7 @@ constexpr auto make_conv_stack_backward_plan(index length, bool state, int threa
     int const out = 2 * layers - 1 - l;  // the stage of the gradients of the layer's outputs
     plan.input[l] = ring(latest[out] - late[l] + h + plan.longest, state ? h : margin);
     if (Shape.act != activation::none && l + 1 < layers) plan.slope[l] = ring(latest[out] - late[l + 1], 0);
-    plan.grad[l] = ring(latest[out + 1] - late[out] + h + plan.longest, margin);
+    plan.grad[l] = ring(latest[out + 1] - late[out] + h + plan.longest, state ? min(h, plan.longest) : margin);
     if (Shape.ends_span(l)) plan.span[l / max(1, Shape.span())] = ring(latest[out + Shape.span()] - late[out], 0);
   }
   if (Shape.skip) plan.skip = ring(latest[2 * layers] - late[layers], 0);

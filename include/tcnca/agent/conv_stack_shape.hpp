@@ -41,8 +41,8 @@ struct dilation_list {
 
 /// A stack of dilated depthwise convolutions. Convolution i, from its input a:
 ///   pre[c,t] = bias[i,c] + sum_k weight[i,k,c] a[c, t + lead_i - k d_i],   output = act(pre) (+ the input of its span),
-/// with lead 0 (causal), (taps-1) d/2 (symmetric), (taps-1) d (the anti-causal half of bidirectional), and a = 0 outside the sequence.
-/// Tap 0 is the newest sample (PyTorch stores taps the other way round). `depth` levels, `convolutions` of one dilation in each,
+/// with lead 0 (causal) or (taps-1) d/2 (symmetric), and a = 0 outside the sequence; the anti-causal half of a bidirectional stack reads
+/// a[c, t + k d]. Tap 0 is the newest sample (PyTorch stores taps the other way round). `depth` levels, `convolutions` of one dilation in each,
 /// repeated in `blocks` whose dilations restart. Bidirectional: one set of weights for each half, the causal one first.
 /// With `skip`, y = silu(stack(x) + omega x), as MEGA puts after its EMA.
 struct conv_stack_shape {

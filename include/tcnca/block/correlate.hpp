@@ -27,14 +27,14 @@ struct tap_sums {
   }
 };
 
-// Lanes below `first` set to zero.
+// Lanes outside of [first, last) set to zero.
 template <class A, int W>
-TCNCA_HOST_DEVICE pack<A, W> drop_lanes(pack<A, W> v, int first) {
+TCNCA_HOST_DEVICE pack<A, W> keep_lanes(pack<A, W> v, int first, int last) {
   if constexpr (W > 1)
-    if (first > 0) {
+    if (first > 0 || last < W) {
       TCNCA_UNROLL
       for (int i = 0; i < W; i++)
-        if (i < first) v.set_lane(i, A(0));
+        if (i < first || i >= last) v.set_lane(i, A(0));
     }
   return v;
 }
@@ -51,7 +51,7 @@ TCNCA_HOST_DEVICE void correlate_taps(Group group, ring<A, Lanes> g, ring<A, Lan
 
   for_each_run<Run, Lanes>(group, blocks, d, [&](int offset, int overlap, int p) TCNCA_INLINE {
     value grad[Run];
-    unroll<0, Run>([&](auto m) TCNCA_INLINE { grad[m] = drop_lanes(g.load(from + uint32(offset + int(m) * d), p), overlap); });
+    unroll<0, Run>([&](auto m) TCNCA_INLINE { grad[m] = keep_lanes(g.load(from + uint32(offset + int(m) * d), p), overlap, Lanes.width); });
     // Each input serves every pair (output m, tap k) with m - k = j.
     unroll<0, N + Run - 1>([&](auto i) TCNCA_INLINE {
       constexpr int j = decltype(i)::value - (N - 1);
@@ -67,10 +67,11 @@ TCNCA_HOST_DEVICE void correlate_taps(Group group, ring<A, Lanes> g, ring<A, Lan
     unroll<0, Run>([&](auto m) TCNCA_INLINE {
       int const offset = start + int(m) * step;
       if (offset >= tile.count) return;
-      value const grad = g.load(from + uint32(offset), mine.p);
+      int const valid = Lanes.along_length ? tile.count - offset : Lanes.width;
+      value const grad = keep_lanes(g.load(from + uint32(offset), mine.p), 0, valid);
       unroll<0, N>([&](auto k) TCNCA_INLINE {
         auto& s = taps.sum[k][int(m) % taps.chains];
-        s = fma(grad, x.load(origin + uint32(offset) - uint32(int(k)) * tile.dilation, mine.p), s);
+        s = fma(grad, keep_lanes(x.load(origin + uint32(offset) - uint32(int(k)) * tile.dilation, mine.p), 0, valid), s);
       });
     });
   taps.save(mine_at, stride);
@@ -79,7 +80,7 @@ TCNCA_HOST_DEVICE void correlate_taps(Group group, ring<A, Lanes> g, ring<A, Lan
 }  // namespace detail
 
 /// Adds the tile's part to this thread's own sums: those of tap k stand at sums + k * stride. Each thread sums its own items in a fixed
-/// order. g must be zero in the lanes beyond the tile. Taps outside first_tap .. last_tap are left alone. Does not sync.
+/// order. Taps outside first_tap .. last_tap are left alone. Does not sync.
 template <int Taps, int Run, class Group, class A, lanes Lanes>
 TCNCA_HOST_DEVICE void correlate(Group group, ring<A, Lanes> g, ring<A, Lanes> x, dilated_tile tile, A* sums, int stride) {
   constexpr int N = Taps < 8 ? Taps : 8;

@@ -2,7 +2,7 @@
 // On the CPU a native vector register: with a plain array GCC 12 keeps the lanes in memory and runs five times slower.
 #pragma once
 #include "../arch/convert.hpp"
-#include "../arch/x86.hpp"
+#include "../arch/host.hpp"
 #include "../core/config.hpp"
 #include "../core/numeric.hpp"
 
@@ -30,8 +30,12 @@ struct alignas(sizeof(T) * W) pack {
   TCNCA_HOST_DEVICE friend pack operator-(pack a, pack b) {
     return zip(a, b, [](T x, T y) TCNCA_INLINE { return x - y; });
   }
+  /// Never contracted: only fma() fuses, so that results do not depend on what the compiler saw together.
   TCNCA_HOST_DEVICE friend pack operator*(pack a, pack b) {
-    return zip(a, b, [](T x, T y) TCNCA_INLINE { return x * y; });
+    return zip(a, b, [](T x, T y) TCNCA_INLINE {
+      if constexpr (sizeof(T) == 4) return __fmul_rn(x, y);
+      else return __dmul_rn(x, y);
+    });
   }
   /// fp32: to 2 units in the last place, without the slow path of the exact division.
   TCNCA_HOST_DEVICE friend pack operator/(pack a, pack b) {
@@ -43,7 +47,7 @@ struct alignas(sizeof(T) * W) pack {
   /// a * b + c, rounded once.
   TCNCA_HOST_DEVICE friend pack fma(pack a, pack b, pack c) {
     TCNCA_UNROLL
-    for (int i = 0; i < W; i++) c.v[i] += a.v[i] * b.v[i];
+    for (int i = 0; i < W; i++) c.v[i] = ::fma(a.v[i], b.v[i], c.v[i]);
     return c;
   }
   /// In each lane: x < 0 ? 0 : x; a NaN stays one.
@@ -88,7 +92,7 @@ struct pack {
   }
   TCNCA_HOST_DEVICE friend pack operator+(pack a, pack b) { return {a.v + b.v}; }
   TCNCA_HOST_DEVICE friend pack operator-(pack a, pack b) { return {a.v - b.v}; }
-  TCNCA_HOST_DEVICE friend pack operator*(pack a, pack b) { return {a.v * b.v}; }
+  TCNCA_HOST_DEVICE friend pack operator*(pack a, pack b) { return {detail::rounded(a.v * b.v)}; }
   TCNCA_HOST_DEVICE friend pack operator/(pack a, pack b) { return {a.v / b.v}; }
   /// a * b + c, rounded once where the machine has a fused multiply-add.
   TCNCA_HOST_DEVICE friend pack fma(pack a, pack b, pack c) { return {a.v * b.v + c.v}; }

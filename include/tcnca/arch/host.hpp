@@ -1,0 +1,57 @@
+// Single instructions of the CPU that a compiler does not find, or must not merge, by itself.
+// Through builtins: <immintrin.h> costs more to include than all of tcnca.
+#pragma once
+#include "../core/config.hpp"
+
+namespace tcnca::detail {
+
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__) && defined(__SSE2__)
+/// max(0, x) in each lane, NaN where x is one, for a vector of the machine's own size; other vectors take the slow way.
+template <class V>
+TCNCA_HOST_DEVICE V max_zero(V x) {
+  V const zero{};
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 64 && sizeof(x[0]) == 4) return __builtin_ia32_maxps512_mask(zero, x, zero, static_cast<short>(-1), 4);
+  else if constexpr (sizeof(V) == 64) return __builtin_ia32_maxpd512_mask(zero, x, zero, static_cast<char>(-1), 4);
+  else
+#endif
+#if defined(__AVX__)
+  if constexpr (sizeof(V) == 32 && sizeof(x[0]) == 4) return __builtin_ia32_maxps256(zero, x);
+  else if constexpr (sizeof(V) == 32) return __builtin_ia32_maxpd256(zero, x);
+  else
+#endif
+  if constexpr (sizeof(V) == 16 && sizeof(x[0]) == 4) return __builtin_ia32_maxps(zero, x);
+  else if constexpr (sizeof(V) == 16) return __builtin_ia32_maxpd(zero, x);
+  else return x < zero ? zero : x;
+}
+#else
+template <class V>
+TCNCA_HOST_DEVICE V max_zero(V x) {
+  V const zero{};
+  return x < zero ? zero : x;
+}
+#endif
+
+/// x, rounded: a product that passes through here is not contracted into a fused multiply-add with what follows, whatever the compiler's
+/// flags. Results then do not depend on what it chose to inline where.
+template <class V>
+TCNCA_HOST_DEVICE V rounded(V x) {
+#if defined(__x86_64__) && defined(__AVX512VL__)
+  if constexpr (sizeof(V) <= 64) asm("" : "+v"(x));
+  else asm("" : "+m"(x));
+#elif defined(__x86_64__) && defined(__AVX__)
+  if constexpr (sizeof(V) <= 32) asm("" : "+x"(x));
+  else asm("" : "+m"(x));
+#elif defined(__x86_64__)
+  if constexpr (sizeof(V) <= 16) asm("" : "+x"(x));
+  else asm("" : "+m"(x));
+#elif defined(__aarch64__)
+  if constexpr (sizeof(V) <= 16) asm("" : "+w"(x));
+  else asm("" : "+m"(x));
+#else
+  asm("" : "+m"(x));
+#endif
+  return x;
+}
+
+}  // namespace tcnca::detail
