@@ -32,6 +32,29 @@ TCNCA_HOST_DEVICE V max_zero(V x) {
 }
 #endif
 
+/// a * b + c, rounded once where the machine can. Named, not left to contraction: GCC splits chains of multiply-adds again on some machines,
+/// depending on the code around them, and results must not depend on that.
+template <class V>
+TCNCA_HOST_DEVICE V fused(V a, V b, V c) {
+#if defined(__GNUC__) && !defined(__clang__) && defined(__FMA__)
+  if constexpr (__is_same(V, float)) return __builtin_fmaf(a, b, c);
+  else if constexpr (__is_same(V, double)) return __builtin_fma(a, b, c);
+#if !defined(__CUDACC__)
+  else if constexpr (sizeof(V) == 16 && sizeof(a[0]) == 4) return __builtin_ia32_vfmaddps(a, b, c);
+  else if constexpr (sizeof(V) == 16) return __builtin_ia32_vfmaddpd(a, b, c);
+  else if constexpr (sizeof(V) == 32 && sizeof(a[0]) == 4) return __builtin_ia32_vfmaddps256(a, b, c);
+  else if constexpr (sizeof(V) == 32) return __builtin_ia32_vfmaddpd256(a, b, c);
+#if defined(__AVX512F__)
+  else if constexpr (sizeof(V) == 64 && sizeof(a[0]) == 4) return __builtin_ia32_vfmaddps512_mask(a, b, c, static_cast<short>(-1), 4);
+  else if constexpr (sizeof(V) == 64) return __builtin_ia32_vfmaddpd512_mask(a, b, c, static_cast<char>(-1), 4);
+#endif
+#endif
+  else return a * b + c;
+#else
+  return a * b + c;
+#endif
+}
+
 /// x, rounded: a product that passes through here is not contracted into a fused multiply-add with what follows, whatever the compiler's
 /// flags. Results then do not depend on what it chose to inline where.
 template <class V>

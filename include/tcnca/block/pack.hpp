@@ -95,7 +95,7 @@ struct pack {
   TCNCA_HOST_DEVICE friend pack operator*(pack a, pack b) { return {detail::rounded(a.v * b.v)}; }
   TCNCA_HOST_DEVICE friend pack operator/(pack a, pack b) { return {a.v / b.v}; }
   /// a * b + c, rounded once where the machine has a fused multiply-add.
-  TCNCA_HOST_DEVICE friend pack fma(pack a, pack b, pack c) { return {a.v * b.v + c.v}; }
+  TCNCA_HOST_DEVICE friend pack fma(pack a, pack b, pack c) { return {detail::fused(a.v, b.v, c.v)}; }
   /// In each lane: x < 0 ? 0 : x; a NaN stays one.
   TCNCA_HOST_DEVICE friend pack max_zero(pack x) {
     if constexpr (W == 1) return {x.v < 0 ? T(0) : x.v};
