@@ -25,6 +25,22 @@ struct ema_scan<cuda> {
   using type = cub_scan;
 };
 #endif
+
+/// The agents of an average as tuned for an executor.
+template <element T, ema_shape Shape, class Tuning, class Executor>
+struct tuned_ema {
+  using traits = executor_traits<Executor>;
+  using scan = typename ema_scan<Executor>::type;
+  static constexpr ema_policy forward = Tuning::forward(traits::target);
+  static constexpr ema_policy backward = Tuning::backward(traits::target);
+  using forward_group = typename traits::template group<forward.threads>;
+  using backward_group = typename traits::template group<backward.threads>;
+  using forward_agent = ema_forward_agent<forward_group, T, Shape, forward, scan>;
+  using backward_agent = ema_backward_agent<backward_group, T, Shape, backward, scan>;
+  using sums_agent = ema_sums_agent<backward_group, T, Shape>;
+  using kernel_agent = ema_kernel_agent<forward_group, T, Shape, forward, false>;
+  using kernel_backward_agent = ema_kernel_agent<backward_group, T, Shape, backward, true>;
+};
 }  // namespace detail
 
 /// MEGA's damped exponential moving average (ema_shape says which), forward and backward, and the kernel of the same map as a convolution.
@@ -207,21 +223,8 @@ struct ema {
   static constexpr int contiguous_axis = Shape.order == layout::batch_channels_length ? 2 : 1;
   static constexpr index rows(index channels) { return Shape.halves() * channels; }
 
-  /// The tuned agents of an executor.
   template <class Executor>
-  struct tuned {
-    using traits = executor_traits<Executor>;
-    using scan = typename detail::ema_scan<Executor>::type;
-    static constexpr ema_policy forward = Tuning::forward(traits::target);
-    static constexpr ema_policy backward = Tuning::backward(traits::target);
-    using forward_group = typename traits::template group<forward.threads>;
-    using backward_group = typename traits::template group<backward.threads>;
-    using forward_agent = ema_forward_agent<forward_group, T, Shape, forward, scan>;
-    using backward_agent = ema_backward_agent<backward_group, T, Shape, backward, scan>;
-    using sums_agent = ema_sums_agent<backward_group, T, Shape>;
-    using kernel_agent = ema_kernel_agent<forward_group, T, Shape, forward, false>;
-    using kernel_backward_agent = ema_kernel_agent<backward_group, T, Shape, backward, true>;
-  };
+  using tuned = detail::tuned_ema<T, Shape, Tuning, Executor>;
 
   template <class View>
   static bool has_extents(View const& v) {

@@ -1,5 +1,6 @@
 // What the forward and the backward agent share: progress of layers, the range of taps, loading weights and states.
 #pragma once
+#include "../block/activation.hpp"
 #include "../block/dilated.hpp"
 #include "../block/sequence_lanes.hpp"
 #include "conv_stack_plan.hpp"
@@ -77,10 +78,10 @@ struct conv_stack_group {
       r.store(uint32(from + i / packs * Lanes.positions()), i % packs, broadcast<Lanes.width>(A(0)));
   }
 
-  /// How far before the beginning the first tile of a layer reads, when taps that lie there wholly are left out.
+  /// How far before the beginning the tiles of a layer read, when taps that lie there wholly are left out; the only tile reads whole dilations.
   TCNCA_HOST_DEVICE static index reach(int layer, index tile, index length) {
     index const d = Shape.dilation(layer), last = min(tile, max(index(1), length)) - 1;
-    return round_up(min(Shape.history(layer), last / d * d), index(Lanes.positions()));
+    return round_up(min(Shape.history(layer), length <= tile ? last / d * d : last), index(Lanes.positions()));
   }
 
   /// Positions read from a sequence at once; tiles and segments begin at multiples of it.
@@ -89,16 +90,18 @@ struct conv_stack_group {
   /// x[from, to) into a ring; from is a multiple of io.
   TCNCA_HOST_DEVICE void append(ring_type r, sequence_lanes<T const, Lanes> const& x, index from, index to) const {
     int const n = int(divide_up(max(index(0), to - from), index(io))) * packs;
+    tile_writer<A, Lanes> const tile(r, from, max(index(0), to - from));
     for (int i = group.rank(); i < n; i += group.size()) {
       index const t = from + i / packs * io;
       if constexpr (io == Lanes.positions()) {
-        r.store(uint32(t), i % packs, x.load(t, i % packs, to - t));
+        tile.store(i / packs * io, i % packs, x.load(t, i % packs, to - t));
       } else if (x.wide && t + io <= to) {  // one lane a pack: several positions in one access
         store<io>(r.at(uint32(t), 0), load<io>(x.row + t));
       } else {
         for (index j = t; j < min(t + io, to); j++) r.store(uint32(j), 0, x.load(j, 0, 1));
       }
     }
+    if (n > 0) tile.finish();
   }
 
   /// The history of a layer from a state: positions [-history, 0) of the sequence.

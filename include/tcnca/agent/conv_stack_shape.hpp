@@ -1,15 +1,9 @@
 // What a stack of dilated convolutions is: everything known at compile time.
 #pragma once
-#include "../block/activation.hpp"
-#include "../core/tensor.hpp"
+#include "../core/config.hpp"
+#include "../core/options.hpp"
 
 namespace tcnca {
-
-/// Where the input of a span of convolutions is added to its output: nowhere, around the convolutions of each level, around each block.
-enum class residual { none, level, block };
-
-/// Which samples an output may see: those before it; those on both sides, evenly (odd taps); a causal and an anti-causal stack, summed.
-enum class direction { causal, symmetric, bidirectional };
 
 /// Up to 16 dilations: {1, 2, 4}. Plain members, because nvcc cannot spell an array inside a template argument.
 struct dilation_list {

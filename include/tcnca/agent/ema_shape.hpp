@@ -2,7 +2,7 @@
 #pragma once
 #include "../block/pack.hpp"
 #include "../core/tensor.hpp"
-#include "conv_stack_shape.hpp"
+#include "../core/options.hpp"
 
 namespace tcnca {
 

@@ -23,27 +23,41 @@ struct first_lanes<0, I...> {
 /// Which lane goes to lane i when two rows exchange halves: of 16-byte blocks; of pairs in a block; of lanes in a block. Rows: 0 and W.
 template <int W, int Block>
 struct exchange {
-  static constexpr int blocks(int i, int odd) {
+  TCNCA_HOST_DEVICE static constexpr int blocks(int i, int odd) {
     constexpr int n = W / Block;
     int const k = i / Block;
     return (k < n / 2 ? 2 * k + odd : W / Block + 2 * (k - n / 2) + odd) * Block + i % Block;
   }
-  static constexpr int pairs(int i, int odd) {
+  TCNCA_HOST_DEVICE static constexpr int pairs(int i, int odd) {
     int const j = i % Block;
     return i - j + (j < 2 ? j + 2 * odd : W + j - 2 + 2 * odd);
   }
-  static constexpr int lanes(int i, int odd) {
+  TCNCA_HOST_DEVICE static constexpr int lanes(int i, int odd) {
     int const j = i % Block;
     return i - j + j / 2 + Block / 2 * odd + j % 2 * W;
   }
 };
 
+#if defined(__CUDACC__)
+// nvcc hands packs of arguments of this builtin on to the host's compiler unexpanded.
+template <int W, int (*Lane)(int, int), class V, int... I>
+TCNCA_HOST_DEVICE void exchange_rows(V& a, V& b, lane_list<I...>) {
+  V low = a, high = a;
+  for (int i = 0; i < W; i++) {
+    int const l = Lane(i, 0), h = Lane(i, 1);
+    low[i] = l < W ? a[l] : b[l - W];
+    high[i] = h < W ? a[h] : b[h - W];
+  }
+  a = low, b = high;
+}
+#else
 template <int W, int (*Lane)(int, int), class V, int... I>
 TCNCA_HOST_DEVICE void exchange_rows(V& a, V& b, lane_list<I...>) {
   V const low = __builtin_shufflevector(a, b, Lane(I, 0)...);
   b = __builtin_shufflevector(a, b, Lane(I, 1)...);
   a = low;
 }
+#endif
 
 template <int W, int (*Lane)(int, int), int Distance, class A>
 TCNCA_HOST_DEVICE void exchange_all(pack<A, W> (&rows)[W]) {

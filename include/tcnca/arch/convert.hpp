@@ -19,11 +19,11 @@ __device__ __forceinline__ double widen(double x) { return x; }
 
 template <class T>
 __device__ __forceinline__ T narrow(accumulate_t<T> x) {
-  if constexpr (__is_same(T, bf16)) {
+  if constexpr (same<T, bf16>) {
     bf16 y;
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
     return y;
-  } else if constexpr (__is_same(T, fp16)) {
+  } else if constexpr (same<T, fp16>) {
     fp16 y;
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
     return y;
@@ -66,7 +66,7 @@ TCNCA_HOST_DEVICE To bits_as(From x) {
 // The 16-bit formats, on a vector (or one) of 32-bit unsigned integers U and the floats F of the same shape.
 template <class T, class U, class F>
 TCNCA_HOST_DEVICE F widen_bits(U h) {
-  if constexpr (__is_same(T, bf16)) {
+  if constexpr (same<T, bf16>) {
     return bits_as<F>(h << 16);
   } else {
     U const magnitude = (h & 0x7fffu) << 13;
@@ -79,7 +79,7 @@ TCNCA_HOST_DEVICE F widen_bits(U h) {
 template <class T, class U, class F>
 TCNCA_HOST_DEVICE U narrow_bits(F x) {
   U const u = bits_as<U>(x);
-  if constexpr (__is_same(T, bf16)) {
+  if constexpr (same<T, bf16>) {
     U const rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
     U const nan = (u >> 16) | 0x40u;
     return (u & 0x7fffffffu) > 0x7f800000u ? nan : rounded;

@@ -37,8 +37,8 @@ TCNCA_HOST_DEVICE V max_zero(V x) {
 template <class V>
 TCNCA_HOST_DEVICE V fused(V a, V b, V c) {
 #if defined(__GNUC__) && !defined(__clang__) && defined(__FMA__)
-  if constexpr (__is_same(V, float)) return __builtin_fmaf(a, b, c);
-  else if constexpr (__is_same(V, double)) return __builtin_fma(a, b, c);
+  if constexpr (same<V, float>) return __builtin_fmaf(a, b, c);
+  else if constexpr (same<V, double>) return __builtin_fma(a, b, c);
 #if !defined(__CUDACC__)
   else if constexpr (sizeof(V) == 16 && sizeof(a[0]) == 4) return __builtin_ia32_vfmaddps(a, b, c);
   else if constexpr (sizeof(V) == 16) return __builtin_ia32_vfmaddpd(a, b, c);
@@ -52,6 +52,41 @@ TCNCA_HOST_DEVICE V fused(V a, V b, V c) {
   else return a * b + c;
 #else
   return a * b + c;
+#endif
+}
+
+/// Whether shifted_pair is one instruction for vectors V.
+template <class V>
+inline constexpr bool has_shifted_pair =
+#if defined(__AVX512F__) && !defined(__CUDACC__)
+    sizeof(V) == 64;
+#else
+    false;
+#endif
+
+/// Lanes shift, shift + 1, ... of a followed by b; 0 <= shift <= lanes.
+template <class V>
+TCNCA_HOST_DEVICE V shifted_pair([[maybe_unused]] V a, [[maybe_unused]] V b, [[maybe_unused]] int shift) {
+#if defined(__AVX512F__) && !defined(__CUDACC__)
+  if constexpr (sizeof(a[0]) == 4) {
+    typedef int ints __attribute__((vector_size(64)));
+    ints const from = ints{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} + shift;
+#if defined(__clang__)
+    return __builtin_ia32_vpermi2varps512(a, from, b);
+#else
+    return __builtin_shuffle(a, b, from);
+#endif
+  } else {
+    typedef long long longs __attribute__((vector_size(64)));
+    longs const from = longs{0, 1, 2, 3, 4, 5, 6, 7} + shift;
+#if defined(__clang__)
+    return __builtin_ia32_vpermi2varpd512(a, from, b);
+#else
+    return __builtin_shuffle(a, b, from);
+#endif
+  }
+#else
+  return a;
 #endif
 }
 

@@ -1,6 +1,7 @@
 // Activations on packs, with their derivatives.
 // CPU, fp32: polynomials on whole vectors (exp 1e-7 relative, tanh and erf 1.5e-7). CPU, fp64 and CUDA: the library's functions, a lane at a time.
 #pragma once
+#include "../core/options.hpp"
 #include "pack.hpp"
 #include "unroll.hpp"
 #if !defined(__CUDACC_RTC__)
@@ -8,9 +9,6 @@
 #endif
 
 namespace tcnca {
-
-/// What follows each convolution. gelu_erf: x Phi(x); gelu_tanh: its usual tanh form.
-enum class activation { none, relu, silu, gelu_erf, gelu_tanh, tanh };
 
 namespace detail {
 
@@ -30,7 +28,7 @@ TCNCA_HOST_DEVICE pack<T, W> horner(pack<T, W> x, T const (&c)[N]) {
 /// e^x, for fp32 on the CPU with x held to [-87, 88].
 template <class T, int W>
 TCNCA_HOST_DEVICE pack<T, W> exp(pack<T, W> x) {
-  if constexpr (polynomials && __is_same(T, float)) {
+  if constexpr (polynomials && same<T, float>) {
 #if !defined(__CUDA_ARCH__) && !defined(__CUDACC_RTC__)
     // x = n ln 2 + r, |r| <= ln(2)/2; e^r by a minimax polynomial; 2^n by its bits.
     using ints = typename vector_of<int, W>::type;
@@ -59,7 +57,7 @@ TCNCA_HOST_DEVICE pack<T, W> exp(pack<T, W> x) {
 /// tanh x.
 template <class T, int W>
 TCNCA_HOST_DEVICE pack<T, W> tanh(pack<T, W> x) {
-  if constexpr (polynomials && __is_same(T, float)) {
+  if constexpr (polynomials && same<T, float>) {
     float const c[] = {-0.33333327f, 0.13332619f, -0.05382791f, 0.02088914f, -0.00594224f};
     auto const z = x * x, one = broadcast<W>(1.f);
     auto const small = fma(x * z, horner(z, c), x);
@@ -80,7 +78,7 @@ TCNCA_HOST_DEVICE pack<T, W> tanh(pack<T, W> x) {
 /// erf x.
 template <class T, int W>
 TCNCA_HOST_DEVICE pack<T, W> erf(pack<T, W> x) {
-  if constexpr (polynomials && __is_same(T, float)) {
+  if constexpr (polynomials && same<T, float>) {
     // |x| < 1: x p(x^2). Beyond: 1 - e^(-x^2) q(1 / (|x| + 2)), fitted up to |x| = 4.2, where erfc vanishes in fp32.
     float const p[] = {1.12837917f, -0.376126271f, 0.112836002f, -0.0268544446f, 0.00518953534f, -8.02084127e-4f, 7.8891195e-5f};
     float const q[] = {-1.46606783e-4f, 0.569601022f, 1.04156773f, 2.76289403f, -1.57719203f, 17.8265998f, -29.8887312f, 15.1223711f};

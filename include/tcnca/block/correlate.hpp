@@ -77,6 +77,31 @@ TCNCA_HOST_DEVICE void correlate_taps(Group group, ring<A, Lanes> g, ring<A, Lan
   taps.save(mine_at, stride);
 }
 
+// The same for a dilation shorter than a pack, where `neighbours` is usable: any taps, Run packs of each at a time. Returns where it stopped.
+template <int Run, class A, lanes Lanes>
+TCNCA_HOST_DEVICE int correlate_neighbours(ring<A, Lanes> g, ring<A, Lanes> x, dilated_tile tile, A* sums, int stride) {
+  using value = pack<A, Lanes.width>;
+  constexpr int P = Lanes.positions();
+  int const d = int(tile.dilation);
+  int start = 0;
+  for (; start + Run * P <= tile.count; start += Run * P) {
+    value grad[Run];
+    unroll<0, Run>([&](auto m) TCNCA_INLINE { grad[m] = g.load(uint32(tile.first) + uint32(start + int(m) * P), 0); });
+    neighbours<Run, A, Lanes> in(x, uint32(tile.first + tile.lead) + uint32(start), tile.first_tap * d);
+    for (int k = tile.first_tap; k < tile.last_tap; k++) {
+      in.reach(k * d);
+      A* const at = sums + k * stride;
+      value even = load<Lanes.width>(const_cast<A const*>(at)), odd = broadcast<Lanes.width>(A(0));
+      unroll<0, Run>([&](auto m) TCNCA_INLINE {
+        value& sum = int(m) % 2 ? odd : even;
+        sum = fma(grad[m], in.at(m, k * d), sum);
+      });
+      store<Lanes.width>(at, even + odd);
+    }
+  }
+  return start;
+}
+
 }  // namespace detail
 
 /// Adds the tile's part to this thread's own sums: those of tap k stand at sums + k * stride. Each thread sums its own items in a fixed
@@ -87,6 +112,13 @@ TCNCA_HOST_DEVICE void correlate(Group group, ring<A, Lanes> g, ring<A, Lanes> x
   int const d = int(tile.dilation);
   bool const runs = d >= Lanes.positions() && d <= tile.count;
   int const blocks = runs ? tile.count / (Run * d) : 0;
+  if constexpr (neighbours<Run, A, Lanes>::usable) {
+    if (d < Lanes.positions()) {
+      int const done = detail::correlate_neighbours<Run>(g, x, tile, sums, stride);
+      tile.first += done, tile.count -= done;
+      if (tile.count == 0) return;
+    }
+  }
   int k = tile.first_tap;
   for (; k + N <= tile.last_tap; k += N) detail::correlate_taps<N, Run>(group, g, x, tile, blocks, k, sums, stride);
   if constexpr (N > 1)

@@ -53,6 +53,32 @@ TCNCA_HOST_DEVICE pack<A, Lanes.width> load_tap(A const* tap, int p) {
   else return load<Lanes.width>(tap + p * Lanes.width);
 }
 
+/// Run + 1 neighbouring packs of a ring in registers, for dilations shorter than a pack: what lies between two of them is shifted out in one
+/// instruction, where a load would straddle two cache lines.
+template <int Run, class A, lanes Lanes>
+struct neighbours {
+  static constexpr bool usable = Lanes.along_length && has_shifted<A, Lanes.width>;
+  static constexpr int P = Lanes.positions();
+  ring<A, Lanes> x;
+  uint32 from;  // position of packs[1], less what has been passed
+  int passed;   // whole packs gone back
+  pack<A, Lanes.width> packs[Run + 1];
+
+  TCNCA_HOST_DEVICE neighbours(ring<A, Lanes> r, uint32 position, int lag) : x(r), from(position), passed(lag / P) {
+    unroll<0, Run + 1>([&](auto j) TCNCA_INLINE { packs[j] = x.load(from + uint32((int(j) - 1 - passed) * P), 0); });
+  }
+  /// Goes back to a greater lag.
+  TCNCA_HOST_DEVICE void reach(int lag) {
+    while (passed < lag / P) {
+      unroll<0, Run>([&](auto j) TCNCA_INLINE { packs[Run - j] = packs[Run - 1 - j]; });
+      passed++;
+      packs[0] = x.load(from - uint32((passed + 1) * P), 0);
+    }
+  }
+  /// The samples `lag` before position + m P.
+  TCNCA_HOST_DEVICE pack<A, Lanes.width> at(int m, int lag) const { return shifted(packs[m], packs[m + 1], P - lag % P); }
+};
+
 /// Calls emit(offset, p, sum) for every pack of the tile, each by one thread; where the lanes lie along the length, the last pack may
 /// run past the tile and a pack may come twice with the same sums. Sums start from the bias and take the taps in rising order, always,
 /// so a position's sum does not depend on the tile it is in. Reads only what is in the ring; does not sync.
@@ -91,8 +117,24 @@ TCNCA_HOST_DEVICE void dilated_sum(Group group, ring<A, Lanes> x, dilated_taps<A
     unroll<0, Run>([&](auto m) TCNCA_INLINE { emit(offset + int(m) * d, p, sum[m]); });
   });
 
+  int start = blocks * (Run * d) + mine.worker * P;
+  if constexpr (neighbours<Run, A, Lanes>::usable) {
+    for (; d < P && start + Run * P <= tile.count; start += Run * P) {
+      value sum[Run];
+      unroll<0, Run>([&](auto m) TCNCA_INLINE { sum[m] = bias; });
+      neighbours<Run, A, Lanes> in(x, origin + uint32(start), tile.first_tap * d);
+      A const* tap = w.tap + tile.first_tap * w.step;
+      for (int k = tile.first_tap; k < tile.last_tap; k++, tap += w.step) {
+        value const weight = load_tap<A, Lanes>(tap, 0);
+        in.reach(k * d);
+        unroll<0, Run>([&](auto m) TCNCA_INLINE { sum[m] = fma(weight, in.at(m, k * d), sum[m]); });
+      }
+      unroll<0, Run>([&](auto m) TCNCA_INLINE { emit(start + int(m) * P, 0, sum[m]); });
+    }
+  }
+
   // The rest, and tiles at an end of the sequence: neighbouring packs, any range of taps.
-  for (int start = blocks * (Run * d) + mine.worker * P; start < tile.count; start += Run * mine.workers * P) {
+  for (; start < tile.count; start += Run * mine.workers * P) {
     int const step = mine.workers * P;
     value sum[Run];
     unroll<0, Run>([&](auto m) TCNCA_INLINE { sum[m] = bias; });

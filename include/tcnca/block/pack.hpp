@@ -110,6 +110,22 @@ struct pack {
 
 #endif
 
+#if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
+/// Whether `shifted` is one instruction.
+template <class T, int W>
+inline constexpr bool has_shifted = false;
+#else
+template <class T, int W>
+inline constexpr bool has_shifted = W > 1 && detail::has_shifted_pair<typename detail::vector_of<T, W>::type>;
+#endif
+
+/// Lanes shift, shift + 1, ... of a followed by b: what lies between two neighbouring packs. Only where has_shifted.
+template <class T, int W>
+TCNCA_HOST_DEVICE pack<T, W> shifted(pack<T, W> a, [[maybe_unused]] pack<T, W> b, [[maybe_unused]] int shift) {
+  if constexpr (has_shifted<T, W>) return {detail::shifted_pair(a.v, b.v, shift)};
+  else return a;
+}
+
 /// The same value in all lanes.
 template <int W, class T>
 TCNCA_HOST_DEVICE pack<T, W> broadcast(T x) {

@@ -49,7 +49,7 @@ class argument_check {
       for (int j = 0; j < count_ && ok(); j++) {
         region const &a = regions_[i], &b = regions_[j];
         if (i == j || !a.written || !meet(a, b)) continue;
-        bool const in_place = same(a, b) && ((is(a.name, allowed_a) && is(b.name, allowed_b)) || (is(a.name, allowed_b) && is(b.name, allowed_a)));
+        bool const in_place = same_region(a, b) && ((is(a.name, allowed_a) && is(b.name, allowed_b)) || (is(a.name, allowed_b) && is(b.name, allowed_a)));
         require(in_place, status_code::overlap, a.name);
       }
     return *this;
@@ -99,7 +99,7 @@ class argument_check {
     }
     return true;
   }
-  static constexpr bool same(region const& a, region const& b) {
+  static constexpr bool same_region(region const& a, region const& b) {
     bool equal = a.data == b.data && a.element == b.element;
     for (int i = 0; i < 3; i++) equal = equal && a.extent[i] == b.extent[i] && a.stride[i] == b.stride[i];
     return equal;

@@ -56,6 +56,12 @@ using size = std::size_t;
 
 namespace tcnca {
 
+/// Whether two types are the same.
+template <class A, class B>
+inline constexpr bool same = false;
+template <class A>
+inline constexpr bool same<A, A> = true;
+
 template <class T>
 TCNCA_HOST_DEVICE constexpr T min(T a, T b) {
   return b < a ? b : a;

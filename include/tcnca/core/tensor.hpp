@@ -1,6 +1,7 @@
 // Non-owning views of the caller's memory.
 #pragma once
 #include "config.hpp"
+#include "options.hpp"
 
 namespace tcnca {
 
@@ -41,19 +42,13 @@ struct tensor_view {
 
   /// A view of mutable elements is a view of const ones.
   template <class U>
-    requires(__is_same(U, T const) && !__is_same(U, T))
+    requires(same<U, T const> && !same<U, T>)
   TCNCA_HOST_DEVICE constexpr operator tensor_view<U, Rank>() const {
     tensor_view<U, Rank> v;
     v.data = data;
     for (int r = 0; r < Rank; r++) v.extent[r] = extent[r], v.stride[r] = stride[r];
     return v;
   }
-};
-
-/// Which axis of a sequence [batch, channels, length] is contiguous in memory.
-enum class layout {
-  batch_channels_length,  ///< positions are neighbours (PyTorch's Conv1d)
-  batch_length_channels,  ///< channels are neighbours (channels last)
 };
 
 /// A sequence is always indexed (batch, channels, length), whatever its order in memory.

@@ -1,0 +1,130 @@
+// What the machine can do at most, measured in the same run as everything else: the fp32 multiply-add rate and the copy bandwidth.
+#pragma once
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstring>
+#include <map>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "../support/buffer.hpp"
+#include "../support/vector.hpp"
+
+namespace tcnca::bench {
+
+namespace detail {
+/// Tells the compiler that a register changes here. Without it, or with the accumulators in an array, GCC keeps them in memory and the
+/// loop below measures loads and stores: 100 GFLOP/s where the processor does 272.
+[[gnu::always_inline]] inline void touch(floats& v) {
+#if defined(__x86_64__)
+  asm volatile("" : "+v"(v));
+#elif defined(__aarch64__)
+  asm volatile("" : "+w"(v));
+#else
+  asm volatile("" : "+m"(v));
+#endif
+}
+
+inline double seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+/// A tenth of a millisecond or so of twelve independent chains of multiply-adds: enough to cover their latency on two pipes.
+inline constexpr int fma_steps = 100000, fma_chains = 12;
+inline void fma_loop() {
+  floats m = splat(0.9999f), c = splat(0.5f);
+  touch(m), touch(c);
+  floats v0 = c, v1 = c, v2 = c, v3 = c, v4 = c, v5 = c, v6 = c, v7 = c, v8 = c, v9 = c, v10 = c, v11 = c;
+  for (int i = 0; i < fma_steps; i++) {
+    v0 = v0 * m + c, v1 = v1 * m + c, v2 = v2 * m + c, v3 = v3 * m + c, v4 = v4 * m + c, v5 = v5 * m + c;
+    v6 = v6 * m + c, v7 = v7 * m + c, v8 = v8 * m + c, v9 = v9 * m + c, v10 = v10 * m + c, v11 = v11 * m + c;
+    touch(v0), touch(v1), touch(v2), touch(v3), touch(v4), touch(v5), touch(v6), touch(v7), touch(v8), touch(v9),
+        touch(v10), touch(v11);
+  }
+}
+
+/// Copies a part past the caches.
+inline void stream(unsigned char* to, unsigned char const* from, std::size_t bytes) {
+#if defined(__AVX512F__)
+  for (std::size_t i = 0; i < bytes; i += 64)
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to + i), _mm512_load_si512(from + i));
+#elif defined(__AVX__)
+  for (std::size_t i = 0; i < bytes; i += 32)
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(to + i),
+                        _mm256_load_si256(reinterpret_cast<__m256i const*>(from + i)));
+#elif defined(__SSE2__)
+  for (std::size_t i = 0; i < bytes; i += 16)
+    _mm_stream_si128(reinterpret_cast<__m128i*>(to + i), _mm_load_si128(reinterpret_cast<__m128i const*>(from + i)));
+#else
+  std::memcpy(to, from, bytes);
+#endif
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+}  // namespace detail
+
+/// Ceilings of the CPU with a number of threads. The best of many short tries counts.
+class cpu_ceilings {
+ public:
+  explicit cpu_ceilings(int threads) : threads_(threads) { measure_fma(0.3); }
+
+  /// fp32 multiply-adds, two operations each, on all threads at once, in operations a second.
+  double fma_rate() const { return fma_rate_; }
+  /// Looks again, for a machine that was busy the first time: the best of all tries counts.
+  void measure_fma(double for_seconds) {
+    double const end = detail::seconds() + for_seconds;
+    do {
+      double const start = detail::seconds();
+#pragma omp parallel num_threads(threads_)
+      detail::fma_loop();
+      double const time = detail::seconds() - start;
+      fma_rate_ = std::max(fma_rate_, 2.0 * lanes * detail::fma_steps * detail::fma_chains * threads_ / time);
+    } while (detail::seconds() < end);
+  }
+
+  /// Bytes read plus bytes written a second by a copy that moves as many bytes as the operation it is compared with, or by a copy from
+  /// memory to memory where that is faster. So data that fit a cache are held against that cache.
+  double copy_rate(std::size_t moved_bytes) {
+    constexpr std::size_t large = std::size_t{512} << 20;
+    return std::max(measured(std::min(moved_bytes, large)), measured(large));
+  }
+
+ private:
+  double measured(std::size_t moved_bytes) {
+    auto const [at, fresh] = rates_.try_emplace(moved_bytes, 0.0);
+    if (fresh) at->second = measure_copy(moved_bytes);
+    return at->second;
+  }
+  double measure_copy(std::size_t moved_bytes) const {
+    auto const threads = static_cast<std::size_t>(threads_);
+    std::size_t const part = std::max<std::size_t>(moved_bytes / 2 / threads / 64 * 64, 64);
+    buffer<unsigned char> from(part * threads), to(part * threads);
+    double best = 1e300;
+    double const end = detail::seconds() + 0.15;
+    int tries = 0;
+    do {
+      for (bool past_caches : {false, true}) {
+        double const start = detail::seconds();
+#pragma omp parallel for schedule(static, 1) num_threads(threads_)
+        for (std::size_t i = 0; i < threads; i++) {
+          if (past_caches)
+            detail::stream(to.data() + i * part, from.data() + i * part, part);
+          else
+            std::memcpy(to.data() + i * part, from.data() + i * part, part);
+        }
+        best = std::min(best, detail::seconds() - start);
+      }
+    } while (++tries < 3 || detail::seconds() < end);
+    return 2.0 * static_cast<double>(part * threads) / best;
+  }
+
+  int threads_;
+  double fma_rate_ = 0;
+  std::map<std::size_t, double> rates_;
+};
+
+}  // namespace tcnca::bench

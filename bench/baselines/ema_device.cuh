@@ -1,0 +1,113 @@
+// The EMA's kernel and its gradient on a CUDA device: what the FFT recurrence needs where the kernel is generated inside the timing.
+#pragma once
+#include <vector>
+
+#include "../support/device_memory.cuh"
+#include "ema_parameters.hpp"
+
+namespace tcnca::bench {
+
+namespace detail {
+/// What a state contributes: scale * 2^(log_decay * l); `factor` is sqrt(1 / states).
+struct ema_state {
+  float scale, log_decay, decay, p, a, factor;
+};
+__device__ __forceinline__ ema_state ema_state_of(float delta, float alpha, float beta, float gamma, int states) {
+  ema_state s;
+  s.p = 1 / (1 + expf(-delta)), s.a = 1 / (1 + expf(-alpha));
+  s.decay = 1 - s.p * s.a;
+  s.log_decay = log1pf(-s.p * s.a) * 1.4426950408889634f;
+  s.factor = rsqrtf(static_cast<float>(states));
+  s.scale = gamma * s.factor * s.p * beta;
+  return s;
+}
+
+/// kappa[c, l]: a block of x positions, channel y; each thread takes neighbours, so that a power costs one exponential in four.
+__global__ void generate_kernel(float* kappa, float const* delta, float const* alpha, float const* beta,
+                                float const* gamma, int states, index length) {
+  extern __shared__ float2 shared[];  // scale and log_decay of each state, then decay
+  float* const decay = reinterpret_cast<float*>(shared + states);
+  for (int n = static_cast<int>(threadIdx.x); n < states; n += static_cast<int>(blockDim.x)) {
+    int const i = static_cast<int>(blockIdx.y) * states + n;
+    ema_state const s = ema_state_of(delta[i], alpha[i], beta[i], gamma[i], states);
+    shared[n] = {s.scale, s.log_decay}, decay[n] = s.decay;
+  }
+  __syncthreads();
+  index const first = (static_cast<index>(blockIdx.x) * blockDim.x + threadIdx.x) * 4;
+  float sum[4] = {};
+  for (int n = 0; n < states; n++) {
+    float v = shared[n].x * exp2f(shared[n].y * static_cast<float>(first));
+#pragma unroll
+    for (int j = 0; j < 4; j++) sum[j] += v, v *= decay[n];
+  }
+#pragma unroll
+  for (int j = 0; j < 4; j++)
+    if (first + j < length) kappa[blockIdx.y * length + first + j] = sum[j];
+}
+
+/// One block for a channel and a state: sums over all positions in a fixed order.
+__global__ void differentiate_kernel(float const* grad_kappa, float const* delta, float const* alpha, float const* beta,
+                                     float const* gamma, int states, index length, float* grad_delta, float* grad_alpha,
+                                     float* grad_beta, float* grad_gamma) {
+  constexpr int threads = 256;
+  __shared__ float plain[threads], moment[threads];
+  int const i = static_cast<int>(blockIdx.y) * states + static_cast<int>(blockIdx.x),
+            rank = static_cast<int>(threadIdx.x);
+  ema_state const s = ema_state_of(delta[i], alpha[i], beta[i], gamma[i], states);
+  float of_scale = 0, of_log = 0;
+  for (index l = rank; l < length; l += threads) {
+    float const v = grad_kappa[blockIdx.y * length + l] * exp2f(s.log_decay * static_cast<float>(l));
+    of_scale += v, of_log += v * static_cast<float>(l);
+  }
+  plain[rank] = of_scale, moment[rank] = of_log;
+  for (int half = threads / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (rank < half) plain[rank] += plain[rank + half], moment[rank] += moment[rank + half];
+  }
+  if (rank != 0) return;
+  float const of_decay = s.scale * moment[0] / s.decay;
+  grad_gamma[i] = plain[0] * s.factor * s.p * beta[i];
+  grad_beta[i] = plain[0] * s.factor * s.p * gamma[i];
+  grad_delta[i] = (plain[0] * s.factor * beta[i] * gamma[i] - of_decay * s.a) * s.p * (1 - s.p);
+  grad_alpha[i] = -of_decay * s.p * s.a * (1 - s.a);
+}
+}  // namespace detail
+
+/// The EMA's parameters and their gradients on the device.
+class ema_on_device {
+ public:
+  explicit ema_on_device(ema_parameters const& from) : channels_(from.channels), states_(from.states) {
+    std::vector<float> const* const parts[] = {&from.delta, &from.alpha, &from.beta, &from.gamma};
+    for (int i = 0; i < 4; i++) {
+      value_[i] = device_memory<float>(from.count()), grad_[i] = device_memory<float>(from.count());
+      value_[i].write(*parts[i]);
+    }
+  }
+  void generate(float* kappa, index length) const {
+    dim3 const grid(static_cast<unsigned>((length + 1023) / 1024), static_cast<unsigned>(channels_));
+    detail::generate_kernel<<<grid, 256, static_cast<size_t>(states_) * 3 * sizeof(float)>>>(
+        kappa, value_[0].data(), value_[1].data(), value_[2].data(), value_[3].data(), states_, length);
+  }
+  void differentiate(float const* grad_kappa, index length) {
+    dim3 const grid(static_cast<unsigned>(states_), static_cast<unsigned>(channels_));
+    detail::differentiate_kernel<<<grid, 256>>>(grad_kappa, value_[0].data(), value_[1].data(), value_[2].data(),
+                                                value_[3].data(), states_, length, grad_[0].data(), grad_[1].data(),
+                                                grad_[2].data(), grad_[3].data());
+  }
+  /// grad_delta, grad_alpha, grad_beta, grad_gamma, one after another.
+  std::vector<float> gradients() const {
+    std::vector<float> all;
+    for (auto const& g : grad_) {
+      auto const part = g.read();
+      all.insert(all.end(), part.begin(), part.end());
+    }
+    return all;
+  }
+
+ private:
+  index channels_;
+  int states_;
+  device_memory<float> value_[4], grad_[4];
+};
+
+}  // namespace tcnca::bench

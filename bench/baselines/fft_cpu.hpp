@@ -1,0 +1,155 @@
+// The FFT recurrence on the CPU: y = irfft(rfft(x, 2L) * rfft(kappa, 2L))[:L] in fp32, as frameworks run MEGA's EMA, on FFTW.
+//
+// Layout [batch, channels, length], the FFT's own. Threads share out the channels; a thread transforms the kernel of a channel once and
+// then takes the rows of the batch one after another, so that spectra live in its cache and never in memory.
+// Inside the timing of forward: the kernel's spectrum (the kernel changes with every step of training), and with "kernel generated" the
+// kernel itself from the EMA's parameters. Backward finds the spectra of x and of the kernel as autograd keeps them: this is faster than
+// to transform again, and their writing is charged to nobody. Casts from and to bf16 are fused into the copies.
+#pragma once
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+#include <algorithm>
+#include <memory>
+#include <type_traits>
+#include <vector>
+
+#include "../support/buffer.hpp"
+#include "../support/convert.hpp"
+#include "ema_kernel.hpp"
+#include "fft_transform.hpp"
+
+namespace tcnca::bench {
+
+template <class Transform>
+class fft_recurrence {
+ public:
+  fft_recurrence(index batch, index channels, index length, int threads)
+      : batch_(batch),
+        channels_(channels),
+        length_(length),
+        threads_(threads),
+        transform_(std::make_shared<Transform>(length)),
+        scratch_(static_cast<size>(threads)) {
+    size const row = round(transform_->row_floats() + 4 * lanes), spectrum = round(transform_->spectrum_floats());
+    for (auto& s : scratch_)
+      s = {buffer<float>(row), buffer<float>(row), buffer<float>(spectrum), buffer<float>(spectrum),
+           buffer<float>(spectrum)};
+  }
+
+  /// y = kappa * x, kernel given: kappa [channels, length].
+  template <class T>
+  void forward(T const* x, float const* kappa, T* y) {
+    each_channel([&](index c, scratch& s) {
+      forward_channel(x, y, c, s, [&](float* row) { std::copy_n(kappa + c * length_, length_, row); });
+    });
+  }
+  /// y = kappa * x, kernel generated.
+  template <class T>
+  void forward(T const* x, ema_parameters const& parameters, T* y) {
+    each_channel([&](index c, scratch& s) {
+      forward_channel(x, y, c, s, [&](float* row) {
+        generate_kernel(ema_channel(parameters, c), row, length_);
+        std::fill_n(row + length_, 4 * lanes, 0.f);
+      });
+    });
+  }
+
+  /// The spectra of x and kappa, kept for backward.
+  template <class T>
+  void keep(T const* x, float const* kappa) {
+    size const n = stride();
+    kept_ = buffer<float>(n * static_cast<size>(batch_ * channels_));
+    kernels_ = buffer<float>(n * static_cast<size>(channels_));
+    each_channel([&](index c, scratch& s) {
+      std::copy_n(kappa + c * length_, length_, s.in.data());
+      transform_->forward(s.in.data(), kernels_.data() + static_cast<size>(c) * n);
+      for (index b = 0; b < batch_; b++) {
+        widen(s.in.data(), x + row(b, c), length_);
+        transform_->forward(s.in.data(), kept(b, c));
+      }
+    });
+  }
+
+  /// grad_x, and grad_kappa [channels, length] summed over the batch; needs keep().
+  template <class T>
+  void backward(T const* grad_y, T* grad_x, float* grad_kappa) {
+    each_channel([&](index c, scratch& s) {
+      backward_channel(grad_y, grad_x, c, s);
+      narrow(grad_kappa + c * length_, s.out.data(), scale(), length_);
+    });
+  }
+  /// grad_x, and the gradients of the EMA's parameters; needs keep() with the kernel that they generate.
+  template <class T>
+  void backward(T const* grad_y, T* grad_x, ema_parameters const& parameters, ema_parameters& grad) {
+    each_channel([&](index c, scratch& s) {
+      backward_channel(grad_y, grad_x, c, s);
+      narrow(s.out.data(), s.out.data(), scale(), length_);
+      differentiate_kernel(parameters, c, s.out.data(), length_, grad);
+    });
+  }
+
+ private:
+  struct scratch {
+    buffer<float> in;   ///< a row; its second half is zero and stays so, for the transforms keep their input
+    buffer<float> out;  ///< a row that comes back
+    buffer<float> spectrum, kernel, sum;
+  };
+  static size round(size n) { return (n + 31) / 32 * 32 + 16; }  // off the powers of two: fewer conflicts in the cache
+  index row(index b, index c) const { return (b * channels_ + c) * length_; }
+  /// Floats from one kept spectrum to the next: FFTW wants them all aligned alike.
+  size stride() const { return (transform_->spectrum_floats() + 31) / 32 * 32; }
+  float* kept(index b, index c) { return kept_.data() + static_cast<size>(b * channels_ + c) * stride(); }
+  float scale() const {
+    return 1.f / static_cast<float>(std::is_same_v<Transform, real_transform> ? 2 * length_ : length_);
+  }
+
+  template <class Body>
+  void each_channel(Body const& body) {
+#pragma omp parallel for schedule(static) num_threads(threads_)
+    for (index c = 0; c < channels_; c++) body(c, scratch_[static_cast<size>(thread())]);
+  }
+  static int thread() {
+#if defined(_OPENMP)
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
+  }
+
+  template <class T, class Kernel>
+  void forward_channel(T const* x, T* y, index c, scratch& s, Kernel const& write_kernel) {
+    write_kernel(s.in.data());
+    transform_->forward(s.in.data(), s.kernel.data());
+    for (index b = 0; b < batch_; b++) {
+      widen(s.in.data(), x + row(b, c), length_);
+      transform_->forward(s.in.data(), s.spectrum.data());
+      transform_->convolve(s.spectrum.data(), s.kernel.data());
+      transform_->inverse(s.spectrum.data(), s.out.data());
+      narrow(y + row(b, c), s.out.data(), scale(), length_);
+    }
+  }
+  /// Leaves grad_kappa, not yet scaled, in s.out.
+  template <class T>
+  void backward_channel(T const* grad_y, T* grad_x, index c, scratch& s) {
+    float const* const kernel = kernels_.data() + static_cast<size>(c) * stride();
+    for (index b = 0; b < batch_; b++) {
+      widen(s.in.data(), grad_y + row(b, c), length_);
+      transform_->forward(s.in.data(), s.spectrum.data());
+      transform_->correlate(s.sum.data(), s.spectrum.data(), kept(b, c), b > 0);
+      transform_->correlate(s.spectrum.data(), s.spectrum.data(), kernel, false);
+      transform_->inverse(s.spectrum.data(), s.out.data());
+      narrow(grad_x + row(b, c), s.out.data(), scale(), length_);
+    }
+    transform_->inverse(s.sum.data(), s.out.data());
+  }
+
+  index batch_, channels_, length_;
+  int threads_;
+  std::shared_ptr<Transform const> transform_;
+  std::vector<scratch> scratch_;
+  buffer<float> kept_, kernels_;
+};
+
+}  // namespace tcnca::bench

@@ -1,0 +1,147 @@
+// The headline benchmark: dilated convolution stacks against the recurrence as an FFT convolution, forward and backward, at lengths from
+// 1k to 131k, with the machine's limits measured in the same run.
+#include <benchmark/benchmark.h>
+#include <fftw3.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "headline/arena_cpu.hpp"
+#include "headline/arena_cuda.hpp"
+#include "headline/check.hpp"
+#include "headline/figure.hpp"
+#include "headline/options.hpp"
+#include "headline/run.hpp"
+#include "headline/summary.hpp"
+#include "headline/table.hpp"
+
+namespace {
+
+using namespace tcnca::bench;
+using tcnca::bf16;
+using tcnca::index;
+using tcnca::size;
+
+/// Makes arenas, and keeps what lives as long as the run.
+class factory {
+ public:
+  explicit factory(options const& o) : options_(o), text_(o.input) {}
+
+  problem at(std::string const& backend, index length) const {
+    return {options_.batch_on(backend), options_.channels_on(backend), length, options_.threads};
+  }
+  text const& input() const { return text_; }
+  std::unique_ptr<arena> make(std::string const& backend, std::string const& dtype, problem const& p) {
+    if (backend == "cuda") return make_cuda_arena(dtype, p, text_);
+    if (!ceilings_) ceilings_ = std::make_shared<cpu_ceilings>(options_.threads);
+    if (dtype == "fp32") return std::make_unique<cpu_arena<float>>(p, text_, ceilings_);
+    return std::make_unique<cpu_arena<bf16>>(p, text_, ceilings_);
+  }
+  std::shared_ptr<cpu_ceilings> const& ceilings() const { return ceilings_; }
+
+ private:
+  options options_;
+  text text_;
+  std::shared_ptr<cpu_ceilings> ceilings_;
+};
+
+size element_bytes(std::string const& dtype) { return dtype == "fp32" ? 4 : 2; }
+
+/// Prints a line for each comparison if asked to; returns how many failed.
+int check_all(options const& o, factory& make, std::vector<index> const& lengths, bool print) {
+  int failed = 0, compared = 0;
+  for (auto const& backend : o.backends)
+    for (auto const& dtype : o.dtypes)
+      for (index const length : lengths) {
+        problem p = make.at(backend, length);
+        p.batch = 2, p.channels = 24;
+        double const bound = dtype == "fp32" ? 2e-5 : 2e-2;  // of the largest value
+        for (auto const& r : check(*make.make(backend, dtype, p), p, o.chosen_stacks())) {
+          bool const bad = !(r.error <= bound);
+          failed += bad, compared += r.missing.empty();
+          if (!print && !bad) continue;
+          std::string const what = r.missing.empty() ? (bad ? "WRONG" : "ok") : "not compared: " + r.missing;
+          std::printf("%s %s length %5lld  %-32s error %8.1e  %s\n", backend.c_str(), dtype.c_str(),
+                      static_cast<long long>(length), r.contender.c_str(), r.error, what.c_str());
+        }
+      }
+  std::printf("check: %d results compared with the direct sum in fp64, %d wrong\n", compared, failed);
+  return failed;
+}
+
+int run(options const& o) {
+  factory make(o);
+  if (o.check) return check_all(o, make, {1, 2, 100, 257, 1000}, true) == 0 ? 0 : 1;
+  if (check_all(o, make, {300}, false) != 0) return 1;
+
+  auto const stacks = o.chosen_stacks();
+  auto const arenas = o.backends.size() * o.dtypes.size() * o.lengths.size();
+  time_plan plan(o.time_limit, static_cast<int>(arenas) * time_plan::steps(stacks.size()));
+  std::vector<row> rows;
+  notes remarks;
+  for (auto const& backend : o.backends)
+    for (auto const& dtype : o.dtypes)
+      for (index const length : o.lengths) {
+        problem const p = make.at(backend, length);
+        plan.begin(backend + ", " + dtype + ", length " + std::to_string(length) + ": planning the FFT");
+        if (make.ceilings()) make.ceilings()->measure_fma(0.1);
+        auto const a = make.make(backend, dtype, p);
+        auto const more =
+            measure_arena(*a, {backend, dtype, element_bytes(dtype), p, stacks, o.levels_limit}, plan, remarks);
+        rows.insert(rows.end(), more.begin(), more.end());
+      }
+  plan.clear();
+  if (make.ceilings())  // looked at all through the run: the best is the machine's
+    for (auto& r : rows)
+      if (r.backend == "cpu") r.fma_rate = make.ceilings()->fma_rate();
+  std::stable_sort(rows.begin(), rows.end(), [](row const& a, row const& b) {
+    return std::tie(a.backend, b.dtype, a.direction) <
+           std::tie(b.backend, a.dtype, b.direction);  // cpu before cuda, fp32 before bf16
+  });
+
+  std::filesystem::path const file(o.output);
+  if (file.has_parent_path()) std::filesystem::create_directories(file.parent_path());
+  write_summary(rows, o.output);
+  auto const picture = (file.parent_path() / "speedup.svg").string();
+  write_figure(rows, picture);
+
+  print_table(rows, stdout);
+  std::printf(
+      "\nstack: tcnca::conv_stack, plain convolutions. FFT: y = irfft(rfft(x, 2L) rfft(kappa, 2L)), fp32, by FFTW or "
+      "cuFFT; kernel given or\n"
+      "generated from the EMA's parameters (16 states), its spectrum inside the timing; backward with the spectra of x "
+      "and kappa kept.\n"
+      "Milliseconds are the best of several calls. %% of limit: of what the copy bandwidth or the multiply-add rate "
+      "would allow, 2 operations\n"
+      "a tap inside the sequence forward and 6 backward; x and y cross memory once, backward x, grad_y and grad_x.\n");
+  std::printf("input: %s\n", make.input().description().c_str());
+  double load[1] = {};
+  if (getloadavg(load, 1) == 1 && load[0] > o.threads + 0.5)
+    std::printf(
+        "WARNING: other programs were using the processor (load %.1f): these times are too long, and not alike.\n",
+        load[0]);
+  if (make.ceilings())
+    std::printf("cpu, %d threads: %.0f GFLOP/s fp32, copy of a large array %.0f GB/s; %s\n", o.threads,
+                make.ceilings()->fma_rate() * 1e-9, make.ceilings()->copy_rate(size{1} << 30) * 1e-9, fftwf_version);
+  for (auto const& n : remarks) std::printf("%s\n", n.c_str());
+  std::printf("%.0f s. Wrote %s and %s\n", plan.elapsed(), o.output.c_str(), picture.c_str());
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+  return run(parse(argc, argv, available_backends()));
+} catch (CLI::ParseError const& e) {
+  return e.get_exit_code() == 0 ? 0 : 2;
+} catch (std::exception const& e) {
+  std::fprintf(stderr, "conv_vs_fft: %s\n", e.what());
+  return 1;
+}

@@ -1,0 +1,30 @@
+// The arena of a CUDA device, where this program was built with CUDA and there is a device.
+#pragma once
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "../support/text.hpp"
+#include "problem.hpp"
+
+namespace tcnca::bench {
+
+#if defined(TCNCA_BENCH_CUDA)
+/// In conv_vs_fft.cu.
+bool cuda_device_found();
+std::unique_ptr<arena> make_cuda_arena(std::string const& dtype, problem p, text const& input);
+#else
+inline bool cuda_device_found() { return false; }
+inline std::unique_ptr<arena> make_cuda_arena(std::string const&, problem, text const&) {
+  throw std::runtime_error("this program was built without CUDA");
+}
+#endif
+
+inline std::vector<std::string> available_backends() {
+  std::vector<std::string> names{"cpu"};
+  if (cuda_device_found()) names.push_back("cuda");
+  return names;
+}
+
+}  // namespace tcnca::bench

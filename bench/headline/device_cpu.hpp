@@ -1,0 +1,34 @@
+// The CPU as a Device: wall-clock time.
+#pragma once
+#include <algorithm>
+#include <chrono>
+#include <vector>
+
+#include <tcnca/core/executor.hpp>
+#include "../support/buffer.hpp"
+#include "../support/convert.hpp"
+
+namespace tcnca::bench {
+
+struct cpu_device {
+  cpu executor;
+
+  template <class T>
+  using memory = buffer<T>;
+
+  template <class Call>
+  static double time(Call const& call) {
+    auto const start = std::chrono::steady_clock::now();
+    call();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
+  static void write(float* to, std::vector<float> const& from) { std::copy(from.begin(), from.end(), to); }
+  template <class T>
+  static std::vector<float> read(T const* from, size count) {
+    std::vector<float> to(count);
+    widen(to.data(), from, static_cast<index>(count));
+    return to;
+  }
+};
+
+}  // namespace tcnca::bench

@@ -1,0 +1,38 @@
+// One line of the result: a stack at one length, in one direction, element type and backend, beside its opponents.
+#pragma once
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "problem.hpp"
+
+namespace tcnca::bench {
+
+/// Milliseconds; not a number where something was not measured, and then a note says why.
+struct row {
+  pass direction = pass::forward;
+  std::string backend, dtype;
+  conv_stack_shape shape;
+  problem p;
+  double conv_ms = not_measured, fft_given_ms = not_measured, fft_generated_ms = not_measured, scan_ms = not_measured,
+         levels_ms = not_measured;
+  double operations = 0, bytes = 0;    ///< useful ones, of the stack
+  double fma_rate = 0, copy_rate = 0;  ///< what the machine can do of each in a second
+
+  /// What the machine needs at least for the arithmetic, and for the bytes.
+  double fma_ms() const { return operations / fma_rate * 1e3; }
+  double copy_ms() const { return bytes / copy_rate * 1e3; }
+  double speedup(double other_ms) const { return other_ms / conv_ms; }
+  bool copy_binds() const { return copy_ms() > fma_ms(); }
+  double percent_of_limit() const { return 100 * std::fmax(copy_ms(), fma_ms()) / conv_ms; }
+};
+
+/// Why something is missing, or how it was done: printed under the tables, each sentence once.
+using notes = std::vector<std::string>;
+inline void add_note(notes& all, std::string const& note) {
+  for (auto const& n : all)
+    if (n == note) return;
+  all.push_back(note);
+}
+
+}  // namespace tcnca::bench

@@ -1,0 +1,64 @@
+// The table that a person reads.
+#pragma once
+#include <cmath>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "row.hpp"
+
+namespace tcnca::bench {
+
+namespace detail {
+/// Three digits that count, right-aligned; a dash for what was not measured.
+inline std::string cell(double v, int width, char const* unit = "") {
+  char text[64];
+  if (std::isnan(v))
+    std::snprintf(text, sizeof text, "%*s", width, "-");
+  else
+    std::snprintf(text, sizeof text, "%*.*f%s", width - static_cast<int>(std::char_traits<char>::length(unit)),
+                  v < 9.995   ? 2
+                  : v < 99.95 ? 1
+                              : 0,
+                  v, unit);
+  return text;
+}
+inline std::string milliseconds(double v, int width) {
+  char text[64];
+  if (std::isnan(v)) return cell(v, width);
+  std::snprintf(text, sizeof text, "%*.*f", width, v < 0.9995 ? 3 : v < 9.995 ? 2 : v < 99.95 ? 1 : 0, v);
+  return text;
+}
+}  // namespace detail
+
+/// One block for each backend, element type and direction.
+inline void print_table(std::vector<row> const& rows, std::FILE* out) {
+  using detail::cell, detail::milliseconds;
+  row const* last = nullptr;
+  for (auto const& r : rows) {
+    bool const fresh =
+        last == nullptr || last->backend != r.backend || last->dtype != r.dtype || last->direction != r.direction;
+    if (fresh) {
+      std::fprintf(out, "\n%s, %s, %s: batch %lld, channels %lld", r.backend.c_str(), r.dtype.c_str(),
+                   to_string(r.direction), static_cast<long long>(r.p.batch), static_cast<long long>(r.p.channels));
+      if (r.backend == "cpu") std::fprintf(out, ", %d thread%s", r.p.threads, r.p.threads == 1 ? "" : "s");
+      char const* const levels = r.backend == "cpu" ? "oneDNN" : "levels";
+      std::fprintf(out, "\n%-9s %7s %8s |%9s %9s %9s %9s %9s |%8s %8s %8s %8s | %% of limit\n", "", "recept.", "",
+                   "stack", "FFT,kern.", "FFT,kern.", "", levels, "over FFT", "over FFT", "over", "over");
+      std::fprintf(out, "%-9s %7s %8s |%9s %9s %9s %9s %9s |%8s %8s %8s %8s |\n", "stack", "field", "length", "ms",
+                   "given ms", "gener. ms", "scan ms", "ms", "given", "gener.", "scan", levels);
+    }
+    if (!fresh && last->p.length != r.p.length) std::fputc('\n', out);
+    std::fprintf(out, "%-9s %7lld %8lld |%s %s %s %s %s |%s %s %s %s | %s %s\n", stack_name(r.shape).c_str(),
+                 static_cast<long long>(r.shape.receptive_field()), static_cast<long long>(r.p.length),
+                 milliseconds(r.conv_ms, 9).c_str(), milliseconds(r.fft_given_ms, 9).c_str(),
+                 milliseconds(r.fft_generated_ms, 9).c_str(), milliseconds(r.scan_ms, 9).c_str(),
+                 milliseconds(r.levels_ms, 9).c_str(), cell(r.speedup(r.fft_given_ms), 8, "x").c_str(),
+                 cell(r.speedup(r.fft_generated_ms), 8, "x").c_str(), cell(r.speedup(r.scan_ms), 8, "x").c_str(),
+                 cell(r.speedup(r.levels_ms), 8, "x").c_str(), cell(r.percent_of_limit(), 6, "%").c_str(),
+                 r.copy_binds() ? "copy" : "FMA");
+    last = &r;
+  }
+}
+
+}  // namespace tcnca::bench

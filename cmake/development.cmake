@@ -1,0 +1,100 @@
+# How tests, benchmarks and examples are built. Nothing here reaches a consumer of tcnca::tcnca.
+set(TCNCA_CUDA AUTO CACHE STRING "Compile the CUDA parts: AUTO, ON, OFF")
+set_property(CACHE TCNCA_CUDA PROPERTY STRINGS AUTO ON OFF)
+option(TCNCA_NATIVE "Compile for this machine's processor (-march=native)" ${PROJECT_IS_TOP_LEVEL})
+option(TCNCA_REQUIRE_CUDA "A CUDA test that skips has failed" OFF)
+
+if(PROJECT_IS_TOP_LEVEL)
+  if(NOT CMAKE_BUILD_TYPE)
+    set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
+  endif()
+  set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+  find_program(TCNCA_CCACHE ccache)
+  mark_as_advanced(TCNCA_CCACHE)
+  if(TCNCA_CCACHE)
+    set(CMAKE_CXX_COMPILER_LAUNCHER ${TCNCA_CCACHE})
+    set(CMAKE_CUDA_COMPILER_LAUNCHER ${TCNCA_CCACHE})
+  endif()
+endif()
+
+# AUTO: where nvcc is found. A build without tests also wants a device, for CUDA code could then be compiled but serve nobody.
+set(TCNCA_HAS_CUDA OFF)
+set(TCNCA_GPU "")
+if(NOT TCNCA_CUDA STREQUAL OFF)
+  find_program(TCNCA_NVIDIA_SMI nvidia-smi)
+  mark_as_advanced(TCNCA_NVIDIA_SMI)
+  if(TCNCA_NVIDIA_SMI)
+    execute_process(COMMAND ${TCNCA_NVIDIA_SMI} --id=0 --query-gpu=name --format=csv,noheader
+                    OUTPUT_VARIABLE TCNCA_GPU RESULT_VARIABLE failed OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+    if(failed)
+      set(TCNCA_GPU "")
+    endif()
+  endif()
+  # sm_80 keeps its PTX, so that later architectures can run it; sm_90a is for one architecture only. Where nothing runs, one will do.
+  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES 90a-real)
+    if(TCNCA_GPU)
+      list(PREPEND CMAKE_CUDA_ARCHITECTURES 80)
+    endif()
+  endif()
+  set(ENV{PATH} "$ENV{PATH}:/usr/local/cuda/bin")  # where the toolkit puts itself, seldom on the path
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(TCNCA_CUDA STREQUAL ON OR (CMAKE_CUDA_COMPILER AND (TCNCA_BUILD_TESTS OR TCNCA_GPU)))
+    enable_language(CUDA)
+    set(TCNCA_HAS_CUDA ON)
+  endif()
+endif()
+if(NOT TCNCA_HAS_CUDA)
+  message(STATUS "tcnca ${PROJECT_VERSION}: CPU only (TCNCA_CUDA is ${TCNCA_CUDA})")
+elseif(TCNCA_GPU)
+  message(STATUS "tcnca ${PROJECT_VERSION}: CPU and CUDA, on ${TCNCA_GPU}")
+else()
+  message(STATUS "tcnca ${PROJECT_VERSION}: CPU and CUDA. No GPU was found: CUDA code is compiled, its tests are skipped")
+endif()
+
+add_library(tcnca_development INTERFACE)
+target_link_libraries(tcnca_development INTERFACE tcnca::tcnca)
+# -Wpedantic is for C++ alone: the line directives that nvcc writes are not standard. -std is written out because CMake 3.25
+# does not know how to ask nvcc for C++20.
+set(warnings -Wall -Wextra -Wshadow -Wconversion -Werror)
+list(JOIN warnings "," cuda_warnings)
+target_compile_options(tcnca_development INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:${warnings} -Wpedantic>
+  "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-std=c++20 --Werror all-warnings -Xcompiler=${cuda_warnings}>")
+if(TCNCA_NATIVE)
+  target_compile_options(tcnca_development INTERFACE
+    $<$<COMPILE_LANGUAGE:CXX>:-march=native> $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-march=native>)
+endif()
+find_package(OpenMP COMPONENTS CXX)
+if(OpenMP_CXX_FOUND)
+  target_link_libraries(tcnca_development INTERFACE OpenMP::OpenMP_CXX)
+  target_compile_options(tcnca_development INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${OpenMP_CXX_FLAGS}>)
+endif()
+
+# tcnca_add_program(<name> <sources>...): an executable, warnings are errors.
+function(tcnca_add_program name)
+  add_executable(${name} ${ARGN})
+  target_link_libraries(${name} PRIVATE tcnca_development)
+endfunction()
+
+# tcnca_add_benchmark(<name> <sources>...): a Google Benchmark program. The target bench_results runs them all and keeps
+# their numbers, one JSON file a program, in TCNCA_RESULTS: bench/results/<the GPU or the processor's architecture>.
+if(TCNCA_GPU)
+  string(MAKE_C_IDENTIFIER "${TCNCA_GPU}" machine)
+else()
+  set(machine ${CMAKE_SYSTEM_PROCESSOR})
+endif()
+set(TCNCA_RESULTS ${PROJECT_SOURCE_DIR}/bench/results/${machine})
+function(tcnca_add_benchmark name)
+  tcnca_add_program(${name} ${ARGN})
+  target_link_libraries(${name} PRIVATE benchmark::benchmark)
+  add_custom_target(${name}_results
+    COMMAND ${CMAKE_COMMAND} -E make_directory ${TCNCA_RESULTS}
+    COMMAND ${name} --benchmark_out=${TCNCA_RESULTS}/${name}.json --benchmark_out_format=json
+    USES_TERMINAL VERBATIM)
+  if(NOT TARGET bench_results)
+    add_custom_target(bench_results)
+  endif()
+  add_dependencies(bench_results ${name}_results)
+endfunction()

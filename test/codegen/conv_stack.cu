@@ -1,0 +1,23 @@
+// The stacks of the headline benchmark with their default tuning: no kernel of theirs may spill.
+#include <tcnca/conv_stack.hpp>
+
+using namespace tcnca;
+
+template <class T, conv_stack_shape Shape>
+struct kernels {
+  using stack = conv_stack<T, Shape>;
+  static void use(typename stack::forward_args const& forward, typename stack::backward_args const& backward) {
+    (void)stack::forward(cuda{}, forward, {});
+    (void)stack::backward(cuda{}, backward, {});
+  }
+};
+
+constexpr auto wide = layout::batch_length_channels;
+template struct kernels<float, conv_stack_shape{.taps = 4, .depth = 6, .dilation_base = 4}>;
+template struct kernels<float, conv_stack_shape{.taps = 8, .depth = 5, .dilation_base = 8}>;
+template struct kernels<float, conv_stack_shape{.taps = 17, .depth = 4, .dilation_base = 16}>;
+template struct kernels<float, conv_stack_shape{.taps = 51, .depth = 3, .dilation_base = 51}>;
+template struct kernels<float, conv_stack_shape{.taps = 4, .depth = 6, .dilation_base = 4, .order = wide}>;
+template struct kernels<bf16, conv_stack_shape{.taps = 4, .depth = 6, .dilation_base = 4}>;
+template struct kernels<bf16, conv_stack_shape{.taps = 17, .depth = 4, .dilation_base = 16}>;
+template struct kernels<float, conv_stack_shape{.taps = 4, .depth = 6, .dilation_base = 4, .act = activation::silu, .residuals = residual::level, .bias = true, .skip = true}>;

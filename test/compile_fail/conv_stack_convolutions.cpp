@@ -1,0 +1,4 @@
+// expect: tcnca::conv_stack: convolutions must be at least 1
+#include <tcnca/conv_stack.hpp>
+
+template struct tcnca::conv_stack<float, tcnca::conv_stack_shape{.convolutions = 0}>;

@@ -1,0 +1,133 @@
+// The stacks that are tested: few, each with several options, so that together every option meets others.
+#pragma once
+#include "conv_stack.hpp"
+
+namespace tcnca::testing {
+
+struct plain {  // the headline's kind
+  static constexpr char const* name = "plain";
+  static constexpr conv_stack_shape shape{.taps = 4, .depth = 3, .dilation_base = 4};
+};
+struct list_silu_level {
+  static constexpr char const* name = "list_silu_level";
+  static constexpr conv_stack_shape shape{
+      .taps = 3, .depth = 3, .dilations = {1, 5, 2}, .convolutions = 2, .act = activation::silu, .residuals = residual::level, .bias = true, .skip = true};
+};
+struct blocks_relu_last {  // channels last
+  static constexpr char const* name = "blocks_relu_last";
+  static constexpr conv_stack_shape shape{.taps = 2,
+                                          .depth = 2,
+                                          .dilation_base = 3,
+                                          .blocks = 2,
+                                          .act = activation::relu,
+                                          .residuals = residual::block,
+                                          .bias = true,
+                                          .order = layout::batch_length_channels};
+};
+struct skip_gelu_last {
+  static constexpr char const* name = "skip_gelu_last";
+  static constexpr conv_stack_shape shape{.taps = 4,
+                                          .depth = 2,
+                                          .dilation_base = 4,
+                                          .act = activation::gelu_erf,
+                                          .residuals = residual::level,
+                                          .skip = true,
+                                          .order = layout::batch_length_channels};
+};
+struct symmetric_gelu {
+  static constexpr char const* name = "symmetric_gelu";
+  static constexpr conv_stack_shape shape{
+      .taps = 5, .depth = 2, .dilation_base = 3, .act = activation::gelu_erf, .residuals = residual::level, .bias = true, .dir = direction::symmetric};
+};
+struct symmetric_last {
+  static constexpr char const* name = "symmetric_last";
+  static constexpr conv_stack_shape shape{.taps = 3,
+                                          .depth = 3,
+                                          .dilation_base = 2,
+                                          .act = activation::gelu_tanh,
+                                          .skip = true,
+                                          .dir = direction::symmetric,
+                                          .order = layout::batch_length_channels};
+};
+struct bidirectional_skip {
+  static constexpr char const* name = "bidirectional_skip";
+  static constexpr conv_stack_shape shape{.taps = 4,
+                                          .depth = 2,
+                                          .dilation_base = 3,
+                                          .convolutions = 2,
+                                          .act = activation::gelu_tanh,
+                                          .residuals = residual::level,
+                                          .bias = true,
+                                          .skip = true,
+                                          .dir = direction::bidirectional};
+};
+struct bidirectional_last {
+  static constexpr char const* name = "bidirectional_last";
+  static constexpr conv_stack_shape shape{.taps = 3,
+                                          .depth = 2,
+                                          .dilation_base = 3,
+                                          .blocks = 2,
+                                          .act = activation::tanh,
+                                          .residuals = residual::block,
+                                          .dir = direction::bidirectional,
+                                          .order = layout::batch_length_channels};
+};
+struct one_tap {  // no history at all
+  static constexpr char const* name = "one_tap";
+  static constexpr conv_stack_shape shape{.taps = 1, .depth = 2, .act = activation::tanh, .bias = true};
+};
+struct many_taps_last {
+  static constexpr char const* name = "many_taps_last";
+  static constexpr conv_stack_shape shape{.taps = 17, .depth = 2, .dilation_base = 6, .order = layout::batch_length_channels};
+};
+struct far_132651 {  // the whole of 131072 positions in three levels
+  static constexpr char const* name = "far_132651";
+  static constexpr conv_stack_shape shape{.taps = 51, .depth = 3, .dilation_base = 51};
+};
+struct far_last_4096 {
+  static constexpr char const* name = "far_last_4096";
+  static constexpr conv_stack_shape shape{.taps = 8, .depth = 4, .dilation_base = 8, .act = activation::silu, .order = layout::batch_length_channels};
+};
+
+/// A tuning under which all edges come early: small tiles, short segments, and rings that do not fit in fast memory.
+template <class T, int Tile = 32, size Near = 2048>
+struct small_tuning {
+  static constexpr conv_stack_policy forward(machine m) {
+    bool const on_cpu = m.compute_capability == 0;
+    return {.width = on_cpu ? 16 / int(sizeof(accumulate_t<T>)) : 1,
+            .packs = on_cpu ? 1 : 2,
+            .run = 3,
+            .tile = Tile,
+            .tile_max = 3 * Tile,
+            .threads = on_cpu ? 1 : 32,
+            .near_bytes = Near,
+            .segment_fields = 1};
+  }
+  static constexpr conv_stack_policy backward(machine m) { return forward(m); }
+};
+
+/// Every backend, a list of cases that are complete but for it.
+template <class T, class Case, class Tuning = small_tuning<T>>
+struct pending {
+  template <class Backend>
+  using on = subject<Backend, T, Case, Tuning>;
+};
+template <class Backends, class... Pending>
+struct on_all;
+template <class... Backends, class... Pending>
+struct on_all<std::tuple<Backends...>, Pending...> {
+  template <class Backend>
+  using row = std::tuple<typename Pending::template on<Backend>...>;
+  template <class Tuple>
+  struct types;
+  template <class... S>
+  struct types<std::tuple<S...>> {
+    using type = ::testing::Types<S...>;
+  };
+  using type = typename types<decltype(std::tuple_cat(row<Backends>{}...))>::type;
+};
+/// The types of a typed test suite.
+template <class... Pending>
+using subjects = typename on_all<backends, Pending...>::type;
+
+}  // namespace tcnca::testing

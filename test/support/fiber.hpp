@@ -1,0 +1,370 @@
+// fiber_group: the threads of a CUDA block as fibers of one CPU thread, so that the very thread decomposition of the GPU runs without one.
+// Between two barriers the fibers run one after another in random order. A missing barrier then changes bits for some seed; a barrier that
+// only some fibers reach is divergence and fails the launch. Under ThreadSanitizer each fiber is a thread, and only barriers order them.
+#pragma once
+#include <sys/mman.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+
+#include <tcnca/launch/cpu.hpp>
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define TCNCA_TEST_ASAN 1
+#endif
+#if __has_feature(thread_sanitizer)
+#define TCNCA_TEST_TSAN 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#define TCNCA_TEST_ASAN 1
+#endif
+#if defined(__SANITIZE_THREAD__)
+#define TCNCA_TEST_TSAN 1
+#endif
+#if defined(TCNCA_TEST_ASAN)
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+#if defined(TCNCA_TEST_TSAN)
+#include <sanitizer/tsan_interface.h>
+#endif
+#if !defined(__x86_64__)
+#include <ucontext.h>
+#endif
+
+// The scheduler is not part of what is tested: its own memory must not be seen by the race detector.
+#define TCNCA_TEST_SCHEDULER __attribute__((noinline, no_sanitize("thread")))
+
+namespace tcnca::testing {
+
+/// splitmix64: a seed gives the same numbers on every machine.
+struct random_bits {
+  std::uint64_t state;
+  TCNCA_TEST_SCHEDULER std::uint64_t operator()() {
+    std::uint64_t z = state += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+  }
+  /// In [0, n).
+  TCNCA_TEST_SCHEDULER int below(int n) { return int(((*this)() >> 32) * std::uint64_t(n) >> 32); }
+  TCNCA_TEST_SCHEDULER void permute(int* p, int n) {
+    for (int i = 0; i < n; i++) p[i] = i;
+    for (int i = n - 1; i > 0; i--) {
+      int const j = below(i + 1), t = p[i];
+      p[i] = p[j];
+      p[j] = t;
+    }
+  }
+};
+
+#if defined(__x86_64__)
+// Saves the callee-saved registers and the stack pointer of this context, goes on in the other.
+// ucontext would do, but it makes a system call each time.
+__attribute__((naked, noinline)) inline void switch_stacks(void** /*save*/, void* /*load*/) {
+  asm("push %rbp\n push %rbx\n push %r12\n push %r13\n push %r14\n push %r15\n"
+      "mov %rsp, (%rdi)\n mov %rsi, %rsp\n"
+      "pop %r15\n pop %r14\n pop %r13\n pop %r12\n pop %rbx\n pop %rbp\n ret");
+}
+#endif
+
+/// Runs groups of fibers, one group at a time, on the thread that calls.
+class fiber_scheduler {
+ public:
+  static constexpr int max_fibers = 1024, max_groups = 16;
+  using body = void (*)(void* argument, int rank);
+
+  static fiber_scheduler& get() {
+    static fiber_scheduler s;
+    return s;
+  }
+
+  /// Calls f(argument, rank) for each rank in [0, n) on a fiber of its own. False if a barrier was reached by some and never by others.
+  /// `group` tells apart groups that nothing orders: only join() does.
+  TCNCA_TEST_SCHEDULER bool run(int n, body f, void* argument, std::uint64_t seed, int group) {
+    random_.state = seed;
+    body_ = f, argument_ = argument, count_ = n, group_ = group % max_groups;
+    position_ = finished_ = phase_ = 0;
+    random_.permute(order_, n);
+    for (int i = 0; i < n; i++) {
+      if (!fibers_[i].stack) create(fibers_[i]);
+      fibers_[i].rank = order_[i];
+      fibers_[i].finished = false;
+    }
+    random_.permute(order_, n);
+    release(&launched_);
+    go(&main_, &fibers_[order_[0]]);
+    if (finished_ == n) return true;
+    std::fprintf(stderr, "fiber_group: divergence: %d of %d fibers wait at barrier %d, the others have returned\n", n - finished_, n, phase_);
+    acquire(&barriers_[group_][phase_ & 1]);
+    for (int i = 0; i < n; i++)  // those that wait are given up
+      if (!fibers_[i].finished) abandon(fibers_[i]);
+    return false;
+  }
+
+  /// Orders everything that the groups did before what follows.
+  TCNCA_TEST_SCHEDULER void join() { acquire(&done_); }
+
+  /// Called by a fiber: returns when all fibers of the group have called it.
+  TCNCA_TEST_SCHEDULER void barrier() {
+    char* const sync = &barriers_[group_][phase_ & 1];  // two in turn: the next barrier's releases must not be acquired by this one
+    release(sync);
+    pass_on();
+    acquire(sync);
+  }
+
+ private:
+  struct fiber {
+    void* stack = nullptr;    // lowest address that may be used
+    void* saved = nullptr;    // stack pointer
+    void* asan = nullptr;     // AddressSanitizer's fake stack
+    void const* bottom = nullptr;
+    std::size_t bytes = 0;
+    void* tsan = nullptr;     // ThreadSanitizer's thread
+    int rank = 0;
+    bool finished = false;
+#if !defined(__x86_64__)
+    ucontext_t context;
+#endif
+  };
+  static constexpr std::size_t stack_bytes = 256 * 1024, page = 4096;
+
+  fiber main_, *current_ = &main_;
+  fiber fibers_[max_fibers];
+  int order_[max_fibers] = {};
+  random_bits random_{0};
+  body body_ = nullptr;
+  void* argument_ = nullptr;
+  int count_ = 0, group_ = 0, position_ = 0, finished_ = 0, phase_ = 0;
+  char launched_ = 0, done_ = 0, barriers_[max_groups][2] = {};
+
+  fiber_scheduler() = default;
+
+  /// This fiber has arrived at a barrier or returned: the next in the order goes on, or all have and the next phase begins.
+  TCNCA_TEST_SCHEDULER void pass_on() {
+    fiber* const self = current_;
+    if (++position_ == count_) {
+      if (finished_ > 0) {
+        go(self, &main_);
+        return;
+      }
+      phase_++, position_ = 0;
+      random_.permute(order_, count_);
+    }
+    go(self, &fibers_[order_[position_]]);
+  }
+
+  /// The life of a fiber: one body after another.
+  TCNCA_TEST_SCHEDULER static void live() {
+    fiber_scheduler& s = get();
+    arrive(s.current_);
+    for (;;) {
+      fiber* const self = s.current_;
+      acquire(&s.launched_);
+      s.body_(s.argument_, self->rank);
+      release(&s.done_);
+      self->finished = true;
+      s.finished_++;
+      s.pass_on();
+    }
+  }
+
+  TCNCA_TEST_SCHEDULER void go(fiber* from, fiber* to) {
+    if (from == to) return;
+    current_ = to;
+#if defined(TCNCA_TEST_ASAN)
+    __sanitizer_start_switch_fiber(&from->asan, to->bottom, to->bytes);
+#endif
+#if defined(TCNCA_TEST_TSAN)
+    if (from == &main_) from->tsan = __tsan_get_current_fiber();
+    __tsan_switch_to_fiber(to->tsan, __tsan_switch_to_fiber_no_sync);
+#endif
+#if defined(__x86_64__)
+    switch_stacks(&from->saved, to->saved);
+#else
+    swapcontext(&from->context, &to->context);
+#endif
+    arrive(from);
+  }
+
+  TCNCA_TEST_SCHEDULER static void arrive([[maybe_unused]] fiber* self) {
+#if defined(TCNCA_TEST_ASAN)
+    fiber& main = get().main_;
+    void const* bottom = nullptr;
+    std::size_t bytes = 0;
+    __sanitizer_finish_switch_fiber(self->asan, &bottom, &bytes);
+    if (!main.bottom) main.bottom = bottom, main.bytes = bytes;  // the first switch comes from there
+#endif
+  }
+
+  TCNCA_TEST_SCHEDULER static void create(fiber& f) {
+    char* const memory = static_cast<char*>(mmap(nullptr, stack_bytes + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    if (memory == MAP_FAILED || mprotect(memory, page, PROT_NONE) != 0) {
+      std::fprintf(stderr, "fiber_group: no memory for a stack\n");
+      std::abort();
+    }
+    f.stack = memory + page;
+    f.bottom = f.stack, f.bytes = stack_bytes;
+    begin(f);
+  }
+
+  TCNCA_TEST_SCHEDULER static void begin(fiber& f) {
+    f.asan = nullptr;
+#if defined(TCNCA_TEST_TSAN)
+    f.tsan = __tsan_create_fiber(0);
+#endif
+#if defined(__x86_64__)
+    void** top = reinterpret_cast<void**>(static_cast<char*>(f.stack) + stack_bytes);
+    *--top = nullptr;  // nobody to return to
+    *--top = reinterpret_cast<void*>(&fiber_scheduler::live);
+    for (int i = 0; i < 6; i++) *--top = nullptr;
+    f.saved = top;
+#else
+    getcontext(&f.context);
+    f.context.uc_stack.ss_sp = f.stack;
+    f.context.uc_stack.ss_size = stack_bytes;
+    f.context.uc_link = nullptr;
+    makecontext(&f.context, &fiber_scheduler::live, 0);
+#endif
+  }
+
+  TCNCA_TEST_SCHEDULER static void abandon(fiber& f) {
+#if defined(TCNCA_TEST_ASAN)
+    __asan_unpoison_memory_region(f.stack, stack_bytes);
+#endif
+#if defined(TCNCA_TEST_TSAN)
+    __tsan_destroy_fiber(f.tsan);
+#endif
+    begin(f);
+  }
+
+  TCNCA_TEST_SCHEDULER static void acquire([[maybe_unused]] char* object) {
+#if defined(TCNCA_TEST_TSAN)
+    __tsan_acquire(object);
+#endif
+  }
+  TCNCA_TEST_SCHEDULER static void release([[maybe_unused]] char* object) {
+#if defined(TCNCA_TEST_TSAN)
+    __tsan_release(object);
+#endif
+  }
+};
+
+/// N fibers as a group.
+template <int N>
+struct fiber_group {
+  static_assert(N >= 1 && N <= fiber_scheduler::max_fibers);
+  int rank_ = 0;
+
+  int rank() const { return rank_; }
+  static constexpr int size() { return N; }
+  void sync() const { fiber_scheduler::get().barrier(); }
+};
+
+/// Runs agents on fiber groups, with the policy of the GPU. Threads: of a group; 0: as many as the policy says.
+template <int Threads = 0>
+struct fibers {
+  std::uint64_t seed = 1;
+  int groups = 3;  ///< at most; they run one after another in random order, and share the items as blocks of a grid do
+};
+
+/// Shared memory of one group: exactly as large as asked for, NaN at first, with guards that are checked.
+class near_memory {
+ public:
+  static constexpr std::size_t guard = 256;
+  explicit near_memory(std::size_t bytes) : bytes_(bytes) {
+    if (posix_memalign(&memory_, 256, bytes + 2 * guard) != 0) std::abort();
+    std::memset(memory_, 0xff, bytes + 2 * guard);
+#if defined(TCNCA_TEST_ASAN)
+    __asan_poison_memory_region(memory_, guard);
+    __asan_poison_memory_region(data() + bytes, guard);
+#endif
+  }
+  ~near_memory() { std::free(memory_); }
+  near_memory(near_memory const&) = delete;
+  near_memory& operator=(near_memory const&) = delete;
+
+  char* data() const { return static_cast<char*>(memory_) + guard; }
+  bool intact() {
+#if defined(TCNCA_TEST_ASAN)
+    __asan_unpoison_memory_region(memory_, bytes_ + 2 * guard);
+#endif
+    for (std::size_t i = 0; i < guard; i++)
+      if (data()[std::ptrdiff_t(i) - std::ptrdiff_t(guard)] != char(0xff) || data()[bytes_ + i] != char(0xff)) return false;
+    return true;
+  }
+
+ private:
+  void* memory_ = nullptr;
+  std::size_t bytes_;
+};
+
+}  // namespace tcnca::testing
+
+namespace tcnca {
+
+template <int Threads>
+struct executor_traits<testing::fibers<Threads>> {
+  static constexpr machine target{80};
+  template <int PolicyThreads>
+  using group = testing::fiber_group<Threads == 0 ? PolicyThreads : Threads>;
+
+  static constexpr bool valid(testing::fibers<Threads>) { return true; }
+  static constexpr index workers(testing::fibers<Threads> e, index items) { return max(index(1), min(items, index(e.groups))); }
+  static constexpr size bytes_per_worker(group_memory m) { return round_up(m.far_bytes, workspace::alignment); }
+
+  template <class Agent, class Params>
+  static status launch(testing::fibers<Threads> e, Params const& params, index items, group_memory memory, void* scratch) {
+    constexpr size shared_memory_limit = 227 * 1024;  // of a block, on sm_90
+    if (items == 0) return {};
+    if (memory.near_bytes > shared_memory_limit) return status_code::unsupported_device;
+
+    struct job {
+      Params const& params;
+      index items, first, step;
+      char *near, *far;
+      static void body(void* argument, int rank) {
+        job const& j = *static_cast<job const*>(argument);
+        using accumulate = typename Agent::A;
+        typename Agent::group_type g;
+        g.rank_ = rank;
+        Agent agent(g, j.params, reinterpret_cast<accumulate*>(j.near), reinterpret_cast<accumulate*>(j.far));
+        for (index item = j.first; item < j.items; item += j.step) agent(item);
+      }
+    };
+    auto& scheduler = testing::fiber_scheduler::get();
+    testing::random_bits random{e.seed};
+    int const groups = int(workers(e, items));
+    // What a group is given is kept until all have run, so that nothing but the end of the launch orders two groups.
+    struct given {
+      testing::near_memory near;
+      job work;
+    };
+    std::unique_ptr<std::unique_ptr<given>[]> const all(new std::unique_ptr<given>[size(groups)]);
+    std::unique_ptr<int[]> const order(new int[size(groups)]);
+    random.permute(order.get(), groups);
+    bool good = true;
+    for (int i = 0; i < groups && good; i++) {
+      int const g = order[size(i)];
+      all[size(i)].reset(new given{testing::near_memory(memory.near_bytes), {params, items, g, groups, nullptr, nullptr}});
+      job& work = all[size(i)]->work;
+      work.near = all[size(i)]->near.data();
+      work.far = static_cast<char*>(scratch) + size(g) * bytes_per_worker(memory);
+      good = scheduler.run(Agent::group_type::size(), &job::body, &work, random(), i);
+    }
+    scheduler.join();
+    for (int i = 0; i < groups; i++)
+      if (all[size(i)] && !all[size(i)]->near.intact()) {
+        std::fprintf(stderr, "fiber_group: written outside of the group's near memory\n");
+        good = false;
+      }
+    return good ? status{} : status{status_code::launch_failed};
+  }
+};
+
+}  // namespace tcnca
