@@ -100,7 +100,7 @@ struct conv_stack {
 
   /// Bytes of workspace that forward needs with these extents and this executor.
   template <class Executor>
-  static size forward_workspace(Executor e, forward_args const& a) noexcept {
+  TCNCA_HIDDEN static size forward_workspace(Executor e, forward_args const& a) noexcept {
     if (!has_extents(a)) return 0;
     auto const p = forward_params<Executor>(e, a);
     return steps(p) ? 0 : worker_bytes<typename tuned<Executor>::forward_agent>(e, p);
@@ -127,7 +127,7 @@ struct conv_stack {
 
   /// Bytes of workspace that backward needs with these extents and this executor.
   template <class Executor>
-  static size backward_workspace(Executor e, backward_args const& a) noexcept {
+  TCNCA_HIDDEN static size backward_workspace(Executor e, backward_args const& a) noexcept {
     if (!has_extents(a)) return 0;
     auto const p = backward_params<Executor>(a, nullptr);
     return sums_bytes(a) + worker_bytes<typename tuned<Executor>::backward_agent>(e, p);

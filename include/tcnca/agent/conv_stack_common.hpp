@@ -15,6 +15,7 @@ TCNCA_HOST_DEVICE constexpr index whole_tiles(index inputs, index lead, index ti
 
 /// The taps that touch the samples [low, high) from at least one position of the tile.
 TCNCA_HOST_DEVICE constexpr dilated_tile restrict_taps(index first, index count, index lead, index dilation, int taps, index low, index high) {
+  if (first + lead - (taps - 1) * dilation >= low && first + count + lead <= high) return {first, int(count), lead, uint32(dilation), 0, taps};
   index const newest = first + count - 1 + lead - low, oldest = first + lead - (high - 1);
   index const last = newest < 0 ? 0 : min(index(taps), newest / dilation + 1);
   index const begin = oldest <= 0 ? 0 : min(last, divide_up(oldest, dilation));

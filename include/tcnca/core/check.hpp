@@ -20,6 +20,7 @@ class argument_check {
   /// An argument that is read: its extents, non-negative strides (0 broadcasts), stride 1 on the axis that must be contiguous (-1: none).
   template <class T, int Rank>
   argument_check& input(char const* name, tensor_view<T, Rank> const& v, index const (&extents)[Rank], int contiguous_axis = -1) {
+    require(!absent(v, extents), status_code::missing_argument, name);
     for (int r = 0; r < Rank; r++) {
       require(v.extent[r] == extents[r] && extents[r] >= 0, status_code::invalid_extent, name);
       require(v.stride[r] >= 0, status_code::invalid_stride, name);
@@ -66,6 +67,14 @@ class argument_check {
   }
 
  private:
+  /// Left out, where elements are asked for.
+  template <class T, int Rank>
+  static constexpr bool absent(tensor_view<T, Rank> const& v, index const (&extents)[Rank]) {
+    bool default_view = v.data == nullptr, wanted = true;
+    for (int r = 0; r < Rank; r++) default_view = default_view && v.extent[r] == 0, wanted = wanted && extents[r] != 0;
+    return default_view && wanted;
+  }
+
   struct region {
     char const* name;
     std::uintptr_t data;

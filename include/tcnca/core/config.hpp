@@ -11,7 +11,7 @@
 #if defined(__CUDACC__)
 #define TCNCA_RARE TCNCA_HOST_DEVICE
 #else
-#define TCNCA_RARE inline __attribute__((noinline))
+#define TCNCA_RARE inline __attribute__((noinline, visibility("hidden")))
 #endif
 
 /// On a lambda in a hot loop: GCC leaves large ones as calls otherwise, and their captures in memory.

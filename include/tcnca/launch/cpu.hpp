@@ -48,7 +48,7 @@ struct executor_traits<cpu> {
   }
 
   template <class Agent, class Params>
-  static status launch(cpu e, Params const& params, index items, group_memory memory, void* scratch) {
+  TCNCA_HIDDEN static status launch(cpu e, Params const& params, index items, group_memory memory, void* scratch) {
     using accumulate = typename Agent::A;
     index const threads = workers(e, items);
     size const near = round_up(memory.near_bytes, workspace::alignment), each = bytes_per_worker(memory);
