@@ -242,13 +242,13 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     int const stride = group.size() * width;
     A* const sums = at(plan.sums) + group.rank() * width;
     dilated_tile const tile = detail::restrict_taps(from, to - from, lead(l), Shape.dilation(l), taps, low_, length_);
-    correlate<taps, Policy.run>(group, g, ring_at(plan.input[l]), tile, sums + size(l * taps) * stride, stride);
+    correlate<taps, Policy.run>(group, g, ring_at(plan.input[l]), tile, sums + l * taps * stride, stride);
     if constexpr (Shape.bias)
-      add_up(from, to, sums + size(layers * taps + l) * stride, [&](index t, int p, value s) TCNCA_INLINE { return s + g.load(uint32(t), p); });
+      add_up(from, to, sums + (layers * taps + l) * stride, [&](index t, int p, value s) TCNCA_INLINE { return s + g.load(uint32(t), p); });
     ring_type const skip = ring_at(plan.skip);
     if constexpr (Shape.skip)
       if (l + 1 == layers && !(halves && half_ == 0))
-        add_up(from, to, sums + size(tiling::sum_rows - 1) * stride, [&](index t, int p, value s) TCNCA_INLINE {
+        add_up(from, to, sums + (tiling::sum_rows - 1) * stride, [&](index t, int p, value s) TCNCA_INLINE {
           return fma(skip.load(uint32(t), p), x_.load(t, p, to - t), s);
         });
     group.sync();

@@ -51,7 +51,7 @@ constexpr auto make_conv_stack_backward_plan(index length, bool state, int threa
   };
 
   plan.weight = memory.place(tiling::weight_elements());
-  plan.sums = memory.place(size(tiling::sum_rows) * threads * Policy.width);
+  plan.sums = memory.place(size(tiling::sum_rows) * size(threads) * size(Policy.width));
   for (int l = 0; l < layers; l++) {
     index const h = Shape.history(l), margin = min(h, min(plan.longest, length));
     int const out = 2 * layers - 1 - l;  // the stage of the gradients of the layer's outputs

@@ -30,7 +30,7 @@ struct ring {
   uint32 mask;
 
   TCNCA_HOST_DEVICE A* at(uint32 position, int p) const {
-    return base + size(position & mask) * Lanes.channels() + p * Lanes.width;
+    return base + size(position & mask) * size(Lanes.channels()) + p * Lanes.width;
   }
   /// Pack p at the position (for lanes along the length: the positions from there on).
   TCNCA_HOST_DEVICE value load(uint32 position, int p) const { return tcnca::load<Lanes.width>(const_cast<A const*>(at(position, p))); }
@@ -48,11 +48,11 @@ struct ring {
   /// One sample of channel c (of those a position holds).
   TCNCA_HOST_DEVICE void store_sample(uint32 position, int c, A v) const {
     uint32 const slot = position & mask;
-    base[size(slot) * Lanes.channels() + c] = v;
+    base[size(slot) * size(Lanes.channels()) + size(c)] = v;
     if constexpr (Lanes.front() > 0)
       if (slot < Lanes.width) base[size(slot) + mask + 1] = v;
   }
-  TCNCA_HOST_DEVICE A load_sample(uint32 position, int c) const { return base[size(position & mask) * Lanes.channels() + c]; }
+  TCNCA_HOST_DEVICE A load_sample(uint32 position, int c) const { return base[size(position & mask) * size(Lanes.channels()) + size(c)]; }
 };
 
 /// Writes the packs of one tile, positions [first, first + count), into a ring. On the CPU mostly by plain stores: the copies at the ring's

@@ -36,9 +36,8 @@ struct executor_traits<cuda> {
     constexpr int threads = Agent::group_type::size();
     auto const kernel = detail::run_agent<Agent, Params, threads>;
     if (items == 0) return {};
-    // A function that the current device cannot run has no attributes.
-    if (memory.near_bytes > 48 * 1024 &&
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(memory.near_bytes)) != cudaSuccess)
+    // Without a device, on one for which nothing was compiled, or whose blocks have too little shared memory, the function takes no attribute.
+    if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(memory.near_bytes)) != cudaSuccess)
       return status_code::unsupported_device;
     index const blocks = memory.far_bytes > 0 ? workers(e, items) : min(items, index(1) << 30);
     kernel<<<unsigned(blocks), threads, memory.near_bytes, e.stream>>>(params, items, bytes_per_worker(memory), static_cast<char*>(scratch));
