@@ -93,8 +93,9 @@ int run(options const& o) {
         plan.begin(backend + ", " + dtype + ", length " + std::to_string(length) + ": planning the FFT");
         if (make.ceilings()) make.ceilings()->measure_fma(0.1);
         auto const a = make.make(backend, dtype, p);
-        auto const more =
-            measure_arena(*a, {backend, dtype, element_bytes(dtype), p, stacks, o.levels_limit}, plan, remarks);
+        auto const more = measure_arena(
+            *a, {backend, dtype, element_bytes(dtype), p, stacks, o.levels_limit, dtype == o.dtypes.front()}, plan,
+            remarks);
         rows.insert(rows.end(), more.begin(), more.end());
       }
   plan.clear();

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Rules that a reader of the tree relies on and no compiler checks:
-# includes point down the layers, test/reference is made of core alone, a public header is at most six of our headers deep,
+# includes point down the layers, test/reference is made of core alone, a public header is at most ten of our headers deep,
 # there are at most five macros, and no source file has more than 400 lines.
 set -eu
 cd "${1:-$(dirname "$0")/..}"

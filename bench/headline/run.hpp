@@ -48,6 +48,7 @@ struct run_request {
   problem p;
   std::vector<size> stacks;
   double levels_limit_seconds;
+  bool note_fft = true;  ///< say how the FFT was done
 };
 
 inline std::vector<row> measure_arena(arena& a, run_request const& request, time_plan& plan, notes& remarks) {
@@ -83,7 +84,7 @@ inline std::vector<row> measure_arena(arena& a, run_request const& request, time
       rows.push_back(r);
     }
   }
-  add_note(remarks, "FFT, " + where + a.fft_variant());
+  if (request.note_fft) add_note(remarks, "FFT, " + where + a.fft_variant());
   return rows;
 }
 

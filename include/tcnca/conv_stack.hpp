@@ -25,6 +25,7 @@ struct tuned_conv_stack {
   using traits = executor_traits<Executor>;
   static constexpr conv_stack_policy forward = Tuning::forward(traits::target);
   static constexpr conv_stack_policy backward = Tuning::backward(traits::target);
+  using tiling = conv_stack_tiling<T, Shape, forward>;
   using forward_group = typename traits::template group<forward.threads>;
   using backward_group = typename traits::template group<backward.threads>;
   using forward_agent = conv_stack_forward_agent<forward_group, T, Shape, forward>;
@@ -206,7 +207,9 @@ struct conv_stack {
       p.segment_length = min(p.segment_length, round_up(max(divide_up(length, divide_up(wanted, have)), shortest), index(policy.tile)));
       p.segments = divide_up(max(length, index(1)), p.segment_length);
     }
-    index const walk = p.segments == 1 ? length : min(length, p.segment_length + receptive_field + policy.tile);
+    index walk = p.segment_length + receptive_field + policy.tile;  // a group sees this much of x, and its layers wait for whole tiles
+    for (int l = 0; l < layers; l++) walk += tuned<Executor>::tiling::tile(l);
+    walk = min(walk, length);
     p.plan = make_conv_stack_forward_plan<T, Shape, policy>(walk, p.segment_length, a.state_in.present());
     p.x_wide = wide_access<Executor>(a.x, Shape.order, agent::io);
     p.y_wide = wide_access<Executor>(a.y, Shape.order, agent::Lanes.width);

@@ -81,12 +81,12 @@ struct coefficients {
   }
 };
 
-/// The states of one row of parameters after each position of x, which is in the order of the walk. A step costs two roundings of what it
+/// The states of one row of parameters after each of `length` positions of x from `first` on, in the order of the walk. A step costs two roundings of what it
 /// carries (its product and sum, or the power of q that carries it across threads).
 template <class N>
-std::vector<N> states(coefficients<N> const& k, double const* x, integer length, integer step, N h) {
+std::vector<N> states(coefficients<N> const& k, std::vector<double> const& x, integer first, integer length, integer step, N h) {
   std::vector<N> all(static_cast<std::size_t>(length));
-  for (integer t = 0; t < length; t++) all[std::size_t(t)] = h = k.q * h + k.u * N(x[t * step]);
+  for (integer t = 0; t < length; t++) all[std::size_t(t)] = h = k.q * h + k.u * N(x[std::size_t(first + t * step)]);
   return all;
 }
 
@@ -100,7 +100,7 @@ std::vector<N> sums(shape const& s, problem const& in, std::vector<N>* state_out
         integer const L = in.length, first = row * L + (half ? L - 1 : 0), step = half ? -1 : 1, state = row * s.states + n;
         coefficients<N> const k(s, in, std::size_t((half * in.channels + row % in.channels) * s.states + n));
         N h = in.state_in.empty() ? N(0) : N(in.state_in[std::size_t(state)]);
-        auto const all = states(k, in.x.data() + first, L, step, h);
+        auto const all = states(k, in.x, first, L, step, h);
         for (integer t = 0; t < L; t++) {
           N& to = y[std::size_t(first + t * step)];
           to = to + k.w * (h = rounded(all[std::size_t(t)], s.scan));
@@ -158,7 +158,7 @@ gradients<N> backward(shape const& s, problem const& in) {
         std::size_t const state = std::size_t(row * s.states + n), i = std::size_t((half * in.channels + row % in.channels) * s.states + n);
         detail::coefficients<N> const k(s, in, i);
         N const h0 = in.state_in.empty() ? N(0) : N(in.state_in[state]);
-        auto const h = detail::states(k, in.x.data() + first, in.length, step, h0);
+        auto const h = detail::states(k, in.x, first, in.length, step, h0);
         N l = in.grad_state_out.empty() ? N(0) : N(in.grad_state_out[state]), of_u(0), of_w(0), of_q(0);
         for (integer t = in.length - 1; t >= 0; t--) {
           std::size_t const at = std::size_t(first + t * step);

@@ -52,6 +52,9 @@ using backends = std::tuple<cuda_backend>;
 using backends = std::tuple<cpu_backend, fiber_backend<>>;
 #endif
 
+/// Where one machine will do.
+using one_backend = std::tuple<std::tuple_element_t<0, backends>>;
+
 /// Whether a test that cannot run has failed.
 inline bool skip_is_failure() { return environment("TCNCA_REQUIRE_CUDA", 0) != 0; }
 

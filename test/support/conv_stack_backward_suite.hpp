@@ -32,7 +32,7 @@ TYPED_TEST_P(conv_stack_backward, matches_the_reference_at_edges) {
 TYPED_TEST_P(conv_stack_backward, matches_the_reference_at_random_extents) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
-  std::uint64_t const first = environment("TCNCA_TEST_SEED", 1), count = environment("TCNCA_TEST_COUNT", 20);
+  std::uint64_t const first = environment("TCNCA_TEST_SEED", 1), count = environment("TCNCA_TEST_COUNT", 80);
   for (std::uint64_t seed = first; seed < first + count; seed++) {
     random_bits r{seed};
     extents const e = random_extents<S>(r);

@@ -129,5 +129,7 @@ struct on_all<std::tuple<Backends...>, Pending...> {
 /// The types of a typed test suite.
 template <class... Pending>
 using subjects = typename on_all<backends, Pending...>::type;
+template <class... Pending>
+using subjects_on_one = typename on_all<one_backend, Pending...>::type;
 
 }  // namespace tcnca::testing

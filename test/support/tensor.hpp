@@ -126,7 +126,9 @@ class tensor {
   guarded_bytes const& memory() const { return memory_; }
 
   /// All NaN.
-  void clear() { std::memset(memory_.data(), 0xff, memory_.size()); }
+  void clear() {
+    if (memory_.size() > 0) std::memset(memory_.data(), 0xff, memory_.size());
+  }
 
   T* at(index i) const {  // row-major number of an element
     index at = 0;
@@ -174,7 +176,9 @@ class tensor {
 /// Scratch memory filled with NaN, aligned, exactly as large as asked for.
 class scratch_memory {
  public:
-  explicit scratch_memory(std::size_t bytes) : memory_(bytes, 0) { std::memset(memory_.data(), 0xff, bytes); }
+  explicit scratch_memory(std::size_t bytes) : memory_(bytes, 0) {
+    if (bytes > 0) std::memset(memory_.data(), 0xff, bytes);
+  }
   workspace get() const { return {memory_.size() > 0 ? memory_.data() : nullptr, memory_.size()}; }
   bool intact() const { return memory_.intact(); }
 

@@ -130,7 +130,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
       ring_type const r = ring_at(plan.input[l]);
       if (state) this->load_history(r, params.state_in, batch_, channel_, x_.channels, l, params.position);
       else this->clear(r, -this->reach(l, plan.longest, length_), 0);
-      this->clear(ring_at(plan.grad[l]), -this->reach(l, plan.longest, longest_tile()), 0);
+      this->clear(ring_at(plan.grad[l]), -this->reach(l, plan.longest, state ? plan.longest + 1 : length_), 0);
       if (length_ == 0) finish(ring_at(plan.grad[l]), back_lead(l));
     }
     low_ = state ? -Shape.receptive_field() : 0;

@@ -137,9 +137,11 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
         if (!Shape.skip) grad_y_.prefetch(next, r, params.x.extent[2]);
         if (last) grad_x_.prefetch(next, r, params.x.extent[2]);
         bool const injects = start && r == 0 && worker_ == 0;
-        if constexpr (shared) part<Half, false>(mine, state, injects);
-        else if (mine.count == run) part<Half, true>(mine, state, injects);
-        else part<Half, false>(mine, state, injects);
+        run_of<Half, true>(mine, injects);
+        if (state) {
+          if constexpr (shared) group.sync();  // the table is used again
+          run_of<Half, false>(mine, injects);
+        }
       }
       start = false;
       group.sync();
@@ -151,56 +153,40 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
     group.sync();  // the next walk reuses the memory
   }
 
-  /// A run of a tile, grad_x in the place of g. Whole: of full length, known at compile time.
-  template <int Half, bool Whole>
-  TCNCA_HOST_DEVICE void part(share mine, bool state, bool injects) const {
-    value x[run], g[run], grad_x[run];
-    this->template load_run<Whole>(near + tile_x, mine, x);
-    this->template load_run<Whole>(near + tile_g, mine, g);
-    unroll<0, run>([&](auto i) { grad_x[i] = broadcast<W>(A(0)); });
-    if constexpr (shared) scan_states<true>(g, injects);
-    if (Whole || mine.count == run) states<true, true>(mine, x, g, grad_x, injects);
-    else if (mine.count > 0) states<false, true>(mine, x, g, grad_x, injects);
-    if (state) {
-      if constexpr (shared) {
-        group.sync();  // the table is used again
-        scan_states<false>(g, injects);
-      }
-      if (Whole || mine.count == run) states<true, false>(mine, x, g, grad_x, injects);
-      else if (mine.count > 0) states<false, false>(mine, x, g, grad_x, injects);
-    }
-    value const omega = Shape.skip ? this->omega() : broadcast<W>(A(0));
-    auto of_omega = load<W>(const_cast<A const*>(sum_at(2 * N)));
-    unroll<0, run>([&](auto i) {
-      if (!Whole && i >= mine.count) return;
-      int const at = mine.offset + i * mine.step;
-      value v = grad_x[i];
-      if constexpr (Shape.skip && Half == 0) v = fma(omega, g[i], v), of_omega = fma(g[i], x[i], of_omega);
-      if constexpr (halves && Half == 1) v = v + load<W>(const_cast<A const*>(near + other + at));
-      store<W>(near + tile_g + at, v);
-    });
-    if constexpr (Shape.skip && Half == 0) store<W>(sum_at(2 * N), of_omega);
+  /// This thread's run of a tile: grad_x comes in the place of g. Driven: what comes from g; else, added, what comes from grad_state_out
+  /// alone, which enters with the first position of the walk.
+  template <int Half, bool Driven>
+  TCNCA_HOST_DEVICE void run_of(share const& mine, bool injects) const {
+    if constexpr (shared) scan_states<Driven>(mine, injects);
+    if (mine.count == run) part<run, Half, Driven>(mine, 0, injects);
+    else
+      for (int i = 0; i < mine.count; i++) part<1, Half, Driven>(mine, i, injects && i == 0);
   }
 
-  /// Threads that share a sequence: the states before each one's run, into the table. Driven: by g; else by grad_state_out alone, which
-  /// enters with the first position of the walk.
+  /// Threads that share a sequence: the states before each one's run, into the table.
   template <bool Driven>
-  TCNCA_HOST_DEVICE void scan_states(value const (&g)[run], bool injects) const {
+  TCNCA_HOST_DEVICE void scan_states(share const& mine, bool injects) const {
     spread_table<dual<A>> const slots_at{near + table, slots};
-    if (worker_ < workers)
+    if (worker_ < workers) {
+      value g[run];
+      if constexpr (Driven) this->load_run(near + tile_g, mine, 0, g);
 #if defined(__CUDA_ARCH__)
 #pragma unroll 2
 #endif
       for (int s = 0; s < N; s++) {
         int const k = this->row(s);
         value const q = this->get(memory::q, k);
-        value l = Driven ? g[0] : injects ? this->get(terminal, k) : broadcast<W>(A(0)), e = broadcast<W>(A(0));
+        value l = broadcast<W>(A(0)), e = l;
+        if constexpr (Driven) l = g[0];
+        else if (injects) l = this->get(terminal, k);
         unroll<1, run>([&](auto i) {
           e = fma(q, e, l);
-          l = Driven ? fma(q, l, g[i]) : q * l;
+          if constexpr (Driven) l = fma(q, l, g[i]);
+          else l = q * l;
         });
         slots_at.store(k * workers + worker_, {l.lane(0), e.lane(0)});
       }
+    }
     group.sync();
     constexpr int shift = (Driven ? 0 : N) * tiling::packs;
     scan_rows<workers, Scan>(
@@ -210,26 +196,42 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
     group.sync();
   }
 
-  template <bool Whole, bool Driven>
-  TCNCA_HOST_DEVICE void states(share const& mine, value const (&x)[run], value const (&g)[run], value (&grad_x)[run], bool injects) const {
+  /// Count positions of a run: all of them, or a single one where the sequence ends within it.
+  template <int Count, int Half, bool Driven>
+  TCNCA_HOST_DEVICE void part(share const& mine, int first, bool injects) const {
+    value x[Count], g[Count], grad_x[Count];
+    this->load_run(near + tile_x, mine, first, x);
+    this->load_run(near + tile_g, mine, first, g);
+    if constexpr (!Driven) {
+      unroll<0, Count>([&](auto i) { grad_x[i] = g[i]; });
+    } else if constexpr (Shape.skip && Half == 0) {
+      value const omega = this->omega();
+      value of_omega = load<W>(const_cast<A const*>(sum_at(2 * N)));
+      unroll<0, Count>([&](auto i) { grad_x[i] = omega * g[i], of_omega = fma(g[i], x[i], of_omega); });
+      store<W>(sum_at(2 * N), of_omega);
+    } else {
+      unroll<0, Count>([&](auto i) { grad_x[i] = broadcast<W>(A(0)); });
+    }
     constexpr int shift = (Driven ? 0 : N) * channels;
-    A const* k = this->at(memory::q, this->pack_);
-    A* c = this->at(back + shift, this->pack_);
+    bool const ends = !shared || (mine.last && first + Count == mine.count);
+    spread_table<dual<A>> const slots_at{near + table, slots};
+    A const* k = this->at(memory::q, pack_);
+    A* c = this->at(back + shift, pack_);
     A* sum = sum_at(Driven ? 0 : 2 * N + 1);
 #if defined(__CUDA_ARCH__)
 #pragma unroll 2
 #endif
     for (int s = 0; s < N; s++, k += channels, c += channels, sum += 2 * sum_width) {
       value const q = load<W>(k), weight = load<W>(k + (Driven ? memory::uw : memory::u));
+      int const slot = this->row(s) * workers + worker_;
       value l, e, of_l = load<W>(const_cast<A const*>(sum)), of_e = load<W>(const_cast<A const*>(sum + sum_width));
       if constexpr (shared) {
-        auto const before = spread_table<dual<A>>{near + table, slots}.load(this->row(s) * workers + worker_);
+        auto const before = slots_at.load(slot);
         l = broadcast<W>(before.value), e = broadcast<W>(before.slope);
       } else {
         l = load<W>(const_cast<A const*>(c)), e = load<W>(const_cast<A const*>(c + (back_slope - back)));
       }
-      unroll<0, run>([&](auto i) {
-        if (!Whole && i >= mine.count) return;
+      unroll<0, Count>([&](auto i) {
         e = fma(q, e, l);
         if constexpr (Driven) l = fma(q, l, g[i]);
         else l = i == 0 && injects ? load<W>(k + (terminal - memory::q)) : q * l;
@@ -238,8 +240,14 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
         of_e = fma(e, x[i], of_e);
       });
       store<W>(sum, of_l), store<W>(sum + sum_width, of_e);
-      if (!shared || mine.last) store<W>(c, l), store<W>(c + (back_slope - back), e);
+      if constexpr (shared && Count == 1) slots_at.store(slot, {l.lane(0), e.lane(0)});
+      if (ends) store<W>(c, l), store<W>(c + (back_slope - back), e);
     }
+    unroll<0, Count>([&](auto i) {
+      int const at = mine.offset + (first + i) * mine.step;
+      if constexpr (halves && Half == 1) grad_x[i] = grad_x[i] + load<W>(const_cast<A const*>(near + other + at));
+      store<W>(near + tile_g + at, grad_x[i]);
+    });
   }
 
   /// This thread's own sum i.

@@ -144,10 +144,11 @@ struct ema_group {
     int const slot = Reverse ? n - 1 - begin : begin;
     return {slot * channels + pack_ * W, Reverse ? -channels : channels, count, count > 0 && begin + count == n};
   }
-  template <bool Whole>
-  TCNCA_HOST_DEVICE static void load_run(A const* tile, share const& mine, value (&x)[run]) {
-    unroll<0, run>([&](auto i) {
-      x[i] = Whole || i < mine.count ? load<W>(tile + mine.offset + i * mine.step) : broadcast<W>(A(0));
+  /// Positions of a run from `first` on; zeros behind its end.
+  template <int Count>
+  TCNCA_HOST_DEVICE static void load_run(A const* tile, share const& mine, int first, value (&x)[Count]) {
+    unroll<0, Count>([&](auto i) {
+      x[i] = Count == 1 || first + i < mine.count ? load<W>(tile + mine.offset + (first + i) * mine.step) : broadcast<W>(A(0));
     });
   }
 
@@ -160,26 +161,27 @@ struct ema_group {
       share const mine = share_of<Reverse>(r, n);
       if (!shared && mine.count == 0) break;
       prepare(r);
-      value x[run];
       if constexpr (shared) {
-        load_run<false>(tile, mine, x);
-        end_states<Exact>(x, table);
+        end_states<Exact>(tile, mine, table);
         group.sync();
         scan_rows<tiling::workers, Scan>(
             group, spread_table<A>{near + table}, N * tiling::packs, near + scratch,
             [&](int i) { return near[memory::run_decay + i]; }, [&](int i) { return near[carry + i]; });
         group.sync();
       }
-      if (mine.count == run) average_run<true, Exact>(tile, mine, x, carry, table, emit);
-      else if (mine.count > 0) average_run<false, Exact>(tile, mine, x, carry, table, emit);
+      if (mine.count == run) average_part<run, Exact>(tile, mine, 0, carry, table, emit);
+      else
+        for (int i = 0; i < mine.count; i++) average_part<1, Exact>(tile, mine, i, carry, table, emit);
     }
   }
 
- protected:
+ private:
   /// The states that this thread's run would end with, had there been nothing before it.
   template <bool Exact>
-  TCNCA_HOST_DEVICE void end_states(value const (&x)[run], int table) const {
+  TCNCA_HOST_DEVICE void end_states(A const* tile, share const& mine, int table) const {
     if (worker_ >= tiling::workers) return;
+    value x[run];
+    load_run(tile, mine, 0, x);
     A const* k = at(memory::q, pack_);
 #if defined(__CUDA_ARCH__)
 #pragma unroll 2
@@ -193,11 +195,13 @@ struct ema_group {
     }
   }
 
-  template <bool Whole, bool Exact, class Emit>
-  TCNCA_HOST_DEVICE void average_run(A const* tile, share mine, value (&x)[run], int carry, int table, Emit& emit) const {
-    if constexpr (!shared) load_run<Whole>(tile, mine, x);
-    value y[run];
-    unroll<0, run>([&](auto i) { y[i] = broadcast<W>(A(0)); });
+  /// Count positions of this thread's run: all of them, or a single one where the sequence ends within it.
+  template <int Count, bool Exact, class Emit>
+  TCNCA_HOST_DEVICE void average_part(A const* tile, share const& mine, int first, int carry, int table, Emit& emit) const {
+    value x[Count], y[Count];
+    load_run(tile, mine, first, x);
+    unroll<0, Count>([&](auto i) { y[i] = broadcast<W>(A(0)); });
+    bool const ends = !shared || (mine.last && first + Count == mine.count);
     A const* k = at(memory::q, pack_);
     A* c = at(carry, pack_);
 #if defined(__CUDA_ARCH__)
@@ -205,19 +209,18 @@ struct ema_group {
 #endif
     for (int s = 0; s < N; s++, k += channels, c += channels) {
       value const q = load<W>(k), u = load<W>(k + (Exact ? memory::u : memory::uw)), w = Exact ? load<W>(k + memory::w) : u;
+      int const slot = row(s) * tiling::workers + worker_;
       value h;
-      if constexpr (shared) h = broadcast<W>(spread_table<A>{near + table}.load(row(s) * tiling::workers + worker_));
+      if constexpr (shared) h = broadcast<W>(spread_table<A>{near + table}.load(slot));
       else h = load<W>(const_cast<A const*>(c));
-      unroll<0, run>([&](auto i) {
-        if (!Whole && i >= mine.count) return;
+      unroll<0, Count>([&](auto i) {
         h = fma(q, h, Exact ? u * x[i] : x[i]);
         y[i] = fma(w, h, y[i]);
       });
-      if (!shared || mine.last) store<W>(c, h);
+      if constexpr (shared && Count == 1) spread_table<A>{near + table}.store(slot, h.lane(0));
+      if (ends) store<W>(c, h);
     }
-    unroll<0, run>([&](auto i) {
-      if (Whole || i < mine.count) emit(mine.offset + i * mine.step, x[i], y[i]);
-    });
+    unroll<0, Count>([&](auto i) { emit(mine.offset + (first + i) * mine.step, x[i], y[i]); });
   }
 };
 
