@@ -83,13 +83,13 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     half_ = half;
     start();
     bool const last_layer = curved || Shape.skip || !backwards;  // else its outputs are of no use
-    for (index before = 0;; before += plan.tile[0]) {
-      index const end = min(before + plan.tile[0], length_);
+    for (index before = 0;; before += plan.step) {
+      index const end = min(before + plan.step, length_);
       this->append(ring_at(plan.input[0]), x_, before, end);
       if (before < length_ && end == length_) finish(ring_at(plan.input[0]), lead(0));
       group.sync();
       // What each layer had and has of its inputs, and then of its gradients; at first nothing, not even what lies before position 0.
-      index had = before > 0 ? before : nothing, has = before + plan.tile[0];
+      index had = before > 0 ? before : nothing, has = before + plan.step;
       for (int l = 0; l < layers; l++) {
         index const step = plan.tile[l], done = detail::whole_tiles(had, lead(l), step, 0);
         had = done, has = detail::whole_tiles(has, lead(l), step, 0);
@@ -110,7 +110,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
         index const step = plan.tile[l], begin = params.grad_state_in.present() ? -round_up(Shape.history(l), step) : 0;
         index const done = detail::whole_tiles(had, back_lead(l), step, begin);
         had = done, has = detail::whole_tiles(has, back_lead(l), step, begin);
-        for (index t = done; t < has; t += step) {
+        for (index t = done; t < min(has, max(length_, index(1))); t += step) {
           backward(l, max(t, -Shape.history(l)), min(t + step, index(0)));
           backward(l, max(t, index(0)), min(t + step, length_));
         }

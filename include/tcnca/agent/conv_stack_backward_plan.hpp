@@ -9,6 +9,7 @@ template <int Layers>
 struct conv_stack_backward_plan {
   index tile[Layers] = {};
   index longest = 0;
+  index step = 0;  // how much of x comes in at a time: a tile, or all of a short sequence
   memory_place weight, sums;
   memory_place input[Layers] = {};  // each layer's inputs, until their part in the weight gradient is done
   memory_place slope[Layers] = {};  // of its activation, until its gradient comes
@@ -35,7 +36,6 @@ constexpr auto make_conv_stack_backward_plan(index length, bool state, int threa
   index late[2 * layers + 1] = {}, latest[2 * layers + 1] = {};  // inputs of layer l at l; gradients of its outputs at 2 layers - 1 - l
   for (int l = 0; l < layers; l++) plan.tile[l] = tiling::tile(l);
   plan.longest = tiling::longest_tile;
-  index const step = plan.tile[0];
   for (int l = 0; l < layers; l++) {
     late[l + 1] = late[l] + Shape.lead(l, 0);
     latest[l + 1] = latest[l] + Shape.lead(l, far_half) + plan.tile[l];
@@ -45,9 +45,11 @@ constexpr auto make_conv_stack_backward_plan(index length, bool state, int threa
     late[layers + i + 1] = late[layers + i] + Shape.history(l) - Shape.lead(l, far_half);
     latest[layers + i + 1] = latest[layers + i] + Shape.history(l) - Shape.lead(l, 0) + plan.tile[l];
   }
+  bool all_whole = length <= tiling::in_one_step;
   auto const ring = [&](index steady, index before) {
     index const whole = before + length + (state ? plan.longest : min(plan.longest, length));  // a short sequence fits in one piece
-    return memory.template place_ring<order>(min(step + steady, whole) + 2 * pad);
+    all_whole = all_whole && whole <= plan.tile[0] + steady;
+    return memory.template place_ring<order>(min(plan.tile[0] + steady, whole) + 2 * pad);
   };
 
   plan.weight = memory.place(tiling::weight_elements());
@@ -66,6 +68,7 @@ constexpr auto make_conv_stack_backward_plan(index length, bool state, int threa
     if (Shape.skip) plan.carry = memory.place(whole), plan.total = memory.place(whole);
     plan.partial = memory.place(whole);
   }
+  plan.step = all_whole ? tiling::beyond(length) : plan.tile[0];
   plan.near = memory.near, plan.far = memory.far;
   return plan;
 }

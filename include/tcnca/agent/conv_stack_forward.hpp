@@ -66,19 +66,19 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
   TCNCA_HOST_DEVICE void walk() {
     auto const& plan = params.plan;
     start();
-    for (index before = begin_;; before += plan.tile[0]) {
-      index const end = min(before + plan.tile[0], length_);
+    for (index before = begin_;; before += plan.step) {
+      index const end = min(before + plan.step, length_);
       this->append(ring_at(plan.input[0]), x_, before, end);
       if (before < length_ && end == length_) finish(0);
       group.sync();
       // What each layer had and has now of its inputs follows from what the first one had and has.
-      index had = before, has = before + plan.tile[0];
+      index had = before, has = before + plan.step;
       for (int l = 0; l < layers; l++) {
         index const lead = Shape.lead(l, half_), step = plan.tile[l];
         index const done = detail::whole_tiles(had, lead, step, begin_);
         had = done;
         has = detail::whole_tiles(has, lead, step, begin_);
-        for (index t = done; t < has; t += step) layer(l, t, t + step);
+        for (index t = done; t < min(has, length_); t += step) layer(l, t, t + step);
       }
       if (has >= to_) break;
     }

@@ -76,6 +76,10 @@ struct conv_stack_tiling {
     return t;
   }
   static constexpr index longest_tile = tile(layers - 1);
+  /// Sequences up to this length pass from layer to layer whole, if all rings hold them whole: stepping through the delays would cost more.
+  static constexpr index in_one_step = 8 * Policy.tile;
+  /// So much input completes every layer, forward and backward, whatever it waits for.
+  static constexpr index beyond(index length) { return round_up(length + Shape.receptive_field() + 2 * layers * longest_tile, index(Policy.tile)); }
   static constexpr bool looks_ahead = Shape.dir != direction::causal;
   /// Elements of the taps, biases and omega of one half.
   TCNCA_HOST_DEVICE static constexpr size weight_elements() {
@@ -89,6 +93,7 @@ struct conv_stack_tiling {
 template <int Layers>
 struct conv_stack_forward_plan {
   index tile[Layers] = {};
+  index step = 0;                   // how much of x comes in at a time: a tile, or all of a short sequence
   memory_place input[Layers] = {};  // a ring of each layer's newest inputs
   memory_place weight, partial;
   size near = 0, far = 0;           // elements
@@ -102,6 +107,7 @@ constexpr auto make_conv_stack_forward_plan(index length, index segment, bool st
   memory_planner<accumulate_t<T>> memory{Policy.near_bytes};
   constexpr index pad = tiling::lane_order.positions();
   plan.weight = memory.place(tiling::weight_elements());
+  bool all_whole = length <= tiling::in_one_step;
   for (int l = 0; l < tiling::layers; l++) {
     index const tile = plan.tile[l] = tiling::tile(l), arrives = l == 0 ? tile : plan.tile[l - 1];
     // What a tile reads, what may arrive before it is read, and, where a layer looks ahead, the zeros after the end.
@@ -114,11 +120,13 @@ constexpr auto make_conv_stack_forward_plan(index length, index segment, bool st
     }
     index const before = state ? Shape.history(l) : min(Shape.history(l), min(tile, length));
     index const whole = before + length + min(tile, length);  // a short sequence fits in one piece
+    all_whole = all_whole && whole <= steady;
     plan.input[l] = memory.template place_ring<tiling::lane_order>(min(steady, whole) + 2 * pad);
   }
   if (Shape.dir == direction::bidirectional) {
         plan.partial = memory.place(size(segment + pad) * tiling::lane_order.channels());
   }
+  plan.step = all_whole ? tiling::beyond(length) : plan.tile[0];
   plan.near = memory.near, plan.far = memory.far;
   return plan;
 }
