@@ -98,11 +98,11 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
       if (halves && last) this->copy(far_at(far_g, first), near + other, n * channels);
       group.sync();
       value const omega = this->omega();
-      auto const prepare = [&](int r) {
+      auto const prepare = [&](int r) TCNCA_INLINE {  // GCC drops the call of a function that only prefetches
         x_.prefetch(this->template after<Reverse>(first, n), r, params.x.extent[2]);
         if (last) grad_y_.prefetch(this->template after<Reverse>(first, n), r, params.x.extent[2]);
       };
-      this->template average<Reverse, Exact>(near + tile_x, n, carry, table, scratch, prepare, [&](int at, value x, value y) {
+      this->template average<Reverse, Exact>(near + tile_x, n, carry, table, scratch, prepare, [&](int at, value x, value y) TCNCA_INLINE {
         A* const g = near + tile_g + at;
         if constexpr (halves && last) y = y + load<W>(const_cast<A const*>(near + other + at));
         if constexpr (last) y = load<W>(const_cast<A const*>(g)) * activate<activation::silu>(fma(omega, x, y)).slope;
@@ -212,41 +212,58 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
     } else {
       unroll<0, Count>([&](auto i) { grad_x[i] = broadcast<W>(A(0)); });
     }
-    constexpr int shift = (Driven ? 0 : N) * channels;
-    bool const ends = !shared || (mine.last && first + Count == mine.count);
-    spread_table<dual<A>> const slots_at{near + table, slots};
-    A const* k = this->at(memory::q, pack_);
-    A* c = this->at(back + shift, pack_);
-    A* sum = sum_at(Driven ? 0 : 2 * N + 1);
+    int s = 0;
 #if defined(__CUDA_ARCH__)
-#pragma unroll 2
+#pragma unroll 1
 #endif
-    for (int s = 0; s < N; s++, k += channels, c += channels, sum += 2 * sum_width) {
-      value const q = load<W>(k), weight = load<W>(k + (Driven ? memory::uw : memory::u));
-      int const slot = this->row(s) * workers + worker_;
-      value l, e, of_l = load<W>(const_cast<A const*>(sum)), of_e = load<W>(const_cast<A const*>(sum + sum_width));
-      if constexpr (shared) {
-        auto const before = slots_at.load(slot);
-        l = broadcast<W>(before.value), e = broadcast<W>(before.slope);
-      } else {
-        l = load<W>(const_cast<A const*>(c)), e = load<W>(const_cast<A const*>(c + (back_slope - back)));
-      }
-      unroll<0, Count>([&](auto i) {
-        e = fma(q, e, l);
-        if constexpr (Driven) l = fma(q, l, g[i]);
-        else l = i == 0 && injects ? load<W>(k + (terminal - memory::q)) : q * l;
-        grad_x[i] = fma(weight, l, grad_x[i]);
-        of_l = fma(l, x[i], of_l);
-        of_e = fma(e, x[i], of_e);
-      });
-      store<W>(sum, of_l), store<W>(sum + sum_width, of_e);
-      if constexpr (shared && Count == 1) slots_at.store(slot, {l.lane(0), e.lane(0)});
-      if (ends) store<W>(c, l), store<W>(c + (back_slope - back), e);
-    }
+    for (; s + Policy.together <= N; s += Policy.together) states<Policy.together, Driven>(mine, first, s, injects, x, g, grad_x);
+    if constexpr (N % Policy.together != 0)
+      for (; s < N; s++) states<1, Driven>(mine, first, s, injects, x, g, grad_x);
     unroll<0, Count>([&](auto i) {
       int const at = mine.offset + (first + i) * mine.step;
       if constexpr (halves && Half == 1) grad_x[i] = grad_x[i] + load<W>(const_cast<A const*>(near + other + at));
       store<W>(near + tile_g + at, grad_x[i]);
+    });
+  }
+
+  /// Those of States states from s on, side by side.
+  template <int States, bool Driven, int Count>
+  TCNCA_HOST_DEVICE void states(share const& mine, int first, int s, bool injects, value const (&x)[Count], value const (&g)[Count],
+                                value (&grad_x)[Count]) const {
+    bool const ends = !shared || (mine.last && first + Count == mine.count);
+    spread_table<dual<A>> const slots_at{near + table, slots};
+    A* const k = this->at(memory::q, this->row(s));
+    A* const c = this->at(back + (Driven ? 0 : N) * channels, this->row(s));
+    A* const sum = sum_at((Driven ? 0 : 2 * N + 1) + 2 * s);
+    int const slot = this->row(s) * workers + worker_;
+    constexpr int slope = back_slope - back;
+    value q[States], weight[States], l[States], e[States], of_l[States], of_e[States];
+    unroll<0, States>([&](auto j) {
+      q[j] = load<W>(k + j * channels), weight[j] = load<W>(k + (Driven ? memory::uw : memory::u) + j * channels);
+      of_l[j] = load<W>(const_cast<A const*>(sum + 2 * j * sum_width)), of_e[j] = load<W>(const_cast<A const*>(sum + (2 * j + 1) * sum_width));
+      if constexpr (shared) {
+        auto const before = slots_at.load(slot + j * base::next_slot);
+        l[j] = broadcast<W>(before.value), e[j] = broadcast<W>(before.slope);
+      } else {
+        l[j] = load<W>(const_cast<A const*>(c + j * channels)), e[j] = load<W>(const_cast<A const*>(c + slope + j * channels));
+      }
+    });
+    unroll<0, Count>([&](auto i) {
+      unroll<0, States>([&](auto j) {
+        e[j] = fma(q[j], e[j], l[j]);
+        if constexpr (Driven) l[j] = fma(q[j], l[j], g[i]);
+        else l[j] = i == 0 && injects ? load<W>(k + (terminal - memory::q) + j * channels) : q[j] * l[j];
+        of_e[j] = fma(e[j], x[i], of_e[j]);
+      });
+      unroll<0, States>([&](auto j) {
+        grad_x[i] = fma(weight[j], l[j], grad_x[i]);
+        of_l[j] = fma(l[j], x[i], of_l[j]);
+      });
+    });
+    unroll<0, States>([&](auto j) {
+      store<W>(sum + 2 * j * sum_width, of_l[j]), store<W>(sum + (2 * j + 1) * sum_width, of_e[j]);
+      if constexpr (shared && Count == 1) slots_at.store(slot + j * base::next_slot, {l[j].lane(0), e[j].lane(0)});
+      if (ends) store<W>(c + j * channels, l[j]), store<W>(c + slope + j * channels, e[j]);
     });
   }
 

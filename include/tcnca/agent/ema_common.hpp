@@ -60,6 +60,7 @@ struct ema_group {
   using memory = ema_memory<tiling>;
   static constexpr int N = Shape.states, W = tiling::width, channels = tiling::channels, run = tiling::run;
   static constexpr bool shared = Group::size() > 1;
+  static constexpr int next_slot = tiling::packs * tiling::workers;  // from a state to the next in the table of a scan
 
   Group group;
   A* near;
@@ -201,26 +202,40 @@ struct ema_group {
     value x[Count], y[Count];
     load_run(tile, mine, first, x);
     unroll<0, Count>([&](auto i) { y[i] = broadcast<W>(A(0)); });
-    bool const ends = !shared || (mine.last && first + Count == mine.count);
-    A const* k = at(memory::q, pack_);
-    A* c = at(carry, pack_);
+    int s = 0;
 #if defined(__CUDA_ARCH__)
-#pragma unroll 2
+#pragma unroll 1
 #endif
-    for (int s = 0; s < N; s++, k += channels, c += channels) {
-      value const q = load<W>(k), u = load<W>(k + (Exact ? memory::u : memory::uw)), w = Exact ? load<W>(k + memory::w) : u;
-      int const slot = row(s) * tiling::workers + worker_;
-      value h;
-      if constexpr (shared) h = broadcast<W>(spread_table<A>{near + table}.load(slot));
-      else h = load<W>(const_cast<A const*>(c));
-      unroll<0, Count>([&](auto i) {
-        h = fma(q, h, Exact ? u * x[i] : x[i]);
-        y[i] = fma(w, h, y[i]);
-      });
-      if constexpr (shared && Count == 1) spread_table<A>{near + table}.store(slot, h.lane(0));
-      if (ends) store<W>(c, h);
-    }
+    for (; s + Policy.together <= N; s += Policy.together) average_states<Policy.together, Exact>(mine, first, s, x, y, carry, table);
+    if constexpr (N % Policy.together != 0)
+      for (; s < N; s++) average_states<1, Exact>(mine, first, s, x, y, carry, table);
     unroll<0, Count>([&](auto i) { emit(mine.offset + (first + i) * mine.step, x[i], y[i]); });
+  }
+
+  /// Those of States states from s on: each is a chain of its own, and one alone would wait for itself.
+  template <int States, bool Exact, int Count>
+  TCNCA_HOST_DEVICE void average_states(share const& mine, int first, int s, value const (&x)[Count], value (&y)[Count], int carry,
+                                        int table) const {
+    bool const ends = !shared || (mine.last && first + Count == mine.count);
+    spread_table<A> const slots{near + table};
+    A* const k = at(memory::q, row(s));
+    A* const c = at(carry, row(s));
+    int const slot = row(s) * tiling::workers + worker_;
+    value h[States], q[States], u[States], w[States];
+    unroll<0, States>([&](auto j) {
+      q[j] = load<W>(k + j * channels), u[j] = load<W>(k + (Exact ? memory::u : memory::uw) + j * channels);
+      w[j] = Exact ? load<W>(k + memory::w + j * channels) : u[j];
+      if constexpr (shared) h[j] = broadcast<W>(slots.load(slot + j * next_slot));
+      else h[j] = load<W>(const_cast<A const*>(c + j * channels));
+    });
+    unroll<0, Count>([&](auto i) {
+      unroll<0, States>([&](auto j) { h[j] = fma(q[j], h[j], Exact ? u[j] * x[i] : x[i]); });
+      unroll<0, States>([&](auto j) { y[i] = fma(w[j], h[j], y[i]); });
+    });
+    unroll<0, States>([&](auto j) {
+      if constexpr (shared && Count == 1) slots.store(slot + j * next_slot, h[j].lane(0));
+      if (ends) store<W>(c + j * channels, h[j]);
+    });
   }
 };
 

@@ -26,6 +26,7 @@ struct ema_policy {
   int packs;    ///< packs side by side in an item, where neighbouring channels are neighbours in memory
   int run;      ///< neighbouring positions that a thread keeps in registers
   int runs;     ///< of a tile, one after another; 1 where threads share a sequence
+  int together; ///< states side by side
   int threads;  ///< of a group
 
   friend constexpr bool operator==(ema_policy const&, ema_policy const&) = default;

@@ -165,10 +165,14 @@ struct ema_sequence {
   /// CPU, before run r of a tile: brings a share of the tile from `first` on nearer, while there is other work to do.
   TCNCA_HOST_DEVICE void prefetch([[maybe_unused]] index first, [[maybe_unused]] int r, [[maybe_unused]] index length) const {
 #if !defined(__CUDA_ARCH__) && !defined(__CUDACC_RTC__)
-    if constexpr (turned) {
+    if constexpr (W > 1) {
       int const n = first < 0 ? 0 : int(min(index(Tiling::tile), length - first));
-      for (int i = r; i < existing; i += Tiling::runs)
-        for (int t = 0; t < n; t += int(64 / sizeof(U))) __builtin_prefetch(row + i * channel_stride + first + t, 0, 2);
+      if constexpr (turned) {
+        for (int i = r; i < existing; i += Tiling::runs)
+          for (int t = 0; t < n; t += int(64 / sizeof(U))) __builtin_prefetch(row + i * channel_stride + first + t, 0, 2);
+      } else {
+        for (int t = r * Tiling::run; t < min(n, (r + 1) * Tiling::run); t++) __builtin_prefetch(row + (first + t) * position_stride, 0, 2);
+      }
     }
 #endif
   }
