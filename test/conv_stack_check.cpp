@@ -1,5 +1,6 @@
 // Bad arguments: each gets its own status and the argument's name, and no byte is written. And a fuzzer: random views in one arena, judged
 // by an oracle that looks at every element.
+#include "support/arena_oracle.hpp"
 #include "support/conv_stack_cases.hpp"
 
 #include <optional>
@@ -246,54 +247,6 @@ TYPED_TEST(conv_stack_check, slices_of_one_buffer_are_apart) {
 
 // --- Fuzzing: everything lies somewhere in one arena, with any strides; some of it wrong. ---
 
-struct oracle {
-  struct argument {
-    std::string name;
-    std::vector<std::ptrdiff_t> bytes;  // first byte of each element, from the arena's beginning; may repeat
-    index element;
-    bool written;
-    std::ptrdiff_t at;
-    std::vector<index> extents, strides;
-  };
-  std::ptrdiff_t arena_bytes;
-  std::vector<argument> all;
-  friend std::ostream& operator<<(std::ostream& out, oracle const& o) {
-    for (auto const& a : o.all) {
-      out << "\n  " << a.name << (a.written ? " (written)" : "") << " at " << a.at << ", extents";
-      for (index const e : a.extents) out << " " << e;
-      out << ", strides";
-      for (index const s : a.strides) out << " " << s;
-    }
-    return out;
-  }
-
-  bool inside() const {
-    for (auto const& a : all)
-      for (std::ptrdiff_t const b : a.bytes)
-        if (b < 0 || b + a.element > arena_bytes) return false;
-    return true;
-  }
-  // Every byte knows who is there: an output may meet nobody, not even itself.
-  bool apart(bool state_in_place) const {
-    std::vector<int> writer(std::size_t(arena_bytes), -1);
-    for (int i = 0; i < int(all.size()); i++)
-      for (std::ptrdiff_t const b : all[std::size_t(i)].bytes)
-        for (index k = 0; k < all[std::size_t(i)].element; k++) {
-          auto const& a = all[std::size_t(i)];
-          std::size_t const at = std::size_t(b + k);
-          if (a.written && writer[at] >= 0) return false;
-          if (a.written) writer[at] = i;
-        }
-    for (std::size_t i = 0; i < writer.size(); i++)
-      if (writer[i] >= 0)
-        for (auto const& a : all)
-          if (!a.written && !(state_in_place && a.name == "state_in" && all[std::size_t(writer[i])].name == "state_out"))
-            for (std::ptrdiff_t const b : a.bytes)
-              if (std::ptrdiff_t(i) >= b && std::ptrdiff_t(i) < b + a.element) return false;
-    return true;
-  }
-};
-
 TYPED_TEST(conv_stack_check, fuzz_forward) {
   using S = TypeParam;
   constexpr std::ptrdiff_t arena_bytes = 16384;
@@ -308,7 +261,7 @@ TYPED_TEST(conv_stack_check, fuzz_forward) {
       std::memcpy(arena.data() + i, &v, 4);
     }
     index const batch = between(r, 0, 2), channels = between(r, 1, 3), length = between(r, 0, 5);
-    oracle o{arena_bytes, {}};
+    arena_oracle o{arena_bytes, {}};
     bool valid = true, extents_right = true;
     typename S::op::forward_args args;
     // Places a view: contiguous or with gaps, somewhere; now and then something about it is wrong.
@@ -343,7 +296,7 @@ TYPED_TEST(conv_stack_check, fuzz_forward) {
       if (sequence_like && v.extent[contiguous_one] > 1 && v.stride[contiguous_one] != 1) valid = false;
       if (!empty && !v.data) valid = false;
       if (!empty && v.data && at % 4 != 0) valid = false;
-      oracle::argument a{name, {}, 4, written, at, {v.extent, v.extent + rank}, {v.stride, v.stride + rank}};
+      arena_oracle::argument a{name, {}, 4, written, at, {v.extent, v.extent + rank}, {v.stride, v.stride + rank}};
       if (extents_right && v.data)
         for (index i = 0; i < v.count(); i++) {
           index rest = i, element = 0;

@@ -1,0 +1,61 @@
+// Judges arguments by every byte of every element: slow, and too simple to be wrong.
+#pragma once
+#include <cstddef>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "tcnca/core/config.hpp"
+
+namespace tcnca::testing {
+
+/// Arguments that lie anywhere in one arena, and what is true of them, found by looking at every byte.
+struct arena_oracle {
+  struct argument {
+    std::string name;
+    std::vector<std::ptrdiff_t> bytes;  // first byte of each element, from the arena's beginning; may repeat
+    index element;
+    bool written;
+    std::ptrdiff_t at;
+    std::vector<index> extents, strides;
+  };
+  std::ptrdiff_t arena_bytes;
+  std::vector<argument> all;
+  friend std::ostream& operator<<(std::ostream& out, arena_oracle const& o) {
+    for (auto const& a : o.all) {
+      out << "\n  " << a.name << (a.written ? " (written)" : "") << " at " << a.at << ", extents";
+      for (index const e : a.extents) out << " " << e;
+      out << ", strides";
+      for (index const s : a.strides) out << " " << s;
+    }
+    return out;
+  }
+
+  bool inside() const {
+    for (auto const& a : all)
+      for (std::ptrdiff_t const b : a.bytes)
+        if (b < 0 || b + a.element > arena_bytes) return false;
+    return true;
+  }
+  // Every byte knows who is there: an output may meet nobody, not even itself.
+  bool apart(bool state_in_place) const {
+    std::vector<int> writer(std::size_t(arena_bytes), -1);
+    for (int i = 0; i < int(all.size()); i++)
+      for (std::ptrdiff_t const b : all[std::size_t(i)].bytes)
+        for (index k = 0; k < all[std::size_t(i)].element; k++) {
+          auto const& a = all[std::size_t(i)];
+          std::size_t const at = std::size_t(b + k);
+          if (a.written && writer[at] >= 0) return false;
+          if (a.written) writer[at] = i;
+        }
+    for (std::size_t i = 0; i < writer.size(); i++)
+      if (writer[i] >= 0)
+        for (auto const& a : all)
+          if (!a.written && !(state_in_place && a.name == "state_in" && all[std::size_t(writer[i])].name == "state_out"))
+            for (std::ptrdiff_t const b : a.bytes)
+              if (std::ptrdiff_t(i) >= b && std::ptrdiff_t(i) < b + a.element) return false;
+    return true;
+  }
+};
+
+}  // namespace tcnca::testing
