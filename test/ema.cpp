@@ -108,8 +108,32 @@ TYPED_TEST_P(ema_test, cut_anywhere_is_the_whole) {
   }
 }
 
+// An infinity spoils its own channel from its position on, and nothing else: not what came before, not another channel.
+TYPED_TEST_P(ema_test, an_infinity_stays_where_it_is_seen) {
+  using S = TypeParam;
+  TCNCA_TEST_NEEDS(S::backend);
+  if constexpr (S::causal) {
+    index const length = 2 * S::tile, spoilt = S::tile + 20;
+    ema_problem<S> problem({.batch = 1, .channels = 3, .length = length}, 6);
+    problem.run_forward(1);
+    auto const y = problem.y.values();
+    *problem.x.at(length + spoilt) = from_double<typename S::T>(INFINITY);
+    problem.run_forward(1);
+    auto const z = problem.y.values();
+    for (index c = 0; c < 3; c++)
+      for (index t = 0; t < length; t++) {
+        auto const i = std::size_t(c * length + t);
+        if (c != 1 || t < spoilt) {
+          ASSERT_EQ(z[i], y[i]) << "channel " << c << ", position " << t;
+        } else if (t == spoilt) {
+          ASSERT_FALSE(std::isfinite(z[i]) && z[i] != 0);  // the SiLU makes 0 or NaN of minus infinity
+        }
+      }
+  }
+}
+
 REGISTER_TYPED_TEST_SUITE_P(ema_test, matches_the_reference_at_edges, matches_the_reference_at_random_extents, kernel_matches_the_reference,
-                            repeats_bit_by_bit, cut_anywhere_is_the_whole);
+                            repeats_bit_by_bit, cut_anywhere_is_the_whole, an_infinity_stays_where_it_is_seen);
 
 struct plain {
   static constexpr char const* name = "plain";
