@@ -63,6 +63,7 @@ struct checked {
 
  private:
   void call(code expected, std::string const& name, std::size_t bytes, std::function<status(workspace)> f) {
+    SCOPED_TRACE(Case::name);
     scratch_memory const scratch(bytes);
     problem.clear();
     auto const before = problem.bits();

@@ -1,0 +1,4 @@
+// expect: tcnca::ema: an average is causal or bidirectional
+#include <tcnca/ema.hpp>
+
+template struct tcnca::ema<float, tcnca::ema_shape{.dir = tcnca::direction::symmetric}>;
