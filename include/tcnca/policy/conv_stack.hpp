@@ -29,7 +29,7 @@ struct default_conv_stack_tuning {
  private:
   static constexpr bool channels_last = Shape.order == layout::batch_length_channels;
 
-  // Zen 5 (one core, fp32, 16 channels, 2026-11-24), cycles for each vector multiply-add of the stack, at best 1.0, lengths 16k | 131k:
+  // Zen 5 (one core of a busy machine: read the ratios; fp32, 16 channels, 2026-11-24), cycles a vector multiply-add, at best 0.5, 16k | 131k:
   //   forward, K 4 f 4 D 6: run 8 tile 1024 1.64 | 1.66, tile 512 1.72 | 1.85, tile 256 1.89 | 1.91, run 4 1.88 | 2.10, run 12 2.02 | 1.90;
   //   forward, K 51 f 51 D 3: longest tile 32768 1.35, 2048 1.28;  K 8 f 8 D 5: 1.29, 1.72;
   //   backward at 16k, K 4 | K 8: tile 1024 longest 4096 2.14 | 1.40, 1024 2.17 | 1.50, 32768 2.24 | 1.57; tile 512 2.41 | 1.68.
