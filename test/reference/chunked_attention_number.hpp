@@ -1,0 +1,151 @@
+// The numbers that the equations of attention are computed with: fp64, fp32, and numbers with a bound on the error of a correct implementation.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "philox.hpp"
+
+namespace tcnca::reference::attention {
+
+using integer = std::int64_t;
+
+/// A number v and a bound e on the error of it as computed. Bounds take
+///   u        the unit roundoff of the arithmetic, each operation's
+///   element  that of the tensors' elements, and `tiny`, half the least of them: what is rounded where weights and derivatives of scores are
+///            multiplied with elements (matrix units ask for it), and where a result is stored; 0 where elements are what is computed with
+///   least    the least normal number of the arithmetic: exp may end there
+///   4 u      for exp and for log, relative, and for erf, absolute: the libraries' 2 ulp, and the CPU's polynomials (1e-7 and 1.5e-7 in fp32)
+struct bounded {
+  double v = 0, e = 0;
+  static inline double u = 0, element = 0, tiny = 0, least = 0;
+
+  bounded() = default;
+  explicit bounded(double x) : v(x) {}
+  /// Nothing is wrong with an infinity or a NaN.
+  bounded(double value, double error) : v(value), e(std::isfinite(value) ? (std::isnan(error) ? INFINITY : error) : 0) {}
+  double most() const { return std::abs(v) + e; }
+  bounded rounded(double n) const { return {v, e + n * u * most()}; }
+  friend bounded operator+(bounded a, bounded b) { return bounded(a.v + b.v, a.e + b.e).rounded(1); }
+  friend bounded operator-(bounded a, bounded b) { return bounded(a.v - b.v, a.e + b.e).rounded(1); }
+  friend bounded operator*(bounded a, bounded b) { return bounded(a.v * b.v, cross(a, b)).rounded(1); }
+  friend bounded operator/(bounded a, bounded b) {  // a share: between 0 and 1, whatever the errors are
+    double const v = a.v / b.v, e = (a.e + v * b.e) / std::max(0.0, b.v - b.e);
+    return bounded(v, std::min(std::isnan(e) ? 1 : e, std::max(v, 1 - v))).rounded(2);
+  }
+  static double cross(bounded a, bounded b) { return std::abs(a.v) * b.e + a.e * std::abs(b.v) + a.e * b.e; }
+};
+
+inline double number(double x) { return x; }
+inline double number(float x) { return double(x); }
+inline double number(bounded x) { return x.v; }
+
+/// A sum of products, in any order.
+template <class N>
+struct sum {
+  N s = N(0);
+  void add(N a, N b) { s = s + a * b; }
+  N get() const { return s; }
+};
+template <>
+struct sum<bounded> {
+  double v = 0, e = 0, magnitude = 0, terms = 0;
+  void add(bounded a, bounded b) {
+    v += a.v * b.v, e += bounded::cross(a, b), magnitude += a.most() * b.most(), terms++;
+  }
+  bounded get() const { return {v, e + (terms + 1) * bounded::u * magnitude}; }
+};
+
+/// fp32 as it is computed naively with tensors of a 16-bit type: this rounds to it. Null: tensors of fp32.
+inline double (*float_element)(double) = nullptr;
+
+// After n more roundings.
+inline double rounded(double x, double) { return x; }
+inline float rounded(float x, double) { return x; }
+inline bounded rounded(bounded x, double n) { return x.rounded(n); }
+
+// Rounded to an element, to be stored.
+inline double stored(double x) { return x; }
+inline float stored(float x) { return float_element ? float(float_element(double(x))) : x; }
+inline bounded stored(bounded x) { return {x.v, x.e + bounded::element * x.most() + bounded::tiny}; }
+
+// Rounded to an element, to be multiplied with others; before or after it was multiplied with `scale`.
+inline double operand(double x, double) { return x; }
+inline float operand(float x, double) { return stored(x); }
+inline bounded operand(bounded x, double scale) { return {x.v, x.e + bounded::element * x.most() + std::max(1.0, std::abs(scale)) * bounded::tiny}; }
+
+// e^(x - top). The argument is wrong by the errors of both and by a few roundings of each (they may have been multiplied by log2 e first). A softmax
+// that goes through its keys in tiles multiplies by such a power again at each new greatest score: as often as `times`.
+inline double exp_difference(double x, double top, double) { return std::exp(x - top); }
+inline float exp_difference(float x, float top, double) { return std::exp(x - top); }
+inline bounded exp_difference(bounded x, bounded top, double times) {
+  double const v = std::exp(x.v - top.v);
+  if (std::isnan(v) || x.v == -INFINITY) return bounded(v);
+  double const d = x.e + top.e + 3 * bounded::u * (x.most() + top.most());
+  double const k = 5 * (times + 1) * bounded::u;
+  return {v, (d < 1 ? v * (std::expm1(d) * (1 + k) + k) : std::exp(x.v - top.v + d) * (1 + k) - v) + 4 * bounded::least};
+}
+// top + log(total)
+inline double log_sum(double top, double total) { return top + std::log(total); }
+inline float log_sum(float top, float total) { return top + std::log(total); }
+inline bounded log_sum(bounded top, bounded total) {
+  double const part = total.e / total.v, l = std::log(total.v);
+  return {top.v + l, top.e + (part < 1 ? -std::log1p(-part) : INFINITY) + 8 * bounded::u * (1 + top.most() + std::abs(l))};
+}
+// The weight of a softmax, computed again from its score and the stored lse.
+inline double again(double weight, double, double) { return weight; }
+inline float again(float weight, float, float) { return weight; }
+inline bounded again(bounded weight, bounded score, bounded lse) { return {weight.v, exp_difference(score, lse, 0).e}; }
+
+// (1 + erf((x - mu) gain)) / 2. The difference rounds x and mu; the slope there is at most that of the nearer end of where z may be.
+inline double laplace(double x, double mu, double gain) { return 0.5 * std::erfc((mu - x) * gain); }
+inline float laplace(float x, double mu, double gain) { return 0.5f * (1 + std::erf((x - float(mu)) * float(gain))); }
+inline double laplace_moved(bounded x, double mu) { return x.e + 2 * bounded::u * (x.most() + mu); }
+inline bounded laplace(bounded x, double mu, double gain) {
+  double const z = std::abs(x.v - mu) * gain, d = gain * laplace_moved(x, mu) + 3 * bounded::u * z, near = std::max(0.0, z - d);
+  double const steep = 1.1283791670955126 * std::exp(-near * near);
+  return {laplace(x.v, mu, gain), std::isfinite(z) ? 0.5 * (steep * d + 4 * bounded::u) + 2 * bounded::u : 0};
+}
+// Its slope gain / sqrt(pi) e^-z^2; its curvature is at most gain^2 times 2 / sqrt(pi) max(z e^-z^2) = 0.48394.
+inline double laplace_slope(double x, double mu, double gain) {
+  double const z = (x - mu) * gain;
+  return gain * 0.56418958354775629 * std::exp(-z * z);
+}
+inline float laplace_slope(float x, double mu, double gain) {
+  float const z = (x - float(mu)) * float(gain);
+  return float(gain * 0.56418958354775629) * std::exp(-z * z);
+}
+inline bounded laplace_slope(bounded x, double mu, double gain) {
+  double const v = laplace_slope(x.v, mu, gain), z = (x.v - mu) * gain;
+  if (!std::isfinite(z)) return bounded(v);
+  return {v, 0.48394 * gain * gain * laplace_moved(x, mu) + v * bounded::u * (8 + 6 * z * z) + 4 * bounded::least};
+}
+
+// max(x, 0), and its square
+inline double positive(double x) { return x < 0 ? 0 : x; }
+inline float positive(float x) { return x < 0 ? 0 : x; }
+inline bounded positive(bounded x) { return {positive(x.v), x.e}; }
+template <class N>
+N square_positive(N x) {
+  return positive(x) * positive(x);
+}
+
+/// Cosine and sine of an angle, which is a product with a power; in the arithmetic both are rounded.
+template <class N>
+std::pair<N, N> turn(double angle) {
+  return {N(std::cos(angle)), N(std::sin(angle))};
+}
+template <>
+inline std::pair<bounded, bounded> turn<bounded>(double angle) {
+  double const e = bounded::u * (4 + 8 * std::abs(angle));
+  return {{std::cos(angle), e}, {std::sin(angle), e}};
+}
+template <>
+inline std::pair<float, float> turn<float>(double angle) {
+  return {float(std::cos(angle)), float(std::sin(angle))};
+}
+
+}  // namespace tcnca::reference::attention
