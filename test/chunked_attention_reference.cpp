@@ -74,6 +74,11 @@ double weighted_error(shape const& s, problem const& p) {
   auto const r = forward<bounded>(s, p);
   sum<bounded> all;
   for (std::size_t i = 0; i < p.grad_o.size(); i++) all.add(bounded(p.grad_o[i]), r.o[i]);
+  auto const add = [&](std::vector<double> const& u, std::vector<double> const& v) {
+    for (std::size_t i = 0; i < u.size(); i++)
+      if (!std::isnan(v[i])) all.add(bounded(u[i]), bounded(v[i]));
+  };
+  add(p.grad_keys_out, keys_out(p)), add(p.grad_values_out, values_out(p));
   return all.get().e;
 }
 
