@@ -1,0 +1,63 @@
+// What the attention benchmark measures: its extents, what of its work counts, and the memory that its contenders share.
+#pragma once
+#include <algorithm>
+#include <string>
+
+#include <tcnca/core/config.hpp>
+
+namespace tcnca::bench {
+
+/// Which function of the scores. The library's enumeration has more; these are the ones that are compared.
+enum class score_function { softmax, laplace };
+inline char const* to_string(score_function f) { return f == score_function::softmax ? "softmax" : "laplace"; }
+
+/// q, k [batch, heads, length, key_dim], v, o [batch, heads, length, value_dim], contiguous; chunks of `chunk` rows.
+struct attention_problem {
+  index batch = 1, heads = 1, length = 0, chunk = 0, key_dim = 0, value_dim = 0;
+  score_function function = score_function::softmax;
+  bool causal = false;
+  int threads = 1;
+
+  index sequences() const { return batch * heads; }
+  index chunks() const { return (length + chunk - 1) / chunk; }
+  /// Rows of chunk `c`: the last one may be short.
+  index rows(index c) const { return std::min(chunk, length - c * chunk); }
+  index key_elements() const { return sequences() * length * key_dim; }
+  index value_elements() const { return sequences() * length * value_dim; }
+
+  /// Scale of the scores in a row with so many valid keys.
+  float scale(index valid) const;
+};
+
+inline float attention_problem::scale(index valid) const {
+  return function == score_function::softmax ? 1 / __builtin_sqrtf(static_cast<float>(key_dim))
+                                             : 1 / static_cast<float>(valid);
+}
+
+/// Pairs of a query and a key that it sees.
+inline double valid_pairs(attention_problem const& p) {
+  double pairs = 0;
+  for (index c = 0; c < p.chunks(); c++) {
+    auto const n = static_cast<double>(p.rows(c));
+    pairs += p.causal ? n * (n + 1) / 2 : n * n;
+  }
+  return pairs * static_cast<double>(p.sequences());
+}
+
+/// Operations of the matrix products, for valid pairs alone: forward 2 (z + h) a pair, backward 2 (3 z + 2 h): the scores again, their
+/// gradient, and those of q, k and v.
+inline double useful_operations(attention_problem const& p, bool backward) {
+  auto const z = static_cast<double>(p.key_dim), h = static_cast<double>(p.value_dim);
+  return valid_pairs(p) * (backward ? 2 * (3 * z + 2 * h) : 2 * (z + h));
+}
+
+/// In the memory of the machine. `lse` is written by whoever runs forward and read by whoever runs backward, with its o.
+template <class T>
+struct attention_tensors {
+  T const *q, *k, *v, *grad_o;
+  T* o;
+  float* lse;
+  T *grad_q, *grad_k, *grad_v;
+};
+
+}  // namespace tcnca::bench

@@ -1,0 +1,125 @@
+// Matrix products of the machine's libraries behind one face: C[m, n] = op(A) op(B) + beta C, row-major, beta 0 or 1, fp32.
+//   static char const* name
+//   static void threads(int n)     before the calls: how many threads each may use
+//   void operator()(product, A, lda, B, ldb, C, ldc)
+// An object serves one thread.
+#pragma once
+#include <map>
+#include <memory>
+#include <tuple>
+
+#include <tcnca/core/config.hpp>
+#include "../support/buffer.hpp"
+
+#if defined(TCNCA_BENCH_OPENBLAS)
+#include <cblas.h>
+#endif
+#if defined(TCNCA_BENCH_DNNL)
+#include <algorithm>
+#include <dnnl.hpp>
+
+#include "ceilings.hpp"
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+#endif
+
+namespace tcnca::bench {
+
+struct product {
+  index m, n, k;
+  bool a_transposed = false, b_transposed = false, add = false;
+};
+
+#if defined(TCNCA_BENCH_OPENBLAS)
+class openblas_gemm {
+ public:
+  static constexpr char const* name = "OpenBLAS";
+  static void threads(int n) { openblas_set_num_threads(n); }
+  void operator()(product p, float const* a, index lda, float const* b, index ldb, float* c, index ldc) const {
+    auto const i = [](index v) { return static_cast<blasint>(v); };
+    cblas_sgemm(CblasRowMajor, p.a_transposed ? CblasTrans : CblasNoTrans, p.b_transposed ? CblasTrans : CblasNoTrans,
+                i(p.m), i(p.n), i(p.k), 1, a, i(lda), b, i(ldb), p.add ? 1.f : 0.f, c, i(ldc));
+  }
+};
+#endif
+
+#if defined(TCNCA_BENCH_DNNL)
+/// oneDNN has two products, the matmul primitive and sgemm. Which is faster depends on the shape; each new shape tries both.
+class dnnl_gemm {
+ public:
+  static constexpr char const* name = "oneDNN";
+  static void threads([[maybe_unused]] int n) {
+#if defined(_OPENMP)
+    omp_set_num_threads(n);
+#endif
+  }
+  void operator()(product p, float const* a, index lda, float const* b, index ldb, float* c, index ldc) {
+    auto& way = ways_[{p.m, p.n, p.k, lda, ldb, ldc, p.a_transposed, p.b_transposed, p.add}];
+    if (!way) way = std::make_unique<ways>(choose(p, lda, ldb, ldc));
+    if (way->plain)
+      sgemm(p, a, lda, b, ldb, c, ldc);
+    else
+      way->run(a, b, c, stream_);
+  }
+
+ private:
+  using memory = dnnl::memory;
+  struct ways {
+    bool plain = false;
+    dnnl::matmul primitive;
+    memory a, b, c, scratch;
+    void run(float const* pa, float const* pb, float* pc, dnnl::stream& stream) {
+      a.set_data_handle(const_cast<float*>(pa)), b.set_data_handle(const_cast<float*>(pb)), c.set_data_handle(pc);
+      primitive.execute(
+          stream, {{DNNL_ARG_SRC, a}, {DNNL_ARG_WEIGHTS, b}, {DNNL_ARG_DST, c}, {DNNL_ARG_SCRATCHPAD, scratch}});
+      stream.wait();
+    }
+  };
+  static void sgemm(product p, float const* a, index lda, float const* b, index ldb, float* c, index ldc) {
+    dnnl::sgemm(p.a_transposed ? 'T' : 'N', p.b_transposed ? 'T' : 'N', p.m, p.n, p.k, 1, a, lda, b, ldb,
+                p.add ? 1.f : 0.f, c, ldc);
+  }
+  ways choose(product p, index lda, index ldb, index ldc) {
+    auto const desc = [](index rows, index columns, index ld, bool transposed) {
+      return memory::desc({rows, columns}, memory::data_type::f32,
+                          transposed ? memory::dims{1, ld} : memory::dims{ld, 1});
+    };
+    auto const da = desc(p.m, p.k, lda, p.a_transposed), db = desc(p.k, p.n, ldb, p.b_transposed),
+               dc = desc(p.m, p.n, ldc, false);
+    dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    if (p.add) {
+      dnnl::post_ops after;
+      after.append_sum();
+      attributes.set_post_ops(after);
+    }
+    dnnl::matmul::primitive_desc const made({da, db, dc}, attributes, engine_);
+    ways w{false,
+           dnnl::matmul(made),
+           {da, engine_, nullptr},
+           {db, engine_, nullptr},
+           {dc, engine_, nullptr},
+           {made.scratchpad_desc(), engine_}};
+    auto const room = [](index rows, index ld) { return buffer<float>(static_cast<size>(rows * ld)); };
+    auto const a = room(p.a_transposed ? p.k : p.m, lda), b = room(p.b_transposed ? p.n : p.k, ldb);
+    auto c = room(p.m, ldc);
+    double best[2] = {1e300, 1e300};
+    for (int i = 0; i < 3; i++) {
+      double const start = detail::seconds();
+      w.run(a.data(), b.data(), c.data(), stream_);
+      double const middle = detail::seconds();
+      sgemm(p, a.data(), lda, b.data(), ldb, c.data(), ldc);
+      best[0] = std::min(best[0], middle - start), best[1] = std::min(best[1], detail::seconds() - middle);
+    }
+    w.plain = best[1] < best[0];
+    return w;
+  }
+
+  dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
+  dnnl::stream stream_{engine_};
+  std::map<std::tuple<index, index, index, index, index, index, bool, bool, bool>, std::unique_ptr<ways>> ways_;
+};
+#endif
+
+}  // namespace tcnca::bench

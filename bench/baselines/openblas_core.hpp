@@ -1,0 +1,57 @@
+// OpenBLAS picks its kernels when it is loaded, and the environment can hold it to an older processor: on one machine here
+// OPENBLAS_CORETYPE=Haswell halved it. An opponent that is held back proves nothing.
+#pragma once
+#include <string>
+
+#if defined(TCNCA_BENCH_OPENBLAS)
+#include <cblas.h>
+#endif
+#if defined(__linux__) && defined(TCNCA_BENCH_OPENBLAS)
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+#endif
+
+namespace tcnca::bench {
+
+/// Starts the program anew without what holds OpenBLAS back; and, where it does not know a processor that has AVX-512, with the kernels
+/// for one that it knows. Call it first.
+inline void free_openblas([[maybe_unused]] char** argv) {
+#if defined(__linux__) && defined(TCNCA_BENCH_OPENBLAS)
+  char const* const mark = "TCNCA_BENCH_OPENBLAS_CORE";
+  std::string const before = std::getenv(mark) == nullptr ? "" : std::getenv(mark);
+  char const* const given = std::getenv("OPENBLAS_CORETYPE");
+  if (before.empty() && (given != nullptr || std::getenv("OPENBLAS_L2_SIZE") != nullptr)) {
+    unsetenv("OPENBLAS_CORETYPE"), unsetenv("OPENBLAS_L2_SIZE");
+    setenv(mark, given == nullptr ? "its own choice" : given, 1);
+    execv("/proc/self/exe", argv);
+  }
+#if defined(__x86_64__)
+  std::string const core = openblas_get_corename();
+  bool const wide = core == "SkylakeX" || core == "Cooperlake" || core == "SapphireRapids" || core == "Zen4" || core == "Zen5";
+  if (given == nullptr && !wide && __builtin_cpu_supports("avx512f")) {
+    setenv("OPENBLAS_CORETYPE", "SkylakeX", 1);
+    setenv(mark, core.c_str(), 1);
+    execv("/proc/self/exe", argv);
+  }
+#endif
+#endif
+}
+
+/// "OpenBLAS 0.3.21 ..., kernels for Cooperlake"
+inline std::string openblas_description() {
+#if defined(TCNCA_BENCH_OPENBLAS)
+  std::string text = openblas_get_config();
+  text = text.substr(0, text.find(' ', text.find(' ') + 1)) + ", kernels for " + openblas_get_corename();
+#if defined(__linux__)
+  if (char const* const mark = std::getenv("TCNCA_BENCH_OPENBLAS_CORE"))
+    text += std::string(" (not those of ") + mark + ", which the environment or its own choice meant)";
+#endif
+  return text;
+#else
+  return "OpenBLAS was not found when this program was built";
+#endif
+}
+
+}  // namespace tcnca::bench
