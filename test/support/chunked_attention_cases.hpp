@@ -1,0 +1,91 @@
+// The attentions that are tested, and their extents.
+#pragma once
+#include "chunked_attention.hpp"
+
+namespace tcnca::testing {
+
+struct softmax_plain {
+  static constexpr char const* name = "softmax";
+  static constexpr chunked_attention_shape shape{};
+};
+struct softmax_causal_bias {
+  static constexpr char const* name = "softmax_causal_bias";
+  static constexpr chunked_attention_shape shape{.causal = true, .bias = true};
+};
+struct softmax_causal_bias_dropout {
+  static constexpr char const* name = "softmax_causal_bias_dropout";
+  static constexpr chunked_attention_shape shape{.causal = true, .bias = true, .dropout = true};
+};
+struct softmax_bias {
+  static constexpr char const* name = "softmax_bias";
+  static constexpr chunked_attention_shape shape{.bias = true};
+};
+struct laplace_causal_bias {
+  static constexpr char const* name = "laplace_causal_bias";
+  static constexpr chunked_attention_shape shape{.function = attention_function::laplace, .causal = true, .bias = true};
+};
+struct laplace_plain {
+  static constexpr char const* name = "laplace";
+  static constexpr chunked_attention_shape shape{.function = attention_function::laplace};
+};
+struct laplace_dropout {
+  static constexpr char const* name = "laplace_dropout";
+  static constexpr chunked_attention_shape shape{.function = attention_function::laplace, .dropout = true};
+};
+struct relu2_causal {
+  static constexpr char const* name = "relu2_causal";
+  static constexpr chunked_attention_shape shape{.function = attention_function::relu2, .causal = true};
+};
+
+template <class... S>
+auto attention_list(std::tuple<S...>) -> ::testing::Types<S...>;
+
+/// Extents at which something begins or ends: nothing, one, chunks, blocks of queries and keys.
+template <class S>
+std::vector<attention_extents> edge_extents() {
+  using tuning = default_chunked_attention_tuning<typename S::T, S::shape>;
+  constexpr auto target = executor_traits<typename S::backend::executor>::target;
+  constexpr auto forward = tuning::forward(target);
+  std::vector<attention_extents> all;
+  index const key_dims[] = {16, 24, 64}, value_dims[] = {16, 40, 136};
+  auto const add = [&](index chunk, index length) {
+    std::size_t const i = all.size();
+    if (length < 0) return;
+    attention_extents e{.batch = 2, .heads = index(1 + i % 2), .length = length, .key_dim = key_dims[i % 3], .value_dim = value_dims[i / 3 % 3], .chunk = chunk};
+    index const positions[] = {0, chunk / 2, 4 * chunk, 7 * chunk - 1, 3 * chunk + 1};
+    e.position = S::causal ? positions[i % 5] : positions[i % 2 * 2];
+    e.lengths = i % 3 == 1, e.state_in = S::causal && i % 4 == 0, e.state_out = S::causal && i % 2 == 0;
+    e.scale = i % 5 == 4 ? 0.37 : 0, e.dropout = S::shape.dropout ? 0.1 + 0.2 * double(i % 4) : 0;
+    e.heads_inside = i % 2 == 1;
+    e.where = i % 3 == 0 ? placement{} : placement{int(i % 5), int(i % 4)};
+    all.push_back(e);
+  };
+  for (index const chunk : {1, 2, 17, 64, 100})
+    for (index const length : {index(0), index(1), chunk - 1, chunk, chunk + 1, 3 * chunk + 7}) add(chunk, length);
+  for (index const block : {index(forward.queries), index(forward.keys)})
+    for (index const chunk : {block - 1, block, block + 1}) add(std::min<index>(chunk, 300), std::min<index>(chunk, 300) + block / 2);
+  return all;
+}
+
+template <class S>
+attention_extents random_extents(random_bits& r) {
+  attention_extents e{.batch = between(r, 0, 3), .heads = between(r, 0, 3), .length = between(r, 0, 160), .key_dim = 8 * between(r, 2, 12),
+                      .value_dim = 8 * between(r, 2, 20), .chunk = between(r, 0, 2) ? between(r, 1, 70) : between(r, 1, 200)};
+  e.position = S::causal ? between(r, 0, 500) : between(r, 0, 4) * e.chunk;
+  e.lengths = between(r, 0, 1), e.state_in = S::causal && between(r, 0, 1), e.state_out = S::causal && between(r, 0, 1);
+  if (between(r, 0, 3) == 0) e.scale = uniform(r);
+  if (S::shape.dropout) e.dropout = between(r, 0, 9) / 10.0;
+  e.spread = between(r, 0, 3) ? 1.5 : 8;
+  e.heads_inside = between(r, 0, 1);
+  if (between(r, 0, 1)) e.where = {between(r, 0, 9), between(r, 0, 9)};
+  return e;
+}
+
+/// A part of a sequence.
+template <class View>
+View part_of(View v, index begin, index length) {
+  v.data += begin * v.stride[2], v.extent[2] = length;
+  return v;
+}
+
+}  // namespace tcnca::testing
