@@ -115,7 +115,7 @@ struct conv_stack {
     check_inputs(check, a);
     check.output("y", a.y, {a.x.extent[0], a.x.extent[1], a.x.extent[2]}, contiguous_axis);
     if (a.state_out.present()) check_state(check.require(causal, status_code::unexpected_argument, "state_out"), "state_out", a.state_out, a);
-    check.overlaps("state_in", "state_out").scratch(scratch, check.ok() ? forward_workspace(e, a) : 0).overlaps("state_in", "state_out");
+    check.overlaps({"state_in", "state_out"}).scratch(scratch, check.ok() ? forward_workspace(e, a) : 0).overlaps({"state_in", "state_out"});
     if (!check.ok() || empty(a)) return check.result();
     auto const p = forward_params<Executor>(e, a);
     if (steps(p)) {

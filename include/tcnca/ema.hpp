@@ -135,7 +135,7 @@ struct ema {
     check.output("y", a.y, {batch, channels, length}, contiguous_axis);
     check.require(causal || !a.state_out.present(), status_code::unexpected_argument, "state_out");
     if (a.state_out.present()) check.output("state_out", a.state_out, {batch, channels, index(states)});
-    check.scratch(scratch, check.ok() ? forward_workspace(e, a) : 0).overlaps("state_in", "state_out");
+    check.scratch(scratch, check.ok() ? forward_workspace(e, a) : 0).overlaps({"state_in", "state_out"});
     if (!check.ok()) return check.result();
 
     auto const p = forward_params<Executor>(a);

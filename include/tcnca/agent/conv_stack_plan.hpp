@@ -1,6 +1,6 @@
 // How a stack is laid out in fast memory: the tile of each layer, and a place for each ring.
 #pragma once
-#include "../block/ring.hpp"
+#include "../block/memory.hpp"
 #include "conv_stack_shape.hpp"
 
 namespace tcnca {
@@ -17,38 +17,6 @@ struct conv_stack_policy {
   index segment_fields; ///< where there are few sequences, each is cut in segments of at least so many receptive fields; 0: never
 
   friend constexpr bool operator==(conv_stack_policy const&, conv_stack_policy const&) = default;
-};
-
-/// Where a buffer lies: in elements from the beginning of the group's near (fast) or far (workspace) memory.
-struct memory_place {
-  size offset = 0;
-  uint32 mask = 0;  // of a ring: its positions - 1
-  bool far = false;
-};
-
-/// Hands out a group's memory, near while it lasts. Every buffer starts on 64 bytes.
-template <class A>
-struct memory_planner {
-  size near_limit;
-  size near = 0, far = 0;
-
-  constexpr memory_place place(size elements) {
-    constexpr size line = 64 / sizeof(A);
-    elements = round_up(elements, line);
-    bool const fits = (near + elements) * sizeof(A) <= near_limit;
-    size& used = fits ? near : far;
-    memory_place const at{used, 0, !fits};
-    used += elements;
-    return at;
-  }
-  template <lanes Lanes>
-  constexpr memory_place place_ring(index positions) {
-    index const n = power_of_two(max(positions, index(4 * Lanes.width)));
-    memory_place at = place(ring_elements<Lanes>(n));
-    at.offset += Lanes.front();
-    at.mask = uint32(n - 1);
-    return at;
-  }
 };
 
 /// Compile-time facts about a stack under a policy.

@@ -126,6 +126,18 @@ TCNCA_HOST_DEVICE pack<T, W> shifted(pack<T, W> a, [[maybe_unused]] pack<T, W> b
   else return a;
 }
 
+/// In each lane a > b ? a : b.
+template <class T, int W>
+TCNCA_HOST_DEVICE pack<T, W> greater(pack<T, W> a, pack<T, W> b) {
+#if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
+  TCNCA_UNROLL
+  for (int i = 0; i < W; i++) b.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i];
+  return b;
+#else
+  return {a.v > b.v ? a.v : b.v};
+#endif
+}
+
 /// The same value in all lanes.
 template <int W, class T>
 TCNCA_HOST_DEVICE pack<T, W> broadcast(T x) {
@@ -165,6 +177,19 @@ TCNCA_HOST_DEVICE T sum_lanes(pack<T, W> p) {
 template <int W, class T>
 TCNCA_HOST_DEVICE pack<accumulate_t<T>, W> load(T const* p) {
   return detail::convert<pack<accumulate_t<T>, W>, T, W>::load(p);
+}
+
+/// W elements at p, on a GPU too aligned to one.
+template <int W, class T>
+TCNCA_HOST_DEVICE pack<accumulate_t<T>, W> load_anywhere(T const* p) {
+#if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
+  pack<accumulate_t<T>, W> a;
+  TCNCA_UNROLL
+  for (int i = 0; i < W; i++) a.v[i] = load<1>(p + i).v[0];
+  return a;
+#else
+  return load<W>(p);
+#endif
 }
 
 /// Writes W elements at p, rounded to nearest even. Alignment as for load.

@@ -6,6 +6,18 @@
 
 namespace tcnca {
 
+/// Pairs of names of arguments that may be the very same memory (in place).
+struct in_place_pairs {
+  char const *a = "", *b = "", *c = "", *d = "";
+  constexpr bool have(char const* x, char const* y) const { return (is(x, a) && is(y, b)) || (is(x, c) && is(y, d)); }
+
+ private:
+  static constexpr bool is(char const* a, char const* b) {
+    while (*a && *a == *b) a++, b++;
+    return *a == *b && *b == 0;
+  }
+};
+
 /// Collects the arguments of a call and keeps the first thing that is wrong with them.
 class argument_check {
  public:
@@ -44,14 +56,14 @@ class argument_check {
     return require(unfolded(r), status_code::invalid_stride, name);
   }
 
-  /// Every output against every other argument; `allowed` names two that may be the very same memory (in place).
-  argument_check& overlaps(char const* allowed_a = "", char const* allowed_b = "") {
+  /// Every output against every other argument, but those allowed to be in place.
+  argument_check& overlaps(in_place_pairs const& in_place = {}) {
     for (int i = 0; i < count_ && ok(); i++)
       for (int j = 0; j < count_ && ok(); j++) {
         region const &a = regions_[i], &b = regions_[j];
         if (i == j || !a.written || !meet(a, b)) continue;
-        bool const in_place = same_region(a, b) && ((is(a.name, allowed_a) && is(b.name, allowed_b)) || (is(a.name, allowed_b) && is(b.name, allowed_a)));
-        require(in_place, status_code::overlap, a.name);
+        bool const allowed = same_region(a, b) && (in_place.have(a.name, b.name) || in_place.have(b.name, a.name));
+        require(allowed, status_code::overlap, a.name);
       }
     return *this;
   }
@@ -75,12 +87,17 @@ class argument_check {
     return default_view && wanted;
   }
 
+  static constexpr int axes = 4;
   struct region {
     char const* name;
     std::uintptr_t data;
-    index element, extent[3], stride[3];  // in bytes; axes from the longest stride to the shortest
+    index element, extent[axes], stride[axes];  // in bytes; axes from the longest stride to the shortest
     bool written;
-    constexpr index span() const { return extent[0] * stride[0] + extent[1] * stride[1] + extent[2] * stride[2]; }
+    constexpr index span() const {
+      index sum = 0;
+      for (int i = 0; i < axes; i++) sum += extent[i] * stride[i];
+      return sum;
+    }
   };
 
   template <class T, int Rank>
@@ -90,8 +107,8 @@ class argument_check {
       r.extent[i] = v.extent[i] - 1;  // the greatest index
       r.stride[i] = v.extent[i] > 1 ? v.stride[i] * index(sizeof(T)) : 0;
     }
-    for (int i = 0; i < 2; i++)
-      for (int j = 0; j < 2; j++)
+    for (int i = 1; i < axes; i++)
+      for (int j = 0; j + 1 < axes; j++)
         if (r.stride[j] < r.stride[j + 1]) {
           index const e = r.extent[j], s = r.stride[j];
           r.extent[j] = r.extent[j + 1], r.stride[j] = r.stride[j + 1];
@@ -102,7 +119,7 @@ class argument_check {
 
   static constexpr bool unfolded(region const& r) {
     index inner = r.element - 1;
-    for (int i = 2; i >= 0; i--) {
+    for (int i = axes - 1; i >= 0; i--) {
       if (r.extent[i] > 0 && r.stride[i] <= inner) return false;
       inner += r.extent[i] * r.stride[i];
     }
@@ -110,27 +127,23 @@ class argument_check {
   }
   static constexpr bool same_region(region const& a, region const& b) {
     bool equal = a.data == b.data && a.element == b.element;
-    for (int i = 0; i < 3; i++) equal = equal && a.extent[i] == b.extent[i] && a.stride[i] == b.stride[i];
+    for (int i = 0; i < axes; i++) equal = equal && a.extent[i] == b.extent[i] && a.stride[i] == b.stride[i];
     return equal;
-  }
-  static constexpr bool is(char const* a, char const* b) {
-    while (*a && *a == *b) a++, b++;
-    return *a == *b && *b == 0;
   }
 
   /// Whether two regions share a byte. Exact where their strides agree (interleaved slices of one buffer do not meet), else by range.
   static bool meet(region const& a, region const& b) {
     if (a.data + std::uintptr_t(a.span() + a.element) <= b.data || b.data + std::uintptr_t(b.span() + b.element) <= a.data) return false;
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < axes; i++)
       if (a.stride[i] != b.stride[i]) return true;
     return reachable(a, b, index(b.data) - index(a.data), 0);
   }
   // Is there a byte of a, as far from a.data as a byte of b is from b.data plus `distance`?
   static bool reachable(region const& a, region const& b, index distance, int axis) {
-    if (axis == 3) return -b.element < distance && distance < a.element;
+    if (axis == axes) return -b.element < distance && distance < a.element;
     if (a.stride[axis] == 0) return reachable(a, b, distance, axis + 1);
     index rest = max(a.element, b.element);
-    for (int i = axis + 1; i < 3; i++) rest += max(a.extent[i], b.extent[i]) * a.stride[i];
+    for (int i = axis + 1; i < axes; i++) rest += max(a.extent[i], b.extent[i]) * a.stride[i];
     index const s = a.stride[axis], near = (distance >= 0 ? distance : distance - s + 1) / s;
     if (rest > 2 * s) return true;  // the axes are not nested: say yes, to be safe
     for (index q = near - 2; q <= near + 3; q++)
@@ -138,7 +151,7 @@ class argument_check {
     return false;
   }
 
-  static constexpr int max_regions = 20;
+  static constexpr int max_regions = 24;
   region regions_[max_regions] = {};
   int count_ = 0;
   status result_;

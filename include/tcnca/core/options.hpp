@@ -19,4 +19,8 @@ enum class layout {
   batch_length_channels,  ///< channels are neighbours (channels last)
 };
 
+/// What turns the scores of an attention into its weights: softmax over the row, or, element by element and not normalised,
+/// laplace: (1 + erf((s - sqrt(1/2)) / sqrt(1/(2 pi)))) / 2, relu2: max(s, 0)^2.
+enum class attention_function { softmax, laplace, relu2 };
+
 }  // namespace tcnca

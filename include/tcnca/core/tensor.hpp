@@ -30,6 +30,11 @@ struct tensor_view {
   {
     return data + i * stride[0] + j * stride[1] + k * stride[2];
   }
+  TCNCA_HOST_DEVICE constexpr T* at(index i, index j, index k, index l) const
+    requires(Rank == 4)
+  {
+    return data + i * stride[0] + j * stride[1] + k * stride[2] + l * stride[3];
+  }
 
   /// Number of elements.
   TCNCA_HOST_DEVICE constexpr index count() const {

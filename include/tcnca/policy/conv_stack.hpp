@@ -2,20 +2,9 @@
 #pragma once
 #include "../agent/conv_stack_plan.hpp"
 #include "../launch/cpu.hpp"
+#include "registers.hpp"
 
 namespace tcnca {
-
-namespace detail {
-/// Bytes of the widest vector register that the translation unit may use.
-inline constexpr int register_bytes =
-#if defined(__AVX512F__)
-    64;
-#elif defined(__AVX__)
-    32;
-#else
-    16;
-#endif
-}  // namespace detail
 
 /// The tuning used unless another is named: any type with these two functions will do.
 template <element T, conv_stack_shape Shape>

@@ -1,0 +1,196 @@
+// What the agents of attention share: a chunk's geometry, its rows in the caller's memory, the weights of scores, dropout.
+#pragma once
+#include "../block/activation.hpp"
+#include "../block/matrix.hpp"
+#include "../block/memory.hpp"
+#include "../block/philox.hpp"
+#include "../block/transpose.hpp"
+#include "../core/tensor.hpp"
+#include "chunked_attention_shape.hpp"
+
+namespace tcnca {
+
+/// What both directions read; the same for all groups.
+template <element T>
+struct chunked_attention_inputs {
+  using A = accumulate_t<T>;
+  tensor_view<T const, 4> q, k, v;
+  tensor_view<A const, 2> bias;
+  tensor_view<index const, 1> lengths;
+  tensor_view<T const, 4> keys_in, values_in;
+  index chunk = 1, position = 0;
+  A scale = 0;             // 0: one over the number of valid keys
+  uint32 drop_below = 0;   // a weight whose random word is below is dropped,
+  A kept = 1;              // the others are multiplied by this
+  uint64 seed = 0, offset = 0;
+  bool wide = false;       // rows may be accessed whole packs at a time
+
+  TCNCA_HOST_DEVICE index heads() const { return q.extent[1]; }
+  TCNCA_HOST_DEVICE int key_dim() const { return int(q.extent[3]); }
+  TCNCA_HOST_DEVICE int value_dim() const { return int(v.extent[3]); }
+  TCNCA_HOST_DEVICE index first_chunk() const { return position / chunk; }
+  /// Chunks that the sequence has a part in.
+  TCNCA_HOST_DEVICE index chunks() const { return q.extent[2] == 0 ? 0 : (position + q.extent[2] - 1) / chunk - first_chunk() + 1; }
+};
+
+namespace detail {
+
+/// A chunk of one head of one sequence. Positions count from the chunk's beginning, at absolute position `origin`.
+struct attention_chunk {
+  index batch, head, origin;
+  int first, last;  // the queries, and the keys that are not in the state
+  int keys;         // keys below this number are valid
+};
+
+/// e^x, and 0 where that is no normal number: a score of -infinity has no weight at all.
+template <class T, int W>
+TCNCA_HOST_DEVICE pack<T, W> exp_or_zero(pack<T, W> x) {
+  constexpr T least = sizeof(T) == 4 ? T(-87) : T(-708);
+  return select_positive(broadcast<W>(least) - x, broadcast<W>(T(0)), exp(x));
+}
+
+template <class T>
+TCNCA_HOST_DEVICE T logarithm(T x) {
+#if defined(__CUDACC__)
+  return ::log(x);
+#else
+  return std::log(x);
+#endif
+}
+
+/// A weight that is not normalised, and its derivative by the score.
+template <attention_function F, class T, int W>
+TCNCA_HOST_DEVICE value_and_slope<T, W> attention_weight(pack<T, W> score) {
+  auto const constant = [](double c) TCNCA_INLINE { return broadcast<W>(T(c)); };
+  if constexpr (F == attention_function::laplace) {
+    auto const x = (score - constant(0.70710678118654752)) * constant(2.5066282746310005);  // (s - mu) / (sigma sqrt 2), in units of sqrt(2 pi)
+    return {fma(constant(0.5), erf(x), constant(0.5)), constant(1.4142135623730951) * exp(constant(0) - x * x)};
+  } else {
+    auto const r = max_zero(score);
+    return {r * r, r + r};
+  }
+}
+
+/// What one group does with its chunk; Policy decides on the packs.
+template <class Group, element T, chunked_attention_shape Shape, chunked_attention_policy Policy>
+struct attention_group {
+  using A = accumulate_t<T>;
+  using inputs_type = chunked_attention_inputs<T>;
+  using group_type = Group;
+  static constexpr int W = Policy.width;
+  static constexpr bool softmax = Shape.function == attention_function::softmax;
+  using value = pack<A, W>;
+  using tile = matrix_tile<Policy.tile_rows, Policy.tile_packs, A, W>;
+  // Rows of keys and of values in fast memory: as long as the longest, and an odd number of cache lines, so that columns meet all sets.
+  static constexpr int key_row = round_up(chunked_attention_limits::key_dim, tile::columns) + W;
+  static constexpr int value_row = round_up(chunked_attention_limits::value_dim, tile::columns) + W;
+
+  Group group;
+  inputs_type const& in;
+
+  /// The chunk of an item: of the heads of a sequence one after another, of a head its chunks.
+  TCNCA_HOST_DEVICE attention_chunk chunk_of(index item) const {
+    index const chunks = in.chunks(), number = item % chunks, row = item / chunks, end = in.position + in.q.extent[2];
+    attention_chunk c{row / in.heads(), row % in.heads(), (in.first_chunk() + number) * in.chunk, 0, 0, 0};
+    c.first = int(max(in.position - c.origin, index(0)));
+    c.last = int(min(end - c.origin, in.chunk));
+    c.keys = c.last;
+    if (in.lengths.present()) c.keys = int(max(index(0), min(index(c.last), *in.lengths.at(c.batch) - c.origin)));
+    return c;
+  }
+  TCNCA_HOST_DEVICE T const* query(attention_chunk const& c, int i) const { return in.q.at(c.batch, c.head, c.origin + i - in.position, 0); }
+  TCNCA_HOST_DEVICE T const* key(attention_chunk const& c, int j) const {
+    return j < c.first ? in.keys_in.at(c.batch, c.head, j, 0) : in.k.at(c.batch, c.head, c.origin + j - in.position, 0);
+  }
+  TCNCA_HOST_DEVICE T const* values(attention_chunk const& c, int j) const {
+    return j < c.first ? in.values_in.at(c.batch, c.head, j, 0) : in.v.at(c.batch, c.head, c.origin + j - in.position, 0);
+  }
+  /// Keys that query i sees: those below this number.
+  TCNCA_HOST_DEVICE static int visible(attention_chunk const& c, int i) { return Shape.causal ? min(i + 1, c.keys) : c.keys; }
+  /// What the products q . k of query i are multiplied by.
+  TCNCA_HOST_DEVICE A scale(attention_chunk const& c, int i) const { return in.scale != A(0) ? in.scale : A(1) / A(max(1, visible(c, i))); }
+
+  /// Elements [column, column + W) of a row; those past its end are zero.
+  template <class E>
+  TCNCA_HOST_DEVICE value load(E const* row, int column, int dim) const {
+    if (in.wide && column + W <= dim) return tcnca::load<W>(row + column);
+    return load_some<W>(row + column, 1, max(0, dim - column));
+  }
+  template <class E>
+  TCNCA_HOST_DEVICE void store(E* row, int column, int dim, value v) const {
+    if (in.wide && column + W <= dim) tcnca::store<W>(row + column, v);
+    else store_some<W>(row + column, 1, max(0, dim - column), v);
+  }
+
+  /// Rows [0, count) of `to`, which stand `row` apart; the rest up to a whole tile is zero. source(r): where row r is, or null.
+  /// Each is multiplied by factor(r).
+  template <class Source, class Factor>
+  TCNCA_HOST_DEVICE void load_rows(A* to, int row, int count, int tile_of, int dim, Source source, Factor factor) const {
+    int const across = divide_up(round_up(dim, tile::columns), W), down = round_up(count, tile_of);
+    for (int i = group.rank(); i < down * across; i += group.size()) {
+      int const r = i / across, c = i % across * W;
+      auto const from = r < count ? source(r) : decltype(source(0))(nullptr);
+      tcnca::store<W>(to + r * row + c, from ? load(from, c, dim) * broadcast<W>(factor(r)) : broadcast<W>(A(0)));
+    }
+  }
+  template <class Source>
+  TCNCA_HOST_DEVICE void load_rows(A* to, int row, int count, int tile_of, int dim, Source source) const {
+    load_rows(to, row, count, tile_of, dim, source, [](int) TCNCA_INLINE { return A(1); });
+  }
+  /// Columns [first, last) of `count` rows, a panel as wide as a tile after another, each of `height` rows.
+  template <class Source>
+  TCNCA_HOST_DEVICE void load_panels(A* to, int height, int count, int first, int last, int dim, Source source) const {
+    constexpr int packs = tile::columns / W;
+    int const across = divide_up(last - first, tile::columns) * packs;
+    for (int i = group.rank(); i < count * across; i += group.size()) {
+      int const r = i / across, c = i % across;
+      tcnca::store<W>(to + (c / packs * height + r) * tile::columns + c % packs * W, load(source(r), first + c * W, dim));
+    }
+  }
+  /// The transpose: element d of row r at to[d column + r], times factor(r).
+  template <class Source, class Factor>
+  TCNCA_HOST_DEVICE void load_transposed(A* to, int column, int count, int dim, Source source, Factor factor) const {
+    int const across = divide_up(dim, W), down = divide_up(round_up(count, tile::columns), W);
+    for (int i = group.rank(); i < down * across; i += group.size()) {
+      int const r = i / across * W, c = i % across * W;
+      value rows[W];
+      unroll<0, W>([&](auto w) TCNCA_INLINE {
+        auto const from = r + w < count ? source(r + w) : decltype(source(0))(nullptr);
+        rows[w] = from ? load(from, c, dim) * broadcast<W>(factor(r + w)) : broadcast<W>(A(0));
+      });
+      detail::transpose(rows);
+      unroll<0, W>([&](auto w) TCNCA_INLINE {
+        if (c + w < dim) tcnca::store<W>(to + (c + w) * column + r, rows[w]);
+      });
+    }
+  }
+
+  /// What dropout multiplies the weights of query i by, for keys j .. j + 3; j a multiple of 4.
+  struct four {
+    A factor[4];
+    TCNCA_HOST_DEVICE A of(int key) const { return key % 4 == 0 ? factor[0] : key % 4 == 1 ? factor[1] : key % 4 == 2 ? factor[2] : factor[3]; }
+  };
+  TCNCA_HOST_DEVICE four dropout(attention_chunk const& c, int i, int j) const {
+    uint64 const at = uint64(c.origin + i) + in.offset;
+    philox_words const random = philox(in.seed, {{uint32(at), uint32(at >> 32), uint32(j / 4), uint32(c.batch * in.heads() + c.head)}});
+    four f;
+    TCNCA_UNROLL
+    for (int n = 0; n < 4; n++) f.factor[n] = random.word[n] < in.drop_below ? A(0) : in.kept;
+    return f;
+  }
+  /// The same for the keys j .. j + W - 1; j a multiple of W.
+  TCNCA_HOST_DEVICE value dropout_of_keys(attention_chunk const& c, int i, int j) const {
+    value keep = broadcast<W>(A(1));
+    four f{};
+    TCNCA_UNROLL
+    for (int w = 0; w < W; w++) {
+      if (w % 4 == 0) f = dropout(c, i, (j + w) / 4 * 4);
+      keep.set_lane(w, f.of(W % 4 == 0 ? w : j + w));
+    }
+    return keep;
+  }
+};
+
+}  // namespace detail
+
+}  // namespace tcnca

@@ -1,0 +1,121 @@
+// The table of relative biases that rotations make of two vectors, and its gradient. Angles are computed in fp64: positions are large.
+#pragma once
+#include "../core/numeric.hpp"
+#include "../core/tensor.hpp"
+#if !defined(__CUDACC_RTC__)
+#include <cmath>
+#endif
+
+namespace tcnca {
+
+/// What both directions are given; the same for all groups. a, b and their gradients: [heads, dim]; bias, grad_bias: [heads, 2 chunk - 1].
+template <class A>
+struct rotary_bias_params {
+  tensor_view<A const, 2> a, b;
+  tensor_view<A, 2> bias;
+  tensor_view<A const, 2> grad_bias;
+  tensor_view<A, 2> grad_a, grad_b;
+  index chunk = 1;
+};
+
+namespace detail {
+TCNCA_HOST_DEVICE void sine_and_cosine(double x, double& sine, double& cosine) {
+#if defined(__CUDACC__)
+  ::sincospi(x * 0.31830988618379067, &sine, &cosine);  // sin and cos reduce large angles by way of local memory
+#else
+  sine = std::sin(x), cosine = std::cos(x);
+#endif
+}
+TCNCA_HOST_DEVICE double rotary_frequency(index k, index half) {
+#if defined(__CUDACC__)
+  return ::pow(10000.0, -double(k) / double(half));
+#else
+  return std::pow(10000.0, -double(k) / double(half));
+#endif
+}
+}  // namespace detail
+
+namespace detail {
+/// cos and sin of theta, 2 theta, ... from a given multiple: a rotation each, set anew from the angle every 64.
+struct rotation {
+  double theta, step_cosine, step_sine, cosine = 1, sine = 0;
+  index multiple;
+  TCNCA_HOST_DEVICE rotation(index k, index half, index first) : theta(rotary_frequency(k, half)), multiple(first) {
+    sine_and_cosine(theta, step_sine, step_cosine);
+    set();
+  }
+  TCNCA_HOST_DEVICE void set() { sine_and_cosine(double(multiple) * theta, sine, cosine); }
+  /// To the next smaller multiple.
+  TCNCA_HOST_DEVICE void back() {
+    multiple--;
+    if (multiple % 64 == 0) return set();
+    double const c = cosine * step_cosine + sine * step_sine;
+    sine = sine * step_cosine - cosine * step_sine, cosine = c;
+  }
+};
+}  // namespace detail
+
+/// bias[chunk - 1 + j - i] = sum_k (a1 b1 + a2 b2) cos((i - j) theta_k) + (a1 b2 - a2 b1) sin((i - j) theta_k). One item: a block of a head's
+/// table, of which each thread makes some neighbours.
+template <class Group, element T>
+struct rotary_bias_agent {
+  using A = accumulate_t<T>;
+  using group_type = Group;
+  using params_type = rotary_bias_params<A>;
+  static constexpr int neighbours = 16;
+  static constexpr index block = neighbours * Group::size();
+  TCNCA_HOST_DEVICE static constexpr index blocks(params_type const& p) { return divide_up(2 * p.chunk - 1, block); }
+  TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) { return p.a.extent[0] * blocks(p); }
+
+  Group group;
+  params_type const& params;
+  TCNCA_HOST_DEVICE rotary_bias_agent(Group g, params_type const& p, A*, A*) : group(g), params(p) {}
+
+  TCNCA_HOST_DEVICE void operator()(index item) const {
+    auto const& p = params;
+    index const head = item / blocks(p), half = p.a.extent[1] / 2, first = item % blocks(p) * block + group.rank() * neighbours;
+    double sum[neighbours] = {};
+    for (index k = 0; k < half; k++) {
+      double const a1 = double(*p.a.at(head, k)), a2 = double(*p.a.at(head, half + k)), b1 = double(*p.b.at(head, k)), b2 = double(*p.b.at(head, half + k));
+      double const even = a1 * b1 + a2 * b2, odd = a1 * b2 - a2 * b1;
+      detail::rotation r(k, half, p.chunk - 1 - first);
+      TCNCA_UNROLL
+      for (int n = 0; n < neighbours; n++, r.back()) sum[n] += even * r.cosine + odd * r.sine;
+    }
+    TCNCA_UNROLL
+    for (int n = 0; n < neighbours; n++)
+      if (first + n < 2 * p.chunk - 1) *p.bias.at(head, first + n) = A(sum[n]);
+  }
+};
+
+/// The gradients of a and b: each thread those of a head and k; sums over the table in its order.
+template <class Group, element T>
+struct rotary_bias_backward_agent {
+  using A = accumulate_t<T>;
+  using group_type = Group;
+  using params_type = rotary_bias_params<A>;
+  TCNCA_HOST_DEVICE static constexpr index pairs(params_type const& p) { return p.a.extent[0] * (p.a.extent[1] / 2); }
+  TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) { return divide_up(pairs(p), index(Group::size())); }
+
+  Group group;
+  params_type const& params;
+  TCNCA_HOST_DEVICE rotary_bias_backward_agent(Group g, params_type const& p, A*, A*) : group(g), params(p) {}
+
+  TCNCA_HOST_DEVICE void operator()(index item) const {
+    auto const& p = params;
+    index const pair = item * group.size() + group.rank(), half = p.a.extent[1] / 2;
+    if (pair >= pairs(p)) return;
+    index const head = pair / half, k = pair % half;
+    double c = 0, s = 0;
+    detail::rotation r(k, half, p.chunk - 1);
+    for (index d = 0; d < 2 * p.chunk - 1; d++, r.back()) {
+      double const g = double(*p.grad_bias.at(head, d));
+      c += g * r.cosine, s += g * r.sine;
+    }
+    double const a1 = double(*p.a.at(head, k)), a2 = double(*p.a.at(head, half + k)), b1 = double(*p.b.at(head, k)), b2 = double(*p.b.at(head, half + k));
+    *p.grad_a.at(head, k) = A(c * b1 + s * b2), *p.grad_a.at(head, half + k) = A(c * b2 - s * b1);
+    *p.grad_b.at(head, k) = A(c * a1 - s * a2), *p.grad_b.at(head, half + k) = A(c * a2 + s * a1);
+  }
+};
+
+}  // namespace tcnca

@@ -1,0 +1,39 @@
+// A group's memory, near and far, handed out to its buffers.
+#pragma once
+#include "ring.hpp"
+
+namespace tcnca {
+
+/// Where a buffer lies: in elements from the beginning of the group's near (fast) or far (workspace) memory.
+struct memory_place {
+  size offset = 0;
+  uint32 mask = 0;  // of a ring: its positions - 1
+  bool far = false;
+};
+
+/// Hands out a group's memory, near while it lasts. Every buffer starts on 64 bytes.
+template <class A>
+struct memory_planner {
+  size near_limit;
+  size near = 0, far = 0;
+
+  constexpr memory_place place(size elements) {
+    constexpr size line = 64 / sizeof(A);
+    elements = round_up(elements, line);
+    bool const fits = (near + elements) * sizeof(A) <= near_limit;
+    size& used = fits ? near : far;
+    memory_place const at{used, 0, !fits};
+    used += elements;
+    return at;
+  }
+  template <lanes Lanes>
+  constexpr memory_place place_ring(index positions) {
+    index const n = power_of_two(max(positions, index(4 * Lanes.width)));
+    memory_place at = place(ring_elements<Lanes>(n));
+    at.offset += Lanes.front();
+    at.mask = uint32(n - 1);
+    return at;
+  }
+};
+
+}  // namespace tcnca

@@ -1,0 +1,102 @@
+// Rows and columns of a square of packs exchanged, in registers.
+#pragma once
+#include "pack.hpp"
+#include "unroll.hpp"
+
+namespace tcnca::detail {
+
+#if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
+
+template <class A, int W>
+TCNCA_HOST_DEVICE void transpose(pack<A, W> (&rows)[W]) {
+  TCNCA_UNROLL
+  for (int i = 0; i < W; i++) {
+    TCNCA_UNROLL
+    for (int j = i + 1; j < W; j++) {
+      A const x = rows[i].v[j];
+      rows[i].v[j] = rows[j].v[i], rows[j].v[i] = x;
+    }
+  }
+}
+
+#else
+
+template <int... I>
+struct lane_list {};
+template <int N, int... I>
+struct first_lanes : first_lanes<N - 1, N - 1, I...> {};
+template <int... I>
+struct first_lanes<0, I...> {
+  using type = lane_list<I...>;
+};
+
+/// Which lane goes to lane i when two rows exchange halves: of 16-byte blocks; of pairs in a block; of lanes in a block. Rows: 0 and W.
+template <int W, int Block>
+struct exchange {
+  TCNCA_HOST_DEVICE static constexpr int blocks(int i, int odd) {
+    constexpr int n = W / Block;
+    int const k = i / Block;
+    return (k < n / 2 ? 2 * k + odd : W / Block + 2 * (k - n / 2) + odd) * Block + i % Block;
+  }
+  TCNCA_HOST_DEVICE static constexpr int pairs(int i, int odd) {
+    int const j = i % Block;
+    return i - j + (j < 2 ? j + 2 * odd : W + j - 2 + 2 * odd);
+  }
+  TCNCA_HOST_DEVICE static constexpr int lanes(int i, int odd) {
+    int const j = i % Block;
+    return i - j + j / 2 + Block / 2 * odd + j % 2 * W;
+  }
+};
+
+#if defined(__CUDACC__)
+// nvcc hands packs of arguments of this builtin on to the host's compiler unexpanded.
+template <int W, int (*Lane)(int, int), class V, int... I>
+TCNCA_HOST_DEVICE void exchange_rows(V& a, V& b, lane_list<I...>) {
+  V low = a, high = a;
+  for (int i = 0; i < W; i++) {
+    int const l = Lane(i, 0), h = Lane(i, 1);
+    low[i] = l < W ? a[l] : b[l - W];
+    high[i] = h < W ? a[h] : b[h - W];
+  }
+  a = low, b = high;
+}
+#else
+template <int W, int (*Lane)(int, int), class V, int... I>
+TCNCA_HOST_DEVICE void exchange_rows(V& a, V& b, lane_list<I...>) {
+  V const low = __builtin_shufflevector(a, b, Lane(I, 0)...);
+  b = __builtin_shufflevector(a, b, Lane(I, 1)...);
+  a = low;
+}
+#endif
+
+template <int W, int (*Lane)(int, int), int Distance, class A>
+TCNCA_HOST_DEVICE void exchange_all(pack<A, W> (&rows)[W]) {
+  unroll<0, W / 2>([&](auto i) {
+    constexpr int at = int(i) / Distance * 2 * Distance + int(i) % Distance;
+    exchange_rows<W, Lane>(rows[at].v, rows[at + Distance].v, typename first_lanes<W>::type{});
+  });
+}
+
+/// Row i, lane j to row j, lane i. Two shuffles of two registers for each pair of rows and each power of two; all stay in their 16-byte
+/// blocks but the last.
+template <class A, int W>
+TCNCA_HOST_DEVICE void transpose(pack<A, W> (&rows)[W]) {
+  if constexpr (W > 1) {
+    constexpr int block = min(W, int(16 / sizeof(A)));
+    using exchange = detail::exchange<W, block>;
+    exchange_all<W, &exchange::lanes, 1>(rows);
+    if constexpr (block == 4) {
+      exchange_all<W, &exchange::pairs, 2>(rows);
+      for (int i = 0; i < W; i += 4) {
+        auto const second = rows[i + 1];
+        rows[i + 1] = rows[i + 2], rows[i + 2] = second;
+      }
+    }
+    if constexpr (W / block >= 2) exchange_all<W, &exchange::blocks, block>(rows);
+    if constexpr (W / block >= 4) exchange_all<W, &exchange::blocks, 2 * block>(rows);
+  }
+}
+
+#endif
+
+}  // namespace tcnca::detail

@@ -1,0 +1,362 @@
+// The operation chunked_attention: attention within chunks of a sequence, for values much wider than keys.
+#pragma once
+#include "agent/chunked_attention_step.hpp"
+#include "agent/chunked_attention_sums.hpp"
+#include "agent/rotary_bias.hpp"
+#include "core/check.hpp"
+#include "launch/wide.hpp"
+#include "policy/chunked_attention.hpp"
+#if defined(__CUDACC__)
+#include "launch/cuda.cuh"
+#endif
+
+namespace tcnca {
+
+namespace detail {
+/// The agents of an attention as tuned for an executor.
+template <element T, chunked_attention_shape Shape, class Tuning, class Executor>
+struct tuned_chunked_attention {
+  using traits = executor_traits<Executor>;
+  static constexpr chunked_attention_policy forward = Tuning::forward(traits::target);
+  static constexpr chunked_attention_policy backward = Tuning::backward(traits::target);
+  using forward_group = typename traits::template group<forward.threads>;
+  using backward_group = typename traits::template group<backward.threads>;
+  using forward_agent = chunked_attention_forward_agent<forward_group, T, Shape, forward>;
+  using step_agent = chunked_attention_step_agent<forward_group, T, Shape, forward>;
+  using state_agent = chunked_attention_state_agent<forward_group, T>;
+  using backward_agent = chunked_attention_backward_agent<backward_group, T, Shape, backward>;
+  using delta_agent = chunked_attention_delta_agent<backward_group, T, backward.width>;
+  using sums_agent = chunked_attention_sums_agent<backward_group, T, Shape, backward>;
+  using rotary_agent = rotary_bias_agent<forward_group, T>;
+  using rotary_backward_agent = rotary_bias_backward_agent<forward_group, T>;
+};
+}  // namespace detail
+
+/// Attention within chunks of a sequence (chunked_attention_shape says which), forward and backward; no matrix of scores is stored.
+///
+/// Shapes   q, k: [batch, heads, length, key_dim]; v, o: [batch, heads, length, value_dim]; key_dim 16 to 256, value_dim 16 to 2048, multiples
+///          of 8. Stride 1 along the last axis, any non-negative strides else (0 broadcasts an input, as keys shared by heads).
+///          bias: [heads, 2 chunk - 1], added to score[i,j] is bias[chunk - 1 + j - i]. lengths: [batch]. lse: [batch, heads, length].
+/// Scores   scale q . k + bias. scale: key_dim^-1/2 (softmax), 1 / n (laplace, relu2) with n the number of the query's valid keys, at least 1;
+///          or the caller's. Valid are the keys of the query's chunk at absolute positions below lengths[b] and, if causal, not after the query.
+///          A query without a valid key, or (softmax) whose scores are all -infinity, gives 0. What is masked is left out, not multiplied by 0.
+/// Types    T for q, k, v, o and their gradients and states; accumulate_t<T> for biases, statistics, and the gradients of biases and states.
+/// State    keys, values: [batch, heads, chunk, key_dim | value_dim]; absolute position p in slot p mod chunk. What is before `position` in its
+///          chunk is read from keys_in, values_in; what the last chunk holds, if it is not complete, goes to keys_out, values_out, which may be
+///          the same memory (then a cache that is appended to); other slots are left alone. Causal attention only. Calls of up to four queries
+///          take a way of their own, whose cost is that of reading the cache.
+/// Dropout  of the weights, by Philox4x32-10 with key `seed` and counter (query's absolute position + offset, j / 4, b heads + h); word j % 4 below
+///          2^32 dropout drops. The backward pass computes the same mask again.
+/// Aliasing No output may overlap anything else, but for the state in place.
+/// Determinism  Every result is the same from run to run and for any number of threads. o of a sequence cut in two is bitwise that of the whole
+///          on the CPU, but for calls of up to four queries.
+/// Cost     key_dim + value_dim multiply-adds a valid pair forward, 3 key_dim + 2 value_dim backward (statistics come from the forward pass).
+///          Workspace: what the queries say; it holds blocks of scores, never chunk x chunk of them.
+/// Accuracy fp32 on the CPU: exp 1e-7 relative, erf 1.5e-7 absolute.
+/// Errors   A status; on anything but success nothing was written. Nothing is allocated, nothing thrown.
+/// Source   MEGA (arXiv 2209.10655), equations 16 to 18 and its released code; chunks as in MEGA-chunk and TCNCA (arXiv 2312.05605).
+template <element T, chunked_attention_shape Shape, class Tuning = default_chunked_attention_tuning<T, Shape>>
+struct chunked_attention {
+  using accumulate = accumulate_t<T>;
+  using limits = chunked_attention_limits;
+
+  struct forward_args {
+    tensor_view<T const, 4> q = {};
+    tensor_view<T const, 4> k = {};
+    tensor_view<T const, 4> v = {};
+    tensor_view<accumulate const, 2> bias = {};   ///< if Shape.bias
+    tensor_view<index const, 1> lengths = {};     ///< optional: all keys are valid
+    tensor_view<T const, 4> keys_in = {};         ///< needed where position is not a multiple of chunk
+    tensor_view<T const, 4> values_in = {};
+    tensor_view<T, 4> o = {};
+    tensor_view<accumulate, 3> lse = {};          ///< softmax, optional: log of the sum of exp(score), -infinity for a query without one
+    tensor_view<T, 4> keys_out = {};              ///< optional
+    tensor_view<T, 4> values_out = {};
+    index chunk = 0;                              ///< 1 to 16384
+    index position = 0;                           ///< absolute position of the first query
+    double scale = 0;                             ///< 0: the default
+    double dropout = 0;                           ///< if Shape.dropout: probability, below 1
+    uint64 seed = 0, offset = 0;
+  };
+
+  /// The inputs are those of the forward pass, o and lse (softmax) its results; gradients are overwritten.
+  struct backward_args {
+    tensor_view<T const, 4> q = {};
+    tensor_view<T const, 4> k = {};
+    tensor_view<T const, 4> v = {};
+    tensor_view<accumulate const, 2> bias = {};
+    tensor_view<index const, 1> lengths = {};
+    tensor_view<T const, 4> keys_in = {};
+    tensor_view<T const, 4> values_in = {};
+    tensor_view<T const, 4> o = {};
+    tensor_view<accumulate const, 3> lse = {};
+    tensor_view<T const, 4> grad_o = {};
+    tensor_view<accumulate const, 4> grad_keys_out = {};    ///< optional; zero where absent. Slots that forward writes are read
+    tensor_view<accumulate const, 4> grad_values_out = {};
+    tensor_view<T, 4> grad_q = {};
+    tensor_view<T, 4> grad_k = {};
+    tensor_view<T, 4> grad_v = {};
+    tensor_view<accumulate, 2> grad_bias = {};
+    tensor_view<accumulate, 4> grad_keys_in = {};           ///< optional; slots that forward reads are written
+    tensor_view<accumulate, 4> grad_values_in = {};
+    index chunk = 0;
+    index position = 0;
+    double scale = 0;
+    double dropout = 0;
+    uint64 seed = 0, offset = 0;
+  };
+
+  /// a, b: [heads, dim], dim even, halves a1 | a2; bias: [heads, 2 chunk - 1], the table of MEGA's rotary relative bias (content-free):
+  /// bias[chunk - 1 + j - i] = sum_k (a1k b1k + a2k b2k) cos((i - j) theta_k) + (a1k b2k - a2k b1k) sin((i - j) theta_k), theta_k = 10000^(-2k / dim).
+  struct rotary_args {
+    tensor_view<accumulate const, 2> a = {};
+    tensor_view<accumulate const, 2> b = {};
+    tensor_view<accumulate, 2> bias = {};
+    index chunk = 0;
+  };
+  struct rotary_backward_args {
+    tensor_view<accumulate const, 2> a = {};
+    tensor_view<accumulate const, 2> b = {};
+    tensor_view<accumulate const, 2> grad_bias = {};
+    tensor_view<accumulate, 2> grad_a = {};
+    tensor_view<accumulate, 2> grad_b = {};
+    index chunk = 0;
+  };
+
+  /// Bytes of workspace that forward needs with these extents and this executor.
+  template <class Executor>
+  TCNCA_HIDDEN static size forward_workspace(Executor e, forward_args const& a) noexcept {
+    if (!has_extents(a)) return 0;
+    auto const p = forward_params<Executor>(a);
+    using agent = typename tuned<Executor>::forward_agent;
+    using traits = executor_traits<Executor>;
+    if (steps(a)) return step_bytes<Executor>(e, p);
+    return size(traits::workers(e, agent::items(p))) * traits::bytes_per_worker(memory(p.plan));
+  }
+
+  /// o (and lse, and the state after) from q, k, v (and the state before).
+  template <class Executor>
+  TCNCA_HIDDEN static status forward(Executor e, forward_args const& a, workspace scratch) noexcept {
+    argument_check check;
+    check.require(executor_traits<Executor>::valid(e), status_code::invalid_executor);
+    check_inputs(check, a);
+    extents const x(a);
+    check.output("o", a.o, {x.batch, x.heads, x.length, x.value_dim}, 3);
+    check.require(softmax || !a.lse.present(), status_code::unexpected_argument, "lse");
+    if (a.lse.present()) check.output("lse", a.lse, {x.batch, x.heads, x.length});
+    check.require(Shape.causal || !a.keys_out.present(), status_code::unexpected_argument, "keys_out");
+    check.require(Shape.causal || !a.values_out.present(), status_code::unexpected_argument, "values_out");
+    if (a.keys_out.present() || a.values_out.present()) {
+      check.output("keys_out", a.keys_out, {x.batch, x.heads, a.chunk, x.key_dim}, 3);
+      check.output("values_out", a.values_out, {x.batch, x.heads, a.chunk, x.value_dim}, 3);
+    }
+    check.scratch(scratch, check.ok() ? forward_workspace(e, a) : 0).overlaps({"keys_in", "keys_out", "values_in", "values_out"});
+    if (!check.ok() || x.batch == 0 || x.heads == 0) return check.result();
+
+    auto const p = forward_params<Executor>(a);
+    using traits = executor_traits<Executor>;
+    if (steps(a)) {
+      using agent = typename tuned<Executor>::step_agent;
+      if (status const s = traits::template launch<agent>(e, p, agent::items(p), step_memory<Executor>(p), scratch.data); !s.ok()) return s;
+    } else if (x.length > 0) {
+      using agent = typename tuned<Executor>::forward_agent;
+      if (status const s = traits::template launch<agent>(e, p, agent::items(p), memory(p.plan), scratch.data); !s.ok()) return s;
+    }
+    if (!a.keys_out.present()) return {};
+    using agent = typename tuned<Executor>::state_agent;
+    chunked_attention_state_params<T> const keys{a.k, a.keys_in, a.keys_out, a.chunk, a.position};
+    chunked_attention_state_params<T> const values{a.v, a.values_in, a.values_out, a.chunk, a.position};
+    if (status const s = traits::template launch<agent>(e, keys, agent::items(keys), {}, nullptr); !s.ok()) return s;
+    return traits::template launch<agent>(e, values, agent::items(values), {}, nullptr);
+  }
+
+  /// Bytes of workspace that backward needs with these extents and this executor.
+  template <class Executor>
+  TCNCA_HIDDEN static size backward_workspace(Executor e, backward_args const& a) noexcept {
+    if (!has_extents(a)) return 0;
+    using agent = typename tuned<Executor>::backward_agent;
+    using traits = executor_traits<Executor>;
+    auto const p = backward_params<Executor>(a, nullptr);
+    return sums_bytes(p) + size(traits::workers(e, agent::items(p))) * traits::bytes_per_worker(memory(p.plan));
+  }
+
+  /// The gradients of a forward pass with the same inputs.
+  template <class Executor>
+  TCNCA_HIDDEN static status backward(Executor e, backward_args const& a, workspace scratch) noexcept {
+    argument_check check;
+    check.require(executor_traits<Executor>::valid(e), status_code::invalid_executor);
+    check_inputs(check, a);
+    extents const x(a);
+    if (softmax) {
+      check.input("o", a.o, {x.batch, x.heads, x.length, x.value_dim}, 3);
+      check.input("lse", a.lse, {x.batch, x.heads, x.length});
+    } else {
+      check.require(!a.o.present(), status_code::unexpected_argument, "o").require(!a.lse.present(), status_code::unexpected_argument, "lse");
+    }
+    check.input("grad_o", a.grad_o, {x.batch, x.heads, x.length, x.value_dim}, 3);
+    check.require(Shape.causal || !a.grad_keys_out.present(), status_code::unexpected_argument, "grad_keys_out");
+    check.require(Shape.causal || !a.grad_values_out.present(), status_code::unexpected_argument, "grad_values_out");
+    if (a.grad_keys_out.present()) check.input("grad_keys_out", a.grad_keys_out, {x.batch, x.heads, a.chunk, x.key_dim}, 3);
+    if (a.grad_values_out.present()) check.input("grad_values_out", a.grad_values_out, {x.batch, x.heads, a.chunk, x.value_dim}, 3);
+    check.output("grad_q", a.grad_q, {x.batch, x.heads, x.length, x.key_dim}, 3);
+    check.output("grad_k", a.grad_k, {x.batch, x.heads, x.length, x.key_dim}, 3);
+    check.output("grad_v", a.grad_v, {x.batch, x.heads, x.length, x.value_dim}, 3);
+    if (Shape.bias) check.output("grad_bias", a.grad_bias, {x.heads, 2 * a.chunk - 1});
+    else check.require(!a.grad_bias.present(), status_code::unexpected_argument, "grad_bias");
+    check.require(a.keys_in.present() || !a.grad_keys_in.present(), status_code::unexpected_argument, "grad_keys_in");
+    check.require(a.keys_in.present() || !a.grad_values_in.present(), status_code::unexpected_argument, "grad_values_in");
+    if (a.grad_keys_in.present()) check.output("grad_keys_in", a.grad_keys_in, {x.batch, x.heads, a.chunk, x.key_dim}, 3);
+    if (a.grad_values_in.present()) check.output("grad_values_in", a.grad_values_in, {x.batch, x.heads, a.chunk, x.value_dim}, 3);
+    check.scratch(scratch, check.ok() ? backward_workspace(e, a) : 0).overlaps();
+    if (!check.ok() || x.heads == 0) return check.result();
+
+    auto p = backward_params<Executor>(a, static_cast<char*>(scratch.data));
+    using traits = executor_traits<Executor>;
+    using delta = typename tuned<Executor>::delta_agent;
+    using agent = typename tuned<Executor>::backward_agent;
+    using sums = typename tuned<Executor>::sums_agent;
+    if constexpr (softmax) {
+      chunked_attention_delta_params<T> const d{a.o, a.grad_o, p.delta, p.in.wide};
+      if (status const s = traits::template launch<delta>(e, d, delta::items(d), {}, nullptr); !s.ok()) return s;
+    }
+    char* const rest = static_cast<char*>(scratch.data) + sums_bytes(p);
+    if (status const s = traits::template launch<agent>(e, p, agent::items(p), memory(p.plan), rest); !s.ok()) return s;
+    typename sums::params_type const r{p, a.grad_bias};
+    return traits::template launch<sums>(e, r, sums::items(r), {}, nullptr);
+  }
+
+  /// The table of biases of a rotary form. fp64 inside.
+  template <class Executor>
+  TCNCA_HIDDEN static status rotary(Executor e, rotary_args const& a) noexcept {
+    argument_check check;
+    check_rotary(check.require(executor_traits<Executor>::valid(e), status_code::invalid_executor), a);
+    check.output("bias", a.bias, {a.a.extent[0], 2 * a.chunk - 1}).overlaps();
+    if (!check.ok() || a.a.extent[0] == 0) return check.result();
+    using agent = typename tuned<Executor>::rotary_agent;
+    typename agent::params_type const p{a.a, a.b, a.bias, {}, {}, {}, a.chunk};
+    return executor_traits<Executor>::template launch<agent>(e, p, agent::items(p), {}, nullptr);
+  }
+  /// The gradients of a and b from that of the table.
+  template <class Executor>
+  TCNCA_HIDDEN static status rotary_backward(Executor e, rotary_backward_args const& a) noexcept {
+    argument_check check;
+    check_rotary(check.require(executor_traits<Executor>::valid(e), status_code::invalid_executor), a);
+    check.input("grad_bias", a.grad_bias, {a.a.extent[0], 2 * a.chunk - 1});
+    check.output("grad_a", a.grad_a, {a.a.extent[0], a.a.extent[1]});
+    check.output("grad_b", a.grad_b, {a.a.extent[0], a.a.extent[1]}).overlaps();
+    if (!check.ok() || a.a.extent[0] == 0) return check.result();
+    using agent = typename tuned<Executor>::rotary_backward_agent;
+    typename agent::params_type const p{a.a, a.b, {}, a.grad_bias, a.grad_a, a.grad_b, a.chunk};
+    return executor_traits<Executor>::template launch<agent>(e, p, agent::items(p), {}, nullptr);
+  }
+
+ private:
+  static constexpr bool softmax = Shape.function == attention_function::softmax;
+
+  template <class Executor>
+  using tuned = detail::tuned_chunked_attention<T, Shape, Tuning, Executor>;
+
+  struct extents {
+    index batch, heads, length, key_dim, value_dim;
+    explicit extents(auto const& a)
+        : batch(a.q.extent[0]), heads(a.q.extent[1]), length(a.q.extent[2]), key_dim(a.q.extent[3]), value_dim(a.v.extent[3]) {}
+  };
+  static bool has_extents(auto const& a) {
+    extents const x(a);
+    return x.batch >= 0 && x.heads >= 0 && x.length >= 0 && a.position >= 0 && a.chunk >= 1 && a.chunk <= limits::chunk &&
+           valid_dim(x.key_dim, limits::key_dim_min, limits::key_dim) && valid_dim(x.value_dim, limits::value_dim_min, limits::value_dim);
+  }
+  static bool valid_dim(index d, index least, index most) { return d >= least && d <= most && d % limits::multiple == 0; }
+
+  static void check_inputs(argument_check& check, auto const& a) {
+    extents const x(a);
+    check.require(a.chunk >= 1 && a.chunk <= limits::chunk, status_code::invalid_value, "chunk");
+    check.require(a.position >= 0, status_code::invalid_position, "position");
+    check.require(a.scale - a.scale == 0, status_code::invalid_value, "scale");
+    if (Shape.dropout) check.require(a.dropout >= 0 && a.dropout < 1, status_code::invalid_value, "dropout");
+    else check.require(a.dropout == 0, status_code::unexpected_argument, "dropout");
+    check.require(valid_dim(x.key_dim, limits::key_dim_min, limits::key_dim), status_code::invalid_extent, "q");
+    check.input("q", a.q, {x.batch, x.heads, x.length, x.key_dim}, 3);
+    check.input("k", a.k, {x.batch, x.heads, x.length, x.key_dim}, 3);
+    check.require(valid_dim(x.value_dim, limits::value_dim_min, limits::value_dim), status_code::invalid_extent, "v");
+    check.input("v", a.v, {x.batch, x.heads, x.length, x.value_dim}, 3);
+    if (Shape.bias) check.input("bias", a.bias, {x.heads, 2 * a.chunk - 1});
+    else check.require(!a.bias.present(), status_code::unexpected_argument, "bias");
+    if (a.lengths.present()) check.input("lengths", a.lengths, {x.batch});
+    check.require(Shape.causal || !a.keys_in.present(), status_code::unexpected_argument, "keys_in");
+    check.require(Shape.causal || !a.values_in.present(), status_code::unexpected_argument, "values_in");
+    check.require(Shape.causal || a.chunk < 1 || a.position % a.chunk == 0, status_code::invalid_position, "position");
+    if (a.keys_in.present() || a.values_in.present() || (a.chunk >= 1 && a.position % a.chunk != 0)) {
+      check.input("keys_in", a.keys_in, {x.batch, x.heads, a.chunk, x.key_dim}, 3);
+      check.input("values_in", a.values_in, {x.batch, x.heads, a.chunk, x.value_dim}, 3);
+    }
+  }
+  static void check_rotary(argument_check& check, auto const& a) {
+    index const heads = a.a.extent[0], dim = a.a.extent[1];
+    check.require(a.chunk >= 1 && a.chunk <= limits::chunk, status_code::invalid_value, "chunk");
+    check.require(dim >= 2 && dim % 2 == 0, status_code::invalid_extent, "a");
+    check.input("a", a.a, {heads, dim}).input("b", a.b, {heads, dim});
+  }
+
+  template <class Executor>
+  static chunked_attention_inputs<T> inputs(auto const& a) {
+    chunked_attention_inputs<T> in{a.q, a.k, a.v, a.bias, a.lengths, a.keys_in, a.values_in, a.chunk, a.position};
+    in.scale = accumulate(a.scale);
+    if (softmax && a.scale == 0) in.scale = accumulate(1 / std::sqrt(double(a.q.extent[3])));
+    in.drop_below = uint32(a.dropout * 4294967296.0);
+    in.kept = accumulate(1 / (1 - a.dropout));
+    in.seed = a.seed, in.offset = a.offset;
+    return in;
+  }
+  template <class Executor>
+  static auto forward_params(forward_args const& a) {
+    using agent = typename tuned<Executor>::forward_agent;
+    chunked_attention_forward_params<T> p{inputs<Executor>(a), a.o, a.lse};
+    p.in.wide = wide_rows<Executor>(agent::W, a.q, a.k, a.v, a.keys_in, a.values_in, a.o);
+    p.plan = agent::plan_for(int(a.q.extent[3]), int(a.v.extent[3]));
+    return p;
+  }
+  template <class Executor>
+  static auto backward_params(backward_args const& a, char* scratch) {
+    using agent = typename tuned<Executor>::backward_agent;
+    chunked_attention_backward_params<T> p{inputs<Executor>(a), a.lse, a.grad_o, a.grad_keys_out, a.grad_values_out, a.grad_q, a.grad_k, a.grad_v,
+                                           a.grad_keys_in, a.grad_values_in};
+    p.in.wide = wide_rows<Executor>(agent::W, a.q, a.k, a.v, a.keys_in, a.values_in, a.o, a.grad_o, a.grad_keys_out, a.grad_values_out, a.grad_q, a.grad_k,
+                                    a.grad_v, a.grad_keys_in, a.grad_values_in);
+    index const before = a.position % a.chunk;  // keys of the state
+    p.plan = agent::plan_for(int(a.q.extent[3]), int(a.v.extent[3]), min(a.chunk, before + a.q.extent[2]), a.q.extent[0] * a.q.extent[1] * p.in.chunks());
+    sums_offsets const at(p);
+    p.delta = reinterpret_cast<accumulate*>(scratch + at.delta);
+    p.bias_sums = reinterpret_cast<accumulate*>(scratch + at.bias);
+    p.query_sums = reinterpret_cast<accumulate*>(scratch + at.query);
+    return p;
+  }
+
+  /// Where the sums that items leave stand in the workspace.
+  struct sums_offsets {
+    size delta = 0, bias = 0, query = 0, end = 0;
+    explicit sums_offsets(auto const& p) {
+      auto const bytes = [](index n) { return round_up(size(n) * sizeof(accumulate), workspace::alignment); };
+      index const rows = p.in.q.extent[0] * p.in.heads() * p.in.q.extent[2], items = p.in.q.extent[0] * p.in.heads() * p.in.chunks() * p.plan.splits;
+      bias = delta + (softmax ? bytes(rows) : 0);
+      query = bias + (Shape.bias ? bytes(items * (2 * p.in.chunk - 1)) : 0);
+      end = query + (p.plan.splits > 1 ? bytes(items * p.in.chunk * p.plan.query_row) : 0);
+    }
+  };
+  static size sums_bytes(auto const& p) { return sums_offsets(p).end; }
+  static group_memory memory(auto const& plan) { return {plan.near * sizeof(accumulate), plan.far * sizeof(accumulate)}; }
+
+  static constexpr index step_limit = detail::chunked_attention_step_limit;
+  static bool steps(forward_args const& a) { return Shape.causal && a.q.extent[2] > 0 && a.q.extent[2] <= step_limit; }
+  template <class Executor>
+  static group_memory step_memory(auto const& p) {
+    return {tuned<Executor>::step_agent::near_elements(p.in.chunk) * sizeof(accumulate), 0};
+  }
+  template <class Executor>
+  static size step_bytes(Executor e, auto const& p) {
+    using traits = executor_traits<Executor>;
+    return size(traits::workers(e, tuned<Executor>::step_agent::items(p))) * traits::bytes_per_worker(step_memory<Executor>(p));
+  }
+};
+
+}  // namespace tcnca

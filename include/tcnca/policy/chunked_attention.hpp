@@ -1,0 +1,46 @@
+// Tuning of chunked attention.
+#pragma once
+#include "../agent/chunked_attention_shape.hpp"
+#include "../core/numeric.hpp"
+#include "../launch/cpu.hpp"
+#include "registers.hpp"
+
+namespace tcnca {
+
+/// The tuning used unless another is named: any type with these two functions will do.
+template <element T, chunked_attention_shape Shape>
+struct default_chunked_attention_tuning {
+  static constexpr chunked_attention_policy forward(machine m) { return m.compute_capability == 0 ? cpu(96, 192) : cuda(64, 32); }
+  static constexpr chunked_attention_policy backward(machine m) { return m.compute_capability == 0 ? cpu(48, 96) : cuda(32, 32); }
+
+ private:
+  static constexpr chunked_attention_policy cpu(int queries, int keys) {
+    constexpr int width = detail::register_bytes / int(sizeof(accumulate_t<T>));
+    constexpr bool many_registers = detail::register_bytes == 64;
+    return {.width = width,
+            .tile_rows = many_registers ? 12 : 6,
+            .tile_packs = 2,
+            .queries = queries,
+            .keys = keys,
+            .panel = 8 * width,
+            .value_tile = chunked_attention_limits::value_dim,
+            .splits = 16,
+            .threads = 1,
+            .near_bytes = ~size(0)};
+  }
+  // Compiled and checked for spills and local memory only; not yet measured on a device.
+  static constexpr chunked_attention_policy cuda(int queries, int keys) {
+    return {.width = 16 / int(sizeof(accumulate_t<T>)),
+            .tile_rows = 4,
+            .tile_packs = 1,
+            .queries = queries,
+            .keys = keys,
+            .panel = 64,
+            .value_tile = 128,
+            .splits = 264,
+            .threads = 256,
+            .near_bytes = 96 * 1024};
+  }
+};
+
+}  // namespace tcnca
