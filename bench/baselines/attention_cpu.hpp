@@ -34,6 +34,7 @@ class attention_by_products {
   explicit attention_by_products(attention_problem const& p) : p_(p), row_(padded(p.chunk)) {
     helpers_.resize(static_cast<size>(p.threads));
     for (auto& h : helpers_) h = std::make_unique<helper>();
+    set({std::min<index>(256, p.chunk), false, false});
   }
 
   /// Finds the best plan for a direction, by trying each choice after the other.
@@ -96,7 +97,8 @@ class attention_by_products {
   size kept_bytes() const { return count(p_.sequences() * p_.length * row_) * sizeof(float); }
   void set(plan next) {
     plan_ = next;
-    for (auto& h : helpers_) h->scores = buffer<float>(count(next.rows * row_)), h->grad = buffer<float>(count(next.rows * row_));
+    for (auto& h : helpers_)
+      h->scores = buffer<float>(count(next.rows * row_)), h->grad = buffer<float>(count(next.rows * row_));
     if (next.keep && kept_.size() == 0) kept_ = buffer<float>(kept_bytes() / sizeof(float));
   }
   place at(index item) const {

@@ -1,0 +1,189 @@
+// The benchmark of chunked attention: against the same built of a library's matrix products and a pass over the scores, forward and
+// backward, softmax and laplace, causal and not, with the machine's limit measured in the same run.
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "attention/arena_cpu.hpp"
+#include "attention/arena_cuda.hpp"
+#include "attention/check.hpp"
+#include "attention/options.hpp"
+#include "attention/report.hpp"
+#include "baselines/openblas_core.hpp"
+#include "support/harness.hpp"
+#include "support/progress.hpp"
+
+namespace tcnca::bench {
+namespace {
+
+/// A problem on a machine with an element type.
+struct attention_case {
+  std::string backend, dtype;
+  attention_problem p;
+};
+
+std::vector<attention_case> cases(attention_options const& o) {
+  std::vector<attention_case> all;
+  for (auto const& backend : o.backends)
+    for (auto const& dtype : o.dtypes)
+      for (auto const& function : o.functions)
+        for (auto const& mask : o.masks)
+          for (index const z : o.key_dims)
+            for (index const h : o.value_dims)
+              for (index const chunk : o.chunks) {
+                auto p = o.problem_on(backend, chunk, z, h);
+                p.function = function == "softmax" ? score_function::softmax : score_function::laplace;
+                p.causal = mask == "causal";
+                all.push_back({backend, dtype, p});
+              }
+  return all;
+}
+
+std::string name_of(attention_case const& c, pass direction) {
+  return attention_row{direction, c.backend, c.dtype, {}, c.p, 0, 0, {}}.block() + ", C " + std::to_string(c.p.chunk) +
+         ", z " + std::to_string(c.p.key_dim) + ", h " + std::to_string(c.p.value_dim);
+}
+
+/// Makes arenas, and keeps the CPU's ceilings as long as the run.
+class attention_factory {
+ public:
+  explicit attention_factory(int threads) : threads_(threads) {}
+  std::unique_ptr<attention_arena> make(attention_case const& c) {
+    if (c.backend == "cuda") return make_cuda_attention_arena(c.dtype, c.p);
+    if (!ceilings_) ceilings_ = std::make_shared<cpu_ceilings>(threads_);
+    ceilings_->measure_fma(0.05);
+    if (c.dtype == "fp32") return std::make_unique<cpu_attention_arena<float>>(c.p, ceilings_);
+    return std::make_unique<cpu_attention_arena<bf16>>(c.p, ceilings_);
+  }
+  std::shared_ptr<cpu_ceilings> const& ceilings() const { return ceilings_; }
+
+ private:
+  int threads_;
+  std::shared_ptr<cpu_ceilings> ceilings_;
+};
+
+/// Prints a line for each comparison if asked to; returns how many failed.
+int check_all(attention_options const& o, attention_factory& make, std::vector<index> const& lengths, bool print) {
+  int failed = 0, compared = 0;
+  attention_options small = o;
+  small.batch = 2, small.heads = 2;
+  if (!print) small.key_dims = {32}, small.value_dims = {48}, small.chunks = {64};
+  for (index const length : lengths) {
+    small.length = length;
+    for (auto const& c : cases(small)) {
+      double const bound = c.dtype == "fp32" ? 2e-5 : 2e-2;  // of the largest value
+      for (auto const& r : check(*make.make(c), c.p)) {
+        bool const bad = !(r.error <= bound);
+        failed += bad, compared += r.missing.empty();
+        if (!print && !bad) continue;
+        std::string const what = r.missing.empty() ? (bad ? "WRONG" : "ok") : "not compared: " + r.missing;
+        std::printf("%s %s %-7s %-6s length %5lld chunk %5lld key %3lld value %4lld  %-18s error %8.1e  %s\n",
+                    c.backend.c_str(), c.dtype.c_str(), to_string(c.p.function), c.p.causal ? "causal" : "full",
+                    static_cast<long long>(length), static_cast<long long>(c.p.chunk),
+                    static_cast<long long>(c.p.key_dim), static_cast<long long>(c.p.value_dim), r.contender.c_str(),
+                    r.error, what.c_str());
+      }
+    }
+  }
+  std::printf("check: %d results compared with the definition in fp64, %d wrong\n", compared, failed);
+  return failed;
+}
+
+/// All contenders of a row, turn about, so that a machine that slows down does so for each; the best call of each counts.
+void measure_row(attention_row& r, attention_arena& a, std::string const& name, double min_time) {
+  std::vector<contender> contenders{a.library(r.direction)};
+  for (auto const& who : a.opponents()) {
+    contenders.push_back(a.opponent(r.opponents.size(), r.direction, true));
+    r.opponents.push_back({who, contenders.back().run ? a.how() : contenders.back().missing, not_measured});
+  }
+  constexpr int rounds = 3;
+  for (int round = 0; round < rounds; round++)
+    for (size i = 0; i < contenders.size(); i++) {
+      if (!contenders[i].run) continue;
+      double const ms = measure(name, contenders[i].run, min_time / rounds, 1).best_ms;
+      double& best = i == 0 ? r.ms : r.opponents[i - 1].ms;
+      if (!(best <= ms)) best = ms;
+    }
+  r.peak_rate = a.peak_rate(), r.peak_name = a.peak_name();
+}
+
+int run(attention_options const& o) {
+  attention_factory make(o.threads);
+  if (o.check) return check_all(o, make, {1, 100, 300}, true) == 0 ? 0 : 1;
+  if (check_all(o, make, {150}, false) != 0) return 1;
+
+  struct step {
+    attention_case of;
+    pass direction;
+  };
+  std::vector<step> steps;
+  for (auto const& c : cases(o))
+    for (auto const& d : o.directions) {
+      pass const direction = d == "forward" ? pass::forward : pass::backward;
+      if (name_of(c, direction).find(o.filter) != std::string::npos) steps.push_back({c, direction});
+    }
+  progress line(static_cast<int>(steps.size()));
+  std::vector<attention_row> rows;
+  for (auto const& [c, direction] : steps) {
+    std::string const name = name_of(c, direction);
+    line.begin(name);
+    attention_row r{direction, c.backend, c.dtype, {}, c.p, not_measured, 0, {}};
+    measure_row(r, *make.make(c), name, o.min_time);
+    rows.push_back(r);
+    line.end();
+  }
+  line.clear();
+  if (make.ceilings())  // looked at all through the run: the best is the machine's
+    for (auto& r : rows)
+      if (r.backend == "cpu") r.peak_rate = make.ceilings()->fma_rate();
+  std::stable_sort(rows.begin(), rows.end(), [](attention_row const& a, attention_row const& b) {
+    auto const rank = [](attention_row const& r) {
+      return std::tuple(r.backend, r.dtype != "fp32", r.p.function, r.p.causal, r.direction);
+    };
+    return rank(a) < rank(b);
+  });
+
+  std::filesystem::path const file(o.output);
+  if (file.has_parent_path()) std::filesystem::create_directories(file.parent_path());
+  write_summary(rows, o.output);
+  print_table(rows, stdout);
+  std::printf(
+      "\ntcnca: tcnca::chunked_attention. Opponents: S = Q K' by the library's product, one vectorised pass over the scores, "
+      "O = P V by a\n"
+      "product; backward five products, or four and the scores kept; blocks of rows as large, and threads where, they are "
+      "fastest.\n"
+      "On a CPU their products are fp32 for bf16 too. Milliseconds are the best of several calls. Operations are those of the "
+      "products for\n"
+      "valid pairs of a query and a key: forward 2 (z + h) a pair, backward 2 (3 z + 2 h).\n");
+  if (make.ceilings()) {
+    std::printf("cpu, %d threads: %.0f GFLOP/s of fp32 multiply-adds, the peak in the table. %s\n", o.threads,
+                make.ceilings()->fma_rate() * 1e-9, openblas_description().c_str());
+    double load[1] = {};
+    if (getloadavg(load, 1) == 1 && load[0] > o.threads + 0.5)
+      std::printf(
+          "WARNING: other programs were using the processor (load %.1f): these times are too long, and not alike.\n",
+          load[0]);
+  }
+  std::printf("%.0f s. Wrote %s\n", line.elapsed(), o.output.c_str());
+  return 0;
+}
+
+}  // namespace
+}  // namespace tcnca::bench
+
+int main(int argc, char** argv) try {
+  tcnca::bench::free_openblas(argv);
+  return tcnca::bench::run(tcnca::bench::parse_attention(argc, argv, tcnca::bench::attention_backends()));
+} catch (CLI::ParseError const& e) {
+  return e.get_exit_code() == 0 ? 0 : 2;
+} catch (std::exception const& e) {
+  std::fprintf(stderr, "attention_vs_gemm: %s\n", e.what());
+  return 1;
+}

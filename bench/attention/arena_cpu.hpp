@@ -1,0 +1,137 @@
+// The arena of the CPU: the library, and attention built of OpenBLAS's and of oneDNN's products.
+#pragma once
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "../baselines/attention_cpu.hpp"
+#include "../headline/device_cpu.hpp"
+#include "../support/text.hpp"
+#include "arena.hpp"
+#include "library.hpp"
+
+namespace tcnca::bench {
+
+template <class T>
+class cpu_attention_arena final : public attention_arena {
+ public:
+  cpu_attention_arena(attention_problem const& p, std::shared_ptr<cpu_ceilings> ceilings)
+      : p_(p), ceilings_(std::move(ceilings)), own_(p) {
+    part const inputs[] = {part::q, part::k, part::v, part::grad_o};
+    for (std::uint64_t i = 0; i < 4; i++) {
+      auto& b = own_.at(inputs[i]);
+      text::noise(contiguous(b.data(), 1, 1, static_cast<index>(b.size())), 1 + i);
+    }
+  }
+
+  contender library(pass direction) override { return make_cpu_attention(direction, p_, own_.view()); }
+  std::vector<std::string> opponents() const override { return {"OpenBLAS", "oneDNN"}; }
+  contender opponent(size which, [[maybe_unused]] pass direction, [[maybe_unused]] bool tuned) override {
+    how_.clear();
+    if (which == 0) {
+#if defined(TCNCA_BENCH_OPENBLAS)
+      return by_products<openblas_gemm>(direction, tuned);
+#endif
+    } else {
+#if defined(TCNCA_BENCH_DNNL)
+      return by_products<dnnl_gemm>(direction, tuned);
+#endif
+    }
+    return {{}, {}, "not found when this program was built"};
+  }
+  std::string how() const override { return how_; }
+  double peak_rate() override { return ceilings_->fma_rate(); }
+  std::string peak_name() const override { return "fp32 multiply-adds"; }
+
+  std::vector<float> read(part which) override {
+    auto const& b = own_.at(which);
+    return cpu_device::read(b.data(), b.size());
+  }
+  void forget(pass direction) override {
+    auto const fill = [&](part which) {
+      std::fill(own_.at(which).begin(), own_.at(which).end(), from_float<T>(1e30f));
+    };
+    if (direction == pass::forward) return fill(part::o);
+    fill(part::grad_q), fill(part::grad_k), fill(part::grad_v);
+  }
+
+ private:
+  template <class U>
+  struct memory {
+    buffer<U> parts[8];
+    buffer<float> lse;
+    explicit memory(attention_problem const& p) : lse(static_cast<size>(p.sequences() * p.length)) {
+      for (part w : {part::q, part::k, part::grad_q, part::grad_k}) at(w) = buffer<U>(static_cast<size>(p.key_elements()));
+      for (part w : {part::v, part::grad_o, part::o, part::grad_v}) at(w) = buffer<U>(static_cast<size>(p.value_elements()));
+    }
+    buffer<U>& at(part w) { return parts[static_cast<int>(w)]; }
+    attention_tensors<U> view() {
+      return {at(part::q).data(), at(part::k).data(), at(part::v).data(),      at(part::grad_o).data(), at(part::o).data(),
+              lse.data(),         at(part::grad_q).data(), at(part::grad_k).data(), at(part::grad_v).data()};
+    }
+  };
+
+  template <class Gemm>
+  contender by_products(pass direction, bool tuned) {
+    bool const backward = direction == pass::backward;
+    auto const attention = std::make_shared<attention_by_products<Gemm>>(p_);
+    if constexpr (std::is_same_v<T, float>) {
+      auto const t = own_.view();
+      if (backward) attention->forward(t);
+      if (tuned) attention->choose(t, backward);
+      how_ = attention->describe();
+      return {[=] { return cpu_device::time([&] { backward ? attention->backward(t) : attention->forward(t); }); }, {}, {}};
+    } else {  // fp32 products: the element type is left and met again inside the timing
+      auto const wide = std::make_shared<memory<float>>(p_);
+      auto const t = wide->view();
+      auto const enter = [this, wide](std::initializer_list<part> parts) {
+        for (part w : parts) convert(wide->at(w).data(), own_.at(w).data(), wide->at(w).size());
+      };
+      auto const leave = [this, wide](std::initializer_list<part> parts) {
+        for (part w : parts) convert(own_.at(w).data(), wide->at(w).data(), wide->at(w).size());
+      };
+      enter({part::q, part::k, part::v, part::grad_o});
+      attention->forward(t);
+      if (tuned) attention->choose(t, backward);
+      how_ = attention->describe() + ", in fp32";
+      if (!backward)
+        return {[=] {
+                  return (void)wide, cpu_device::time([&] {
+                    enter({part::q, part::k, part::v}), attention->forward(t), leave({part::o});
+                  });
+                },
+                {},
+                {}};
+      leave({part::o});
+      return {[=] {
+                return (void)wide, cpu_device::time([&] {
+                  enter({part::q, part::k, part::v, part::grad_o, part::o});
+                  attention->backward(t);
+                  leave({part::grad_q, part::grad_k, part::grad_v});
+                });
+              },
+              {},
+              {}};
+    }
+  }
+  template <class To, class From>
+  void convert(To* to, From const* from, size count) const {
+    constexpr size piece = 16384;
+    auto const pieces = static_cast<index>((count + piece - 1) / piece);
+#pragma omp parallel for schedule(static) num_threads(p_.threads)
+    for (index i = 0; i < pieces; i++) {
+      size const first = static_cast<size>(i) * piece;
+      for (size j = first; j < std::min(count, first + piece); j++) to[j] = from_float<To>(to_float(from[j]));
+    }
+  }
+
+  attention_problem p_;
+  std::shared_ptr<cpu_ceilings> ceilings_;
+  memory<T> own_;
+  std::string how_;
+};
+
+}  // namespace tcnca::bench

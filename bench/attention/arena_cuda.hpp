@@ -1,0 +1,29 @@
+// The arena of a CUDA device, where this program was built with CUDA and there is a device.
+#pragma once
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "arena.hpp"
+
+namespace tcnca::bench {
+
+#if defined(TCNCA_BENCH_CUDA)
+/// In attention.cu.
+bool attention_device_found();
+std::unique_ptr<attention_arena> make_cuda_attention_arena(std::string const& dtype, attention_problem const& p);
+#else
+inline bool attention_device_found() { return false; }
+inline std::unique_ptr<attention_arena> make_cuda_attention_arena(std::string const&, attention_problem const&) {
+  throw std::runtime_error("this program was built without CUDA");
+}
+#endif
+
+inline std::vector<std::string> attention_backends() {
+  std::vector<std::string> names{"cpu"};
+  if (attention_device_found()) names.push_back("cuda");
+  return names;
+}
+
+}  // namespace tcnca::bench
