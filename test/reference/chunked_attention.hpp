@@ -269,7 +269,7 @@ rotary_gradients<N> rotary_backward(integer heads, integer key_dim, integer chun
       sum<N> cosine, sine;
       for (integer m = 1 - chunk; m < chunk; m++) {
         auto const [c, s] = turn<N>(double(-m) * std::pow(10000, -double(i) / double(half)));
-        N const g(grad_table[std::size_t(h * (2 * chunk - 1) + chunk - 1 + m)]);
+        N const g = N(grad_table[std::size_t(h * (2 * chunk - 1) + chunk - 1 + m)]);
         cosine.add(g, c), sine.add(g, s);
       }
       N const c = cosine.get(), s = sine.get();
