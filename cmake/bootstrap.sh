@@ -22,7 +22,7 @@ missing() {
     has_header CLI/CLI.hpp || echo libcli11-dev
     has_header fftw3.h || echo libfftw3-dev
     has_header oneapi/dnnl/dnnl.hpp || echo libdnnl-dev
-    has_header cblas.h || echo libopenblas-dev
+    has_header cblas.h || has_header openblas/cblas.h || echo libopenblas-dev
     has_command rsvg-convert || echo librsvg2-bin
   fi
 }

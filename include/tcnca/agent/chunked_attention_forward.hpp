@@ -107,6 +107,7 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
         group.sync();
       }
     }
+    if (visible == 0) group.sync();  // after start()
     finish(visible > 0);
     group.sync();  // the next item reuses the memory
   }
