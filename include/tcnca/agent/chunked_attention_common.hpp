@@ -29,8 +29,8 @@ struct chunked_attention_inputs {
   TCNCA_HOST_DEVICE int key_dim() const { return int(q.extent[3]); }
   TCNCA_HOST_DEVICE int value_dim() const { return int(v.extent[3]); }
   TCNCA_HOST_DEVICE index first_chunk() const { return position / chunk; }
-  /// Chunks that the sequence has a part in.
-  TCNCA_HOST_DEVICE index chunks() const { return q.extent[2] == 0 ? 0 : (position + q.extent[2] - 1) / chunk - first_chunk() + 1; }
+  /// Chunks that the sequence or the state before it has a part in.
+  TCNCA_HOST_DEVICE index chunks() const { return divide_up(position + q.extent[2], chunk) - first_chunk(); }
 };
 
 namespace detail {
