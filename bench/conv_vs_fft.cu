@@ -11,33 +11,11 @@
 #include "headline/arena_cuda.hpp"
 #include "headline/bind_scan.hpp"
 #include "headline/bind_stack.hpp"
+#include "headline/device_cuda.cuh"
 #include "headline/inputs.hpp"
 
 namespace tcnca::bench {
 namespace {
-
-struct cuda_device {
-  cuda executor;
-
-  template <class T>
-  using memory = device_memory<T>;
-
-  template <class Call>
-  static double time(Call const& call) {
-    return device_seconds(call);
-  }
-  static void write(float* to, std::vector<float> const& from) {
-    require(cudaMemcpy(to, from.data(), from.size() * sizeof(float), cudaMemcpyHostToDevice));
-  }
-  template <class T>
-  static std::vector<float> read(T const* from, size count) {
-    std::vector<T> raw(count);
-    require(cudaMemcpy(raw.data(), from, count * sizeof(T), cudaMemcpyDeviceToHost));
-    std::vector<float> to(count);
-    std::transform(raw.begin(), raw.end(), to.begin(), [](T v) { return to_float(v); });
-    return to;
-  }
-};
 
 template <class T>
 class cuda_arena final : public arena {

@@ -64,7 +64,7 @@ TCNCA_HOST_DEVICE value_and_slope<T, W> attention_weight(pack<T, W> score) {
   auto const constant = [](double c) TCNCA_INLINE { return broadcast<W>(T(c)); };
   if constexpr (F == attention_function::laplace) {
     auto const x = (score - constant(0.70710678118654752)) * constant(2.5066282746310005);  // (s - mu) / (sigma sqrt 2), in units of sqrt(2 pi)
-    return {fma(constant(0.5), erf(x), constant(0.5)), constant(1.4142135623730951) * exp(constant(0) - x * x)};
+    return {fma(constant(0.5), erf(x), constant(0.5)), constant(1.4142135623730951) * exp_or_zero(constant(0) - x * x)};
   } else {
     auto const r = max_zero(score);
     return {r * r, r + r};
