@@ -1,0 +1,80 @@
+// The arena of a CUDA device for attention_vs_gemm: the library, and attention built of cuBLAS's products.
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "attention/arena_cuda.hpp"
+#include "attention/bind.hpp"
+#include "baselines/attention_cuda.cuh"
+#include "headline/device_cuda.cuh"
+#include "support/text.hpp"
+
+namespace tcnca::bench {
+namespace {
+
+template <class T>
+class cuda_attention_arena final : public attention_arena {
+ public:
+  explicit cuda_attention_arena(attention_problem const& p) : p_(p), lse_(static_cast<size>(p.sequences() * p.length)) {
+    for (part w : {part::q, part::k, part::grad_q, part::grad_k}) at(w) = memory(static_cast<size>(p.key_elements()));
+    for (part w : {part::v, part::grad_o, part::o, part::grad_v}) at(w) = memory(static_cast<size>(p.value_elements()));
+    part const inputs[] = {part::q, part::k, part::v, part::grad_o};
+    for (std::uint64_t i = 0; i < 4; i++) {
+      std::vector<T> host(at(inputs[i]).size());
+      text::noise(contiguous(host.data(), 1, 1, static_cast<index>(host.size())), 1 + i);
+      at(inputs[i]).write(host);
+    }
+  }
+
+  contender library(pass direction) override { return bind_attention(cuda_device{}, direction, p_, view()); }
+  std::vector<std::string> opponents() const override { return {"cuBLAS"}; }
+  contender opponent(size, pass direction, bool tuned) override {
+    auto const attention = std::make_shared<attention_by_cublas<T>>(p_);
+    auto const t = view();
+    bool const backward = direction == pass::backward;
+    if (backward) attention->forward(t);
+    if (tuned) attention->choose(t, backward);
+    how_ = attention->describe();
+    return {[=] { return device_seconds([&] { backward ? attention->backward(t) : attention->forward(t); }); }, {}, {}};
+  }
+  std::string how() const override { return how_; }
+  double peak_rate() override {
+    static double const rate = cublas_products().rate<T>();
+    return rate;
+  }
+  std::string peak_name() const override { return "cuBLAS, a product of 8192 x 8192 x 8192"; }
+
+  std::vector<float> read(part which) override { return cuda_device::read(at(which).data(), at(which).size()); }
+  void forget(pass direction) override {
+    auto const fill = [&](part which) { require(cudaMemset(at(which).data(), 0x7f, at(which).size() * sizeof(T))); };
+    if (direction == pass::forward) return fill(part::o);
+    fill(part::grad_q), fill(part::grad_k), fill(part::grad_v);
+  }
+
+ private:
+  using memory = device_memory<T>;
+  memory& at(part w) { return parts_[static_cast<int>(w)]; }
+  attention_tensors<T> view() {
+    return {at(part::q).data(), at(part::k).data(), at(part::v).data(),      at(part::grad_o).data(), at(part::o).data(),
+            lse_.data(),        at(part::grad_q).data(), at(part::grad_k).data(), at(part::grad_v).data()};
+  }
+
+  attention_problem p_;
+  memory parts_[8];
+  device_memory<float> lse_;
+  std::string how_;
+};
+
+}  // namespace
+
+bool attention_device_found() {
+  int devices = 0;
+  return cudaGetDeviceCount(&devices) == cudaSuccess && devices > 0;
+}
+
+std::unique_ptr<attention_arena> make_cuda_attention_arena(std::string const& dtype, attention_problem const& p) {
+  if (dtype == "fp32") return std::make_unique<cuda_attention_arena<float>>(p);
+  return std::make_unique<cuda_attention_arena<bf16>>(p);
+}
+
+}  // namespace tcnca::bench
