@@ -37,6 +37,8 @@ class cpu_attention_arena final : public attention_arena {
 #endif
     } else {
 #if defined(TCNCA_BENCH_DNNL)
+      if constexpr (std::is_same_v<T, bf16>)
+        if (multiplies_bf16()) return by_own_products<dnnl_gemm>(direction, tuned);
       return by_products<dnnl_gemm>(direction, tuned);
 #endif
     }
@@ -74,17 +76,33 @@ class cpu_attention_arena final : public attention_arena {
     }
   };
 
+  /// Where it is no instruction, a product of bf16 is slower than one of fp32.
+  static bool multiplies_bf16() {
+#if defined(__x86_64__)
+    return __builtin_cpu_supports("avx512bf16");
+#else
+    return false;
+#endif
+  }
+  /// Products of the element type.
+  template <class Gemm>
+  contender by_own_products(pass direction, bool tuned) {
+    bool const backward = direction == pass::backward;
+    auto const attention = std::make_shared<attention_by_products<Gemm, T>>(p_);
+    auto const t = own_.view();
+    if (backward) attention->forward(t);
+    if (tuned) attention->choose(t, backward);
+    how_ = attention->describe();
+    return {[=] { return cpu_device::time([&] { backward ? attention->backward(t) : attention->forward(t); }); }, {}, {}};
+  }
+  /// Products of fp32: another element type is left and met again inside the timing.
   template <class Gemm>
   contender by_products(pass direction, bool tuned) {
-    bool const backward = direction == pass::backward;
-    auto const attention = std::make_shared<attention_by_products<Gemm>>(p_);
     if constexpr (std::is_same_v<T, float>) {
-      auto const t = own_.view();
-      if (backward) attention->forward(t);
-      if (tuned) attention->choose(t, backward);
-      how_ = attention->describe();
-      return {[=] { return cpu_device::time([&] { backward ? attention->backward(t) : attention->forward(t); }); }, {}, {}};
-    } else {  // fp32 products: the element type is left and met again inside the timing
+      return by_own_products<Gemm>(direction, tuned);
+    } else {
+      bool const backward = direction == pass::backward;
+      auto const attention = std::make_shared<attention_by_products<Gemm>>(p_);
       auto const wide = std::make_shared<memory<float>>(p_);
       auto const t = wide->view();
       auto const enter = [this, wide](std::initializer_list<part> parts) {

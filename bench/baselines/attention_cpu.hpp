@@ -4,7 +4,8 @@
 // - rows of scores are padded, so that a power of two does not alias in the caches;
 // - blocks (forward) or chunks (backward) on threads with one-threaded products, or one after another with threaded products;
 // - backward recomputes the scores, or finds them kept by the forward pass.
-// The size of the block and both choices are made by trying, for the problem at hand.
+// The size of the block and both choices are made by trying, for the problem at hand. T is the element type of the products: fp32, or
+// bf16 with scores, the pass over them and sums in fp32.
 #pragma once
 #if defined(_OPENMP)
 #include <omp.h>
@@ -13,16 +14,18 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "../attention/problem.hpp"
+#include "../support/convert.hpp"
 #include "attention_pass.hpp"
 #include "ceilings.hpp"
 #include "gemm.hpp"
 
 namespace tcnca::bench {
 
-template <class Gemm>
+template <class Gemm, class T = float>
 class attention_by_products {
  public:
   /// How the work is cut.
@@ -38,7 +41,7 @@ class attention_by_products {
   }
 
   /// Finds the best plan for a direction, by trying each choice after the other.
-  void choose(attention_tensors<float> const& t, bool backward) {
+  void choose(attention_tensors<T> const& t, bool backward) {
     bool const could_keep = backward && kept_bytes() <= size{1} << 30;
     plan best = plan_;
     double least = 1e300;
@@ -74,11 +77,11 @@ class attention_by_products {
     return text;
   }
 
-  void forward(attention_tensors<float> const& t) {
+  void forward(attention_tensors<T> const& t) {
     index const blocks = divide_up(p_.chunk, plan_.rows), tasks = p_.sequences() * p_.chunks() * blocks;
     each(tasks, [&](helper& h, index task, int inside) { forward_block(t, h, task / blocks, task % blocks, inside); });
   }
-  void backward(attention_tensors<float> const& t) {
+  void backward(attention_tensors<T> const& t) {
     each(p_.sequences() * p_.chunks(),
          [&](helper& h, index item, int inside) { backward_chunk(t, h, item, inside); });
   }
@@ -86,8 +89,10 @@ class attention_by_products {
  private:
   struct helper {
     Gemm multiply;
-    buffer<float> scores, grad;
+    buffer<float> scores, grad, sum_k, sum_v;
+    buffer<T> weights, slopes;  // scores and grad as operands, where that is another type
   };
+  static constexpr bool plain = std::is_same_v<T, float>;
   /// Where a chunk lies: its rows, and its first row among those of all sequences.
   struct place {
     index first, rows;
@@ -100,8 +105,12 @@ class attention_by_products {
   size kept_bytes() const { return count(p_.sequences() * p_.length * row_) * sizeof(float); }
   void set(plan next) {
     plan_ = next;
-    for (auto& h : helpers_)
+    for (auto& h : helpers_) {
       h->scores = buffer<float>(count(next.rows * row_)), h->grad = buffer<float>(count(next.rows * row_));
+      if (plain) continue;
+      h->weights = buffer<T>(count(next.rows * row_)), h->slopes = buffer<T>(count(next.rows * row_));
+      h->sum_k = buffer<float>(count(p_.chunk * p_.key_dim)), h->sum_v = buffer<float>(count(p_.chunk * p_.value_dim));
+    }
     if (next.keep && kept_.size() == 0) kept_ = buffer<float>(kept_bytes() / sizeof(float));
   }
   place at(index item) const {
@@ -131,12 +140,30 @@ class attention_by_products {
   /// Keys that rows below `end` see.
   index width(place const& c, index end) const { return p_.causal ? end : c.rows; }
 
-  void forward_block(attention_tensors<float> const& t, helper& with, index item, index block, int inside) {
+  /// Rows as an operand of a product.
+  T const* operand(buffer<T>& room, float const* from, index m, index keys, int inside) const {
+    if constexpr (plain) {
+      return from;
+    } else {
+#pragma omp parallel for schedule(static) num_threads(inside) if (inside > 1)
+      for (index i = 0; i < m; i++) narrow(room.data() + i * row_, from + i * row_, 1.f, keys);
+      return room.data();
+    }
+  }
+  /// Where the sums of a chunk are made: at their place if they are fp32.
+  static float* sums(buffer<float>& room, T* place) {
+    if constexpr (plain)
+      return place;
+    else
+      return room.data();
+  }
+
+  void forward_block(attention_tensors<T> const& t, helper& with, index item, index block, int inside) {
     place const c = at(item);
     index const z = p_.key_dim, h = p_.value_dim, r = block * plan_.rows, m = std::min(plan_.rows, c.rows - r);
     if (m <= 0) return;
     index const keys = width(c, r + m);
-    float const *q = t.q + (c.first + r) * z, *k = t.k + c.first * z, *v = t.v + c.first * h;
+    T const *q = t.q + (c.first + r) * z, *k = t.k + c.first * z, *v = t.v + c.first * h;
     // Kept are the probabilities of a softmax, and the scores of laplace: its slope is no function of its value.
     float* const own = with.scores.data();
     float* const kept = plan_.keep ? kept_.data() + (c.first + r) * row_ : own;
@@ -151,17 +178,18 @@ class attention_by_products {
       else
         laplace_row(scores + i * row_, a + i * row_, seen, keys, p_.scale(seen));
     }
-    with.multiply({m, h, keys}, a, row_, v, h, t.o + (c.first + r) * h, h);
+    with.multiply({m, h, keys}, operand(with.weights, a, m, keys, inside), row_, v, h, t.o + (c.first + r) * h, h);
   }
 
-  void backward_chunk(attention_tensors<float> const& t, helper& with, index item, int inside) {
+  void backward_chunk(attention_tensors<T> const& t, helper& with, index item, int inside) {
     place const c = at(item);
     index const z = p_.key_dim, h = p_.value_dim;
-    float const *k = t.k + c.first * z, *v = t.v + c.first * h;
+    T const *k = t.k + c.first * z, *v = t.v + c.first * h;
+    float *const sum_k = sums(with.sum_k, t.grad_k + c.first * z), *const sum_v = sums(with.sum_v, t.grad_v + c.first * h);
     bool add = false;  // the last block sees all keys: it begins the sums
     for (index r = (c.rows - 1) / plan_.rows * plan_.rows; r >= 0; r -= plan_.rows, add = true) {
       index const m = std::min(plan_.rows, c.rows - r), keys = width(c, r + m);
-      float const *q = t.q + (c.first + r) * z, *grad_o = t.grad_o + (c.first + r) * h;
+      T const *q = t.q + (c.first + r) * z, *grad_o = t.grad_o + (c.first + r) * h;
       float *own = with.scores.data(), *const grad = with.grad.data();
       float* const kept = plan_.keep ? kept_.data() + (c.first + r) * row_ : own;
       if (!plan_.keep) with.multiply({m, keys, z, false, true}, q, z, k, z, own, row_);
@@ -180,10 +208,19 @@ class attention_by_products {
         else
           softmax_backward_row(own + at_row, grad + at_row, seen, keys, scale, t.lse[c.first + r + i], delta);
       }
-      float const* const a = p_.function == score_function::laplace ? own : kept;
-      with.multiply({keys, h, m, true, false, add}, a, row_, grad_o, h, t.grad_v + c.first * h, h);
-      with.multiply({m, z, keys}, grad, row_, k, z, t.grad_q + (c.first + r) * z, z);
-      with.multiply({keys, z, m, true, false, add}, grad, row_, q, z, t.grad_k + c.first * z, z);
+      T const* const a =
+          operand(with.weights, p_.function == score_function::laplace ? own : kept, m, keys, inside);
+      T const* const slopes = operand(with.slopes, grad, m, keys, inside);
+      with.multiply({keys, h, m, true, false, add}, a, row_, grad_o, h, sum_v, h);
+      with.multiply({m, z, keys}, slopes, row_, k, z, t.grad_q + (c.first + r) * z, z);
+      with.multiply({keys, z, m, true, false, add}, slopes, row_, q, z, sum_k, z);
+    }
+    if constexpr (!plain) {
+#pragma omp parallel for schedule(static) num_threads(inside) if (inside > 1)
+      for (index i = 0; i < c.rows; i++) {
+        narrow(t.grad_k + (c.first + i) * z, sum_k + i * z, 1.f, z);
+        narrow(t.grad_v + (c.first + i) * h, sum_v + i * h, 1.f, h);
+      }
     }
   }
 

@@ -7,6 +7,7 @@
 #include <numbers>
 
 #include <tcnca/core/config.hpp>
+#include "../support/convert.hpp"
 #include "../support/vector.hpp"
 
 namespace tcnca::bench {
@@ -165,6 +166,16 @@ inline float dot(float const* a, float const* b, index count) {
   float rest = 0;
   for (; j < count; j++) rest += a[j] * b[j];
   return detail::sum(s[0] + s[1] + s[2] + s[3]) + rest;
+}
+inline float dot(bf16 const* a, bf16 const* b, index count) {
+  constexpr index piece = 256;
+  float wide_a[piece], wide_b[piece], sum = 0;
+  for (index j = 0; j < count; j += piece) {
+    index const n = std::min(piece, count - j);
+    widen(wide_a, a + j, n), widen(wide_b, b + j, n);
+    sum += dot(wide_a, wide_b, n);
+  }
+  return sum;
 }
 
 }  // namespace tcnca::bench

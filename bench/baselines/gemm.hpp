@@ -2,7 +2,7 @@
 //   static char const* name
 //   static void threads(int n)     before the calls: how many threads each may use
 //   void operator()(product, A, lda, B, ldb, C, ldc)
-// An object serves one thread.
+// An object serves one thread. oneDNN multiplies bf16 too, with sums in fp32 and C in fp32 or bf16.
 #pragma once
 #include <map>
 #include <memory>
@@ -17,7 +17,9 @@
 #if defined(TCNCA_BENCH_DNNL)
 #include <algorithm>
 #include <dnnl.hpp>
+#include <type_traits>
 
+#include <tcnca/core/numeric.hpp>
 #include "ceilings.hpp"
 #if defined(_OPENMP)
 #include <omp.h>
@@ -54,13 +56,13 @@ class dnnl_gemm {
     omp_set_num_threads(n);
 #endif
   }
-  void operator()(product p, float const* a, index lda, float const* b, index ldb, float* c, index ldc) {
-    auto& way = ways_[{p.m, p.n, p.k, lda, ldb, ldc, p.a_transposed, p.b_transposed, p.add}];
-    if (!way) way = std::make_unique<ways>(choose(p, lda, ldb, ldc));
-    if (way->plain)
-      sgemm(p, a, lda, b, ldb, c, ldc);
-    else
-      way->run(a, b, c, stream_);
+  template <class T, class C>
+  void operator()(product p, T const* a, index lda, T const* b, index ldb, C* c, index ldc) {
+    auto& way = ways_[{p.m, p.n, p.k, lda, ldb, ldc, p.a_transposed, p.b_transposed, p.add, sizeof(T), sizeof(C)}];
+    if (!way) way = std::make_unique<ways>(choose<T, C>(p, lda, ldb, ldc));
+    if constexpr (std::is_same_v<T, float>)
+      if (way->plain) return sgemm(p, a, lda, b, ldb, c, ldc);
+    way->run(a, b, c, stream_);
   }
 
  private:
@@ -69,8 +71,9 @@ class dnnl_gemm {
     bool plain = false;
     dnnl::matmul primitive;
     memory a, b, c, scratch;
-    void run(float const* pa, float const* pb, float* pc, dnnl::stream& stream) {
-      a.set_data_handle(const_cast<float*>(pa)), b.set_data_handle(const_cast<float*>(pb)), c.set_data_handle(pc);
+    template <class T, class C>
+    void run(T const* pa, T const* pb, C* pc, dnnl::stream& stream) {
+      a.set_data_handle(const_cast<T*>(pa)), b.set_data_handle(const_cast<T*>(pb)), c.set_data_handle(pc);
       primitive.execute(
           stream, {{DNNL_ARG_SRC, a}, {DNNL_ARG_WEIGHTS, b}, {DNNL_ARG_DST, c}, {DNNL_ARG_SCRATCHPAD, scratch}});
       stream.wait();
@@ -80,13 +83,16 @@ class dnnl_gemm {
     dnnl::sgemm(p.a_transposed ? 'T' : 'N', p.b_transposed ? 'T' : 'N', p.m, p.n, p.k, 1, a, lda, b, ldb,
                 p.add ? 1.f : 0.f, c, ldc);
   }
+  template <class T>
+  static constexpr memory::data_type type = std::is_same_v<T, float> ? memory::data_type::f32 : memory::data_type::bf16;
+
+  template <class T, class C>
   ways choose(product p, index lda, index ldb, index ldc) {
-    auto const desc = [](index rows, index columns, index ld, bool transposed) {
-      return memory::desc({rows, columns}, memory::data_type::f32,
-                          transposed ? memory::dims{1, ld} : memory::dims{ld, 1});
+    auto const desc = [](index rows, index columns, memory::data_type element, index ld, bool transposed) {
+      return memory::desc({rows, columns}, element, transposed ? memory::dims{1, ld} : memory::dims{ld, 1});
     };
-    auto const da = desc(p.m, p.k, lda, p.a_transposed), db = desc(p.k, p.n, ldb, p.b_transposed),
-               dc = desc(p.m, p.n, ldc, false);
+    auto const da = desc(p.m, p.k, type<T>, lda, p.a_transposed), db = desc(p.k, p.n, type<T>, ldb, p.b_transposed),
+               dc = desc(p.m, p.n, type<C>, ldc, false);
     dnnl::primitive_attr attributes;
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
     if (p.add) {
@@ -101,6 +107,7 @@ class dnnl_gemm {
            {db, engine_, nullptr},
            {dc, engine_, nullptr},
            {made.scratchpad_desc(), engine_}};
+    if constexpr (!std::is_same_v<T, float>) return w;
     auto const room = [](index rows, index ld) { return buffer<float>(static_cast<size>(rows * ld)); };
     auto const a = room(p.a_transposed ? p.k : p.m, lda), b = room(p.b_transposed ? p.n : p.k, ldb);
     auto c = room(p.m, ldc);
@@ -118,7 +125,7 @@ class dnnl_gemm {
 
   dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream_{engine_};
-  std::map<std::tuple<index, index, index, index, index, index, bool, bool, bool>, std::unique_ptr<ways>> ways_;
+  std::map<std::tuple<index, index, index, index, index, index, bool, bool, bool, size, size>, std::unique_ptr<ways>> ways_;
 };
 #endif
 
