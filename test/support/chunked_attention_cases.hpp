@@ -65,6 +65,14 @@ std::vector<attention_extents> edge_extents() {
     for (index const length : {index(0), index(1), chunk - 1, chunk, chunk + 1, 3 * chunk + 7}) add(chunk, length);
   for (index const block : {index(forward.queries), index(forward.keys)})
     for (index const chunk : {block - 1, block, block + 1}) add(std::min<index>(chunk, 300), std::min<index>(chunk, 300) + block / 2);
+  // Many blocks of keys; the widest rows; the longest chunk, in its middle.
+  attention_extents many{.batch = 1, .heads = 1, .length = 630, .key_dim = 16, .value_dim = 16, .chunk = 601, .dropout = S::shape.dropout ? 0.2 : 0};
+  attention_extents wide{.batch = 1, .heads = 2, .length = 21, .key_dim = 256, .value_dim = 2048, .chunk = 13, .dropout = many.dropout};
+  attention_extents deep{.batch = 1, .heads = 1, .length = 37, .key_dim = 16, .value_dim = 24, .chunk = 16384, .position = S::causal ? 16384 + 70 : 16384};
+  deep.dropout = many.dropout, deep.state_out = S::causal;
+  for (auto const& e : {many, wide, deep}) all.push_back(e);
+  deep.length = 2;
+  all.push_back(deep);
   return all;
 }
 

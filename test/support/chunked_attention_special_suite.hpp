@@ -224,6 +224,24 @@ TYPED_TEST_P(chunked_attention_special, huge_scores) {
   }
 }
 
+// Scores that rise or fall so steeply along the keys that each block outweighs those before it by more than the arithmetic holds.
+TYPED_TEST_P(chunked_attention_special, scores_that_rise_from_block_to_block) {
+  using S = TypeParam;
+  TCNCA_TEST_NEEDS(S::backend);
+  if (!S::softmax || !S::shape.bias) return;
+  for (double const slope : {-2.0, 0.3, 2.0}) {
+    SCOPED_TRACE(slope);
+    auto e = this->extents();
+    e.batch = 1, e.heads = 1, e.length = e.chunk = 500;
+    attention_problem<S> problem(e, 10);
+    for (index m = 0; m < 2 * e.chunk - 1; m++) *problem.bias.view().at(0, m) = typename S::A(slope * double(m));
+    problem.p.bias = problem.bias.values();
+    this->run(problem);
+    problem.expect_forward();
+    problem.expect_backward();
+  }
+}
+
 // A scale that the arithmetic rounds to 0 is not the default for it.
 TYPED_TEST_P(chunked_attention_special, scales_that_vanish) {
   using S = TypeParam;
@@ -302,8 +320,8 @@ TYPED_TEST_P(chunked_attention_special, precision_is_that_of_a_naive_computation
 }
 
 REGISTER_TYPED_TEST_SUITE_P(chunked_attention_special, a_row_without_a_key_is_zero, what_is_masked_may_be_anything, what_is_no_number_shows_and_stays,
-                            biases_of_minus_infinity_mask, biases_without_a_use_may_be_anything, huge_scores, scales_that_vanish, dropout_is_the_generators,
-                            precision_is_that_of_a_naive_computation);
+                            biases_of_minus_infinity_mask, biases_without_a_use_may_be_anything, huge_scores, scores_that_rise_from_block_to_block,
+                            scales_that_vanish, dropout_is_the_generators, precision_is_that_of_a_naive_computation);
 
 }  // namespace
 }  // namespace tcnca::testing
