@@ -210,7 +210,7 @@ REGISTER_TYPED_TEST_SUITE_P(chunked_attention_mma, wide_and_long, special_values
 template <class B>
 using subjects = std::tuple<attention_subject<B, bf16, softmax_plain>, attention_subject<B, bf16, softmax_causal_bias_dropout>,
                             attention_subject<B, fp16, softmax_causal>, attention_subject<B, fp16, laplace_dropout>, attention_subject<B, bf16, laplace_bias>,
-                            attention_subject<B, fp16, relu2_causal>, attention_subject<B, bf16, relu2_causal_bias_dropout>>;
+                            attention_subject<B, bf16, relu2_causal>, attention_subject<B, bf16, relu2_causal_bias_dropout>>;
 using types = decltype(attention_list(subjects<fiber_backend<>>{}));
 INSTANTIATE_TYPED_TEST_SUITE_P(fiber, chunked_attention_forward, types, attention_subject_name);
 using wide_types = ::testing::Types<attention_subject<fiber_backend<>, bf16, softmax_causal_bias_dropout>, attention_subject<fiber_backend<>, fp16, laplace_bias>>;

@@ -1,5 +1,8 @@
 // The operation chunked_attention: attention within chunks of a sequence, for values much wider than keys.
 #pragma once
+#include <type_traits>
+
+#include "agent/chunked_attention_mma_forward.hpp"
 #include "agent/chunked_attention_step.hpp"
 #include "agent/chunked_attention_sums.hpp"
 #include "agent/rotary_bias.hpp"
@@ -21,7 +24,10 @@ struct tuned_chunked_attention {
   static constexpr chunked_attention_policy backward = Tuning::backward(traits::target);
   using forward_group = typename traits::template group<forward.threads>;
   using backward_group = typename traits::template group<backward.threads>;
-  using forward_agent = chunked_attention_forward_agent<forward_group, T, Shape, forward>;
+  static constexpr bool tensor_cores =
+      forward.tensor_cores && sizeof(T) == 2 && warp_of<forward_group>::exists && forward_group::size() == forward.threads;
+  using forward_agent = std::conditional_t<tensor_cores, chunked_attention_mma_forward_agent<forward_group, T, Shape, forward>,
+                                           chunked_attention_forward_agent<forward_group, T, Shape, forward>>;
   using step_agent = chunked_attention_step_agent<forward_group, T, Shape, forward>;
   using state_agent = chunked_attention_state_agent<forward_group, T>;
   using backward_agent = chunked_attention_backward_agent<backward_group, T, Shape, backward>;

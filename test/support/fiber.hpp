@@ -1,6 +1,6 @@
 // fiber_group: the threads of a CUDA block as fibers of one CPU thread, so that the very thread decomposition of the GPU runs without one.
 // Between two barriers the fibers run one after another in random order. A missing barrier then changes bits for some seed; a barrier that
-// only some fibers reach is divergence and fails the launch. Under ThreadSanitizer each fiber is a thread, and only barriers order them.
+// only some fibers reach is divergence and fails the launch. 32 fibers are a warp, with barriers of its own (fiber_warp.hpp). Under ThreadSanitizer each fiber is a thread, and only barriers order them.
 #pragma once
 #include <sys/mman.h>
 
@@ -76,7 +76,7 @@ __attribute__((naked, noinline)) inline void switch_stacks(void** /*save*/, void
 /// Runs groups of fibers, one group at a time, on the thread that calls.
 class fiber_scheduler {
  public:
-  static constexpr int max_fibers = 1024, max_groups = 16;
+  static constexpr int max_fibers = 1024, max_groups = 16, warp = 32;
   using body = void (*)(void* argument, int rank);
 
   static fiber_scheduler& get() {
@@ -89,21 +89,26 @@ class fiber_scheduler {
   TCNCA_TEST_SCHEDULER bool run(int n, body f, void* argument, std::uint64_t seed, int group) {
     random_.state = seed;
     body_ = f, argument_ = argument, count_ = n, group_ = group % max_groups;
-    position_ = finished_ = phase_ = 0;
+    position_ = finished_ = waiting_ = phase_ = 0;
+    failed_ = false;
     random_.permute(order_, n);
     for (int i = 0; i < n; i++) {
       if (!fibers_[i].stack) create(fibers_[i]);
       fibers_[i].rank = order_[i];
-      fibers_[i].finished = false;
+      fiber_of_[order_[i]] = i;
+      states_[i] = state::ready;
     }
+    for (int w = 0; w < max_fibers / warp; w++) arrived_[w] = 0;
     random_.permute(order_, n);
     release(&launched_);
     go(&main_, &fibers_[order_[0]]);
-    if (finished_ == n) return true;
-    std::fprintf(stderr, "fiber_group: divergence: %d of %d fibers wait at barrier %d, the others have returned\n", n - finished_, n, phase_);
+    if (finished_ == n) return !failed_;
+    std::fprintf(stderr, "fiber_group: divergence: %d of %d fibers wait at barrier %d, %d at one of their warp, the others have returned\n", waiting_, n, phase_,
+                 n - finished_ - waiting_);
     acquire(&barriers_[group_][phase_ & 1]);
+    for (int w = 0; w < max_fibers / warp; w++) acquire(&warp_barriers_[group_][w][warp_phases_[w] & 1]);
     for (int i = 0; i < n; i++)  // those that wait are given up
-      if (!fibers_[i].finished) abandon(fibers_[i]);
+      if (states_[i] != state::finished) abandon(fibers_[i]);
     return false;
   }
 
@@ -114,11 +119,40 @@ class fiber_scheduler {
   TCNCA_TEST_SCHEDULER void barrier() {
     char* const sync = &barriers_[group_][phase_ & 1];  // two in turn: the next barrier's releases must not be acquired by this one
     release(sync);
+    states_[current_ - fibers_] = state::waiting;
+    waiting_++;
+    pass_on();
+    acquire(sync);
+  }
+  /// The same for the fibers of the caller's warp.
+  TCNCA_TEST_SCHEDULER void warp_barrier() {
+    int const w = current_->rank / warp, first = w * warp, size = count_ - first < warp ? count_ - first : warp;
+    char* const sync = &warp_barriers_[group_][w][warp_phases_[w] & 1];
+    release(sync);
+    states_[current_ - fibers_] = state::waiting_in_warp;
+    if (++arrived_[w] == size) {
+      arrived_[w] = 0;
+      warp_phases_[w]++;
+      for (int lane = 0; lane < size; lane++) states_[fiber_of_[first + lane]] = state::ready;
+    }
     pass_on();
     acquire(sync);
   }
 
+  /// Of the fiber that calls: its rank, how many barriers its warp has passed, its group's number; and a random number of its own.
+  TCNCA_TEST_SCHEDULER int rank() const { return current_->rank; }
+  TCNCA_TEST_SCHEDULER int warp_phase() const { return warp_phases_[current_->rank / warp]; }
+  TCNCA_TEST_SCHEDULER int group() const { return group_; }
+  TCNCA_TEST_SCHEDULER int random(int n) { return random_.below(n); }
+
+  /// Called by a fiber: the launch fails.
+  TCNCA_TEST_SCHEDULER void fail(char const* message) {
+    if (!failed_) std::fprintf(stderr, "fiber_group: %s\n", message);
+    failed_ = true;
+  }
+
  private:
+  enum class state : char { ready, waiting, waiting_in_warp, finished };
   struct fiber {
     void* stack = nullptr;    // lowest address that may be used
     void* saved = nullptr;    // stack pointer
@@ -127,7 +161,6 @@ class fiber_scheduler {
     std::size_t bytes = 0;
     void* tsan = nullptr;     // ThreadSanitizer's thread
     int rank = 0;
-    bool finished = false;
 #if !defined(__x86_64__)
     ucontext_t context;
 #endif
@@ -136,27 +169,34 @@ class fiber_scheduler {
 
   fiber main_, *current_ = &main_;
   fiber fibers_[max_fibers];
-  int order_[max_fibers] = {};
+  state states_[max_fibers] = {};
+  int order_[max_fibers] = {}, fiber_of_[max_fibers] = {};  // fiber_of_: a rank
+  int arrived_[max_fibers / warp] = {}, warp_phases_[max_fibers / warp] = {};
+  bool failed_ = false;
   random_bits random_{0};
   body body_ = nullptr;
   void* argument_ = nullptr;
-  int count_ = 0, group_ = 0, position_ = 0, finished_ = 0, phase_ = 0;
-  char launched_ = 0, done_ = 0, barriers_[max_groups][2] = {};
+  int count_ = 0, group_ = 0, position_ = 0, finished_ = 0, waiting_ = 0, phase_ = 0;
+  char launched_ = 0, done_ = 0, barriers_[max_groups][2] = {}, warp_barriers_[max_groups][max_fibers / warp][2] = {};
 
   fiber_scheduler() = default;
 
-  /// This fiber has arrived at a barrier or returned: the next in the order goes on, or all have and the next phase begins.
+  /// This fiber has arrived at a barrier or returned: the next in the order that can goes on, or all have arrived and the next phase begins.
   TCNCA_TEST_SCHEDULER void pass_on() {
     fiber* const self = current_;
-    if (++position_ == count_) {
-      if (finished_ > 0) {
-        go(self, &main_);
-        return;
-      }
-      phase_++, position_ = 0;
+    if (waiting_ == count_) {
+      for (int i = 0; i < count_; i++) states_[i] = state::ready;
+      waiting_ = 0, phase_++, position_ = -1;
       random_.permute(order_, count_);
     }
-    go(self, &fibers_[order_[position_]]);
+    for (int n = 0; n < count_; n++) {
+      if (++position_ >= count_) position_ = 0;
+      if (states_[order_[position_]] == state::ready) {
+        go(self, &fibers_[order_[position_]]);
+        return;
+      }
+    }
+    go(self, &main_);
   }
 
   /// The life of a fiber: one body after another.
@@ -168,7 +208,7 @@ class fiber_scheduler {
       acquire(&s.launched_);
       s.body_(s.argument_, self->rank);
       release(&s.done_);
-      self->finished = true;
+      s.states_[self - s.fibers_] = state::finished;
       s.finished_++;
       s.pass_on();
     }
@@ -273,38 +313,10 @@ struct fibers {
   int groups = 3;  ///< at most; they run one after another in random order, and share the items as blocks of a grid do
 };
 
-/// Shared memory of one group: exactly as large as asked for, NaN at first, with guards that are checked.
-class near_memory {
- public:
-  static constexpr std::size_t guard = 256;
-  explicit near_memory(std::size_t bytes) : bytes_(bytes) {
-    if (posix_memalign(&memory_, 256, bytes + 2 * guard) != 0) std::abort();
-    std::memset(memory_, 0xff, bytes + 2 * guard);
-#if defined(TCNCA_TEST_ASAN)
-    __asan_poison_memory_region(memory_, guard);
-    __asan_poison_memory_region(data() + bytes, guard);
-#endif
-  }
-  ~near_memory() { std::free(memory_); }
-  near_memory(near_memory const&) = delete;
-  near_memory& operator=(near_memory const&) = delete;
-
-  char* data() const { return static_cast<char*>(memory_) + guard; }
-  bool intact() {
-#if defined(TCNCA_TEST_ASAN)
-    __asan_unpoison_memory_region(memory_, bytes_ + 2 * guard);
-#endif
-    for (std::size_t i = 0; i < guard; i++)
-      if (data()[std::ptrdiff_t(i) - std::ptrdiff_t(guard)] != char(0xff) || data()[bytes_ + i] != char(0xff)) return false;
-    return true;
-  }
-
- private:
-  void* memory_ = nullptr;
-  std::size_t bytes_;
-};
-
 }  // namespace tcnca::testing
+
+#include "fiber_warp.hpp"
+#include "near_memory.hpp"
 
 namespace tcnca {
 

@@ -1,0 +1,72 @@
+// Instructions of a CUDA warp: products of small matrices, their loads from shared memory, exchange between lanes. sm_80 and up.
+// PTX ISA, sections "Matrix multiply-accumulate operation using mma instruction" (m16n8k16), "ldmatrix", "shfl.sync", "vote.sync", "ex2".
+#pragma once
+#include "../core/config.hpp"
+#include "../core/numeric.hpp"
+
+#if defined(__CUDACC__)
+namespace tcnca::detail {
+
+/// c += a b for a 16 x 16, b 16 x 8, c 16 x 8; a and b two 16-bit elements a register. Called by a whole warp.
+template <element T>
+__device__ __forceinline__ void mma_16x8x16(float (&c)[4], uint32 const (&a)[4], uint32 b0, uint32 b1) {
+  if constexpr (same<T, bf16>)
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  else
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+__device__ __forceinline__ uint32 shared_address(void const* p) { return uint32(__cvta_generic_to_shared(p)); }
+
+/// Four 8 x 8 matrices of 16-bit elements; lane 8 m + i names row i (16 bytes, aligned) of matrix m. Called by a whole warp.
+__device__ __forceinline__ void load_matrices(uint32 (&r)[4], void const* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(row))
+               : "memory");
+}
+/// The same, each matrix transposed.
+__device__ __forceinline__ void load_matrices_transposed(uint32 (&r)[4], void const* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(row))
+               : "memory");
+}
+
+/// The value of the lane whose number differs in the bits of `mask`. Called by a whole warp.
+__device__ __forceinline__ uint32 shuffle_xor(uint32 x, int mask) {
+  uint32 y;
+  asm volatile("shfl.sync.bfly.b32 %0, %1, %2, 0x1f, 0xffffffff;" : "=r"(y) : "r"(x), "r"(mask));
+  return y;
+}
+/// The value of the first lane: by this the compiler knows that all have the same. Called by a whole warp.
+__device__ __forceinline__ int first_lane(int x) { return __shfl_sync(0xffffffffu, x, 0); }
+/// Whether it is so in any lane. Called by a whole warp.
+__device__ __forceinline__ bool any_lane(bool x) {
+  uint32 y;
+  asm volatile("{ .reg .pred p, q; setp.ne.u32 p, %1, 0; vote.sync.any.pred q, p, 0xffffffff; selp.u32 %0, 1, 0, q; }" : "=r"(y) : "r"(uint32(x)));
+  return y != 0;
+}
+
+/// Two floats as elements, `low` in the lower half. Round to nearest even.
+template <element T>
+__device__ __forceinline__ uint32 narrow_pair(float low, float high) {
+  uint32 y;
+  if constexpr (same<T, bf16>) asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
+  else asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
+  return y;
+}
+
+/// 2^x to 2 units in the last place; what is below the normal numbers is 0.
+__device__ __forceinline__ float exp2_or_zero(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+}  // namespace tcnca::detail
+#endif

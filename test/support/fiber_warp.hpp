@@ -1,0 +1,147 @@
+// What the lanes of a warp do together, for fibers: 32 of them exchange registers through memory. Each instruction's layout is written down
+// here from the PTX ISA once more, so that a wrong one in an agent or in block/mma.hpp gives wrong numbers. Included by fiber.hpp.
+#pragma once
+#include <cstring>
+#include <vector>
+
+#include <tcnca/block/mma.hpp>
+
+namespace tcnca::testing {
+
+/// Words that the lanes of a warp show each other.
+class fiber_exchange {
+ public:
+  static constexpr int lanes = fiber_scheduler::warp, most = 8;
+
+  /// f(words), where words[lane][i] is word i of that lane. `what` tells operations apart: all lanes must do the same.
+  template <int N, class F>
+  static void run(int what, std::uint32_t const (&mine)[N], F f) {
+    static_assert(N < most);
+    auto& scheduler = fiber_scheduler::get();
+    // Two in turn: who reads the one is done before anybody writes it again, for the other's barrier lies between.
+    auto& shown = shown_[scheduler.group()][scheduler.rank() / lanes][scheduler.warp_phase() & 1];
+    auto& own = shown[scheduler.rank() % lanes];
+    for (int i = 0; i < N; i++) own[i] = mine[i];
+    own[most - 1] = std::uint32_t(what);
+    scheduler.warp_barrier();
+    for (int lane = 0; lane < lanes; lane++)
+      if (shown[lane][most - 1] != std::uint32_t(what)) scheduler.fail("divergence: the lanes of a warp do not do the same");
+    f(shown);
+  }
+
+ private:
+  static inline std::uint32_t shown_[fiber_scheduler::max_groups][fiber_scheduler::max_fibers / lanes][2][lanes][most];
+};
+
+}  // namespace tcnca::testing
+
+namespace tcnca {
+
+template <int N>
+struct warp_of<testing::fiber_group<N>> {
+  static constexpr bool exists = N % testing::fiber_exchange::lanes == 0;
+
+  /// mma.m16n8k16: with g = lane / 4 and t = lane % 4,
+  /// a_i, i < 8: row g for i in {0, 1, 4, 5}, else g + 8; column 2 t + (i & 1), from i = 4 on 8 more.
+  /// b_i, i < 4: row 2 t + (i & 1), from i = 2 on 8 more; column g.   c_i, i < 4: row g, from i = 2 on g + 8; column 2 t + (i & 1).
+  template <element T>
+  void multiply(float (&c)[4], uint32 const (&a)[4], uint32 b0, uint32 b1) const {
+    uint32 const mine[6] = {a[0], a[1], a[2], a[3], b0, b1};
+    testing::fiber_exchange::run(1, mine, [&](auto const& shown) {
+      int const lane = testing::fiber_scheduler::get().rank() % 32;
+      // Where in the registers of which lane an element of a, of b is: the layout read backwards.
+      auto const of_a = [&](int row, int k) { return half<T>(shown[row % 8 * 4 + k % 8 / 2][(k / 8) * 2 + row / 8], k % 2); };
+      auto const of_b = [&](int k, int column) { return half<T>(shown[column * 4 + k % 8 / 2][4 + k / 8], k % 2); };
+      for (int i = 0; i < 4; i++)
+        for (int k = 0; k < 16; k++) c[i] += of_a(lane / 4 + (i >= 2 ? 8 : 0), k) * of_b(k, lane % 4 * 2 + (i & 1));
+    });
+  }
+  /// ldmatrix.m8n8.x4: lanes 8 m .. 8 m + 7 give the rows of matrix m; register m of a lane: row lane / 4, columns 2 (lane % 4) and the next.
+  void load(uint32 (&r)[4], void const* row) const {
+    read(2, row, [&](auto const& shown, int lane) {
+      for (int m = 0; m < 4; m++) r[m] = shown[8 * m + lane / 4][lane % 4];
+    });
+  }
+  /// With .trans: rows 2 (lane % 4) and the next, column lane / 4.
+  void load_transposed(uint32 (&r)[4], void const* row) const {
+    read(3, row, [&](auto const& shown, int lane) {
+      for (int m = 0; m < 4; m++) {
+        auto const element = [&](int i) { return shown[8 * m + i][lane / 4 / 2] >> (lane / 4 % 2 * 16) & 0xffffu; };
+        r[m] = element(lane % 4 * 2) | element(lane % 4 * 2 + 1) << 16;
+      }
+    });
+  }
+  uint32 exchange(uint32 x, int mask) const {
+    uint32 y = 0;
+    testing::fiber_exchange::run(16 + mask, {x}, [&](auto const& shown) { y = shown[(testing::fiber_scheduler::get().rank() ^ mask) % 32][0]; });
+    return y;
+  }
+  float exchange(float x, int mask) const { return detail::bits_as<float>(exchange(detail::bits_as<uint32>(x), mask)); }
+  bool any(bool x) const {
+    bool y = false;
+    testing::fiber_exchange::run(4, {uint32(x)}, [&](auto const& shown) {
+      for (auto const& lane : shown) y = y || lane[0] != 0;
+    });
+    return y;
+  }
+  int uniform(int x) const {
+    testing::fiber_exchange::run(5, {uint32(x)}, [&](auto const& shown) {
+      for (auto const& lane : shown)
+        if (lane[0] != uint32(x)) testing::fiber_scheduler::get().fail("a number differs between the lanes of a warp");
+    });
+    return x;
+  }
+
+  /// A copy happens at some time between its beginning and the wait for it: at the one or at the other.
+  void copy_16(void* to, void const* from, bool present) const { copy(to, from, present, 16); }
+  void copy_4(void* to, void const* from, bool present) const { copy(to, from, present, 4); }
+  void commit() const { committed_ = pending_.size(); }
+  void wait() const {
+    for (std::size_t i = 0; i < committed_; i++) perform(pending_[i]);
+    pending_.erase(pending_.begin(), pending_.begin() + std::ptrdiff_t(committed_));
+    committed_ = 0;
+  }
+
+ private:
+  struct pending_copy {
+    void* to;
+    void const* from;
+    bool present;
+    std::size_t bytes;
+  };
+  mutable std::vector<pending_copy> pending_;
+  mutable std::size_t committed_ = 0;
+
+  template <element T>
+  static float half(uint32 pair, int which) {
+    return to_accumulate(T{uint16(pair >> (16 * which))});
+  }
+  template <class F>
+  static void read(int what, void const* row, F f) {
+    auto& scheduler = testing::fiber_scheduler::get();
+    auto const address = reinterpret_cast<std::uintptr_t>(row);
+    if (address % 16 != 0) scheduler.fail("ldmatrix: a row is not aligned");
+    uint32 mine[5];
+    std::memcpy(mine, row, 16);
+    mine[4] = uint32(address / 16);
+    testing::fiber_exchange::run(what, mine, [&](auto const& shown) {
+      int const lane = scheduler.rank() % 32, first = lane / 8 * 8;
+      for (int i = first; i < first + 8; i++)  // the eight rows of a matrix are read at once, each from 4 of 32 banks
+        if (shown[i][4] != shown[lane][4] && shown[i][4] % 8 == shown[lane][4] % 8) scheduler.fail("ldmatrix: rows meet in a bank");
+      f(shown, lane);
+    });
+  }
+  void copy(void* to, void const* from, bool present, std::size_t bytes) const {
+    auto& scheduler = testing::fiber_scheduler::get();
+    if (reinterpret_cast<std::uintptr_t>(to) % bytes != 0 || reinterpret_cast<std::uintptr_t>(from) % bytes != 0)
+      scheduler.fail("cp.async: an address is not aligned");
+    pending_.push_back({to, from, present, bytes});
+    if (scheduler.random(2) == 0) perform(pending_.back());  // and once more at the wait: the memory is not to be touched until then
+  }
+  static void perform(pending_copy const& c) {
+    if (c.present) std::memcpy(c.to, c.from, c.bytes);
+    else std::memset(c.to, 0, c.bytes);
+  }
+};
+
+}  // namespace tcnca

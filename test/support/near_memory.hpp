@@ -1,0 +1,39 @@
+// The shared memory of a group of fibers. Included by fiber.hpp.
+#pragma once
+#include <cstdlib>
+#include <cstring>
+
+namespace tcnca::testing {
+
+/// Shared memory of one group: exactly as large as asked for, NaN at first, with guards that are checked.
+class near_memory {
+ public:
+  static constexpr std::size_t guard = 256;
+  explicit near_memory(std::size_t bytes) : bytes_(bytes) {
+    if (posix_memalign(&memory_, 256, bytes + 2 * guard) != 0) std::abort();
+    std::memset(memory_, 0xff, bytes + 2 * guard);
+#if defined(TCNCA_TEST_ASAN)
+    __asan_poison_memory_region(memory_, guard);
+    __asan_poison_memory_region(data() + bytes, guard);
+#endif
+  }
+  ~near_memory() { std::free(memory_); }
+  near_memory(near_memory const&) = delete;
+  near_memory& operator=(near_memory const&) = delete;
+
+  char* data() const { return static_cast<char*>(memory_) + guard; }
+  bool intact() {
+#if defined(TCNCA_TEST_ASAN)
+    __asan_unpoison_memory_region(memory_, bytes_ + 2 * guard);
+#endif
+    for (std::size_t i = 0; i < guard; i++)
+      if (data()[std::ptrdiff_t(i) - std::ptrdiff_t(guard)] != char(0xff) || data()[bytes_ + i] != char(0xff)) return false;
+    return true;
+  }
+
+ private:
+  void* memory_ = nullptr;
+  std::size_t bytes_;
+};
+
+}  // namespace tcnca::testing
