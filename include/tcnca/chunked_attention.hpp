@@ -307,8 +307,8 @@ struct chunked_attention {
   template <class Executor>
   static chunked_attention_inputs<T> inputs(auto const& a) {
     chunked_attention_inputs<T> in{a.q, a.k, a.v, a.bias, a.lengths, a.keys_in, a.values_in, a.chunk, a.position};
-    in.scale = accumulate(a.scale);
-    if (softmax && a.scale == 0) in.scale = accumulate(1 / std::sqrt(double(a.q.extent[3])));
+    in.scale = accumulate(softmax && a.scale == 0 ? 1 / std::sqrt(double(a.q.extent[3])) : a.scale);
+    in.by_count = !softmax && a.scale == 0;
     in.drop_below = uint32(a.dropout * 4294967296.0);
     in.kept = accumulate(1 / (1 - a.dropout));
     in.seed = a.seed, in.offset = a.offset;

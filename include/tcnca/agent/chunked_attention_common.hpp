@@ -19,7 +19,8 @@ struct chunked_attention_inputs {
   tensor_view<index const, 1> lengths;
   tensor_view<T const, 4> keys_in, values_in;
   index chunk = 1, position = 0;
-  A scale = 0;             // 0: one over the number of valid keys
+  A scale = 1;
+  bool by_count = false;   // instead of scale: one over the number of valid keys
   uint32 drop_below = 0;   // a weight whose random word is below is dropped,
   A kept = 1;              // the others are multiplied by this
   uint64 seed = 0, offset = 0;
@@ -108,7 +109,7 @@ struct attention_group {
   /// Keys that query i sees: those below this number.
   TCNCA_HOST_DEVICE static int visible(attention_chunk const& c, int i) { return Shape.causal ? min(i + 1, c.keys) : c.keys; }
   /// What the products q . k of query i are multiplied by.
-  TCNCA_HOST_DEVICE A scale(attention_chunk const& c, int i) const { return in.scale != A(0) ? in.scale : A(1) / A(max(1, visible(c, i))); }
+  TCNCA_HOST_DEVICE A scale(attention_chunk const& c, int i) const { return in.by_count ? A(1) / A(max(1, visible(c, i))) : in.scale; }
 
   /// Elements [column, column + W) of a row; those past its end are zero.
   template <class E>

@@ -100,9 +100,13 @@ struct chunked_attention_mma_forward_agent : detail::attention_group<Group, T, S
       int const steps = min(C / M, divide_up(max(0, seen - from), M));
       if (steps > 0) {
         float s[key_tiles][4];
-        score(s, stage, steps);
+        // Whole blocks go without branches, so that loads run ahead of products.
+        if (steps == C / M) score<true>(s, stage, steps);
+        else score<false>(s, stage, steps);
         weigh(s, acc, stage, from);
-        add_values(s, acc, values_of(stage), from, steps);
+        bool const special = Shape.causal && from + steps * M > first_row_ && holds_special(values_of(stage), (steps - 1) * M);
+        if (steps == C / M && columns_ == columns && !special) add_products<true>(s, acc, values_of(stage), steps, false);
+        else add_products<false>(s, acc, values_of(stage), steps, special);
       }
       if (ahead == 0 && n + 1 < blocks) {
         group.sync();
@@ -147,6 +151,7 @@ struct chunked_attention_mma_forward_agent : detail::attention_group<Group, T, S
   }
 
   /// Products of the warp's queries with the first 16 steps keys of a block; the others are zero.
+  template <bool Whole>
   TCNCA_HOST_DEVICE void score(float (&s)[key_tiles][4], int stage, int steps) const {
     clear(s);
     int const row = key_row(in.key_dim());
@@ -159,7 +164,7 @@ struct chunked_attention_mma_forward_agent : detail::attention_group<Group, T, S
         warp.load(a, query + swizzled_rows::offset(qa.row, c + qa.column));
         TCNCA_UNROLL
         for (int pair = 0; pair < key_tiles / 2; pair++) {
-          if (pair >= steps) continue;
+          if (!Whole && pair >= steps) continue;
           uint32 b[4];
           warp.load(b, key + pair * M * row + swizzled_rows::offset(kb.row, c + kb.column));
           warp.template multiply<T>(s[2 * pair], a, b[0], b[1]);
@@ -241,38 +246,36 @@ struct chunked_attention_mma_forward_agent : detail::attention_group<Group, T, S
     }
   }
 
-  /// Adds the products of the weights with the values. Where a key is masked for some of the warp's rows only (the last step on the
-  /// diagonal), an infinite or NaN value must not meet the weight 0: such values are left out, and added to the rows that see them.
-  TCNCA_HOST_DEVICE void add_values(float (&s)[key_tiles][4], accumulators& acc, T const* values, int from, int steps) const {
-    bool special = false;
-    if constexpr (Shape.causal) special = from + steps * M > first_row_ && holds_special(values, (steps - 1) * M);
-    if (special) add_products<true>(s, acc, values, steps);
-    else add_products<false>(s, acc, values, steps);
-  }
-  template <bool Special>
-  TCNCA_HOST_DEVICE void add_products(float (&s)[key_tiles][4], accumulators& acc, T const* values, int steps) const {
+  /// Adds the products of the weights with the values. `special`: a key that is masked for some of the warp's rows only (they are in the last
+  /// step, on the diagonal) has an infinite or NaN value. That must not meet the weight 0: it is left out, and added to the rows that see it.
+  template <bool Whole>
+  TCNCA_HOST_DEVICE void add_products(float (&s)[key_tiles][4], accumulators& acc, T const* values, int steps, bool special) const {
     tile_position const vb = mma_load::b_of_rows(lane());
     [[maybe_unused]] uint32 last[4] = {0, 0, 0, 0};
     TCNCA_UNROLL
     for (int k = 0; k < C / M; k++) {
-      if (k >= steps) continue;
+      if (!Whole && k >= steps) continue;
       // The fragments c of two neighbouring tiles are one fragment a.
       uint32 const a[4] = {element_pair<T>(s[2 * k][0], s[2 * k][1]), element_pair<T>(s[2 * k][2], s[2 * k][3]),
                            element_pair<T>(s[2 * k + 1][0], s[2 * k + 1][1]), element_pair<T>(s[2 * k + 1][2], s[2 * k + 1][3])};
+      bool const leave_out = !Whole && special && k == steps - 1;
       TCNCA_UNROLL
-      for (int c = 0; c < columns; c += M) {
-        if (c / line * line >= columns_) continue;  // one branch for 64 columns
-        uint32 b[4];
-        warp.load_transposed(b, values + (k * M + vb.row) * columns + swizzled_rows::offset(vb.row, c + vb.column));
-        if (Special && k == steps - 1) {
-          TCNCA_UNROLL
-          for (int r = 0; r < 4; r++) b[r] = finite_only(b[r]), last[r] = a[r];
+      for (int l = 0; l < columns; l += line) {
+        if (!Whole && l >= columns_) continue;
+        TCNCA_UNROLL
+        for (int c = l; c < l + line; c += M) {
+          uint32 b[4];
+          warp.load_transposed(b, values + (k * M + vb.row) * columns + swizzled_rows::offset(vb.row, c + vb.column));
+          if (leave_out) {
+            TCNCA_UNROLL
+            for (int r = 0; r < 4; r++) b[r] = finite_only(b[r]), last[r] = a[r];
+          }
+          warp.template multiply<T>(acc.o[c / 8], a, b[0], b[1]);
+          warp.template multiply<T>(acc.o[c / 8 + 1], a, b[2], b[3]);
         }
-        warp.template multiply<T>(acc.o[c / 8], a, b[0], b[1]);
-        warp.template multiply<T>(acc.o[c / 8 + 1], a, b[2], b[3]);
       }
     }
-    if (Special) add_special(last, acc, values + (steps - 1) * M * columns);
+    if (!Whole && special) add_special(last, acc, values + (steps - 1) * M * columns);
   }
 
   /// Whether 16 rows of the values hold an infinity or a NaN.
@@ -307,8 +310,8 @@ struct chunked_attention_mma_forward_agent : detail::attention_group<Group, T, S
   }
   /// Of two elements those that are finite; 0 in place of the others.
   TCNCA_HOST_DEVICE static uint32 finite_only(uint32 pair) {
-    constexpr uint32 exponent = same<T, bf16> ? 0x7f80 : 0x7c00, high = exponent << 16;
-    return ((pair & exponent) == exponent ? 0 : pair & 0xffffu) | ((pair & high) == high ? 0 : pair & 0xffff0000u);
+    constexpr uint32 least = same<T, bf16> ? 0x00800080 : 0x04000400;  // carries from an exponent of ones to the sign's place
+    return pair & ~((((pair & 0x7fff7fffu) + least) >> 15 & 0x00010001u) * 0xffffu);
   }
 
   /// The output, normalised, and the statistics.
