@@ -58,8 +58,9 @@ class attention_by_products {
         if (time < (same_kind(candidate, best) ? 1.0 : 0.97) * least) least = time, best = candidate;
       }
     };
-    for (index rows : {64, 128, 256, 512, 1024, 2048})
-      if (rows == 64 || rows < 2 * p_.chunk) consider({std::min(rows, p_.chunk), false, false});
+    for (index rows : {32, 64, 128, 256, 512, 1024, 2048})
+      if (rows == 64 || (rows < 2 * p_.chunk && (rows > 64 || p_.causal)))
+        consider({std::min(rows, p_.chunk), false, false});
     plan other = best;
     if (p_.threads > 1) other.threads_inside = true, consider(other);
     other = best;

@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include <cstdlib>
-#include <cstring>
 #endif
 
 namespace tcnca::bench {
@@ -20,17 +19,17 @@ namespace tcnca::bench {
 inline void free_openblas([[maybe_unused]] char** argv) {
 #if defined(__linux__) && defined(TCNCA_BENCH_OPENBLAS)
   char const* const mark = "TCNCA_BENCH_OPENBLAS_CORE";
-  std::string const before = std::getenv(mark) == nullptr ? "" : std::getenv(mark);
-  char const* const given = std::getenv("OPENBLAS_CORETYPE");
-  if (before.empty() && (given != nullptr || std::getenv("OPENBLAS_L2_SIZE") != nullptr)) {
+  auto const value = [](char const* name) { return std::string(std::getenv(name) == nullptr ? "" : std::getenv(name)); };
+  std::string const given = value("OPENBLAS_CORETYPE"), cache = value("OPENBLAS_L2_SIZE");
+  if (value(mark).empty() && !(given + cache).empty()) {
     unsetenv("OPENBLAS_CORETYPE"), unsetenv("OPENBLAS_L2_SIZE");
-    setenv(mark, (std::string("the environment's ") + (given == nullptr ? "cache size" : given) + " was ignored").c_str(), 1);
+    setenv(mark, ("the environment's wish for " + (given.empty() ? "another cache" : given) + " was ignored").c_str(), 1);
     execv("/proc/self/exe", argv);
   }
 #if defined(__x86_64__)
   std::string const core = openblas_get_corename();
   bool const wide = core == "SkylakeX" || core == "Cooperlake" || core == "SapphireRapids" || core == "Zen4" || core == "Zen5";
-  if (given == nullptr && !wide && __builtin_cpu_supports("avx512f")) {
+  if (given.empty() && !wide && __builtin_cpu_supports("avx512f")) {
     setenv("OPENBLAS_CORETYPE", "SkylakeX", 1);
     setenv(mark, ("it chose " + core + " itself").c_str(), 1);
     execv("/proc/self/exe", argv);
