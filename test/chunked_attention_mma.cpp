@@ -27,12 +27,12 @@ struct product_agent {
   product_agent(Group g, product const& given, A* near_memory, A*) : group(g), p(given), near(reinterpret_cast<bf16*>(near_memory)) {}
 
   static int offset(int r, int c) { return r * row + (Fault == fault::straight_rows ? c : swizzled_rows::offset(r, c)); }
-  bf16 const* at(int first, tile_position x) const { return near + first * row + offset(x.row, x.column); }
+  auto at(int first, tile_position x) const { return warp.place(near + first * row + offset(x.row, x.column)); }
 
   void operator()(index) {
     int const lane = group.rank();
     bf16 const* const from = lane < 16 ? p.a : p.b;
-    for (int c = 0; c < 16; c += 8) warp.copy_16(near + lane / 16 * 16 * row + offset(lane % 16, c), from + lane % 16 * 16 + c, true);
+    for (int c = 0; c < 16; c += 8) warp.copy_16(warp.place(near + lane / 16 * 16 * row + offset(lane % 16, c)), from + lane % 16 * 16 + c, true);
     warp.commit();
     if (Fault != fault::missing_wait) warp.wait();
     group.sync();

@@ -56,6 +56,7 @@ struct warp_of<testing::fiber_group<N>> {
         for (int k = 0; k < 16; k++) c[i] += of_a(lane / 4 + (i >= 2 ? 8 : 0), k) * of_b(k, lane % 4 * 2 + (i & 1));
     });
   }
+  static char* place(void const* p) { return const_cast<char*>(static_cast<char const*>(p)); }
   /// ldmatrix.m8n8.x4: lanes 8 m .. 8 m + 7 give the rows of matrix m; register m of a lane: row lane / 4, columns 2 (lane % 4) and the next.
   void load(uint32 (&r)[4], void const* row) const {
     read(2, row, [&](auto const& shown, int lane) {

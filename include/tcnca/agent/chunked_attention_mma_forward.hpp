@@ -18,9 +18,9 @@ struct chunked_attention_mma_forward_agent : detail::attention_group<Group, T, S
   using params_type = chunked_attention_forward_params<T>;
   static constexpr int W = swizzled_rows::piece;  // elements of one copy
   static constexpr int M = mma_fragment::rows, R = Policy.queries, C = Policy.keys, columns = Policy.value_tile;
-  static constexpr int line = swizzled_rows::line, tiles = columns / mma_fragment::columns, key_tiles = C / mma_fragment::columns;
-  static_assert(Group::size() % warp_size == 0 && R == M * (Group::size() / warp_size) && C % M == 0 && columns % line == 0,
-                "tcnca::chunked_attention: a policy for tensor cores needs 16 queries a warp, keys in 16s and values in 64s");
+  static constexpr int bytes = int(sizeof(T)), line = swizzled_rows::line, tiles = columns / mma_fragment::columns, key_tiles = C / mma_fragment::columns;
+  static_assert(key_tiles <= 8 && Group::size() % warp_size == 0 && R == M * (Group::size() / warp_size) && C % M == 0 && columns % line == 0,
+                "tcnca::chunked_attention: a policy for tensor cores needs 16 queries a warp, keys in 16s up to 64, and values in 64s");
 
   params_type const& params;
   T* near;
@@ -90,27 +90,33 @@ struct chunked_attention_mma_forward_agent : detail::attention_group<Group, T, S
     if (blocks > 0) {
       load_rows<R>(queries(), key_row(in.key_dim()), round_up(in.key_dim(), 2 * M), 0, in.key_dim(),
                    [&](int r) TCNCA_INLINE { return first_ + r >= begin_ && first_ + r < end_ ? this->query(chunk_, first_ + r) : nullptr; });
-      load_stage(0, 0, visible);
     }
-    for (int n = 0; n < blocks; n++) {
+    // One turn loads a block and works on the one before (two stages), or loads a block and works on it.
+    for (int n = -ahead; n < blocks; n++) {
       int const from = n * C, stage = n & ahead;
       warp.wait();
       group.sync();  // this block has come, and the one before is done with
-      if (ahead > 0 && n + 1 < blocks) load_stage((n + 1) & ahead, from + C, visible);
+      if (n + ahead < blocks) load_stage((n + ahead) & ahead, from + ahead * C, visible);
+      if (n < 0) continue;
+      if (ahead == 0) {
+        warp.wait();
+        group.sync();
+      }
       int const steps = min(C / M, divide_up(max(0, seen - from), M));
       if (steps > 0) {
+        [[maybe_unused]] kept_weights kept{};
+        if constexpr (Shape.dropout) kept = draw(from);
         float s[key_tiles][4];
         // Whole blocks go without branches, so that loads run ahead of products.
         if (steps == C / M) score<true>(s, stage, steps);
         else score<false>(s, stage, steps);
         weigh(s, acc, stage, from);
+        if constexpr (Shape.dropout) drop(s, kept);
         bool const special = Shape.causal && from + steps * M > first_row_ && holds_special(values_of(stage), (steps - 1) * M);
-        if (steps == C / M && columns_ == columns && !special) add_products<true>(s, acc, values_of(stage), steps, false);
-        else add_products<false>(s, acc, values_of(stage), steps, special);
-      }
-      if (ahead == 0 && n + 1 < blocks) {
-        group.sync();
-        load_stage(0, from + C, visible);
+        uint32 p[C / M][4];
+        narrow(p, s);
+        if (steps == C / M && columns_ == columns && !special) add_products<true>(p, acc, values_of(stage), steps, false);
+        else add_products<false>(p, acc, values_of(stage), steps, special);
       }
     }
     finish(acc);
@@ -123,13 +129,12 @@ struct chunked_attention_mma_forward_agent : detail::attention_group<Group, T, S
     for (int r = group.rank() / 8; r < Rows; r += Group::size() / 8) {
       T const* const from = source(r);
       for (int c = group.rank() % 8 * W; c < width; c += line) {
-        T* const piece = to + r * row + swizzled_rows::offset(r, c);
         bool const present = from != nullptr && first + c < end;
         if (in.wide) {
-          warp.copy_16(piece, present ? from + first + c : in.q.data, present);
+          warp.copy_16(warp.place(to) + (r * row + swizzled_rows::offset(r, c)) * bytes, present ? from + first + c : in.q.data, present);
         } else {
           TCNCA_UNROLL
-          for (int e = 0; e < W; e++) piece[e] = present ? from[first + c + e] : T{0};
+          for (int e = 0; e < W; e++) to[r * row + swizzled_rows::offset(r, c) + e] = present ? from[first + c + e] : T{0};
         }
       }
     }
@@ -144,7 +149,7 @@ struct chunked_attention_mma_forward_agent : detail::attention_group<Group, T, S
       for (int x = group.rank(); x < R + C; x += Group::size()) {
         index const d = in.chunk - 1 + from - first_ + x - (R - 1);
         bool const present = d >= 0 && d < in.bias.extent[1];
-        warp.copy_4(biases(stage) + x, present ? in.bias.at(chunk_.head, d) : in.bias.data, present);
+        warp.copy_4(warp.place(biases(stage) + x), present ? in.bias.at(chunk_.head, d) : in.bias.data, present);
       }
     }
     warp.commit();
@@ -156,17 +161,17 @@ struct chunked_attention_mma_forward_agent : detail::attention_group<Group, T, S
     clear(s);
     int const row = key_row(in.key_dim());
     tile_position const qa = mma_load::a(lane()), kb = mma_load::b_of_columns(lane());
-    T const *const query = queries() + (first_row_ - first_ + qa.row) * row, *const key = keys(stage) + kb.row * row;
+    auto const query = warp.place(queries()) + (first_row_ - first_ + qa.row) * row * bytes, key = warp.place(keys(stage)) + kb.row * row * bytes;
     for (int d = 0; d < in.key_dim(); d += 2 * M) {
       TCNCA_UNROLL
       for (int c = d; c < d + 2 * M; c += M) {
         uint32 a[4];
-        warp.load(a, query + swizzled_rows::offset(qa.row, c + qa.column));
+        warp.load(a, query + swizzled_rows::offset(qa.row, c + qa.column) * bytes);
         TCNCA_UNROLL
         for (int pair = 0; pair < key_tiles / 2; pair++) {
           if (!Whole && pair >= steps) continue;
           uint32 b[4];
-          warp.load(b, key + pair * M * row + swizzled_rows::offset(kb.row, c + kb.column));
+          warp.load(b, key + (pair * M * row + swizzled_rows::offset(kb.row, c + kb.column)) * bytes);
           warp.template multiply<T>(s[2 * pair], a, b[0], b[1]);
           warp.template multiply<T>(s[2 * pair + 1], a, b[2], b[3]);
         }
@@ -182,7 +187,7 @@ struct chunked_attention_mma_forward_agent : detail::attention_group<Group, T, S
     TCNCA_UNROLL
     for (int half = 0; half < 2; half++) {
       int const i = position(half), end = this->visible(chunk_, i) - from - t;  // of this lane's keys
-      A const scale = this->scale(chunk_, i);
+      A const scale = softmax ? in.scale : this->scale(chunk_, i);
       TCNCA_UNROLL
       for (int n = 0; n < key_tiles; n++) {
         pack<A, 2> x = of_row(s[n], half) * broadcast<2>(scale);
@@ -209,7 +214,6 @@ struct chunked_attention_mma_forward_agent : detail::attention_group<Group, T, S
         }
       }
     }
-    if constexpr (Shape.dropout) drop(s, from);
   }
   /// e^(score - maximum) for one of this lane's rows; gives what the sums so far are to be multiplied by.
   TCNCA_HOST_DEVICE A normalize(float (&s)[key_tiles][4], accumulators& acc, int half) const {
@@ -230,52 +234,66 @@ struct chunked_attention_mma_forward_agent : detail::attention_group<Group, T, S
     return factor;
   }
 
-  /// Dropout. A lane has two of four neighbouring keys in two rows: it draws for one row, its neighbour for the other.
-  TCNCA_HOST_DEVICE void drop(float (&s)[key_tiles][4], int from) const {
+  /// Which of a lane's weights dropout keeps: bit 4 n + e, for the rows g and g + 8. Before the scores, whose registers it needs.
+  struct kept_weights {
+    uint32 row[2];
+  };
+  /// A lane has two of four neighbouring keys in two rows: it draws for one row, its neighbour for the other.
+  TCNCA_HOST_DEVICE kept_weights draw(int from) const {
     int const t = mma_fragment::c(lane(), 0).column, odd = t / 2 % 2;
+    uint32 mine = 0;
+    for (int n = 0; n < key_tiles; n++) {
+      auto const drawn = this->dropout(chunk_, position(odd), from + 8 * n + t / 4 * 4);
+      TCNCA_UNROLL
+      for (int e = 0; e < 4; e++) mine |= uint32(drawn.factor[e] != 0) << (4 * n + e);
+    }
+    uint32 const other = warp.exchange(mine, 1);
+    return {{(odd ? other : mine) >> 2 * odd, (odd ? mine : other) >> 2 * odd}};
+  }
+  TCNCA_HOST_DEVICE void drop(float (&s)[key_tiles][4], kept_weights kept) const {
     TCNCA_UNROLL
     for (int n = 0; n < key_tiles; n++) {
-      auto const mine = this->dropout(chunk_, position(odd), from + 8 * n + t / 4 * 4);
       TCNCA_UNROLL
-      for (int e = 0; e < 2; e++) {
-        float const own = odd ? mine.factor[2 + e] : mine.factor[e];
-        float const other = warp.exchange(odd ? mine.factor[e] : mine.factor[2 + e], 1);
-        s[n][e] *= odd ? other : own;
-        s[n][2 + e] *= odd ? own : other;
-      }
+      for (int e = 0; e < 4; e++) s[n][e] *= kept.row[e / 2] >> (4 * n + e % 2) & 1 ? in.kept : 0.f;
+    }
+  }
+
+  /// The weights as elements, a fragment a for 16 keys: two neighbouring fragments c.
+  TCNCA_HOST_DEVICE static void narrow(uint32 (&p)[C / M][4], float const (&s)[key_tiles][4]) {
+    TCNCA_UNROLL
+    for (int k = 0; k < C / M; k++) {
+      TCNCA_UNROLL
+      for (int r = 0; r < 4; r++) p[k][r] = element_pair<T>(s[2 * k + r / 2][r % 2 * 2], s[2 * k + r / 2][r % 2 * 2 + 1]);
     }
   }
 
   /// Adds the products of the weights with the values. `special`: a key that is masked for some of the warp's rows only (they are in the last
   /// step, on the diagonal) has an infinite or NaN value. That must not meet the weight 0: it is left out, and added to the rows that see it.
   template <bool Whole>
-  TCNCA_HOST_DEVICE void add_products(float (&s)[key_tiles][4], accumulators& acc, T const* values, int steps, bool special) const {
+  TCNCA_HOST_DEVICE void add_products(uint32 const (&p)[C / M][4], accumulators& acc, T const* values, int steps, bool special) const {
     tile_position const vb = mma_load::b_of_rows(lane());
-    [[maybe_unused]] uint32 last[4] = {0, 0, 0, 0};
+    auto const at = warp.place(values) + vb.row * columns * bytes;
+    if (!Whole && special) add_special(p, acc, values, steps - 1);
     TCNCA_UNROLL
     for (int k = 0; k < C / M; k++) {
       if (!Whole && k >= steps) continue;
-      // The fragments c of two neighbouring tiles are one fragment a.
-      uint32 const a[4] = {element_pair<T>(s[2 * k][0], s[2 * k][1]), element_pair<T>(s[2 * k][2], s[2 * k][3]),
-                           element_pair<T>(s[2 * k + 1][0], s[2 * k + 1][1]), element_pair<T>(s[2 * k + 1][2], s[2 * k + 1][3])};
       bool const leave_out = !Whole && special && k == steps - 1;
       TCNCA_UNROLL
       for (int l = 0; l < columns; l += line) {
         if (!Whole && l >= columns_) continue;
         TCNCA_UNROLL
-        for (int c = l; c < l + line; c += M) {
+        for (int c = 0; c < line; c += M) {
           uint32 b[4];
-          warp.load_transposed(b, values + (k * M + vb.row) * columns + swizzled_rows::offset(vb.row, c + vb.column));
+          warp.load_transposed(b, at + (k * M * columns + l) * bytes + swizzled_rows::offset(vb.row, c + vb.column) * bytes);
           if (leave_out) {
             TCNCA_UNROLL
-            for (int r = 0; r < 4; r++) b[r] = finite_only(b[r]), last[r] = a[r];
+            for (int r = 0; r < 4; r++) b[r] = finite_only(b[r]);
           }
-          warp.template multiply<T>(acc.o[c / 8], a, b[0], b[1]);
-          warp.template multiply<T>(acc.o[c / 8 + 1], a, b[2], b[3]);
+          warp.template multiply<T>(acc.o[(l + c) / 8], p[k], b[0], b[1]);
+          warp.template multiply<T>(acc.o[(l + c) / 8 + 1], p[k], b[2], b[3]);
         }
       }
     }
-    if (!Whole && special) add_special(last, acc, values + (steps - 1) * M * columns);
   }
 
   /// Whether 16 rows of the values hold an infinity or a NaN.
@@ -290,7 +308,14 @@ struct chunked_attention_mma_forward_agent : detail::attention_group<Group, T, S
     return warp.any(found);
   }
   /// What the infinite and NaN values among 16 rows, on the diagonal of the warp's queries, add to the rows that see them. Rare: short code.
-  TCNCA_HOST_DEVICE void add_special(uint32 const (&a)[4], accumulators& acc, T const* values) const {
+  TCNCA_HOST_DEVICE void add_special(uint32 const (&p)[C / M][4], accumulators& acc, T const* values, int step) const {
+    uint32 a[4] = {0, 0, 0, 0};
+    TCNCA_UNROLL
+    for (int k = 0; k < C / M; k++) {
+      TCNCA_UNROLL
+      for (int r = 0; r < 4; r++) a[r] = k == step ? p[k][r] : a[r];
+    }
+    values += step * M * columns;
     int const t = mma_fragment::c(lane(), 0).column;
     for (int n = 0; n < M; n++) {  // a pair of keys is one register of one of the four lanes that share rows, as many keys to all lanes
       int const other = n / 4, right = n / 2 % 2, key = mma_fragment::a(lane() ^ other, 2 * right).column + n % 2;

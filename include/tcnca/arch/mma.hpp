@@ -20,20 +20,21 @@ __device__ __forceinline__ void mma_16x8x16(float (&c)[4], uint32 const (&a)[4],
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+/// Addresses in shared memory have 32 bits.
 __device__ __forceinline__ uint32 shared_address(void const* p) { return uint32(__cvta_generic_to_shared(p)); }
 
 /// Four 8 x 8 matrices of 16-bit elements; lane 8 m + i names row i (16 bytes, aligned) of matrix m. Called by a whole warp.
-__device__ __forceinline__ void load_matrices(uint32 (&r)[4], void const* row) {
+__device__ __forceinline__ void load_matrices(uint32 (&r)[4], uint32 row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(shared_address(row))
+               : "r"(row)
                : "memory");
 }
 /// The same, each matrix transposed.
-__device__ __forceinline__ void load_matrices_transposed(uint32 (&r)[4], void const* row) {
+__device__ __forceinline__ void load_matrices_transposed(uint32 (&r)[4], uint32 row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(shared_address(row))
+               : "r"(row)
                : "memory");
 }
 

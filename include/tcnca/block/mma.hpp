@@ -68,6 +68,7 @@ static_assert(swizzle_is_free_of_conflicts());
 /// What the lanes of a warp of a group do together (all of them call), and the asynchronous copies of a thread. A group that has warps
 /// specialises it:
 ///   multiply<T>(c, a, b0, b1)                 c += a b, fragments as above
+///   place(p)                                  of a byte in fast memory: what the following take, and what bytes may be added to
 ///   load(r, row), load_transposed(r, row)     four 8 x 8 matrices from rows in fast memory
 ///   exchange(x, mask)                         the value of the lane whose number differs in the bits of mask
 ///   any(x)                                    whether x holds in any lane
@@ -89,14 +90,15 @@ struct warp_of<block_group<N>> {
   __device__ __forceinline__ void multiply(float (&c)[4], uint32 const (&a)[4], uint32 b0, uint32 b1) const {
     detail::mma_16x8x16<T>(c, a, b0, b1);
   }
-  __device__ __forceinline__ void load(uint32 (&r)[4], void const* row) const { detail::load_matrices(r, row); }
-  __device__ __forceinline__ void load_transposed(uint32 (&r)[4], void const* row) const { detail::load_matrices_transposed(r, row); }
+  __device__ __forceinline__ static uint32 place(void const* p) { return detail::shared_address(p); }
+  __device__ __forceinline__ void load(uint32 (&r)[4], uint32 row) const { detail::load_matrices(r, row); }
+  __device__ __forceinline__ void load_transposed(uint32 (&r)[4], uint32 row) const { detail::load_matrices_transposed(r, row); }
   __device__ __forceinline__ uint32 exchange(uint32 x, int mask) const { return detail::shuffle_xor(x, mask); }
   __device__ __forceinline__ float exchange(float x, int mask) const { return __uint_as_float(detail::shuffle_xor(__float_as_uint(x), mask)); }
   __device__ __forceinline__ bool any(bool x) const { return detail::any_lane(x); }
   __device__ __forceinline__ int uniform(int x) const { return detail::first_lane(x); }
-  __device__ __forceinline__ void copy_16(void* to, void const* from, bool present) const { detail::async_copy_16(to, from, present); }
-  __device__ __forceinline__ void copy_4(void* to, void const* from, bool present) const { detail::async_copy_4(to, from, present); }
+  __device__ __forceinline__ void copy_16(uint32 to, void const* from, bool present) const { detail::async_copy_16(to, from, present); }
+  __device__ __forceinline__ void copy_4(uint32 to, void const* from, bool present) const { detail::async_copy_4(to, from, present); }
   __device__ __forceinline__ void commit() const { detail::async_copy_commit(); }
   __device__ __forceinline__ void wait() const { detail::async_copy_wait<0>(); }
 };

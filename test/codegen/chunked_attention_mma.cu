@@ -1,0 +1,20 @@
+// Attention on tensor cores with its default tuning: no kernel may spill, and the instructions are those meant.
+// sass: HMMA.16816 LDSM.16.M88.4 LDSM.16.MT88.4 LDGSTS.E.BYPASS.128
+#include <tcnca/chunked_attention.hpp>
+
+using namespace tcnca;
+
+template <class T, chunked_attention_shape Shape>
+struct kernels {
+  using attention = chunked_attention<T, Shape>;
+  static void use(typename attention::forward_args const& forward) { (void)attention::forward(tcnca::cuda{}, forward, {}); }
+};
+
+constexpr auto laplace = attention_function::laplace;
+template struct kernels<bf16, chunked_attention_shape{}>;
+template struct kernels<bf16, chunked_attention_shape{.causal = true, .bias = true}>;
+template struct kernels<fp16, chunked_attention_shape{.causal = true, .bias = true}>;
+template struct kernels<bf16, chunked_attention_shape{.causal = true, .bias = true, .dropout = true}>;
+template struct kernels<bf16, chunked_attention_shape{.function = laplace, .bias = true}>;
+template struct kernels<bf16, chunked_attention_shape{.function = laplace, .causal = true, .bias = true, .dropout = true}>;
+template struct kernels<bf16, chunked_attention_shape{.function = attention_function::relu2, .causal = true}>;
