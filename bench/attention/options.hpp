@@ -19,7 +19,7 @@ struct attention_options {
   std::vector<std::string> functions{"softmax", "laplace"}, masks{"full", "causal"}, directions{"forward", "backward"},
       dtypes, backends;
   std::string filter, output = "attention.json";
-  double min_time = 0.3;
+  double min_time = 0.2;
   bool check = false, all = false;
 
   std::vector<std::string> dtypes_on(std::string const& backend) const {
