@@ -63,7 +63,7 @@ TYPED_TEST_P(chunked_attention_backward, cut_anywhere_is_the_whole) {
   using S = TypeParam;
   using A = typename S::A;
   TCNCA_TEST_NEEDS(S::backend);
-  if (!S::causal) return;
+  if (!has(S::causal)) return;
   for (std::uint64_t seed = 1; seed <= 8; seed++) {
     random_bits r{seed};
     SCOPED_TRACE(::testing::Message() << "seed " << seed);
@@ -133,7 +133,7 @@ TYPED_TEST_P(chunked_attention_backward, broadcasts_inputs) {
 TYPED_TEST_P(chunked_attention_backward, does_without_gradients_of_the_state) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
-  if (!S::causal) return;
+  if (!has(S::causal)) return;
   attention_problem<S> problem({.batch = 2, .heads = 2, .length = 30, .key_dim = 16, .value_dim = 24, .chunk = 20, .position = 13, .state_out = true,
                                 .dropout = S::shape.dropout ? 0.3 : 0},
                                3);

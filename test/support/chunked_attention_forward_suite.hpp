@@ -58,7 +58,7 @@ TYPED_TEST_P(chunked_attention_forward, repeats_bit_by_bit) {
 TYPED_TEST_P(chunked_attention_forward, cut_anywhere_is_the_whole) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
-  if (!S::causal) return;
+  if (!has(S::causal)) return;
   for (std::uint64_t seed = 1; seed <= 8; seed++) {
     random_bits r{seed};
     SCOPED_TRACE(::testing::Message() << "seed " << seed);
@@ -110,7 +110,7 @@ TYPED_TEST_P(chunked_attention_forward, cut_anywhere_is_the_whole) {
 TYPED_TEST_P(chunked_attention_forward, token_by_token_in_place_is_the_whole) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
-  if (!S::causal) return;
+  if (!has(S::causal)) return;
   for (index const chunk : {1, 7, 60}) {
     SCOPED_TRACE(::testing::Message() << "chunk " << chunk);
     index const length = chunk + chunk / 2 + 3;

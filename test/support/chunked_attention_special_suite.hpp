@@ -82,7 +82,7 @@ TYPED_TEST_P(chunked_attention_special, what_is_masked_may_be_anything) {
     this->run(problem);
     auto const now = problem.bits();
     for (std::size_t i = 0; i < now.size(); i++) EXPECT_TRUE(now[i] == clean[i]) << "result " << i;
-    if (!S::causal) continue;
+    if (!has(S::causal)) continue;
     // A later key and value: rows before it in the chunk, and all other chunks.
     attention_problem<S> later(e, 4);
     later.p.lengths = {1000, 1000, 1000};
@@ -107,7 +107,7 @@ TYPED_TEST_P(chunked_attention_special, what_is_masked_may_be_anything) {
 TYPED_TEST_P(chunked_attention_special, what_is_no_number_shows_and_stays) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
-  if (!S::softmax) return;
+  if (!has(S::softmax)) return;
   auto const e = this->extents();
   index const i = e.chunk + 9;
   for (double const bad : {double(NAN), double(INFINITY)})
@@ -150,7 +150,7 @@ TYPED_TEST_P(chunked_attention_special, what_is_no_number_shows_and_stays) {
 TYPED_TEST_P(chunked_attention_special, biases_of_minus_infinity_mask) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
-  if (!S::shape.bias) return;
+  if (!has(S::shape.bias)) return;
   auto const e = this->extents();
   for (int what = 0; what < 3; what++) {
     SCOPED_TRACE(what);
@@ -178,7 +178,7 @@ TYPED_TEST_P(chunked_attention_special, biases_of_minus_infinity_mask) {
 TYPED_TEST_P(chunked_attention_special, biases_without_a_use_may_be_anything) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
-  if (!S::shape.bias || !S::causal) return;
+  if (!has(S::shape.bias && S::causal)) return;
   auto const e = this->extents();
   attention_problem<S> problem(e, 6);
   this->run(problem);
@@ -195,7 +195,7 @@ TYPED_TEST_P(chunked_attention_special, huge_scores) {
   using S = TypeParam;
   using T = typename S::T;
   TCNCA_TEST_NEEDS(S::backend);
-  if (!S::softmax) return;
+  if (!has(S::softmax)) return;
   // Scores of about 1e4, of about 6e4 (beyond fp16's largest number); and near the end of fp32.
   for (double const spread : {170.0, 400.0, 1e17}) {
     if (spread > 1e4 && format_of<T>.greatest < 100) continue;
@@ -212,7 +212,7 @@ TYPED_TEST_P(chunked_attention_special, huge_scores) {
     for (auto const* t : {&problem.grad_q, &problem.grad_k, &problem.grad_v})
       for (double const x : t->values()) ASSERT_TRUE(std::isfinite(x) || format_of<T>.greatest < 100);
   }
-  if (!S::shape.bias) return;
+  if (!has(S::shape.bias)) return;
   for (double const shift : {-6e4, 6e4}) {  // of all scores: the weights do not mind
     SCOPED_TRACE(shift);
     attention_problem<S> problem(this->extents(), 7);
@@ -228,7 +228,7 @@ TYPED_TEST_P(chunked_attention_special, huge_scores) {
 TYPED_TEST_P(chunked_attention_special, scores_that_rise_from_block_to_block) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
-  if (!S::softmax || !S::shape.bias) return;
+  if (!has(S::softmax && S::shape.bias)) return;
   for (double const slope : {-2.0, 0.3, 2.0}) {
     SCOPED_TRACE(slope);
     auto e = this->extents();
@@ -259,7 +259,7 @@ TYPED_TEST_P(chunked_attention_special, dropout_is_the_generators) {
   using S = TypeParam;
   using T = typename S::T;
   TCNCA_TEST_NEEDS(S::backend);
-  if (!S::shape.dropout) return;
+  if (!has(S::shape.dropout)) return;
   index const chunk = 64, length = 2 * chunk;
   double dropped = 0, count = 0, expected = 0, variance = 0;
   for (std::uint64_t seed = 1; seed <= 6; seed++) {
@@ -291,7 +291,7 @@ TYPED_TEST_P(chunked_attention_special, precision_is_that_of_a_naive_computation
   using T = typename S::T;
   using A = typename S::A;
   TCNCA_TEST_NEEDS(S::backend);
-  if (std::is_same_v<A, double>) return;  // the reference itself
+  if (has(std::is_same_v<A, double>)) return;  // the reference itself
   namespace r = reference::attention;
   attention_problem<S> problem({.batch = 1, .heads = 2, .length = 256, .key_dim = 64, .value_dim = 64, .chunk = 128, .dropout = S::shape.dropout ? 0.3 : 0}, 8);
   this->run(problem);
