@@ -169,14 +169,14 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     auto const& plan = params.plan;
     int const packs = min(divide_up(count, W) + 1, C / W + 1);  // one more of zeros, for the diagonals
     value const zero = broadcast<W>(A(0));
-    for (int n = group.rank(); n < rows * packs; n += group.size()) {
-      int const i = n / packs, j = n % packs * W, visible = i < missing ? 0 : min(this->visible(chunk_, first + i) - from, count);
+    for_each_pair(group, rows, packs, [&](int i, int n) TCNCA_INLINE {
+      int const j = n * W, visible = i < missing ? 0 : min(this->visible(chunk_, first + i) - from, count);
       A *const weight = at(plan.weight) + i * weight_row + W + j, *const slope = at(plan.slope) + i * weight_row + W + j;
       value p = zero, ds = zero;
       if (j < visible) {
-        value s = load<W>(const_cast<A const*>(weight));
+        value s = tcnca::load<W>(const_cast<A const*>(weight));
         if constexpr (Shape.bias) s = s + load_anywhere<W>(const_cast<A const*>(at(plan.bias)) + R - 1 - i + j);
-        value dp = load<W>(const_cast<A const*>(slope)), keep = broadcast<W>(A(1));
+        value dp = tcnca::load<W>(const_cast<A const*>(slope)), keep = broadcast<W>(A(1));
         if constexpr (Shape.dropout) keep = this->dropout_of_keys(chunk_, first + i, from + j), dp = dp * keep;
         if constexpr (softmax) {
           p = detail::exp_or_zero(s - broadcast<W>(at(plan.statistics)[i]));
@@ -193,8 +193,8 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
           p = select_positive(left, p, zero), ds = select_positive(left, ds, zero);
         }
       }
-      store<W>(weight, p), store<W>(slope, ds);
-    }
+      tcnca::store<W>(weight, p), tcnca::store<W>(slope, ds);
+    });
   }
   TCNCA_HOST_DEVICE void add_products(int count, int rows, int diagonal, int first, bool clear) const {
     auto const& plan = params.plan;
@@ -260,22 +260,22 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
                                     tensor_view<A, 4> const& before, tensor_view<T, 4> const& grad) const {
     int const across = divide_up(dim, W);
     bool const kept = after.present() && chunk_.origin + in.chunk > in.position + in.q.extent[2];  // in the state after
-    for (int n = group.rank(); n < count * across; n += group.size()) {
-      int const r = n / across, c = n % across * W, j = from + r;
-      value v = r < valid ? load<W>(block + r * row + c) : broadcast<W>(A(0));
+    for_each_pair(group, count, across, [&](int r, int n) TCNCA_INLINE {
+      int const c = n * W, j = from + r;
+      value v = r < valid ? tcnca::load<W>(block + r * row + c) : broadcast<W>(A(0));
       if (kept) v = v + this->load(after.at(chunk_.batch, chunk_.head, j, 0), c, dim);
       if (j >= chunk_.first) this->store(grad.at(chunk_.batch, chunk_.head, chunk_.origin + j - in.position, 0), c, dim, v);
       else if (before.present()) this->store(before.at(chunk_.batch, chunk_.head, j, 0), c, dim, v);
-    }
+    });
   }
 
   TCNCA_HOST_DEVICE void store_query_gradients() const {
     int const across = divide_up(in.key_dim(), W);
-    for (index n = group.rank(); n < index(chunk_.last - chunk_.first) * across; n += group.size()) {
-      int const i = chunk_.first + int(n / across), c = int(n % across) * W;
-      value const v = load<W>(const_cast<A const*>(grad_query_ + index(i) * params.plan.query_row + c));
+    for_each_pair(group, chunk_.last - chunk_.first, across, [&](int r, int n) TCNCA_INLINE {
+      int const i = chunk_.first + r, c = n * W;
+      value const v = tcnca::load<W>(const_cast<A const*>(grad_query_ + index(i) * params.plan.query_row + c));
       this->store(params.grad_q.at(chunk_.batch, chunk_.head, chunk_.origin + i - in.position, 0), c, in.key_dim(), v * broadcast<W>(this->scale(chunk_, i)));
-    }
+    });
   }
 };
 

@@ -1,6 +1,7 @@
 // What the agents of attention share: a chunk's geometry, its rows in the caller's memory, the weights of scores, dropout.
 #pragma once
 #include "../block/activation.hpp"
+#include "../block/group.hpp"
 #include "../block/matrix.hpp"
 #include "../block/memory.hpp"
 #include "../block/philox.hpp"
@@ -128,11 +129,11 @@ struct attention_group {
   template <class Source, class Factor>
   TCNCA_HOST_DEVICE void load_rows(A* to, int row, int count, int tile_of, int dim, Source source, Factor factor) const {
     int const across = divide_up(round_up(dim, tile::columns), W), down = round_up(count, tile_of);
-    for (int i = group.rank(); i < down * across; i += group.size()) {
-      int const r = i / across, c = i % across * W;
+    for_each_pair(group, down, across, [&](int r, int n) TCNCA_INLINE {
+      int const c = n * W;
       auto const from = r < count ? source(r) : decltype(source(0))(nullptr);
       tcnca::store<W>(to + r * row + c, from ? load(from, c, dim) * broadcast<W>(factor(r)) : broadcast<W>(A(0)));
-    }
+    });
   }
   template <class Source>
   TCNCA_HOST_DEVICE void load_rows(A* to, int row, int count, int tile_of, int dim, Source source) const {
@@ -143,17 +144,16 @@ struct attention_group {
   TCNCA_HOST_DEVICE void load_panels(A* to, int height, int count, int first, int last, int dim, Source source) const {
     constexpr int packs = tile::columns / W;
     int const across = divide_up(last - first, tile::columns) * packs;
-    for (int i = group.rank(); i < count * across; i += group.size()) {
-      int const r = i / across, c = i % across;
+    for_each_pair(group, count, across, [&](int r, int c) TCNCA_INLINE {
       tcnca::store<W>(to + (c / packs * height + r) * tile::columns + c % packs * W, load(source(r), first + c * W, dim));
-    }
+    });
   }
   /// The transpose: element d of row r at to[d column + r], times factor(r).
   template <class Source, class Factor>
   TCNCA_HOST_DEVICE void load_transposed(A* to, int column, int count, int dim, Source source, Factor factor) const {
     int const across = divide_up(dim, W), down = divide_up(round_up(count, tile::columns), W);
-    for (int i = group.rank(); i < down * across; i += group.size()) {
-      int const r = i / across * W, c = i % across * W;
+    for_each_pair(group, down, across, [&](int i, int n) TCNCA_INLINE {
+      int const r = i * W, c = n * W;
       value rows[W];
       unroll<0, W>([&](auto w) TCNCA_INLINE {
         auto const from = r + w < count ? source(r + w) : decltype(source(0))(nullptr);
@@ -163,7 +163,7 @@ struct attention_group {
       unroll<0, W>([&](auto w) TCNCA_INLINE {
         if (c + w < dim) tcnca::store<W>(to + (c + w) * column + r, rows[w]);
       });
-    }
+    });
   }
 
   /// What dropout multiplies the weights of query i by, for keys j .. j + 3; j a multiple of 4.

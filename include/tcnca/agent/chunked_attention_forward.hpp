@@ -143,9 +143,10 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
   }
 
   /// Scores to weights, a pack of queries at a time.
-  TCNCA_HOST_DEVICE void weigh(int from, int count) const {
-    bool const masked = Shape.causal && from + count > first_ + 1;
+  TCNCA_HOST_DEVICE void weigh(int from, int all) const {
+    bool const masked = Shape.causal && from + all > first_ + 1;
     for (int i = group.rank() * W; i < rows(); i += group.size() * W) {
+      int const count = Shape.causal ? min(all, first_ + i + W - from) : all;  // later keys are masked for all of the pack
       A* const score = at(params.plan.score) + i;
       value numbers = broadcast<W>(A(0));  // key j is masked for the queries below it
       TCNCA_UNROLL
@@ -234,8 +235,8 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
       group.sync();
     }
     int const across = divide_up(columns_, W), offset = begin_ - first_;
-    for (int n = group.rank(); n < (end_ - begin_) * across; n += group.size()) {
-      int const i = offset + n / across, c = n % across * W;
+    for_each_pair(group, end_ - begin_, across, [&](int r, int n) TCNCA_INLINE {
+      int const i = offset + r, c = n * W;
       value v = broadcast<W>(A(0));
       if (any) {
         v = load<W>(const_cast<A const*>(at(params.plan.output) + i * params.plan.output_row + c));
@@ -243,7 +244,7 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
       }
       T* const to = params.o.at(chunk_.batch, chunk_.head, chunk_.origin + first_ + i - in.position, 0);
       base::store(to, column_ + c, column_ + columns_, v);
-    }
+    });
   }
 };
 

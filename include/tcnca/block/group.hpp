@@ -11,6 +11,17 @@ struct serial_group {
   TCNCA_HOST_DEVICE void sync() const {}
 };
 
+/// f(row, column) for all of rows x columns, each by one thread of the group, neighbours in a row by neighbouring threads.
+template <class Group, class F>
+TCNCA_HOST_DEVICE void for_each_pair(Group group, int rows, int columns, F f) {
+  if constexpr (Group::size() == 1) {  // no division
+    for (int row = 0; row < rows; row++)
+      for (int column = 0; column < columns; column++) f(row, column);
+  } else {
+    for (int i = group.rank(); i < rows * columns; i += group.size()) f(i / columns, i % columns);
+  }
+}
+
 #if defined(__CUDACC__)
 /// A CUDA thread block of N threads. Called by all of them.
 template <int N>
