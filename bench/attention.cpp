@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "attention/arena_cpu.hpp"
@@ -32,7 +33,7 @@ struct attention_case {
 std::vector<attention_case> cases(attention_options const& o) {
   std::vector<attention_case> all;
   for (auto const& backend : o.backends)
-    for (auto const& dtype : o.dtypes)
+    for (auto const& dtype : o.dtypes_on(backend))
       for (auto const& function : o.functions)
         for (auto const& mask : o.masks)
           for (index const z : o.key_dims)

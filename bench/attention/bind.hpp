@@ -44,12 +44,14 @@ contender bind_attention_shape(Device const& device, pass direction, attention_p
 /// The shapes that are compared: a function of the scores, causal or not.
 template <class T, class Device>
 contender bind_attention(Device const& device, pass direction, attention_problem const& p, attention_tensors<T> const& t) {
-  constexpr auto softmax = attention_function::softmax, laplace = attention_function::laplace;
+  constexpr chunked_attention_shape softmax{}, causal_softmax{.causal = true},
+      laplace{.function = attention_function::laplace},
+      causal_laplace{.function = attention_function::laplace, .causal = true};
   if (p.function == score_function::softmax)
-    return p.causal ? bind_attention_shape<T, {.function = softmax, .causal = true}>(device, direction, p, t)
-                    : bind_attention_shape<T, {.function = softmax}>(device, direction, p, t);
-  return p.causal ? bind_attention_shape<T, {.function = laplace, .causal = true}>(device, direction, p, t)
-                  : bind_attention_shape<T, {.function = laplace}>(device, direction, p, t);
+    return p.causal ? bind_attention_shape<T, causal_softmax>(device, direction, p, t)
+                    : bind_attention_shape<T, softmax>(device, direction, p, t);
+  return p.causal ? bind_attention_shape<T, causal_laplace>(device, direction, p, t)
+                  : bind_attention_shape<T, laplace>(device, direction, p, t);
 }
 
 }  // namespace tcnca::bench

@@ -17,11 +17,15 @@ struct attention_options {
   int threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   std::vector<index> chunks{128, 512, 2048}, key_dims{128}, value_dims{1024};
   std::vector<std::string> functions{"softmax", "laplace"}, masks{"full", "causal"}, directions{"forward", "backward"},
-      dtypes{"fp32"}, backends;
+      dtypes, backends;
   std::string filter, output = "attention.json";
   double min_time = 0.3;
   bool check = false, all = false;
 
+  std::vector<std::string> dtypes_on(std::string const& backend) const {
+    if (!dtypes.empty()) return dtypes;
+    return all || backend == "cuda" ? std::vector<std::string>{"fp32", "bf16"} : std::vector<std::string>{"fp32"};
+  }
   /// A GPU needs more chunks to be busy than a CPU.
   attention_problem problem_on(std::string const& backend, index chunk, index key_dim, index value_dim) const {
     bool const gpu = backend == "cuda";
@@ -54,7 +58,7 @@ inline attention_options parse_attention(int argc, char** argv, std::vector<std:
   list("--functions", o.functions, "Functions of the scores")->check(CLI::IsMember({"softmax", "laplace"}));
   list("--masks", o.masks, "Masks")->check(CLI::IsMember({"full", "causal"}));
   list("--directions", o.directions, "Passes")->check(CLI::IsMember({"forward", "backward"}));
-  list("--dtype", o.dtypes, "Element types")->check(CLI::IsMember({"fp32", "bf16"}));
+  list("--dtype", o.dtypes, "Element types (default: fp32 on a CPU, fp32,bf16 on a GPU)")->check(CLI::IsMember({"fp32", "bf16"}));
   list("--backend", o.backends, "Machines (all that are here)")->check(CLI::IsMember(backends));
   app.add_option("--threads", o.threads, "Threads of the CPU, for every contender")
       ->check(CLI::Range(1, 4096))
@@ -73,9 +77,7 @@ inline attention_options parse_attention(int argc, char** argv, std::vector<std:
     app.exit(e);
     throw;
   }
-  if (o.all) {
-    o.chunks = {128, 512, 2048}, o.key_dims = {64, 128}, o.value_dims = {256, 1024, 2048}, o.dtypes = {"fp32", "bf16"};
-  }
+  if (o.all) o.chunks = {128, 512, 2048}, o.key_dims = {64, 128}, o.value_dims = {256, 1024, 2048};
   return o;
 }
 

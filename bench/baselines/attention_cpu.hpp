@@ -51,6 +51,7 @@ class attention_by_products {
         double const start = detail::seconds();
         call();
         double const time = detail::seconds() - start;
+        if (time > 1.3 * least) break;
         if (time < (same_kind(candidate, best) ? 1.0 : 0.97) * least) least = time, best = candidate;
       }
     };

@@ -24,7 +24,7 @@ inline void free_openblas([[maybe_unused]] char** argv) {
   char const* const given = std::getenv("OPENBLAS_CORETYPE");
   if (before.empty() && (given != nullptr || std::getenv("OPENBLAS_L2_SIZE") != nullptr)) {
     unsetenv("OPENBLAS_CORETYPE"), unsetenv("OPENBLAS_L2_SIZE");
-    setenv(mark, given == nullptr ? "its own choice" : given, 1);
+    setenv(mark, (std::string("the environment's ") + (given == nullptr ? "cache size" : given) + " was ignored").c_str(), 1);
     execv("/proc/self/exe", argv);
   }
 #if defined(__x86_64__)
@@ -32,7 +32,7 @@ inline void free_openblas([[maybe_unused]] char** argv) {
   bool const wide = core == "SkylakeX" || core == "Cooperlake" || core == "SapphireRapids" || core == "Zen4" || core == "Zen5";
   if (given == nullptr && !wide && __builtin_cpu_supports("avx512f")) {
     setenv("OPENBLAS_CORETYPE", "SkylakeX", 1);
-    setenv(mark, core.c_str(), 1);
+    setenv(mark, ("it chose " + core + " itself").c_str(), 1);
     execv("/proc/self/exe", argv);
   }
 #endif
@@ -46,7 +46,7 @@ inline std::string openblas_description() {
   text = text.substr(0, text.find(' ', text.find(' ') + 1)) + ", kernels for " + openblas_get_corename();
 #if defined(__linux__)
   if (char const* const mark = std::getenv("TCNCA_BENCH_OPENBLAS_CORE"))
-    text += std::string(" (not those of ") + mark + ", which the environment or its own choice meant)";
+    text += std::string(" (") + mark + ")";
 #endif
   return text;
 #else

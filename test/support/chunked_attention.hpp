@@ -77,7 +77,8 @@ struct attention_problem {
       p.bias = fill(bias, r, 1);
     }
     if (e.lengths)
-      for (index b = 0; b < e.batch; b++) p.lengths.push_back(between(r, 0, int(e.position + e.length + e.chunk)));
+      for (index b = 0; b < e.batch; b++)  // somewhere in the sequence or behind it, or before its chunk
+        p.lengths.push_back(between(r, 0, 3) ? e.position / e.chunk * e.chunk + between(r, 0, int(e.length + e.chunk)) : between(r, 0, 1) ? e.position / 2 : 0);
     if (e.state_in || p.filled_before() > 0) {
       keys_in = state<T>(e.key_dim), values_in = state<T>(e.value_dim), grad_keys_in = state<A>(e.key_dim), grad_values_in = state<A>(e.value_dim);
       p.keys_in = fill(keys_in, r, e.spread, p.filled_before()), p.values_in = fill(values_in, r, 1, p.filled_before());

@@ -51,8 +51,9 @@ std::vector<attention_extents> edge_extents() {
   auto const add = [&](index chunk, index length) {
     std::size_t const i = all.size();
     if (length < 0) return;
-    attention_extents e{.batch = 2, .heads = index(1 + i % 2), .length = length, .key_dim = key_dims[i % 3], .value_dim = value_dims[i / 3 % 3], .chunk = chunk};
-    index const positions[] = {0, chunk / 2, 4 * chunk, 7 * chunk - 1, 3 * chunk + 1};
+    attention_extents e{.batch = 2, .heads = index(1 + i % 2), .length = length, .key_dim = key_dims[i % 3], .value_dim = value_dims[i / 3 % 3]};
+    e.chunk = chunk;
+    index const positions[] = {0, chunk / 2, 4 * chunk, 7 * chunk - 1, (index(1) << 40) / chunk * chunk + 1};
     e.position = S::causal ? positions[i % 5] : positions[i % 2 * 2];
     e.lengths = i % 3 == 1, e.state_in = S::causal && i % 4 == 0, e.state_out = S::causal && i % 2 == 0;
     e.scale = i % 5 == 4 ? 0.37 : 0, e.dropout = S::shape.dropout ? 0.1 + 0.2 * double(i % 4) : 0;

@@ -224,6 +224,18 @@ TYPED_TEST_P(chunked_attention_special, huge_scores) {
   }
 }
 
+// A scale that the arithmetic rounds to 0 is not the default for it.
+TYPED_TEST_P(chunked_attention_special, scales_that_vanish) {
+  using S = TypeParam;
+  TCNCA_TEST_NEEDS(S::backend);
+  auto e = this->extents();
+  e.scale = 1e-60;
+  attention_problem<S> problem(e, 9);
+  this->run(problem);
+  problem.expect_forward();
+  problem.expect_backward();
+}
+
 // With values that are unit vectors, o is the weights: zero where the generator says so, and nowhere else.
 TYPED_TEST_P(chunked_attention_special, dropout_is_the_generators) {
   using S = TypeParam;
@@ -234,9 +246,9 @@ TYPED_TEST_P(chunked_attention_special, dropout_is_the_generators) {
   double dropped = 0, count = 0, expected = 0, variance = 0;
   for (std::uint64_t seed = 1; seed <= 6; seed++) {
     double const dropout = seed == 1 ? 0 : seed == 2 ? 0.999 : 0.15 * double(seed);
-    attention_problem<S> problem({.batch = 2, .heads = 2, .length = length, .key_dim = 16, .value_dim = chunk, .chunk = chunk, .position = index(seed - 1) * chunk,
-                                  .dropout = dropout, .spread = 1},
-                                 seed);
+    attention_extents e{.batch = 2, .heads = 2, .length = length, .key_dim = 16, .value_dim = chunk, .chunk = chunk, .position = index(seed - 1) * chunk};
+    e.dropout = dropout, e.spread = 1;
+    attention_problem<S> problem(e, seed);
     for (index i = 0; i < problem.v.count(); i++)
       *problem.v.at(i) = from_double<T>(problem.p.v[std::size_t(i)] = i % chunk == i / chunk % length % chunk ? 1 : 0);
     problem.run_forward(seed);
@@ -245,7 +257,8 @@ TYPED_TEST_P(chunked_attention_special, dropout_is_the_generators) {
       for (index t = 0; t < length; t++)
         for (index j = 0; j < (S::causal ? t % chunk + 1 : chunk); j++) {
           bool const keep = reference::attention::kept(problem.p, problem.p.position + t, j, head);
-          ASSERT_EQ(to_double(*problem.o.at((head * length + t) * chunk + j)) != 0, keep) << "head " << head << ", query " << t << ", key " << j << ", seed " << seed;
+          ASSERT_EQ(to_double(*problem.o.at((head * length + t) * chunk + j)) != 0, keep)
+              << "head " << head << ", query " << t << ", key " << j << ", seed " << seed;
           ASSERT_TRUE(keep || dropout > 0);
           dropped += !keep, count++, expected += dropout, variance += dropout * (1 - dropout);
         }
@@ -289,7 +302,7 @@ TYPED_TEST_P(chunked_attention_special, precision_is_that_of_a_naive_computation
 }
 
 REGISTER_TYPED_TEST_SUITE_P(chunked_attention_special, a_row_without_a_key_is_zero, what_is_masked_may_be_anything, what_is_no_number_shows_and_stays,
-                            biases_of_minus_infinity_mask, biases_without_a_use_may_be_anything, huge_scores, dropout_is_the_generators,
+                            biases_of_minus_infinity_mask, biases_without_a_use_may_be_anything, huge_scores, scales_that_vanish, dropout_is_the_generators,
                             precision_is_that_of_a_naive_computation);
 
 }  // namespace
