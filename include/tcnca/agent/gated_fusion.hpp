@@ -87,9 +87,9 @@ struct element_dropout {
   double kept = 1;
   uint64 seed = 0, offset = 0;
 
+  /// What the elements c, c + 1, ... are multiplied by; f: all ones.
   template <class A, int W>
-  TCNCA_HOST_DEVICE pack<A, W> factors(index b, index t, int c) const {
-    auto f = broadcast<W>(A(1));
+  TCNCA_HOST_DEVICE pack<A, W> factors(pack<A, W> f, index b, index t, int c) const {
     uint64 const at = uint64(t) + offset;
     philox_words words{};
     TCNCA_UNROLL
@@ -200,7 +200,7 @@ struct update_agent : detail::pass_group<Group, T, Policy> {
       this->for_each_pack(columns, [&](auto c) TCNCA_INLINE {
         value h = base::load(from, c), keep = broadcast<W>(A(1));
         if constexpr (Shape.mixer_path) h = h + base::load(hx, c);
-        if constexpr (Shape.dropout) keep = p.dropout.template factors<A, W>(b, t, c.first);
+        if constexpr (Shape.dropout) keep = p.dropout.factors(keep, b, t, c.first);
         if constexpr (!Backward) {
           if constexpr (Shape.update_gate) this->store(y, c, gate::update(base::load(x, c), base::load(u, c), h, keep));
           else this->store(y, c, gate::update(base::load(x, c), h, keep));
