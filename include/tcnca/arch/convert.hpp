@@ -3,6 +3,7 @@
 #pragma once
 #include "../core/config.hpp"
 #include "../core/numeric.hpp"
+#include "host.hpp"
 
 namespace tcnca::detail {
 
@@ -116,16 +117,19 @@ struct convert {
     }
     return a;
   }
+  static TCNCA_HOST_DEVICE auto narrowed(Pack a) {
+    if constexpr (same) return a.v;
+    else if constexpr (W == 1) return T{uint16(narrow_bits<T, uint32, float>(a.v))};
+    else
+      return __builtin_convertvector(narrow_bits<T, typename shaped<uint32>::type, typename shaped<float>::type>(a.v), typename shaped<uint16>::type);
+  }
   static TCNCA_HOST_DEVICE void store(T* p, Pack a) {
-    if constexpr (same) {
-      __builtin_memcpy(p, &a.v, sizeof(T) * W);
-    } else if constexpr (W == 1) {
-      p->bits = uint16(narrow_bits<T, uint32, float>(a.v));
-    } else {
-      auto const h = __builtin_convertvector(narrow_bits<T, typename shaped<uint32>::type, typename shaped<float>::type>(a.v),
-                                             typename shaped<uint16>::type);
-      __builtin_memcpy(p, &h, sizeof(h));
-    }
+    auto const elements = narrowed(a);
+    __builtin_memcpy(p, &elements, sizeof(T) * W);
+  }
+  static TCNCA_HOST_DEVICE void stream(T* p, Pack a) {
+    if constexpr (W > 1) detail::stream(p, narrowed(a));
+    else store(p, a);
   }
 };
 

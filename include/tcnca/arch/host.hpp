@@ -55,6 +55,36 @@ TCNCA_HOST_DEVICE V fused(V a, V b, V c) {
 #endif
 }
 
+template <int Bytes>
+struct float_vector {
+  typedef float type __attribute__((vector_size(Bytes)));
+};
+/// Writes a vector past the caches, to memory aligned to it. Others see it after stream_end() on this thread.
+template <class V>
+TCNCA_HOST_DEVICE void stream(void* to, V v) {
+#if !defined(__CUDACC__) && defined(__clang__)
+  __builtin_nontemporal_store(v, static_cast<V*>(to));
+#elif !defined(__CUDACC__) && defined(__SSE2__)
+  [[maybe_unused]] auto const bits = __builtin_bit_cast(typename float_vector<sizeof(V)>::type, v);
+  [[maybe_unused]] float* const p = static_cast<float*>(to);
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 64) return __builtin_ia32_movntps512(p, bits);
+#endif
+#if defined(__AVX__)
+  if constexpr (sizeof(V) == 32) return __builtin_ia32_movntps256(p, bits);
+#endif
+  if constexpr (sizeof(V) == 16) return __builtin_ia32_movntps(p, bits);
+  __builtin_memcpy(to, &v, sizeof(V));
+#else
+  __builtin_memcpy(to, &v, sizeof(V));
+#endif
+}
+TCNCA_HOST_DEVICE void stream_end() {
+#if defined(__SSE2__) && !defined(__CUDACC__)
+  __builtin_ia32_sfence();
+#endif
+}
+
 /// Whether shifted_pair is one instruction for vectors V.
 template <class V>
 inline constexpr bool has_shifted_pair =

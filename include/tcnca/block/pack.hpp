@@ -198,6 +198,21 @@ TCNCA_HOST_DEVICE void store(T* p, pack<accumulate_t<T>, W> a) {
   detail::convert<pack<accumulate_t<T>, W>, T, W>::store(p, a);
 }
 
+/// The same past the caches of a CPU; p is aligned to the W elements. Others see it after end_streaming() on this thread.
+template <int W, class T>
+TCNCA_HOST_DEVICE void store_streaming(T* p, pack<accumulate_t<T>, W> a) {
+#if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
+  store<W>(p, a);
+#else
+  detail::convert<pack<accumulate_t<T>, W>, T, W>::stream(p, a);
+#endif
+}
+TCNCA_HOST_DEVICE void end_streaming() {
+#if !defined(__CUDA_ARCH__) && !defined(__CUDACC_RTC__)
+  detail::stream_end();
+#endif
+}
+
 /// One element as the accumulate type.
 template <element T>
 TCNCA_HOST_DEVICE accumulate_t<T> to_accumulate(T x) {

@@ -16,15 +16,17 @@ bool wide_access(sequence_view<T> const& v, layout order, index items) {
   }
 }
 
-/// The same for the rows of tensors whose last axis is contiguous; absent ones do not count.
+/// Whether all rows of a tensor, whose last axis is contiguous, are aligned to `items` elements; absent ones are.
+template <class T, int Rank>
+bool aligned_rows(index items, tensor_view<T, Rank> const& v) {
+  bool aligned = reinterpret_cast<std::uintptr_t>(v.data) % (size(items) * sizeof(T)) == 0;
+  for (int r = 0; r + 1 < Rank; r++) aligned = aligned && v.stride[r] % items == 0;
+  return aligned;
+}
+/// The same as wide_access for such tensors.
 template <class Executor, class... T, int Rank>
 bool wide_rows(index items, tensor_view<T, Rank> const&... v) {
-  auto const wide = [items](auto const& t) {
-    bool aligned = reinterpret_cast<std::uintptr_t>(t.data) % (size(items) * sizeof(*t.data)) == 0;
-    for (int r = 0; r + 1 < Rank; r++) aligned = aligned && t.stride[r] % items == 0;
-    return aligned;
-  };
-  return executor_traits<Executor>::target.compute_capability == 0 || (wide(v) && ...);
+  return executor_traits<Executor>::target.compute_capability == 0 || (aligned_rows(items, v) && ...);
 }
 
 }  // namespace tcnca
