@@ -42,7 +42,9 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
   params_type const& params;
 
   TCNCA_HOST_DEVICE conv_stack_backward_agent(Group g, params_type const& p, A* near_memory, A* far_memory)
-      : base{g, near_memory, far_memory}, params(p) {}
+      : base{g, near_memory, far_memory}, params(p) {
+    this->spare = at(p.plan.spare[0]);
+  }
 
   TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) {
     return p.x.extent[0] * divide_up(p.x.extent[1], index(Lanes.channels()));
@@ -86,7 +88,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     for (index before = 0;; before += plan.step) {
       index const end = min(before + plan.step, length_);
       this->append(ring_at(plan.input[0]), x_, before, end);
-      if (before < length_ && end == length_) finish(ring_at(plan.input[0]), lead(0));
+      if (before < length_ && end == length_) finish(ring_at(plan.input[0]), 0, lead(0));
       group.sync();
       // What each layer had and has of its inputs, and then of its gradients; at first nothing, not even what lies before position 0.
       index had = before > 0 ? before : nothing, has = before + plan.step;
@@ -131,7 +133,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
       if (state) this->load_history(r, params.state_in, batch_, channel_, x_.channels, l, params.position);
       else this->clear(r, -this->reach(l, plan.longest, length_), 0);
       this->clear(ring_at(plan.grad[l]), -this->reach(l, plan.longest, state ? plan.longest + 1 : length_), 0);
-      if (length_ == 0) finish(ring_at(plan.grad[l]), back_lead(l));
+      if (length_ == 0) finish(ring_at(plan.grad[l]), l, back_lead(l));
     }
     low_ = state ? -Shape.receptive_field() : 0;
     A* const sums = at(plan.sums);
@@ -141,9 +143,20 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
   /// Tiles are no longer than the sequence, but for those before it, whose gradients belong to the state.
   TCNCA_HOST_DEVICE index longest_tile() const { return params.state_in.present() ? params.plan.longest : min(params.plan.longest, length_); }
 
-  /// Zeros behind the end of a ring that is read there, or whose last pack must be.
-  TCNCA_HOST_DEVICE void finish(ring_type r, index ahead) const {
-    if (ahead > 0 || P > 1) this->clear(r, length_, length_ + P + (ahead > 0 ? longest_tile() : 0));
+  /// Zeros behind the end of a ring that layer l reads there, or whose last pack must be.
+  TCNCA_HOST_DEVICE void finish(ring_type r, int l, index ahead) const {
+    if (ahead > 0 || P > 1) this->clear(r, length_, length_ + P + (ahead > 0 ? base::piece(l, longest_tile()) : 0));
+  }
+
+  /// The dilated sums [from, to) of a layer; emit as for dilated_sum.
+  template <class Emit>
+  TCNCA_HOST_DEVICE void sums(int l, ring_type in, dilated_taps<A> w, index from, index to, index lead, index low, Emit const& emit) const {
+    base::template with_dilation<0, layers>(l, [&](auto dilation) TCNCA_INLINE {
+      base::pieces(l, from, to, lead, low, length_, [&](dilated_tile const& tile, int begin) TCNCA_INLINE {
+        dilated_sum<taps, Policy.run, decltype(dilation)::value>(
+            group, in, w, tile, [&](int offset, int p, value sum) TCNCA_INLINE { emit(begin + offset, p, sum); });
+      });
+    });
   }
 
   /// Outputs [from, to) of a layer once more, and the slope of its activation; the last layer turns to its gradient.
@@ -152,11 +165,10 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     bool const last = l + 1 == layers;
     A const* const weights = at(plan.weight);
     ring_type const in = ring_at(plan.input[l]), next_ring = ring_at(plan.input[last ? l : l + 1]);
-    writer const next(next_ring, from, to - from), slopes(ring_at(plan.slope[l]), from, to - from);
+    writer const next(next_ring, from, to - from, this->spare), slopes(ring_at(plan.slope[l]), from, to - from, at(plan.spare[1]));
     arrivals const top(*this, l, from, to);
     ring_type const span = ring_at(plan.input[Shape.span() > 0 ? span_of(l) * Shape.span() : 0]);
-    dilated_tile const tile = detail::restrict_taps(from, to - from, lead(l), Shape.dilation(l), taps, low_, length_);
-    dilated_sum<taps, Policy.run>(group, in, this->taps_of(weights, l, half_ == 1), tile, [&](int offset, int p, value sum) TCNCA_INLINE {
+    auto const emit = [&](int offset, int p, value sum) TCNCA_INLINE {
       index const t = from + offset;
       auto const a = activate<Shape.act>(sum);
       value v = a.value;
@@ -169,10 +181,12 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
       } else {
         top.store(offset, p, top_gradient(weights, t, p, to - t, v), a.slope);
       }
-    });
-    if (!last) next.finish(), slopes.finish();
+    };
+    sums(l, in, this->taps_of(weights, l, half_ == 1), from, to, lead(l), low_, emit);
+    if (!last) next.finish();
+    if (!last && curved) slopes.finish();
     else if (backwards) top.finish();
-    if (!last && to == length_) finish(next_ring, lead(l + 1));
+    if (!last && to == length_) finish(next_ring, l + 1, lead(l + 1));
     group.sync();
   }
 
@@ -218,8 +232,8 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     writer span, grad;
     TCNCA_HOST_DEVICE arrivals(conv_stack_backward_agent const& a, int l, index from, index to)
         : spans(Shape.ends_span(l)),
-          span(a.ring_at(a.params.plan.span[span_of(l)]), from, to - from),
-          grad(a.ring_at(a.params.plan.grad[l]), from, to - from) {}
+          span(a.ring_at(a.params.plan.span[span_of(l)]), from, to - from, a.at(a.params.plan.spare[1])),
+          grad(a.ring_at(a.params.plan.grad[l]), from, to - from, a.spare) {}
     TCNCA_HOST_DEVICE void store(int offset, int p, value g, value slope) const {
       if (spans) span.store(offset, p, g);
       grad.store(offset, p, curved ? g * slope : g);
@@ -235,14 +249,17 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     auto const& plan = params.plan;
     ring_type const g = ring_at(plan.grad[l]);
     if (to == length_) {
-      finish(g, back_lead(l));
-      if (Shape.skip && l + 1 == layers) finish(ring_at(plan.skip), 0);
+      finish(g, l, back_lead(l));
+      if (Shape.skip && l + 1 == layers) finish(ring_at(plan.skip), 0, 0);
       group.sync();
     }
     int const stride = group.size() * width;
     A* const sums = at(plan.sums) + group.rank() * width;
-    dilated_tile const tile = detail::restrict_taps(from, to - from, lead(l), Shape.dilation(l), taps, low_, length_);
-    correlate<taps, Policy.run>(group, g, ring_at(plan.input[l]), tile, sums + l * taps * stride, stride);
+    base::template with_dilation<0, layers>(l, [&](auto dilation) TCNCA_INLINE {
+      base::pieces(l, from, to, lead(l), low_, length_, [&](dilated_tile const& tile, int) TCNCA_INLINE {
+        correlate<taps, Policy.run, decltype(dilation)::value>(group, g, ring_at(plan.input[l]), tile, sums + l * taps * stride, stride);
+      });
+    });
     if constexpr (Shape.bias)
       add_up(from, to, sums + (layers * taps + l) * stride, [&](index t, int p, value s) TCNCA_INLINE { return s + g.load(uint32(t), p); });
     ring_type const skip = ring_at(plan.skip);
@@ -268,17 +285,17 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     dilated_taps<A> w = this->taps_of(at(plan.weight), l, half_ == 0);  // the transpose: the other way round
     w.bias = nullptr;
     value const omega = Shape.skip ? load_tap<A, Lanes>(this->omega(at(plan.weight)), share<Lanes, Group>(group).p) : broadcast<width>(A(0));
-    dilated_tile const tile = detail::restrict_taps(from, to - from, back_lead(l), Shape.dilation(l), taps, 0, length_);
     arrivals const below(*this, l > 0 ? l - 1 : 0, from, to);
     ring_type const slopes = ring_at(plan.slope[l > 0 ? l - 1 : 0]), spans = ring_at(plan.span[span_of(l)]);
-    dilated_sum<taps, Policy.run>(group, ring_at(plan.grad[l]), w, tile, [&](int offset, int p, value g) TCNCA_INLINE {
+    auto const emit = [&](int offset, int p, value g) TCNCA_INLINE {
       index const t = from + offset;
       if (params.grad_state_out.present() && to > length_ - Shape.history(l)) g = g + state_gradient(l, t, p);
       if (t < 0) return store_state_gradient(l, t, p, to - t, g);
       if (Shape.starts_span(l)) g = g + spans.load(uint32(t), p);
       if (l > 0) return below.store(offset, p, g, curved ? slopes.load(uint32(t), p) : g);
       output(t, p, to - t, g, omega);
-    });
+    };
+    sums(l, ring_at(plan.grad[l]), w, from, to, back_lead(l), 0, emit);
     if (l > 0 && from >= 0) below.finish();
     group.sync();
     if (l > 0 && from >= 0) arrived(l - 1, from, to);

@@ -10,7 +10,7 @@ struct conv_stack_backward_plan {
   index tile[Layers] = {};
   index longest = 0;
   index step = 0;  // how much of x comes in at a time: a tile, or all of a short sequence
-  memory_place weight, sums;
+  memory_place weight, sums, spare[2];
   memory_place input[Layers] = {};  // each layer's inputs, until their part in the weight gradient is done
   memory_place slope[Layers] = {};  // of its activation, until its gradient comes
   memory_place grad[Layers] = {};   // gradients of its sums
@@ -54,6 +54,8 @@ constexpr auto make_conv_stack_backward_plan(index length, bool state, int threa
 
   plan.weight = memory.place(tiling::weight_elements());
   plan.sums = memory.place(size(tiling::sum_rows) * size(threads) * size(Policy.width));
+  for (memory_place& spare : plan.spare)
+    if (order.front() > 0) spare = memory.place(size(min(max(tiling::longest_tile, tiling::in_one_step), length) + pad));
   for (int l = 0; l < layers; l++) {
     index const h = Shape.history(l), margin = min(h, min(plan.longest, length));
     int const out = 2 * layers - 1 - l;  // the stage of the gradients of the layer's outputs

@@ -7,10 +7,12 @@
 
 namespace tcnca::detail {
 
-/// Outputs of a layer that are complete once `inputs` of its inputs are there: whole tiles, counted from `begin`.
+/// Outputs of a layer that are complete once `inputs` of its inputs are there: whole tiles, counted from `begin`. Most tiles are powers of
+/// two; a division would cost as much as many a tile's sums.
 TCNCA_HOST_DEVICE constexpr index whole_tiles(index inputs, index lead, index tile, index begin) {
   index const n = inputs - lead - begin;
-  return n <= 0 ? begin : begin + n / tile * tile;
+  if (n <= 0) return begin;
+  return begin + ((tile & (tile - 1)) == 0 ? n & -tile : n / tile * tile);
 }
 
 /// The taps that touch the samples [low, high) from at least one position of the tile.
@@ -42,6 +44,7 @@ struct conv_stack_group {
   Group group;
   A* near;
   A* far;
+  A* spare = nullptr;  // of the tile_writers
 
   TCNCA_HOST_DEVICE A* at(memory_place const& m) const { return (m.far ? far : near) + m.offset; }
   TCNCA_HOST_DEVICE ring_type ring_at(memory_place const& m) const { return {at(m), m.mask}; }
@@ -61,6 +64,26 @@ struct conv_stack_group {
       to[i] = v;
     }
   }
+  /// The dilation of a layer where dilated_sum wants it at compile time, else 0.
+  TCNCA_HOST_DEVICE static constexpr int short_dilation(int layer) {
+    return has_shifted<A, Lanes.width> && Lanes.along_length && Shape.dilation(layer) < Lanes.width ? int(Shape.dilation(layer)) : 0;
+  }
+  /// f(constant) with the layer's short_dilation, where the layer is known to lie in [First, Last).
+  template <int First, int Last, class F>
+  TCNCA_HOST_DEVICE static void with_dilation(int layer, F&& f) {
+    if constexpr (First < Last) {
+      constexpr int d = short_dilation(First);
+      constexpr bool same_for_all = [] {
+        for (int i = First; i < Last; i++)
+          if (short_dilation(i) != d) return false;
+        return true;
+      }();
+      if constexpr (same_for_all) f(constant<d>{});
+      else if (layer == First) f(constant<d>{});
+      else with_dilation<First + 1, Last>(layer, f);
+    }
+  }
+
   /// The taps of a layer and its bias; reversed: the last tap first.
   TCNCA_HOST_DEVICE static dilated_taps<A> taps_of(A const* weights, int layer, bool reversed) {
     A const* const first = weights + layer * Shape.taps * channels;
@@ -79,10 +102,29 @@ struct conv_stack_group {
       r.store(uint32(from + i / packs * Lanes.positions()), i % packs, broadcast<Lanes.width>(A(0)));
   }
 
-  /// How far before the beginning the tiles of a layer read, when taps that lie there wholly are left out; the only tile reads whole dilations.
+  /// Where its taps run over an end of the sequence, a tile falls in pieces this long, and each leaves out the taps that lie outside wholly.
+  TCNCA_HOST_DEVICE static index piece(int layer, index tile) {
+    index const run = Policy.run * Lanes.positions();
+    if (Lanes.front() == 0 || Shape.history(layer) <= run) return tile;
+    return min(tile, round_up(max(Shape.dilation(layer), run), index(Lanes.positions())));
+  }
+  /// f(dilated_tile, its offset) for the pieces of [from, to), and for what lies between those at the ends.
+  template <class F>
+  TCNCA_HOST_DEVICE static void pieces(int layer, index from, index to, index lead, index low, index high, F f) {
+    index const d = Shape.dilation(layer), inside = low + Shape.history(layer) - lead, outside = high - lead;
+    for (index t = from, end; t < to; t = end) {
+      end = to;
+      if (t < inside || outside < to) {
+        index const step = piece(layer, to - from);
+        end = min(to, t + (t < inside || outside - t < step ? step : (outside - t) / step * step));
+      }
+      f(restrict_taps(t, end - t, lead, d, Shape.taps, low, high), int(t - from));
+    }
+  }
+  /// How far before the beginning the pieces of a layer read; pieces of whole dilations, and the only piece, read whole dilations.
   TCNCA_HOST_DEVICE static index reach(int layer, index tile, index length) {
-    index const d = Shape.dilation(layer), last = min(tile, max(index(1), length)) - 1;
-    return round_up(min(Shape.history(layer), length <= tile ? last / d * d : last), index(Lanes.positions()));
+    index const d = Shape.dilation(layer), step = piece(layer, tile), last = min(step, max(index(1), length)) - 1;
+    return round_up(min(Shape.history(layer), length <= step || step % d == 0 ? last / d * d : last), index(Lanes.positions()));
   }
 
   /// Positions read from a sequence at once; tiles and segments begin at multiples of it.
@@ -91,10 +133,12 @@ struct conv_stack_group {
   /// x[from, to) into a ring; from is a multiple of io.
   TCNCA_HOST_DEVICE void append(ring_type r, sequence_lanes<T const, Lanes> const& x, index from, index to) const {
     int const n = int(divide_up(max(index(0), to - from), index(io))) * packs;
-    tile_writer<A, Lanes> const tile(r, from, max(index(0), to - from));
+    tile_writer<A, Lanes> const tile(r, from, max(index(0), to - from), spare);
     for (int i = group.rank(); i < n; i += group.size()) {
       index const t = from + i / packs * io;
       if constexpr (io == Lanes.positions()) {
+        // What comes next, up to the first tile of the next sequence, is on its way while the layers work.
+        if constexpr (Lanes.front() > 0) detail::prefetch(reinterpret_cast<char const*>(x.row + t) + size(to - from) * sizeof(T));
         tile.store(i / packs * io, i % packs, x.load(t, i % packs, to - t));
       } else if (x.wide && t + io <= to) {  // one lane a pack: several positions in one access
         store<io>(r.at(uint32(t), 0), load<io>(x.row + t));

@@ -27,6 +27,7 @@ template <class Group, element T, conv_stack_shape Shape, conv_stack_policy Poli
 struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Policy> {
   using base = detail::conv_stack_group<Group, T, Shape, Policy>;
   using typename base::A, typename base::ring_type, typename base::value;
+  using tiling = conv_stack_tiling<T, Shape, Policy>;
   using base::Lanes, base::group, base::io, base::at, base::ring_at;
   using group_type = Group;
   using params_type = conv_stack_forward_params<T, Shape.layers()>;
@@ -35,7 +36,9 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
   params_type const& params;
 
   TCNCA_HOST_DEVICE conv_stack_forward_agent(Group g, params_type const& p, A* near_memory, A* far_memory)
-      : base{g, near_memory, far_memory}, params(p) {}
+      : base{g, near_memory, far_memory}, params(p) {
+    this->spare = at(p.plan.spare);
+  }
 
   /// Items, each a call of operator().
   TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) {
@@ -72,7 +75,9 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
       if (before < length_ && end == length_) finish(0);
       group.sync();
       // What each layer had and has now of its inputs follows from what the first one had and has.
-      index had = before, has = before + plan.step;
+      // With all of x there a causal layer has no more than a tile to do, and need not wait for the tile to fill.
+      bool const all = Shape.dir == direction::causal && end == length_;
+      index had = before, has = all ? tiling::beyond(length_) : before + plan.step;
       for (int l = 0; l < layers; l++) {
         index const lead = Shape.lead(l, half_), step = plan.tile[l];
         index const done = detail::whole_tiles(had, lead, step, begin_);
@@ -105,7 +110,7 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
   /// A layer that looks ahead reads zeros past the end.
   TCNCA_HOST_DEVICE void finish(int l) const {
     if constexpr (Shape.dir != direction::causal)
-      if (Shape.lead(l, half_) > 0) this->clear(ring_at(params.plan.input[l]), length_, length_ + P + min(params.plan.tile[l], length_));
+      if (Shape.lead(l, half_) > 0) this->clear(ring_at(params.plan.input[l]), length_, length_ + P + base::piece(l, min(params.plan.tile[l], length_)));
   }
 
   /// Outputs [from, to) of a layer into the next ring or into y.
@@ -116,23 +121,35 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
     if (from >= to) return;
     A const* const weights = at(params.plan.weight);
     ring_type const in = ring_at(params.plan.input[l]);
-    tile_writer<A, Lanes> const next(ring_at(params.plan.input[last ? l : l + 1]), from, to - from);
     ring_type const span = ring_at(params.plan.input[Shape.span() > 0 ? l / Shape.span() * Shape.span() : 0]);
-    dilated_tile const tile = detail::restrict_taps(from, to - from, Shape.lead(l, half_), Shape.dilation(l), taps, low_, length_);
-    dilated_sum<taps, Policy.run>(group, in, this->taps_of(weights, l, half_ == 1), tile, [&](int offset, int p, value sum) TCNCA_INLINE {
-      index const t = from + offset;
-      value v = activate<Shape.act>(sum).value;
-      if (Shape.ends_span(l)) v = v + span.load(uint32(t), p);
-      if (last) output(weights, t, p, to - t, v);
-      else next.store(offset, p, v);
-    });
-    if (!last) next.finish();
-    if (!last && to == length_) finish(l + 1);
+    // Loops of their own, so that none chooses for each pack where it goes.
+    auto const sums = [&](auto dilation, auto const& emit) TCNCA_INLINE {
+      base::pieces(l, from, to, Shape.lead(l, half_), low_, length_, [&](dilated_tile const& tile, int begin) TCNCA_INLINE {
+        dilated_sum<taps, Policy.run, decltype(dilation)::value>(
+            group, in, this->taps_of(weights, l, half_ == 1), tile, [&](int offset, int p, value sum) TCNCA_INLINE {
+              value v = activate<Shape.act>(sum).value;
+              if (Shape.ends_span(l)) v = v + span.load(uint32(from + begin + offset), p);
+              emit(begin + offset, p, v);
+            });
+      });
+    };
+    if (last) {
+      sequence_writer<T, Lanes> const y(y_, from, to - from);
+      sums(constant<base::short_dilation(layers - 1)>{}, [&](int offset, int p, value v) TCNCA_INLINE { output(y, weights, from, offset, p, to, v); });
+    } else {
+      tile_writer<A, Lanes> const next(ring_at(params.plan.input[l + 1]), from, to - from, this->spare);
+      base::template with_dilation<0, layers - 1>(l, [&](auto dilation) TCNCA_INLINE {
+        sums(dilation, [&](int offset, int p, value v) TCNCA_INLINE { next.store(offset, p, v); });
+      });
+      next.finish();
+      if (to == length_) finish(l + 1);
+    }
     group.sync();
   }
 
   /// The stack's result at t: the sum of the halves, the skip connection, y.
-  TCNCA_HOST_DEVICE void output(A const* weights, index t, int p, index valid, value v) const {
+  TCNCA_HOST_DEVICE void output(sequence_writer<T, Lanes> const& y, A const* weights, index from, int offset, int p, index to, value v) const {
+    [[maybe_unused]] index const t = from + offset;
     if constexpr (Shape.dir == direction::bidirectional) {
       A* const partial = at(params.plan.partial) + (t - from_) * Lanes.channels() + p * Lanes.width;
       if (half_ == 0) return store<Lanes.width>(partial, v);
@@ -140,9 +157,9 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
     }
     if constexpr (Shape.skip) {
       value const omega = load_tap<A, Lanes>(this->omega(weights), p);
-      v = activate<activation::silu>(fma(omega, x_.load(t, p, valid), v)).value;
+      v = activate<activation::silu>(fma(omega, x_.load(t, p, to - t), v)).value;
     }
-    y_.store(t, p, valid, v);
+    y.store(offset, p, v);
   }
 
   TCNCA_RARE void store_state() const {

@@ -1,5 +1,6 @@
 // How a stack is laid out in fast memory: the tile of each layer, and a place for each ring.
 #pragma once
+#include "../block/dilated.hpp"
 #include "../block/memory.hpp"
 #include "conv_stack_shape.hpp"
 
@@ -23,9 +24,16 @@ struct conv_stack_policy {
 template <element T, conv_stack_shape Shape, conv_stack_policy Policy>
 struct conv_stack_tiling {
   using accumulate = accumulate_t<T>;
-  static constexpr lanes lane_order{Policy.width, Shape.order == layout::batch_channels_length ? 1 : Policy.packs,
-                                    Shape.order == layout::batch_channels_length};
   static constexpr int layers = Shape.layers();
+  static constexpr bool along_length = Shape.order == layout::batch_channels_length;
+  /// What dilated_sum reads at once.
+  static constexpr int margin() {
+    int m = Policy.width * Policy.run;
+    for (int l = 0; l < layers; l++)
+      if (Shape.dilation(l) < Policy.width) m = max(m, Policy.width * Policy.run + dilated_span<Shape.taps>(int(Shape.dilation(l)), Policy.width));
+    return along_length && Policy.width > 1 ? m : 0;
+  }
+  static constexpr lanes lane_order{Policy.width, along_length ? 1 : Policy.packs, along_length, margin()};
 
   static_assert(Policy.width >= 1 && (Policy.width & (Policy.width - 1)) == 0, "tcnca::conv_stack: a policy's width must be a power of two");
   static_assert(Policy.run >= 1, "tcnca::conv_stack: a policy's run must be at least 1");
@@ -47,7 +55,7 @@ struct conv_stack_tiling {
   /// Sequences up to this length pass from layer to layer whole, if all rings hold them whole: stepping through the delays would cost more.
   static constexpr index in_one_step = 8 * Policy.tile;
   /// So much input completes every layer, forward and backward, whatever it waits for.
-  static constexpr index beyond(index length) { return round_up(length + Shape.receptive_field() + 2 * layers * longest_tile, index(Policy.tile)); }
+  TCNCA_HOST_DEVICE static constexpr index beyond(index length) { return round_up(length + Shape.receptive_field() + 2 * layers * longest_tile, index(Policy.tile)); }
   static constexpr bool looks_ahead = Shape.dir != direction::causal;
   /// Elements of the taps, biases and omega of one half.
   TCNCA_HOST_DEVICE static constexpr size weight_elements() {
@@ -63,7 +71,7 @@ struct conv_stack_forward_plan {
   index tile[Layers] = {};
   index step = 0;                   // how much of x comes in at a time: a tile, or all of a short sequence
   memory_place input[Layers] = {};  // a ring of each layer's newest inputs
-  memory_place weight, partial;
+  memory_place weight, spare, partial;
   size near = 0, far = 0;           // elements
 };
 
@@ -75,6 +83,7 @@ constexpr auto make_conv_stack_forward_plan(index length, index segment, bool st
   memory_planner<accumulate_t<T>> memory{Policy.near_bytes};
   constexpr index pad = tiling::lane_order.positions();
   plan.weight = memory.place(tiling::weight_elements());
+  if (tiling::lane_order.front() > 0) plan.spare = memory.place(size(min(max(tiling::longest_tile, tiling::in_one_step), length) + pad));
   bool all_whole = length <= tiling::in_one_step;
   for (int l = 0; l < tiling::layers; l++) {
     index const tile = plan.tile[l] = tiling::tile(l), arrives = l == 0 ? tile : plan.tile[l - 1];

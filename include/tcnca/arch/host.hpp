@@ -94,29 +94,33 @@ inline constexpr bool has_shifted_pair =
     false;
 #endif
 
-/// Lanes shift, shift + 1, ... of a followed by b; 0 <= shift <= lanes.
-template <class V>
-TCNCA_HOST_DEVICE V shifted_pair([[maybe_unused]] V a, [[maybe_unused]] V b, [[maybe_unused]] int shift) {
+/// Lanes Shift, Shift + 1, ... of a followed by b; 0 < Shift < lanes.
+template <int Shift, class V>
+TCNCA_HOST_DEVICE V shifted_pair([[maybe_unused]] V a, [[maybe_unused]] V b) {
 #if defined(__AVX512F__) && !defined(__CUDACC__)
+#if defined(__clang__)
   if constexpr (sizeof(a[0]) == 4) {
     typedef int ints __attribute__((vector_size(64)));
-    ints const from = ints{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} + shift;
-#if defined(__clang__)
-    return __builtin_ia32_vpermi2varps512(a, from, b);
-#else
-    return __builtin_shuffle(a, b, from);
-#endif
+    return __builtin_ia32_vpermi2varps512(a, ints{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} + Shift, b);
   } else {
     typedef long long longs __attribute__((vector_size(64)));
-    longs const from = longs{0, 1, 2, 3, 4, 5, 6, 7} + shift;
-#if defined(__clang__)
-    return __builtin_ia32_vpermi2varpd512(a, from, b);
-#else
-    return __builtin_shuffle(a, b, from);
-#endif
+    return __builtin_ia32_vpermi2varpd512(a, longs{0, 1, 2, 3, 4, 5, 6, 7} + Shift, b);
   }
 #else
+  typedef int ints __attribute__((vector_size(64)));
+  typedef long long longs __attribute__((vector_size(64)));
+  if constexpr (sizeof(a[0]) == 4) return (V)__builtin_ia32_alignd512_mask((ints)b, (ints)a, Shift, (ints)a, static_cast<short>(-1));
+  else return (V)__builtin_ia32_alignq512_mask((longs)b, (longs)a, Shift, (longs)a, static_cast<char>(-1));
+#endif
+#else
   return a;
+#endif
+}
+
+/// Asks for the line at p ahead of its use; any address will do.
+TCNCA_HOST_DEVICE void prefetch([[maybe_unused]] void const* p) {
+#if !defined(__CUDACC__)
+  __builtin_prefetch(p);
 #endif
 }
 

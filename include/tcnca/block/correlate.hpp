@@ -77,45 +77,57 @@ TCNCA_HOST_DEVICE void correlate_taps(Group group, ring<A, Lanes> g, ring<A, Lan
   taps.save(mine_at, stride);
 }
 
-// The same for a dilation shorter than a pack, where `neighbours` is usable: any taps, Run packs of each at a time. Returns where it stopped.
-template <int Run, class A, lanes Lanes>
-TCNCA_HOST_DEVICE int correlate_neighbours(ring<A, Lanes> g, ring<A, Lanes> x, dilated_tile tile, A* sums, int stride) {
+// The same for whole packs of a tile, Run of them at a time, that need not share inputs: any dilation. Dilation as for dilated_sum.
+template <int N, int Run, int Dilation, class A, lanes Lanes>
+TCNCA_HOST_DEVICE void correlate_packs(ring<A, Lanes> g, ring<A, Lanes> x, dilated_tile tile, int first_tap, A* sums, int stride) {
   using value = pack<A, Lanes.width>;
   constexpr int P = Lanes.positions();
-  int const d = int(tile.dilation);
-  int start = 0;
-  for (; start + Run * P <= tile.count; start += Run * P) {
-    value grad[Run];
-    unroll<0, Run>([&](auto m) TCNCA_INLINE { grad[m] = g.load(uint32(tile.first) + uint32(start + int(m) * P), 0); });
-    neighbours<Run, A, Lanes> in(x, uint32(tile.first + tile.lead) + uint32(start), tile.first_tap * d);
-    for (int k = tile.first_tap; k < tile.last_tap; k++) {
-      in.reach(k * d);
-      A* const at = sums + k * stride;
-      value even = load<Lanes.width>(const_cast<A const*>(at)), odd = broadcast<Lanes.width>(A(0));
-      unroll<0, Run>([&](auto m) TCNCA_INLINE {
-        value& sum = int(m) % 2 ? odd : even;
-        sum = fma(grad[m], in.at(m, k * d), sum);
+  uint32 const origin = uint32(tile.first + tile.lead) - uint32(first_tap) * tile.dilation;
+  A* const at = sums + first_tap * stride;
+  constexpr int span = round_up((N - 1) * Dilation, P);  // positions that the taps look back
+  tap_sums<N, A, P> taps(at, stride);
+  auto const add = [&](int start, auto packs) TCNCA_INLINE {
+    A const* const grads = g.at(uint32(tile.first) + uint32(start), 0);
+    A const* in[N];
+    unroll<0, N>([&](auto k) TCNCA_INLINE {
+      if constexpr (Dilation == 0) in[k] = x.at(origin + uint32(start) - uint32(int(k)) * tile.dilation, 0);
+      else if constexpr (int(k) == 0) in[0] = x.at(origin + uint32(start) - uint32(span), 0) + span;
+    });
+    unroll<0, decltype(packs)::value>([&](auto m) TCNCA_INLINE {
+      value const grad = load<P>(grads + int(m) * P);
+      unroll<0, N>([&](auto k) TCNCA_INLINE {
+        auto& s = taps.sum[k][int(m) % taps.chains];
+        if constexpr (Dilation == 0) s = fma(grad, load<P>(in[k] + int(m) * P), s);
+        else s = fma(grad, lagged<decltype(k)::value * Dilation, true, A, P>(in[0] + int(m) * P), s);
       });
-      store<Lanes.width>(at, even + odd);
-    }
-  }
-  return start;
+    });
+  };
+  int start = 0;
+  for (; start + Run * P <= tile.count; start += Run * P) add(start, constant<Run>{});
+  for (; start < tile.count; start += P) add(start, constant<1>{});
+  taps.save(at, stride);
 }
 
 }  // namespace detail
 
 /// Adds the tile's part to this thread's own sums: those of tap k stand at sums + k * stride. Each thread sums its own items in a fixed
-/// order. Taps outside first_tap .. last_tap are left alone. Does not sync.
-template <int Taps, int Run, class Group, class A, lanes Lanes>
+/// order. Taps outside first_tap .. last_tap are left alone. Does not sync. Dilation as for dilated_sum.
+template <int Taps, int Run, int Dilation = 0, class Group, class A, lanes Lanes>
 TCNCA_HOST_DEVICE void correlate(Group group, ring<A, Lanes> g, ring<A, Lanes> x, dilated_tile tile, A* sums, int stride) {
-  constexpr int N = Taps < 8 ? Taps : 8;
+  constexpr int N = Taps < 8 ? Taps : 8, P = Lanes.positions();
+  constexpr bool blocked = Lanes.margin >= Run * P && P > 1 && Group::size() == 1;
   int const d = int(tile.dilation);
-  bool const runs = d >= Lanes.positions() && d <= tile.count;
+  bool const runs = d >= P && d <= tile.count && (!blocked || d % P != 0);
   int const blocks = runs ? tile.count / (Run * d) : 0;
-  if constexpr (neighbours<Run, A, Lanes>::usable) {
-    if (d < Lanes.positions()) {
-      int const done = detail::correlate_neighbours<Run>(g, x, tile, sums, stride);
-      tile.first += done, tile.count -= done;
+  if constexpr (blocked) {
+    if (blocks == 0) {
+      dilated_tile whole = tile;
+      whole.count = tile.count / P * P;
+      int k = tile.first_tap;
+      for (; k + N <= tile.last_tap; k += N) detail::correlate_packs<N, Run, Dilation>(g, x, whole, k, sums, stride);
+      if constexpr (N > 1)
+        for (; k < tile.last_tap; k++) detail::correlate_packs<1, Run, 0>(g, x, whole, k, sums, stride);
+      tile.first += whole.count, tile.count -= whole.count;
       if (tile.count == 0) return;
     }
   }

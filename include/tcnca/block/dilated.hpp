@@ -47,105 +47,125 @@ TCNCA_HOST_DEVICE void for_each_run(Group group, int blocks, int d, Visit visit)
   }
 }
 
+/// Rings up to this many positions are read from the first cache however often; from longer ones each input is loaded once for a run.
+/// Zen 5, one thread, 128 sequences, forward at 16k | 131k in ms (2026-11-24): 1024 positions 1.00 | 11.9 (K 8 f 8 D 5), 1.31 | 15.2
+/// (K 17 f 16 D 4); 4096 1.03 | 11.8, 1.37 | 16.5; no limit 1.08 | 12.9, 1.44 | 20.4.
+inline constexpr uint32 near_ring = 4096;
+
 template <class A, lanes Lanes>
 TCNCA_HOST_DEVICE pack<A, Lanes.width> load_tap(A const* tap, int p) {
   if constexpr (Lanes.along_length) return broadcast<Lanes.width>(*tap);
   else return load<Lanes.width>(tap + p * Lanes.width);
 }
 
-/// Run + 1 neighbouring packs of a ring in registers, for dilations shorter than a pack: what lies between two of them is shifted out in one
-/// instruction, where a load would straddle two cache lines.
-template <int Run, class A, lanes Lanes>
-struct neighbours {
-  static constexpr bool usable = Lanes.along_length && has_shifted<A, Lanes.width>;
-  static constexpr int P = Lanes.positions();
-  ring<A, Lanes> x;
-  uint32 from;  // position of packs[1], less what has been passed
-  int passed;   // whole packs gone back
-  pack<A, Lanes.width> packs[Run + 1];
+/// Taps that are unrolled together for a dilation shorter than a pack, and the positions that they span, in whole packs.
+template <int Taps>
+inline constexpr int dilated_chunk = Taps <= 16 ? Taps : 16;
+template <int Taps>
+TCNCA_HOST_DEVICE constexpr int dilated_span(int dilation, int width) {
+  return round_up((dilated_chunk<Taps> - 1) * dilation, width);
+}
 
-  TCNCA_HOST_DEVICE neighbours(ring<A, Lanes> r, uint32 position, int lag) : x(r), from(position), passed(lag / P) {
-    unroll<0, Run + 1>([&](auto j) TCNCA_INLINE { packs[j] = x.load(from + uint32((int(j) - 1 - passed) * P), 0); });
-  }
-  /// Goes back to a greater lag.
-  TCNCA_HOST_DEVICE void reach(int lag) {
-    while (passed < lag / P) {
-      unroll<0, Run>([&](auto j) TCNCA_INLINE { packs[Run - j] = packs[Run - 1 - j]; });
-      passed++;
-      packs[0] = x.load(from - uint32((passed + 1) * P), 0);
-    }
-  }
-  /// The samples `lag` before position + m P.
-  TCNCA_HOST_DEVICE pack<A, Lanes.width> at(int m, int lag) const { return shifted(packs[m], packs[m + 1], P - lag % P); }
-};
+/// What lies `Lag` positions before pack m of those at `at`. A load that straddles two lines takes two turns, a shift competes with the
+/// multiply-adds: of many taps, every other one takes the load, unless neighbours share their shifts (cycles a multiply-add, Zen 5, dilation 1, loads | shifts | both:
+/// 4 taps 1.03 | 0.67 | 0.99, 8 taps 1.05 | 0.75 | 0.67, 17 taps 1.02 | 0.92 | 0.64).
+template <int Lag, bool Shift, class A, int P>
+TCNCA_HOST_DEVICE pack<A, P> lagged(A const* at) {
+  if constexpr (Lag % P == 0 || !Shift) return load<P>(at - Lag);
+  else return shifted<P - Lag % P>(load<P>(at - Lag / P * P - P), load<P>(at - Lag / P * P));
+}
 
 /// Calls emit(offset, p, sum) for every pack of the tile, each by one thread; where the lanes lie along the length, the last pack may
 /// run past the tile and a pack may come twice with the same sums. Sums start from the bias and take the taps in rising order, always,
 /// so a position's sum does not depend on the tile it is in. Reads only what is in the ring; does not sync.
-template <int Taps, int Run, class Group, class A, lanes Lanes, class Emit>
+/// Dilation: that of the tile if it is shorter than a pack and known at compile time, else 0.
+template <int Taps, int Run, int Dilation = 0, class Group, class A, lanes Lanes, class Emit>
 TCNCA_HOST_DEVICE void dilated_sum(Group group, ring<A, Lanes> x, dilated_taps<A> w, dilated_tile tile, Emit emit) {
   using value = pack<A, Lanes.width>;
   constexpr int P = Lanes.positions();
+  constexpr bool blocked = Lanes.margin >= Run * P && P > 1;  // Run packs may be read at once
   share<Lanes, Group> const mine(group);
   int const d = int(tile.dilation);
   uint32 const origin = uint32(tile.first + tile.lead);
   value const bias = w.bias ? load_tap<A, Lanes>(w.bias, mine.p) : broadcast<Lanes.width>(A(0));
+  bool const all_taps = tile.first_tap == 0 && tile.last_tap == Taps;
+  int start = 0;
 
-  // Whole runs: every input is loaded once for Run outputs. A window of Run inputs turns in registers, one new input a tap.
-  bool const whole = tile.first_tap == 0 && tile.last_tap == Taps && d >= P && d <= tile.count;
-  int const blocks = whole ? tile.count / (Run * d) : 0;
-  for_each_run<Run, Lanes>(group, blocks, d, [&](int offset, int, int p) TCNCA_INLINE {
-    value sum[Run], window[Run];
-    uint32 at = origin + uint32(offset);
-    unroll<0, Run>([&](auto m) TCNCA_INLINE { window[m] = x.load(at + uint32(int(m) * d), p), sum[m] = bias; });
-    A const* tap = w.tap;
-    auto const turn = [&](auto steps) TCNCA_INLINE {
-      unroll<0, decltype(steps)::value>([&](auto k) TCNCA_INLINE {
-        value const weight = load_tap<A, Lanes>(tap, p);
-        unroll<0, Run>([&](auto m) TCNCA_INLINE { sum[m] = fma(weight, window[(int(m) + Run - int(k) % Run) % Run], sum[m]); });
-        at -= uint32(d);
-        window[Run - 1 - int(k) % Run] = x.load(at, p);
-        tap += w.step;
-      });
-    };
-    if constexpr (Taps <= 2 * Run) {
-      turn(constant<Taps>{});
-    } else {
-      for (int k = 0; k < Taps / Run; k++) turn(constant<Run>{});
-      turn(constant<Taps % Run>{});
-    }
-    unroll<0, Run>([&](auto m) TCNCA_INLINE { emit(offset + int(m) * d, p, sum[m]); });
-  });
-
-  int start = blocks * (Run * d) + mine.worker * P;
-  if constexpr (neighbours<Run, A, Lanes>::usable) {
-    for (; d < P && start + Run * P <= tile.count; start += Run * P) {
+  if constexpr (Dilation > 0) {
+    constexpr int chunk = dilated_chunk<Taps>, span = dilated_span<Taps>(Dilation, P);
+    for (start = all_taps ? mine.worker * Run * P : 0; all_taps && start < tile.count; start += mine.workers * Run * P) {
       value sum[Run];
       unroll<0, Run>([&](auto m) TCNCA_INLINE { sum[m] = bias; });
-      neighbours<Run, A, Lanes> in(x, origin + uint32(start), tile.first_tap * d);
-      A const* tap = w.tap + tile.first_tap * w.step;
-      for (int k = tile.first_tap; k < tile.last_tap; k++, tap += w.step) {
-        value const weight = load_tap<A, Lanes>(tap, 0);
-        in.reach(k * d);
-        unroll<0, Run>([&](auto m) TCNCA_INLINE { sum[m] = fma(weight, in.at(m, k * d), sum[m]); });
-      }
-      unroll<0, Run>([&](auto m) TCNCA_INLINE { emit(start + int(m) * P, 0, sum[m]); });
+      A const* tap = w.tap;
+      uint32 from = origin + uint32(start) - uint32(span);
+      auto const add = [&](auto n) TCNCA_INLINE {
+        A const* const at = x.at(from, 0) + span;
+        unroll<0, decltype(n)::value>([&](auto k) TCNCA_INLINE {
+          value const weight = load_tap<A, Lanes>(tap, 0);
+          unroll<0, Run>([&](auto m) TCNCA_INLINE {
+            constexpr int lag = decltype(k)::value * Dilation;
+            sum[m] = fma(weight, lagged<lag, Taps <= 4 || Dilation % 4 == 0 || decltype(k)::value % 2 == 0, A, P>(at + int(m) * P), sum[m]);
+          });
+          tap += w.step;
+        });
+        from -= uint32(chunk * Dilation);
+      };
+      for (int k = 0; k < Taps / chunk; k++) add(constant<chunk>{});
+      add(constant<Taps % chunk>{});
+      unroll<0, Run>([&](auto m) TCNCA_INLINE { sum[m] = settled(sum[m]); });
+      unroll<0, Run>([&](auto m) TCNCA_INLINE {
+        if (start + int(m) * P < tile.count) emit(start + int(m) * P, 0, sum[m]);
+      });
     }
+  } else {
+    // Whole runs: every input is loaded once for Run outputs. A window of Run inputs turns in registers, one new input a tap.
+    bool const runs = all_taps && d >= P && d <= tile.count && (!blocked || d % P != 0 || x.mask >= near_ring);
+    int const blocks = runs ? tile.count / (Run * d) : 0;
+    for_each_run<Run, Lanes>(group, blocks, d, [&](int offset, int, int p) TCNCA_INLINE {
+      value sum[Run], window[Run];
+      uint32 at = origin + uint32(offset);
+      unroll<0, Run>([&](auto m) TCNCA_INLINE { window[m] = x.load(at + uint32(int(m) * d), p), sum[m] = bias; });
+      A const* tap = w.tap;
+      auto const turn = [&](auto steps) TCNCA_INLINE {
+        unroll<0, decltype(steps)::value>([&](auto k) TCNCA_INLINE {
+          value const weight = load_tap<A, Lanes>(tap, p);
+          unroll<0, Run>([&](auto m) TCNCA_INLINE { sum[m] = fma(weight, window[(int(m) + Run - int(k) % Run) % Run], sum[m]); });
+          at -= uint32(d);
+          window[Run - 1 - int(k) % Run] = x.load(at, p);
+          tap += w.step;
+        });
+      };
+      if constexpr (Taps <= 2 * Run) {
+        turn(constant<Taps>{});
+      } else {
+        for (int k = 0; k < Taps / Run; k++) turn(constant<Run>{});
+        turn(constant<Taps % Run>{});
+      }
+      unroll<0, Run>([&](auto m) TCNCA_INLINE { emit(offset + int(m) * d, p, sum[m]); });
+    });
+    start = blocks * (Run * d);
   }
 
   // The rest, and tiles at an end of the sequence: neighbouring packs, any range of taps.
-  for (; start < tile.count; start += Run * mine.workers * P) {
-    int const step = mine.workers * P;
+  int const step = (blocked ? 1 : mine.workers) * P;
+  for (start += mine.worker * (blocked ? Run : 1) * P; start < tile.count; start += Run * mine.workers * P) {
     value sum[Run];
     unroll<0, Run>([&](auto m) TCNCA_INLINE { sum[m] = bias; });
     uint32 at = origin + uint32(start) - uint32(tile.first_tap) * tile.dilation;
     A const* tap = w.tap + tile.first_tap * w.step;
-    for (int k = tile.first_tap; k < tile.last_tap; k++) {
+    auto const add = [&]() TCNCA_INLINE {
       value const weight = load_tap<A, Lanes>(tap, mine.p);
-      unroll<0, Run>([&](auto m) TCNCA_INLINE { sum[m] = fma(weight, x.load(at + uint32(int(m) * step), mine.p), sum[m]); });
+      [[maybe_unused]] A const* const in = x.at(at, mine.p);
+      unroll<0, Run>([&](auto m) TCNCA_INLINE {
+        value const v = blocked ? load<Lanes.width>(in + int(m) * P) : x.load(at + uint32(int(m) * step), mine.p);
+        sum[m] = fma(weight, v, sum[m]);
+      });
       at -= tile.dilation;
       tap += w.step;
-    }
+    };
+    if (blocked && Dilation == 0 && Taps <= 8 && all_taps) unroll<0, Taps <= 8 ? Taps : 0>([&](auto) TCNCA_INLINE { add(); });
+    else for (int k = tile.first_tap; k < tile.last_tap; k++) add();
+    unroll<0, Run>([&](auto m) TCNCA_INLINE { sum[m] = settled(sum[m]); });
     unroll<0, Run>([&](auto m) TCNCA_INLINE {
       if (start + int(m) * step < tile.count) emit(start + int(m) * step, mine.p, sum[m]);
     });

@@ -119,10 +119,10 @@ template <class T, int W>
 inline constexpr bool has_shifted = W > 1 && detail::has_shifted_pair<typename detail::vector_of<T, W>::type>;
 #endif
 
-/// Lanes shift, shift + 1, ... of a followed by b: what lies between two neighbouring packs. Only where has_shifted.
-template <class T, int W>
-TCNCA_HOST_DEVICE pack<T, W> shifted(pack<T, W> a, [[maybe_unused]] pack<T, W> b, [[maybe_unused]] int shift) {
-  if constexpr (has_shifted<T, W>) return {detail::shifted_pair(a.v, b.v, shift)};
+/// Lanes Shift, Shift + 1, ... of a followed by b: what lies between two neighbouring packs. Only where has_shifted.
+template <int Shift, class T, int W>
+TCNCA_HOST_DEVICE pack<T, W> shifted(pack<T, W> a, [[maybe_unused]] pack<T, W> b) {
+  if constexpr (has_shifted<T, W>) return {detail::shifted_pair<Shift>(a.v, b.v)};
   else return a;
 }
 
@@ -135,6 +135,16 @@ TCNCA_HOST_DEVICE pack<T, W> greater(pack<T, W> a, pack<T, W> b) {
   return b;
 #else
   return {a.v > b.v ? a.v : b.v};
+#endif
+}
+
+/// a, computed here: GCC would move what leads to it behind the next condition, and spill all that it reads on the way.
+template <class T, int W>
+TCNCA_HOST_DEVICE pack<T, W> settled(pack<T, W> a) {
+#if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
+  return a;
+#else
+  return {detail::rounded(a.v)};
 #endif
 }
 

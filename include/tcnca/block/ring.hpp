@@ -10,17 +10,18 @@ struct lanes {
   int width = 1;
   int packs = 1;
   bool along_length = true;
+  int margin = along_length && width > 1 ? width : 0;  ///< positions that one access may run past the end of a ring
 
   /// Positions a pack covers.
   TCNCA_HOST_DEVICE constexpr int positions() const { return along_length ? width : 1; }
   /// Channels a position holds.
   TCNCA_HOST_DEVICE constexpr int channels() const { return along_length ? 1 : width * packs; }
-  /// A pack that starts near the end of a ring runs into copies of its first samples: elements before and after the ring itself.
+  /// What starts near the end of a ring runs into copies of its first samples: elements before and after the ring itself.
   TCNCA_HOST_DEVICE constexpr int front() const { return along_length && width > 1 ? width : 0; }
-  TCNCA_HOST_DEVICE constexpr int back() const { return 2 * front(); }
+  TCNCA_HOST_DEVICE constexpr int back() const { return front() + margin; }
 };
 
-/// A ring of mask + 1 positions (a power of two, at least 4 widths). Positions count modulo 2^32, so negative ones are valid.
+/// A ring of mask + 1 positions (a power of two, at least 4 widths and 2 margins). Positions count modulo 2^32, so negative ones are valid.
 /// base points front() elements into memory of front() + (mask + 1) * channels() + back() elements.
 template <class A, lanes Lanes>
 struct ring {
@@ -40,7 +41,7 @@ struct ring {
     tcnca::store<Lanes.width>(to, v);
     if constexpr (Lanes.front() > 0) {  // keep the copies at both ends
       uint32 const slot = position & mask;
-      if (slot < Lanes.width) tcnca::store<Lanes.width>(to + (mask + 1), v);
+      if (slot < Lanes.margin) tcnca::store<Lanes.width>(to + (mask + 1), v);
       if (slot + Lanes.width > mask + 1) tcnca::store<Lanes.width>(to - (mask + 1), v);
     }
   }
@@ -50,38 +51,51 @@ struct ring {
     uint32 const slot = position & mask;
     base[size(slot) * size(Lanes.channels()) + size(c)] = v;
     if constexpr (Lanes.front() > 0)
-      if (slot < Lanes.width) base[size(slot) + mask + 1] = v;
+      if (slot < Lanes.margin) base[size(slot) + mask + 1] = v;
   }
   TCNCA_HOST_DEVICE A load_sample(uint32 position, int c) const { return base[size(position & mask) * size(Lanes.channels()) + size(c)]; }
 };
 
-/// Writes the packs of one tile, positions [first, first + count), into a ring. On the CPU mostly by plain stores: the copies at the ring's
-/// ends are then made once, by finish().
+/// Writes the packs of one tile, positions [first, first + count), into a ring. On the CPU by plain stores, for a choice or a mask at every
+/// pack costs as much as its sums: the copies at the ring's ends are made once, by finish(), and a tile that runs over the end waits in
+/// `spare`, memory for whole packs of the longest tile.
 template <class A, lanes Lanes>
 class tile_writer {
  public:
   using value = pack<A, Lanes.width>;
 
-  TCNCA_HOST_DEVICE tile_writer(ring<A, Lanes> r, index first, index count) : ring_(r), first_(uint32(first)) {
-    if constexpr (Lanes.front() > 0)
-      if ((first_ & r.mask) + uint32(count) + Lanes.width <= r.mask + 1 + (count % Lanes.width == 0 ? Lanes.width : 0)) plain_ = r.at(first_, 0);
+  TCNCA_HOST_DEVICE tile_writer(ring<A, Lanes> r, index first, index count, [[maybe_unused]] A* spare)
+      : ring_(r), first_(uint32(first)), count_(int(count)) {
+    if constexpr (Lanes.front() > 0) {
+      waits_ = (first_ & r.mask) + uint32(round_up(count_, Lanes.width)) > r.mask + 1;
+      plain_ = waits_ ? spare : r.at(first_, 0);
+    }
   }
   TCNCA_HOST_DEVICE void store(int offset, int p, value v) const {
-    if constexpr (Lanes.front() > 0)
-      if (plain_) return tcnca::store<Lanes.width>(plain_ + offset, v);
-    ring_.store(first_ + uint32(offset), p, v);
+    if constexpr (Lanes.front() > 0) tcnca::store<Lanes.width>(plain_ + offset, v);
+    else ring_.store(first_ + uint32(offset), p, v);
   }
   TCNCA_HOST_DEVICE void finish() const {
-    if constexpr (Lanes.front() > 0)
-      if (plain_ && (first_ & ring_.mask) < Lanes.width) {
-        A* const begin = ring_.at(0, 0);
-        tcnca::store<Lanes.width>(begin + ring_.mask + 1, tcnca::load<Lanes.width>(const_cast<A const*>(begin)));
-      }
+    if constexpr (Lanes.front() > 0) {
+      uint32 const first = first_ & ring_.mask;
+      if (waits_) unpack();
+      else if (first < Lanes.margin) copy(ring_.at(0, 0) + first, min(count_, int(Lanes.margin - first)));
+    }
   }
 
  private:
+  TCNCA_RARE void copy(A* from, int count) const {
+    for (int i = 0; i < count; i += Lanes.width)
+      tcnca::store<Lanes.width>(from + ring_.mask + 1 + i, tcnca::load<Lanes.width>(const_cast<A const*>(from) + i));
+  }
+  TCNCA_RARE void unpack() const {
+    for (int i = 0; i < count_; i += Lanes.width) ring_.store(first_ + uint32(i), 0, tcnca::load<Lanes.width>(const_cast<A const*>(plain_ + i)));
+  }
+
   ring<A, Lanes> ring_;
   uint32 first_;
+  int count_;
+  bool waits_ = false;
   A* plain_ = nullptr;
 };
 

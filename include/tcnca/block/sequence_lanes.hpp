@@ -52,4 +52,23 @@ struct sequence_lanes {
   }
 };
 
+/// Writes the packs of one tile, positions [first, first + count), of a sequence. Along the length whole packs are told by one comparison.
+template <class T, lanes Lanes>
+class sequence_writer {
+ public:
+  TCNCA_HOST_DEVICE sequence_writer(sequence_lanes<T, Lanes> const& y, index first, index count)
+      : y_(y), first_(first), count_(count), row_(y.row + first * y.stride), whole_(Lanes.along_length && y.wide ? int(count) - Lanes.width : -1) {}
+
+  TCNCA_HOST_DEVICE void store(int offset, int p, typename sequence_lanes<T, Lanes>::value v) const {
+    if (Lanes.along_length && offset <= whole_) tcnca::store<Lanes.width>(row_ + offset, v);
+    else y_.store(first_ + offset, p, count_ - offset, v);
+  }
+
+ private:
+  sequence_lanes<T, Lanes> const& y_;
+  index first_, count_;
+  T* row_;
+  int whole_;  // the last offset at which a pack is whole
+};
+
 }  // namespace tcnca
