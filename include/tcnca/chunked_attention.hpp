@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include "agent/chunked_attention_mma_forward.hpp"
+#include "agent/chunked_attention_mma_scores.hpp"
 #include "agent/chunked_attention_step.hpp"
 #include "agent/chunked_attention_sums.hpp"
 #include "agent/rotary_bias.hpp"
@@ -24,13 +25,20 @@ struct tuned_chunked_attention {
   static constexpr chunked_attention_policy backward = Tuning::backward(traits::target);
   using forward_group = typename traits::template group<forward.threads>;
   using backward_group = typename traits::template group<backward.threads>;
-  static constexpr bool tensor_cores =
-      forward.tensor_cores && sizeof(T) == 2 && warp_of<forward_group>::exists && forward_group::size() == forward.threads;
+  template <class Group>
+  static constexpr bool on_tensor_cores(chunked_attention_policy p) {
+    return p.tensor_cores && sizeof(T) == 2 && warp_of<Group>::exists && Group::size() == p.threads;
+  }
+  static constexpr bool tensor_cores = on_tensor_cores<forward_group>(forward), backward_tensor_cores = on_tensor_cores<backward_group>(backward);
   using forward_agent = std::conditional_t<tensor_cores, chunked_attention_mma_forward_agent<forward_group, T, Shape, forward>,
                                            chunked_attention_forward_agent<forward_group, T, Shape, forward>>;
   using step_agent = chunked_attention_step_agent<forward_group, T, Shape, forward>;
   using state_agent = chunked_attention_state_agent<forward_group, T>;
   using backward_agent = chunked_attention_backward_agent<backward_group, T, Shape, backward>;
+  using grad_values_agent = chunked_attention_mma_values_agent<backward_group, T, Shape, backward>;
+  using grad_keys_agent = chunked_attention_mma_scores_agent<backward_group, T, Shape, backward, attention_side::keys>;
+  using grad_queries_agent = chunked_attention_mma_scores_agent<backward_group, T, Shape, backward, attention_side::queries>;
+  using grad_biases_agent = chunked_attention_mma_biases_agent<backward_group, T, Shape, backward>;
   using delta_agent = chunked_attention_delta_agent<backward_group, T, backward.width>;
   using sums_agent = chunked_attention_sums_agent<backward_group, T, Shape, backward>;
   using rotary_agent = rotary_bias_agent<forward_group, T>;
@@ -183,7 +191,9 @@ struct chunked_attention {
     using agent = typename tuned<Executor>::backward_agent;
     using traits = executor_traits<Executor>;
     auto const p = backward_params<Executor>(a, nullptr);
-    return sums_bytes(p) + size(traits::workers(e, agent::items(p))) * traits::bytes_per_worker(memory(p.plan));
+    size const sums = sums_offsets<Executor>(p).end;
+    if constexpr (tuned<Executor>::backward_tensor_cores) return sums;
+    return sums + size(traits::workers(e, agent::items(p))) * traits::bytes_per_worker(memory(p.plan));
   }
 
   /// The gradients of a forward pass with the same inputs.
@@ -225,10 +235,14 @@ struct chunked_attention {
       chunked_attention_delta_params<T> const d{a.o, a.grad_o, p.delta, p.in.wide};
       if (status const s = traits::template launch<delta>(e, d, delta::items(d), {}, nullptr); !s.ok()) return s;
     }
-    char* const rest = static_cast<char*>(scratch.data) + sums_bytes(p);
-    if (status const s = traits::template launch<agent>(e, p, agent::items(p), memory(p.plan), rest); !s.ok()) return s;
-    typename sums::params_type const r{p, a.grad_bias};
-    return traits::template launch<sums>(e, r, sums::items(r), {}, nullptr);
+    if constexpr (tuned<Executor>::backward_tensor_cores) {
+      return launch_on_tensor_cores(e, p, a.grad_bias);
+    } else {
+      char* const rest = static_cast<char*>(scratch.data) + sums_offsets<Executor>(p).end;
+      if (status const s = traits::template launch<agent>(e, p, agent::items(p), memory(p.plan), rest); !s.ok()) return s;
+      typename sums::params_type const r{p, a.grad_bias};
+      return traits::template launch<sums>(e, r, sums::items(r), {}, nullptr);
+    }
   }
 
   /// The table of biases of a rotary form. fp64 inside.
@@ -327,11 +341,13 @@ struct chunked_attention {
     using agent = typename tuned<Executor>::backward_agent;
     chunked_attention_backward_params<T> p{inputs<Executor>(a), a.lse, a.grad_o, a.grad_keys_out, a.grad_values_out, a.grad_q, a.grad_k, a.grad_v,
                                            a.grad_keys_in, a.grad_values_in};
-    p.in.wide = wide_rows<Executor>(agent::W, a.q, a.k, a.v, a.keys_in, a.values_in, a.o, a.grad_o, a.grad_keys_out, a.grad_values_out, a.grad_q, a.grad_k,
+    constexpr int width = tuned<Executor>::backward_tensor_cores ? swizzled_rows::piece : agent::W;
+    p.in.wide = wide_rows<Executor>(width, a.q, a.k, a.v, a.keys_in, a.values_in, a.o, a.grad_o, a.grad_keys_out, a.grad_values_out, a.grad_q, a.grad_k,
                                     a.grad_v, a.grad_keys_in, a.grad_values_in);
     index const before = a.position % a.chunk;  // keys of the state
-    p.plan = agent::plan_for(int(a.q.extent[3]), int(a.v.extent[3]), min(a.chunk, before + a.q.extent[2]), a.q.extent[0] * a.q.extent[1] * p.in.chunks());
-    sums_offsets const at(p);
+    if constexpr (!tuned<Executor>::backward_tensor_cores)
+      p.plan = agent::plan_for(int(a.q.extent[3]), int(a.v.extent[3]), min(a.chunk, before + a.q.extent[2]), a.q.extent[0] * a.q.extent[1] * p.in.chunks());
+    sums_offsets<Executor> const at(p);
     p.delta = reinterpret_cast<accumulate*>(scratch + at.delta);
     p.bias_sums = reinterpret_cast<accumulate*>(scratch + at.bias);
     p.query_sums = reinterpret_cast<accumulate*>(scratch + at.query);
@@ -339,17 +355,32 @@ struct chunked_attention {
   }
 
   /// Where the sums that items leave stand in the workspace.
+  template <class Executor>
   struct sums_offsets {
     size delta = 0, bias = 0, query = 0, end = 0;
     explicit sums_offsets(auto const& p) {
       auto const bytes = [](index n) { return round_up(size(n) * sizeof(accumulate), workspace::alignment); };
       index const rows = p.in.q.extent[0] * p.in.heads() * p.in.q.extent[2], items = p.in.q.extent[0] * p.in.heads() * p.in.chunks() * p.plan.splits;
       bias = delta + (softmax ? bytes(rows) : 0);
-      query = bias + (Shape.bias ? bytes(items * (2 * p.in.chunk - 1)) : 0);
+      index biases = items * (2 * p.in.chunk - 1);
+      if constexpr (tuned<Executor>::backward_tensor_cores) biases = tuned<Executor>::grad_queries_agent::bias_elements(p);
+      query = bias + (Shape.bias ? bytes(biases) : 0);
       end = query + (p.plan.splits > 1 ? bytes(items * p.in.chunk * p.plan.query_row) : 0);
     }
   };
-  static size sums_bytes(auto const& p) { return sums_offsets(p).end; }
+  template <class Executor>
+  static status launch_on_tensor_cores(Executor e, auto const& p, tensor_view<accumulate, 2> const& grad_bias) {
+    using agents = tuned<Executor>;
+    auto const launch = [&]<class Agent>(Agent*) {
+      return executor_traits<Executor>::template launch<Agent>(e, p, Agent::items(p), {Agent::near_bytes(p.in.key_dim()), 0}, nullptr);
+    };
+    if (status const s = launch(static_cast<typename agents::grad_values_agent*>(nullptr)); !s.ok()) return s;
+    if (status const s = launch(static_cast<typename agents::grad_keys_agent*>(nullptr)); !s.ok()) return s;
+    if (status const s = launch(static_cast<typename agents::grad_queries_agent*>(nullptr)); !s.ok()) return s;
+    using sums = typename agents::grad_biases_agent;
+    typename sums::params_type const r{p, grad_bias};
+    return executor_traits<Executor>::template launch<sums>(e, r, sums::items(r), {}, nullptr);
+  }
   static group_memory memory(auto const& plan) { return {plan.near * sizeof(accumulate), plan.far * sizeof(accumulate)}; }
 
   static constexpr index step_limit = detail::chunked_attention_step_limit;

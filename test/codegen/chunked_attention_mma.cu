@@ -7,7 +7,10 @@ using namespace tcnca;
 template <class T, chunked_attention_shape Shape>
 struct kernels {
   using attention = chunked_attention<T, Shape>;
-  static void use(typename attention::forward_args const& forward) { (void)attention::forward(tcnca::cuda{}, forward, {}); }
+  static void use(typename attention::forward_args const& forward, typename attention::backward_args const& backward) {
+    (void)attention::forward(tcnca::cuda{}, forward, {});
+    (void)attention::backward(tcnca::cuda{}, backward, {});
+  }
 };
 
 constexpr auto laplace = attention_function::laplace;

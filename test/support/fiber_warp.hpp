@@ -92,6 +92,7 @@ struct warp_of<testing::fiber_group<N>> {
     });
     return x;
   }
+  void sync() const { testing::fiber_scheduler::get().warp_barrier(); }
 
   /// A copy happens at some time between its beginning and the wait for it: at the one or at the other.
   void copy_16(void* to, void const* from, bool present) const { copy(to, from, present, 16); }

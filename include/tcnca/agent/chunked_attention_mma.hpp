@@ -79,15 +79,19 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
   struct kept_weights {
     uint32 row[2];
   };
-  /// A lane has two of four neighbouring keys in two rows: it draws for one row, its neighbour for the other.
-  TCNCA_HOST_DEVICE kept_weights draw(int from) const {
+  /// The draw for keys j .. j + 3 of query i, a bit each.
+  TCNCA_HOST_DEVICE uint32 kept_of_keys(int i, int j) const {
+    auto const drawn = this->dropout(chunk_, i, j);
+    uint32 kept = 0;
+    TCNCA_UNROLL
+    for (int e = 0; e < 4; e++) kept |= uint32(drawn.factor[e] != 0) << e;
+    return kept;
+  }
+  /// For columns [16 begin, 16 end). A lane has two of four neighbouring keys in two rows: it draws for one row, its neighbour for the other.
+  TCNCA_HOST_DEVICE kept_weights draw(int from, int begin, int end) const {
     int const t = column(), odd = t / 2 % 2;
     uint32 mine = 0;
-    for (int n = 0; n < key_tiles; n++) {
-      auto const drawn = this->dropout(chunk_, position(odd), from + 8 * n + t / 4 * 4);
-      TCNCA_UNROLL
-      for (int e = 0; e < 4; e++) mine |= uint32(drawn.factor[e] != 0) << (4 * n + e);
-    }
+    for (int n = 2 * begin; n < 2 * end; n++) mine |= kept_of_keys(position(odd), from + 8 * n + t / 4 * 4) << 4 * n;
     uint32 const other = warp.exchange(mine, 1);
     return {{(odd ? other : mine) >> 2 * odd, (odd ? mine : other) >> 2 * odd}};
   }

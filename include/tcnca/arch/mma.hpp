@@ -53,6 +53,9 @@ __device__ __forceinline__ bool any_lane(bool x) {
   return y != 0;
 }
 
+/// Until all lanes are here; what they wrote is then seen by the others. Called by a whole warp.
+__device__ __forceinline__ void warp_sync() { __syncwarp(); }
+
 /// Two floats as elements, `low` in the lower half. Round to nearest even.
 template <element T>
 __device__ __forceinline__ uint32 narrow_pair(float low, float high) {

@@ -73,6 +73,7 @@ static_assert(swizzle_is_free_of_conflicts());
 ///   exchange(x, mask)                         the value of the lane whose number differs in the bits of mask
 ///   any(x)                                    whether x holds in any lane
 ///   uniform(x)                                x, which all lanes have
+///   sync()                                    waits for the lanes, which then see what each other wrote
 ///   copy_16, copy_4(to, from, present)        fast memory from global memory; zeros where not present
 ///   commit(), wait()                          ends the copies begun since; until all have arrived (others see them after the group's sync)
 template <class Group>
@@ -97,6 +98,7 @@ struct warp_of<block_group<N>> {
   __device__ __forceinline__ float exchange(float x, int mask) const { return __uint_as_float(detail::shuffle_xor(__float_as_uint(x), mask)); }
   __device__ __forceinline__ bool any(bool x) const { return detail::any_lane(x); }
   __device__ __forceinline__ int uniform(int x) const { return detail::first_lane(x); }
+  __device__ __forceinline__ void sync() const { detail::warp_sync(); }
   __device__ __forceinline__ void copy_16(uint32 to, void const* from, bool present) const { detail::async_copy_16(to, from, present); }
   __device__ __forceinline__ void copy_4(uint32 to, void const* from, bool present) const { detail::async_copy_4(to, from, present); }
   __device__ __forceinline__ void commit() const { detail::async_copy_commit(); }
