@@ -11,10 +11,10 @@ namespace tcnca {
 template <element T, chunked_attention_shape Shape>
 struct default_chunked_attention_tuning {
   static constexpr chunked_attention_policy forward(machine m) {
-    return m.compute_capability == 0 ? cpu(192, 192) : m.compute_capability >= 80 && sizeof(T) == 2 ? tensor_cores() : cuda(64, 32);
+    return m.compute_capability == 0 ? cpu(96, 192) : m.compute_capability >= 80 && sizeof(T) == 2 ? tensor_cores() : cuda(64, 32);
   }
   static constexpr chunked_attention_policy backward(machine m) {
-    return m.compute_capability == 0 ? cpu(96, 192) : m.compute_capability >= 80 && sizeof(T) == 2 ? tensor_cores() : cuda(32, 32);
+    return m.compute_capability == 0 ? cpu(48, 96) : m.compute_capability >= 80 && sizeof(T) == 2 ? tensor_cores() : cuda(32, 32);
   }
 
  private:
@@ -26,7 +26,7 @@ struct default_chunked_attention_tuning {
             .tile_packs = 2,
             .queries = queries,
             .keys = keys,
-            .panel = 16 * width,
+            .panel = 8 * width,
             .value_tile = chunked_attention_limits::value_dim,
             .splits = 16,
             .threads = 1,
