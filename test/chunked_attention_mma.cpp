@@ -1,5 +1,6 @@
 // The tensor-core passes of chunked attention, on fibers: fragments and their places in memory, what the emulated warp is there to find, and
 // the agents at sizes at which their blocks, stages and tiles begin and end. The generic agents run through the same tests.
+#include "support/chunked_attention_backward_suite.hpp"
 #include "support/chunked_attention_forward_suite.hpp"
 
 namespace tcnca::testing {
@@ -147,6 +148,11 @@ struct generic_tuning : default_chunked_attention_tuning<T, Shape> {
     p.tensor_cores = false;
     return p;
   }
+  static constexpr chunked_attention_policy backward(machine m) {
+    auto p = default_chunked_attention_tuning<T, Shape>::backward(m);
+    p.queries = p.keys = 32, p.tensor_cores = false;  // the generic agent keeps whole rows of values
+    return p;
+  }
 };
 template <class Backend, class T, class Case>
 struct generic_subject : attention_subject<Backend, T, Case> {
@@ -170,9 +176,12 @@ TYPED_TEST_P(chunked_attention_mma, wide_and_long) {
       attention_problem<S> problem(e, 11);
       problem.run_forward(1);
       problem.expect_forward();
+      problem.run_backward(1);
+      problem.expect_backward();
       auto const first = problem.bits();
       problem.clear();
       problem.run_forward(2);
+      problem.run_backward(2);
       EXPECT_TRUE(problem.bits() == first);
       if (this->HasFailure()) return;
     }
@@ -213,15 +222,18 @@ using subjects = std::tuple<attention_subject<B, bf16, softmax_plain>, attention
                             attention_subject<B, bf16, relu2_causal>, attention_subject<B, bf16, relu2_causal_bias_dropout>>;
 using types = decltype(attention_list(subjects<fiber_backend<>>{}));
 INSTANTIATE_TYPED_TEST_SUITE_P(fiber, chunked_attention_forward, types, attention_subject_name);
+INSTANTIATE_TYPED_TEST_SUITE_P(fiber, chunked_attention_backward, types, attention_subject_name);
 using wide_types = ::testing::Types<attention_subject<fiber_backend<>, bf16, softmax_causal_bias_dropout>, attention_subject<fiber_backend<>, fp16, laplace_bias>>;
 INSTANTIATE_TYPED_TEST_SUITE_P(fiber, chunked_attention_mma, wide_types, attention_subject_name);
 using generic_types = ::testing::Types<generic_subject<fiber_backend<>, bf16, softmax_causal>>;
 INSTANTIATE_TYPED_TEST_SUITE_P(fiber_generic, chunked_attention_forward, generic_types, attention_subject_name);
+INSTANTIATE_TYPED_TEST_SUITE_P(fiber_generic, chunked_attention_backward, generic_types, attention_subject_name);
 
 // Which agent a policy gives.
 template <class S>
-inline constexpr bool on_tensor_cores =
-    detail::tuned_chunked_attention<typename S::T, S::shape, default_chunked_attention_tuning<typename S::T, S::shape>, typename S::backend::executor>::tensor_cores;
+using tuned = detail::tuned_chunked_attention<typename S::T, S::shape, default_chunked_attention_tuning<typename S::T, S::shape>, typename S::backend::executor>;
+template <class S>
+inline constexpr bool on_tensor_cores = tuned<S>::tensor_cores && tuned<S>::backward_tensor_cores;
 static_assert(on_tensor_cores<attention_subject<fiber_backend<>, bf16, softmax_plain>>);
 static_assert(!on_tensor_cores<attention_subject<fiber_backend<>, float, softmax_plain>> && !on_tensor_cores<attention_subject<cpu_backend, bf16, softmax_plain>>);
 static_assert(!on_tensor_cores<attention_subject<fiber_backend<37>, bf16, softmax_plain>>, "a group of other size has no warps to share the queries out to");

@@ -25,19 +25,21 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
 
   TCNCA_HOST_DEVICE attention_warps(Group g, chunked_attention_inputs<T> const& inputs) : base{g, inputs} {}
 
-  TCNCA_HOST_DEVICE int lane() const { return group.rank() % warp_size; }
+  /// The thread's number, known not to be negative: divisions are shifts.
+  TCNCA_HOST_DEVICE int rank() const { return int(uint32(group.rank()) % uint32(Group::size())); }
+  TCNCA_HOST_DEVICE int lane() const { return rank() % warp_size; }
   /// Position of this lane's row g, or g + 8; its first column of 8.
   TCNCA_HOST_DEVICE int position(int half) const { return first_row_ + mma_fragment::c(lane(), 2 * half).row; }
   TCNCA_HOST_DEVICE int column() const { return mma_fragment::c(lane(), 0).column; }
   TCNCA_HOST_DEVICE static constexpr int key_row(int key_dim) { return round_up(key_dim, line); }
-  TCNCA_HOST_DEVICE void begin_rows(int first) { first_ = first, first_row_ = first + warp.uniform(group.rank() / warp_size) * M; }
+  TCNCA_HOST_DEVICE void begin_rows(int first) { first_ = first, first_row_ = first + warp.uniform(rank() / warp_size) * M; }
 
   /// Columns [first, first + width) of rows of the caller's, zeros past `end` and where source(r) is null. Eight threads copy 128 bytes.
   template <int Rows, class Source>
   TCNCA_HOST_DEVICE void load_rows(T* to, int row, int width, int first, int end, Source source) const {
-    for (int r = group.rank() / 8; r < Rows; r += Group::size() / 8) {
+    for (int r = rank() / 8; r < Rows; r += Group::size() / 8) {
       T const* const from = source(r);
-      for (int c = group.rank() % 8 * W; c < width; c += line) {
+      for (int c = rank() % 8 * W; c < width; c += line) {
         bool const present = from != nullptr && first + c < end;
         if (in.wide) {
           warp.copy_16(warp.place(to) + (r * row + swizzled_rows::offset(r, c)) * bytes, present ? from + first + c : in.q.data, present);

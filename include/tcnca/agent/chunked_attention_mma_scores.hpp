@@ -68,27 +68,27 @@ struct chunked_attention_mma_scores_agent : detail::attention_gradient_warps<Gro
   /// One turn: 64 elements of the value dimension of a block; in the block's last, its gradients.
   TCNCA_HOST_DEVICE void walk(float (&acc)[tiles][4], int column, int width, A* bias_sums) {
     int const row = key_row(in.key_dim()), wide = round_up(in.key_dim(), 2 * M), ahead = stages(in.key_dim()) - 1;
-    int const turns = divide_up(in.value_dim(), line), blocks = divide_up(end_ - begin_, C);
-    if (blocks > 0) this->template load_rows<R>(near, row, wide, 0, in.key_dim(), [&](int r) TCNCA_INLINE { return row_keys(first_ + r); });
-    int coming = 0, coming_turn = 0, from = begin_, turn = 0;  // block and turn to load; the columns and the turn to work on
+    int const turns = divide_up(in.value_dim(), line);
+    if (begin_ < end_) this->template load_rows<R>(near, row, wide, 0, in.key_dim(), [&](int r) TCNCA_INLINE { return row_keys(first_ + r); });
     scores dp;
     base::clear(dp);
-    for (int n = -ahead; n < blocks * turns; n++) {
+    // With two stages the first turn, -1, only loads.
+    int turn = -ahead, to = ahead;  // to: the stage of this turn
+    for (int from = begin_; from < end_;) {
       warp.wait();
       group.sync();  // this turn's rows have come, and the turn before is done with
-      if (coming < blocks) {
-        load(coming, coming_turn, (n + ahead) & ahead, coming & ahead);
-        if (++coming_turn == turns) coming++, coming_turn = 0;
-      }
-      if (n < 0) continue;
+      int const next = turn + ahead < turns ? from : from + C;
+      if (next < end_) load(next, next == from ? turn + ahead : 0, to ^ ahead);
       if (ahead == 0) {
         warp.wait();
         group.sync();
       }
+      T* const values = grads(to);
+      to ^= ahead;
+      if (turn++ < 0) continue;
       int const begin = this->first_step(from), end = this->last_step(from), block = (from - begin_) / C & ahead;
-      T* const values = grads(n & ahead);
       if (begin < end) this->multiply_rows(dp, values, values + R * line, line, line, begin, end);
-      if (++turn < turns) continue;
+      if (turn < turns) continue;
       if (begin < end) {
         [[maybe_unused]] typename base::kept_weights kept{};
         if constexpr (Shape.dropout) kept = this->draw(from, begin, end);
@@ -115,9 +115,11 @@ struct chunked_attention_mma_scores_agent : detail::attention_gradient_warps<Gro
     }
   }
 
-  TCNCA_HOST_DEVICE void load(int block, int turn, int to, int to_block) const {
-    int const from = begin_ + block * C, first = turn * line, last = in.value_dim();
+  /// Columns from `from` on; 64 elements of the values of both sides to stage `to`, with the first the block itself.
+  TCNCA_HOST_DEVICE void load(int from, int turn, int to) const {
+    int const first = turn * line, last = in.value_dim();
     if (turn == 0) {
+      int const to_block = (from - begin_) / C & (stages(in.key_dim()) - 1);
       this->template load_rows<C>(stage(to_block), key_row(in.key_dim()), round_up(in.key_dim(), 2 * M), 0, in.key_dim(),
                                   [&](int r) TCNCA_INLINE { return column_keys(from + r); });
       this->load_floats(floats(to_block), from);
@@ -129,7 +131,7 @@ struct chunked_attention_mma_scores_agent : detail::attention_gradient_warps<Gro
 
   /// Adds the sums along the diagonals of a block (zero where it has no gradients). Each warp adds up its rows in order, then all the warps' in order.
   TCNCA_HOST_DEVICE void add_diagonals(scores const& slope, A* memory, A* sums) const {
-    int const own = group.rank() / warp_size;
+    int const own = this->rank() / warp_size;
     A *const rows = memory + own * 8 * slope_row, *const shares = memory + warps * 8 * slope_row;
     A share[3] = {0, 0, 0};
     group.sync();  // the stage is done with

@@ -27,7 +27,7 @@ struct chunked_attention_policy {
   int splits;       ///< a chunk's keys are shared out to several items until there are about this many items (backward)
   int threads;      ///< of a group
   size near_bytes;  ///< fast memory of a group; what does not fit goes to the workspace
-  bool tensor_cores = false;  ///< products on tensor cores, where there are and T has 16 bits (forward); threads: 32 for 16 queries
+  bool tensor_cores = false;  ///< products on tensor cores, where there are and T has 16 bits; then 16 queries (backward: or keys) to 32 threads
 
   friend constexpr bool operator==(chunked_attention_policy const&, chunked_attention_policy const&) = default;
 };
