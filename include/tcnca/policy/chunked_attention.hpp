@@ -11,13 +11,17 @@ namespace tcnca {
 template <element T, chunked_attention_shape Shape>
 struct default_chunked_attention_tuning {
   static constexpr chunked_attention_policy forward(machine m) {
-    return m.compute_capability == 0 ? cpu(96, 192) : m.compute_capability >= 80 && sizeof(T) == 2 ? tensor_cores() : cuda(64, 32);
+    return m.compute_capability == 0 ? cpu(192, 192) : m.compute_capability >= 80 && sizeof(T) == 2 ? tensor_cores() : cuda(64, 32);
   }
   static constexpr chunked_attention_policy backward(machine m) {
-    return m.compute_capability == 0 ? cpu(48, 96) : m.compute_capability >= 80 && sizeof(T) == 2 ? tensor_cores() : cuda(32, 32);
+    return m.compute_capability == 0 ? cpu(96, 192) : m.compute_capability >= 80 && sizeof(T) == 2 ? tensor_cores() : cuda(32, 32);
   }
 
  private:
+  // Zen 5, one thread, fp32, key_dim 128, value_dim 1024, chunk 2048 | 128, 2026-11-24, % of 288 GFLOP/s:
+  //   forward, tile 12 x 2, queries x keys, panel: 192 x 192, 256 86.5 | 74.3; 96 x 192, 256 83.0 | 71.0; 192 x 384, 256 86.6 | 74.7; 192 x 192, 128 85.2 | 71.0;
+  //   tile 8 x 3, 192 x 192, 192 85.5 | 72.1; tile 6 x 4, 192 x 192, 256 84.8 | 76.0 (then 86.7 | 76.3 for the first);
+  //   backward, tile 12 x 2: 96 x 192 88.4 | 73.7; 48 x 96 79.9 | 69.1; 96 x 96 81.8 | 69.3; 192 x 96 83.0 | 72.6; 96 x 288 88.2 | 73.2; 6 x 4, 96 x 192 87.3 | 74.4.
   static constexpr chunked_attention_policy cpu(int queries, int keys) {
     constexpr int width = detail::register_bytes / int(sizeof(accumulate_t<T>));
     constexpr bool many_registers = detail::register_bytes == 64;
@@ -26,7 +30,7 @@ struct default_chunked_attention_tuning {
             .tile_packs = 2,
             .queries = queries,
             .keys = keys,
-            .panel = 8 * width,
+            .panel = 16 * width,
             .value_tile = chunked_attention_limits::value_dim,
             .splits = 16,
             .threads = 1,
