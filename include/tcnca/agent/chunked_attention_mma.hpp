@@ -80,13 +80,14 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
   /// Which of a lane's weights dropout keeps: bit 4 n + e, for the rows g and g + 8. Before the scores, whose registers it needs.
   struct kept_weights {
     uint32 row[2];
+    TCNCA_HOST_DEVICE bool has(int half, int n, int e) const { return (row[half] & 1u << (4 * n + e)) != 0; }
   };
   /// The draw for keys j .. j + 3 of query i, a bit each.
   TCNCA_HOST_DEVICE uint32 kept_of_keys(int i, int j) const {
     auto const drawn = this->dropout(chunk_, i, j);
     uint32 kept = 0;
     TCNCA_UNROLL
-    for (int e = 0; e < 4; e++) kept |= uint32(drawn.factor[e] != 0) << e;
+    for (int e = 0; e < 4; e++) kept |= drawn.factor[e] != 0 ? 1u << e : 0u;
     return kept;
   }
   /// For columns [16 begin, 16 end). A lane has two of four neighbouring keys in two rows: it draws for one row, its neighbour for the other.
@@ -101,7 +102,7 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
     TCNCA_UNROLL
     for (int n = 0; n < key_tiles; n++) {
       TCNCA_UNROLL
-      for (int e = 0; e < 4; e++) s[n][e] *= kept.row[e / 2] >> (4 * n + e % 2) & 1 ? in.kept : 0.f;
+      for (int e = 0; e < 4; e++) s[n][e] *= kept.has(e / 2, n, e % 2) ? in.kept : 0.f;
     }
   }
 

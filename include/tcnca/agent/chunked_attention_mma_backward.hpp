@@ -102,7 +102,7 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
         auto const keep = [&](pack<A, 2> x) TCNCA_INLINE {
           if constexpr (Shape.dropout) {
             TCNCA_UNROLL
-            for (int e = 0; e < 2; e++) x.set_lane(e, x.lane(e) * (kept.row[half] >> (4 * n + e) & 1 ? in.kept : A(0)));
+            for (int e = 0; e < 2; e++) x.set_lane(e, x.lane(e) * (kept.has(half, n, e) ? in.kept : A(0)));
           }
           return x;
         };
