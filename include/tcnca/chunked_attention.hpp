@@ -60,14 +60,17 @@ struct tuned_chunked_attention {
 ///          the same memory (then a cache that is appended to); other slots are left alone. Causal attention only. Calls of up to four queries
 ///          take a way of their own, whose cost is that of reading the cache.
 /// Dropout  of the weights, by Philox4x32-10 with key `seed` and counter (query's absolute position + offset, j / 4, b heads + h); word j % 4 below
-///          2^32 dropout drops. The backward pass computes the same mask again.
+///          2^32 dropout drops. The backward pass computes the same mask again. Give each operation, layer and step a seed of its own.
 /// Aliasing No output may overlap anything else, but for the state in place.
 /// Determinism  Every result is the same from run to run and for any number of threads. o of a sequence cut in two is bitwise that of the whole
 ///          on the CPU, but for calls of up to four queries.
-/// Cost     key_dim + value_dim multiply-adds a valid pair forward, 3 key_dim + 2 value_dim backward (statistics come from the forward pass).
-///          Workspace: what the queries say; it holds blocks of scores, never chunk x chunk of them.
+/// Cost     key_dim + value_dim multiply-adds a valid pair forward, 3 key_dim + 2 value_dim backward (statistics come from the forward pass); on a
+///          GPU forward computes scores again for each 128 (fp32, fp64) or 256 columns of v. Workspace: what the queries say, more for a larger
+///          call; it holds blocks of scores, never chunk x chunk of them.
 /// Accuracy fp32 on the CPU: exp 1e-7 relative, erf 1.5e-7 absolute.
-/// Errors   A status; on anything but success nothing was written. Nothing is allocated, nothing thrown.
+/// Errors   A status; on anything but success nothing was written (but for launch_failed, which may come of a later launch of several).
+///          unsupported_device: bf16 and fp16 need up to 163 KB of shared memory a block (compute capability 8.0, 8.7, 9.0, 10.x), fp32 99 KB.
+///          Nothing is allocated, nothing thrown.
 /// Source   MEGA (arXiv 2209.10655), equations 16 to 18 and its released code; chunks as in MEGA-chunk and TCNCA (arXiv 2312.05605).
 template <element T, chunked_attention_shape Shape, class Tuning = default_chunked_attention_tuning<T, Shape>>
 struct chunked_attention {
@@ -283,7 +286,7 @@ struct chunked_attention {
   };
   static bool has_extents(auto const& a) {
     extents const x(a);
-    return x.batch >= 0 && x.heads >= 0 && x.length >= 0 && a.position >= 0 && a.chunk >= 1 && a.chunk <= limits::chunk &&
+    return x.batch >= 0 && x.heads >= 0 && x.length >= 0 && a.position >= 0 && a.position <= index(1) << 62 && a.chunk >= 1 && a.chunk <= limits::chunk &&
            valid_dim(x.key_dim, limits::key_dim_min, limits::key_dim) && valid_dim(x.value_dim, limits::value_dim_min, limits::value_dim);
   }
   static bool valid_dim(index d, index least, index most) { return d >= least && d <= most && d % limits::multiple == 0; }
@@ -291,7 +294,7 @@ struct chunked_attention {
   static void check_inputs(argument_check& check, auto const& a) {
     extents const x(a);
     check.require(a.chunk >= 1 && a.chunk <= limits::chunk, status_code::invalid_value, "chunk");
-    check.require(a.position >= 0, status_code::invalid_position, "position");
+    check.require(a.position >= 0 && a.position <= index(1) << 62, status_code::invalid_position, "position");
     check.require(a.scale - a.scale == 0, status_code::invalid_value, "scale");
     if (Shape.dropout) check.require(a.dropout >= 0 && a.dropout < 1, status_code::invalid_value, "dropout");
     else check.require(a.dropout == 0, status_code::unexpected_argument, "dropout");
@@ -323,7 +326,7 @@ struct chunked_attention {
     chunked_attention_inputs<T> in{a.q, a.k, a.v, a.bias, a.lengths, a.keys_in, a.values_in, a.chunk, a.position};
     in.scale = accumulate(softmax && a.scale == 0 ? 1 / std::sqrt(double(a.q.extent[3])) : a.scale);
     in.by_count = !softmax && a.scale == 0;
-    in.drop_below = uint32(a.dropout * 4294967296.0);
+    if (a.dropout > 0 && a.dropout < 1) in.drop_below = uint32(a.dropout * 4294967296.0);
     in.kept = accumulate(1 / (1 - a.dropout));
     in.seed = a.seed, in.offset = a.offset;
     return in;
@@ -344,9 +347,8 @@ struct chunked_attention {
     constexpr int width = tuned<Executor>::backward_tensor_cores ? swizzled_rows::piece : agent::W;
     p.in.wide = wide_rows<Executor>(width, a.q, a.k, a.v, a.keys_in, a.values_in, a.o, a.grad_o, a.grad_keys_out, a.grad_values_out, a.grad_q, a.grad_k,
                                     a.grad_v, a.grad_keys_in, a.grad_values_in);
-    index const before = a.position % a.chunk;  // keys of the state
     if constexpr (!tuned<Executor>::backward_tensor_cores)
-      p.plan = agent::plan_for(int(a.q.extent[3]), int(a.v.extent[3]), min(a.chunk, before + a.q.extent[2]), a.q.extent[0] * a.q.extent[1] * p.in.chunks());
+      p.plan = agent::plan_for(int(a.q.extent[3]), int(a.v.extent[3]), p.in.rows(), a.q.extent[0] * a.q.extent[1] * p.in.chunks());
     sums_offsets<Executor> const at(p);
     p.delta = reinterpret_cast<accumulate*>(scratch + at.delta);
     p.bias_sums = reinterpret_cast<accumulate*>(scratch + at.bias);
@@ -360,12 +362,16 @@ struct chunked_attention {
     size delta = 0, bias = 0, query = 0, end = 0;
     explicit sums_offsets(auto const& p) {
       auto const bytes = [](index n) { return round_up(size(n) * sizeof(accumulate), workspace::alignment); };
-      index const rows = p.in.q.extent[0] * p.in.heads() * p.in.q.extent[2], items = p.in.q.extent[0] * p.in.heads() * p.in.chunks() * p.plan.splits;
-      bias = delta + (softmax ? bytes(rows) : 0);
-      index biases = items * (2 * p.in.chunk - 1);
-      if constexpr (tuned<Executor>::backward_tensor_cores) biases = tuned<Executor>::grad_queries_agent::bias_elements(p);
-      query = bias + (Shape.bias ? bytes(biases) : 0);
-      end = query + (p.plan.splits > 1 ? bytes(items * p.in.chunk * p.plan.query_row) : 0);
+      using agent = typename tuned<Executor>::backward_agent;
+      index const heads = p.in.q.extent[0] * p.in.heads(), chunks = heads * p.in.chunks();
+      bias = query = delta + (softmax ? bytes(heads * p.in.q.extent[2]) : 0);
+      if constexpr (tuned<Executor>::backward_tensor_cores) {
+        if (Shape.bias) query += bytes(tuned<Executor>::grad_queries_agent::bias_elements(p));
+        end = query;
+      } else {
+        if (Shape.bias) query += bytes(agent::reserved_items(p.in.key_dim(), p.in.rows(), chunks) * (2 * p.in.rows() - 1));
+        end = query + bytes(agent::reserved_queries(p.in.key_dim(), p.in.rows(), chunks) * p.in.rows() * p.plan.query_row);
+      }
     }
   };
   template <class Executor>

@@ -189,7 +189,7 @@ struct conv_stack {
     else check.require(!a.omega.present(), status_code::unexpected_argument, "omega");
     check.require(causal || !a.state_in.present(), status_code::unexpected_argument, "state_in");
     if (a.state_in.present()) check.input("state_in", a.state_in, {batch, channels, state_length}, contiguous_axis);
-    check.require(a.position >= 0, status_code::invalid_position, "position");
+    check.require(a.position >= 0 && a.position <= index(1) << 62, status_code::invalid_position, "position");
   }
 
   template <class Executor>

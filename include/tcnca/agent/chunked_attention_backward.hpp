@@ -24,8 +24,8 @@ struct chunked_attention_backward_params {
   tensor_view<T, 4> grad_q, grad_k, grad_v;
   tensor_view<A, 4> grad_keys_in, grad_values_in;
   A* delta = nullptr;         // [batch, heads, length]: grad_o . o of each query
-  A* bias_sums = nullptr;     // [item][2 chunk - 1]
-  A* query_sums = nullptr;    // [item][chunk][query_row], where there are splits
+  A* bias_sums = nullptr;     // [item][2 rows - 1], rows of the longest part of a chunk
+  A* query_sums = nullptr;    // [item][rows][query_row], where there are splits
   chunked_attention_backward_plan plan = {};
 
   TCNCA_HOST_DEVICE index row_of(detail::attention_chunk const& c, int i) const {
@@ -62,7 +62,7 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     memory_planner<A> memory{Policy.near_bytes};
     plan.query_row = round_up(key_dim, tile::columns);
     plan.value_row = round_up(value_dim, tile::columns) + W;
-    plan.splits = int(max(index(1), min(divide_up(index(Policy.splits), max(index(1), chunks)), divide_up(rows, index(C)))));
+    plan.splits = int(min(divide_up(index(Policy.splits), max(index(1), chunks)), most_splits(key_dim, rows)));
     plan.statistics = memory.place(size(2 * R));
     plan.weight = memory.place(size(R) * weight_row);
     plan.slope = memory.place(size(R) * weight_row);
@@ -79,11 +79,21 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     return plan;
   }
 
+  /// Shares of a chunk's keys, each of whole blocks; their sums for the queries stay smaller than the chunk's scores would be.
+  static index most_splits(int key_dim, index rows) { return max(index(1), min(divide_up(rows, index(C)), rows / key_dim)); }
+  /// Items that the sums of a call are kept for, and where there are splits those of its queries: more than there are, so that a larger call
+  /// never needs less.
+  static index reserved_items(int key_dim, index rows, index chunks) { return max(chunks, reserved_queries(key_dim, rows, chunks)); }
+  static index reserved_queries(int key_dim, index rows, index chunks) {
+    index const most = most_splits(key_dim, rows);
+    return most > 1 ? min(index(2 * Policy.splits), chunks * most) : 0;
+  }
+
   TCNCA_HOST_DEVICE void operator()(index item) {
     int const splits = params.plan.splits;
     chunk_ = this->chunk_of(item / splits);
-    bias_sums_ = params.bias_sums + item * (2 * in.chunk - 1);
-    grad_query_ = splits == 1 ? at(params.plan.grad_query) : params.query_sums + item * in.chunk * params.plan.query_row;
+    bias_sums_ = params.bias_sums + item * (2 * in.rows() - 1);
+    grad_query_ = splits == 1 ? at(params.plan.grad_query) : params.query_sums + item * in.rows() * params.plan.query_row;
     start();
     for (int from = int(item % splits) * C; from < chunk_.last; from += splits * C) keys(from, min(C, chunk_.last - from));
     if (splits == 1) store_query_gradients();
@@ -99,7 +109,7 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
 
   TCNCA_HOST_DEVICE void start() const {
     if constexpr (Shape.bias)
-      for (index i = group.rank(); i < 2 * in.chunk - 1; i += group.size()) bias_sums_[i] = A(0);
+      for (index i = group.rank(); i < 2 * in.rows() - 1; i += group.size()) bias_sums_[i] = A(0);
     int const row = params.plan.query_row;
     for (index i = index(chunk_.first) * row + group.rank() * W; i < index(chunk_.last) * row; i += group.size() * W)
       tcnca::store<W>(grad_query_ + i, broadcast<W>(A(0)));
@@ -141,7 +151,7 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
       for (int r = group.rank(); r < rows; r += group.size()) {
         index const row = params.row_of(chunk_, first + r);
         A const lse = r >= missing ? *params.lse.at(chunk_.batch, chunk_.head, chunk_.origin + first + r - in.position) : A(0);
-        at(plan.statistics)[r] = lse == -A(__builtin_huge_val()) ? A(0) : lse;
+        at(plan.statistics)[r] = lse == -detail::infinity<A>() ? A(0) : lse;
         at(plan.statistics)[R + r] = r >= missing ? params.delta[row] : A(0);
       }
     group.sync();
@@ -234,7 +244,7 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
   /// The gradients of the biases: sums along the diagonals of the block, W of them at a time.
   TCNCA_HOST_DEVICE void add_diagonals(int count, int rows, int diagonal) const {
     A const* const slope = at(params.plan.slope) + W;
-    index const length = 2 * in.chunk - 1, origin = in.chunk - 1 + diagonal - (R - 1);
+    index const length = 2 * in.rows() - 1, origin = in.rows() - 1 + diagonal - (R - 1);
     for (int x = group.rank() * W; x < count + R; x += group.size() * W) {
       value total = broadcast<W>(A(0));
       int const column = x - (R - 1);  // of row 0

@@ -30,6 +30,8 @@ struct chunked_attention_inputs {
   TCNCA_HOST_DEVICE index heads() const { return q.extent[1]; }
   TCNCA_HOST_DEVICE int key_dim() const { return int(q.extent[3]); }
   TCNCA_HOST_DEVICE int value_dim() const { return int(v.extent[3]); }
+  /// Positions of the longest part of a chunk, the state before included: a chunk may be much longer than the sequence.
+  TCNCA_HOST_DEVICE index rows() const { return min(chunk, position % chunk + q.extent[2]); }
   TCNCA_HOST_DEVICE index first_chunk() const { return position / chunk; }
   /// Chunks that the sequence or the state before it has a part in.
   TCNCA_HOST_DEVICE index chunks() const { return divide_up(position + q.extent[2], chunk) - first_chunk(); }
@@ -43,6 +45,16 @@ struct attention_chunk {
   int first, last;  // the queries, and the keys that are not in the state
   int keys;         // keys below this number are valid
 };
+
+template <class T>
+TCNCA_HOST_DEVICE T infinity() {
+#if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
+  if constexpr (sizeof(T) == 4) return __uint_as_float(0x7f800000u);
+  else return __longlong_as_double(0x7ff0000000000000ll);
+#else
+  return T(__builtin_huge_val());
+#endif
+}
 
 /// e^x, and 0 where that is no normal number: a score of -infinity has no weight at all.
 template <class T, int W>
@@ -83,7 +95,7 @@ struct attention_group {
   static constexpr bool softmax = Shape.function == attention_function::softmax;
   using value = pack<A, W>;
   using tile = matrix_tile<Policy.tile_rows, Policy.tile_packs, A, W>;
-  // Rows of keys and of values in fast memory: as long as the longest, and an odd number of cache lines, so that columns meet all sets.
+  // Rows of keys and of values in fast memory: as long as the longest and a pack; on a CPU an odd number of cache lines, so that columns meet all sets.
   static constexpr int key_row = round_up(chunked_attention_limits::key_dim, tile::columns) + W;
   static constexpr int value_row = round_up(chunked_attention_limits::value_dim, tile::columns) + W;
 
@@ -97,7 +109,7 @@ struct attention_group {
     c.first = int(max(in.position - c.origin, index(0)));
     c.last = int(min(end - c.origin, in.chunk));
     c.keys = c.last;
-    if (in.lengths.present()) c.keys = int(max(index(0), min(index(c.last), *in.lengths.at(c.batch) - c.origin)));
+    if (in.lengths.present()) c.keys = int(max(c.origin, min(c.origin + c.last, *in.lengths.at(c.batch))) - c.origin);
     return c;
   }
   TCNCA_HOST_DEVICE T const* query(attention_chunk const& c, int i) const { return in.q.at(c.batch, c.head, c.origin + i - in.position, 0); }

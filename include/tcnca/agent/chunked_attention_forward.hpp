@@ -39,7 +39,7 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
   TCNCA_HOST_DEVICE chunked_attention_forward_agent(Group g, params_type const& p, A* near_memory, A* far_memory)
       : base{g, p.in}, params(p), near(near_memory), far(far_memory) {}
 
-  TCNCA_HOST_DEVICE static constexpr index query_blocks(params_type const& p) { return divide_up(p.in.chunk, index(R)); }
+  TCNCA_HOST_DEVICE static constexpr index query_blocks(params_type const& p) { return divide_up(p.in.rows(), index(R)); }
   TCNCA_HOST_DEVICE static constexpr index value_tiles(params_type const& p) { return divide_up(index(p.in.value_dim()), index(Policy.value_tile)); }
   TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) {
     return p.in.q.extent[0] * p.in.heads() * p.in.chunks() * query_blocks(p) * value_tiles(p);
@@ -85,7 +85,6 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
   TCNCA_HOST_DEVICE A* sum() const { return maximum() + R; }
   TCNCA_HOST_DEVICE A* rescale() const { return maximum() + 2 * R; }
   static constexpr A lowest = sizeof(A) == 4 ? A(-3.4028234663852886e38) : A(-1.7976931348623157e308);
-  TCNCA_HOST_DEVICE static A infinity() { return A(__builtin_huge_val()); }
   TCNCA_HOST_DEVICE int rows() const { return end_ - first_; }
 
   TCNCA_HOST_DEVICE void walk() {
@@ -118,7 +117,7 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
                           [&](int r) TCNCA_INLINE { return first_ + r >= begin_ ? this->query(chunk_, first_ + r) : nullptr; },
                           [&](int r) TCNCA_INLINE { return this->scale(chunk_, first_ + r); });
     if constexpr (softmax)
-      for (int r = group.rank(); r < R; r += group.size()) maximum()[r] = -infinity(), sum()[r] = rescale()[r] = A(0);
+      for (int r = group.rank(); r < R; r += group.size()) maximum()[r] = -detail::infinity<A>(), sum()[r] = rescale()[r] = A(0);
   }
 
   /// The biases of the block's diagonals, falling, so that neighbouring queries find theirs side by side.
@@ -169,7 +168,7 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
           most = greater(visible(j, s, before), most);
         }
         // With nothing seen yet, or only -infinity, any finite number will do.
-        value const zero_point = select_positive(most - broadcast<W>(lowest), most, zero);
+        value const zero_point = greater(most, broadcast<W>(lowest));
         value const factor = detail::exp_or_zero(before - zero_point);
         value total = load<W>(const_cast<A const*>(sum() + i)) * factor;
         for (int j = 0; j < count; j++) {
@@ -230,7 +229,7 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
         A const total = sum()[i], most = maximum()[i];
         rescale()[i] = total == A(0) ? A(0) : A(1) / total;
         if (params.lse.present() && column_ == 0)
-          *params.lse.at(chunk_.batch, chunk_.head, chunk_.origin + first_ + i - in.position) = total == A(0) ? -infinity() : most + detail::logarithm(total);
+          *params.lse.at(chunk_.batch, chunk_.head, chunk_.origin + first_ + i - in.position) = total == A(0) ? -detail::infinity<A>() : most + detail::logarithm(total);
       }
       group.sync();
     }

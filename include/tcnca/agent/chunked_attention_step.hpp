@@ -40,7 +40,7 @@ struct chunked_attention_step_agent : detail::attention_group<Group, T, Shape, P
       auto const [most, total] = normalize(count);
       scale = total == A(0) ? A(0) : A(1) / total;
       if (params.lse.present() && column == 0 && group.rank() == 0)
-        *params.lse.at(chunk.batch, chunk.head, t) = total == A(0) ? -A(__builtin_huge_val()) : most + detail::logarithm(total);
+        *params.lse.at(chunk.batch, chunk.head, t) = total == A(0) ? -detail::infinity<A>() : most + detail::logarithm(total);
     }
     output(chunk, t, count, column, scale);
     group.sync();  // the next item reuses the memory
@@ -51,7 +51,7 @@ struct chunked_attention_step_agent : detail::attention_group<Group, T, Shape, P
     T const* const query = this->query(chunk, i);
     A const scale = this->scale(chunk, i);
     for (int first = group.rank() * W; first < count; first += group.size() * W) {
-      value scores = broadcast<W>(-A(__builtin_huge_val()));
+      value scores = broadcast<W>(-detail::infinity<A>());
       TCNCA_UNROLL
       for (int w = 0; w < W; w++) {
         int const j = first + w;
@@ -77,13 +77,13 @@ struct chunked_attention_step_agent : detail::attention_group<Group, T, Shape, P
     auto const each = [&](auto f) TCNCA_INLINE {
       for (int j = group.rank() * W; j < count; j += group.size() * W) f(j);
     };
-    value most = broadcast<W>(-A(__builtin_huge_val())), total = broadcast<W>(A(0));
+    value most = broadcast<W>(-detail::infinity<A>()), total = broadcast<W>(A(0));
     each([&](int j) TCNCA_INLINE { most = greater(load<W>(const_cast<A const*>(near + j)), most); });
     parts[group.rank()] = fold(most);
     group.sync();
     A all = parts[0];
     for (int r = 1; r < group.size(); r++) all = parts[r] > all ? parts[r] : all;
-    A const zero_point = all == -A(__builtin_huge_val()) ? A(0) : all;
+    A const zero_point = all == -detail::infinity<A>() ? A(0) : all;
     each([&](int j) TCNCA_INLINE {
       value const p = detail::exp_or_zero(load<W>(const_cast<A const*>(near + j)) - broadcast<W>(zero_point));
       total = total + p;
@@ -116,7 +116,7 @@ struct chunked_attention_step_agent : detail::attention_group<Group, T, Shape, P
           weight *= keep.of(j);
         }
         T const* const row = this->values(chunk, j);
-        unroll<0, packs>([&](auto n) TCNCA_INLINE { sum[n] = fma(broadcast<W>(weight), this->load(row, min(c + int(n) * W, last - 1), last), sum[n]); });
+        unroll<0, packs>([&](auto n) TCNCA_INLINE { sum[n] = fma(broadcast<W>(weight), this->load(row, c + int(n) * W < last ? c + int(n) * W : c, last), sum[n]); });
       }
       T* const to = params.o.at(chunk.batch, chunk.head, t, 0);
       unroll<0, packs>([&](auto n) TCNCA_INLINE {
@@ -134,13 +134,18 @@ struct chunked_attention_state_params {
   index chunk = 1, position = 0;
 };
 
-/// One item: the keys, or the values, of one head after the call.
+/// One item: some slots of the keys, or the values, of one head after the call.
 template <class Group, element T>
 struct chunked_attention_state_agent {
   using A = accumulate_t<T>;
   using group_type = Group;
   using params_type = chunked_attention_state_params<T>;
-  TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) { return p.after.extent[0] * p.after.extent[1]; }
+  static constexpr index block = 64;
+  TCNCA_HOST_DEVICE static constexpr index end(params_type const& p) { return p.position + p.rows.extent[2]; }
+  /// Absolute position of slot 0: what is before it has been forgotten.
+  TCNCA_HOST_DEVICE static constexpr index origin(params_type const& p) { return end(p) / p.chunk * p.chunk; }
+  TCNCA_HOST_DEVICE static constexpr index blocks(params_type const& p) { return divide_up(end(p) - origin(p), block); }
+  TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) { return p.after.extent[0] * p.after.extent[1] * blocks(p); }
 
   Group group;
   params_type const& params;
@@ -148,13 +153,15 @@ struct chunked_attention_state_agent {
 
   TCNCA_HOST_DEVICE void operator()(index item) const {
     auto const& p = params;
-    index const batch = item / p.after.extent[1], head = item % p.after.extent[1], dim = p.after.extent[3];
-    index const end = p.position + p.rows.extent[2], origin = end / p.chunk * p.chunk;
-    index const fresh = max(index(0), p.position - origin);  // slots below it come from the state before
-    for (index n = group.rank() + (p.before.data == p.after.data ? fresh * dim : 0); n < (end - origin) * dim; n += group.size()) {
-      index const slot = n / dim, d = n % dim;
-      *p.after.at(batch, head, slot, d) = slot < fresh ? *p.before.at(batch, head, slot, d) : *p.rows.at(batch, head, origin + slot - p.position, d);
-    }
+    index const first = item % blocks(p) * block, head = item / blocks(p) % p.after.extent[1], batch = item / blocks(p) / p.after.extent[1];
+    int const count = int(min(block, end(p) - origin(p) - first)), dim = int(p.after.extent[3]);
+    index const kept = max(index(0), p.position - origin(p));  // slots that come from the state before
+    bool const in_place = p.before.data == p.after.data;
+    for_each_pair(group, count, dim, [&](int r, int d) TCNCA_INLINE {
+      index const slot = first + r;
+      if (slot >= kept) *p.after.at(batch, head, slot, d) = *p.rows.at(batch, head, origin(p) + slot - p.position, d);
+      else if (!in_place) *p.after.at(batch, head, slot, d) = *p.before.at(batch, head, slot, d);
+    });
   }
 };
 

@@ -54,8 +54,9 @@ struct chunked_attention_sums_agent : detail::attention_group<Group, T, Shape, P
     tensor_view<A, 2> grad_bias;
   };
   static constexpr index block = 256;
+  static constexpr int neighbours = 8;  // diagonals of a thread
   TCNCA_HOST_DEVICE static constexpr index chunks(params_type const& p) { return p.of.in.q.extent[0] * p.of.in.heads() * p.of.in.chunks(); }
-  TCNCA_HOST_DEVICE static constexpr index blocks(params_type const& p) { return divide_up(p.of.in.chunk, block); }
+  TCNCA_HOST_DEVICE static constexpr index blocks(params_type const& p) { return divide_up(p.of.in.rows(), block); }
   TCNCA_HOST_DEVICE static constexpr index query_items(params_type const& p) { return p.of.plan.splits > 1 ? chunks(p) * blocks(p) : 0; }
   TCNCA_HOST_DEVICE static constexpr index bias_blocks(params_type const& p) { return divide_up(2 * p.of.in.chunk - 1, block); }
   TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) { return query_items(p) + (Shape.bias ? p.grad_bias.extent[0] * bias_blocks(p) : 0); }
@@ -77,18 +78,26 @@ struct chunked_attention_sums_agent : detail::attention_group<Group, T, Shape, P
     for (index n = group.rank(); n < index(last - first) * dim; n += group.size()) {
       int const i = first + int(n / dim), d = int(n % dim);
       A sum = 0;
-      for (int s = 0; s < splits; s++) sum += p.query_sums[((number * splits + s) * in.chunk + i) * row + d];
+      for (int s = 0; s < splits; s++) sum += p.query_sums[((number * splits + s) * in.rows() + i) * row + d];
       *p.grad_q.at(chunk.batch, chunk.head, chunk.origin + i - in.position, d) = from_accumulate<T>(sum * this->scale(chunk, i));
     }
   }
   TCNCA_HOST_DEVICE void biases(index head, index from) const {
     auto const& p = params.of;
-    index const length = 2 * in.chunk - 1, each = in.chunks() * p.plan.splits, heads = in.heads();
-    for (index d = from + group.rank(); d < min(from + block, length); d += group.size()) {
-      A sum = 0;
+    index const length = 2 * in.rows() - 1, unused = in.chunk - in.rows();  // at both ends of the table
+    index const each = in.chunks() * p.plan.splits, heads = in.heads();
+    for (index d = from + group.rank() * neighbours; d < min(from + block, 2 * in.chunk - 1); d += group.size() * neighbours) {
+      double sum[neighbours] = {};  // many items, one number each
       for (index b = 0; b < in.q.extent[0]; b++)
-        for (index s = 0; s < each; s++) sum += p.bias_sums[((b * heads + head) * each + s) * length + d];
-      *params.grad_bias.at(head, d) = sum;
+        for (index s = 0; s < each; s++) {
+          A const* const items = p.bias_sums + ((b * heads + head) * each + s) * length - unused + d;
+          TCNCA_UNROLL
+          for (int n = 0; n < neighbours; n++)
+            if (d + n >= unused && d + n < unused + length) sum[n] += double(items[n]);
+        }
+      TCNCA_UNROLL
+      for (int n = 0; n < neighbours; n++)
+        if (d + n < 2 * in.chunk - 1) *params.grad_bias.at(head, d + n) = A(sum[n]);
     }
   }
 };

@@ -22,6 +22,7 @@ struct pass_group {
   using group_type = Group;
   static constexpr int W = Policy.width;
   using value = pack<A, W>;
+  static_assert((Group::size() & (Group::size() - 1)) == 0, "tcnca::gated_fusion: a policy's threads must be a power of two");
 
   Group group;
   pass_access how;
@@ -121,7 +122,7 @@ struct mix_agent : detail::pass_group<Group, T, Policy> {
   using params_type = mix_params<T>;
   params_type const& params;
   TCNCA_HOST_DEVICE mix_agent(Group g, params_type const& p, A*, A*) : base{g, p.how}, params(p) {}
-  static constexpr index items(params_type const& p) { return base::items_for(p.z.extent[0] * p.z.extent[1]); }
+  TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) { return base::items_for(p.z.extent[0] * p.z.extent[1]); }
 
   TCNCA_HOST_DEVICE void operator()(index item) const {
     auto const& p = params;
@@ -151,7 +152,7 @@ struct reset_agent : detail::pass_group<Group, T, Policy> {
   using params_type = reset_params<T>;
   params_type const& params;
   TCNCA_HOST_DEVICE reset_agent(Group g, params_type const& p, A*, A*) : base{g, p.how}, params(p) {}
-  static constexpr index items(params_type const& p) { return base::items_for(p.o.extent[0] * p.o.extent[1]); }
+  TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) { return base::items_for(p.o.extent[0] * p.o.extent[1]); }
 
   TCNCA_HOST_DEVICE void operator()(index item) const {
     auto const& p = params;
@@ -187,7 +188,7 @@ struct update_agent : detail::pass_group<Group, T, Policy> {
   using params_type = update_params<T>;
   params_type const& params;
   TCNCA_HOST_DEVICE update_agent(Group g, params_type const& p, A*, A*) : base{g, p.how}, params(p) {}
-  static constexpr index items(params_type const& p) { return base::items_for(p.h.extent[0] * p.h.extent[1]); }
+  TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) { return base::items_for(p.h.extent[0] * p.h.extent[1]); }
 
   TCNCA_HOST_DEVICE void operator()(index item) const {
     auto const& p = params;

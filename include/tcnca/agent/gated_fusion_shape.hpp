@@ -15,7 +15,7 @@ struct gated_fusion_shape {
 /// Tuning: plain values, compared field by field.
 struct gated_fusion_policy {
   int width;    ///< lanes of a pack
-  int threads;  ///< of a group
+  int threads;  ///< of a group, a power of two
   index rows;   ///< of an item, at the least
   index items;  ///< sums over rows are kept for so many items at the most
   size streaming_bytes;  ///< results of more bytes go past the caches; 0: never

@@ -29,7 +29,7 @@ struct mix_backward_agent : detail::pass_group<Group, T, Policy> {
   params_type const& params;
   A* near;
   TCNCA_HOST_DEVICE mix_backward_agent(Group g, params_type const& p, A* near_memory, A*) : base{g, p.how}, params(p), near(near_memory) {}
-  static constexpr index items(params_type const& p) { return base::items_for(p.z.extent[0] * p.z.extent[1]); }
+  TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) { return base::items_for(p.z.extent[0] * p.z.extent[1]); }
 
   TCNCA_HOST_DEVICE void operator()(index item) const {
     auto const& p = params;
@@ -74,7 +74,7 @@ struct mix_sums_agent {
     tensor_view<A, 1> grad_gq, grad_mq, grad_gk, grad_mk;
   };
   static constexpr index block = 64;
-  static constexpr index items(params_type const& p) { return 4 * divide_up(p.grad_gq.extent[0], block); }
+  TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) { return 4 * divide_up(p.grad_gq.extent[0], block); }
 
   Group group;
   params_type const& params;
@@ -84,9 +84,9 @@ struct mix_sums_agent {
     index const columns = params.grad_gq.extent[0], kind = item % 4;
     auto const& to = kind == 0 ? params.grad_gq : kind == 1 ? params.grad_mq : kind == 2 ? params.grad_gk : params.grad_mk;
     for (index c = item / 4 * block + group.rank(); c < min(columns, (item / 4 + 1) * block); c += group.size()) {
-      A total = 0;
-      for (index i = 0; i < params.items; i++) total += params.sums[(i * 4 + kind) * columns + c];
-      *to.at(c) = total;
+      double total = 0;  // of many items
+      for (index i = 0; i < params.items; i++) total += double(params.sums[(i * 4 + kind) * columns + c]);
+      *to.at(c) = A(total);
     }
   }
 };

@@ -55,10 +55,12 @@ TCNCA_HOST_DEVICE V fused(V a, V b, V c) {
 #endif
 }
 
+#if !defined(__CUDACC__)
 template <int Bytes>
 struct float_vector {
   typedef float type __attribute__((vector_size(Bytes)));
 };
+#endif
 /// Writes a vector past the caches, to memory aligned to it. Others see it after stream_end() on this thread.
 template <class V>
 TCNCA_HOST_DEVICE void stream(void* to, V v) {

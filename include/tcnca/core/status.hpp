@@ -47,7 +47,7 @@ constexpr char const* to_string(status s) {
     case status_code::success: return "success";
     case status_code::invalid_extent: return "an extent is negative or differs from what the other arguments and the shape ask for";
     case status_code::invalid_stride: return "a stride is wrong: the layout's contiguous axis must have stride 1, and outputs must not fold onto themselves";
-    case status_code::invalid_position: return "the position is negative";
+    case status_code::invalid_position: return "the position is negative, above 2^62, or not the beginning of a chunk where it must be";
     case status_code::invalid_value: return "a number is outside of the range that the args struct states";
     case status_code::null_pointer: return "a tensor that has elements has a null pointer";
     case status_code::misaligned_pointer: return "a pointer is not aligned to its element type";

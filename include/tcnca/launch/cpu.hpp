@@ -53,7 +53,7 @@ struct executor_traits<cpu> {
     index const threads = workers(e, items);
     size const near = round_up(memory.near_bytes, workspace::alignment), each = bytes_per_worker(memory);
 #if defined(_OPENMP)
-#pragma omp parallel num_threads(int(threads))
+#pragma omp parallel num_threads(int(threads)) if (threads > 1)
 #endif
     {
 #if defined(_OPENMP)

@@ -5,8 +5,11 @@
 #include <string>
 
 static char const source[] = R"(
+#include <tcnca/agent/chunked_attention_mma_forward.hpp>
+#include <tcnca/agent/chunked_attention_sums.hpp>
 #include <tcnca/agent/conv_stack_backward.hpp>
 #include <tcnca/agent/conv_stack_forward.hpp>
+#include <tcnca/agent/gated_fusion_sums.hpp>
 #include <tcnca/block/group.hpp>
 
 constexpr int threads = 128;
@@ -30,6 +33,26 @@ using backward_agent = tcnca::conv_stack_backward_agent<group, tcnca::bf16, shap
 extern "C" __global__ void __launch_bounds__(threads) backward(__grid_constant__ backward_agent::params_type const params, float* far) {
   run<backward_agent>(params, far);
 }
+
+constexpr tcnca::chunked_attention_shape attention{.causal = true, .bias = true, .dropout = true};
+constexpr tcnca::chunked_attention_policy blocks{.width = 4, .tile_rows = 4, .tile_packs = 1, .queries = 32, .keys = 32, .panel = 64, .value_tile = 128,
+                                                 .splits = 1, .threads = threads, .near_bytes = 48 * 1024};
+using attention_forward = tcnca::chunked_attention_forward_agent<group, float, attention, blocks>;
+extern "C" __global__ void __launch_bounds__(threads) attend(__grid_constant__ attention_forward::params_type const params, float* far) {
+  run<attention_forward>(params, far);
+}
+using attention_backward = tcnca::chunked_attention_backward_agent<group, float, attention, blocks>;
+extern "C" __global__ void __launch_bounds__(threads) attend_backward(__grid_constant__ attention_backward::params_type const params, float* far) {
+  run<attention_backward>(params, far);
+}
+
+constexpr tcnca::gated_fusion_policy pass{.width = 8, .threads = threads, .rows = 8, .items = 1024, .streaming_bytes = 0};
+using update = tcnca::update_agent<group, tcnca::bf16, tcnca::gated_fusion_shape{.dropout = true}, pass, true>;
+extern "C" __global__ void __launch_bounds__(threads) update_backward(__grid_constant__ update::params_type const params, float* far) {
+  run<update>(params, far);
+}
+using mix = tcnca::mix_backward_agent<group, tcnca::bf16, pass>;
+extern "C" __global__ void __launch_bounds__(threads) mix_backward(__grid_constant__ mix::params_type const params, float* far) { run<mix>(params, far); }
 )";
 
 static bool compiles(char const* arch) {
