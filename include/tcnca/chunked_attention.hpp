@@ -78,9 +78,7 @@ struct chunked_attention {
   using limits = chunked_attention_limits;
 
   struct forward_args {
-    tensor_view<T const, 4> q = {};
-    tensor_view<T const, 4> k = {};
-    tensor_view<T const, 4> v = {};
+    tensor_view<T const, 4> q = {}, k = {}, v = {};
     tensor_view<accumulate const, 2> bias = {};   ///< if Shape.bias
     tensor_view<index const, 1> lengths = {};     ///< optional: all keys are valid
     tensor_view<T const, 4> keys_in = {};         ///< needed where position is not a multiple of chunk
@@ -98,9 +96,7 @@ struct chunked_attention {
 
   /// The inputs are those of the forward pass, o and lse (softmax) its results; gradients are overwritten.
   struct backward_args {
-    tensor_view<T const, 4> q = {};
-    tensor_view<T const, 4> k = {};
-    tensor_view<T const, 4> v = {};
+    tensor_view<T const, 4> q = {}, k = {}, v = {};
     tensor_view<accumulate const, 2> bias = {};
     tensor_view<index const, 1> lengths = {};
     tensor_view<T const, 4> keys_in = {};
@@ -110,9 +106,7 @@ struct chunked_attention {
     tensor_view<T const, 4> grad_o = {};
     tensor_view<accumulate const, 4> grad_keys_out = {};    ///< optional; zero where absent. Slots that forward writes are read
     tensor_view<accumulate const, 4> grad_values_out = {};
-    tensor_view<T, 4> grad_q = {};
-    tensor_view<T, 4> grad_k = {};
-    tensor_view<T, 4> grad_v = {};
+    tensor_view<T, 4> grad_q = {}, grad_k = {}, grad_v = {};
     tensor_view<accumulate, 2> grad_bias = {};
     tensor_view<accumulate, 4> grad_keys_in = {};           ///< optional; slots that forward reads are written
     tensor_view<accumulate, 4> grad_values_in = {};
