@@ -124,6 +124,7 @@ struct cluster_of<testing::fiber_group<Threads>, N> {
   static_assert(N <= testing::fiber_cluster::most && N * Threads <= testing::fiber_scheduler::max_fibers);
   int rank() const { return testing::fiber_scheduler::get().block(); }
   void sync() const { testing::fiber_scheduler::get().cluster_barrier(); }
+  void publish() const {}
   template <class X>
   void store(void* p, int other, X const& x) const {
     auto const offset = static_cast<char*>(p) - testing::fiber_cluster::near[rank()];

@@ -113,7 +113,7 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_warps<Group, T,
       hand_out(s);
       if (first + cluster_size < blocks) load_keys(from + cluster_size * C, visible);
       cluster.sync();
-      warpgroup.publish();  // what others wrote, for this group's products
+      warpgroup.publish();  // what others stored, for this group's products
       for (int block = first; block < min(first + cluster_size, blocks); block++) {
         if (block > first) arrive();
         if (block + 1 < blocks) load_values(block + 1, visible);
@@ -255,7 +255,7 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_warps<Group, T,
       auto const words = load_words(at);
       for (int other = 1; other < cluster_size; other++) cluster.store(at, (rank_ + other) % cluster_size, words.word);
     }
-    warpgroup.publish();
+    cluster.publish();
   }
   struct alignas(16) four_words {
     uint32 word[4];

@@ -89,8 +89,10 @@ __device__ __forceinline__ void wgmma_64x256x16(float (&c)[32][4], uint64 a, uin
       : "l"(a), "l"(b), "r"(int(accumulate)), "C"(wgmma_name<T>::type));
 }
 
-/// This thread's writes to shared memory, its own block's or others', before reads by wgmma that a barrier puts after them.
-__device__ __forceinline__ void fence_proxy_async() { asm volatile("fence.proxy.async;" ::: "memory"); }
+/// This thread's writes to its block's shared memory, before reads by wgmma that a barrier puts after them.
+__device__ __forceinline__ void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+/// The same for writes to the shared memory of the cluster's blocks.
+__device__ __forceinline__ void fence_proxy_async_cluster() { asm volatile("fence.proxy.async.shared::cluster;" ::: "memory"); }
 
 /// Number of this block in its cluster.
 __device__ __forceinline__ int cluster_rank() {

@@ -67,6 +67,7 @@ struct warpgroup_of {
 /// What the N groups of a cluster do together. Specialised as above:
 ///   rank()                               the group's number
 ///   sync()                               called by all threads of all groups: what was written before is seen after
+///   publish()                            a thread's stores, before a sync after which a product reads them (which calls warpgroup_of::publish)
 ///   store(p, rank, x)                    writes a float, or 16 bytes, where p, in this group's fast memory, has its like in that of `rank`
 template <class Group, int N>
 struct cluster_of;
@@ -103,6 +104,7 @@ template <int Threads, int N>
 struct cluster_of<block_group<Threads>, N> {
   __device__ __forceinline__ int rank() const { return detail::cluster_rank(); }
   __device__ __forceinline__ void sync() const { detail::cluster_sync(); }
+  __device__ __forceinline__ void publish() const { detail::fence_proxy_async_cluster(); }
   template <class X>
   __device__ __forceinline__ void store(void* p, int rank, X const& x) const {
     detail::cluster_store(detail::cluster_address(detail::shared_address(p), rank), x);
