@@ -6,6 +6,7 @@
 #include "agent/chunked_attention_mma_scores.hpp"
 #include "agent/chunked_attention_step.hpp"
 #include "agent/chunked_attention_sums.hpp"
+#include "agent/chunked_attention_wgmma_forward.hpp"
 #include "agent/rotary_bias.hpp"
 #include "core/check.hpp"
 #include "launch/wide.hpp"
@@ -32,6 +33,9 @@ struct tuned_chunked_attention {
   static constexpr bool tensor_cores = on_tensor_cores<forward_group>(forward), backward_tensor_cores = on_tensor_cores<backward_group>(backward);
   using forward_agent = std::conditional_t<tensor_cores, chunked_attention_mma_forward_agent<forward_group, T, Shape, forward>,
                                            chunked_attention_forward_agent<forward_group, T, Shape, forward>>;
+  // Where it is supported; else the other.
+  static constexpr bool clustered = tensor_cores && forward.cluster > 0;
+  using cluster_agent = chunked_attention_wgmma_forward_agent<forward_group, T, Shape, forward>;
   using step_agent = chunked_attention_step_agent<forward_group, T, Shape, forward>;
   using state_agent = chunked_attention_state_agent<forward_group, T>;
   using backward_agent = chunked_attention_backward_agent<backward_group, T, Shape, backward>;
@@ -170,8 +174,7 @@ struct chunked_attention {
       using agent = typename tuned<Executor>::step_agent;
       if (status const s = traits::template launch<agent>(e, p, agent::items(p), step_memory<Executor>(p), scratch.data); !s.ok()) return s;
     } else if (x.length > 0) {
-      using agent = typename tuned<Executor>::forward_agent;
-      if (status const s = traits::template launch<agent>(e, p, agent::items(p), memory(p.plan), scratch.data); !s.ok()) return s;
+      if (status const s = launch_forward(e, p, scratch); !s.ok()) return s;
     }
     if (!a.keys_out.present()) return {};
     using agent = typename tuned<Executor>::state_agent;
@@ -332,6 +335,18 @@ struct chunked_attention {
     p.in.wide = wide_rows<Executor>(agent::W, a.q, a.k, a.v, a.keys_in, a.values_in, a.o);
     p.plan = agent::plan_for(int(a.q.extent[3]), int(a.v.extent[3]));
     return p;
+  }
+  template <class Executor>
+  TCNCA_HIDDEN static status launch_forward(Executor e, auto const& p, workspace scratch) {
+    using traits = executor_traits<Executor>;
+    using params = chunked_attention_forward_params<T>;
+    if constexpr (tuned<Executor>::clustered) {
+      using agent = typename tuned<Executor>::cluster_agent;
+      if (traits::template supports<agent, params>(e))
+        return traits::template launch<agent>(e, p, agent::items(p), {agent::near_bytes(p.in.key_dim()), 0}, scratch.data);
+    }
+    using agent = typename tuned<Executor>::forward_agent;
+    return traits::template launch<agent>(e, p, agent::items(p), memory(p.plan), scratch.data);
   }
   template <class Executor>
   static auto backward_params(backward_args const& a, char* scratch) {

@@ -1,6 +1,7 @@
 // fiber_group: the threads of a CUDA block as fibers of one CPU thread, so that the very thread decomposition of the GPU runs without one.
 // Between two barriers the fibers run one after another in random order. A missing barrier then changes bits for some seed; a barrier that
-// only some fibers reach is divergence and fails the launch. 32 fibers are a warp, with barriers of its own (fiber_warp.hpp). Under ThreadSanitizer each fiber is a thread, and only barriers order them.
+// only some fibers reach is divergence and fails the launch. 32 fibers are a warp and 128 a warpgroup, with barriers of their own
+// (fiber_warp.hpp, fiber_warpgroup.hpp). The groups of a cluster run as one, with a barrier more. Under ThreadSanitizer each fiber is a thread, and only barriers order them.
 #pragma once
 #include <sys/mman.h>
 
@@ -76,7 +77,7 @@ __attribute__((naked, noinline)) inline void switch_stacks(void** /*save*/, void
 /// Runs groups of fibers, one group at a time, on the thread that calls.
 class fiber_scheduler {
  public:
-  static constexpr int max_fibers = 1024, max_groups = 16, warp = 32;
+  static constexpr int max_fibers = 1024, max_groups = 16, warp = 32, warpgroup = 128;
   using body = void (*)(void* argument, int rank);
 
   static fiber_scheduler& get() {
@@ -85,10 +86,10 @@ class fiber_scheduler {
   }
 
   /// Calls f(argument, rank) for each rank in [0, n) on a fiber of its own. False if a barrier was reached by some and never by others.
-  /// `group` tells apart groups that nothing orders: only join() does.
-  TCNCA_TEST_SCHEDULER bool run(int n, body f, void* argument, std::uint64_t seed, int group) {
+  /// `group` tells apart groups that nothing orders: only join() does. `block`: fibers of each group of a cluster, of n.
+  TCNCA_TEST_SCHEDULER bool run(int n, body f, void* argument, std::uint64_t seed, int group, int block = max_fibers) {
     random_.state = seed;
-    body_ = f, argument_ = argument, count_ = n, group_ = group % max_groups;
+    body_ = f, argument_ = argument, count_ = n, block_ = block, group_ = group % max_groups;
     position_ = finished_ = waiting_ = phase_ = 0;
     failed_ = false;
     random_.permute(order_, n);
@@ -98,15 +99,17 @@ class fiber_scheduler {
       fiber_of_[order_[i]] = i;
       states_[i] = state::ready;
     }
-    for (int w = 0; w < max_fibers / warp; w++) arrived_[w] = 0;
+    for (auto& arrived : arrived_)
+      for (int& a : arrived) a = 0;
     random_.permute(order_, n);
     release(&launched_);
     go(&main_, &fibers_[order_[0]]);
     if (finished_ == n) return !failed_;
-    std::fprintf(stderr, "fiber_group: divergence: %d of %d fibers wait at barrier %d, %d at one of their warp, the others have returned\n", waiting_, n, phase_,
+    std::fprintf(stderr, "fiber_group: divergence: %d of %d fibers wait at barrier %d, %d at one of fewer, the others have returned\n", waiting_, n, phase_,
                  n - finished_ - waiting_);
     acquire(&barriers_[group_][phase_ & 1]);
-    for (int w = 0; w < max_fibers / warp; w++) acquire(&warp_barriers_[group_][w][warp_phases_[w] & 1]);
+    for (int k = 0; k < 3; k++)
+      for (int p = 0; p < max_fibers / warp; p++) acquire(&part_barriers_[group_][k][p][part_phases_[k][p] & 1]);
     for (int i = 0; i < n; i++)  // those that wait are given up
       if (states_[i] != state::finished) abandon(fibers_[i]);
     return false;
@@ -116,7 +119,11 @@ class fiber_scheduler {
   TCNCA_TEST_SCHEDULER void join() { acquire(&done_); }
 
   /// Called by a fiber: returns when all fibers of the group have called it.
-  TCNCA_TEST_SCHEDULER void barrier() {
+  TCNCA_TEST_SCHEDULER void barrier() { block_ < count_ ? part_barrier(2, block_) : cluster_barrier(); }
+  /// The same for all groups of the cluster, for the fibers of the caller's warp, for those of its warpgroup.
+  TCNCA_TEST_SCHEDULER void warp_barrier() { part_barrier(0, warp); }
+  TCNCA_TEST_SCHEDULER void warpgroup_barrier() { part_barrier(1, warpgroup); }
+  TCNCA_TEST_SCHEDULER void cluster_barrier() {
     char* const sync = &barriers_[group_][phase_ & 1];  // two in turn: the next barrier's releases must not be acquired by this one
     release(sync);
     states_[current_ - fibers_] = state::waiting;
@@ -124,24 +131,27 @@ class fiber_scheduler {
     pass_on();
     acquire(sync);
   }
-  /// The same for the fibers of the caller's warp.
-  TCNCA_TEST_SCHEDULER void warp_barrier() {
-    int const w = current_->rank / warp, first = w * warp, size = count_ - first < warp ? count_ - first : warp;
-    char* const sync = &warp_barriers_[group_][w][warp_phases_[w] & 1];
+  /// Of the `most` fibers of which the caller is one.
+  TCNCA_TEST_SCHEDULER void part_barrier(int kind, int most) {
+    int const p = current_->rank / most, first = p * most, size = count_ - first < most ? count_ - first : most;
+    char* const sync = &part_barriers_[group_][kind][p][part_phases_[kind][p] & 1];
     release(sync);
-    states_[current_ - fibers_] = state::waiting_in_warp;
-    if (++arrived_[w] == size) {
-      arrived_[w] = 0;
-      warp_phases_[w]++;
+    states_[current_ - fibers_] = state::waiting_in_part;
+    if (++arrived_[kind][p] == size) {
+      arrived_[kind][p] = 0;
+      part_phases_[kind][p]++;
       for (int lane = 0; lane < size; lane++) states_[fiber_of_[first + lane]] = state::ready;
     }
     pass_on();
     acquire(sync);
   }
 
-  /// Of the fiber that calls: its rank, how many barriers its warp has passed, its group's number; and a random number of its own.
+  /// Of the fiber that calls: its rank (in its cluster), barriers that its warp, warpgroup has passed, which group of its cluster, the
+  /// group's (cluster's) number; and a random number of its own.
   TCNCA_TEST_SCHEDULER int rank() const { return current_->rank; }
-  TCNCA_TEST_SCHEDULER int warp_phase() const { return warp_phases_[current_->rank / warp]; }
+  TCNCA_TEST_SCHEDULER int warp_phase() const { return part_phases_[0][current_->rank / warp]; }
+  TCNCA_TEST_SCHEDULER int warpgroup_phase() const { return part_phases_[1][current_->rank / warpgroup]; }
+  TCNCA_TEST_SCHEDULER int block() const { return current_->rank / block_; }
   TCNCA_TEST_SCHEDULER int group() const { return group_; }
   TCNCA_TEST_SCHEDULER int random(int n) { return random_.below(n); }
 
@@ -152,7 +162,7 @@ class fiber_scheduler {
   }
 
  private:
-  enum class state : char { ready, waiting, waiting_in_warp, finished };
+  enum class state : char { ready, waiting, waiting_in_part, finished };
   struct fiber {
     void* stack = nullptr;    // lowest address that may be used
     void* saved = nullptr;    // stack pointer
@@ -171,13 +181,13 @@ class fiber_scheduler {
   fiber fibers_[max_fibers];
   state states_[max_fibers] = {};
   int order_[max_fibers] = {}, fiber_of_[max_fibers] = {};  // fiber_of_: a rank
-  int arrived_[max_fibers / warp] = {}, warp_phases_[max_fibers / warp] = {};
+  int arrived_[3][max_fibers / warp] = {}, part_phases_[3][max_fibers / warp] = {};  // of warps, warpgroups, groups of a cluster
   bool failed_ = false;
   random_bits random_{0};
   body body_ = nullptr;
   void* argument_ = nullptr;
-  int count_ = 0, group_ = 0, position_ = 0, finished_ = 0, waiting_ = 0, phase_ = 0;
-  char launched_ = 0, done_ = 0, barriers_[max_groups][2] = {}, warp_barriers_[max_groups][max_fibers / warp][2] = {};
+  int count_ = 0, block_ = 0, group_ = 0, position_ = 0, finished_ = 0, waiting_ = 0, phase_ = 0;
+  char launched_ = 0, done_ = 0, barriers_[max_groups][2] = {}, part_barriers_[max_groups][3][max_fibers / warp][2] = {};
 
   fiber_scheduler() = default;
 
@@ -316,6 +326,7 @@ struct fibers {
 }  // namespace tcnca::testing
 
 #include "fiber_warp.hpp"
+#include "fiber_warpgroup.hpp"
 #include "near_memory.hpp"
 
 namespace tcnca {
@@ -331,6 +342,8 @@ struct executor_traits<testing::fibers<Threads>> {
   static constexpr size bytes_per_worker(group_memory m) { return round_up(m.far_bytes, workspace::alignment); }
 
   template <class Agent, class Params>
+  static bool supports(testing::fibers<Threads>) { return true; }
+  template <class Agent, class Params>
   static status launch(testing::fibers<Threads> e, Params const& params, index items, group_memory memory, void* scratch) {
     constexpr size shared_memory_limit = 227 * 1024;  // of a block, on sm_90
     if (items == 0) return {};
@@ -339,22 +352,23 @@ struct executor_traits<testing::fibers<Threads>> {
     struct job {
       Params const& params;
       index items, first, step;
-      char *near, *far;
+      char *near[testing::fiber_cluster::most], *far;
       static void body(void* argument, int rank) {
         job const& j = *static_cast<job const*>(argument);
         using accumulate = typename Agent::A;
         typename Agent::group_type g;
-        g.rank_ = rank;
-        Agent agent(g, j.params, reinterpret_cast<accumulate*>(j.near), reinterpret_cast<accumulate*>(j.far));
+        g.rank_ = rank % g.size();
+        Agent agent(g, j.params, reinterpret_cast<accumulate*>(j.near[rank / g.size()]), reinterpret_cast<accumulate*>(j.far));
         for (index item = j.first; item < j.items; item += j.step) agent(item);
       }
     };
     auto& scheduler = testing::fiber_scheduler::get();
     testing::random_bits random{e.seed};
     int const groups = int(workers(e, items));
+    constexpr int cluster = testing::fiber_cluster::size_for<Agent>;
     // What a group is given is kept until all have run, so that nothing but the end of the launch orders two groups.
     struct given {
-      testing::near_memory near;
+      std::unique_ptr<testing::near_memory> near[cluster];
       job work;
     };
     std::unique_ptr<std::unique_ptr<given>[]> const all(new std::unique_ptr<given>[size(groups)]);
@@ -363,15 +377,18 @@ struct executor_traits<testing::fibers<Threads>> {
     bool good = true;
     for (int i = 0; i < groups && good; i++) {
       int const g = order[size(i)];
-      all[size(i)].reset(new given{testing::near_memory(memory.near_bytes), {params, items, g, groups, nullptr, nullptr}});
+      all[size(i)].reset(new given{{}, {params, items, g, groups, {}, nullptr}});
       job& work = all[size(i)]->work;
-      work.near = all[size(i)]->near.data();
+      for (int c = 0; c < cluster; c++) {
+        all[size(i)]->near[c].reset(new testing::near_memory(memory.near_bytes));
+        testing::fiber_cluster::near[c] = work.near[c] = all[size(i)]->near[c]->data();
+      }
       work.far = static_cast<char*>(scratch) + size(g) * bytes_per_worker(memory);
-      good = scheduler.run(Agent::group_type::size(), &job::body, &work, random(), i);
+      good = scheduler.run(cluster * Agent::group_type::size(), &job::body, &work, random(), i, Agent::group_type::size());
     }
     scheduler.join();
-    for (int i = 0; i < groups; i++)
-      if (all[size(i)] && !all[size(i)]->near.intact()) {
+    for (int i = 0; i < groups * cluster; i++)
+      if (all[size(i / cluster)] && !all[size(i / cluster)]->near[i % cluster]->intact()) {
         std::fprintf(stderr, "fiber_group: written outside of the group's near memory\n");
         good = false;
       }

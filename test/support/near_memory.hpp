@@ -8,9 +8,9 @@ namespace tcnca::testing {
 /// Shared memory of one group: exactly as large as asked for, NaN at first, with guards that are checked.
 class near_memory {
  public:
-  static constexpr std::size_t guard = 256;
+  static constexpr std::size_t guard = 1024;  // and the alignment
   explicit near_memory(std::size_t bytes) : bytes_(bytes) {
-    if (posix_memalign(&memory_, 256, bytes + 2 * guard) != 0) std::abort();
+    if (posix_memalign(&memory_, guard, bytes + 2 * guard) != 0) std::abort();
     std::memset(memory_, 0xff, bytes + 2 * guard);
 #if defined(TCNCA_TEST_ASAN)
     __asan_poison_memory_region(memory_, guard);

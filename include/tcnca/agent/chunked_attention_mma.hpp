@@ -216,7 +216,7 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
 #endif
   }
   TCNCA_HOST_DEVICE static bool is_finite(float x) { return x - x == 0; }
-  TCNCA_HOST_DEVICE static float power(float x) { return exp2_or_zero(x * 1.44269504f); }  // e^x
+  TCNCA_HOST_DEVICE static float power(float x) { return tcnca::exp2_or_zero(x * 1.44269504f); }  // e^x
   /// The larger; of a NaN and a number, the number.
   TCNCA_HOST_DEVICE static float larger(float a, float b) {
 #if defined(__CUDACC__)

@@ -71,6 +71,7 @@ static_assert(swizzle_is_free_of_conflicts());
 ///   place(p)                                  of a byte in fast memory: what the following take, and what bytes may be added to
 ///   load(r, row), load_transposed(r, row)     four 8 x 8 matrices from rows in fast memory
 ///   exchange(x, mask)                         the value of the lane whose number differs in the bits of mask
+///   sync()                                    what the lanes wrote before is seen after
 ///   any(x)                                    whether x holds in any lane
 ///   uniform(x)                                x, which all lanes have
 ///   sync()                                    waits for the lanes, which then see what each other wrote
@@ -96,6 +97,7 @@ struct warp_of<block_group<N>> {
   __device__ __forceinline__ void load_transposed(uint32 (&r)[4], uint32 row) const { detail::load_matrices_transposed(r, row); }
   __device__ __forceinline__ uint32 exchange(uint32 x, int mask) const { return detail::shuffle_xor(x, mask); }
   __device__ __forceinline__ float exchange(float x, int mask) const { return __uint_as_float(detail::shuffle_xor(__float_as_uint(x), mask)); }
+  __device__ __forceinline__ void sync() const { __syncwarp(); }
   __device__ __forceinline__ bool any(bool x) const { return detail::any_lane(x); }
   __device__ __forceinline__ int uniform(int x) const { return detail::first_lane(x); }
   __device__ __forceinline__ void sync() const { detail::warp_sync(); }

@@ -60,4 +60,15 @@ struct default_chunked_attention_tuning {
   }
 };
 
+/// A tuning as another, but with the value dimension shared out to clusters of sm_90a: for value_dim a little below multiples of 256 `Groups`. Other devices
+/// take the agents of the default. Not the default, as it is checked statically and on fibers, but not yet run on a device.
+template <class Default, int Groups = 4>
+struct clustered_chunked_attention_tuning : Default {
+  static constexpr chunked_attention_policy forward(machine m) {
+    chunked_attention_policy p = Default::forward(m);
+    p.cluster = p.tensor_cores ? Groups : 0;
+    return p;
+  }
+};
+
 }  // namespace tcnca
