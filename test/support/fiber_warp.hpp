@@ -78,7 +78,6 @@ struct warp_of<testing::fiber_group<N>> {
     return y;
   }
   float exchange(float x, int mask) const { return detail::bits_as<float>(exchange(detail::bits_as<uint32>(x), mask)); }
-  void sync() const { testing::fiber_exchange::run(6, {0}, [](auto const&) {}); }
   bool any(bool x) const {
     bool y = false;
     testing::fiber_exchange::run(4, {uint32(x)}, [&](auto const& shown) {

@@ -102,7 +102,7 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_warps<Group, T,
       int const from = (first + rank_) * C;
       arrive();
       [[maybe_unused]] typename base::kept_weights kept{};
-      if constexpr (Shape.dropout) kept = this->draw(from);
+      if constexpr (Shape.dropout) kept = this->draw(from, 0, C / 16);
       scores s;
       score(s);
       weigh(s, from);

@@ -1,6 +1,6 @@
 // A group's memory, near and far, handed out to its buffers.
 #pragma once
-#include "ring.hpp"
+#include "lanes.hpp"
 
 namespace tcnca {
 

@@ -97,7 +97,6 @@ struct warp_of<block_group<N>> {
   __device__ __forceinline__ void load_transposed(uint32 (&r)[4], uint32 row) const { detail::load_matrices_transposed(r, row); }
   __device__ __forceinline__ uint32 exchange(uint32 x, int mask) const { return detail::shuffle_xor(x, mask); }
   __device__ __forceinline__ float exchange(float x, int mask) const { return __uint_as_float(detail::shuffle_xor(__float_as_uint(x), mask)); }
-  __device__ __forceinline__ void sync() const { __syncwarp(); }
   __device__ __forceinline__ bool any(bool x) const { return detail::any_lane(x); }
   __device__ __forceinline__ int uniform(int x) const { return detail::first_lane(x); }
   __device__ __forceinline__ void sync() const { detail::warp_sync(); }

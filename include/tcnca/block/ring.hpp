@@ -1,25 +1,9 @@
 // A ring of the newest samples of a sequence, in fast memory, indexed by position.
 #pragma once
+#include "lanes.hpp"
 #include "pack.hpp"
 
 namespace tcnca {
-
-/// How packs lie over a sequence. Along the length: a pack is `width` positions of one channel, and may start at any position.
-/// Along the channels: a position is `packs` packs of `width` channels each.
-struct lanes {
-  int width = 1;
-  int packs = 1;
-  bool along_length = true;
-  int margin = along_length && width > 1 ? width : 0;  ///< positions that one access may run past the end of a ring
-
-  /// Positions a pack covers.
-  TCNCA_HOST_DEVICE constexpr int positions() const { return along_length ? width : 1; }
-  /// Channels a position holds.
-  TCNCA_HOST_DEVICE constexpr int channels() const { return along_length ? 1 : width * packs; }
-  /// What starts near the end of a ring runs into copies of its first samples: elements before and after the ring itself.
-  TCNCA_HOST_DEVICE constexpr int front() const { return along_length && width > 1 ? width : 0; }
-  TCNCA_HOST_DEVICE constexpr int back() const { return front() + margin; }
-};
 
 /// A ring of mask + 1 positions (a power of two, at least 4 widths and 2 margins). Positions count modulo 2^32, so negative ones are valid.
 /// base points front() elements into memory of front() + (mask + 1) * channels() + back() elements.
@@ -98,11 +82,5 @@ class tile_writer {
   bool waits_ = false;
   A* plain_ = nullptr;
 };
-
-/// Memory of a ring, in elements of A.
-template <lanes Lanes>
-TCNCA_HOST_DEVICE constexpr size ring_elements(index positions) {
-  return size(positions) * Lanes.channels() + Lanes.front() + Lanes.back();
-}
 
 }  // namespace tcnca
