@@ -82,6 +82,7 @@ if(OPENBLAS_INCLUDE_DIR AND OPENBLAS_LIBRARY)
   add_library(tcnca_models INTERFACE)
   target_include_directories(tcnca_models SYSTEM INTERFACE ${OPENBLAS_INCLUDE_DIR})
   target_link_libraries(tcnca_models INTERFACE ${OPENBLAS_LIBRARY})
+  target_compile_options(tcnca_models INTERFACE -Wno-unknown-pragmas)  # their loops are OpenMP's, where there is one
 else()
   message(STATUS "tcnca: OpenBLAS not found (libopenblas-dev), the layers and models of examples/ are left out")
 endif()

@@ -20,8 +20,8 @@ using convolutions = models::conv_mixer<
     float, conv_stack_shape{.taps = 4, .depth = 4, .dilation_base = 4, .residuals = residual::level, .skip = true, .order = order}>;
 using average = models::ema_mixer<float, ema_shape{.states = 16, .order = order}>;
 constexpr chunked_attention_shape attention{.causal = true, .bias = true};
-constexpr gated_fusion_shape gates{.dropout = true};
-constexpr gated_fusion_shape simple{.update_gate = false, .reset_gate = false, .mixer_path = false, .dropout = true};
+constexpr gated_fusion_shape gates{};
+constexpr gated_fusion_shape simple{.update_gate = false, .reset_gate = false, .mixer_path = false};
 
 std::unique_ptr<model> make_model(recall::options const& o) {
   models::sequence_model_config config{.vocabulary = o.vocabulary, .layers = o.layers, .layer = {}, .hidden = o.hidden};
@@ -138,6 +138,11 @@ int main(int argc, char** argv) {
   }
   std::FILE* const out = o.output.empty() ? stdout : std::fopen(o.output.c_str(), "w");
   if (out == nullptr) return std::fprintf(stderr, "associative_recall: cannot write %s\n", o.output.c_str()), 2;
-  int const result = train(o, out);
+  int result = 2;
+  try {
+    result = train(o, out);
+  } catch (std::exception const& e) {
+    std::fprintf(stderr, "associative_recall: %s\n", e.what());
+  }
   return out != stdout && std::fclose(out) != 0 ? 2 : result;
 }

@@ -24,8 +24,8 @@ using convolutions = conv_mixer<double, conv_stack_shape{.taps = 3,
                                                          .skip = true,
                                                          .order = order}>;
 using average = ema_mixer<double, ema_shape{.states = 2, .order = order}>;
-constexpr gated_fusion_shape all_gates{.dropout = true};
-constexpr gated_fusion_shape no_gates{.update_gate = false, .reset_gate = false, .mixer_path = false, .dropout = true};
+constexpr gated_fusion_shape all_gates{};
+constexpr gated_fusion_shape no_gates{.update_gate = false, .reset_gate = false, .mixer_path = false};
 constexpr chunked_attention_shape softmax{.causal = true, .bias = true};
 constexpr chunked_attention_shape laplace{.function = attention_function::laplace, .causal = true, .bias = true};
 

@@ -25,7 +25,7 @@ struct layer_config {
 /// One layer of TCNCA (arXiv 2312.05605), which is MEGA's (arXiv 2209.10655) with a temporal convolution network in place of its moving average:
 ///   V = silu(norm(X) Wv + bv),  M = mixer(norm(X)),  [u | z | r | hx] = M Wm + bm,  q, k = silu(z) g + m,  O = attention(q, k, V),
 ///   H = silu(hx + (O silu(r)) Wh + bh),  Y = X + sigmoid(u) (H - X).
-/// Gates that the shape leaves out have no columns in Wm; with none, Y = X + silu(O Wh + bh).
+/// Gates that the shape leaves out have no columns in Wm; with none, Y = X + silu(O Wh + bh). Whether something is dropped is the configuration's to say.
 /// Activations are [batch, length, channels]. Gradients are overwritten.
 template <class T, class Mixer, gated_fusion_shape Gates, chunked_attention_shape Attention>
 class layer {
@@ -86,11 +86,9 @@ class layer {
       require(gates::reset(e, {.o = value_rows(c, kept[o_]), .r = r_columns(c, kept[columns_]), .y = value_rows(c, kept[gated_])}));
     candidate_.forward(c, gated(c), kept[h_]);
 
-    typename gates::update_args update;
-    update.x = channel_rows(c, const_cast<T*>(x)), update.h = channel_rows(c, kept[h_]);
-    update.y = channel_rows(c, config_.pre_norm ? y : kept[unnormed_]);
-    update_inputs(c, update);
-    require(gates::update(e, update));
+    T* const result = config_.pre_norm ? y : kept[unnormed_];
+    if (drops(c)) update<dropping>(c, x, result);
+    else update<gates>(c, x, result);
     if (!config_.pre_norm) norm_.forward(c, kept[unnormed_], y);
   }
 
@@ -101,17 +99,8 @@ class layer {
     index const n = c.rows(), d = config_.channels, h = config_.value_dim;
     if (!config_.pre_norm) norm_.backward(c, kept[unnormed_], grad, grad, false);
 
-    typename gates::update_backward_args update;
-    if constexpr (Gates.update_gate) {
-      update.x = channel_rows(c, const_cast<T*>(x));
-      update.grad_u = u_columns(c, temporary[grad_columns_]);
-    }
-    if constexpr (Gates.mixer_path) update.grad_hx = hx_columns(c, temporary[grad_columns_]);
-    update.h = channel_rows(c, kept[h_]), update.grad_y = channel_rows(c, grad), update.grad_x = channel_rows(c, grad);
-    update.grad_h = channel_rows(c, temporary[grad_h_]);
-    update_inputs(c, update);
-    require(gates::update_backward(e, update));
-
+    if (drops(c)) update_backward<dropping>(c, x, grad);
+    else update_backward<gates>(c, x, grad);
     candidate_.backward(c, gated(c), temporary[grad_h_], temporary[grad_o_]);
     if constexpr (Gates.reset_gate) {
       auto const o = value_rows(c, temporary[grad_o_]);
@@ -135,7 +124,9 @@ class layer {
 
  private:
   using attention = chunked_attention<T, Attention>;
-  using gates = gated_fusion<T, Gates>;
+  // Random numbers are drawn only where something is dropped.
+  using gates = gated_fusion<T, gated_fusion_shape{Gates.update_gate, Gates.reset_gate, Gates.mixer_path, false}>;
+  using dropping = gated_fusion<T, gated_fusion_shape{Gates.update_gate, Gates.reset_gate, Gates.mixer_path, true}>;
 
   /// Where the parts stand in a row of the matrix that one product makes.
   struct column_list {
@@ -152,7 +143,10 @@ class layer {
   tensor_view<T, 3> z_columns(context<T> const& c, T* m) const { return part(c, m, columns(config_).z, config_.key_dim); }
   tensor_view<T, 3> r_columns(context<T> const& c, T* m) const { return part(c, m, columns(config_).r, config_.value_dim); }
   tensor_view<T, 3> hx_columns(context<T> const& c, T* m) const { return part(c, m, columns(config_).hx, config_.channels); }
-  tensor_view<T, 3> channel_rows(context<T> const& c, T* p) const { return rows_view(p, c.batch, c.length, config_.channels, config_.channels); }
+  template <class U>
+  tensor_view<U, 3> channel_rows(context<T> const& c, U* p) const {
+    return rows_view(p, c.batch, c.length, config_.channels, config_.channels);
+  }
   tensor_view<T, 3> value_rows(context<T> const& c, T* p) const { return rows_view(p, c.batch, c.length, config_.value_dim, config_.value_dim); }
   tensor_view<T, 3> key_rows(context<T> const& c, T* p) const { return rows_view(p, c.batch, c.length, config_.key_dim, config_.key_dim); }
   tensor_view<T, 1> vector(T* p) const { return contiguous(p, config_.key_dim); }
@@ -160,11 +154,32 @@ class layer {
   /// What the product with Wh takes.
   T const* gated(context<T> const& c) const { return c.kept[Gates.reset_gate ? gated_ : o_]; }
 
+  /// The candidate, and how much of it replaces x.
+  template <class Op>
+  void update(context<T> const& c, T const* x, T* y) const {
+    typename Op::update_args a;
+    a.x = channel_rows(c, x), a.h = channel_rows(c, c.kept[h_]), a.y = channel_rows(c, y);
+    update_inputs(c, a);
+    require(Op::update(c.executor(), a));
+  }
+  template <class Op>
+  void update_backward(context<T> const& c, T const* x, T* grad) const {
+    T* const m = c.temporary[grad_columns_];
+    typename Op::update_backward_args a;
+    if constexpr (Gates.update_gate) a.x = channel_rows(c, x), a.grad_u = u_columns(c, m);
+    if constexpr (Gates.mixer_path) a.grad_hx = hx_columns(c, m);
+    a.h = channel_rows(c, c.kept[h_]), a.grad_h = channel_rows(c, c.temporary[grad_h_]);
+    a.grad_y = channel_rows(c, grad), a.grad_x = channel_rows(c, grad);
+    update_inputs(c, a);
+    require(Op::update_backward(c.executor(), a));
+  }
   void update_inputs(context<T> const& c, auto& a) const {
     if constexpr (Gates.update_gate) a.u = u_columns(c, c.kept[columns_]);
     if constexpr (Gates.mixer_path) a.hx = hx_columns(c, c.kept[columns_]);
-    if constexpr (Gates.dropout) a.dropout = c.training ? config_.dropout : 0, a.seed = ~(c.seed + config_.site), a.offset = c.step * uint64(c.length);
+    if (drops(c)) a.dropout = config_.dropout, a.seed = ~(c.seed + config_.site), a.offset = c.step * uint64(c.length);
   }
+  bool drops(context<T> const& c) const { return c.training && config_.dropout > 0; }
+
   typename gates::mix_backward_args mix_backward(context<T> const& c) const {
     typename gates::mix_backward_args a;
     a.z = z_columns(c, c.kept[columns_]), a.gq = vector(c.values[gain_q_]), a.gk = vector(c.values[gain_k_]);

@@ -30,9 +30,12 @@ class norm {
       T const* const in = x + r * d;
       T* const out = y + r * d;
       T sum = 0, square = 0;
-      if (kind == norm_kind::layer)
+      if (kind == norm_kind::layer) {
+#pragma omp simd reduction(+ : sum)
         for (index k = 0; k < d; k++) sum += in[k];
+      }
       T const m = sum / T(d);
+#pragma omp simd reduction(+ : square)
       for (index k = 0; k < d; k++) square += (in[k] - m) * (in[k] - m);
       T const inv = 1 / std::sqrt(square / T(d) + T(epsilon));
       mean[r] = m, inverse[r] = inv;
@@ -60,6 +63,7 @@ class norm {
       T const *const in = x + r * d, *const g = grad_y + r * d;
       T* const out = grad_x + r * d;
       T along = 0, total = 0;  // means of gain g (x - mean) / deviation, and of gain g where a mean is taken off
+#pragma omp simd reduction(+ : along, total)
       for (index k = 0; k < d; k++) {
         T const through = g[k] * gain[scale ? 0 : k];
         along += through * (in[k] - mean[r]) * inverse[r], total += through;
