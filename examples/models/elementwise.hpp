@@ -10,7 +10,7 @@ namespace tcnca::models {
 
 /// f(index of the first, pack width as an integral_constant) over n elements: whole registers, then single elements.
 template <class T, class F>
-void each_pack(int threads, index n, F f) {
+void each_pack([[maybe_unused]] int threads, index n, F f) {
   constexpr int width = tcnca::detail::register_bytes / int(sizeof(T));
   index const whole = n / width * width;
 #pragma omp parallel for num_threads(threads) schedule(static)

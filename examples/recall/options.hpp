@@ -15,7 +15,7 @@ struct options {
   long length = 40, train = 5000, test = 500;
   long layers = 2, channels = 64, value_dim = 128, key_dim = 32, hidden = 128, chunk = 64;
   long steps = 1000, batch = 32, every = 100, warmup = 100;
-  double rate = 3e-3, decay = 0.01, clip = 1, dropout = 0, time_limit = 3600, expect_loss = 0, expect_accuracy = 0;
+  double rate = 1e-2, decay = 0.01, clip = 1, dropout = 0, time_limit = 3600, expect_loss = 0, expect_accuracy = 0;
   unsigned long seed = 1;
 };
 
