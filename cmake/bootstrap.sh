@@ -17,6 +17,8 @@ missing() {
   has_command ccache || echo ccache
   if [ "$preset" = test ]; then
     has_header gtest/gtest.h || echo libgtest-dev
+    has_header CLI/CLI.hpp || echo libcli11-dev
+    has_header cblas.h || has_header openblas/cblas.h || echo libopenblas-dev
   else
     has_header benchmark/benchmark.h || echo libbenchmark-dev
     has_header CLI/CLI.hpp || echo libcli11-dev

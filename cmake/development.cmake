@@ -72,6 +72,21 @@ if(OpenMP_CXX_FOUND)
   target_compile_options(tcnca_development INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${OpenMP_CXX_FLAGS}>)
 endif()
 
+# What the layers and models of examples/models need.
+find_path(OPENBLAS_INCLUDE_DIR cblas.h PATH_SUFFIXES openblas openblas-pthread openblas-openmp)
+find_library(OPENBLAS_LIBRARY openblas)
+mark_as_advanced(OPENBLAS_INCLUDE_DIR OPENBLAS_LIBRARY)
+set(TCNCA_HAS_MODELS OFF)
+if(OPENBLAS_INCLUDE_DIR AND OPENBLAS_LIBRARY)
+  set(TCNCA_HAS_MODELS ON)
+  add_library(tcnca_models INTERFACE)
+  target_include_directories(tcnca_models SYSTEM INTERFACE ${OPENBLAS_INCLUDE_DIR})
+  target_link_libraries(tcnca_models INTERFACE ${OPENBLAS_LIBRARY})
+  target_compile_options(tcnca_models INTERFACE -Wno-unknown-pragmas)  # their loops are OpenMP's, where there is one
+else()
+  message(STATUS "tcnca: OpenBLAS not found (libopenblas-dev), the layers and models of examples/ are left out")
+endif()
+
 # tcnca_add_program(<name> <sources>...): an executable, warnings are errors.
 function(tcnca_add_program name)
   add_executable(${name} ${ARGN})

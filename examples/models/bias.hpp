@@ -1,0 +1,53 @@
+// The biases of relative positions that attention adds to its scores: a table, or MEGA's rotary form of one.
+#pragma once
+#include <tcnca/chunked_attention.hpp>
+
+#include "memory.hpp"
+
+namespace tcnca::models {
+
+/// simple: the table of 2 chunk - 1 biases is learned;  rotary: two vectors of key_dim are, and the table follows from them.
+enum class bias_kind { simple, rotary };
+
+template <class T, class Attention>
+class relative_bias {
+ public:
+  relative_bias(context<T>& c, bias_kind kind, index chunk, index key_dim) : kind_(kind), chunk_(chunk), key_dim_(key_dim) {
+    if (kind == bias_kind::simple) {
+      table_ = c.parameter(2 * chunk - 1, {.deviation = 0.02});
+    } else {
+      a_ = c.parameter(key_dim, {.deviation = 0.02}), b_ = c.parameter(key_dim, {.deviation = 0.02});
+      table_ = c.kept.take(2 * chunk - 1), grad_table_ = c.kept.take(2 * chunk - 1);
+    }
+  }
+  /// The table of this step.
+  void forward(context<T> const& c) const {
+    if (kind_ == bias_kind::simple) return;
+    typename Attention::rotary_args r;
+    r.a = vector(c.values[a_]), r.b = vector(c.values[b_]), r.bias = table(c), r.chunk = chunk_;
+    require(Attention::rotary(c.executor(), r));
+  }
+  tensor_view<T, 2> table(context<T> const& c) const {
+    return contiguous(kind_ == bias_kind::simple ? c.values[table_] : c.kept[table_], 1, 2 * chunk_ - 1);
+  }
+  tensor_view<T, 2> grad_table(context<T> const& c) const {
+    return contiguous(kind_ == bias_kind::simple ? c.gradients[table_] : c.kept[grad_table_], 1, 2 * chunk_ - 1);
+  }
+  /// After the table's gradient has been written.
+  void backward(context<T> const& c) const {
+    if (kind_ == bias_kind::simple) return;
+    typename Attention::rotary_backward_args r;
+    r.a = vector(c.values[a_]), r.b = vector(c.values[b_]), r.grad_bias = grad_table(c), r.chunk = chunk_;
+    r.grad_a = vector(c.gradients[a_]), r.grad_b = vector(c.gradients[b_]);
+    require(Attention::rotary_backward(c.executor(), r));
+  }
+
+ private:
+  tensor_view<T, 2> vector(T* p) const { return contiguous(p, 1, key_dim_); }
+
+  bias_kind kind_;
+  index chunk_, key_dim_;
+  region table_, grad_table_, a_, b_;
+};
+
+}  // namespace tcnca::models

@@ -1,0 +1,52 @@
+// Matrix products of OpenBLAS, in fp32 and fp64.
+#pragma once
+#include <cblas.h>
+#include <tcnca/core/config.hpp>
+
+#include <algorithm>
+
+namespace tcnca::models {
+
+/// C[m, n] = op(A) op(B), or with `add` on top of C; row-major and contiguous.
+struct product {
+  index m, n, k;
+  bool a_transposed = false, b_transposed = false, add = false;
+};
+
+namespace detail {
+template <class T>
+void gemm(product p, T const* a, index lda, T const* b, index ldb, T* c, index ldc) {
+  auto const i = [](index v) { return static_cast<blasint>(std::max(v, index(1))); };
+  auto const ta = p.a_transposed ? CblasTrans : CblasNoTrans, tb = p.b_transposed ? CblasTrans : CblasNoTrans;
+  T const beta = p.add ? T(1) : T(0);
+  if constexpr (sizeof(T) == 4)
+    cblas_sgemm(CblasRowMajor, ta, tb, i(p.m), i(p.n), i(p.k), 1, a, i(lda), b, i(ldb), beta, c, i(ldc));
+  else
+    cblas_dgemm(CblasRowMajor, ta, tb, i(p.m), i(p.n), i(p.k), 1, a, i(lda), b, i(ldb), beta, c, i(ldc));
+}
+}  // namespace detail
+
+/// The product, its result cut into `threads` pieces, one an OpenMP thread: OpenBLAS's own threads would wait for those of the library,
+/// which spin between its calls. Call `one_blas_thread` before.
+template <class T>
+void multiply(int threads, product p, T const* a, T const* b, T* c) {
+  index const lda = p.a_transposed ? p.m : p.k, ldb = p.b_transposed ? p.k : p.n, ldc = p.n;
+  bool const by_rows = p.m >= p.n;
+  index const extent = by_rows ? p.m : p.n;
+  // Pieces are whole register tiles. Small products are not worth a thread.
+  bool const small = double(p.m) * double(p.n) * double(p.k) < 1e5;
+  index const piece = small ? extent : ((extent + threads - 1) / threads + 15) / 16 * 16;
+#pragma omp parallel for num_threads(threads) schedule(static) if (!small)
+  for (index first = 0; first < extent; first += piece) {
+    product part = p;
+    (by_rows ? part.m : part.n) = std::min(piece, extent - first);
+    if (by_rows)
+      detail::gemm(part, a + first * (p.a_transposed ? 1 : lda), lda, b, ldb, c + first * ldc, ldc);
+    else
+      detail::gemm(part, a, lda, b + first * (p.b_transposed ? ldb : 1), ldb, c + first, ldc);
+  }
+}
+
+inline void one_blas_thread() { openblas_set_num_threads(1); }
+
+}  // namespace tcnca::models

@@ -1,0 +1,70 @@
+// The feed-forward block that follows each layer.
+#pragma once
+#include "linear.hpp"
+#include "norm.hpp"
+
+namespace tcnca::models {
+
+struct feed_forward_config {
+  index channels = 64;
+  index hidden = 128;
+  norm_kind norm = norm_kind::layer;
+  bool pre_norm = true;
+  double dropout = 0;
+  uint32 site = 2;  ///< tells the dropout of one block from that of another: blocks are 4 apart
+};
+
+/// y = x + dropout(dropout(silu(norm(x) W1 + b1)) W2 + b2); or with the norm around it all.
+template <class T>
+class feed_forward {
+ public:
+  feed_forward(context<T>& c, feed_forward_config const& config)
+      : config_(config), norm_(c, config.norm, config.channels), first_(c, config.channels, config.hidden), second_(c, config.hidden, config.channels) {
+    index const n = c.rows(), d = config.channels, f = config.hidden;
+    normed_ = c.kept.take(n * d), before_ = c.kept.take(n * f), hidden_ = c.kept.take(n * f), sum_ = c.kept.take(n * d);
+    size const begin = c.temporary.end();
+    grad_out_ = c.temporary.take(n * d), grad_hidden_ = c.temporary.take(n * f), grad_normed_ = c.temporary.take(n * d);
+    c.temporary.rewind(begin);
+  }
+
+  void forward(context<T> const& c, T const* x, T* y) const {
+    auto const& kept = c.kept;
+    index const n = c.rows(), d = config_.channels, f = config_.hidden;
+    if (config_.pre_norm) norm_.forward(c, x, kept[normed_]);
+    T* const sum = config_.pre_norm ? y : kept[sum_];
+    first_.forward(c, config_.pre_norm ? kept[normed_] : x, kept[before_]);
+    silu(c.threads, n * f, kept[before_], kept[hidden_]);
+    dropout(c, config_.dropout, config_.site, n * f, kept[hidden_]);
+    second_.forward(c, kept[hidden_], sum);
+    dropout(c, config_.dropout, config_.site + 1, n * d, sum);
+    add(c.threads, n * d, x, sum);
+    if (!config_.pre_norm) norm_.forward(c, sum, y);
+  }
+
+  /// `grad` is the gradient of y, and then that of x.
+  void backward(context<T> const& c, T const* x, T* grad) const {
+    auto const &kept = c.kept, &temporary = c.temporary;
+    index const n = c.rows(), d = config_.channels, f = config_.hidden;
+    if (!config_.pre_norm) norm_.backward(c, kept[sum_], grad, grad, false);
+    T* const out = temporary[grad_out_];
+    std::copy_n(grad, n * d, out);
+    dropout(c, config_.dropout, config_.site + 1, n * d, out);
+    second_.backward(c, kept[hidden_], out, temporary[grad_hidden_]);
+    dropout(c, config_.dropout, config_.site, n * f, temporary[grad_hidden_]);
+    silu_backward(c.threads, n * f, kept[before_], temporary[grad_hidden_], temporary[grad_hidden_]);
+    if (config_.pre_norm) {
+      first_.backward(c, kept[normed_], temporary[grad_hidden_], temporary[grad_normed_]);
+      norm_.backward(c, x, temporary[grad_normed_], grad, true);
+    } else {
+      first_.backward(c, x, temporary[grad_hidden_], grad, true);
+    }
+  }
+
+ private:
+  feed_forward_config config_;
+  norm<T> norm_;
+  linear<T> first_, second_;
+  region normed_, before_, hidden_, sum_, grad_out_, grad_hidden_, grad_normed_;
+};
+
+}  // namespace tcnca::models

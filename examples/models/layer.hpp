@@ -1,0 +1,227 @@
+// The TCNCA layer; with an average for its mixer, MEGA's.
+#pragma once
+#include <tcnca/chunked_attention.hpp>
+#include <tcnca/gated_fusion.hpp>
+
+#include "bias.hpp"
+#include "linear.hpp"
+#include "mixer.hpp"
+#include "norm.hpp"
+
+namespace tcnca::models {
+
+struct layer_config {
+  index channels = 64;    ///< d
+  index value_dim = 128;  ///< h
+  index key_dim = 32;     ///< z
+  index chunk = 64;
+  norm_kind norm = norm_kind::layer;
+  bool pre_norm = true;   ///< the layer's input is normed, else its result
+  bias_kind bias = bias_kind::simple;
+  double dropout = 0;     ///< of the mixer's result and of the candidate
+  uint32 site = 0;        ///< tells the dropout of one layer from that of another: layers are 4 apart
+};
+
+/// One layer of TCNCA (arXiv 2312.05605), which is MEGA's (arXiv 2209.10655) with a temporal convolution network in place of its moving average:
+///   V = silu(norm(X) Wv + bv),  M = mixer(norm(X)),  [u | z | r | hx] = M Wm + bm,  q, k = silu(z) g + m,  O = attention(q, k, V),
+///   H = silu(hx + (O silu(r)) Wh + bh),  Y = X + sigmoid(u) (H - X).
+/// Gates that the shape leaves out have no columns in Wm; with none, Y = X + silu(O Wh + bh). Whether something is dropped is the configuration's to say.
+/// Activations are [batch, length, channels]. Gradients are overwritten.
+template <class T, class Mixer, gated_fusion_shape Gates, chunked_attention_shape Attention>
+class layer {
+  static_assert(Attention.bias, "a layer's attention has a table of relative positions");
+
+ public:
+  layer(context<T>& c, layer_config const& config)
+      : config_(config),
+        norm_(c, config.norm, config.channels),
+        values_(c, config.channels, config.value_dim),
+        mixer_(c, config.channels),
+        mix_(c, config.channels, columns(config).all),
+        gain_q_(c.parameter(config.key_dim, {.deviation = 0.02})),
+        mean_q_(c.parameter(config.key_dim, {})),
+        gain_k_(c.parameter(config.key_dim, {.deviation = 0.02})),
+        mean_k_(c.parameter(config.key_dim, {})),
+        bias_(c, config.bias, config.chunk, config.key_dim),
+        candidate_(c, config.value_dim, config.channels) {
+    index const n = c.rows(), d = config.channels, h = config.value_dim, z = config.key_dim;
+    normed_ = c.kept.take(n * d), mixed_ = c.kept.take(n * d), columns_ = c.kept.take(n * columns(config).all);
+    v_before_ = c.kept.take(n * h), v_ = c.kept.take(n * h), q_ = c.kept.take(n * z), k_ = c.kept.take(n * z);
+    o_ = c.kept.take(n * h), gated_ = c.kept.take(n * h), lse_ = c.kept.take(n), h_ = c.kept.take(n * d);
+    if (!config.pre_norm) unnormed_ = c.kept.take(n * d);
+    size const begin = c.temporary.end();
+    grad_columns_ = c.temporary.take(n * columns(config).all), grad_h_ = c.temporary.take(n * d), grad_o_ = c.temporary.take(n * h);
+    grad_v_ = c.temporary.take(n * h), grad_q_ = c.temporary.take(n * z), grad_k_ = c.temporary.take(n * z);
+    grad_mixed_ = c.temporary.take(n * d), grad_normed_ = c.temporary.take(n * d);
+    c.temporary.rewind(begin);
+  }
+
+  /// After `commit`: what workspace the calls will want.
+  void reserve(context<T>& c) const {
+    mixer_.reserve(c, c.kept[normed_], c.kept[mixed_]);
+    c.reserve(attention::forward_workspace(c.executor(), attention_forward(c)));
+    c.reserve(attention::backward_workspace(c.executor(), attention_backward(c)));
+    c.reserve(gates::mix_backward_workspace(c.executor(), mix_backward(c)));
+  }
+
+  void forward(context<T> const& c, T const* x, T* y) const {
+    auto const& kept = c.kept;
+    cpu const e = c.executor();
+    index const n = c.rows(), d = config_.channels, h = config_.value_dim;
+    if (config_.pre_norm) norm_.forward(c, x, kept[normed_]);
+    else std::copy_n(x, n * d, kept[normed_]);
+    values_.forward(c, kept[normed_], kept[v_before_]);
+    silu(c.threads, n * h, kept[v_before_], kept[v_]);
+    mixer_.forward(c, kept[normed_], kept[mixed_]);
+    dropout(c, config_.dropout, config_.site, n * d, kept[mixed_]);
+    mix_.forward(c, kept[mixed_], kept[columns_]);
+
+    typename gates::mix_args mix;
+    mix.z = z_columns(c, kept[columns_]), mix.q = key_rows(c, kept[q_]), mix.k = key_rows(c, kept[k_]);
+    mix.gq = vector(c.values[gain_q_]), mix.mq = vector(c.values[mean_q_]), mix.gk = vector(c.values[gain_k_]), mix.mk = vector(c.values[mean_k_]);
+    require(gates::mix(e, mix));
+    bias_.forward(c);
+    require(attention::forward(e, attention_forward(c), c.scratch()));
+    if constexpr (Gates.reset_gate)
+      require(gates::reset(e, {.o = value_rows(c, kept[o_]), .r = r_columns(c, kept[columns_]), .y = value_rows(c, kept[gated_])}));
+    candidate_.forward(c, gated(c), kept[h_]);
+
+    T* const result = config_.pre_norm ? y : kept[unnormed_];
+    if (drops(c)) update<dropping>(c, x, result);
+    else update<gates>(c, x, result);
+    if (!config_.pre_norm) norm_.forward(c, kept[unnormed_], y);
+  }
+
+  /// `grad` is the gradient of y, and then that of x.
+  void backward(context<T> const& c, T const* x, T* grad) const {
+    auto const &kept = c.kept, &temporary = c.temporary;
+    cpu const e = c.executor();
+    index const n = c.rows(), d = config_.channels, h = config_.value_dim;
+    if (!config_.pre_norm) norm_.backward(c, kept[unnormed_], grad, grad, false);
+
+    if (drops(c)) update_backward<dropping>(c, x, grad);
+    else update_backward<gates>(c, x, grad);
+    candidate_.backward(c, gated(c), temporary[grad_h_], temporary[grad_o_]);
+    if constexpr (Gates.reset_gate) {
+      auto const o = value_rows(c, temporary[grad_o_]);
+      require(gates::reset_backward(e, {.o = value_rows(c, kept[o_]),
+                                        .r = r_columns(c, kept[columns_]),
+                                        .grad_y = o,
+                                        .grad_o = o,
+                                        .grad_r = r_columns(c, temporary[grad_columns_])}));
+    }
+    require(attention::backward(e, attention_backward(c), c.scratch()));
+    bias_.backward(c);
+    require(gates::mix_backward(e, mix_backward(c), c.scratch()));
+    mix_.backward(c, kept[mixed_], temporary[grad_columns_], temporary[grad_mixed_]);
+    dropout(c, config_.dropout, config_.site, n * d, temporary[grad_mixed_]);
+    mixer_.backward(c, kept[normed_], temporary[grad_mixed_], temporary[grad_normed_]);
+    silu_backward(c.threads, n * h, kept[v_before_], temporary[grad_v_], temporary[grad_v_]);
+    values_.backward(c, kept[normed_], temporary[grad_v_], temporary[grad_normed_], true);
+    if (config_.pre_norm) norm_.backward(c, x, temporary[grad_normed_], grad, true);
+    else add(c.threads, n * d, temporary[grad_normed_], grad);
+  }
+
+ private:
+  using attention = chunked_attention<T, Attention>;
+  // Random numbers are drawn only where something is dropped.
+  using gates = gated_fusion<T, gated_fusion_shape{Gates.update_gate, Gates.reset_gate, Gates.mixer_path, false}>;
+  using dropping = gated_fusion<T, gated_fusion_shape{Gates.update_gate, Gates.reset_gate, Gates.mixer_path, true}>;
+
+  /// Where the parts stand in a row of the matrix that one product makes.
+  struct column_list {
+    index u, z, r, hx, all;
+  };
+  static column_list columns(layer_config const& config) {
+    index const z = Gates.update_gate ? config.channels : 0, r = z + config.key_dim, hx = r + (Gates.reset_gate ? config.value_dim : 0);
+    return {0, z, r, hx, hx + (Gates.mixer_path ? config.channels : 0)};
+  }
+  tensor_view<T, 3> part(context<T> const& c, T* matrix, index first, index count) const {
+    return rows_view(matrix + first, c.batch, c.length, count, columns(config_).all);
+  }
+  tensor_view<T, 3> u_columns(context<T> const& c, T* m) const { return part(c, m, columns(config_).u, config_.channels); }
+  tensor_view<T, 3> z_columns(context<T> const& c, T* m) const { return part(c, m, columns(config_).z, config_.key_dim); }
+  tensor_view<T, 3> r_columns(context<T> const& c, T* m) const { return part(c, m, columns(config_).r, config_.value_dim); }
+  tensor_view<T, 3> hx_columns(context<T> const& c, T* m) const { return part(c, m, columns(config_).hx, config_.channels); }
+  template <class U>
+  tensor_view<U, 3> channel_rows(context<T> const& c, U* p) const {
+    return rows_view(p, c.batch, c.length, config_.channels, config_.channels);
+  }
+  tensor_view<T, 3> value_rows(context<T> const& c, T* p) const { return rows_view(p, c.batch, c.length, config_.value_dim, config_.value_dim); }
+  tensor_view<T, 3> key_rows(context<T> const& c, T* p) const { return rows_view(p, c.batch, c.length, config_.key_dim, config_.key_dim); }
+  tensor_view<T, 1> vector(T* p) const { return contiguous(p, config_.key_dim); }
+
+  /// What the product with Wh takes.
+  T const* gated(context<T> const& c) const { return c.kept[Gates.reset_gate ? gated_ : o_]; }
+
+  /// The candidate, and how much of it replaces x.
+  template <class Op>
+  void update(context<T> const& c, T const* x, T* y) const {
+    typename Op::update_args a;
+    a.x = channel_rows(c, x), a.h = channel_rows(c, c.kept[h_]), a.y = channel_rows(c, y);
+    update_inputs(c, a);
+    require(Op::update(c.executor(), a));
+  }
+  template <class Op>
+  void update_backward(context<T> const& c, T const* x, T* grad) const {
+    T* const m = c.temporary[grad_columns_];
+    typename Op::update_backward_args a;
+    if constexpr (Gates.update_gate) a.x = channel_rows(c, x), a.grad_u = u_columns(c, m);
+    if constexpr (Gates.mixer_path) a.grad_hx = hx_columns(c, m);
+    a.h = channel_rows(c, c.kept[h_]), a.grad_h = channel_rows(c, c.temporary[grad_h_]);
+    a.grad_y = channel_rows(c, grad), a.grad_x = channel_rows(c, grad);
+    update_inputs(c, a);
+    require(Op::update_backward(c.executor(), a));
+  }
+  void update_inputs(context<T> const& c, auto& a) const {
+    if constexpr (Gates.update_gate) a.u = u_columns(c, c.kept[columns_]);
+    if constexpr (Gates.mixer_path) a.hx = hx_columns(c, c.kept[columns_]);
+    if (drops(c)) a.dropout = config_.dropout, a.seed = ~(c.seed + config_.site), a.offset = c.step * uint64(c.length);
+  }
+  bool drops(context<T> const& c) const { return c.training && config_.dropout > 0; }
+
+  typename gates::mix_backward_args mix_backward(context<T> const& c) const {
+    typename gates::mix_backward_args a;
+    a.z = z_columns(c, c.kept[columns_]), a.gq = vector(c.values[gain_q_]), a.gk = vector(c.values[gain_k_]);
+    a.grad_q = key_rows(c, c.temporary[grad_q_]), a.grad_k = key_rows(c, c.temporary[grad_k_]), a.grad_z = z_columns(c, c.temporary[grad_columns_]);
+    a.grad_gq = vector(c.gradients[gain_q_]), a.grad_mq = vector(c.gradients[mean_q_]);
+    a.grad_gk = vector(c.gradients[gain_k_]), a.grad_mk = vector(c.gradients[mean_k_]);
+    return a;
+  }
+  void attention_inputs(context<T> const& c, auto& a) const {
+    index const b = c.batch, l = c.length;
+    a.q = head_view(c.kept[q_], b, l, config_.key_dim), a.k = head_view(c.kept[k_], b, l, config_.key_dim);
+    a.v = head_view(c.kept[v_], b, l, config_.value_dim), a.bias = bias_.table(c), a.chunk = config_.chunk;
+  }
+  typename attention::forward_args attention_forward(context<T> const& c) const {
+    typename attention::forward_args a;
+    attention_inputs(c, a);
+    a.o = head_view(c.kept[o_], c.batch, c.length, config_.value_dim);
+    if (softmax) a.lse = contiguous(c.kept[lse_], c.batch, 1, c.length);
+    return a;
+  }
+  typename attention::backward_args attention_backward(context<T> const& c) const {
+    index const b = c.batch, l = c.length;
+    typename attention::backward_args a;
+    attention_inputs(c, a);
+    if (softmax) a.o = head_view(c.kept[o_], b, l, config_.value_dim), a.lse = contiguous(c.kept[lse_], b, 1, l);
+    a.grad_o = head_view(c.temporary[grad_o_], b, l, config_.value_dim), a.grad_q = head_view(c.temporary[grad_q_], b, l, config_.key_dim);
+    a.grad_k = head_view(c.temporary[grad_k_], b, l, config_.key_dim), a.grad_v = head_view(c.temporary[grad_v_], b, l, config_.value_dim);
+    a.grad_bias = bias_.grad_table(c);
+    return a;
+  }
+  static constexpr bool softmax = Attention.function == attention_function::softmax;
+
+  layer_config config_;
+  norm<T> norm_;
+  linear<T> values_;
+  Mixer mixer_;
+  linear<T> mix_;
+  region gain_q_, mean_q_, gain_k_, mean_k_;
+  relative_bias<T, attention> bias_;
+  linear<T> candidate_;
+  region normed_, mixed_, columns_, v_before_, v_, q_, k_, o_, gated_, lse_, h_, unnormed_;
+  region grad_columns_, grad_h_, grad_o_, grad_v_, grad_q_, grad_k_, grad_mixed_, grad_normed_;
+};
+
+}  // namespace tcnca::models
