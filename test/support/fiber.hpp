@@ -381,7 +381,7 @@ struct executor_traits<testing::fibers<Threads>> {
       job& work = all[size(i)]->work;
       for (int c = 0; c < cluster; c++) {
         all[size(i)]->near[c].reset(new testing::near_memory(memory.near_bytes));
-        testing::fiber_cluster::near[c] = work.near[c] = all[size(i)]->near[c]->data();
+        testing::fiber_cluster::near[i % testing::fiber_scheduler::max_groups][c] = work.near[c] = all[size(i)]->near[c]->data();
       }
       work.far = static_cast<char*>(scratch) + size(g) * bytes_per_worker(memory);
       good = scheduler.run(cluster * Agent::group_type::size(), &job::body, &work, random(), i, Agent::group_type::size());

@@ -9,10 +9,12 @@
 
 namespace tcnca::testing {
 
-/// The fast memories of the cluster that runs.
+/// The fast memories of the groups of a cluster, by the cluster's number, as nothing orders two clusters.
 struct fiber_cluster {
   static constexpr int most = 8;
-  static inline char* near[most] = {};
+  static inline char* near[fiber_scheduler::max_groups][most] = {};
+  /// Of group `rank` of the cluster that runs.
+  static char* of(int rank) { return near[fiber_scheduler::get().group()][rank]; }
   template <class Agent>
   static constexpr int size_for = [] {
     if constexpr (clustered<Agent>) return Agent::cluster_size;
@@ -60,7 +62,7 @@ struct warpgroup_of<testing::fiber_group<N>> {
   mutable std::vector<product> pending_;
   mutable bool begun_ = false;
 
-  static char const* near() { return testing::fiber_cluster::near[testing::fiber_scheduler::get().block()]; }
+  static char const* near() { return testing::fiber_cluster::of(testing::fiber_scheduler::get().block()); }
 
   template <element T>
   void issue(float* c, int columns, uint64 a, uint64 b, bool add, bool transposed) const {
@@ -127,9 +129,9 @@ struct cluster_of<testing::fiber_group<Threads>, N> {
   void publish() const {}
   template <class X>
   void store(void* p, int other, X const& x) const {
-    auto const offset = static_cast<char*>(p) - testing::fiber_cluster::near[rank()];
+    auto const offset = static_cast<char*>(p) - testing::fiber_cluster::of(rank());
     if (other < 0 || other >= N || offset % std::ptrdiff_t(sizeof(x)) != 0) testing::fiber_scheduler::get().fail("a store to no group, or not aligned");
-    else std::memcpy(testing::fiber_cluster::near[other] + offset, &x, sizeof(x));
+    else std::memcpy(testing::fiber_cluster::of(other) + offset, &x, sizeof(x));
   }
 };
 
