@@ -99,6 +99,7 @@ struct small_tuning {
             .run = 3,
             .tile = Tile,
             .tile_max = 3 * Tile,
+            .whole = 2 * Tile,
             .threads = on_cpu ? 1 : 32,
             .near_bytes = Near,
             .segment_fields = 1};

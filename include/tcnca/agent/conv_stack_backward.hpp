@@ -85,6 +85,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     half_ = half;
     start();
     bool const last_layer = curved || Shape.skip || !backwards;  // else its outputs are of no use
+    bool const state = params.grad_state_in.present();
     for (index before = 0;; before += plan.step) {
       index const end = min(before + plan.step, length_);
       this->append(ring_at(plan.input[0]), x_, before, end);
@@ -107,13 +108,15 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
         if (has >= length_) break;
         continue;
       }
+      index begin = 0;
       for (int l = layers - 1; l >= 0; l--) {
-        // With a state the gradients go on before position 0, into the state.
-        index const step = plan.tile[l], begin = params.grad_state_in.present() ? -round_up(Shape.history(l), step) : 0;
+        // Tiles begin as early as the gradients come late: no layer waits for the rest of one. With a state they go on before position 0.
+        index const step = plan.tile[l];
+        begin = plan.whole ? (state ? -round_up(Shape.history(l), step) : 0) : begin - round_up(back_lead(l), P);
         index const done = detail::whole_tiles(had, back_lead(l), step, begin);
         had = done, has = detail::whole_tiles(has, back_lead(l), step, begin);
         for (index t = done; t < min(has, max(length_, index(1))); t += step) {
-          backward(l, max(t, -Shape.history(l)), min(t + step, index(0)));
+          if (state) backward(l, max(t, -Shape.history(l)), min(t + step, index(0)));
           backward(l, max(t, index(0)), min(t + step, length_));
         }
       }
@@ -131,8 +134,8 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     for (int l = 0; l < layers; l++) {
       ring_type const r = ring_at(plan.input[l]);
       if (state) this->load_history(r, params.state_in, batch_, channel_, x_.channels, l, params.position);
-      else this->clear(r, -this->reach(l, plan.longest, length_), 0);
-      this->clear(ring_at(plan.grad[l]), -this->reach(l, plan.longest, state ? plan.longest + 1 : length_), 0);
+      else this->clear(r, -tiling::reach(l, plan.longest, length_, !plan.whole), 0);
+      this->clear(ring_at(plan.grad[l]), -tiling::reach(l, plan.longest, state ? plan.longest + 1 : length_, !plan.whole), 0);
       if (length_ == 0) finish(ring_at(plan.grad[l]), l, back_lead(l));
     }
     low_ = state ? -Shape.receptive_field() : 0;
@@ -145,7 +148,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
 
   /// Zeros behind the end of a ring that layer l reads there, or whose last pack must be.
   TCNCA_HOST_DEVICE void finish(ring_type r, int l, index ahead) const {
-    if (ahead > 0 || P > 1) this->clear(r, length_, length_ + P + (ahead > 0 ? base::piece(l, longest_tile()) : 0));
+    if (ahead > 0 || P > 1) this->clear(r, length_, length_ + tiling::reach_ahead(l, longest_tile(), ahead));
   }
 
   /// The dilated sums [from, to) of a layer; emit as for dilated_sum.

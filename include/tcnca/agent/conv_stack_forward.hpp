@@ -102,7 +102,7 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
     for (int l = 0; l < layers; l++) {
       ring_type const r = ring_at(params.plan.input[l]);
       if (state) this->load_history(r, params.state_in, batch_, channel_, x_.channels, l, params.position);
-      else this->clear(r, begin_ - this->reach(l, params.plan.tile[l], to_ - begin_), begin_);
+      else this->clear(r, begin_ - tiling::reach(l, params.plan.tile[l], to_ - begin_), begin_);
     }
     low_ = state ? -Shape.receptive_field() : begin_;
   }
@@ -110,7 +110,7 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
   /// A layer that looks ahead reads zeros past the end.
   TCNCA_HOST_DEVICE void finish(int l) const {
     if constexpr (Shape.dir != direction::causal)
-      if (Shape.lead(l, half_) > 0) this->clear(ring_at(params.plan.input[l]), length_, length_ + P + base::piece(l, min(params.plan.tile[l], length_)));
+      if (Shape.lead(l, half_) > 0) this->clear(ring_at(params.plan.input[l]), length_, length_ + tiling::reach_ahead(l, min(params.plan.tile[l], length_), Shape.lead(l, half_)));
   }
 
   /// Outputs [from, to) of a layer into the next ring or into y.

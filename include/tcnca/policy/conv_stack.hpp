@@ -28,6 +28,7 @@ struct default_conv_stack_tuning {
             .run = 8,
             .tile = channels_last ? 512 : 1024,
             .tile_max = longest,
+            .whole = channels_last ? 1024 : 8192,
             .threads = 1,
             .near_bytes = ~size(0),
             .segment_fields = 2};
@@ -41,6 +42,7 @@ struct default_conv_stack_tuning {
             .run = channels_last ? 3 : 5,
             .tile = channels_last ? 192 : 1280,
             .tile_max = channels_last ? 192 : 1280,
+            .whole = channels_last ? 8 * 192 : 8 * 1280,
             .threads = 256,
             .near_bytes = 96 * 1024,
             .segment_fields = 4};
