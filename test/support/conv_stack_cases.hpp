@@ -102,6 +102,7 @@ struct small_tuning {
             .whole = 2 * Tile,
             .threads = on_cpu ? 1 : 32,
             .near_bytes = Near,
+            .streaming_bytes = 0,
             .segment_fields = 1};
   }
   static constexpr conv_stack_policy backward(machine m) { return forward(m); }

@@ -23,6 +23,7 @@ struct conv_stack_backward_params {
   tensor_view<accumulate_t<T>, 3> sums;  // [batch, conv_stack_sums rows, channels]: of weights, biases and omega, a sequence each
   index position = 0;
   bool x_wide = false, grad_y_wide = false, grad_x_wide = false;
+  bool grad_x_streaming = false;  // as y_streaming of the forward pass
   conv_stack_backward_plan<Layers> plan = {};
 };
 
@@ -66,6 +67,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
       walk(1, true);
       walk(0, true);
     }
+    if (base::streams(0) && params.grad_x_streaming) end_streaming();
   }
 
  private:
@@ -288,6 +290,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     dilated_taps<A> w = this->taps_of(at(plan.weight), l, half_ == 0);  // the transpose: the other way round
     w.bias = nullptr;
     value const omega = Shape.skip ? load_tap<A, Lanes>(this->omega(at(plan.weight)), share<Lanes, Group>(group).p) : broadcast<width>(A(0));
+    sequence_writer<T, Lanes> const grad_x(grad_x_, from, to - from, base::streams(0) && params.grad_x_streaming);
     arrivals const below(*this, l > 0 ? l - 1 : 0, from, to);
     ring_type const slopes = ring_at(plan.slope[l > 0 ? l - 1 : 0]), spans = ring_at(plan.span[span_of(l)]);
     auto const emit = [&](int offset, int p, value g) TCNCA_INLINE {
@@ -296,7 +299,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
       if (t < 0) return store_state_gradient(l, t, p, to - t, g);
       if (Shape.starts_span(l)) g = g + spans.load(uint32(t), p);
       if (l > 0) return below.store(offset, p, g, curved ? slopes.load(uint32(t), p) : g);
-      output(t, p, to - t, g, omega);
+      output(grad_x, offset, p, t, g, omega);
     };
     sums(l, ring_at(plan.grad[l]), w, from, to, back_lead(l), 0, emit);
     if (l > 0 && from >= 0) below.finish();
@@ -304,7 +307,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     if (l > 0 && from >= 0) arrived(l - 1, from, to);
   }
 
-  TCNCA_HOST_DEVICE void output(index t, int p, index valid, value g, value omega) const {
+  TCNCA_HOST_DEVICE void output(sequence_writer<T, Lanes> const& grad_x, int offset, int p, index t, value g, value omega) const {
     if constexpr (halves) {
       A* const other = buffer(params.plan.partial, t, p);
       if (half_ == 1) return store<width>(other, g);
@@ -314,7 +317,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
       if constexpr (halves) g = fma(omega, load<width>(const_cast<A const*>(buffer(params.plan.total, t, p))), g);
       else g = fma(omega, ring_at(params.plan.skip).load(uint32(t), p), g);
     }
-    grad_x_.store(t, p, valid, g);
+    grad_x.store(offset, p, g);
   }
 
   /// The element of a state gradient that belongs to lane i of pack p at position t, or null.

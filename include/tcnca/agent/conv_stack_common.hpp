@@ -84,6 +84,11 @@ struct conv_stack_group {
     }
   }
 
+  /// Whether the packs that a layer sums up all begin a cache line if the first does.
+  TCNCA_HOST_DEVICE static constexpr bool streams(int layer) {
+    return may_stream<T, Lanes> && (Shape.dilation(layer) < Lanes.width || Shape.dilation(layer) % Lanes.width == 0);
+  }
+
   /// The taps of a layer and its bias; reversed: the last tap first.
   TCNCA_HOST_DEVICE static dilated_taps<A> taps_of(A const* weights, int layer, bool reversed) {
     A const* const first = weights + layer * Shape.taps * channels;

@@ -18,6 +18,7 @@ struct conv_stack_forward_params {
   index position = 0;
   index segments = 1, segment_length = 0;  // each sequence is cut in this many pieces, walked by different groups
   bool x_wide = false, y_wide = false;     // packs of x and y may be accessed whole
+  bool y_streaming = false;                // y goes past the caches: its rows are aligned, and larger than what a later pass would find there
   bool all_wide = false;                   // and those of every other tensor too
   conv_stack_forward_plan<Layers> plan = {};
 };
@@ -55,6 +56,7 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
     x_ = {params.x, batch_, channel_, params.x_wide};
     y_ = {params.y, batch_, channel_, params.y_wide};
     for (half_ = 0; half_ < Shape.halves(); half_++) walk();
+    if (base::streams(layers - 1) && params.y_streaming) end_streaming();
   }
 
  private:
@@ -134,7 +136,7 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
       });
     };
     if (last) {
-      sequence_writer<T, Lanes> const y(y_, from, to - from);
+      sequence_writer<T, Lanes> const y(y_, from, to - from, base::streams(layers - 1) && params.y_streaming);
       sums(constant<base::short_dilation(layers - 1)>{}, [&](int offset, int p, value v) TCNCA_INLINE { output(y, weights, from, offset, p, to, v); });
     } else {
       tile_writer<A, Lanes> const next(ring_at(params.plan.input[l + 1]), from, to - from, this->spare);

@@ -16,6 +16,7 @@ struct conv_stack_policy {
   index whole;          ///< sequences up to this length are one tile, if near memory holds them in all layers
   int threads;          ///< of a group
   size near_bytes;      ///< fast memory of a group; what does not fit goes to the workspace
+  size streaming_bytes; ///< results of at least so many bytes go past the caches; 0: never
   index segment_fields; ///< where there are few sequences, each is cut in segments of at least so many receptive fields; 0: never
 
   friend constexpr bool operator==(conv_stack_policy const&, conv_stack_policy const&) = default;

@@ -31,6 +31,7 @@ struct default_conv_stack_tuning {
             .whole = channels_last ? 1024 : 8192,
             .threads = 1,
             .near_bytes = ~size(0),
+            .streaming_bytes = size(16) << 20,
             .segment_fields = 2};
   }
 
@@ -45,6 +46,7 @@ struct default_conv_stack_tuning {
             .whole = channels_last ? 8 * 192 : 8 * 1280,
             .threads = 256,
             .near_bytes = 96 * 1024,
+            .streaming_bytes = 0,
             .segment_fields = 4};
   }
 };
