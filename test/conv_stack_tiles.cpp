@@ -114,5 +114,20 @@ TEST(conv_stack_tiles, that_begin_anywhere) {
   for (int i = 0; i < 34; i++) ASSERT_NEAR(grad_weight[i], sums[i], 1e-2) << i;
 }
 
+// A segment is short enough to be one tile, but what follows it is not its own.
+TEST(conv_stack_tiles, of_many_segments) {
+  using stack = conv_stack<float, shape>;
+  constexpr int length = 40000;
+  static float x[length], y[length];
+  float const weight[2] = {3, -2};
+  for (int i = 0; i < length; i++) x[i] = float(i % 31);
+  typename stack::forward_args const f{
+      .x = contiguous<float const>(x, 1, 1, length), .weight = contiguous<float const>(weight, 1, 2, 1), .y = contiguous(y, 1, 1, length)};
+  std::vector<double> scratch(stack::forward_workspace(cpu{10}, f) / 8 + 64);
+  auto const start = (reinterpret_cast<std::uintptr_t>(scratch.data()) + 255) / 256 * 256;
+  ASSERT_TRUE(stack::forward(cpu{10}, f, {reinterpret_cast<void*>(start), scratch.size() * 8 - 256}).ok());
+  for (int t = 0; t < length; t++) ASSERT_EQ(y[t], 3 * x[t] - 2 * (t > 0 ? x[t - 1] : 0.0f)) << t;
+}
+
 }  // namespace
 }  // namespace tcnca::testing

@@ -127,7 +127,7 @@ constexpr auto make_conv_stack_forward_plan(index length, index segment, bool st
     plan.near = memory.near, plan.far = memory.far;
     return plan;
   };
-  if (length <= tiling::in_one_step) {
+  if (length <= min(segment, tiling::in_one_step)) {  // of a segment, the rest of the sequence must not come in
     auto const plan = plan_of(true);
     if (plan.far == 0) return plan;
   }
