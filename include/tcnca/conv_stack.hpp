@@ -213,6 +213,7 @@ struct conv_stack {
     p.plan = make_conv_stack_forward_plan<T, Shape, policy>(walk, p.segment_length, a.state_in.present());
     p.x_wide = wide_access<Executor>(a.x, Shape.order, agent::io);
     p.y_wide = wide_access<Executor>(a.y, Shape.order, agent::Lanes.width);
+    p.y_streaming = streaming<policy>(a.y);
     p.all_wide = executor_traits<Executor>::target.compute_capability == 0;
     return p;
   }
@@ -228,7 +229,15 @@ struct conv_stack {
     p.x_wide = wide_access<Executor>(a.x, Shape.order, agent::io);
     p.grad_y_wide = wide_access<Executor>(a.grad_y, Shape.order, agent::Lanes.width);
     p.grad_x_wide = wide_access<Executor>(a.grad_x, Shape.order, agent::Lanes.width);
+    p.grad_x_streaming = streaming<policy>(a.grad_x);
     return p;
+  }
+  /// Whether a result goes past the caches.
+  template <conv_stack_policy Policy>
+  static bool streaming(sequence_view<T> const& v) {
+    auto const whole = [](size bytes) { return bytes % 64 == 0; };
+    return Policy.streaming_bytes > 0 && size(v.extent[0] * v.extent[1] * v.extent[2]) * sizeof(T) >= Policy.streaming_bytes &&
+           whole(reinterpret_cast<std::uintptr_t>(v.data)) && whole(size(v.stride[0]) * sizeof(T)) && whole(size(v.stride[1]) * sizeof(T));
   }
   static constexpr int sum_rows = Shape.halves() * layers * (Shape.taps + (Shape.bias ? 1 : 0)) + (Shape.skip ? 1 : 0);
 

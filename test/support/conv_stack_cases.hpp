@@ -99,8 +99,10 @@ struct small_tuning {
             .run = 3,
             .tile = Tile,
             .tile_max = 3 * Tile,
+            .whole = 2 * Tile,
             .threads = on_cpu ? 1 : 32,
             .near_bytes = Near,
+            .streaming_bytes = 0,
             .segment_fields = 1};
   }
   static constexpr conv_stack_policy backward(machine m) { return forward(m); }

@@ -23,6 +23,7 @@ struct conv_stack_backward_params {
   tensor_view<accumulate_t<T>, 3> sums;  // [batch, conv_stack_sums rows, channels]: of weights, biases and omega, a sequence each
   index position = 0;
   bool x_wide = false, grad_y_wide = false, grad_x_wide = false;
+  bool grad_x_streaming = false;  // as y_streaming of the forward pass
   conv_stack_backward_plan<Layers> plan = {};
 };
 
@@ -66,6 +67,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
       walk(1, true);
       walk(0, true);
     }
+    if (base::streams(0) && params.grad_x_streaming) end_streaming();
   }
 
  private:
@@ -85,6 +87,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     half_ = half;
     start();
     bool const last_layer = curved || Shape.skip || !backwards;  // else its outputs are of no use
+    bool const state = params.grad_state_in.present();
     for (index before = 0;; before += plan.step) {
       index const end = min(before + plan.step, length_);
       this->append(ring_at(plan.input[0]), x_, before, end);
@@ -107,13 +110,15 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
         if (has >= length_) break;
         continue;
       }
+      index begin = 0;
       for (int l = layers - 1; l >= 0; l--) {
-        // With a state the gradients go on before position 0, into the state.
-        index const step = plan.tile[l], begin = params.grad_state_in.present() ? -round_up(Shape.history(l), step) : 0;
+        // Tiles begin as early as the gradients come late: no layer waits for the rest of one. With a state they go on before position 0.
+        index const step = plan.tile[l];
+        begin = plan.whole ? (state ? -round_up(Shape.history(l), step) : 0) : begin - round_up(back_lead(l), P);
         index const done = detail::whole_tiles(had, back_lead(l), step, begin);
         had = done, has = detail::whole_tiles(has, back_lead(l), step, begin);
         for (index t = done; t < min(has, max(length_, index(1))); t += step) {
-          backward(l, max(t, -Shape.history(l)), min(t + step, index(0)));
+          if (state) backward(l, max(t, -Shape.history(l)), min(t + step, index(0)));
           backward(l, max(t, index(0)), min(t + step, length_));
         }
       }
@@ -131,8 +136,8 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     for (int l = 0; l < layers; l++) {
       ring_type const r = ring_at(plan.input[l]);
       if (state) this->load_history(r, params.state_in, batch_, channel_, x_.channels, l, params.position);
-      else this->clear(r, -this->reach(l, plan.longest, length_), 0);
-      this->clear(ring_at(plan.grad[l]), -this->reach(l, plan.longest, state ? plan.longest + 1 : length_), 0);
+      else this->clear(r, -tiling::reach(l, plan.longest, length_, !plan.whole), 0);
+      this->clear(ring_at(plan.grad[l]), -tiling::reach(l, plan.longest, state ? plan.longest + 1 : length_, !plan.whole), 0);
       if (length_ == 0) finish(ring_at(plan.grad[l]), l, back_lead(l));
     }
     low_ = state ? -Shape.receptive_field() : 0;
@@ -145,7 +150,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
 
   /// Zeros behind the end of a ring that layer l reads there, or whose last pack must be.
   TCNCA_HOST_DEVICE void finish(ring_type r, int l, index ahead) const {
-    if (ahead > 0 || P > 1) this->clear(r, length_, length_ + P + (ahead > 0 ? base::piece(l, longest_tile()) : 0));
+    if (ahead > 0 || P > 1) this->clear(r, length_, length_ + tiling::reach_ahead(l, longest_tile(), ahead));
   }
 
   /// The dilated sums [from, to) of a layer; emit as for dilated_sum.
@@ -285,6 +290,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     dilated_taps<A> w = this->taps_of(at(plan.weight), l, half_ == 0);  // the transpose: the other way round
     w.bias = nullptr;
     value const omega = Shape.skip ? load_tap<A, Lanes>(this->omega(at(plan.weight)), share<Lanes, Group>(group).p) : broadcast<width>(A(0));
+    sequence_writer<T, Lanes> const grad_x(grad_x_, from, to - from, base::streams(0) && params.grad_x_streaming);
     arrivals const below(*this, l > 0 ? l - 1 : 0, from, to);
     ring_type const slopes = ring_at(plan.slope[l > 0 ? l - 1 : 0]), spans = ring_at(plan.span[span_of(l)]);
     auto const emit = [&](int offset, int p, value g) TCNCA_INLINE {
@@ -293,7 +299,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
       if (t < 0) return store_state_gradient(l, t, p, to - t, g);
       if (Shape.starts_span(l)) g = g + spans.load(uint32(t), p);
       if (l > 0) return below.store(offset, p, g, curved ? slopes.load(uint32(t), p) : g);
-      output(t, p, to - t, g, omega);
+      output(grad_x, offset, p, t, g, omega);
     };
     sums(l, ring_at(plan.grad[l]), w, from, to, back_lead(l), 0, emit);
     if (l > 0 && from >= 0) below.finish();
@@ -301,7 +307,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     if (l > 0 && from >= 0) arrived(l - 1, from, to);
   }
 
-  TCNCA_HOST_DEVICE void output(index t, int p, index valid, value g, value omega) const {
+  TCNCA_HOST_DEVICE void output(sequence_writer<T, Lanes> const& grad_x, int offset, int p, index t, value g, value omega) const {
     if constexpr (halves) {
       A* const other = buffer(params.plan.partial, t, p);
       if (half_ == 1) return store<width>(other, g);
@@ -311,7 +317,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
       if constexpr (halves) g = fma(omega, load<width>(const_cast<A const*>(buffer(params.plan.total, t, p))), g);
       else g = fma(omega, ring_at(params.plan.skip).load(uint32(t), p), g);
     }
-    grad_x_.store(t, p, valid, g);
+    grad_x.store(offset, p, g);
   }
 
   /// The element of a state gradient that belongs to lane i of pack p at position t, or null.

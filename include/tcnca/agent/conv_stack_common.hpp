@@ -84,6 +84,11 @@ struct conv_stack_group {
     }
   }
 
+  /// Whether the packs that a layer sums up all begin a cache line if the first does.
+  TCNCA_HOST_DEVICE static constexpr bool streams(int layer) {
+    return may_stream<T, Lanes> && (Shape.dilation(layer) < Lanes.width || Shape.dilation(layer) % Lanes.width == 0);
+  }
+
   /// The taps of a layer and its bias; reversed: the last tap first.
   TCNCA_HOST_DEVICE static dilated_taps<A> taps_of(A const* weights, int layer, bool reversed) {
     A const* const first = weights + layer * Shape.taps * channels;
@@ -102,12 +107,6 @@ struct conv_stack_group {
       r.store(uint32(from + i / packs * Lanes.positions()), i % packs, broadcast<Lanes.width>(A(0)));
   }
 
-  /// Where its taps run over an end of the sequence, a tile falls in pieces this long, and each leaves out the taps that lie outside wholly.
-  TCNCA_HOST_DEVICE static index piece(int layer, index tile) {
-    index const run = Policy.run * Lanes.positions();
-    if (Lanes.front() == 0 || Shape.history(layer) <= run) return tile;
-    return min(tile, round_up(max(Shape.dilation(layer), run), index(Lanes.positions())));
-  }
   /// f(dilated_tile, its offset) for the pieces of [from, to), and for what lies between those at the ends.
   template <class F>
   TCNCA_HOST_DEVICE static void pieces(int layer, index from, index to, index lead, index low, index high, F f) {
@@ -115,18 +114,12 @@ struct conv_stack_group {
     for (index t = from, end; t < to; t = end) {
       end = to;
       if (t < inside || outside < to) {
-        index const step = piece(layer, to - from);
+        index const step = tiling::piece(layer, to - from);
         end = min(to, t + (t < inside || outside - t < step ? step : (outside - t) / step * step));
       }
       f(restrict_taps(t, end - t, lead, d, Shape.taps, low, high), int(t - from));
     }
   }
-  /// How far before the beginning the pieces of a layer read; pieces of whole dilations, and the only piece, read whole dilations.
-  TCNCA_HOST_DEVICE static index reach(int layer, index tile, index length) {
-    index const d = Shape.dilation(layer), step = piece(layer, tile), last = min(step, max(index(1), length)) - 1;
-    return round_up(min(Shape.history(layer), length <= step || step % d == 0 ? last / d * d : last), index(Lanes.positions()));
-  }
-
   /// Positions read from a sequence at once; tiles and segments begin at multiples of it.
   static constexpr int io = Lanes.along_length ? max(Lanes.width, int(16 / sizeof(T))) : 1;
 

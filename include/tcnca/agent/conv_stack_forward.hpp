@@ -18,6 +18,7 @@ struct conv_stack_forward_params {
   index position = 0;
   index segments = 1, segment_length = 0;  // each sequence is cut in this many pieces, walked by different groups
   bool x_wide = false, y_wide = false;     // packs of x and y may be accessed whole
+  bool y_streaming = false;                // y goes past the caches: its rows are aligned, and larger than what a later pass would find there
   bool all_wide = false;                   // and those of every other tensor too
   conv_stack_forward_plan<Layers> plan = {};
 };
@@ -55,6 +56,7 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
     x_ = {params.x, batch_, channel_, params.x_wide};
     y_ = {params.y, batch_, channel_, params.y_wide};
     for (half_ = 0; half_ < Shape.halves(); half_++) walk();
+    if (base::streams(layers - 1) && params.y_streaming) end_streaming();
   }
 
  private:
@@ -102,7 +104,7 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
     for (int l = 0; l < layers; l++) {
       ring_type const r = ring_at(params.plan.input[l]);
       if (state) this->load_history(r, params.state_in, batch_, channel_, x_.channels, l, params.position);
-      else this->clear(r, begin_ - this->reach(l, params.plan.tile[l], to_ - begin_), begin_);
+      else this->clear(r, begin_ - tiling::reach(l, params.plan.tile[l], to_ - begin_), begin_);
     }
     low_ = state ? -Shape.receptive_field() : begin_;
   }
@@ -110,7 +112,8 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
   /// A layer that looks ahead reads zeros past the end.
   TCNCA_HOST_DEVICE void finish(int l) const {
     if constexpr (Shape.dir != direction::causal)
-      if (Shape.lead(l, half_) > 0) this->clear(ring_at(params.plan.input[l]), length_, length_ + P + base::piece(l, min(params.plan.tile[l], length_)));
+      if (index const ahead = Shape.lead(l, half_); ahead > 0)
+        this->clear(ring_at(params.plan.input[l]), length_, length_ + tiling::reach_ahead(l, min(params.plan.tile[l], length_), ahead));
   }
 
   /// Outputs [from, to) of a layer into the next ring or into y.
@@ -134,7 +137,7 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
       });
     };
     if (last) {
-      sequence_writer<T, Lanes> const y(y_, from, to - from);
+      sequence_writer<T, Lanes> const y(y_, from, to - from, base::streams(layers - 1) && params.y_streaming);
       sums(constant<base::short_dilation(layers - 1)>{}, [&](int offset, int p, value v) TCNCA_INLINE { output(y, weights, from, offset, p, to, v); });
     } else {
       tile_writer<A, Lanes> const next(ring_at(params.plan.input[l + 1]), from, to - from, this->spare);

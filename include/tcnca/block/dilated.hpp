@@ -50,7 +50,7 @@ TCNCA_HOST_DEVICE void for_each_run(Group group, int blocks, int d, Visit visit)
 /// Rings up to this many positions are read from the first cache however often; from longer ones each input is loaded once for a run.
 /// Zen 5, one thread, 128 sequences, forward at 16k | 131k in ms (2026-11-24): 1024 positions 1.00 | 11.9 (K 8 f 8 D 5), 1.31 | 15.2
 /// (K 17 f 16 D 4); 4096 1.03 | 11.8, 1.37 | 16.5; no limit 1.08 | 12.9, 1.44 | 20.4.
-inline constexpr uint32 near_ring = 4096;
+inline constexpr uint32 near_ring = 1024;
 
 template <class A, lanes Lanes>
 TCNCA_HOST_DEVICE pack<A, Lanes.width> load_tap(A const* tap, int p) {

@@ -52,16 +52,30 @@ struct sequence_lanes {
   }
 };
 
+/// Whether results of a tile may go past the caches: where packs are whole cache lines, for others half a line would wait for the other half.
+template <class T, lanes Lanes>
+inline constexpr bool may_stream = Lanes.along_length && Lanes.width * sizeof(T) == 64;
+
 /// Writes the packs of one tile, positions [first, first + count), of a sequence. Along the length whole packs are told by one comparison.
+/// Streaming: past the caches, where may_stream and every whole pack begins a cache line; others see it after end_streaming().
 template <class T, lanes Lanes>
 class sequence_writer {
  public:
-  TCNCA_HOST_DEVICE sequence_writer(sequence_lanes<T, Lanes> const& y, index first, index count)
-      : y_(y), first_(first), count_(count), row_(y.row + first * y.stride), whole_(Lanes.along_length && y.wide ? int(count) - Lanes.width : -1) {}
+  TCNCA_HOST_DEVICE sequence_writer(sequence_lanes<T, Lanes> const& y, index first, index count, bool streaming = false)
+      : y_(y),
+        first_(first),
+        count_(count),
+        row_(y.row + first * y.stride),
+        whole_(Lanes.along_length && y.wide ? int(count) - Lanes.width : -1),
+        streaming_(streaming) {}
 
   TCNCA_HOST_DEVICE void store(int offset, int p, typename sequence_lanes<T, Lanes>::value v) const {
-    if (Lanes.along_length && offset <= whole_) tcnca::store<Lanes.width>(row_ + offset, v);
-    else y_.store(first_ + offset, p, count_ - offset, v);
+    if (Lanes.along_length && offset <= whole_) {
+      if (may_stream<T, Lanes> && streaming_) store_streaming<Lanes.width>(row_ + offset, v);
+      else tcnca::store<Lanes.width>(row_ + offset, v);
+    } else {
+      y_.store(first_ + offset, p, count_ - offset, v);
+    }
   }
 
  private:
@@ -69,6 +83,7 @@ class sequence_writer {
   index first_, count_;
   T* row_;
   int whole_;  // the last offset at which a pack is whole
+  bool streaming_;
 };
 
 }  // namespace tcnca

@@ -18,18 +18,24 @@ struct default_conv_stack_tuning {
  private:
   static constexpr bool channels_last = Shape.order == layout::batch_length_channels;
 
-  // Zen 5 (one core of a busy machine: read the ratios; fp32, 16 channels, 2026-11-24), cycles a vector multiply-add, at best 0.5, 16k | 131k:
-  //   forward, K 4 f 4 D 6: run 8 tile 1024 1.64 | 1.66, tile 512 1.72 | 1.85, tile 256 1.89 | 1.91, run 4 1.88 | 2.10, run 12 2.02 | 1.90;
-  //   forward, K 51 f 51 D 3: longest tile 32768 1.35, 2048 1.28;  K 8 f 8 D 5: 1.29, 1.72;
-  //   backward at 16k, K 4 | K 8: tile 1024 longest 4096 2.14 | 1.40, 1024 2.17 | 1.50, 32768 2.24 | 1.57; tile 512 2.41 | 1.68.
+  // Zen 5, one thread of a busy machine, 128 sequences, fp32, CPU time in ms at 16k | 64k (2026-11-24), K 4 f 4 D 6 and K 17 f 16 D 4:
+  //   tile (and longest tile backward)   1024           2048           4096          8192
+  //   forward, K 4                       0.93 | 4.90    0.88 | 4.37    0.83 | 3.90   0.87 | 4.07
+  //   forward, K 17                      1.40 | 7.55    1.39 | 7.40    1.38 | 7.02   1.32 | 6.87
+  //   backward, K 4                      3.52 | 13.96   3.36 | 13.43   2.96 | 11.77  2.78 | 11.92
+  //   backward, K 17                     5.00 | 22.10   4.76 | 21.82   4.35 | 19.98  4.31 | 20.22
+  //   whole at 16k, tile 4096: forward 0.86 (K 4), 1.35 (K 17), backward 2.64, 4.21.
+  //   y and grad_x past the caches, tile 1024, 64k: K 4 forward 5.28 -> 4.90, backward 14.17 -> 13.96; K 17 8.09 -> 7.55, 22.55 -> 22.10.
   static constexpr conv_stack_policy cpu(int longest) {
     return {.width = detail::register_bytes / int(sizeof(accumulate_t<T>)),
             .packs = 1,
             .run = 8,
-            .tile = channels_last ? 512 : 1024,
+            .tile = channels_last ? 512 : 4096,
             .tile_max = longest,
+            .whole = channels_last ? 1024 : 16384,
             .threads = 1,
             .near_bytes = ~size(0),
+            .streaming_bytes = size(16) << 20,
             .segment_fields = 2};
   }
 
@@ -41,8 +47,10 @@ struct default_conv_stack_tuning {
             .run = channels_last ? 3 : 5,
             .tile = channels_last ? 192 : 1280,
             .tile_max = channels_last ? 192 : 1280,
+            .whole = channels_last ? 8 * 192 : 8 * 1280,
             .threads = 256,
             .near_bytes = 96 * 1024,
+            .streaming_bytes = 0,
             .segment_fields = 4};
   }
 };

@@ -1,0 +1,133 @@
+// Results that go past the caches, where packs begin cache lines, and tiles that begin anywhere, in memory full of NaN.
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include <tcnca/conv_stack.hpp>
+
+namespace tcnca::testing {
+namespace {
+
+constexpr conv_stack_shape shape{.taps = 2, .depth = 1};
+
+struct always_streaming : default_conv_stack_tuning<float, shape> {
+  using base = default_conv_stack_tuning<float, shape>;
+  static constexpr conv_stack_policy with(conv_stack_policy p) {
+    p.streaming_bytes = 1, p.tile = p.tile_max = 128, p.whole = 256;
+    return p;
+  }
+  static constexpr conv_stack_policy forward(machine m) { return with(base::forward(m)); }
+  static constexpr conv_stack_policy backward(machine m) { return with(base::backward(m)); }
+};
+
+TEST(conv_stack_tiles, past_the_caches) {
+  using stack = conv_stack<float, shape, always_streaming>;
+  index const channels = 3, row = 1024;  // rows are aligned or not as the first is
+  for (index const offset : {0, 16, 5})
+    for (index const length : {16, 256, 300, 1024}) {
+      SCOPED_TRACE(::testing::Message() << "length " << length << " offset " << offset);
+      std::vector<float> memory[5];
+      float* rows[5];
+      for (int i = 0; i < 5; i++) {
+        memory[i].assign(std::size_t(channels * row) + 64, -7.0f);
+        auto const address = reinterpret_cast<std::uintptr_t>(memory[i].data());
+        rows[i] = memory[i].data() + (64 - address % 64) / 4 + offset;
+      }
+      float *const x = rows[0], *const y = rows[1], *const grad_y = rows[2], *const grad_x = rows[3];
+      float weight[2 * channels], grad_weight[2 * channels];
+      for (int c = 0; c < 3; c++) weight[c] = float(c + 1), weight[channels + c] = -2.0f;
+      for (index i = 0; i < channels * row; i++) x[i] = float(i % 31), grad_y[i] = float(i % 29);
+      auto const at = [&](float* p) { return sequence_view<float>{p, {1, channels, length}, {channels * row, row, 1}}; };
+      auto const in = [&](float const* p) { return sequence_view<float const>{p, {1, channels, length}, {channels * row, row, 1}}; };
+      auto const weights = contiguous(static_cast<float const*>(weight), 1, 2, channels);
+      typename stack::forward_args const f{.x = in(x), .weight = weights, .y = at(y)};
+      typename stack::backward_args const b{
+          .x = in(x), .weight = weights, .grad_y = in(grad_y), .grad_x = at(grad_x), .grad_weight = contiguous(grad_weight, 1, 2, channels)};
+      std::vector<double> scratch(stack::backward_workspace(cpu{1}, b) / 8 + stack::forward_workspace(cpu{1}, f) / 8 + 64);
+      auto const start = (reinterpret_cast<std::uintptr_t>(scratch.data()) + 255) / 256 * 256;
+      workspace const space{reinterpret_cast<void*>(start), scratch.size() * 8 - 256};
+      ASSERT_TRUE(stack::forward(cpu{1}, f, space).ok());
+      ASSERT_TRUE(stack::backward(cpu{1}, b, space).ok());
+      for (index c = 0; c < channels; c++) {
+        for (index t = 0; t < length; t++) {  // small whole numbers: exact
+          float const *const xs = x + c * row, *const gs = grad_y + c * row;
+          ASSERT_EQ(y[c * row + t], weight[c] * xs[t] + weight[channels + c] * (t > 0 ? xs[t - 1] : 0.0f)) << t;
+          ASSERT_EQ(grad_x[c * row + t], weight[c] * gs[t] + weight[channels + c] * (t + 1 < length ? gs[t + 1] : 0.0f)) << t;
+        }
+        for (index t = length; t < row && t < length + 64; t++) ASSERT_TRUE(y[c * row + t] == -7.0f && grad_x[c * row + t] == -7.0f) << t;
+      }
+    }
+}
+
+// Tiles that are no multiples of a dilation, which is one of whole packs and long enough to cut tiles in pieces.
+constexpr conv_stack_shape two{.taps = 17, .depth = 2, .dilations = {144, 1}};
+
+struct stepping : default_conv_stack_tuning<float, two> {
+  using base = default_conv_stack_tuning<float, two>;
+  static constexpr conv_stack_policy with(conv_stack_policy p) {
+    p.tile = p.tile_max = 512, p.whole = 0;
+    return p;
+  }
+  static constexpr conv_stack_policy forward(machine m) { return with(base::forward(m)); }
+  static constexpr conv_stack_policy backward(machine m) { return with(base::backward(m)); }
+};
+
+TEST(conv_stack_tiles, that_begin_anywhere) {
+  using stack = conv_stack<float, two, stepping>;
+  constexpr int length = 6000;
+  static float x[length], y[length], grad_y[length], grad_x[length];
+  float weight[34], grad_weight[34];
+  for (int i = 0; i < 34; i++) weight[i] = float(i % 5 - 2) / 8;
+  for (int i = 0; i < length; i++) x[i] = float(i % 31 - 15) / 16, grad_y[i] = float(i % 29 - 14) / 16;
+  typename stack::forward_args const f{.x = contiguous<float const>(x, 1, 1, length),
+                                       .weight = contiguous<float const>(weight, 2, 17, 1),
+                                       .y = contiguous(y, 1, 1, length)};
+  typename stack::backward_args const b{.x = f.x,
+                                        .weight = f.weight,
+                                        .grad_y = contiguous<float const>(grad_y, 1, 1, length),
+                                        .grad_x = contiguous(grad_x, 1, 1, length),
+                                        .grad_weight = contiguous(grad_weight, 2, 17, 1)};
+  std::vector<double> scratch(stack::backward_workspace(cpu{1}, b) / 8 + stack::forward_workspace(cpu{1}, f) / 8 + 64);
+  for (double& d : scratch)
+    for (int i = 0; i < 2; i++) reinterpret_cast<float*>(&d)[i] = std::numeric_limits<float>::quiet_NaN();
+  auto const start = (reinterpret_cast<std::uintptr_t>(scratch.data()) + 255) / 256 * 256;
+  workspace const space{reinterpret_cast<void*>(start), scratch.size() * 8 - 256};
+
+  static double a[3][length], g[3][length];  // inputs of the layers and the result, and their gradients
+  double sums[34] = {};
+  for (int t = 0; t < length; t++) a[0][t] = x[t], g[2][t] = grad_y[t];
+  for (int l = 0; l < 2; l++)
+    for (int t = 0; t < length; t++)
+      for (int k = 0, d = int(two.dilation(l)); k < 17 && t >= k * d; k++) a[l + 1][t] += double(weight[l * 17 + k]) * a[l][t - k * d];
+  for (int l = 1; l >= 0; l--)
+    for (int t = 0; t < length; t++)
+      for (int k = 0, d = int(two.dilation(l)); k < 17 && t >= k * d; k++) {
+        g[l][t - k * d] += double(weight[l * 17 + k]) * g[l + 1][t];
+        sums[l * 17 + k] += g[l + 1][t] * a[l][t - k * d];
+      }
+  ASSERT_TRUE(stack::forward(cpu{1}, f, space).ok());
+  for (int t = 0; t < length; t++) ASSERT_NEAR(y[t], a[2][t], 1e-4) << t;
+  ASSERT_TRUE(stack::backward(cpu{1}, b, space).ok());
+  for (int t = 0; t < length; t++) ASSERT_NEAR(grad_x[t], g[0][t], 1e-4) << t;
+  for (int i = 0; i < 34; i++) ASSERT_NEAR(grad_weight[i], sums[i], 1e-2) << i;
+}
+
+// A segment is short enough to be one tile, but what follows it is not its own.
+TEST(conv_stack_tiles, of_many_segments) {
+  using stack = conv_stack<float, shape>;
+  constexpr int length = 40000;
+  static float x[length], y[length];
+  float const weight[2] = {3, -2};
+  for (int i = 0; i < length; i++) x[i] = float(i % 31);
+  typename stack::forward_args const f{
+      .x = contiguous<float const>(x, 1, 1, length), .weight = contiguous<float const>(weight, 1, 2, 1), .y = contiguous(y, 1, 1, length)};
+  std::vector<double> scratch(stack::forward_workspace(cpu{10}, f) / 8 + 64);
+  auto const start = (reinterpret_cast<std::uintptr_t>(scratch.data()) + 255) / 256 * 256;
+  ASSERT_TRUE(stack::forward(cpu{10}, f, {reinterpret_cast<void*>(start), scratch.size() * 8 - 256}).ok());
+  for (int t = 0; t < length; t++) ASSERT_EQ(y[t], 3 * x[t] - 2 * (t > 0 ? x[t - 1] : 0.0f)) << t;
+}
+
+}  // namespace
+}  // namespace tcnca::testing
