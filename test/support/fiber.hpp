@@ -138,7 +138,7 @@ class fiber_scheduler {
     release(sync);
     states_[current_ - fibers_] = state::waiting_in_part;
     if (++arrived_[kind][p] == size) {
-      arrived_[kind][p] = 0;
+      arrived_[kind][p] = 0, position_ = random_.below(count_);  // whoever is ready may go on first
       part_phases_[kind][p]++;
       for (int lane = 0; lane < size; lane++) states_[fiber_of_[first + lane]] = state::ready;
     }
