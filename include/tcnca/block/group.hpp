@@ -27,7 +27,7 @@ TCNCA_HOST_DEVICE void for_each_pair(Group group, int rows, int columns, F f) {
 template <int N>
 struct block_group {
   __device__ __forceinline__ int rank() const { return static_cast<int>(threadIdx.x); }
-  __device__ static constexpr int size() { return N; }
+  __host__ __device__ static constexpr int size() { return N; }
   __device__ __forceinline__ void sync() const { __syncthreads(); }
 };
 #endif
