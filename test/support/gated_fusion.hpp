@@ -178,13 +178,13 @@ struct gates_problem {
     S::backend::finish();
   }
   static double roundoff() { return std::ldexp(1, -format_of<A>.digits); }
-  /// Within the bound of each number, and half a unit of its element type.
+  /// Within the bound of each number, and half a unit of its element type. The reference computes in fp64: there it may be wrong by as much again.
   template <class E, int Rank>
   static ::testing::AssertionResult matches(tensor<E, Rank> const& got, std::vector<bounded> const& exact) {
     std::vector<double> value, bound;
     for (auto const& b : exact) {
       double const store = std::is_same_v<E, A> ? 0 : std::ldexp(1, -format_of<E>.digits);
-      value.push_back(b.v), bound.push_back(b.e + store * (std::abs(b.v) + b.e) + underflow<E>() + underflow<A>());
+      value.push_back(b.v), bound.push_back((std::is_same_v<A, double> ? 2 : 1) * b.e + store * (std::abs(b.v) + b.e) + underflow<E>() + underflow<A>());
     }
     return within(got, value, bound);
   }
