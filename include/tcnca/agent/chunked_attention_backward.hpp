@@ -206,6 +206,8 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
       tcnca::store<W>(weight, p), tcnca::store<W>(slope, ds);
     });
   }
+
+  /// The block's products into the gradients of values, keys and queries.
   TCNCA_HOST_DEVICE void add_products(int count, int rows, int diagonal, int first, bool clear) const {
     auto const& plan = params.plan;
     A const *const weight = at(plan.weight) + W, *const slope = at(plan.slope) + W;

@@ -208,13 +208,7 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
     x.set_lane(0, c[2 * half]), x.set_lane(1, c[2 * half + 1]);
     return x;
   }
-  TCNCA_HOST_DEVICE static float infinity() {
-#if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
-    return __int_as_float(0x7f800000);
-#else
-    return __builtin_huge_valf();
-#endif
-  }
+  TCNCA_HOST_DEVICE static float infinity() { return tcnca::detail::infinity<float>(); }
   TCNCA_HOST_DEVICE static bool is_finite(float x) { return x - x == 0; }
   TCNCA_HOST_DEVICE static float power(float x) { return tcnca::exp2_or_zero(x * 1.44269504f); }  // e^x
   /// The larger; of a NaN and a number, the number.
