@@ -12,13 +12,13 @@
 namespace {
 
 using namespace tcnca;
-using model = models::sequence_model<float>;
+using model = models::sequence_model<float, tcnca::cpu>;
 
 constexpr auto order = layout::batch_length_channels;
 // A linear stack, then silu(stack(x) + omega x) as after MEGA's average. It sees the last 256 tokens.
 using convolutions = models::conv_mixer<
-    float, conv_stack_shape{.taps = 4, .depth = 4, .dilation_base = 4, .residuals = residual::level, .skip = true, .order = order}>;
-using average = models::ema_mixer<float, ema_shape{.states = 16, .order = order}>;
+    float, cpu, conv_stack_shape{.taps = 4, .depth = 4, .dilation_base = 4, .residuals = residual::level, .skip = true, .order = order}>;
+using average = models::ema_mixer<float, cpu, ema_shape{.states = 16, .order = order}>;
 constexpr chunked_attention_shape attention{.causal = true, .bias = true};
 constexpr gated_fusion_shape gates{};
 constexpr gated_fusion_shape simple{.update_gate = false, .reset_gate = false, .mixer_path = false};
@@ -28,11 +28,11 @@ std::unique_ptr<model> make_model(recall::options const& o) {
   config.layer.channels = o.channels, config.layer.value_dim = o.value_dim, config.layer.key_dim = o.key_dim;
   config.layer.chunk = o.chunk, config.layer.dropout = o.dropout;
   auto const make = [&]<class Layer>(Layer*) -> std::unique_ptr<model> {
-    return std::make_unique<models::layered_model<float, Layer>>(o.threads, o.batch, o.length + 2, config);
+    return std::make_unique<models::layered_model<float, cpu, Layer>>(o.threads, o.batch, o.length + 2, config);
   };
-  if (o.model == "tcnca") return make(static_cast<models::layer<float, convolutions, gates, attention>*>(nullptr));
-  if (o.model == "mega") return make(static_cast<models::layer<float, average, gates, attention>*>(nullptr));
-  return make(static_cast<models::layer<float, convolutions, simple, attention>*>(nullptr));
+  if (o.model == "tcnca") return make(static_cast<models::layer<float, cpu, convolutions, gates, attention>*>(nullptr));
+  if (o.model == "mega") return make(static_cast<models::layer<float, cpu, average, gates, attention>*>(nullptr));
+  return make(static_cast<models::layer<float, cpu, convolutions, simple, attention>*>(nullptr));
 }
 
 /// The share of sequences whose last token is predicted.
@@ -83,7 +83,7 @@ int train(recall::options const& o, std::FILE* out) {
   auto const m = make_model(o);
   m->c.initialise(o.seed);
   m->c.seed = o.seed;
-  models::adam<float> optimiser(m->c, {.decay = o.decay, .clip = o.clip});
+  models::adam<float, cpu> optimiser(m->c, {.decay = o.decay, .clip = o.clip});
   batches data(training, o.batch, o.seed);
   std::fprintf(out,
                "{\"model\": \"%s\", \"vocabulary\": %d, \"length\": %ld, \"layers\": %ld, \"channels\": %ld, \"value_dim\": %ld, \"key_dim\": %ld, "

@@ -15,7 +15,7 @@ namespace {
 using namespace models;
 
 constexpr layout order = layout::batch_length_channels;
-using convolutions = conv_mixer<double, conv_stack_shape{.taps = 3,
+using convolutions = conv_mixer<double, cpu, conv_stack_shape{.taps = 3,
                                                          .depth = 2,
                                                          .dilation_base = 3,
                                                          .act = activation::silu,
@@ -23,15 +23,15 @@ using convolutions = conv_mixer<double, conv_stack_shape{.taps = 3,
                                                          .bias = true,
                                                          .skip = true,
                                                          .order = order}>;
-using average = ema_mixer<double, ema_shape{.states = 2, .order = order}>;
+using average = ema_mixer<double, cpu, ema_shape{.states = 2, .order = order}>;
 constexpr gated_fusion_shape all_gates{};
 constexpr gated_fusion_shape no_gates{.update_gate = false, .reset_gate = false, .mixer_path = false};
 constexpr chunked_attention_shape softmax{.causal = true, .bias = true};
 constexpr chunked_attention_shape laplace{.function = attention_function::laplace, .causal = true, .bias = true};
 
-using tcnca_layer = layer<double, convolutions, all_gates, softmax>;
-using mega_layer = layer<double, average, all_gates, laplace>;
-using simple_layer = layer<double, convolutions, no_gates, softmax>;
+using tcnca_layer = layer<double, cpu, convolutions, all_gates, softmax>;
+using mega_layer = layer<double, cpu, average, all_gates, laplace>;
+using simple_layer = layer<double, cpu, convolutions, no_gates, softmax>;
 
 struct setting {
   char const* name;
@@ -52,9 +52,9 @@ setting make(char const* name, norm_kind norm, bool pre_norm, bias_kind bias, do
 /// A layer and its feed-forward block; the loss is <y, u>.
 template <class Layer>
 struct block {
-  context<double> c;
+  context<double, cpu> c;
   Layer first;
-  feed_forward<double> second;
+  feed_forward<double, cpu> second;
   region x, middle, y, u, grad;
 
   explicit block(setting const& s, int threads = 1) : c(threads, s.batch, s.length), first(c, s.layer), second(c, s.ffn) {
@@ -152,10 +152,10 @@ TEST(layer, takes_a_smaller_batch) {
 
 /// MEGA's layer of the EnWik8 model, as published: 12 of these are 39.0 million.
 TEST(layer, mega_has_as_many_parameters_as_published) {
-  using enwik8 = layer<double, ema_mixer<double, ema_shape{.states = 16, .order = order}>, all_gates, softmax>;
-  context<double> c(1, 1, 1);
+  using enwik8 = layer<double, cpu, ema_mixer<double, cpu, ema_shape{.states = 16, .order = order}>, all_gates, softmax>;
+  context<double, cpu> c(1, 1, 1);
   enwik8 const first(c, {.channels = 512, .value_dim = 1024, .key_dim = 128, .chunk = 2048, .bias = bias_kind::rotary});
-  feed_forward<double> const second(c, {.channels = 512, .hidden = 1024});
+  feed_forward<double, cpu> const second(c, {.channels = 512, .hidden = 1024});
   EXPECT_EQ(c.parameter_count(), 3252608u);
 }
 

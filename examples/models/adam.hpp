@@ -14,18 +14,18 @@ struct adam_config {
 };
 
 /// Moments lie as the parameters do. Sums are taken in a fixed order.
-template <class T>
+template <class T, class E>
 class adam {
  public:
   /// After `commit`.
-  adam(context<T> const& c, adam_config const& config) : config_(config), partial_((c.gradients.count() + block - 1) / block) {
+  adam(context<T, E> const& c, adam_config const& config) : config_(config), partial_((c.gradients.count() + block - 1) / block) {
     index const count = index(c.gradients.count());
     first_.take(count), second_.take(count);
     first_.commit(), second_.commit();
   }
 
   /// Returns the norm of the gradients before they were clipped.
-  double step(context<T> const& c, double rate) {
+  double step(context<T, E> const& c, double rate) {
     steps_++;
     T const* const g = c.gradients.data();
     index const count = index(c.gradients.count()), blocks = index(partial_.size());

@@ -3,16 +3,15 @@
 #include <tcnca/chunked_attention.hpp>
 
 #include "memory.hpp"
+#include "model.hpp"
 
 namespace tcnca::models {
 
-/// simple: the table of 2 chunk - 1 biases is learned;  rotary: two vectors of key_dim are, and the table follows from them.
-enum class bias_kind { simple, rotary };
-
-template <class T, class Attention>
+/// Of bias_kind; simple: the table of 2 chunk - 1 biases is learned;  rotary: two vectors of key_dim are, and the table follows from them.
+template <class T, class E, class Attention>
 class relative_bias {
  public:
-  relative_bias(context<T>& c, bias_kind kind, index chunk, index key_dim) : kind_(kind), chunk_(chunk), key_dim_(key_dim) {
+  relative_bias(context<T, E>& c, bias_kind kind, index chunk, index key_dim) : kind_(kind), chunk_(chunk), key_dim_(key_dim) {
     if (kind == bias_kind::simple) {
       table_ = c.parameter(2 * chunk - 1, {.deviation = 0.02});
     } else {
@@ -21,20 +20,20 @@ class relative_bias {
     }
   }
   /// The table of this step.
-  void forward(context<T> const& c) const {
+  void forward(context<T, E> const& c) const {
     if (kind_ == bias_kind::simple) return;
     typename Attention::rotary_args r;
     r.a = vector(c.values[a_]), r.b = vector(c.values[b_]), r.bias = table(c), r.chunk = chunk_;
     require(Attention::rotary(c.executor(), r));
   }
-  tensor_view<T, 2> table(context<T> const& c) const {
+  tensor_view<T, 2> table(context<T, E> const& c) const {
     return contiguous(kind_ == bias_kind::simple ? c.values[table_] : c.kept[table_], 1, 2 * chunk_ - 1);
   }
-  tensor_view<T, 2> grad_table(context<T> const& c) const {
+  tensor_view<T, 2> grad_table(context<T, E> const& c) const {
     return contiguous(kind_ == bias_kind::simple ? c.gradients[table_] : c.kept[grad_table_], 1, 2 * chunk_ - 1);
   }
   /// After the table's gradient has been written.
-  void backward(context<T> const& c) const {
+  void backward(context<T, E> const& c) const {
     if (kind_ == bias_kind::simple) return;
     typename Attention::rotary_backward_args r;
     r.a = vector(c.values[a_]), r.b = vector(c.values[b_]), r.grad_bias = grad_table(c), r.chunk = chunk_;

@@ -8,8 +8,8 @@ namespace tcnca::models {
 
 /// The mean over the positions whose target is not negative of -log softmax(logits)[target]. With `grad`, its gradient by the logits, which may stand
 /// in the same memory. `costs` has room for one number a position.
-template <class T>
-double cross_entropy(context<T> const& c, index vocabulary, T const* logits, int const* targets, T* costs, T* grad) {
+template <class T, class E>
+double cross_entropy(context<T, E> const& c, index vocabulary, T const* logits, int const* targets, T* costs, T* grad) {
   index const rows = c.rows();
   index counted = 0;
   for (index r = 0; r < rows; r++) counted += targets[r] >= 0;

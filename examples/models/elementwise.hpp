@@ -53,8 +53,8 @@ void column_sums(int threads, index rows, index columns, T* sums, F f) {
 
 /// In place: drops elements with a probability and divides the others by 1 - probability. The mask is a function of the context's seed and step, of
 /// the site and of the element; so the same call on the gradient is the backward pass.
-template <class T>
-void dropout(context<T> const& c, double probability, uint32 site, index n, T* x) {
+template <class T, class E>
+void dropout(context<T, E> const& c, double probability, uint32 site, index n, T* x) {
   if (probability == 0 || !c.training) return;
   uint32 const below = uint32(probability * 4294967296.0);
   T const kept = T(1 / (1 - probability));

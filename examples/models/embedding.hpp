@@ -5,17 +5,17 @@
 namespace tcnca::models {
 
 /// A table [vocabulary, channels] that begins as N(0, 1 / channels).
-template <class T>
+template <class T, class E>
 class embedding {
  public:
-  embedding(context<T>& c, index vocabulary, index channels)
+  embedding(context<T, E>& c, index vocabulary, index channels)
       : vocabulary_(vocabulary), channels_(channels), table_(c.parameter(vocabulary * channels, {.deviation = 1 / std::sqrt(double(channels))})) {}
 
-  void forward(context<T> const& c, int const* tokens, T* y) const {
+  void forward(context<T, E> const& c, int const* tokens, T* y) const {
     T const* const table = c.values[table_];
     for (index r = 0; r < c.rows(); r++) std::copy_n(table + tokens[r] * channels_, channels_, y + r * channels_);
   }
-  void backward(context<T> const& c, int const* tokens, T const* grad_y) const {
+  void backward(context<T, E> const& c, int const* tokens, T const* grad_y) const {
     T* const grad = c.gradients[table_];
     std::fill_n(grad, vocabulary_ * channels_, T(0));
     for (index r = 0; r < c.rows(); r++)

@@ -15,10 +15,10 @@ struct feed_forward_config {
 };
 
 /// y = x + dropout(dropout(silu(norm(x) W1 + b1)) W2 + b2); or with the norm around it all.
-template <class T>
+template <class T, class E>
 class feed_forward {
  public:
-  feed_forward(context<T>& c, feed_forward_config const& config)
+  feed_forward(context<T, E>& c, feed_forward_config const& config)
       : config_(config), norm_(c, config.norm, config.channels), first_(c, config.channels, config.hidden), second_(c, config.hidden, config.channels) {
     index const n = c.rows(), d = config.channels, f = config.hidden;
     normed_ = c.kept.take(n * d), before_ = c.kept.take(n * f), hidden_ = c.kept.take(n * f), sum_ = c.kept.take(n * d);
@@ -27,7 +27,7 @@ class feed_forward {
     c.temporary.rewind(begin);
   }
 
-  void forward(context<T> const& c, T const* x, T* y) const {
+  void forward(context<T, E> const& c, T const* x, T* y) const {
     auto const& kept = c.kept;
     index const n = c.rows(), d = config_.channels, f = config_.hidden;
     if (config_.pre_norm) norm_.forward(c, x, kept[normed_]);
@@ -42,7 +42,7 @@ class feed_forward {
   }
 
   /// `grad` is the gradient of y, and then that of x.
-  void backward(context<T> const& c, T const* x, T* grad) const {
+  void backward(context<T, E> const& c, T const* x, T* grad) const {
     auto const &kept = c.kept, &temporary = c.temporary;
     index const n = c.rows(), d = config_.channels, f = config_.hidden;
     if (!config_.pre_norm) norm_.backward(c, kept[sum_], grad, grad, false);
@@ -62,8 +62,8 @@ class feed_forward {
 
  private:
   feed_forward_config config_;
-  norm<T> norm_;
-  linear<T> first_, second_;
+  norm<T, E> norm_;
+  linear<T, E> first_, second_;
   region normed_, before_, hidden_, sum_, grad_out_, grad_hidden_, grad_normed_;
 };
 

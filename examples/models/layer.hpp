@@ -27,12 +27,12 @@ struct layer_config {
 ///   H = silu(hx + (O silu(r)) Wh + bh),  Y = X + sigmoid(u) (H - X).
 /// Gates that the shape leaves out have no columns in Wm; with none, Y = X + silu(O Wh + bh). Whether something is dropped is the configuration's to say.
 /// Activations are [batch, length, channels]. Gradients are overwritten.
-template <class T, class Mixer, gated_fusion_shape Gates, chunked_attention_shape Attention>
+template <class T, class E, class Mixer, gated_fusion_shape Gates, chunked_attention_shape Attention>
 class layer {
   static_assert(Attention.bias, "a layer's attention has a table of relative positions");
 
  public:
-  layer(context<T>& c, layer_config const& config)
+  layer(context<T, E>& c, layer_config const& config)
       : config_(config),
         norm_(c, config.norm, config.channels),
         values_(c, config.channels, config.value_dim),
@@ -57,16 +57,16 @@ class layer {
   }
 
   /// After `commit`: what workspace the calls will want.
-  void reserve(context<T>& c) const {
+  void reserve(context<T, E>& c) const {
     mixer_.reserve(c, c.kept[normed_], c.kept[mixed_]);
     c.reserve(attention::forward_workspace(c.executor(), attention_forward(c)));
     c.reserve(attention::backward_workspace(c.executor(), attention_backward(c)));
     c.reserve(gates::mix_backward_workspace(c.executor(), mix_backward(c)));
   }
 
-  void forward(context<T> const& c, T const* x, T* y) const {
+  void forward(context<T, E> const& c, T const* x, T* y) const {
     auto const& kept = c.kept;
-    cpu const e = c.executor();
+    E const e = c.executor();
     index const n = c.rows(), d = config_.channels, h = config_.value_dim;
     if (config_.pre_norm) norm_.forward(c, x, kept[normed_]);
     else std::copy_n(x, n * d, kept[normed_]);
@@ -93,9 +93,9 @@ class layer {
   }
 
   /// `grad` is the gradient of y, and then that of x.
-  void backward(context<T> const& c, T const* x, T* grad) const {
+  void backward(context<T, E> const& c, T const* x, T* grad) const {
     auto const &kept = c.kept, &temporary = c.temporary;
-    cpu const e = c.executor();
+    E const e = c.executor();
     index const n = c.rows(), d = config_.channels, h = config_.value_dim;
     if (!config_.pre_norm) norm_.backward(c, kept[unnormed_], grad, grad, false);
 
@@ -136,34 +136,34 @@ class layer {
     index const z = Gates.update_gate ? config.channels : 0, r = z + config.key_dim, hx = r + (Gates.reset_gate ? config.value_dim : 0);
     return {0, z, r, hx, hx + (Gates.mixer_path ? config.channels : 0)};
   }
-  tensor_view<T, 3> part(context<T> const& c, T* matrix, index first, index count) const {
+  tensor_view<T, 3> part(context<T, E> const& c, T* matrix, index first, index count) const {
     return rows_view(matrix + first, c.batch, c.length, count, columns(config_).all);
   }
-  tensor_view<T, 3> u_columns(context<T> const& c, T* m) const { return part(c, m, columns(config_).u, config_.channels); }
-  tensor_view<T, 3> z_columns(context<T> const& c, T* m) const { return part(c, m, columns(config_).z, config_.key_dim); }
-  tensor_view<T, 3> r_columns(context<T> const& c, T* m) const { return part(c, m, columns(config_).r, config_.value_dim); }
-  tensor_view<T, 3> hx_columns(context<T> const& c, T* m) const { return part(c, m, columns(config_).hx, config_.channels); }
+  tensor_view<T, 3> u_columns(context<T, E> const& c, T* m) const { return part(c, m, columns(config_).u, config_.channels); }
+  tensor_view<T, 3> z_columns(context<T, E> const& c, T* m) const { return part(c, m, columns(config_).z, config_.key_dim); }
+  tensor_view<T, 3> r_columns(context<T, E> const& c, T* m) const { return part(c, m, columns(config_).r, config_.value_dim); }
+  tensor_view<T, 3> hx_columns(context<T, E> const& c, T* m) const { return part(c, m, columns(config_).hx, config_.channels); }
   template <class U>
-  tensor_view<U, 3> channel_rows(context<T> const& c, U* p) const {
+  tensor_view<U, 3> channel_rows(context<T, E> const& c, U* p) const {
     return rows_view(p, c.batch, c.length, config_.channels, config_.channels);
   }
-  tensor_view<T, 3> value_rows(context<T> const& c, T* p) const { return rows_view(p, c.batch, c.length, config_.value_dim, config_.value_dim); }
-  tensor_view<T, 3> key_rows(context<T> const& c, T* p) const { return rows_view(p, c.batch, c.length, config_.key_dim, config_.key_dim); }
+  tensor_view<T, 3> value_rows(context<T, E> const& c, T* p) const { return rows_view(p, c.batch, c.length, config_.value_dim, config_.value_dim); }
+  tensor_view<T, 3> key_rows(context<T, E> const& c, T* p) const { return rows_view(p, c.batch, c.length, config_.key_dim, config_.key_dim); }
   tensor_view<T, 1> vector(T* p) const { return contiguous(p, config_.key_dim); }
 
   /// What the product with Wh takes.
-  T const* gated(context<T> const& c) const { return c.kept[Gates.reset_gate ? gated_ : o_]; }
+  T const* gated(context<T, E> const& c) const { return c.kept[Gates.reset_gate ? gated_ : o_]; }
 
   /// The candidate, and how much of it replaces x.
   template <class Op>
-  void update(context<T> const& c, T const* x, T* y) const {
+  void update(context<T, E> const& c, T const* x, T* y) const {
     typename Op::update_args a;
     a.x = channel_rows(c, x), a.h = channel_rows(c, c.kept[h_]), a.y = channel_rows(c, y);
     update_inputs(c, a);
     require(Op::update(c.executor(), a));
   }
   template <class Op>
-  void update_backward(context<T> const& c, T const* x, T* grad) const {
+  void update_backward(context<T, E> const& c, T const* x, T* grad) const {
     T* const m = c.temporary[grad_columns_];
     typename Op::update_backward_args a;
     if constexpr (Gates.update_gate) a.x = channel_rows(c, x), a.grad_u = u_columns(c, m);
@@ -173,14 +173,14 @@ class layer {
     update_inputs(c, a);
     require(Op::update_backward(c.executor(), a));
   }
-  void update_inputs(context<T> const& c, auto& a) const {
+  void update_inputs(context<T, E> const& c, auto& a) const {
     if constexpr (Gates.update_gate) a.u = u_columns(c, c.kept[columns_]);
     if constexpr (Gates.mixer_path) a.hx = hx_columns(c, c.kept[columns_]);
     if (drops(c)) a.dropout = config_.dropout, a.seed = ~(c.seed + config_.site), a.offset = c.step * uint64(c.length);
   }
-  bool drops(context<T> const& c) const { return c.training && config_.dropout > 0; }
+  bool drops(context<T, E> const& c) const { return c.training && config_.dropout > 0; }
 
-  typename gates::mix_backward_args mix_backward(context<T> const& c) const {
+  typename gates::mix_backward_args mix_backward(context<T, E> const& c) const {
     typename gates::mix_backward_args a;
     a.z = z_columns(c, c.kept[columns_]), a.gq = vector(c.values[gain_q_]), a.gk = vector(c.values[gain_k_]);
     a.grad_q = key_rows(c, c.temporary[grad_q_]), a.grad_k = key_rows(c, c.temporary[grad_k_]), a.grad_z = z_columns(c, c.temporary[grad_columns_]);
@@ -188,19 +188,19 @@ class layer {
     a.grad_gk = vector(c.gradients[gain_k_]), a.grad_mk = vector(c.gradients[mean_k_]);
     return a;
   }
-  void attention_inputs(context<T> const& c, auto& a) const {
+  void attention_inputs(context<T, E> const& c, auto& a) const {
     index const b = c.batch, l = c.length;
     a.q = head_view(c.kept[q_], b, l, config_.key_dim), a.k = head_view(c.kept[k_], b, l, config_.key_dim);
     a.v = head_view(c.kept[v_], b, l, config_.value_dim), a.bias = bias_.table(c), a.chunk = config_.chunk;
   }
-  typename attention::forward_args attention_forward(context<T> const& c) const {
+  typename attention::forward_args attention_forward(context<T, E> const& c) const {
     typename attention::forward_args a;
     attention_inputs(c, a);
     a.o = head_view(c.kept[o_], c.batch, c.length, config_.value_dim);
     if (softmax) a.lse = contiguous(c.kept[lse_], c.batch, 1, c.length);
     return a;
   }
-  typename attention::backward_args attention_backward(context<T> const& c) const {
+  typename attention::backward_args attention_backward(context<T, E> const& c) const {
     index const b = c.batch, l = c.length;
     typename attention::backward_args a;
     attention_inputs(c, a);
@@ -213,13 +213,13 @@ class layer {
   static constexpr bool softmax = Attention.function == attention_function::softmax;
 
   layer_config config_;
-  norm<T> norm_;
-  linear<T> values_;
+  norm<T, E> norm_;
+  linear<T, E> values_;
   Mixer mixer_;
-  linear<T> mix_;
+  linear<T, E> mix_;
   region gain_q_, mean_q_, gain_k_, mean_k_;
-  relative_bias<T, attention> bias_;
-  linear<T> candidate_;
+  relative_bias<T, E, attention> bias_;
+  linear<T, E> candidate_;
   region normed_, mixed_, columns_, v_before_, v_, q_, k_, o_, gated_, lse_, h_, unnormed_;
   region grad_columns_, grad_h_, grad_o_, grad_v_, grad_q_, grad_k_, grad_mixed_, grad_normed_;
 };

@@ -59,8 +59,9 @@ struct initial {
   bool alternating = false;
 };
 
-/// Where a model runs, what it is made of and what it remembers. Parts take regions when they are made, `commit` follows, then steps.
-template <class T>
+/// Where a model runs (E, an executor of the library), what it is made of and what it remembers. Parts take regions when they are made, `commit`
+/// follows, then steps.
+template <class T, class E>
 class context {
  public:
   /// The extents are those of the largest batch.
@@ -75,7 +76,7 @@ class context {
   pool<T> temporary;             ///< within one part's forward or backward pass
 
   index rows() const { return batch * length; }
-  cpu executor() const { return {threads}; }
+  E executor() const { return {threads}; }
 
   region parameter(index count, initial begin) {
     parameters_.push_back({values.take(count), begin});

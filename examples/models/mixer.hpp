@@ -9,23 +9,34 @@
 
 namespace tcnca::models {
 
+/// What a layer knows of its mixer. Activations are [batch, length, channels].
+template <class T, class E>
+class mixer {
+ public:
+  virtual ~mixer() = default;
+  /// After `commit`: what workspace the calls will want.
+  virtual void reserve(context<T, E>& c, T const* x, T* y) const = 0;
+  virtual void forward(context<T, E> const& c, T const* x, T* y) const = 0;
+  virtual void backward(context<T, E> const& c, T const* x, T const* grad_y, T* grad_x) const = 0;
+};
+
 /// Weights begin as N(0, 1 / taps), which keeps the variance of a signal; biases as 0, the skip connection as 1.
-template <class T, conv_stack_shape Shape>
-class conv_mixer {
+template <class T, class E, conv_stack_shape Shape>
+class conv_mixer final : public mixer<T, E> {
   static_assert(Shape.order == layout::batch_length_channels, "activations of a model are [batch, length, channels]");
 
  public:
-  conv_mixer(context<T>& c, index channels) : channels_(channels) {
+  conv_mixer(context<T, E>& c, index channels) : channels_(channels) {
     weight_ = c.parameter(sets * Shape.taps * channels, {.deviation = 1 / std::sqrt(double(Shape.taps))});
     if (Shape.bias) bias_ = c.parameter(sets * channels, {});
     if (Shape.skip) omega_ = c.parameter(channels, {.mean = 1});
   }
-  void reserve(context<T>& c, T const* x, T* y) const {
+  void reserve(context<T, E>& c, T const* x, T* y) const override {
     c.reserve(op::forward_workspace(c.executor(), forward_args(c, x, y)));
     c.reserve(op::backward_workspace(c.executor(), backward_args(c, x, x, y)));
   }
-  void forward(context<T> const& c, T const* x, T* y) const { require(op::forward(c.executor(), forward_args(c, x, y), c.scratch())); }
-  void backward(context<T> const& c, T const* x, T const* grad_y, T* grad_x) const {
+  void forward(context<T, E> const& c, T const* x, T* y) const override { require(op::forward(c.executor(), forward_args(c, x, y), c.scratch())); }
+  void backward(context<T, E> const& c, T const* x, T const* grad_y, T* grad_x) const override {
     require(op::backward(c.executor(), backward_args(c, x, grad_y, grad_x), c.scratch()));
   }
 
@@ -34,16 +45,16 @@ class conv_mixer {
   static constexpr int sets = Shape.halves() * Shape.layers();
 
   template <class U>
-  sequence_view<U> view(context<T> const& c, U* p) const {
+  sequence_view<U> view(context<T, E> const& c, U* p) const {
     return sequence(p, layout::batch_length_channels, c.batch, channels_, c.length);
   }
-  typename op::forward_args forward_args(context<T> const& c, T const* x, T* y) const {
+  typename op::forward_args forward_args(context<T, E> const& c, T const* x, T* y) const {
     typename op::forward_args a;
     a.x = view(c, x), a.y = view(c, y);
     inputs(c, a);
     return a;
   }
-  typename op::backward_args backward_args(context<T> const& c, T const* x, T const* grad_y, T* grad_x) const {
+  typename op::backward_args backward_args(context<T, E> const& c, T const* x, T const* grad_y, T* grad_x) const {
     typename op::backward_args a;
     a.x = view(c, x), a.grad_y = view(c, grad_y), a.grad_x = view(c, grad_x);
     inputs(c, a);
@@ -52,7 +63,7 @@ class conv_mixer {
     if (Shape.skip) a.grad_omega = contiguous(c.gradients[omega_], channels_);
     return a;
   }
-  void inputs(context<T> const& c, auto& a) const {
+  void inputs(context<T, E> const& c, auto& a) const {
     a.weight = contiguous(c.values[weight_], sets, Shape.taps, channels_);
     if (Shape.bias) a.bias = contiguous(c.values[bias_], sets, channels_);
     if (Shape.skip) a.omega = contiguous(c.values[omega_], channels_);
@@ -63,23 +74,23 @@ class conv_mixer {
 };
 
 /// Parameters begin as MEGA's do.
-template <class T, ema_shape Shape>
-class ema_mixer {
+template <class T, class E, ema_shape Shape>
+class ema_mixer : public mixer<T, E> {
   static_assert(Shape.order == layout::batch_length_channels, "activations of a model are [batch, length, channels]");
 
  public:
-  ema_mixer(context<T>& c, index channels) : channels_(channels) {
+  ema_mixer(context<T, E>& c, index channels) : channels_(channels) {
     index const count = rows() * Shape.states;
     delta_ = c.parameter(count, {.deviation = 0.2}), alpha_ = c.parameter(count, {.deviation = 0.2});
     beta_ = c.parameter(count, {.mean = 1, .deviation = 0.02, .alternating = true}), gamma_ = c.parameter(count, {.deviation = 1});
     if (Shape.skip) omega_ = c.parameter(channels, {.deviation = 1});
   }
-  void reserve(context<T>& c, T const* x, T* y) const {
+  void reserve(context<T, E>& c, T const* x, T* y) const override {
     c.reserve(op::forward_workspace(c.executor(), forward_args(c, x, y)));
     c.reserve(op::backward_workspace(c.executor(), backward_args(c, x, x, y)));
   }
-  void forward(context<T> const& c, T const* x, T* y) const { require(op::forward(c.executor(), forward_args(c, x, y), c.scratch())); }
-  void backward(context<T> const& c, T const* x, T const* grad_y, T* grad_x) const {
+  void forward(context<T, E> const& c, T const* x, T* y) const override { require(op::forward(c.executor(), forward_args(c, x, y), c.scratch())); }
+  void backward(context<T, E> const& c, T const* x, T const* grad_y, T* grad_x) const override {
     require(op::backward(c.executor(), backward_args(c, x, grad_y, grad_x), c.scratch()));
   }
 
@@ -88,17 +99,17 @@ class ema_mixer {
   index rows() const { return Shape.halves() * channels_; }
 
   template <class U>
-  sequence_view<U> view(context<T> const& c, U* p) const {
+  sequence_view<U> view(context<T, E> const& c, U* p) const {
     return sequence(p, layout::batch_length_channels, c.batch, channels_, c.length);
   }
   tensor_view<T, 2> table(T* p) const { return contiguous(p, rows(), Shape.states); }
-  typename op::forward_args forward_args(context<T> const& c, T const* x, T* y) const {
+  typename op::forward_args forward_args(context<T, E> const& c, T const* x, T* y) const {
     typename op::forward_args a;
     a.x = view(c, x), a.y = view(c, y);
     inputs(c, a);
     return a;
   }
-  typename op::backward_args backward_args(context<T> const& c, T const* x, T const* grad_y, T* grad_x) const {
+  typename op::backward_args backward_args(context<T, E> const& c, T const* x, T const* grad_y, T* grad_x) const {
     typename op::backward_args a;
     a.x = view(c, x), a.grad_y = view(c, grad_y), a.grad_x = view(c, grad_x);
     inputs(c, a);
@@ -107,7 +118,7 @@ class ema_mixer {
     if (Shape.skip) a.grad_omega = contiguous(g[omega_], channels_);
     return a;
   }
-  void inputs(context<T> const& c, auto& a) const {
+  void inputs(context<T, E> const& c, auto& a) const {
     auto const& v = c.values;
     a.delta = table(v[delta_]), a.alpha = table(v[alpha_]), a.beta = table(v[beta_]), a.gamma = table(v[gamma_]);
     if (Shape.skip) a.omega = contiguous(v[omega_], channels_);

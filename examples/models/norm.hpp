@@ -3,16 +3,15 @@
 #include <cmath>
 
 #include "elementwise.hpp"
+#include "model.hpp"
 
 namespace tcnca::models {
 
-/// layer: gain (x - mean) / deviation + bias;  rms: gain x / sqrt(mean x^2), a gain a channel;  scale: the same with one gain for all.
-enum class norm_kind { layer, scale, rms };
-
-template <class T>
+/// Of norm_kind; layer: gain (x - mean) / deviation + bias;  rms: gain x / sqrt(mean x^2), a gain a channel;  scale: the same with one gain for all.
+template <class T, class E>
 class norm {
  public:
-  norm(context<T>& c, norm_kind kind, index channels) : kind_(kind), channels_(channels) {
+  norm(context<T, E>& c, norm_kind kind, index channels) : kind_(kind), channels_(channels) {
     gain_ = c.parameter(kind == norm_kind::scale ? 1 : channels, {.mean = 1});
     if (kind == norm_kind::layer) bias_ = c.parameter(channels, {});
     mean_ = c.kept.take(c.rows()), inverse_ = c.kept.take(c.rows());
@@ -20,7 +19,7 @@ class norm {
     if (kind == norm_kind::scale) sums_ = c.kept.take(channels);
   }
 
-  void forward(context<T> const& c, T const* x, T* y) const {
+  void forward(context<T, E> const& c, T const* x, T* y) const {
     index const d = channels_, rows = c.rows();
     T *const mean = c.kept[mean_], *const inverse = c.kept[inverse_];
     T const *const gain = c.values[gain_], *const bias = c.values[bias_];
@@ -45,7 +44,7 @@ class norm {
   }
 
   /// The forward pass with the same x came before. grad_x is overwritten (then it may be the memory of grad_y), or with `add` added to.
-  void backward(context<T> const& c, T const* x, T const* grad_y, T* grad_x, bool add) const {
+  void backward(context<T, E> const& c, T const* x, T const* grad_y, T* grad_x, bool add) const {
     index const d = channels_, rows = c.rows();
     T const *const mean = c.kept[mean_], *const inverse = c.kept[inverse_], *const gain = c.values[gain_];
     norm_kind const kind = kind_;

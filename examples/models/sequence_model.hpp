@@ -17,14 +17,14 @@ struct sequence_model_config {
 };
 
 /// What training needs to know of a model, whatever its layers.
-template <class T>
+template <class T, class E>
 class sequence_model {
  public:
   virtual ~sequence_model() = default;
   sequence_model(sequence_model const&) = delete;
   sequence_model& operator=(sequence_model const&) = delete;
 
-  context<T> c;
+  context<T, E> c;
 
   /// Logits of every position of tokens [batch, length].
   virtual void forward(int const* tokens) = 0;
@@ -42,9 +42,9 @@ class sequence_model {
   region logits_;
 };
 
-template <class T, class Layer>
-class layered_model final : public sequence_model<T> {
-  using base = sequence_model<T>;
+template <class T, class E, class Layer>
+class layered_model final : public sequence_model<T, E> {
+  using base = sequence_model<T, E>;
   using base::c, base::logits_, base::vocabulary_;
 
  public:
@@ -55,10 +55,10 @@ class layered_model final : public sequence_model<T> {
       layer_config l = config.layer;
       l.site = uint32(4 * i);
       feed_forward_config const f{l.channels, config.hidden, l.norm, l.pre_norm, l.dropout, l.site + 2};
-      blocks_.push_back({Layer(c, l), feed_forward<T>(c, f), c.kept.take(elements), c.kept.take(elements)});
+      blocks_.push_back({Layer(c, l), feed_forward<T, E>(c, f), c.kept.take(elements), c.kept.take(elements)});
     }
-    norm_ = std::make_unique<norm<T>>(c, config.layer.norm, config.layer.channels);
-    output_ = std::make_unique<linear<T>>(c, config.layer.channels, config.vocabulary);
+    norm_ = std::make_unique<norm<T, E>>(c, config.layer.norm, config.layer.channels);
+    output_ = std::make_unique<linear<T, E>>(c, config.layer.channels, config.vocabulary);
     result_ = c.kept.take(elements), normed_ = c.kept.take(elements), grad_ = c.kept.take(elements);
     logits_ = c.kept.take(c.rows() * vocabulary_), costs_ = c.kept.take(c.rows());
     c.commit();
@@ -93,16 +93,16 @@ class layered_model final : public sequence_model<T> {
  private:
   struct block {
     Layer layer;
-    feed_forward<T> ffn;
+    feed_forward<T, E> ffn;
     region input, middle;
   };
   /// What block i reads, and block i - 1 wrote.
   T* input(size i) const { return c.kept[i < blocks_.size() ? blocks_[i].input : result_]; }
 
-  embedding<T> embedding_;
+  embedding<T, E> embedding_;
   std::vector<block> blocks_;
-  std::unique_ptr<norm<T>> norm_;
-  std::unique_ptr<linear<T>> output_;
+  std::unique_ptr<norm<T, E>> norm_;
+  std::unique_ptr<linear<T, E>> output_;
   region result_, normed_, grad_, costs_;
 };
 
