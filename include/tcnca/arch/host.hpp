@@ -6,31 +6,37 @@
 namespace tcnca::detail {
 
 #if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__) && defined(__SSE2__)
-/// max(0, x) in each lane, NaN where x is one, for a vector of the machine's own size; other vectors take the slow way.
+/// In each lane a > b ? a : b (b where one is NaN), for a vector of the machine's own size; other vectors take the slow way.
 template <class V>
-TCNCA_HOST_DEVICE V max_zero(V x) {
-  V const zero{};
+TCNCA_HOST_DEVICE V larger(V a, V b) {
+  if constexpr (sizeof(V) <= 8) return a > b ? a : b;
+  else
 #if defined(__AVX512F__)
-  if constexpr (sizeof(V) == 64 && sizeof(x[0]) == 4) return __builtin_ia32_maxps512_mask(zero, x, zero, static_cast<short>(-1), 4);
-  else if constexpr (sizeof(V) == 64) return __builtin_ia32_maxpd512_mask(zero, x, zero, static_cast<char>(-1), 4);
+  if constexpr (sizeof(V) == 64 && sizeof(a[0]) == 4) return __builtin_ia32_maxps512_mask(a, b, a, static_cast<short>(-1), 4);
+  else if constexpr (sizeof(V) == 64) return __builtin_ia32_maxpd512_mask(a, b, a, static_cast<char>(-1), 4);
   else
 #endif
 #if defined(__AVX__)
-  if constexpr (sizeof(V) == 32 && sizeof(x[0]) == 4) return __builtin_ia32_maxps256(zero, x);
-  else if constexpr (sizeof(V) == 32) return __builtin_ia32_maxpd256(zero, x);
+  if constexpr (sizeof(V) == 32 && sizeof(a[0]) == 4) return __builtin_ia32_maxps256(a, b);
+  else if constexpr (sizeof(V) == 32) return __builtin_ia32_maxpd256(a, b);
   else
 #endif
-  if constexpr (sizeof(V) == 16 && sizeof(x[0]) == 4) return __builtin_ia32_maxps(zero, x);
-  else if constexpr (sizeof(V) == 16) return __builtin_ia32_maxpd(zero, x);
-  else return x < zero ? zero : x;
+  if constexpr (sizeof(V) == 16 && sizeof(a[0]) == 4) return __builtin_ia32_maxps(a, b);
+  else if constexpr (sizeof(V) == 16) return __builtin_ia32_maxpd(a, b);
+  else return a > b ? a : b;
 }
 #else
 template <class V>
-TCNCA_HOST_DEVICE V max_zero(V x) {
-  V const zero{};
-  return x < zero ? zero : x;
+TCNCA_HOST_DEVICE V larger(V a, V b) {
+  return a > b ? a : b;
 }
 #endif
+
+/// max(0, x) in each lane, NaN where x is one.
+template <class V>
+TCNCA_HOST_DEVICE V max_zero(V x) {
+  return larger(V{}, x);
+}
 
 /// a * b + c, rounded once where the machine can. Named, not left to contraction: GCC splits chains of multiply-adds again on some machines,
 /// depending on the code around them, and results must not depend on that.

@@ -32,10 +32,8 @@ TCNCA_HOST_DEVICE pack<T, W> exp(pack<T, W> x) {
 #if !defined(__CUDA_ARCH__) && !defined(__CUDACC_RTC__)
     // x = n ln 2 + r, |r| <= ln(2)/2; e^r by a minimax polynomial; 2^n by its bits.
     using ints = typename vector_of<int, W>::type;
-    auto v = x.v;
-    v = v > -87.f ? v : broadcast<W>(-87.f).v;
-    v = v < 88.f ? v : broadcast<W>(88.f).v;
-    v = x.v == x.v ? v : x.v;  // a NaN stays one
+    // Held from below, then, with the sign turned, from above; a NaN stays one.
+    auto v = -larger(broadcast<W>(-88.f).v, -larger(broadcast<W>(-87.f).v, x.v));
     auto const shifted = v * 1.44269504f + 12582912.f;
     auto const n = shifted - 12582912.f;
     auto const r = (v - n * 0.693359375f) + n * 2.12194440e-4f;
