@@ -18,6 +18,7 @@
 #include "headline/check.hpp"
 #include "headline/figure.hpp"
 #include "headline/options.hpp"
+#include "headline/report.hpp"
 #include "headline/run.hpp"
 #include "headline/summary.hpp"
 #include "headline/table.hpp"
@@ -112,6 +113,8 @@ int run(options const& o) {
   write_summary(rows, o.output);
   auto const picture = (file.parent_path() / "speedup.svg").string();
   write_figure(rows, picture);
+  auto const page = (file.parent_path() / file.stem()).string() + ".md";
+  write_report(rows, page);
 
   print_table(rows, stdout);
   std::printf(
@@ -132,7 +135,7 @@ int run(options const& o) {
     std::printf("cpu, %d threads: %.0f GFLOP/s fp32, copy of a large array %.0f GB/s; %s\n", o.threads,
                 make.ceilings()->fma_rate() * 1e-9, make.ceilings()->copy_rate(size{1} << 30) * 1e-9, fftwf_version);
   for (auto const& n : remarks) std::printf("%s\n", n.c_str());
-  std::printf("%.0f s. Wrote %s and %s\n", plan.elapsed(), o.output.c_str(), picture.c_str());
+  std::printf("%.0f s. Wrote %s, %s and %s\n", plan.elapsed(), o.output.c_str(), page.c_str(), picture.c_str());
   return 0;
 }
 

@@ -42,7 +42,7 @@ inline options parse(int argc, char** argv, std::vector<std::string> const& back
   o.backends = backends;
   CLI::App app{
       "Dilated convolution stacks against the FFT recurrence, forward and backward.\n"
-      "Prints a table and writes a summary (JSON) and, beside it, a plot (speedup.svg)."};
+      "Prints a table and writes a summary (JSON) and, beside it, its table in Markdown and a plot (speedup.svg)."};
   std::vector<std::string> names;
   for (auto const& s : headline_stacks) names.push_back(stack_name(s));
   app.add_option("--batch", o.batch, "Sequences (default: 2 on a CPU, 4 on a GPU)")->check(CLI::PositiveNumber);
@@ -65,7 +65,7 @@ inline options parse(int argc, char** argv, std::vector<std::string> const& back
       ->capture_default_str();
   app.add_option("--input", o.input, "A text whose bytes are embedded as input (default: one found on this machine)")
       ->check(CLI::ExistingFile);
-  app.add_option("--output", o.output, "The summary to write; the plot goes into the same folder")
+  app.add_option("--output", o.output, "The summary to write; table and plot go into the same folder")
       ->capture_default_str();
   app.add_option("--time-limit", o.time_limit, "Seconds the measurements should take; repetitions shrink to fit")
       ->check(CLI::PositiveNumber)

@@ -1,0 +1,41 @@
+// The result for a page: a table in Markdown, of one element type and of the shortest, the middle and the longest sequences.
+#pragma once
+#include <fstream>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "table.hpp"
+
+namespace tcnca::bench {
+
+inline void write_report(std::vector<row> const& rows, std::string const& file) {
+  using detail::cell, detail::milliseconds;
+  std::set<index> all;
+  for (row const& r : rows) all.insert(r.p.length);
+  std::vector<index> const lengths(all.begin(), all.end());
+  std::ofstream out(file);
+  row const* last = nullptr;
+  for (row const& r : rows) {
+    index const length = r.p.length;
+    if (r.dtype != rows.front().dtype || (length != lengths.front() && length != lengths[lengths.size() / 2] && length != lengths.back())) continue;
+    if (last == nullptr || last->backend != r.backend) {
+      out << (last == nullptr ? "" : "\n") << r.backend << ", " << r.dtype << ", batch " << r.p.batch << ", channels " << r.p.channels;
+      if (r.backend == "cpu") out << ", threads " << r.p.threads;
+      char const* const levels = r.backend == "cpu" ? "oneDNN" : "levels";
+      out << "; at best " << cell(r.fma_rate * 1e-9, 0) << " GFLOP/s and a copy of " << cell(r.copy_rate * 1e-9, 0) << " GB/s.\n\n"
+          << "| | stack K f D | receptive field | length | stack ms | FFT ms given / generated | scan ms | " << levels
+          << " ms | over FFT given / generated | % of limit |\n|---|---|---|---|---|---|---|---|---|---|\n";
+    }
+    out << "| " << to_string(r.direction) << " | " << stack_name(r.shape) << " | " << r.shape.receptive_field() << " | " << length << " | "
+        << milliseconds(r.conv_ms, 0) << " | " << milliseconds(r.fft_given_ms, 0) << " / " << milliseconds(r.fft_generated_ms, 0) << " | "
+        << milliseconds(r.scan_ms, 0) << " | " << milliseconds(r.levels_ms, 0) << " | " << cell(r.speedup(r.fft_given_ms), 0, "x") << " / "
+        << cell(r.speedup(r.fft_generated_ms), 0, "x") << " | " << cell(std::round(r.percent_of_limit()), 0) << ' '
+        << (r.copy_binds() ? "copy" : "fma") << " |\n";
+    last = &r;
+  }
+  if (!out.flush()) throw std::runtime_error("cannot write " + file);
+}
+
+}  // namespace tcnca::bench
