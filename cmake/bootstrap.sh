@@ -25,7 +25,6 @@ missing() {
     has_header fftw3.h || echo libfftw3-dev
     has_header oneapi/dnnl/dnnl.hpp || echo libdnnl-dev
     has_header cblas.h || has_header openblas/cblas.h || echo libopenblas-dev
-    has_command rsvg-convert || echo librsvg2-bin
   fi
 }
 

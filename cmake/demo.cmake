@@ -1,0 +1,71 @@
+# The main job, run as a script by the target `demo`: three programs one after another, their results in RESULTS, and a page of them, REPORT.
+#   cmake -D CONV_VS_FFT=... -D RECALL=... -D LANGUAGE=... -D TEXT=... -D RESULTS=... -D REPORT=... -P demo.cmake
+cmake_minimum_required(VERSION 3.23)
+string(TIMESTAMP began %s)
+
+# run(<sentence> <command>...): output goes on to the terminal, a failure ends the job.
+function(run sentence)
+  message("\n--- ${sentence}")
+  execute_process(COMMAND ${ARGN} RESULT_VARIABLE failed)
+  if(failed)
+    message(FATAL_ERROR "failed (${failed}): ${ARGN}")
+  endif()
+endfunction()
+
+file(REMOVE_RECURSE ${RESULTS})
+file(MAKE_DIRECTORY ${RESULTS})
+run("Convolution stacks against the FFT recurrence" ${CONV_VS_FFT} --dtype fp32 --time-limit 75 --output ${RESULTS}/conv_vs_fft.json)
+run("Associative recall: a minute" ${RECALL} --sweep --lengths 40 --vocabularies 20 --models tcnca-simple mega --time-limit 30 --output ${RESULTS}/recall)
+run("Characters of real text: half a minute a model" ${LANGUAGE} --text ${TEXT} --side-by-side --time-limit 30 --output ${RESULTS}/language)
+message("\n--- What the first of them writes")
+execute_process(COMMAND ${LANGUAGE} --checkpoint ${RESULTS}/language/tcnca/checkpoint --prompt "The " --generate 600
+                OUTPUT_FILE ${RESULTS}/language/sample.txt RESULT_VARIABLE failed)
+if(failed)
+  message(FATAL_ERROR "failed (${failed}): generation")
+endif()
+
+foreach(part conv_vs_fft.md recall/results.md language/side_by_side.md language/sample.txt)
+  file(READ ${RESULTS}/${part} text)
+  string(STRIP "${text}" text)
+  string(MAKE_C_IDENTIFIER ${part} name)
+  set(${name} "${text}")
+endforeach()
+string(REPLACE "\n" "\n> " sample "> ${language_sample_txt}")
+cmake_path(GET REPORT PARENT_PATH folder)
+cmake_path(RELATIVE_PATH RESULTS BASE_DIRECTORY ${folder} OUTPUT_VARIABLE results)
+execute_process(COMMAND git -C ${CMAKE_CURRENT_LIST_DIR} describe --always --dirty OUTPUT_VARIABLE commit OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+cmake_host_system_information(RESULT processor QUERY PROCESSOR_DESCRIPTION)
+cmake_host_system_information(RESULT cores QUERY NUMBER_OF_LOGICAL_CORES)
+string(TIMESTAMP now "%Y-%m-%d %H:%M UTC" UTC)
+string(TIMESTAMP ended %s)
+math(EXPR seconds "${ended} - ${began}")
+
+file(WRITE ${REPORT} "# TCNCA beside MEGA, on this machine
+
+${now}, commit ${commit}, ${processor}, ${cores} cores; ${seconds} seconds in all.
+
+## Dilated convolutions against the FFT recurrence
+
+${conv_vs_fft_md}
+
+![speed-up over the FFT against length](${results}/speedup.svg)
+
+## Associative recall
+
+A model reads pairs of keys and values and is asked for the value of one key: test accuracy on sequences it has not seen.
+
+${recall_results_md}
+
+## Characters of real text
+
+The same layers, text and time, but for what mixes along time: bits per character (bpc) of text that was not learned from.
+
+${language_side_by_side_md}
+
+![bits per character against steps and seconds](${results}/language/side_by_side.svg)
+
+What the TCNCA model then wrote, after \"The \":
+
+${sample}
+")
+message("\nWrote ${REPORT} (${seconds} s)")
