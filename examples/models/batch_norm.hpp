@@ -119,7 +119,7 @@ struct batch_norm_backward {
       auto const common = broadcast<W>(part) * (load<W>(grad_bias + k) + normed * load<W>(grad_gain + k));
       auto const v = load<W>(gain + k) * inv * (load<W>(grad_y + row * channels + k) - common);
       T* const out = grad_x + row * channels + k;
-      store<W>(out, add ? load<W>(static_cast<T const*>(out)) + v : v);
+      store<W>(out, add ? load<W>(out) + v : v);
     });
   }
 };

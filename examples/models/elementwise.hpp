@@ -33,7 +33,7 @@ struct add_op {
   T* y;
   template <int W>
   TCNCA_HOST_DEVICE void at(index i) const {
-    store<W>(y + i, load<W>(static_cast<T const*>(y) + i) + load<W>(x + i));
+    store<W>(y + i, load<W>(y + i) + load<W>(x + i));
   }
 };
 template <activation A, class T>
