@@ -1,5 +1,6 @@
 // The feed-forward block that follows each layer.
 #pragma once
+#include "dropout.hpp"
 #include "linear.hpp"
 #include "norm.hpp"
 
