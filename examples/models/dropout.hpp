@@ -8,8 +8,8 @@ namespace tcnca::models {
 
 namespace detail {
 
-/// A thread takes four neighbours, which share one draw of four words. On the CPU it draws for many fours at once, which the compiler makes vectors of:
-/// four times as fast (0.4 to 0.9 for 2.1 to 3.2 ns an element, AVX2).
+/// A thread takes four neighbours, which share one draw of four words. On the CPU it draws for many fours at once, which the compiler makes vectors
+/// of: 0.4 ns an element at -O3, 0.9 at -O2, where draws one by one take 2.1 (AVX2, GCC 12).
 template <class T>
 struct dropout_pass {
   using number = T;

@@ -21,7 +21,10 @@ template <class T, class E>
 class feed_forward {
  public:
   feed_forward(context<T, E>& c, feed_forward_config const& config)
-      : config_(config), norm_(c, config.norm, config.channels), first_(c, config.channels, config.hidden), second_(c, config.hidden, config.channels) {
+      : config_(config),
+        norm_(c, config.norm, config.channels),
+        first_(c, config.channels, config.hidden),
+        second_(c, config.hidden, config.channels) {
     index const n = c.rows(), d = config.channels, f = config.hidden;
     normed_ = c.kept.take(n * d), before_ = c.kept.take(n * f), hidden_ = c.kept.take(n * f), sum_ = c.kept.take(n * d);
     size const begin = c.temporary.end();

@@ -70,11 +70,11 @@ struct row_norm_backward {
       constexpr int W = decltype(w)::value;
       return (load<W>(in + k) - broadcast<W>(m)) * broadcast<W>(inv);
     };
-    T const along =
-        threads.template sum<T>(beyond, channels, near_memory, [&](auto w, index k) TCNCA_INLINE { return through(w, k) * normed(w, k); }) / T(channels);
+    auto const along_terms = [&](auto w, index k) TCNCA_INLINE { return through(w, k) * normed(w, k); };
+    T const along = threads.template sum<T>(beyond, channels, near_memory, along_terms) / T(channels);
     T total = 0;  // where a mean is taken off
     if (kind == norm_kind::layer)
-      total = threads.template sum<T>(beyond, channels, near_memory, [&](auto w, index k) TCNCA_INLINE { return through(w, k); }) / T(channels);
+      total = threads.template sum<T>(beyond, channels, near_memory, through) / T(channels);
     if (beyond) return;
     threads.template each<T>(channels, [&](auto w, index k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;

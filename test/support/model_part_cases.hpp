@@ -116,7 +116,8 @@ struct linear_case {
     part_memory<T, E> m(threads, e.batch, e.length);
     models::linear<T, E> const part(m.c, e.channels, out);
     size const made = e.rows() * size(out);
-    auto const x = m.c.kept.take(index(e.count())), y = m.c.kept.take(index(made)), grad = m.c.kept.take(index(made)), grad_x = m.c.kept.take(x.count);
+    auto const x = m.c.kept.take(index(e.count())), grad_x = m.c.kept.take(index(e.count()));
+    auto const y = m.c.kept.take(index(made)), grad = m.c.kept.take(index(made));
     m.c.commit(), m.c.commit_scratch();
     m.put(m.c.kept[x], in[0]), m.put_parameters(in, 1), m.put(m.c.kept[grad], cotangent());
     part.forward(m.c, m.c.kept[x], m.c.kept[y]);
@@ -153,7 +154,8 @@ struct embedding_case {
     size const d = size(e.channels);
     auto const t = tokens();
     numbers y(e.count());
-    for (size i = 0; i < y.size(); i++) y[i] = level() ? (t[i / d] / 255. - 0.5) / 0.5 * in[0][i % d] + in[1][i % d] : in[0][size(t[i / d]) * d + i % d];
+    for (size i = 0; i < y.size(); i++)
+      y[i] = level() ? (t[i / d] / 255. - 0.5) / 0.5 * in[0][i % d] + in[1][i % d] : in[0][size(t[i / d]) * d + i % d];
     return y;
   }
   template <class T, class E>
