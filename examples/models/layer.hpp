@@ -4,6 +4,7 @@
 #include <tcnca/gated_fusion.hpp>
 
 #include "bias.hpp"
+#include "dropout.hpp"
 #include "linear.hpp"
 #include "mixer.hpp"
 #include "norm.hpp"
@@ -69,9 +70,9 @@ class layer {
     E const e = c.executor();
     index const n = c.rows(), d = config_.channels, h = config_.value_dim;
     if (config_.pre_norm) norm_.forward(c, x, kept[normed_]);
-    else std::copy_n(x, n * d, kept[normed_]);
+    else copy(e, n * d, x, kept[normed_]);
     values_.forward(c, kept[normed_], kept[v_before_]);
-    silu(c.threads, n * h, kept[v_before_], kept[v_]);
+    silu(c.executor(), n * h, kept[v_before_], kept[v_]);
     mixer_.forward(c, kept[normed_], kept[mixed_]);
     dropout(c, config_.dropout, config_.site, n * d, kept[mixed_]);
     mix_.forward(c, kept[mixed_], kept[columns_]);
@@ -116,10 +117,10 @@ class layer {
     mix_.backward(c, kept[mixed_], temporary[grad_columns_], temporary[grad_mixed_]);
     dropout(c, config_.dropout, config_.site, n * d, temporary[grad_mixed_]);
     mixer_.backward(c, kept[normed_], temporary[grad_mixed_], temporary[grad_normed_]);
-    silu_backward(c.threads, n * h, kept[v_before_], temporary[grad_v_], temporary[grad_v_]);
+    silu_backward(c.executor(), n * h, kept[v_before_], temporary[grad_v_], temporary[grad_v_]);
     values_.backward(c, kept[normed_], temporary[grad_v_], temporary[grad_normed_], true);
     if (config_.pre_norm) norm_.backward(c, x, temporary[grad_normed_], grad, true);
-    else add(c.threads, n * d, temporary[grad_normed_], grad);
+    else add(c.executor(), n * d, temporary[grad_normed_], grad);
   }
 
  private:

@@ -54,13 +54,14 @@ class layered_model final : public sequence_model<T, E> {
     for (index i = 0; i < config.layers; i++) {
       layer_config l = config.layer;
       l.site = uint32(4 * i);
-      feed_forward_config const f{l.channels, config.hidden, l.norm, l.pre_norm, l.dropout, l.site + 2};
+      feed_forward_config const f{l.channels, config.hidden, l.norm, l.pre_norm, l.dropout, l.dropout, l.site + 2};
       blocks_.push_back({Layer(c, l), feed_forward<T, E>(c, f), c.kept.take(elements), c.kept.take(elements)});
     }
     norm_ = std::make_unique<norm<T, E>>(c, config.layer.norm, config.layer.channels);
     output_ = std::make_unique<linear<T, E>>(c, config.layer.channels, config.vocabulary);
     result_ = c.kept.take(elements), normed_ = c.kept.take(elements), grad_ = c.kept.take(elements);
-    logits_ = c.kept.take(c.rows() * vocabulary_), costs_ = c.kept.take(c.rows());
+    logits_ = c.kept.take(c.rows() * vocabulary_);
+    loss_ = std::make_unique<cross_entropy<T, E>>(c, c.rows(), vocabulary_);
     c.commit();
     for (block const& b : blocks_) b.layer.reserve(c);
     c.commit_scratch();
@@ -78,7 +79,7 @@ class layered_model final : public sequence_model<T, E> {
 
   double loss(int const* tokens, int const* targets, bool learn) override {
     T *const logits = c.kept[logits_], *const grad = c.kept[grad_];
-    double const cost = cross_entropy(c, vocabulary_, logits, targets, c.kept[costs_], learn ? logits : nullptr);
+    double const cost = (*loss_)(c, c.rows(), logits, targets, learn ? logits : nullptr);
     if (!learn) return cost;
     output_->backward(c, c.kept[normed_], logits, grad);
     norm_->backward(c, input(blocks_.size()), grad, grad, false);
@@ -103,7 +104,8 @@ class layered_model final : public sequence_model<T, E> {
   std::vector<block> blocks_;
   std::unique_ptr<norm<T, E>> norm_;
   std::unique_ptr<linear<T, E>> output_;
-  region result_, normed_, grad_, costs_;
+  std::unique_ptr<cross_entropy<T, E>> loss_;
+  region result_, normed_, grad_;
 };
 
 }  // namespace tcnca::models
