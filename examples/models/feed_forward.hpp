@@ -10,7 +10,8 @@ struct feed_forward_config {
   index hidden = 128;
   norm_kind norm = norm_kind::layer;
   bool pre_norm = true;
-  double dropout = 0;
+  double dropout = 0;         ///< of the result
+  double hidden_dropout = 0;  ///< of the hidden activation
   uint32 site = 2;  ///< tells the dropout of one block from that of another: blocks are 4 apart
 };
 
@@ -33,11 +34,11 @@ class feed_forward {
     if (config_.pre_norm) norm_.forward(c, x, kept[normed_]);
     T* const sum = config_.pre_norm ? y : kept[sum_];
     first_.forward(c, config_.pre_norm ? kept[normed_] : x, kept[before_]);
-    silu(c.threads, n * f, kept[before_], kept[hidden_]);
-    dropout(c, config_.dropout, config_.site, n * f, kept[hidden_]);
+    silu(c.executor(), n * f, static_cast<T const*>(kept[before_]), kept[hidden_]);
+    dropout(c, config_.hidden_dropout, config_.site, n * f, kept[hidden_]);
     second_.forward(c, kept[hidden_], sum);
     dropout(c, config_.dropout, config_.site + 1, n * d, sum);
-    add(c.threads, n * d, x, sum);
+    add(c.executor(), n * d, x, sum);
     if (!config_.pre_norm) norm_.forward(c, sum, y);
   }
 
@@ -47,11 +48,11 @@ class feed_forward {
     index const n = c.rows(), d = config_.channels, f = config_.hidden;
     if (!config_.pre_norm) norm_.backward(c, kept[sum_], grad, grad, false);
     T* const out = temporary[grad_out_];
-    std::copy_n(grad, n * d, out);
+    copy(c.executor(), n * d, static_cast<T const*>(grad), out);
     dropout(c, config_.dropout, config_.site + 1, n * d, out);
     second_.backward(c, kept[hidden_], out, temporary[grad_hidden_]);
-    dropout(c, config_.dropout, config_.site, n * f, temporary[grad_hidden_]);
-    silu_backward(c.threads, n * f, kept[before_], temporary[grad_hidden_], temporary[grad_hidden_]);
+    dropout(c, config_.hidden_dropout, config_.site, n * f, temporary[grad_hidden_]);
+    silu_backward(c.executor(), n * f, kept[before_], temporary[grad_hidden_], temporary[grad_hidden_]);
     if (config_.pre_norm) {
       first_.backward(c, kept[normed_], temporary[grad_hidden_], temporary[grad_normed_]);
       norm_.backward(c, x, temporary[grad_normed_], grad, true);
