@@ -43,11 +43,11 @@ struct adam_op {
   template <int W>
   TCNCA_HOST_DEVICE void at(index i) const {
     auto const g = load<W>(gradient + i) * broadcast<W>(scale);
-    auto const m = broadcast<W>(beta1) * load<W>(static_cast<T const*>(first) + i) + broadcast<W>(1 - beta1) * g;
-    auto const v = broadcast<W>(beta2) * load<W>(static_cast<T const*>(second) + i) + broadcast<W>(1 - beta2) * g * g;
+    auto const m = broadcast<W>(beta1) * load<W>(first + i) + broadcast<W>(1 - beta1) * g;
+    auto const v = broadcast<W>(beta2) * load<W>(second + i) + broadcast<W>(1 - beta2) * g * g;
     auto const root = map(v * broadcast<W>(unbias), [](T a) TCNCA_INLINE { return std::sqrt(a); });
     store<W>(first + i, m), store<W>(second + i, v);
-    store<W>(value + i, broadcast<W>(keep) * load<W>(static_cast<T const*>(value) + i) - broadcast<W>(step_size) * m / (root + broadcast<W>(epsilon)));
+    store<W>(value + i, broadcast<W>(keep) * load<W>(value + i) - broadcast<W>(step_size) * m / (root + broadcast<W>(epsilon)));
   }
 };
 
@@ -86,7 +86,7 @@ class adam {
     op.step_size = T(rate / (1 - std::pow(config_.beta1, double(steps_)))), op.unbias = T(1 / (1 - std::pow(config_.beta2, double(steps_))));
     op.gradient = c.gradients.data(), op.value = c.values.data(), op.first = first_.data(), op.second = second_.data();
     each_element<T>(e, count, op);
-    copy(e, index(c.statistics.count()), static_cast<T const*>(c.next_statistics.data()), c.statistics.data());
+    copy(e, index(c.statistics.count()), c.next_statistics.data(), c.statistics.data());
     return norm;
   }
 

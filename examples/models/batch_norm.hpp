@@ -119,7 +119,7 @@ struct batch_norm_backward {
       auto const common = broadcast<W>(part) * (load<W>(grad_bias + k) + normed * load<W>(grad_gain + k));
       auto const v = load<W>(gain + k) * inv * (load<W>(grad_y + row * channels + k) - common);
       T* const out = grad_x + row * channels + k;
-      store<W>(out, add ? load<W>(static_cast<T const*>(out)) + v : v);
+      store<W>(out, add ? load<W>(out) + v : v);
     });
   }
 };
@@ -167,8 +167,8 @@ class batch_norm {
     T *const grad_gain = c.gradients[gain_], *const grad_bias = c.gradients[bias_];
     T const share = c.training ? 1 / T(std::max(index(1), c.valid_rows())) : T(0);
     column_sums(c, c.rows(), channels_, detail::batch_norm_gain<T>{channels_, x, grad_y, mean, inverse}, {grad_gain, grad_bias});
-    each_row(c.executor(), c.rows(), channels_,
-             detail::batch_norm_backward<T>{channels_, valid(c), share, add, x, grad_y, c.values[gain_], mean, inverse, grad_gain, grad_bias, grad_x});
+    detail::batch_norm_backward<T> const op{channels_, valid(c), share, add, x, grad_y, c.values[gain_], mean, inverse, grad_gain, grad_bias, grad_x};
+    each_row(c.executor(), c.rows(), channels_, op);
   }
 
  private:

@@ -107,8 +107,8 @@ class cross_entropy {
   cross_entropy(context<T, E>& c, index most_rows, index classes)
       : classes_(classes), costs_(c.kept.take(most_rows)), counted_(c.totals.take(1)), total_(c.totals.take(1)) {}
 
-  /// With `grad`, its gradient by the logits, which may stand in their memory. `predictions`, one a row, are the most likely classes (the first of equals).
-  /// Targets may be null where only predictions are wanted (then the loss is 0). All pointers are on the executor's side; waits for the result.
+  /// With `grad`, its gradient by the logits, which may stand in their memory. `predictions`, one a row, are the most likely classes (the first of
+  /// equals). Targets may be null where only predictions are wanted (then the loss is 0). All pointers are on the executor's side; waits for the result.
   double operator()(context<T, E> const& c, index rows, T const* logits, int const* targets, T* grad, int* predictions = nullptr) const {
     double *const counted = c.totals[counted_], *const total = c.totals[total_];
     T* const costs = c.kept[costs_];

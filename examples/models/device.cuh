@@ -33,11 +33,14 @@ class device<cuda> {
   cuda executor() const { return {stream_.get()}; }
   cublasHandle_t blas() const { return blas_.get(); }
   /// Whether products of fp32 may round their factors to TF32.
-  void allow_tf32(bool allow) const { check(cublasSetMathMode(blas(), allow ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_DEFAULT_MATH), "choose its arithmetic"); }
+  void allow_tf32(bool allow) const {
+    check(cublasSetMathMode(blas(), allow ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_DEFAULT_MATH), "choose its arithmetic");
+  }
 
   static void* allocate(size bytes) {
     void* p = nullptr;
-    if (cudaError_t const e = cudaMalloc(&p, bytes); e != cudaSuccess) fail("CUDA", "allocate " + std::to_string(bytes) + " bytes", cudaGetErrorString(e));
+    if (cudaError_t const e = cudaMalloc(&p, bytes); e != cudaSuccess)
+      fail("CUDA", "allocate " + std::to_string(bytes) + " bytes", cudaGetErrorString(e));
     check(cudaMemset(p, 0, bytes), "clear memory");
     check(cudaDeviceSynchronize(), "clear memory");  // the model's stream does not wait for the one that clears
     return p;

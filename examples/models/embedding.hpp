@@ -118,8 +118,8 @@ struct embedding_level_backward {
 
 }  // namespace detail
 
-/// Of embedding_kind; table: rows of a table [vocabulary, channels] that begins as N(0, 1 / channels);  level: (token / 255 - 1/2) / (1/2) weight + bias,
-/// which begin as N(0, 1 / channels) and 0. Tokens are on the executor's side, and below the vocabulary.
+/// Of embedding_kind; table: rows of a table [vocabulary, channels] that begins as N(0, 1 / channels);
+/// level: (token / 255 - 1/2) / (1/2) weight + bias, which begin as N(0, 1 / channels) and 0. Tokens are on the executor's side, and below the vocabulary.
 template <class T, class E>
 class embedding {
  public:

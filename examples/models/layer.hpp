@@ -4,6 +4,7 @@
 #include <tcnca/gated_fusion.hpp>
 
 #include "bias.hpp"
+#include "dropout.hpp"
 #include "linear.hpp"
 #include "mixer.hpp"
 #include "norm.hpp"

@@ -39,13 +39,13 @@ class linear {
   /// x [rows, in], y [rows, out].
   void forward(context<T, E> const& c, index rows, T const* x, T* y) const {
     each_row(c.executor(), rows, out_, detail::bias_rows<T>{c.values[bias_], y, out_});
-    multiply(c, {.m = rows, .n = out_, .k = in_, .add = true}, x, static_cast<T const*>(c.values[weight_]), y);
+    multiply(c, {.m = rows, .n = out_, .k = in_, .add = true}, x, c.values[weight_], y);
   }
   /// grad_x is overwritten, or with `add` added to.
   void backward(context<T, E> const& c, index rows, T const* x, T const* grad_y, T* grad_x, bool add = false) const {
     multiply(c, {.m = in_, .n = out_, .k = rows, .a_transposed = true}, x, grad_y, c.gradients[weight_]);
     column_sums(c, rows, out_, matrix_rows<T>{grad_y, out_}, {c.gradients[bias_]});
-    multiply(c, {.m = rows, .n = in_, .k = out_, .b_transposed = true, .add = add}, grad_y, static_cast<T const*>(c.values[weight_]), grad_x);
+    multiply(c, {.m = rows, .n = in_, .k = out_, .b_transposed = true, .add = add}, grad_y, c.values[weight_], grad_x);
   }
   /// Of every position.
   void forward(context<T, E> const& c, T const* x, T* y) const { forward(c, c.rows(), x, y); }

@@ -64,7 +64,12 @@ class context {
  public:
   /// The extents are those of the largest batch. Only a CPU has workers.
   context(int workers, index most_sequences, index most_positions)
-      : device_(workers), threads(workers), batch(most_sequences), length(most_positions), lengths_place_(lengths_pool_.take(most_sequences)) {}
+      : device_(workers),
+        threads(workers),
+        batch(most_sequences),
+        length(most_positions),
+        any_total_(totals.take(1)),
+        lengths_place_(lengths_pool_.take(most_sequences)) {}
 
   int const threads;
   index batch, length;        ///< of the step at hand
@@ -80,6 +85,9 @@ class context {
   index rows() const { return batch * length; }
   E executor() const { return device_.executor(); }
   device<E> const& machine() const { return device_; }
+
+  /// Room for one number that a call leaves for itself.
+  double* any_total() const { return totals[any_total_]; }
 
   /// How many positions at the front of each sequence count: null, all of them. On the executor's side.
   index const* lengths() const { return padded_ ? lengths_pool_[lengths_place_] : nullptr; }
@@ -160,8 +168,10 @@ class context {
     for (entry const& e : entries) {
       std::normal_distribution<double> normal(0, 1);
       v.resize(e.where.count);
-      for (size i = 0; i < v.size(); i++)
-        v[i] = T((e.begin.alternating && i % 2 == 1 ? -e.begin.mean : e.begin.mean) + (e.begin.deviation > 0 ? e.begin.deviation * normal(random) : 0));
+      for (size i = 0; i < v.size(); i++) {
+        double const mean = e.begin.alternating && i % 2 == 1 ? -e.begin.mean : e.begin.mean;
+        v[i] = T(mean + (e.begin.deviation > 0 ? e.begin.deviation * normal(random) : 0));
+      }
       upload(v.data(), to[e.where], v.size());
     }
   }
@@ -169,6 +179,7 @@ class context {
   std::vector<entry> parameters_, statistics_;
   pool<char, E> scratch_;
   size scratch_bytes_ = 0;
+  region any_total_;
   pool<index, E> lengths_pool_;
   region lengths_place_;
   bool padded_ = false;

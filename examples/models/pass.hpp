@@ -38,7 +38,7 @@ struct pass_agent {
 template <class E, class F>
 TCNCA_HIDDEN void run_pass(E e, index items, F const& f) {
   if constexpr (same<E, cpu>) {
-    int const threads = int(executor_traits<cpu>::workers(e, items));
+    [[maybe_unused]] int const threads = int(executor_traits<cpu>::workers(e, items));
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (index item = 0; item < items; item++) f(serial_group{}, item, static_cast<typename F::number*>(nullptr));
   } else if (items > 0) {

@@ -70,16 +70,16 @@ struct row_norm_backward {
       constexpr int W = decltype(w)::value;
       return (load<W>(in + k) - broadcast<W>(m)) * broadcast<W>(inv);
     };
-    T const along =
-        threads.template sum<T>(beyond, channels, near_memory, [&](auto w, index k) TCNCA_INLINE { return through(w, k) * normed(w, k); }) / T(channels);
+    auto const along_terms = [&](auto w, index k) TCNCA_INLINE { return through(w, k) * normed(w, k); };
+    T const along = threads.template sum<T>(beyond, channels, near_memory, along_terms) / T(channels);
     T total = 0;  // where a mean is taken off
     if (kind == norm_kind::layer)
-      total = threads.template sum<T>(beyond, channels, near_memory, [&](auto w, index k) TCNCA_INLINE { return through(w, k); }) / T(channels);
+      total = threads.template sum<T>(beyond, channels, near_memory, through) / T(channels);
     if (beyond) return;
     threads.template each<T>(channels, [&](auto w, index k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
       auto const v = broadcast<W>(inv) * (through(w, k) - broadcast<W>(total) - normed(w, k) * broadcast<W>(along));
-      store<W>(out + k, add ? load<W>(static_cast<T const*>(out) + k) + v : v);
+      store<W>(out + k, add ? load<W>(out + k) + v : v);
     });
   }
 };
@@ -127,7 +127,7 @@ class row_norm {
     } else {
       T* const sums = kind_ == norm_kind::scale ? c.kept[sums_] : c.gradients[gain_];
       column_sums(c, rows, channels_, detail::row_norm_gain<T, false>{channels_, x, grad_y, mean, inverse}, {sums});
-      if (kind_ == norm_kind::scale) sum_all(c.executor(), channels_, static_cast<T const*>(sums), c.gradients[gain_]);
+      if (kind_ == norm_kind::scale) sum_all(c.executor(), channels_, sums, c.gradients[gain_]);
     }
     each_row(c.executor(), rows, channels_,
              detail::row_norm_backward<T>{kind_, add, channels_, x, grad_y, c.values[gain_], mean, inverse, grad_x});

@@ -121,6 +121,25 @@ struct total_pass {
   }
 };
 
+/// 0, or NaN where a number is not finite.
+template <class T>
+struct finite_pass {
+  using number = T;
+  static constexpr int near = 1;
+  T const* x;
+  index count;
+  double* result;
+
+  template <class Group>
+  TCNCA_HOST_DEVICE void operator()(Group group, index, T* memory) const {
+    row_threads<Group> const threads(group, 4 * Group::size());
+    T sum = 0;
+    for (index i = group.rank(); i < count; i += group.size()) sum += T(0) * x[i];
+    sum = threads.tree(sum, memory, [](T a, T b) TCNCA_INLINE { return a + b; });
+    if (group.rank() == 0) *result = double(sum);
+  }
+};
+
 }  // namespace detail
 
 /// Bytes of the context's workspace that column_sums takes; to be reserved.
@@ -146,6 +165,15 @@ void column_sums(context<T, E> const& c, index rows, index columns, F const& f, 
 template <class T, class E>
 void sum_all(E e, index count, T const* x, T* total) {
   run_pass(e, 1, detail::total_pass<T, T>{x, count, total});
+}
+
+/// Whether no number is infinite or NaN. For when something has gone wrong: it is slow, and waits.
+template <class T, class E>
+bool all_finite(context<T, E> const& c, index count, T const* x) {
+  run_pass(c.executor(), 1, detail::finite_pass<T>{x, count, c.any_total()});
+  double result = 0;
+  c.download(c.any_total(), &result, 1);
+  return result == 0;
 }
 
 /// The sum of the rows of a matrix [rows, columns].
