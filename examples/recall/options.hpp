@@ -1,6 +1,6 @@
 // The command line of associative_recall.
 #pragma once
-#include "../training/command_line.hpp"
+#include "../training/options.hpp"
 #include "data.hpp"
 
 namespace recall {
