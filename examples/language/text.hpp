@@ -1,0 +1,80 @@
+// A text as a sequence of symbols: each byte that occurs in it is one.
+#pragma once
+#include <array>
+#include <cerrno>
+#include <cstdint>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace language {
+
+/// The bytes that a model knows, numbered from 0 in ascending order.
+class alphabet {
+ public:
+  explicit alphabet(std::string_view text) {
+    for (char const c : text) ids_[byte(c)] = 0;
+    for (std::size_t b = 0; b < ids_.size(); b++)
+      if (ids_[b] == 0) ids_[b] = int(bytes_.size()), bytes_ += char(b);
+  }
+  long size() const { return long(bytes_.size()); }
+  /// All of them, in their order: an alphabet made of this is the same.
+  std::string const& bytes() const { return bytes_; }
+  char symbol(int id) const { return bytes_[std::size_t(id)]; }
+  bool has(char c) const { return ids_[byte(c)] >= 0; }
+  int id(char c) const { return ids_[byte(c)]; }
+
+  /// Throws std::invalid_argument if the text has a byte that is none of these.
+  std::vector<std::uint8_t> ids(std::string_view text) const {
+    std::vector<std::uint8_t> result(text.size());
+    for (std::size_t i = 0; i < text.size(); i++) {
+      if (!has(text[i]))
+        throw std::invalid_argument("byte " + std::to_string(byte(text[i])) + " at " + std::to_string(i) + " of the text is not one of the " +
+                                    std::to_string(size()) + " that the model knows");
+      result[i] = std::uint8_t(id(text[i]));
+    }
+    return result;
+  }
+
+ private:
+  static std::size_t byte(char c) { return std::size_t(static_cast<unsigned char>(c)); }
+  std::array<int, 256> ids_ = [] {
+    std::array<int, 256> none;
+    none.fill(-1);
+    return none;
+  }();
+  std::string bytes_;
+};
+
+/// Part of a text, which the part before it (if any) leads up to.
+struct span {
+  long begin = 0, end = 0;
+  long size() const { return end - begin; }
+};
+
+/// To learn from, to choose by, and to report: 90, 5 and 5 % (of EnWik8 the customary 90, 5 and 5 million).
+struct split {
+  span train, validation, test;
+};
+inline split split_of(long size) {
+  long const twentieth = size / 20;
+  return {{0, size - 2 * twentieth}, {size - 2 * twentieth, size - twentieth}, {size - twentieth, size}};
+}
+
+/// The bytes of a file. Throws std::runtime_error with a sentence if it cannot be read or is empty.
+inline std::string read_file(std::string const& path) {
+  auto const fail = [&](std::string const& why) { throw std::runtime_error("cannot read the text " + path + ": " + why); };
+  if (std::filesystem::is_directory(path)) fail("it is a directory");
+  std::ifstream file(path, std::ios::binary);
+  if (!file) fail(std::strerror(errno));
+  std::string text{std::istreambuf_iterator<char>(file), {}};
+  if (file.bad()) fail("reading broke off");
+  if (text.empty()) fail("it is empty");
+  return text;
+}
+
+}  // namespace language
