@@ -3,9 +3,11 @@
 #include <array>
 #include <cerrno>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -27,6 +29,32 @@ class alphabet {
   char symbol(int id) const { return bytes_[std::size_t(id)]; }
   bool has(char c) const { return ids_[byte(c)] >= 0; }
   int id(char c) const { return ids_[byte(c)]; }
+
+  /// The same for people and JSON: their numbers, neighbours joined, such as "10 32-126".
+  std::string ranges() const {
+    std::string result;
+    for (std::size_t i = 0; i < bytes_.size();) {
+      std::size_t const first = byte(bytes_[i]);
+      std::size_t last = first;
+      for (i++; i < bytes_.size() && byte(bytes_[i]) == last + 1; i++) last++;
+      result += (result.empty() ? "" : " ") + std::to_string(first) + (last > first ? "-" + std::to_string(last) : "");
+    }
+    return result;
+  }
+  /// Throws std::invalid_argument if this is not what `ranges` writes.
+  static alphabet of_ranges(std::string const& ranges) {
+    std::string bytes;
+    std::istringstream in(ranges);
+    for (std::string word; in >> word;) {
+      int first = -1, last = -1;
+      int const read = std::sscanf(word.c_str(), "%d-%d", &first, &last);
+      if (read == 1) last = first;
+      if (read < 1 || first < 0 || last < first || last > 255) throw std::invalid_argument("\"" + ranges + "\" does not name an alphabet");
+      for (int b = first; b <= last; b++) bytes += char(b);
+    }
+    if (bytes.empty()) throw std::invalid_argument("an alphabet has no symbols");
+    return alphabet(bytes);
+  }
 
   /// Throws std::invalid_argument if the text has a byte that is none of these.
   std::vector<std::uint8_t> ids(std::string_view text) const {
