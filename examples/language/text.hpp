@@ -1,5 +1,6 @@
 // A text as a sequence of symbols: each byte that occurs in it is one.
 #pragma once
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdint>
@@ -49,11 +50,11 @@ class alphabet {
       int first = -1, last = -1;
       int const read = std::sscanf(word.c_str(), "%d-%d", &first, &last);
       if (read == 1) last = first;
-      if (read < 1 || first < 0 || last < first || last > 255) throw std::invalid_argument("\"" + ranges + "\" does not name an alphabet");
-      for (int b = first; b <= last; b++) bytes += char(b);
+      for (int b = std::max(first, 0); read >= 1 && b <= std::min(last, 255); b++) bytes += char(b);
     }
-    if (bytes.empty()) throw std::invalid_argument("an alphabet has no symbols");
-    return alphabet(bytes);
+    alphabet const result(bytes);
+    if (bytes.empty() || result.ranges() != ranges) throw std::invalid_argument("\"" + ranges + "\" does not name an alphabet");
+    return result;
   }
 
   /// Throws std::invalid_argument if the text has a byte that is none of these.
@@ -93,9 +94,9 @@ inline split split_of(long size) {
   return {{0, size - 2 * twentieth}, {size - 2 * twentieth, size - twentieth}, {size - twentieth, size}};
 }
 
-/// The bytes of a file. Throws std::runtime_error with a sentence if it cannot be read or is empty.
+/// The bytes of a file. Throws std::invalid_argument with a sentence if it cannot be read or is empty.
 inline std::string read_file(std::string const& path) {
-  auto const fail = [&](std::string const& why) { throw std::runtime_error("cannot read the text " + path + ": " + why); };
+  auto const fail = [&](std::string const& why) { throw std::invalid_argument("cannot read the text " + path + ": " + why); };
   if (std::filesystem::is_directory(path)) fail("it is a directory");
   std::ifstream file(path, std::ios::binary);
   if (!file) fail(std::strerror(errno));
