@@ -79,10 +79,13 @@ mark_as_advanced(OPENBLAS_INCLUDE_DIR OPENBLAS_LIBRARY)
 set(TCNCA_HAS_MODELS OFF)
 if(OPENBLAS_INCLUDE_DIR AND OPENBLAS_LIBRARY)
   set(TCNCA_HAS_MODELS ON)
-  add_library(tcnca_models INTERFACE)
-  target_include_directories(tcnca_models SYSTEM INTERFACE ${OPENBLAS_INCLUDE_DIR})
-  target_link_libraries(tcnca_models INTERFACE ${OPENBLAS_LIBRARY})
-  target_compile_options(tcnca_models INTERFACE -Wno-unknown-pragmas)  # their loops are OpenMP's, where there is one
+  add_library(tcnca_model_parts INTERFACE)
+  target_include_directories(tcnca_model_parts SYSTEM INTERFACE ${OPENBLAS_INCLUDE_DIR})
+  target_link_libraries(tcnca_model_parts INTERFACE ${OPENBLAS_LIBRARY})
+  target_compile_options(tcnca_model_parts INTERFACE -Wno-unknown-pragmas)  # their loops are OpenMP's, where there is one
+  # The whole models behind models/model.hpp, compiled once for all programs that make them.
+  add_library(tcnca_models STATIC EXCLUDE_FROM_ALL ${PROJECT_SOURCE_DIR}/examples/models/models.cpp)
+  target_link_libraries(tcnca_models PRIVATE tcnca_development tcnca_model_parts)
 else()
   message(STATUS "tcnca: OpenBLAS not found (libopenblas-dev), the layers and models of examples/ are left out")
 endif()

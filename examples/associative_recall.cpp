@@ -3,49 +3,36 @@
 #include <cstdio>
 #include <numeric>
 
-#include "models/adam.hpp"
-#include "models/sequence_model.hpp"
+#include "models/model.hpp"
 #include "recall/data.hpp"
 #include "recall/options.hpp"
 #include "recall/progress.hpp"
 
 namespace {
 
-using namespace tcnca;
-using model = models::sequence_model<float, tcnca::cpu>;
-
-constexpr auto order = layout::batch_length_channels;
-// A linear stack, then silu(stack(x) + omega x) as after MEGA's average. It sees the last 256 tokens.
-using convolutions = models::conv_mixer<
-    float, cpu, conv_stack_shape{.taps = 4, .depth = 4, .dilation_base = 4, .residuals = residual::level, .skip = true, .order = order}>;
-using average = models::ema_mixer<float, cpu, ema_shape{.states = 16, .order = order}>;
-constexpr chunked_attention_shape attention{.causal = true, .bias = true};
-constexpr gated_fusion_shape gates{};
-constexpr gated_fusion_shape simple{.update_gate = false, .reset_gate = false, .mixer_path = false};
+namespace models = tcnca::models;
+using models::model;
 
 std::unique_ptr<model> make_model(recall::options const& o) {
-  models::sequence_model_config config{.vocabulary = o.vocabulary, .layers = o.layers, .layer = {}, .hidden = o.hidden};
-  config.layer.channels = o.channels, config.layer.value_dim = o.value_dim, config.layer.key_dim = o.key_dim;
-  config.layer.chunk = o.chunk, config.layer.dropout = o.dropout;
-  auto const make = [&]<class Layer>(Layer*) -> std::unique_ptr<model> {
-    return std::make_unique<models::layered_model<float, cpu, Layer>>(o.threads, o.batch, o.length + 2, config);
-  };
-  if (o.model == "tcnca") return make(static_cast<models::layer<float, cpu, convolutions, gates, attention>*>(nullptr));
-  if (o.model == "mega") return make(static_cast<models::layer<float, cpu, average, gates, attention>*>(nullptr));
-  return make(static_cast<models::layer<float, cpu, convolutions, simple, attention>*>(nullptr));
+  models::model_config config;
+  config.threads = o.threads, config.batch = o.batch, config.length = o.length + 2;
+  config.vocabulary = o.vocabulary, config.layers = o.layers, config.channels = o.channels, config.hidden = o.hidden;
+  config.value_dim = o.value_dim, config.key_dim = o.key_dim, config.chunk = o.chunk;
+  config.dropout = o.dropout, config.decay = o.decay, config.clip = o.clip, config.seed = o.seed;
+  config.mixer = o.model == "mega" ? models::mixer_kind::average : models::mixer_kind::convolution;
+  config.gates = o.model != "tcnca-simple";
+  return models::make_model(config);
 }
 
 /// The share of sequences whose last token is predicted.
 double accuracy(model& m, recall::examples const& e, long batch) {
-  m.c.training = false;
   long right = 0;
+  std::vector<int> predictions(std::size_t(batch * e.length));
   for (long first = 0; first < e.count(); first += batch) {
-    m.c.batch = std::min(batch, e.count() - first);
-    m.forward(e.tokens.data() + first * e.length);
-    for (long i = 0; i < m.c.batch; i++) right += m.prediction(i, e.length - 1) == e.targets[std::size_t((first + i + 1) * e.length - 1)];
+    long const sequences = std::min(batch, e.count() - first);
+    m.evaluate({.sequences = sequences, .length = e.length, .tokens = e.tokens.data() + first * e.length}, predictions.data());
+    for (long i = 1; i <= sequences; i++) right += predictions[std::size_t(i * e.length - 1)] == e.targets[std::size_t((first + i) * e.length - 1)];
   }
-  m.c.training = true;
-  m.c.batch = batch;
   return double(right) / double(e.count());
 }
 
@@ -77,33 +64,28 @@ class batches {
 };
 
 int train(recall::options const& o, std::FILE* out) {
-  models::one_blas_thread();
   auto const training = recall::make_examples(o.vocabulary, o.length / 2, o.train, o.seed);
   auto const test = recall::make_examples(o.vocabulary, o.length / 2, o.test, o.seed + 0x9E3779B97F4A7C15u);
   auto const m = make_model(o);
-  m->c.initialise(o.seed);
-  m->c.seed = o.seed;
-  models::adam<float, cpu> optimiser(m->c, {.decay = o.decay, .clip = o.clip});
   batches data(training, o.batch, o.seed);
   std::fprintf(out,
                "{\"model\": \"%s\", \"vocabulary\": %d, \"length\": %ld, \"layers\": %ld, \"channels\": %ld, \"value_dim\": %ld, \"key_dim\": %ld, "
                "\"hidden\": %ld, \"chunk\": %ld, \"batch\": %ld, \"steps\": %ld, \"rate\": %g, \"dropout\": %g, \"seed\": %lu, \"threads\": %d, "
                "\"parameters\": %zu}\n",
                o.model.c_str(), o.vocabulary, o.length, o.layers, o.channels, o.value_dim, o.key_dim, o.hidden, o.chunk, o.batch, o.steps, o.rate,
-               o.dropout, o.seed, o.threads, m->c.parameter_count());
+               o.dropout, o.seed, o.threads, m->parameter_count());
 
   recall::progress progress(o.steps, o.time_limit);
   double tested = 0, recent = 0;
   for (long step = 1; step <= o.steps; step++) {
     data.next();
-    m->c.step = uint64(step);
-    m->forward(data.tokens.data());
-    double const loss = m->loss(data.tokens.data(), data.targets.data(), true);
     double const rising = double(step) / double(o.warmup + 1), falling = double(o.steps - step + 1) / double(std::max(1L, o.steps - o.warmup));
-    double const norm = optimiser.step(m->c, o.rate * std::min(rising, std::min(1.0, falling)));
+    models::learned const did = m->learn(
+        {.sequences = o.batch, .length = training.length, .tokens = data.tokens.data(), .targets = data.targets.data()}, step,
+        o.rate * std::min(rising, std::min(1.0, falling)));
+    double const loss = did.loss, norm = did.grad_norm;
     if (!std::isfinite(loss) || !std::isfinite(norm)) {
-      std::fprintf(stderr, "associative_recall: the %s is not a finite number at step %ld; a lower --rate may help\n",
-                   std::isfinite(loss) ? "gradient" : "loss", step);
+      std::fprintf(stderr, "associative_recall: not a finite number at step %ld: %s; a lower --rate may help\n", step, m->not_finite().c_str());
       return 1;
     }
     recent = step == 1 ? loss : 0.9 * recent + 0.1 * loss;
