@@ -72,6 +72,21 @@ if(OpenMP_CXX_FOUND)
   target_compile_options(tcnca_development INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${OpenMP_CXX_FLAGS}>)
 endif()
 
+# Averages by FFT want FFTW, in both precisions.
+find_path(FFTW_INCLUDE_DIR fftw3.h)
+find_library(FFTW_LIBRARY fftw3f)
+find_library(FFTW_DOUBLE_LIBRARY fftw3)
+mark_as_advanced(FFTW_INCLUDE_DIR FFTW_LIBRARY FFTW_DOUBLE_LIBRARY)
+set(TCNCA_HAS_FFTW OFF)
+if(FFTW_INCLUDE_DIR AND FFTW_LIBRARY AND FFTW_DOUBLE_LIBRARY)
+  set(TCNCA_HAS_FFTW ON)
+  add_library(tcnca_fftw INTERFACE)
+  target_include_directories(tcnca_fftw SYSTEM INTERFACE ${FFTW_INCLUDE_DIR})
+  target_link_libraries(tcnca_fftw INTERFACE ${FFTW_LIBRARY} ${FFTW_DOUBLE_LIBRARY})
+else()
+  message(STATUS "tcnca: FFTW not found (libfftw3-dev), averages by FFT are left out")
+endif()
+
 # What the layers and models of examples/models need.
 find_path(OPENBLAS_INCLUDE_DIR cblas.h PATH_SUFFIXES openblas openblas-pthread openblas-openmp)
 find_library(OPENBLAS_LIBRARY openblas)
