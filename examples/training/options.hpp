@@ -4,32 +4,17 @@
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 #include <algorithm>
+#include <cstdio>
 #include <functional>
 #include <optional>
+#include <stdexcept>
 #include <string>
-#include <thread>
+#include <utility>
 #include <vector>
 
-#include "../models/model.hpp"
-#include "record.hpp"
-#include "schedule.hpp"
+#include "settings.hpp"
 
 namespace tcnca::training {
-
-/// What is to be trained and how. The defaults are a program's to change before it makes its command_line.
-struct options {
-  options() { config.threads = int(std::max(1u, std::thread::hardware_concurrency())); }
-
-  std::string program;            ///< its name, set by command_line
-  std::string model = "tcnca", preset = "default";
-  models::model_config config;    ///< `head`, `vocabulary`, `classes`, `embedding` and `length` are the program's; `batch` is that of learning
-  schedule rates;                 ///< `steps` are those of the whole training
-  long every = 100;
-  double time_limit = 0, expect_loss = 0;
-  std::string output;
-  bool resume = false;
-  std::vector<std::string> compare;
-};
 
 /// A named set of defaults; options that are given win over it.
 struct preset {
@@ -70,17 +55,17 @@ class command_line {
       require(options_.compare.empty() || !options_.output.empty(), "--compare", "needs --output, where the picture goes");
     } catch (CLI::ParseError const& e) {
       return app.exit(e) == 0 ? 0 : 2;
+    } catch (std::invalid_argument const& e) {  // of a callback of the program's
+      std::fprintf(stderr, "%s\nRun with --help for more information.\n", e.what());
+      return 2;
     }
-    options_.config.mixer = options_.model == "mega"       ? models::mixer_kind::average
-                            : options_.model == "mega-fft" ? models::mixer_kind::average_by_fft
-                                                           : models::mixer_kind::convolution;
-    options_.config.gates = options_.model != "tcnca-simple";
+    choose_model(options_);
     return {};
   }
 
-  /// For checks that CLI11 has no name for, within `parse` through app.callback.
+  /// For checks that CLI11 has no name for, such as in app.callback.
   static void require(bool holds, std::string const& option, std::string const& sentence) {
-    if (!holds) throw CLI::ValidationError(option, sentence);
+    if (!holds) throw std::invalid_argument(option + ": " + sentence);
   }
   static void require_multiple(std::string const& option, long value, long of) {
     require(value % of == 0, option, "must be a multiple of " + std::to_string(of));
@@ -171,20 +156,5 @@ class command_line {
   options& options_;
   std::vector<preset> presets_;
 };
-
-/// All of the common options that determines what is learned, and so must be the same to resume. Where it runs (backend, threads), how long and with
-/// what reports may differ.
-inline record configuration(options const& o) {
-  auto const& c = o.config;
-  record r;
-  r.set("program", o.program).set("model", o.model).set("vocabulary", c.vocabulary).set("classes", c.classes).set("length", c.length);
-  r.set("layers", c.layers).set("channels", c.channels).set("value_dim", c.value_dim).set("key_dim", c.key_dim).set("hidden", c.hidden);
-  r.set("chunk", c.chunk).set("stack", c.stack).set("norm", int(c.norm)).set("pre_norm", c.pre_norm).set("bias", int(c.bias));
-  r.set("attention", int(c.attention)).set("dropout", c.dropout).set("attention_dropout", c.attention_dropout);
-  r.set("hidden_dropout", c.hidden_dropout).set("batch", c.batch).set("rate", o.rates.rate).set("warmup", o.rates.warmup);
-  r.set("schedule", o.rates.kind).set("decay", c.decay).set("clip", c.clip).set("beta1", c.beta1).set("beta2", c.beta2).set("seed", c.seed);
-  if (o.rates.depends_on_steps()) r.set("steps", o.rates.steps);
-  return r;
-}
 
 }  // namespace tcnca::training

@@ -10,7 +10,7 @@
 #include "checkpoint.hpp"
 #include "interruption.hpp"
 #include "log.hpp"
-#include "options.hpp"
+#include "settings.hpp"
 #include "plot.hpp"
 #include "progress.hpp"
 
