@@ -151,13 +151,14 @@ TEST(language, n_grams_count_as_by_hand) {
 
 TEST(language, draws_follow_the_logits) {
   std::vector<float> const logits{0, 3, 1, 3, -1};
-  for (unsigned i = 0; i < 50; i++) EXPECT_EQ(language::draw(logits, {.temperature = 0}, language::random_bits(1, i, 0)), 1);
+  std::mt19937_64 random(1);
+  auto const uniform = [&] { return training::uniform(random); };
+  for (unsigned i = 0; i < 50; i++) EXPECT_EQ(language::draw(logits, {.temperature = 0}, uniform()), 1);
   long const draws = 20000;
   for (long k : {0L, 3L})
     for (double temperature : {0.5, 1.0, 2.0}) {
       std::vector<long> counts(logits.size());
-      for (long i = 0; i < draws; i++)
-        counts[std::size_t(language::draw(logits, {.temperature = temperature, .top_k = k}, language::random_bits(2, std::uint64_t(i), 0)))]++;
+      for (long i = 0; i < draws; i++) counts[std::size_t(language::draw(logits, {.temperature = temperature, .top_k = k}, uniform()))]++;
       double total = 0;
       for (std::size_t i = 0; i < logits.size(); i++) total += k == 3 && logits[i] < 1 ? 0 : std::exp(double(logits[i]) / temperature);
       for (std::size_t i = 0; i < logits.size(); i++) {

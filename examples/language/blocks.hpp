@@ -4,19 +4,9 @@
 #include <vector>
 
 #include "../models/model.hpp"
+#include "../training/random.hpp"
 
 namespace language {
-
-/// A well mixed function of its arguments (the finaliser of SplitMix64, over each in turn).
-inline std::uint64_t random_bits(std::uint64_t seed, std::uint64_t a, std::uint64_t b) {
-  auto const mixed = [](std::uint64_t x) {
-    x += 0x9E3779B97F4A7C15u;
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
-    return x ^ (x >> 31);
-  };
-  return mixed(mixed(mixed(seed) ^ a) ^ b);
-}
 
 struct block_config {
   long sequences = 1;
@@ -33,12 +23,11 @@ class blocks {
   }
   /// Valid until the next call.
   tcnca::models::examples at(long step) {
-    auto const draw = [&](long what, long below) {
-      return long(random_bits(config_.seed, std::uint64_t(step), std::uint64_t(what)) % std::uint64_t(below));
-    };
-    long const length = config_.chunk * (config_.least + draw(0, config_.most - config_.least + 1));
+    std::mt19937_64 random(tcnca::training::mix(config_.seed, std::uint64_t(step)));
+    auto const below = [&](long n) { return long(tcnca::training::below(random, std::uint64_t(n))); };
+    long const length = config_.chunk * (config_.least + below(config_.most - config_.least + 1));
     for (long s = 0; s < config_.sequences; s++) {
-      std::uint8_t const* const from = text_ + draw(s + 1, size_ - length);
+      std::uint8_t const* const from = text_ + below(size_ - length);
       for (long t = 0; t < length; t++) {
         auto const at = std::size_t(s * length + t);
         tokens_[at] = from[t], targets_[at] = from[t + 1];

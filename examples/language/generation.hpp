@@ -8,7 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "blocks.hpp"
+#include "../models/model.hpp"
+#include "../training/random.hpp"
 #include "text.hpp"
 
 namespace language {
@@ -19,8 +20,8 @@ struct sampling {
   unsigned long seed = 1;
 };
 
-/// Draws from softmax(logits / temperature) over the top k; among equals the first counts more. `bits` are uniform random bits.
-inline int draw(std::vector<float> const& logits, sampling const& s, std::uint64_t bits) {
+/// Draws from softmax(logits / temperature) over the top k; of equals the first comes first. `uniform` is in (0, 1).
+inline int draw(std::vector<float> const& logits, sampling const& s, double uniform) {
   std::vector<int> order(logits.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return logits[std::size_t(a)] > logits[std::size_t(b)]; });
@@ -29,7 +30,7 @@ inline int draw(std::vector<float> const& logits, sampling const& s, std::uint64
   auto const weight = [&](int i) { return std::exp((double(logits[std::size_t(i)]) - double(logits[std::size_t(order.front())])) / s.temperature); };
   double total = 0;
   for (int const i : order) total += weight(i);
-  double left = double(bits >> 11) * 0x1p-53 * total;
+  double left = uniform * total;
   for (int const i : order)
     if ((left -= weight(i)) < 0) return i;
   return order.back();
@@ -43,6 +44,7 @@ inline double generate(tcnca::models::model& model, long longest_read, alphabet 
   if (tokens.empty()) tokens.push_back(known.has('\n') ? known.id('\n') : 0);  // a model cannot begin with nothing
   std::vector<float> logits(std::size_t(known.size()));
   auto const read = [&](int const* from, long length) { model.read({1, length, from, nullptr, nullptr}, logits.data()); };
+  std::mt19937_64 random(how.seed);
   model.forget();
   for (std::size_t i = 0; i < tokens.size();) {
     long const now = std::min(longest_read, long(tokens.size() - i));
@@ -51,7 +53,7 @@ inline double generate(tcnca::models::model& model, long longest_read, alphabet 
   }
   auto const start = std::chrono::steady_clock::now();
   for (long i = 0; i < count; i++) {
-    int const token = draw(logits, how, random_bits(how.seed, std::uint64_t(i), 0));
+    int const token = draw(logits, how, tcnca::training::uniform(random));
     write(known.symbol(token));
     read(&token, 1);
   }

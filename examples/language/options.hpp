@@ -1,9 +1,11 @@
 // The command line of language_model.
 #pragma once
 #include <optional>
+#include <stdexcept>
 #include <string>
 
 #include "../training/options.hpp"
+#include "../training/record.hpp"
 
 namespace language {
 
@@ -73,11 +75,6 @@ inline std::optional<int> parse(int argc, char const* const* argv, options& o) {
   return line.parse(argc, argv);
 }
 
-inline tcnca::models::mixer_kind mixer_of(std::string const& model) {
-  using tcnca::models::mixer_kind;
-  return model == "mega" ? mixer_kind::average : model == "mega-fft" ? mixer_kind::average_by_fft : mixer_kind::convolution;
-}
-
 /// All that determines what is learned, as a checkpoint keeps it.
 inline tcnca::training::record configuration(options const& o, std::string const& alphabet, std::string const& checksum) {
   auto r = tcnca::training::configuration(o);
@@ -85,21 +82,23 @@ inline tcnca::training::record configuration(options const& o, std::string const
   return r;
 }
 
-/// The model of such a configuration.
+/// The model of such a configuration, for reading: one sequence, in pieces of a chunk.
 inline tcnca::models::model_config model_of(tcnca::training::record const& r) {
-  tcnca::models::model_config c;
+  options o;
+  auto& c = o.config;
   auto const whole = [&](char const* name) {
     double const value = r.number(name);
     if (!(value >= 0 && value < 0x1p53)) throw std::invalid_argument(std::string("the configuration has no ") + name);
     return long(value);
   };
-  std::string const model = r.text("model");
-  c.mixer = mixer_of(model), c.gates = model != "tcnca-simple";
+  o.model = r.text("model");
+  choose_model(o);
+  c.head = tcnca::models::head_kind::next_token;
   c.vocabulary = whole("vocabulary"), c.layers = whole("layers"), c.channels = whole("channels"), c.value_dim = whole("value_dim");
   c.key_dim = whole("key_dim"), c.hidden = whole("hidden"), c.chunk = whole("chunk"), c.stack = r.text("stack");
   c.norm = tcnca::models::norm_kind(whole("norm")), c.pre_norm = r.text("pre_norm") == "true";
   c.bias = tcnca::models::bias_kind(whole("bias")), c.attention = tcnca::models::attention_kind(whole("attention"));
-  c.length = c.chunk;
+  c.batch = 1, c.length = c.chunk;
   return c;
 }
 

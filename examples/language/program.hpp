@@ -89,7 +89,7 @@ inline int train_side_by_side(options const& o, corpus const& c, double yardstic
   std::vector<options> all;
   for (std::string const name : {"tcnca", "mega-fft", "mega"}) {
     all.push_back(o);
-    all.back().model = name, all.back().config.mixer = mixer_of(name), all.back().config.gates = true;
+    all.back().model = name, choose_model(all.back());
     all.back().output = (std::filesystem::path(o.output) / name).string();
     all.back().resume = o.resume && std::filesystem::exists(tcnca::training::run_files(all.back().output).checkpoint);  // the last may not have begun
   }
