@@ -11,12 +11,14 @@ struct options : training::options {
   options() {
     model = "tcnca-simple";
     config.batch = 32, config.clip = 1, config.decay = 0.01, config.chunk = 64;
+    every = 50;
   }
   problem data;
   std::string form = "single";
   long train = 5000, test = 500, pairs = 0;
   double expect_accuracy = 0, until = 0;
   bool sweep = false;
+  long longest_chunk = 256;
   std::vector<long> lengths;
   std::vector<int> vocabularies;
   std::vector<std::string> models{"tcnca-simple", "tcnca", "mega"};
@@ -73,10 +75,13 @@ inline std::optional<int> parse(int argc, char const* const* argv, options& o) {
   app.add_option("--until", o.until, "End once the test accuracy is at least this; 0: go on")->check(CLI::Range(0.0, 1.0))->group(g);
   app.add_option("--expect-accuracy", o.expect_accuracy, "Fail unless the last test accuracy is at least this")->check(CLI::Range(0.0, 1.0))->group(g);
   app.add_flag("--sweep", o.sweep,
-               "Train every model on every length and vocabulary: results.md, results.json and accuracy.svg in --output. --steps, --time-limit and\n"
-               "all else hold for each; batches keep the tokens of a step, --chunk is the longest. --resume keeps what is finished")->group(s);
-  app.add_option("--lengths", o.lengths, "Default: 40 200 1000 5000; multi-query: 32 64 128 256")->check(CLI::Range(2L, 1L << 24))->group(s);
+               "Train every model on every length and vocabulary: results.md, results.json and accuracy.svg in --output. What else is given holds for\n"
+               "each, but --batch and --test, which are for short sequences and become fewer with length. Each ends when all tests are answered right,\n"
+               "or by --until, --steps or --time-limit. --resume keeps what is finished")->group(s);
+  app.add_option("--lengths", o.lengths, "Default: 40 200 1000; multi-query: 32 64 128 256")->check(CLI::Range(2L, 1L << 24))->group(s);
   app.add_option("--vocabularies", o.vocabularies, "Default: 10 20 30; multi-query: 512")->check(CLI::Range(4, 1 << 20))->group(s);
+  app.add_option("--longest-chunk", o.longest_chunk, "Each has a chunk of at most this, such that the last is as full as can be")
+      ->check(CLI::Range(2, 16384))->group(s);
   app.add_option("--models", o.models)->check(CLI::IsMember({"tcnca", "tcnca-simple", "mega", "mega-fft"}))->group(s);
   app.callback([&o] {
     training::command_line::require(!o.sweep || !o.output.empty(), "--sweep", "needs --output, a folder for its results");

@@ -14,7 +14,7 @@ class sweep {
  public:
   explicit sweep(options const& o) : o_(o), folder_(o.output) {
     bool const single = o.form == "single";
-    if (o_.lengths.empty()) o_.lengths = single ? std::vector<long>{40, 200, 1000, 5000} : std::vector<long>{32, 64, 128, 256};
+    if (o_.lengths.empty()) o_.lengths = single ? std::vector<long>{40, 200, 1000} : std::vector<long>{32, 64, 128, 256};
     if (o_.vocabularies.empty()) o_.vocabularies = single ? std::vector<int>{10, 20, 30} : std::vector<int>{512};
     for (int const vocabulary : o_.vocabularies)
       for (long const length : o_.lengths)
@@ -58,9 +58,11 @@ class sweep {
     options c = o_;
     c.model = model, c.data.vocabulary = vocabulary, c.data.length = length, c.sweep = false;
     c.data = problem_of(c);
-    long const positions = c.data.positions();
-    c.config.batch = std::max(1L, o_.config.batch * o_.data.length / length);
-    c.config.chunk = chunk_for(positions, o_.config.chunk);
+    // The same number of tokens a step, but not of too few sequences: each has only one map of keys to values to learn from.
+    c.config.batch = std::max(std::min(8L, o_.config.batch), (o_.config.batch * o_.data.length + length - 1) / length);
+    c.config.chunk = chunk_for(c.data.positions(), o_.longest_chunk);
+    c.test = std::min(o_.test, std::max(100L, 100000 / length));
+    if (c.until == 0) c.until = 1;
     c.output = (folder_ / "runs" / (model + "-v" + std::to_string(vocabulary) + "-t" + std::to_string(length))).string();
     choose_model(c);
     return c;

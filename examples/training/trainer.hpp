@@ -60,13 +60,14 @@ inline long restore(models::model& model, std::filesystem::path const& path, rec
   require_same(c, configuration, path);
   if (c.parts.empty() || c.parts.back().name != detail::loop_state::name || c.parts.back().bytes.size() != sizeof(detail::loop_state))
     throw checkpoint_error(path, "it lacks the state of training");
-  if (state != nullptr) std::memcpy(state, c.parts.back().bytes.data(), sizeof *state);
+  models::saved_part const loop = std::move(c.parts.back());
   c.parts.pop_back();
   try {
     model.load(c.parts);
   } catch (std::invalid_argument const& e) {
     throw checkpoint_error(path, e.what());
   }
+  if (state != nullptr) std::memcpy(state, loop.bytes.data(), sizeof *state);
   return c.step;
 }
 
@@ -98,9 +99,7 @@ class trainer {
       if (regular || late) {
         if (!evaluate(l, rate, tokens, regular, bar)) return not_finite("evaluation", "");
       } else {
-        char text[48];
-        std::snprintf(text, sizeof text, "loss %.4f", state_.loss_sum / double(state_.losses));
-        bar.report(step, tokens, text, false);
+        bar.report(step, tokens, "loss " + fixed(state_.loss_sum / double(state_.losses)), false);
       }
       if (step_ == o_.rates.steps || state_.ended != 0) break;
       if (late || interruption::asked()) {
@@ -149,8 +148,10 @@ class trainer {
     shown_loss_ = loss;
     record r;
     r.set("step", step_).set("loss", loss).set("grad_norm", l.grad_norm).set("rate", rate).set(*evaluation_);
-    r.set("seconds", state_.seconds).set("tokens_per_second", tokens * count / std::max(1e-9, state_.seconds - seconds_before_ - timed_since_));
-    r.set("forward_seconds", forward_ / count).set("backward_seconds", backward_ / count).set("update_seconds", update_ / count);
+    r.set("seconds", rounded(state_.seconds));
+    r.set("tokens_per_second", rounded(tokens * count / std::max(1e-9, state_.seconds - seconds_before_ - timed_since_)));
+    r.set("forward_seconds", rounded(forward_ / count)).set("backward_seconds", rounded(backward_ / count));
+    r.set("update_seconds", rounded(update_ / count));
     if (!regular) r.set("stopped", true);
     log_.write(r);
     if (regular) {
@@ -161,17 +162,22 @@ class trainer {
     state_.seconds += bar.elapsed() - now;
     save();
     timed_since_ = bar.elapsed();
-    std::string text;
-    for (auto const& [name, value] : measures{{"loss", loss}}) text += name + " " + four(value);
-    for (auto const& [name, value] : *evaluation_) text += ", " + name + " " + four(value);
+    std::string text = "loss " + fixed(loss);
+    for (auto const& [name, value] : *evaluation_) text += ", " + name + " " + fixed(value);
     bar.report(step_, tokens, text, true);
     if (!o_.output.empty()) replace_file(files_.curves, curves(o_.program + ", " + o_.model, {{o_.model, read_log(files_.log)}}));
     return true;
   }
-  static std::string four(double value) {
+  static std::string fixed(double value) {
     char text[32];
     std::snprintf(text, sizeof text, "%.4f", value);
     return text;
+  }
+  /// To four digits: times are not more exact.
+  static double rounded(double value) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%.4g", value);
+    return std::strtod(text, nullptr);
   }
   void save() {
     if (o_.output.empty()) return;
