@@ -1,0 +1,105 @@
+// The command line of language_model.
+#pragma once
+#include <optional>
+#include <stdexcept>
+#include <string>
+
+#include "../training/options.hpp"
+#include "../training/record.hpp"
+
+namespace language {
+
+struct options : tcnca::training::options {
+  options() { small(); }
+
+  std::string text;                    ///< a file
+  long least_chunks = 1, most_chunks = 1;
+  bool side_by_side = false;
+  long rounds = 12;
+  std::string checkpoint, prompt;
+  long generate = 0, top_k = 0;
+  double temperature = 0.8;
+
+  void small() {
+    preset = "small";
+    config.layers = 2, config.channels = 64, config.value_dim = 128, config.key_dim = 16, config.hidden = 128, config.chunk = 128;
+    config.stack = "8x4", config.bias = tcnca::models::bias_kind::simple, config.dropout = 0;
+    config.batch = 1, least_chunks = 64, most_chunks = 64;
+    config.beta2 = 0.98, config.clip = 1, config.decay = 0.01;
+    rates = {.kind = "cosine", .rate = 1e-2, .warmup = 50, .steps = 2000};
+    every = 100;
+  }
+  /// MEGA's (arXiv 2209.10655) for EnWik8: 39 million parameters.
+  void enwik8() {
+    preset = "enwik8";
+    config.layers = 12, config.channels = 512, config.value_dim = 1024, config.key_dim = 128, config.hidden = 1024, config.chunk = 2048;
+    config.stack = "8x5", config.bias = tcnca::models::bias_kind::rotary, config.dropout = 0.1;
+    config.batch = 2, least_chunks = 2, most_chunks = 6;
+    config.beta2 = 0.98, config.clip = 0.25, config.decay = 0.1;
+    rates = {.kind = "linear", .rate = 5e-3, .warmup = 24000, .steps = 400000};
+    every = 2000;
+  }
+};
+
+/// An exit status where there is nothing more to do.
+inline std::optional<int> parse(int argc, char const* const* argv, options& o) {
+  using tcnca::training::command_line;
+  command_line line("language_model",
+                    "Language modelling by characters: a model reads a text and predicts each next byte. Of the text 90 % are learned from, 5 %\n"
+                    "validate and 5 % test, read as streams with all that the model remembers; results are bits per character (bpc).",
+                    o,
+                    {{"small", "minutes on two cores", [&o] { o.small(); }},
+                     {"enwik8", "12 layers of 512 channels, 400000 steps, as MEGA's paper", [&o] { o.enwik8(); }}});
+  auto& app = line.app;
+  std::string g = "Text";
+  app.add_option("--text", o.text, "The text: EnWik8, what examples/language/gather_corpus.sh makes, or any file")->group(g);
+  app.add_option("--least-chunks", o.least_chunks, "A step learns from blocks of so many chunks,")->check(CLI::Range(1L, 1L << 30))->group(g);
+  app.add_option("--most-chunks", o.most_chunks, "to so many; each step draws how many and where")->check(CLI::Range(1L, 1L << 30))->group(g);
+  g = "Side by side";
+  app.add_flag("--side-by-side", o.side_by_side,
+               "Train tcnca, mega-fft and mega alike, each in a folder in that of --output, and write side_by_side.md, .json and .svg there")
+      ->group(g);
+  app.add_option("--rounds", o.rounds, "Steps that each takes in turns with the others to be timed, before training")->check(CLI::Range(1L, 10000L))->group(g);
+  g = "Generation";
+  app.add_option("--generate", o.generate, "Characters to write to stdout after training")->check(CLI::NonNegativeNumber)->group(g);
+  app.add_option("--checkpoint", o.checkpoint, "Train nothing: generate with the model of this file, which training left in its folder")->group(g);
+  app.add_option("--prompt", o.prompt, "What the model reads before it writes")->group(g);
+  app.add_option("--temperature", o.temperature, "Below 1: the likely more often; 0: always the likeliest")->check(CLI::Range(0.0, 1000.0))->group(g);
+  app.add_option("--top-k", o.top_k, "Only the so many most likely; 0: all")->check(CLI::NonNegativeNumber)->group(g);
+  app.callback([&o] {
+    command_line::require(!o.text.empty() || !o.checkpoint.empty() || !o.compare.empty(), "--text", "is needed, or --checkpoint or --compare");
+    command_line::require(o.least_chunks <= o.most_chunks, "--least-chunks", "must not be more than --most-chunks");
+    command_line::require(o.checkpoint.empty() || o.generate > 0, "--checkpoint", "needs --generate, how much to write");
+    command_line::require(!o.side_by_side || !o.output.empty(), "--side-by-side", "needs --output, a folder for the results");
+  });
+  return line.parse(argc, argv);
+}
+
+/// All that determines what is learned, as a checkpoint keeps it.
+inline tcnca::training::record configuration(options const& o, std::string const& alphabet, std::string const& checksum) {
+  auto r = tcnca::training::configuration(o);
+  r.set("least_chunks", o.least_chunks).set("most_chunks", o.most_chunks).set("alphabet", alphabet).set("text_checksum", checksum);
+  return r;
+}
+
+/// The model of such a configuration, for reading: one sequence, in pieces of a chunk.
+inline tcnca::models::model_config model_of(tcnca::training::record const& r) {
+  options o;
+  auto& c = o.config;
+  auto const whole = [&](char const* name) {
+    double const value = r.number(name);
+    if (!(value >= 0 && value < 0x1p53)) throw std::invalid_argument(std::string("the configuration has no ") + name);
+    return long(value);
+  };
+  o.model = r.text("model");
+  choose_model(o);
+  c.head = tcnca::models::head_kind::next_token;
+  c.vocabulary = whole("vocabulary"), c.layers = whole("layers"), c.channels = whole("channels"), c.value_dim = whole("value_dim");
+  c.key_dim = whole("key_dim"), c.hidden = whole("hidden"), c.chunk = whole("chunk"), c.stack = r.text("stack");
+  c.norm = tcnca::models::norm_kind(whole("norm")), c.pre_norm = r.text("pre_norm") == "true";
+  c.bias = tcnca::models::bias_kind(whole("bias")), c.attention = tcnca::models::attention_kind(whole("attention"));
+  c.batch = 1, c.length = c.chunk;
+  return c;
+}
+
+}  // namespace language

@@ -1,0 +1,114 @@
+// TCNCA beside MEGA: the same layers, text, steps and seed, but for what mixes along time.
+#pragma once
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../training/chart.hpp"
+#include "../training/trainer.hpp"
+#include "blocks.hpp"
+#include "options.hpp"
+
+namespace language {
+
+struct contender {
+  std::string name;
+  std::size_t parameters = 0, bytes = 0;
+  double forward = 0, backward = 0, update = 0;  ///< seconds of a step: the median over the rounds
+  tcnca::training::outcome trained;
+};
+
+inline double median(std::vector<double> values) {
+  auto const middle = values.begin() + long(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+/// Steps of all in turns, so that what else the machine does meets all alike; the longest blocks. The models are made for this and forgotten.
+inline std::vector<contender> timed(std::vector<options> const& all, blocks& data) {
+  std::vector<contender> result;
+  std::vector<std::unique_ptr<tcnca::models::model>> models;
+  for (options const& o : all) {
+    models.push_back(tcnca::models::make_model(o.config));
+    result.push_back({o.model, models.back()->parameter_count(), models.back()->memory_bytes(), 0, 0, 0, {}});
+  }
+  std::vector<std::array<std::vector<double>, 3>> seconds(all.size());
+  for (long round = 0; round <= all.front().rounds; round++)  // the first does not count: memory is touched, plans are made
+    for (std::size_t i = 0; i < all.size(); i++) {
+      auto const l = models[i]->learn(data.at(round + 1), round + 1, all[i].rates.at(round + 1));
+      if (round == 0) continue;
+      seconds[i][0].push_back(l.forward_seconds), seconds[i][1].push_back(l.backward_seconds), seconds[i][2].push_back(l.update_seconds);
+    }
+  for (std::size_t i = 0; i < all.size(); i++)
+    result[i].forward = median(seconds[i][0]), result[i].backward = median(seconds[i][1]), result[i].update = median(seconds[i][2]);
+  return result;
+}
+
+/// A table in Markdown: a row a model, then how many times as fast the first is.
+inline std::string table(std::vector<contender> const& all) {
+  std::vector<std::string> measured;
+  for (auto const& m : all.front().trained.evaluation) measured.push_back(m.first);
+  std::string text = "| model | parameters | memory MiB | forward ms | backward ms | update ms | step ms | steps | training loss |", rule = "|---|---|---|---|---|---|---|---|---|";
+  for (auto const& m : measured) text += " " + m + " |", rule += "---|";
+  text += " seconds |\n" + rule + "---|\n";
+  char cell[256];
+  for (auto const& c : all) {
+    std::snprintf(cell, sizeof cell, "| %s | %zu | %.1f | %.2f | %.2f | %.2f | %.2f | %ld | %.4f |", c.name.c_str(), c.parameters, double(c.bytes) / 0x1p20,
+                  1e3 * c.forward, 1e3 * c.backward, 1e3 * c.update, 1e3 * (c.forward + c.backward + c.update), c.trained.step, c.trained.loss);
+    text += cell;
+    for (auto const& m : c.trained.evaluation) std::snprintf(cell, sizeof cell, " %.4f |", m.second), text += cell;
+    std::snprintf(cell, sizeof cell, " %.0f |\n", c.trained.seconds);
+    text += cell;
+  }
+  auto const& first = all.front();
+  for (std::size_t i = 1; i < all.size(); i++) {
+    auto const& c = all[i];
+    std::snprintf(cell, sizeof cell, "\n%s is %.2f times as fast as %s forward, %.2f backward, %.2f a step.\n", first.name.c_str(), c.forward / first.forward,
+                  c.name.c_str(), c.backward / first.backward,
+                  (c.forward + c.backward + c.update) / (first.forward + first.backward + first.update));
+    text += cell;
+  }
+  return text;
+}
+
+/// One JSON object a line.
+inline std::string json(std::vector<contender> const& all) {
+  std::string text;
+  for (auto const& c : all) {
+    tcnca::training::record r;
+    r.set("model", c.name).set("parameters", c.parameters).set("memory_bytes", c.bytes).set("forward_seconds", c.forward);
+    r.set("backward_seconds", c.backward).set("update_seconds", c.update).set("steps", c.trained.step).set("loss", c.trained.loss);
+    r.set(c.trained.evaluation).set("seconds", c.trained.seconds);
+    text += (text.empty() ? "[" : ",\n ") + r.line();
+  }
+  return text + "]\n";
+}
+
+/// Curves against steps and against time, with the yardstick.
+inline std::string picture(std::vector<options> const& all, double yardstick) {
+  using namespace tcnca::training;
+  chart_panel loss{"training loss (nats)", "step", {}}, steps{"validation bpc", "step", {}}, time{"validation bpc", "seconds of training", {}};
+  double last_step = 0, last_second = 0, first_step = INFINITY, first_second = INFINITY;
+  for (options const& o : all) {
+    chart_line a{o.model, {}}, b{o.model, {}}, c{o.model, {}};
+    for (record const& r : read_log(run_files(o.output).log)) {
+      double const step = r.number("step"), seconds = r.number("seconds"), bpc = r.number("validation_bpc");
+      a.points.emplace_back(step, r.number("loss")), b.points.emplace_back(step, bpc), c.points.emplace_back(seconds, bpc);
+      last_step = std::max(last_step, step), last_second = std::max(last_second, seconds);
+      first_step = std::min(first_step, step), first_second = std::min(first_second, seconds);
+    }
+    loss.lines.push_back(a), steps.lines.push_back(b), time.lines.push_back(c);
+  }
+  std::string const name = "frequencies after two characters";
+  steps.lines.push_back({name, {{first_step, yardstick}, {last_step, yardstick}}});
+  time.lines.push_back({name, {{first_second, yardstick}, {last_second, yardstick}}});
+  chart c("Language modelling: TCNCA beside MEGA", 3);
+  c.add(loss), c.add(steps), c.add(time);
+  return c.svg();
+}
+
+}  // namespace language

@@ -1,0 +1,350 @@
+// Language modelling: text and its parts, blocks, streams, the yardstick, generation, and whole runs of the program.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <set>
+
+#include "../examples/language/program.hpp"
+
+namespace {
+
+using namespace tcnca;
+using namespace std::string_literals;
+
+TEST(language, an_alphabet_numbers_the_bytes_that_occur) {
+  language::alphabet const a("hello\n\xff");
+  EXPECT_EQ(a.bytes(), "\nehlo\xff");
+  EXPECT_EQ(a.ids("hole\xff"), (std::vector<std::uint8_t>{2, 4, 3, 1, 5}));
+  EXPECT_EQ(a.symbol(4), 'o');
+  EXPECT_FALSE(a.has('x'));
+  try {
+    a.ids("hex");
+    FAIL() << "an unknown byte passed";
+  } catch (std::invalid_argument const& e) {
+    EXPECT_STREQ(e.what(), "byte 120 at 2 of the text is not one of the 6 that the model knows");
+  }
+}
+
+TEST(language, an_alphabet_is_what_its_ranges_say) {
+  language::alphabet const a("\n abcd~\xfe\xff");
+  EXPECT_EQ(a.ranges(), "10 32 97-100 126 254-255");
+  EXPECT_EQ(language::alphabet::of_ranges(a.ranges()).bytes(), a.bytes());
+  for (auto const* wrong : {"", "x", "1-", "5-4", "256", "-1"}) EXPECT_THROW(language::alphabet::of_ranges(wrong), std::invalid_argument) << wrong;
+}
+
+TEST(language, enwik8_is_split_as_is_customary) {
+  auto const s = language::split_of(100'000'000);
+  EXPECT_EQ(s.train.size(), 90'000'000);
+  EXPECT_EQ(s.validation.size(), 5'000'000);
+  EXPECT_EQ(s.test.size(), 5'000'000);
+  auto const odd = language::split_of(39);
+  EXPECT_EQ(odd.train.begin, 0);
+  EXPECT_EQ(odd.train.end, odd.validation.begin);
+  EXPECT_EQ(odd.validation.end, odd.test.begin);
+  EXPECT_EQ(odd.test.end, 39);
+}
+
+// Characters that say where they stand, so that a block shows where it was cut.
+std::vector<std::uint8_t> numbered(long size) {
+  std::vector<std::uint8_t> text(std::size_t(size), 0);
+  for (long i = 0; i < size; i++) text[std::size_t(i)] = std::uint8_t(i);
+  return text;
+}
+
+TEST(language, blocks_are_cut_anywhere_and_are_a_function_of_seed_and_step) {
+  long const size = 200;
+  auto const text = numbered(size);
+  language::block_config const config{.sequences = 3, .chunk = 8, .least = 2, .most = 4, .seed = 5};
+  language::blocks one(text.data(), size, config), other(text.data(), size, config);
+  std::set<long> lengths;
+  std::set<int> starts;
+  for (long step = 1; step <= 400; step++) {
+    auto const e = one.at(step);
+    lengths.insert(e.length);
+    for (long s = 0; s < e.sequences; s++) {
+      int const start = e.tokens[s * e.length];
+      starts.insert(start);
+      ASSERT_LE(start + e.length, size - 1);  // the last target is a character of the text
+      for (long t = 0; t < e.length; t++) {
+        ASSERT_EQ(e.tokens[s * e.length + t], start + t);
+        ASSERT_EQ(e.targets[s * e.length + t], start + t + 1);
+      }
+    }
+  }
+  EXPECT_EQ(lengths, (std::set<long>{16, 24, 32}));
+  // 1200 draws of about 175 places: one that is free to be drawn is missed with probability below 200 e^(-1200 / 184) = 0.3; all but a few are not.
+  EXPECT_GT(starts.size(), 165u);
+
+  auto const again = other.at(7);  // without those before
+  std::vector<int> const tokens(again.tokens, again.tokens + again.sequences * again.length);
+  auto const there = one.at(7);
+  EXPECT_EQ(tokens, std::vector<int>(there.tokens, there.tokens + there.sequences * there.length));
+}
+
+/// Predicts nothing, but notes what it reads and answers a loss that tells of its state: the character that the first stream read last.
+class witness final : public models::model {
+ public:
+  std::vector<int> tokens, targets;  ///< of all streams, in the order of reading
+  std::vector<long> lengths;
+  long memories = 0;
+
+  void forget() override { memories = 0; }
+  double go_on(models::examples const& e, int*) override {
+    double sum = 0, count = 0;
+    for (long i = 0; i < e.sequences * e.length; i++)
+      if (e.targets[i] >= 0) {
+        tokens.push_back(e.tokens[i]), targets.push_back(e.targets[i]);
+        sum += double(memories + e.targets[i]), count++;
+      }
+    lengths.push_back(e.length);
+    memories++;
+    return sum / count;
+  }
+  models::learned learn(models::examples const&, long, double) override { return {}; }
+  double evaluate(models::examples const&, int*) override { return 0; }
+  void read(models::examples const&, float*) override {}
+  std::string not_finite() const override { return ""; }
+  std::vector<models::saved_part> save() const override { return {}; }
+  void load(std::vector<models::saved_part> const&) override {}
+  std::size_t parameter_count() const override { return 0; }
+  std::size_t memory_bytes() const override { return 0; }
+};
+
+TEST(language, streams_read_each_character_once_after_the_one_before_it) {
+  auto const text = numbered(250);
+  for (language::span const part : {language::span{0, 100}, {100, 201}, {249, 250}, {3, 4}})
+    for (long count : {1L, 3L, 7L})
+      for (long length : {1L, 16L, 1000L}) {
+        witness m;
+        double const loss = language::streamed_loss(m, text.data(), part, count, length);
+        std::set<int> seen(m.targets.begin(), m.targets.end());
+        long const first = std::max(part.begin, 1L);
+        EXPECT_EQ(m.targets.size(), seen.size());
+        EXPECT_EQ(long(seen.size()), part.end - first);
+        EXPECT_EQ(*seen.begin(), first);
+        EXPECT_EQ(*seen.rbegin(), part.end - 1);
+        double sum = 0;
+        for (std::size_t i = 0; i < m.targets.size(); i++) EXPECT_EQ(m.tokens[i], m.targets[i] - 1);
+        // A loss of m + c for character c in the m-th block: what the blocks' means must come to, whatever their sizes.
+        long const streams = std::min(count, part.end - first), each = (part.end - first) / streams, longer = (part.end - first) % streams;
+        for (long s = 0, at = first; s < streams; s++)
+          for (long t = 0; t < each + (s < longer); t++, at++) sum += double(t / length) + double(at);
+        // Every sum of at most 250 terms below 2^9 in fp64, and the division.
+        EXPECT_NEAR(loss, sum / double(part.end - first), 250 * 0x1p-53 * 512 * 2);
+        EXPECT_EQ(m.memories, 0) << "the model keeps the state of a text that has been read";
+      }
+}
+
+TEST(language, n_grams_count_as_by_hand) {
+  // Counted in "aba": a 2, b 1 of 3; after a: b; after b: a; after ab: a. To predict: a after ba (not seen), b after aa (not seen).
+  std::vector<std::uint8_t> const text{0, 1, 0, 0, 1};
+  auto const bits = language::n_gram_bits(text.data(), {0, 3}, {3, 5}, 2);
+  double const a = (2 + 2 * 0.5) / 5, b = (1 + 2 * 0.5) / 5, aa = (0 + a) / 2, ab = (1 + b) / 2;
+  double const rounding = 16 * 0x1p-52;  // a handful of operations and a logarithm, on values below 4
+  EXPECT_NEAR(bits[0], -(std::log2(a) + std::log2(b)) / 2, rounding);
+  EXPECT_NEAR(bits[1], -(std::log2(aa) + std::log2(ab)) / 2, rounding);
+  EXPECT_NEAR(bits[2], bits[1], rounding);
+}
+
+TEST(language, draws_follow_the_logits) {
+  std::vector<float> const logits{0, 3, 1, 3, -1};
+  std::mt19937_64 random(1);
+  auto const uniform = [&] { return training::uniform(random); };
+  for (unsigned i = 0; i < 50; i++) EXPECT_EQ(language::draw(logits, {.temperature = 0}, uniform()), 1);
+  long const draws = 20000;
+  for (long k : {0L, 3L})
+    for (double temperature : {0.5, 1.0, 2.0}) {
+      std::vector<long> counts(logits.size());
+      for (long i = 0; i < draws; i++) counts[std::size_t(language::draw(logits, {.temperature = temperature, .top_k = k}, uniform()))]++;
+      double total = 0;
+      for (std::size_t i = 0; i < logits.size(); i++) total += k == 3 && logits[i] < 1 ? 0 : std::exp(double(logits[i]) / temperature);
+      for (std::size_t i = 0; i < logits.size(); i++) {
+        double const p = k == 3 && logits[i] < 1 ? 0 : std::exp(double(logits[i]) / temperature) / total;
+        // Five standard deviations of a binomial, and one draw.
+        EXPECT_NEAR(double(counts[i]), p * double(draws), 5 * std::sqrt(p * (1 - p) * double(draws)) + 1) << "top " << k << " at " << temperature;
+      }
+    }
+}
+
+/// Sentences whose second part depends on the first, far back: frequencies after two characters say little of it.
+std::string sentences(long size) {
+  char const *const who[] = {"the miller", "a sailor", "my grandmother", "the old king"}, *const what[] = {"grinds corn", "crosses the sea", "knits", "counts gold"};
+  char const* const when[] = {"in the morning", "every winter", "at night"};
+  std::mt19937_64 random(7);
+  std::string text;
+  while (long(text.size()) < size) {
+    auto const i = std::size_t(random() % 4), j = std::size_t(random() % 3);
+    text += std::string(when[j]) + ", " + who[i] + " " + what[i] + ".\n";
+  }
+  return text;
+}
+
+class language_runs : public ::testing::Test {
+ protected:
+  language_runs() {
+    std::filesystem::create_directories(folder);
+    std::ofstream(text) << sentences(12000);
+  }
+  ~language_runs() override { std::filesystem::remove_all(folder); }
+
+  /// Runs the program, tiny unless told otherwise; what it wrote is in `out` and `err`.
+  int run(std::vector<std::string> words) {
+    std::vector<std::string> all{"language_model", "--layers", "1", "--channels", "32", "--value-dim", "32", "--key-dim", "16", "--hidden", "32", "--chunk", "16",
+                                 "--stack", "4x4", "--batch", "4", "--least-chunks", "2", "--most-chunks", "4", "--threads", "1", "--warmup", "10"};
+    all.insert(all.end(), words.begin(), words.end());
+    std::vector<char const*> argv;
+    for (auto const& w : all) argv.push_back(w.c_str());
+    ::testing::internal::CaptureStdout(), ::testing::internal::CaptureStderr();
+    int const status = language::run(int(argv.size()), argv.data());
+    out = ::testing::internal::GetCapturedStdout(), err = ::testing::internal::GetCapturedStderr();
+    return status;
+  }
+  bool said(std::string const& sentence) const { return err.find(sentence) != std::string::npos; }
+
+  std::filesystem::path folder = std::filesystem::temp_directory_path() / ("tcnca_language_" + std::to_string(::getpid()));
+  std::string text = folder / "text", out, err;
+};
+
+TEST_F(language_runs, models_learn_more_than_frequencies_tell) {
+  for (std::string const model : {"tcnca", "mega", "mega-fft"}) {
+    language::options o;
+    o.text = text, o.model = model;
+    o.config.layers = 1, o.config.channels = 32, o.config.value_dim = 32, o.config.key_dim = 16, o.config.hidden = 32, o.config.chunk = 16;
+    o.config.stack = "4x4", o.config.batch = 4, o.config.threads = 1, o.least_chunks = 2, o.most_chunks = 4;
+    o.rates = {.kind = "linear", .rate = 0.02, .warmup = 10, .steps = 150}, o.every = 150;
+    choose_model(o);
+    language::corpus const c(o);
+    o.config.vocabulary = c.known.size(), o.config.length = 64;
+    auto const m = models::make_model(o.config);
+    ::testing::internal::CaptureStdout(), ::testing::internal::CaptureStderr();
+    auto const result = language::train(o, c, *m);
+    ::testing::internal::GetCapturedStdout(), ::testing::internal::GetCapturedStderr();
+    auto const counted = language::n_gram_bits(c.ids.data(), c.parts.train, c.parts.validation, c.known.size());
+    ASSERT_EQ(result.evaluation.size(), 2u);
+    // Whoever sees no more than the last two characters cannot do better than their frequencies.
+    EXPECT_LT(result.evaluation[0].second, counted[2]) << model;
+    EXPECT_LT(result.evaluation[1].second, counted[2]) << model;
+  }
+}
+
+/// A model that has learned a little, so that it has an opinion.
+std::unique_ptr<models::model> a_model(models::model_config& c, std::string const& model) {
+  c.layers = 2, c.channels = 24, c.value_dim = 32, c.key_dim = 16, c.hidden = 32, c.chunk = 16, c.vocabulary = 11, c.batch = 3, c.length = 100;
+  c.mixer = model == "mega" ? models::mixer_kind::average : model == "mega-fft" ? models::mixer_kind::average_by_fft : models::mixer_kind::convolution;
+  auto m = models::make_model(c);
+  std::vector<int> tokens(300), targets(300);
+  for (std::size_t i = 0; i < 300; i++) tokens[i] = int(i * i % 11), targets[i] = int((i + 1) * (i + 1) % 11);
+  for (long step = 1; step <= 5; step++) m->learn({3, 100, tokens.data(), targets.data(), nullptr}, step, 1e-2);
+  return m;
+}
+
+/// By how much a loss may differ where sums are taken in other groups: each of the terms that a value passes through rounds once, and what is summed is of
+/// order one (norms see to that). An average by FFT rounds with the logarithm of its length, which is less than its taps.
+double rounding(models::model_config const& c) {
+  double const terms = double(c.layers) * double(3 * c.channels + 2 * c.value_dim + c.hidden + c.key_dim + c.chunk + 16) + double(c.channels + c.vocabulary);
+  return terms * 0x1p-24 * 4;
+}
+
+TEST(language, what_comes_in_pieces_costs_what_the_whole_costs) {
+  for (auto const* name : {"tcnca", "mega", "mega-fft"}) {
+    models::model_config c;
+    auto const m = a_model(c, name);
+    std::vector<std::uint8_t> text(101);
+    for (std::size_t i = 0; i < text.size(); i++) text[i] = std::uint8_t((i * i + i / 7) % 11);
+    std::vector<int> const tokens(text.begin(), text.end() - 1), targets(text.begin() + 1, text.end());
+    double const whole = m->evaluate({1, 100, tokens.data(), targets.data(), nullptr});
+    for (long length : {100L, 32L, 7L, 1L}) EXPECT_NEAR(language::streamed_loss(*m, text.data(), {1, 101}, 1, length), whole, rounding(c)) << name << length;
+    // A stream that lost its memory would not notice much in the mean: the last character, alone, must cost the same too.
+    std::vector<int> last(100, -1);
+    last.back() = targets.back();
+    double const end = m->evaluate({1, 100, tokens.data(), last.data(), nullptr});
+    m->forget();
+    m->go_on({1, 60, tokens.data(), nullptr, nullptr});
+    EXPECT_NEAR(m->go_on({1, 40, tokens.data() + 60, last.data() + 60, nullptr}), end, rounding(c)) << name;
+  }
+}
+
+TEST(language, what_is_read_to_write_on_is_what_is_evaluated) {
+  for (auto const* name : {"tcnca", "mega", "mega-fft"}) {
+    models::model_config c;
+    auto const m = a_model(c, name);
+    std::vector<int> tokens(70), one(70, -1);
+    for (std::size_t i = 0; i < tokens.size(); i++) tokens[i] = int(i * 5 % 11);
+    std::vector<float> logits(11);
+    m->forget();
+    m->read({1, 33, tokens.data(), nullptr, nullptr}, logits.data());
+    for (long t = 33; t < 70; t++) {
+      m->read({1, 1, &tokens[std::size_t(t)], nullptr, nullptr}, logits.data());
+      double sum = 0;
+      for (float const l : logits) sum += std::exp(double(l));
+      for (int symbol : {0, 4, 10}) {
+        one[std::size_t(t)] = symbol;
+        // A single character's cost, where that above is a mean: its logit and the sum of all.
+        double const expected = m->evaluate({1, t + 1, tokens.data(), one.data(), nullptr});
+        ASSERT_NEAR(std::log(sum) - double(logits[std::size_t(symbol)]), expected, rounding(c)) << name << " at " << t;
+      }
+      one[std::size_t(t)] = -1;
+    }
+  }
+}
+
+TEST_F(language_runs, a_checkpoint_writes_what_the_trained_model_wrote) {
+  std::vector<std::string> const how{"--generate", "120", "--prompt", "in the ", "--top-k", "5"};
+  auto words = how;
+  for (auto const& w : {"--text"s, text, "--steps"s, "6"s, "--output"s, (folder / "run").string()}) words.push_back(w);
+  ASSERT_EQ(run(words), 0) << err;
+  std::string const written = out.substr(out.find('\n') + 1);  // after the line of results
+  EXPECT_EQ(written.size(), 7 + 120 + 1u);
+  EXPECT_EQ(written.substr(0, 7), "in the ");
+  EXPECT_TRUE(said("a second"));
+  words = how;
+  words.push_back("--checkpoint"), words.push_back((folder / "run/checkpoint").string());
+  ASSERT_EQ(run(words), 0) << err;
+  EXPECT_EQ(out, written);
+  words.push_back("--seed"), words.push_back("2");
+  ASSERT_EQ(run(words), 0) << err;
+  EXPECT_NE(out, written);
+
+  EXPECT_EQ(run({"--checkpoint", (folder / "run/checkpoint").string(), "--generate", "5", "--prompt", "Z"}), 2);
+  EXPECT_TRUE(said("byte 90")) << err;
+  EXPECT_EQ(run({"--checkpoint", text, "--generate", "5"}), 2);
+  EXPECT_TRUE(said("it is not a checkpoint")) << err;
+}
+
+TEST_F(language_runs, models_stand_side_by_side) {
+  std::string const results = folder / "all";
+  ASSERT_EQ(run({"--text", text, "--steps", "4", "--every", "2", "--side-by-side", "--rounds", "2", "--output", results}), 0) << err;
+  std::string const table = language::read_file(results + "/side_by_side.md"), json = language::read_file(results + "/side_by_side.json");
+  for (std::string const name : {"tcnca", "mega-fft", "mega"}) {
+    EXPECT_NE(table.find("| " + name + " | "), std::string::npos) << table;
+    EXPECT_NE(json.find("{\"model\": \"" + name + "\", \"parameters\": "), std::string::npos) << json;
+  }
+  EXPECT_NE(table.find("test_bpc"), std::string::npos);
+  EXPECT_NE(language::read_file(results + "/side_by_side.svg").find("frequencies"), std::string::npos);
+  EXPECT_EQ(out, table);
+}
+
+TEST_F(language_runs, what_is_no_text_is_refused_with_a_sentence) {
+  EXPECT_EQ(run({}), 2);
+  EXPECT_TRUE(said("--text")) << err;
+  EXPECT_EQ(run({"--text", text + ".none"}), 2);
+  EXPECT_TRUE(said("No such file")) << err;
+  EXPECT_EQ(run({"--text", folder.string()}), 2);
+  EXPECT_TRUE(said("it is a directory")) << err;
+  std::ofstream(folder / "empty").close();
+  EXPECT_EQ(run({"--text", (folder / "empty").string()}), 2);
+  EXPECT_TRUE(said("it is empty")) << err;
+  std::ofstream(folder / "short") << "too short";
+  EXPECT_EQ(run({"--text", (folder / "short").string()}), 2);
+  EXPECT_TRUE(said("too short: of its 9 bytes")) << err;
+  EXPECT_EQ(run({"--text", text, "--prompt", "\x01"}), 2);
+  EXPECT_TRUE(said("byte 1 at 0")) << err;
+  EXPECT_EQ(run({"--text", text, "--least-chunks", "5"}), 2);
+  EXPECT_TRUE(said("--least-chunks")) << err;
+  EXPECT_EQ(run({"--text", text, "--side-by-side"}), 2);
+  EXPECT_TRUE(said("needs --output")) << err;
+}
+
+}  // namespace
