@@ -19,6 +19,7 @@ missing() {
     has_header gtest/gtest.h || echo libgtest-dev
     has_header CLI/CLI.hpp || echo libcli11-dev
     has_header cblas.h || has_header openblas/cblas.h || echo libopenblas-dev
+    has_header fftw3.h || echo libfftw3-dev
   else
     has_header benchmark/benchmark.h || echo libbenchmark-dev
     has_header CLI/CLI.hpp || echo libcli11-dev

@@ -1,148 +1,29 @@
-// Associative recall, an evaluation of the TCNCA paper (arXiv 2312.05605): trains a small model on the CPU and tests it on sequences it has not seen.
-#include <cmath>
-#include <cstdio>
-#include <numeric>
-
-#include "models/adam.hpp"
-#include "models/sequence_model.hpp"
-#include "recall/data.hpp"
+// Associative recall, an evaluation of the TCNCA paper (arXiv 2312.05605): trains a small model and tests it on sequences it has not seen.
+#include "recall/experiment.hpp"
 #include "recall/options.hpp"
-#include "recall/progress.hpp"
+#include "recall/sweep.hpp"
 
 namespace {
 
-using namespace tcnca;
-using model = models::sequence_model<float, tcnca::cpu>;
-
-constexpr auto order = layout::batch_length_channels;
-// A linear stack, then silu(stack(x) + omega x) as after MEGA's average. It sees the last 256 tokens.
-using convolutions = models::conv_mixer<
-    float, cpu, conv_stack_shape{.taps = 4, .depth = 4, .dilation_base = 4, .residuals = residual::level, .skip = true, .order = order}>;
-using average = models::ema_mixer<float, cpu, ema_shape{.states = 16, .order = order}>;
-constexpr chunked_attention_shape attention{.causal = true, .bias = true};
-constexpr gated_fusion_shape gates{};
-constexpr gated_fusion_shape simple{.update_gate = false, .reset_gate = false, .mixer_path = false};
-
-std::unique_ptr<model> make_model(recall::options const& o) {
-  models::sequence_model_config config{.vocabulary = o.vocabulary, .layers = o.layers, .layer = {}, .hidden = o.hidden};
-  config.layer.channels = o.channels, config.layer.value_dim = o.value_dim, config.layer.key_dim = o.key_dim;
-  config.layer.chunk = o.chunk, config.layer.dropout = o.dropout;
-  auto const make = [&]<class Layer>(Layer*) -> std::unique_ptr<model> {
-    return std::make_unique<models::layered_model<float, cpu, Layer>>(o.threads, o.batch, o.length + 2, config);
-  };
-  if (o.model == "tcnca") return make(static_cast<models::layer<float, cpu, convolutions, gates, attention>*>(nullptr));
-  if (o.model == "mega") return make(static_cast<models::layer<float, cpu, average, gates, attention>*>(nullptr));
-  return make(static_cast<models::layer<float, cpu, convolutions, simple, attention>*>(nullptr));
-}
-
-/// The share of sequences whose last token is predicted.
-double accuracy(model& m, recall::examples const& e, long batch) {
-  m.c.training = false;
-  long right = 0;
-  for (long first = 0; first < e.count(); first += batch) {
-    m.c.batch = std::min(batch, e.count() - first);
-    m.forward(e.tokens.data() + first * e.length);
-    for (long i = 0; i < m.c.batch; i++) right += m.prediction(i, e.length - 1) == e.targets[std::size_t((first + i + 1) * e.length - 1)];
+int run(recall::options& o) {
+  if (o.sweep) return recall::sweep(o).run();
+  recall::experiment e(o);
+  auto result = e.run();
+  if (result.how != tcnca::training::ending::finished) return conclude(o, result);
+  double const tested = result.evaluation.front().second;
+  if (o.train > 0) result.evaluation.emplace_back("train_accuracy", e.accuracy(std::min(o.train, o.test), o.config.seed));
+  int const status = conclude(o, result);
+  if (status == 0 && tested < o.expect_accuracy) {
+    std::fprintf(stderr, "%s: the test accuracy ended at %g, expected at least %g\n", o.program.c_str(), tested, o.expect_accuracy);
+    return 1;
   }
-  m.c.training = true;
-  m.c.batch = batch;
-  return double(right) / double(e.count());
-}
-
-/// Sequences in an order that is drawn anew for each pass over them.
-class batches {
- public:
-  batches(recall::examples const& from, long batch, unsigned long seed) : from_(from), random_(seed), order_(std::size_t(from.count())) {
-    std::iota(order_.begin(), order_.end(), 0L);
-    tokens.resize(std::size_t(batch * from.length)), targets.resize(tokens.size());
-  }
-  std::vector<int> tokens, targets;
-
-  void next() {
-    std::size_t const l = std::size_t(from_.length);
-    for (std::size_t i = 0; i < tokens.size(); i += l) {
-      if (at_ == 0) std::shuffle(order_.begin(), order_.end(), random_);
-      auto const which = order_[at_] * from_.length;
-      std::copy_n(from_.tokens.begin() + which, l, tokens.begin() + long(i));
-      std::copy_n(from_.targets.begin() + which, l, targets.begin() + long(i));
-      at_ = (at_ + 1) % order_.size();
-    }
-  }
-
- private:
-  recall::examples const& from_;
-  std::mt19937_64 random_;
-  std::vector<long> order_;
-  std::size_t at_ = 0;
-};
-
-int train(recall::options const& o, std::FILE* out) {
-  models::one_blas_thread();
-  auto const training = recall::make_examples(o.vocabulary, o.length / 2, o.train, o.seed);
-  auto const test = recall::make_examples(o.vocabulary, o.length / 2, o.test, o.seed + 0x9E3779B97F4A7C15u);
-  auto const m = make_model(o);
-  m->c.initialise(o.seed);
-  m->c.seed = o.seed;
-  models::adam<float, cpu> optimiser(m->c, {.decay = o.decay, .clip = o.clip});
-  batches data(training, o.batch, o.seed);
-  std::fprintf(out,
-               "{\"model\": \"%s\", \"vocabulary\": %d, \"length\": %ld, \"layers\": %ld, \"channels\": %ld, \"value_dim\": %ld, \"key_dim\": %ld, "
-               "\"hidden\": %ld, \"chunk\": %ld, \"batch\": %ld, \"steps\": %ld, \"rate\": %g, \"dropout\": %g, \"seed\": %lu, \"threads\": %d, "
-               "\"parameters\": %zu}\n",
-               o.model.c_str(), o.vocabulary, o.length, o.layers, o.channels, o.value_dim, o.key_dim, o.hidden, o.chunk, o.batch, o.steps, o.rate,
-               o.dropout, o.seed, o.threads, m->c.parameter_count());
-
-  recall::progress progress(o.steps, o.time_limit);
-  double tested = 0, recent = 0;
-  for (long step = 1; step <= o.steps; step++) {
-    data.next();
-    m->c.step = uint64(step);
-    m->forward(data.tokens.data());
-    double const loss = m->loss(data.tokens.data(), data.targets.data(), true);
-    double const rising = double(step) / double(o.warmup + 1), falling = double(o.steps - step + 1) / double(std::max(1L, o.steps - o.warmup));
-    double const norm = optimiser.step(m->c, o.rate * std::min(rising, std::min(1.0, falling)));
-    if (!std::isfinite(loss) || !std::isfinite(norm)) {
-      std::fprintf(stderr, "associative_recall: the %s is not a finite number at step %ld; a lower --rate may help\n",
-                   std::isfinite(loss) ? "gradient" : "loss", step);
-      return 1;
-    }
-    recent = step == 1 ? loss : 0.9 * recent + 0.1 * loss;
-    bool const late = progress.elapsed() > o.time_limit, tests = step % o.every == 0 || step == o.steps || late;
-    if (tests) {
-      tested = accuracy(*m, test, o.batch);
-      std::fprintf(out, "{\"step\": %ld, \"loss\": %.6f, \"grad_norm\": %.4g, \"test_accuracy\": %.4f, \"seconds\": %.2f}\n", step, recent, norm, tested,
-                   progress.elapsed());
-      std::fflush(out);
-    }
-    progress.report(step, recent, tested, double(o.batch * (o.length + 2)), tests);
-    if (late) break;
-  }
-  double const of_train = accuracy(*m, training, o.batch);
-  std::fprintf(out, "{\"train_accuracy\": %.4f, \"test_accuracy\": %.4f, \"loss\": %.6f, \"seconds\": %.2f}\n", of_train, tested, recent,
-               progress.elapsed());
-  if (o.expect_loss > 0 && !(recent < o.expect_loss))
-    return std::fprintf(stderr, "associative_recall: the loss ended at %g, expected below %g\n", recent, o.expect_loss), 1;
-  if (tested < o.expect_accuracy)
-    return std::fprintf(stderr, "associative_recall: the test accuracy ended at %g, expected at least %g\n", tested, o.expect_accuracy), 1;
-  return 0;
+  return status;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   recall::options o;
-  try {
-    o = recall::parse(argc, argv);
-  } catch (CLI::ParseError const& e) {
-    return e.get_exit_code() == 0 ? 0 : 2;  // parse has said why
-  }
-  std::FILE* const out = o.output.empty() ? stdout : std::fopen(o.output.c_str(), "w");
-  if (out == nullptr) return std::fprintf(stderr, "associative_recall: cannot write %s\n", o.output.c_str()), 2;
-  int result = 2;
-  try {
-    result = train(o, out);
-  } catch (std::exception const& e) {
-    std::fprintf(stderr, "associative_recall: %s\n", e.what());
-  }
-  return out != stdout && std::fclose(out) != 0 ? 2 : result;
+  if (auto const status = recall::parse(argc, argv, o)) return *status;
+  return tcnca::training::guarded(o, [&] { return run(o); });
 }

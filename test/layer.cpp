@@ -29,9 +29,18 @@ constexpr gated_fusion_shape no_gates{.update_gate = false, .reset_gate = false,
 constexpr chunked_attention_shape softmax{.causal = true, .bias = true};
 constexpr chunked_attention_shape laplace{.function = attention_function::laplace, .causal = true, .bias = true};
 
-using tcnca_layer = layer<double, cpu, convolutions, all_gates, softmax>;
-using mega_layer = layer<double, cpu, average, all_gates, laplace>;
-using simple_layer = layer<double, cpu, convolutions, no_gates, softmax>;
+/// A layer with its mixer.
+template <class Mixer, gated_fusion_shape Gates, chunked_attention_shape Attention>
+struct kind {
+  static std::unique_ptr<any_layer<double, cpu>> make(context<double, cpu>& c, layer_config const& config) {
+    return std::make_unique<layer<double, cpu, Gates, Attention>>(c, config, [](context<double, cpu>& of, index channels) -> std::unique_ptr<mixer<double, cpu>> {
+      return std::make_unique<Mixer>(of, channels);
+    });
+  }
+};
+using tcnca_layer = kind<convolutions, all_gates, softmax>;
+using mega_layer = kind<average, all_gates, laplace>;
+using simple_layer = kind<convolutions, no_gates, softmax>;
 
 struct setting {
   char const* name;
@@ -53,15 +62,15 @@ setting make(char const* name, norm_kind norm, bool pre_norm, bias_kind bias, do
 template <class Layer>
 struct block {
   context<double, cpu> c;
-  Layer first;
+  std::unique_ptr<any_layer<double, cpu>> first;
   feed_forward<double, cpu> second;
   region x, middle, y, u, grad;
 
-  explicit block(setting const& s, int threads = 1) : c(threads, s.batch, s.length), first(c, s.layer), second(c, s.ffn) {
+  explicit block(setting const& s, int threads = 1) : c(threads, s.batch, s.length), first(Layer::make(c, s.layer)), second(c, s.ffn) {
     index const n = c.rows() * s.layer.channels;
     x = c.kept.take(n), middle = c.kept.take(n), y = c.kept.take(n), u = c.kept.take(n), grad = c.kept.take(n);
     c.commit();
-    first.reserve(c);
+    first->reserve(c);
     c.commit_scratch();
     c.seed = 5, c.step = 7;
     random_bits r{3};
@@ -70,7 +79,7 @@ struct block {
     for (size i = 0; i < x.count; i++) c.kept[x][i] = uniform(r), c.kept[u][i] = uniform(r);
   }
   double loss() {
-    first.forward(c, c.kept[x], c.kept[middle]);
+    first->forward(c, c.kept[x], c.kept[middle]);
     second.forward(c, c.kept[middle], c.kept[y]);
     double sum = 0;
     for (size i = 0; i < y.count; i++) sum += c.kept[y][i] * c.kept[u][i];
@@ -79,7 +88,7 @@ struct block {
   void backward() {
     std::copy_n(c.kept[u], u.count, c.kept[grad]);
     second.backward(c, c.kept[middle], c.kept[grad]);
-    first.backward(c, c.kept[x], c.kept[grad]);
+    first->backward(c, c.kept[x], c.kept[grad]);
   }
 };
 
@@ -152,9 +161,9 @@ TEST(layer, takes_a_smaller_batch) {
 
 /// MEGA's layer of the EnWik8 model, as published: 12 of these are 39.0 million.
 TEST(layer, mega_has_as_many_parameters_as_published) {
-  using enwik8 = layer<double, cpu, ema_mixer<double, cpu, ema_shape{.states = 16, .order = order}>, all_gates, softmax>;
+  using enwik8 = kind<ema_mixer<double, cpu, ema_shape{.states = 16, .order = order}>, all_gates, softmax>;
   context<double, cpu> c(1, 1, 1);
-  enwik8 const first(c, {.channels = 512, .value_dim = 1024, .key_dim = 128, .chunk = 2048, .bias = bias_kind::rotary});
+  auto const first = enwik8::make(c, {.channels = 512, .value_dim = 1024, .key_dim = 128, .chunk = 2048, .bias = bias_kind::rotary});
   feed_forward<double, cpu> const second(c, {.channels = 512, .hidden = 1024});
   EXPECT_EQ(c.parameter_count(), 3252608u);
 }

@@ -24,9 +24,8 @@ class adam {
     first_.commit(), second_.commit();
   }
 
-  /// Returns the norm of the gradients before they were clipped.
+  /// Returns the norm of the gradients before they were clipped. Where it is not finite, nothing is changed.
   double step(context<T, E> const& c, double rate) {
-    steps_++;
     T const* const g = c.gradients.data();
     index const count = index(c.gradients.count()), blocks = index(partial_.size());
     double* const partial = partial_.data();
@@ -39,6 +38,8 @@ class adam {
     double square = 0;
     for (double p : partial_) square += p;
     double const norm = std::sqrt(square), shrink = config_.clip > 0 && norm > config_.clip ? config_.clip / norm : 1;
+    if (!std::isfinite(norm)) return norm;
+    steps_++;
 
     T const b1 = T(config_.beta1), b2 = T(config_.beta2), scale = T(shrink), keep = T(1 - rate * config_.decay), eps = T(config_.epsilon);
     T const step_size = T(rate / (1 - std::pow(config_.beta1, double(steps_)))), unbias = T(1 / (1 - std::pow(config_.beta2, double(steps_))));
@@ -52,6 +53,12 @@ class adam {
     }
     return norm;
   }
+
+  /// What is remembered from step to step: moments, as the parameters lie, and the number of steps.
+  T* first() { return first_.data(); }
+  T* second() { return second_.data(); }
+  index& steps() { return steps_; }
+  size memory_bytes() const { return (first_.count() + second_.count()) * sizeof(T) + partial_.size() * sizeof(double); }
 
  private:
   static constexpr index block = 4096;

@@ -19,7 +19,42 @@ struct layer_config {
   bool pre_norm = true;   ///< the layer's input is normed, else its result
   bias_kind bias = bias_kind::simple;
   double dropout = 0;     ///< of the mixer's result and of the candidate
+  double attention_dropout = 0;  ///< of attention's weights
   uint32 site = 0;        ///< tells the dropout of one layer from that of another: layers are 4 apart
+};
+
+/// What a layer knows of the sequences at hand, besides their number and their length.
+template <class T, class E>
+struct passage {
+  memory_of<T, E> const* states = nullptr;  ///< null: they begin here; else what is remembered of what came before, and is to be
+  index position = 0;                       ///< absolute, of the first
+};
+
+/// What a model knows of a layer. Activations are [batch, length, channels].
+template <class T, class E>
+class any_layer {
+ public:
+  virtual ~any_layer() = default;
+  any_layer(any_layer const&) = delete;
+  any_layer& operator=(any_layer const&) = delete;
+
+  /// After `commit`: what workspace the calls will want.
+  virtual void reserve(context<T, E>& c) const = 0;
+  virtual void forward(context<T, E> const& c, T const* x, T* y, passage<T, E> const& at = {}) const = 0;
+  /// `grad` is the gradient of y, and then that of x. Of sequences that began with the call.
+  virtual void backward(context<T, E> const& c, T const* x, T* grad) const = 0;
+
+  /// For sequences that come in pieces (causal layers): takes from `states` what is remembered from piece to piece.
+  virtual void plan_states(context<T, E> const& c, memory_of<T, E>& states) = 0;
+  /// After `states` has been committed: what workspace a piece will want.
+  virtual void reserve(context<T, E>& c, memory_of<T, E> const& states) const = 0;
+
+  /// What is kept of the mixer and of attention: to see which of them was the first to fail.
+  virtual region mixed() const = 0;
+  virtual region attended() const = 0;
+
+ protected:
+  any_layer() = default;
 };
 
 /// One layer of TCNCA (arXiv 2312.05605), which is MEGA's (arXiv 2209.10655) with a temporal convolution network in place of its moving average:
@@ -27,16 +62,19 @@ struct layer_config {
 ///   H = silu(hx + (O silu(r)) Wh + bh),  Y = X + sigmoid(u) (H - X).
 /// Gates that the shape leaves out have no columns in Wm; with none, Y = X + silu(O Wh + bh). Whether something is dropped is the configuration's to say.
 /// Activations are [batch, length, channels]. Gradients are overwritten.
-template <class T, class E, class Mixer, gated_fusion_shape Gates, chunked_attention_shape Attention>
-class layer {
+///
+/// The mixer is made by `make_mixer(c, channels)`, a std::unique_ptr<mixer<T, E>>, when its parameters are due.
+template <class T, class E, gated_fusion_shape Gates, chunked_attention_shape Attention>
+class layer final : public any_layer<T, E> {
   static_assert(Attention.bias, "a layer's attention has a table of relative positions");
+  static_assert(!Attention.dropout, "the configuration says whether a layer's attention has dropout");
 
  public:
-  layer(context<T, E>& c, layer_config const& config)
+  layer(context<T, E>& c, layer_config const& config, auto const& make_mixer)
       : config_(config),
         norm_(c, config.norm, config.channels),
         values_(c, config.channels, config.value_dim),
-        mixer_(c, config.channels),
+        mixer_(make_mixer(c, config.channels)),
         mix_(c, config.channels, columns(config).all),
         gain_q_(c.parameter(config.key_dim, {.deviation = 0.02})),
         mean_q_(c.parameter(config.key_dim, {})),
@@ -56,15 +94,26 @@ class layer {
     c.temporary.rewind(begin);
   }
 
-  /// After `commit`: what workspace the calls will want.
-  void reserve(context<T, E>& c) const {
-    mixer_.reserve(c, c.kept[normed_], c.kept[mixed_]);
-    c.reserve(attention::forward_workspace(c.executor(), attention_forward(c)));
-    c.reserve(attention::backward_workspace(c.executor(), attention_backward(c)));
+  void reserve(context<T, E>& c) const override {
+    mixer_->reserve(c, c.kept[normed_], c.kept[mixed_]);
+    with_attention(true, [&]<class Op>(Op) {
+      c.reserve(Op::forward_workspace(c.executor(), attention_forward<Op>(c)));
+      c.reserve(Op::backward_workspace(c.executor(), attention_backward<Op>(c)));
+    });
     c.reserve(gates::mix_backward_workspace(c.executor(), mix_backward(c)));
   }
+  void plan_states(context<T, E> const& c, memory_of<T, E>& states) override {
+    mixer_->plan_states(c, states);
+    keys_ = states.take(c.batch * config_.chunk * config_.key_dim), values_seen_ = states.take(c.batch * config_.chunk * config_.value_dim);
+  }
+  void reserve(context<T, E>& c, memory_of<T, E> const& states) const override {
+    mixer_->reserve(c, states, c.kept[normed_], c.kept[mixed_]);
+    c.reserve(attention::forward_workspace(c.executor(), attention_forward<attention>(c, {&states, 0})));
+  }
+  region mixed() const override { return mixed_; }
+  region attended() const override { return o_; }
 
-  void forward(context<T, E> const& c, T const* x, T* y) const {
+  void forward(context<T, E> const& c, T const* x, T* y, passage<T, E> const& at = {}) const override {
     auto const& kept = c.kept;
     E const e = c.executor();
     index const n = c.rows(), d = config_.channels, h = config_.value_dim;
@@ -72,7 +121,8 @@ class layer {
     else std::copy_n(x, n * d, kept[normed_]);
     values_.forward(c, kept[normed_], kept[v_before_]);
     silu(c.threads, n * h, kept[v_before_], kept[v_]);
-    mixer_.forward(c, kept[normed_], kept[mixed_]);
+    if (at.states) mixer_->go_on(c, *at.states, at.position, kept[normed_], kept[mixed_]);
+    else mixer_->forward(c, kept[normed_], kept[mixed_]);
     dropout(c, config_.dropout, config_.site, n * d, kept[mixed_]);
     mix_.forward(c, kept[mixed_], kept[columns_]);
 
@@ -81,7 +131,7 @@ class layer {
     mix.gq = vector(c.values[gain_q_]), mix.mq = vector(c.values[mean_q_]), mix.gk = vector(c.values[gain_k_]), mix.mk = vector(c.values[mean_k_]);
     require(gates::mix(e, mix));
     bias_.forward(c);
-    require(attention::forward(e, attention_forward(c), c.scratch()));
+    with_attention(drops_weights(c), [&]<class Op>(Op) { require(Op::forward(e, attention_forward<Op>(c, at), c.scratch())); });
     if constexpr (Gates.reset_gate)
       require(gates::reset(e, {.o = value_rows(c, kept[o_]), .r = r_columns(c, kept[columns_]), .y = value_rows(c, kept[gated_])}));
     candidate_.forward(c, gated(c), kept[h_]);
@@ -92,8 +142,7 @@ class layer {
     if (!config_.pre_norm) norm_.forward(c, kept[unnormed_], y);
   }
 
-  /// `grad` is the gradient of y, and then that of x.
-  void backward(context<T, E> const& c, T const* x, T* grad) const {
+  void backward(context<T, E> const& c, T const* x, T* grad) const override {
     auto const &kept = c.kept, &temporary = c.temporary;
     E const e = c.executor();
     index const n = c.rows(), d = config_.channels, h = config_.value_dim;
@@ -110,12 +159,12 @@ class layer {
                                         .grad_o = o,
                                         .grad_r = r_columns(c, temporary[grad_columns_])}));
     }
-    require(attention::backward(e, attention_backward(c), c.scratch()));
+    with_attention(drops_weights(c), [&]<class Op>(Op) { require(Op::backward(e, attention_backward<Op>(c), c.scratch())); });
     bias_.backward(c);
     require(gates::mix_backward(e, mix_backward(c), c.scratch()));
     mix_.backward(c, kept[mixed_], temporary[grad_columns_], temporary[grad_mixed_]);
     dropout(c, config_.dropout, config_.site, n * d, temporary[grad_mixed_]);
-    mixer_.backward(c, kept[normed_], temporary[grad_mixed_], temporary[grad_normed_]);
+    mixer_->backward(c, kept[normed_], temporary[grad_mixed_], temporary[grad_normed_]);
     silu_backward(c.threads, n * h, kept[v_before_], temporary[grad_v_], temporary[grad_v_]);
     values_.backward(c, kept[normed_], temporary[grad_v_], temporary[grad_normed_], true);
     if (config_.pre_norm) norm_.backward(c, x, temporary[grad_normed_], grad, true);
@@ -123,8 +172,9 @@ class layer {
   }
 
  private:
-  using attention = chunked_attention<T, Attention>;
   // Random numbers are drawn only where something is dropped.
+  using attention = chunked_attention<T, Attention>;
+  using attention_dropping = chunked_attention<T, chunked_attention_shape{Attention.function, Attention.causal, true, true}>;
   using gates = gated_fusion<T, gated_fusion_shape{Gates.update_gate, Gates.reset_gate, Gates.mixer_path, false}>;
   using dropping = gated_fusion<T, gated_fusion_shape{Gates.update_gate, Gates.reset_gate, Gates.mixer_path, true}>;
 
@@ -188,22 +238,37 @@ class layer {
     a.grad_gk = vector(c.gradients[gain_k_]), a.grad_mk = vector(c.gradients[mean_k_]);
     return a;
   }
+  bool drops_weights(context<T, E> const& c) const { return c.training && config_.attention_dropout > 0; }
+  /// f(the operation to take).
+  void with_attention(bool dropping_weights, auto const& f) const {
+    if (dropping_weights && config_.attention_dropout > 0) f(attention_dropping{});
+    else f(attention{});
+  }
+  template <class Op>
   void attention_inputs(context<T, E> const& c, auto& a) const {
     index const b = c.batch, l = c.length;
     a.q = head_view(c.kept[q_], b, l, config_.key_dim), a.k = head_view(c.kept[k_], b, l, config_.key_dim);
     a.v = head_view(c.kept[v_], b, l, config_.value_dim), a.bias = bias_.table(c), a.chunk = config_.chunk;
+    if constexpr (same<Op, attention_dropping>) a.dropout = config_.attention_dropout, a.seed = ~(c.seed + config_.site + 1), a.offset = c.step * uint64(c.length);
   }
-  typename attention::forward_args attention_forward(context<T, E> const& c) const {
-    typename attention::forward_args a;
-    attention_inputs(c, a);
+  template <class Op>
+  typename Op::forward_args attention_forward(context<T, E> const& c, passage<T, E> const& at = {}) const {
+    typename Op::forward_args a;
+    attention_inputs<Op>(c, a);
     a.o = head_view(c.kept[o_], c.batch, c.length, config_.value_dim);
     if (softmax) a.lse = contiguous(c.kept[lse_], c.batch, 1, c.length);
+    if (at.states) {
+      a.position = at.position;
+      a.keys_out = head_view((*at.states)[keys_], c.batch, config_.chunk, config_.key_dim), a.keys_in = a.keys_out;
+      a.values_out = head_view((*at.states)[values_seen_], c.batch, config_.chunk, config_.value_dim), a.values_in = a.values_out;
+    }
     return a;
   }
-  typename attention::backward_args attention_backward(context<T, E> const& c) const {
+  template <class Op>
+  typename Op::backward_args attention_backward(context<T, E> const& c) const {
     index const b = c.batch, l = c.length;
-    typename attention::backward_args a;
-    attention_inputs(c, a);
+    typename Op::backward_args a;
+    attention_inputs<Op>(c, a);
     if (softmax) a.o = head_view(c.kept[o_], b, l, config_.value_dim), a.lse = contiguous(c.kept[lse_], b, 1, l);
     a.grad_o = head_view(c.temporary[grad_o_], b, l, config_.value_dim), a.grad_q = head_view(c.temporary[grad_q_], b, l, config_.key_dim);
     a.grad_k = head_view(c.temporary[grad_k_], b, l, config_.key_dim), a.grad_v = head_view(c.temporary[grad_v_], b, l, config_.value_dim);
@@ -215,12 +280,12 @@ class layer {
   layer_config config_;
   norm<T, E> norm_;
   linear<T, E> values_;
-  Mixer mixer_;
+  std::unique_ptr<mixer<T, E>> mixer_;
   linear<T, E> mix_;
   region gain_q_, mean_q_, gain_k_, mean_k_;
   relative_bias<T, E, attention> bias_;
   linear<T, E> candidate_;
-  region normed_, mixed_, columns_, v_before_, v_, q_, k_, o_, gated_, lse_, h_, unnormed_;
+  region normed_, mixed_, columns_, v_before_, v_, q_, k_, o_, gated_, lse_, h_, unnormed_, keys_, values_seen_;
   region grad_columns_, grad_h_, grad_o_, grad_v_, grad_q_, grad_k_, grad_mixed_, grad_normed_;
 };
 

@@ -9,15 +9,34 @@
 
 namespace tcnca::models {
 
+/// Memory on the executor's side, as a context has it.
+template <class T, class E>
+using memory_of = decltype(context<T, E>::kept);
+
 /// What a layer knows of its mixer. Activations are [batch, length, channels].
 template <class T, class E>
 class mixer {
  public:
   virtual ~mixer() = default;
+  mixer(mixer const&) = delete;
+  mixer& operator=(mixer const&) = delete;
+
   /// After `commit`: what workspace the calls will want.
   virtual void reserve(context<T, E>& c, T const* x, T* y) const = 0;
   virtual void forward(context<T, E> const& c, T const* x, T* y) const = 0;
   virtual void backward(context<T, E> const& c, T const* x, T const* grad_y, T* grad_x) const = 0;
+
+  /// For sequences that come in pieces (causal mixers): takes from `states` what it must remember from piece to piece.
+  virtual void plan_states(context<T, E> const&, memory_of<T, E>&) { throw std::logic_error("this mixer remembers nothing from piece to piece"); }
+  /// After `states` has been committed: what workspace `go_on` will want.
+  virtual void reserve(context<T, E>&, memory_of<T, E> const&, T const*, T*) const {}
+  /// `forward` of a piece that begins at an absolute position.
+  virtual void go_on(context<T, E> const&, memory_of<T, E> const&, index, T const*, T*) const {
+    throw std::logic_error("this mixer remembers nothing from piece to piece");
+  }
+
+ protected:
+  mixer() = default;
 };
 
 /// Weights begin as N(0, 1 / taps), which keeps the variance of a signal; biases as 0, the skip connection as 1.
@@ -40,9 +59,19 @@ class conv_mixer final : public mixer<T, E> {
     require(op::backward(c.executor(), backward_args(c, x, grad_y, grad_x), c.scratch()));
   }
 
+  void plan_states(context<T, E> const& c, memory_of<T, E>& states) override { state_ = states.take(c.batch * channels_ * op::state_length); }
+  void reserve(context<T, E>& c, memory_of<T, E> const& states, T const* x, T* y) const override {
+    if constexpr (causal) c.reserve(op::forward_workspace(c.executor(), piece_args(c, states, 0, x, y)));
+  }
+  void go_on(context<T, E> const& c, memory_of<T, E> const& states, index position, T const* x, T* y) const override {
+    if constexpr (causal) require(op::forward(c.executor(), piece_args(c, states, position, x, y), c.scratch()));
+    else mixer<T, E>::go_on(c, states, position, x, y);
+  }
+
  private:
   using op = conv_stack<T, Shape>;
   static constexpr int sets = Shape.halves() * Shape.layers();
+  static constexpr bool causal = Shape.dir == direction::causal;
 
   template <class U>
   sequence_view<U> view(context<T, E> const& c, U* p) const {
@@ -52,6 +81,12 @@ class conv_mixer final : public mixer<T, E> {
     typename op::forward_args a;
     a.x = view(c, x), a.y = view(c, y);
     inputs(c, a);
+    return a;
+  }
+  typename op::forward_args piece_args(context<T, E> const& c, memory_of<T, E> const& states, index position, T const* x, T* y) const {
+    auto a = forward_args(c, x, y);
+    a.state_out = sequence(states[state_], layout::batch_length_channels, c.batch, channels_, op::state_length);
+    a.state_in = a.state_out, a.position = position;
     return a;
   }
   typename op::backward_args backward_args(context<T, E> const& c, T const* x, T const* grad_y, T* grad_x) const {
@@ -70,7 +105,7 @@ class conv_mixer final : public mixer<T, E> {
   }
 
   index channels_;
-  region weight_, bias_, omega_;
+  region weight_, bias_, omega_, state_;
 };
 
 /// Parameters begin as MEGA's do.
@@ -94,8 +129,18 @@ class ema_mixer : public mixer<T, E> {
     require(op::backward(c.executor(), backward_args(c, x, grad_y, grad_x), c.scratch()));
   }
 
+  void plan_states(context<T, E> const& c, memory_of<T, E>& states) override { state_ = states.take(c.batch * channels_ * Shape.states); }
+  void reserve(context<T, E>& c, memory_of<T, E> const& states, T const* x, T* y) const override {
+    if constexpr (causal) c.reserve(op::forward_workspace(c.executor(), piece_args(c, states, x, y)));
+  }
+  void go_on(context<T, E> const& c, memory_of<T, E> const& states, index position, T const* x, T* y) const override {
+    if constexpr (causal) require(op::forward(c.executor(), piece_args(c, states, x, y), c.scratch()));
+    else mixer<T, E>::go_on(c, states, position, x, y);
+  }
+
  private:
   using op = ema<T, Shape>;
+  static constexpr bool causal = Shape.dir == direction::causal;
   index rows() const { return Shape.halves() * channels_; }
 
   template <class U>
@@ -107,6 +152,12 @@ class ema_mixer : public mixer<T, E> {
     typename op::forward_args a;
     a.x = view(c, x), a.y = view(c, y);
     inputs(c, a);
+    return a;
+  }
+  typename op::forward_args piece_args(context<T, E> const& c, memory_of<T, E> const& states, T const* x, T* y) const {
+    auto a = forward_args(c, x, y);
+    a.state_out = contiguous(states[state_], c.batch, channels_, index(Shape.states));
+    a.state_in = a.state_out;
     return a;
   }
   typename op::backward_args backward_args(context<T, E> const& c, T const* x, T const* grad_y, T* grad_x) const {
@@ -125,7 +176,7 @@ class ema_mixer : public mixer<T, E> {
   }
 
   index channels_;
-  region delta_, alpha_, beta_, gamma_, omega_;
+  region delta_, alpha_, beta_, gamma_, omega_, state_;
 };
 
 }  // namespace tcnca::models

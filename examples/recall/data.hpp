@@ -1,44 +1,89 @@
-// The task of associative recall: sequences of keys and values, and at the end a key whose value is asked for.
+// The task of associative recall: sequences of keys and values, and keys whose values are asked for. An example is a function of a seed and its number.
 #pragma once
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <random>
 #include <vector>
 
+#include "../training/random.hpp"
+
 namespace recall {
 
-/// Sequences and what follows each of their tokens. The last target is the answer.
-struct examples {
-  long length = 0;
-  std::vector<int> tokens, targets;
+using tcnca::training::below;
+using tcnca::training::mix;
 
-  long count() const { return length == 0 ? 0 : long(tokens.size()) / length; }
+/// single: one key is asked for, at the end, and all targets count in training. multi_query: many are, anywhere, and only they count.
+enum class form { single, multi_query };
+
+struct problem {
+  form kind = form::single;
+  int vocabulary = 20;
+  long length = 40;      ///< of what comes before the question (single), or of all
+  long pairs = 10;       ///< multi-query only: that are given, and asked for
+
+  /// Tokens that a model reads.
+  long positions() const { return kind == form::single ? length + 2 : length; }
+  int keys() const { return kind == form::single ? (vocabulary - 2) / 2 : vocabulary / 2; }
 };
 
-/// The last two tokens of the vocabulary are "=>" and ".", of the others the first half are keys, the second values. An example draws its own value for
-/// each key (values may repeat), then `pairs` times a key and appends it and its value, then "=>", one of the keys present and its value ("." ends what
-/// follows, and is not drawn). Tokens are all but the last, targets all but the first.
-inline examples make_examples(int vocabulary, long pairs, long count, unsigned long seed) {
-  int const keys = (vocabulary - 2) / 2, values = vocabulary - 2 - keys, arrow = vocabulary - 2;
-  std::mt19937_64 random(seed);
-  auto const below = [&](int n) { return int(random() % std::uint64_t(n)); };
-  examples e{2 * pairs + 2, {}, {}};
-  std::vector<int> value(static_cast<std::size_t>(keys)), sequence;
-  for (long i = 0; i < count; i++) {
-    for (int& v : value) v = keys + below(values);
-    sequence.clear();
-    std::vector<int> present;
-    for (long p = 0; p < pairs; p++) {
-      int const key = below(keys);
-      if (std::find(present.begin(), present.end(), key) == present.end()) present.push_back(key);
-      sequence.push_back(key), sequence.push_back(value[std::size_t(key)]);
-    }
-    int const asked = present[std::size_t(below(int(present.size())))];
-    sequence.push_back(arrow), sequence.push_back(asked), sequence.push_back(value[std::size_t(asked)]);
-    e.tokens.insert(e.tokens.end(), sequence.begin(), sequence.end() - 1);
-    e.targets.insert(e.targets.end(), sequence.begin() + 1, sequence.end());
+/// The form of the Hyena and H3 papers. The last two tokens of the vocabulary are "=>" and ".", of the others the first half are keys, the second
+/// values. An example draws its own value for each key (values may repeat), then length / 2 times a key and appends it and its value, then "=>", one of
+/// the keys present and its value ("." ends what follows, and is not drawn). Tokens are all but the last, targets all but the first.
+inline void make_single(problem const& p, std::mt19937_64& random, int* tokens, int* targets) {
+  int const keys = p.keys(), values = p.vocabulary - 2 - keys, arrow = p.vocabulary - 2;
+  std::vector<int> value(static_cast<std::size_t>(keys)), present;
+  for (int& v : value) v = keys + int(below(random, std::uint64_t(values)));
+  std::vector<bool> seen(value.size());
+  for (long i = 0; i < p.length; i += 2) {
+    auto const key = std::size_t(below(random, std::uint64_t(keys)));
+    if (!seen[key]) present.push_back(int(key)), seen[key] = true;
+    tokens[i] = int(key), tokens[i + 1] = value[key];
   }
-  return e;
+  int const asked = present[std::size_t(below(random, present.size()))];
+  tokens[p.length] = arrow, tokens[p.length + 1] = asked;
+  std::copy(tokens + 1, tokens + p.positions(), targets);
+  targets[p.length + 1] = value[std::size_t(asked)];
+}
+
+/// The form of Zoology (multi-query associative recall). The first half of the vocabulary are keys, the second values. First come the pairs: distinct
+/// keys, distinct values. Each key is asked for once, at even distances 2 g from their end, where the g are drawn without replacement with probability
+/// in proportion to (g + 1)^(a - 1), a = 0.01: most soon, some late. In between are any tokens but the keys that were given. What is to follow a key
+/// that is asked for is its value; nothing else counts.
+inline void make_multi_query(problem const& p, std::mt19937_64& random, int* tokens, int* targets) {
+  constexpr double a = 0.01;
+  auto const pairs = std::size_t(p.pairs), places = std::size_t(p.length / 2 - p.pairs);
+  auto const distinct = [&](int first, int count) {  // the first of a shuffle
+    std::vector<int> all(static_cast<std::size_t>(count));
+    for (std::size_t i = 0; i < all.size(); i++) all[i] = first + int(i);
+    for (std::size_t i = 0; i < pairs; i++) std::swap(all[i], all[i + std::size_t(below(random, all.size() - i))]);
+    all.resize(pairs);
+    return all;
+  };
+  auto const key = distinct(0, p.keys()), value = distinct(p.keys(), p.vocabulary - p.keys());
+  // To draw without replacement with given probabilities: the first to arrive, where waiting times are exponential with these rates.
+  std::vector<std::pair<double, long>> arrival(places);
+  for (std::size_t g = 0; g < places; g++)
+    arrival[g] = {-std::log(tcnca::training::uniform(random)) / std::pow(double(g + 1), a - 1), long(g)};
+  std::partial_sort(arrival.begin(), arrival.begin() + p.pairs, arrival.end());
+
+  std::vector<bool> given(static_cast<std::size_t>(p.vocabulary));
+  for (int const k : key) given[std::size_t(k)] = true;
+  for (long t = 2 * p.pairs; t < p.length; t++) do
+      tokens[t] = int(below(random, std::uint64_t(p.vocabulary)));
+    while (given[std::size_t(tokens[t])]);
+  std::fill_n(targets, p.length, -1);
+  for (std::size_t i = 0; i < pairs; i++) {
+    tokens[2 * i] = key[i], tokens[2 * i + 1] = value[i];
+    long const t = 2 * p.pairs + 2 * arrival[i].second;
+    tokens[t] = key[i], targets[t] = value[i];
+  }
+}
+
+/// Writes example `number` of those of a seed: `positions()` tokens, and what is to follow each (negative: anything).
+inline void make_example(problem const& p, std::uint64_t seed, std::uint64_t number, int* tokens, int* targets) {
+  std::mt19937_64 random(mix(seed, number));
+  (p.kind == form::single ? make_single : make_multi_query)(p, random, tokens, targets);
 }
 
 }  // namespace recall

@@ -1,68 +1,92 @@
 // The command line of associative_recall.
 #pragma once
-#include <CLI/App.hpp>
-#include <CLI/Config.hpp>
-#include <CLI/Formatter.hpp>
-#include <algorithm>
-#include <string>
-#include <thread>
+#include "../training/options.hpp"
+#include "data.hpp"
 
 namespace recall {
 
-struct options {
-  std::string model = "tcnca-simple", output;
-  int vocabulary = 20, threads = int(std::max(1u, std::thread::hardware_concurrency()));
-  long length = 40, train = 5000, test = 500;
-  long layers = 2, channels = 64, value_dim = 128, key_dim = 32, hidden = 128, chunk = 64;
-  long steps = 1000, batch = 32, every = 100, warmup = 100;
-  double rate = 1e-2, decay = 0.01, clip = 1, dropout = 0, time_limit = 3600, expect_loss = 0, expect_accuracy = 0;
-  unsigned long seed = 1;
+namespace training = tcnca::training;
+
+struct options : training::options {
+  options() {
+    model = "tcnca-simple";
+    config.batch = 32, config.clip = 1, config.decay = 0.01, config.chunk = 64;
+  }
+  problem data;
+  std::string form = "single";
+  long train = 5000, test = 500, pairs = 0;
+  double expect_accuracy = 0, until = 0;
+  bool sweep = false;
+  long longest_chunk = 256;
+  std::vector<long> lengths;
+  std::vector<int> vocabularies;
+  std::vector<std::string> models{"tcnca-simple", "tcnca", "mega"};
 };
 
-/// Throws CLI::ParseError (also for --help).
-inline options parse(int argc, char** argv) {
-  options o;
-  CLI::App app{
-      "Associative recall: a model reads pairs of keys and values and is asked for the value of one key.\n"
-      "Trains on the CPU. Progress goes to stderr, results as JSON lines to stdout or a file."};
-  app.option_defaults()->always_capture_default();
-  app.add_option("--model", o.model, "tcnca-simple (no gates: y = x + silu(o Wh)), tcnca, or mega (the moving average for the stack)")
-      ->check(CLI::IsMember({"tcnca-simple", "tcnca", "mega"}));
-  app.add_option("--vocabulary", o.vocabulary, "Tokens: keys, values and two special ones")->check(CLI::Range(4, 1 << 20));
-  app.add_option("--length", o.length, "Tokens of the pairs, even")->check(CLI::Range(2L, 1L << 24));
-  app.add_option("--train", o.train, "Sequences to learn from")->check(CLI::PositiveNumber);
-  app.add_option("--test", o.test, "Other sequences to test on")->check(CLI::PositiveNumber);
-  app.add_option("--layers", o.layers)->check(CLI::Range(1, 1000));
-  app.add_option("--channels", o.channels)->check(CLI::PositiveNumber);
-  app.add_option("--value-dim", o.value_dim, "Of attention: a multiple of 8, 16 to 2048")->check(CLI::Range(16, 2048));
-  app.add_option("--key-dim", o.key_dim, "Of attention: a multiple of 8, 16 to 256")->check(CLI::Range(16, 256));
-  app.add_option("--hidden", o.hidden, "Of the feed-forward blocks")->check(CLI::PositiveNumber);
-  app.add_option("--chunk", o.chunk, "Positions that attention sees together")->check(CLI::Range(1, 16384));
-  app.add_option("--steps", o.steps)->check(CLI::PositiveNumber);
-  app.add_option("--batch", o.batch)->check(CLI::PositiveNumber);
-  app.add_option("--rate", o.rate, "Of learning, at its highest: it rises for --warmup steps, then falls to 0 at the last")->check(CLI::PositiveNumber);
-  app.add_option("--warmup", o.warmup)->check(CLI::NonNegativeNumber);
-  app.add_option("--decay", o.decay, "Of weights")->check(CLI::NonNegativeNumber);
-  app.add_option("--clip", o.clip, "Largest norm of the gradients, 0: any")->check(CLI::NonNegativeNumber);
-  app.add_option("--dropout", o.dropout)->check(CLI::Range(0.0, 0.99));
-  app.add_option("--seed", o.seed, "Of data, parameters and dropout: the same seed and threads give the same numbers");
-  app.add_option("--threads", o.threads)->check(CLI::Range(1, 4096));
-  app.add_option("--every", o.every, "Steps from test to test")->check(CLI::PositiveNumber);
-  app.add_option("--time-limit", o.time_limit, "Seconds after which training ends early")->check(CLI::PositiveNumber);
-  app.add_option("--output", o.output, "A file for the JSON lines");
-  app.add_option("--expect-loss", o.expect_loss, "Fail unless the last training loss is below this (0: no matter)");
-  app.add_option("--expect-accuracy", o.expect_accuracy, "Fail unless the last test accuracy is at least this");
-  try {
-    app.parse(argc, argv);
-    auto const multiple = [](char const* name, long v, long of) {
-      if (v % of != 0) throw CLI::ValidationError(name, "must be a multiple of " + std::to_string(of));
-    };
-    multiple("--length", o.length, 2), multiple("--key-dim", o.key_dim, 8), multiple("--value-dim", o.value_dim, 8);
-  } catch (CLI::ParseError const& e) {
-    app.exit(e);
-    throw;
+/// A chunk of at most `most` positions such that the last one, from which the question is asked, is as long as can be.
+inline long chunk_for(long positions, long most) {
+  if (positions <= most) return positions;
+  long best = most, last = 0;
+  for (long chunk = most; chunk > most / 2; chunk--)
+    if (long const rest = (positions - 1) % chunk + 1; rest > last) best = chunk, last = rest;
+  return best;
+}
+
+/// What the options say of the data, checked. Throws std::invalid_argument.
+inline problem problem_of(options const& o) {
+  problem p = o.data;
+  p.kind = o.form == "single" ? form::single : form::multi_query;
+  p.pairs = o.pairs > 0 ? o.pairs : p.length / 4;
+  training::command_line::require_multiple("--length", p.length, 2);
+  if (p.kind == form::multi_query) {
+    training::command_line::require(p.pairs >= 1 && 4 * p.pairs <= p.length, "--pairs", "must be 1 to a quarter of --length");
+    training::command_line::require(p.vocabulary > p.length, "--vocabulary", "must be more than --length for multi-query recall");
   }
-  return o;
+  return p;
+}
+
+/// An exit status where there is nothing more to do.
+inline std::optional<int> parse(int argc, char const* const* argv, options& o) {
+  auto& c = o.config;
+  training::command_line line(
+      "associative_recall",
+      "Associative recall: a model reads pairs of keys and values and is asked for the values of keys.", o,
+      {{"small", "vocabulary 8, length 16, a model of 32 channels: seconds",
+        [&o, &c] {
+          o.data.vocabulary = 8, o.data.length = 16, o.train = 1000, o.test = 200, o.rates.steps = 600, o.rates.warmup = 30, o.every = 200;
+          c.channels = c.value_dim = c.hidden = 32, c.key_dim = 16;
+        }},
+       {"paper", "vocabulary 30, length 131072, the longest of the paper: a sequence a step, of which there are no two the same",
+        [&o, &c] {
+          o.data.vocabulary = 30, o.data.length = 131072, o.train = 0, o.test = 20, o.rates.steps = 300, o.rates.warmup = 30, o.every = 50;
+          c.batch = 1, c.chunk = chunk_for(o.data.length + 2, 256);
+        }}});
+  auto& app = line.app;
+  std::string const g = "The task", s = "Many tasks at once";
+  app.add_option("--form", o.form, "single: one key is asked for, at the end. multi-query: all keys are, anywhere")
+      ->check(CLI::IsMember({"single", "multi-query"}))->group(g);
+  app.add_option("--vocabulary", o.data.vocabulary, "Tokens: keys, values and (single) two special ones")->check(CLI::Range(4, 1 << 20))->group(g);
+  app.add_option("--length", o.data.length, "Tokens, even; single: of the pairs")->check(CLI::Range(2L, 1L << 24))->group(g);
+  app.add_option("--pairs", o.pairs, "multi-query: keys that are given and asked for, at most a quarter of --length; 0: so many")
+      ->check(CLI::Range(0L, 1L << 22))->group(g);
+  app.add_option("--train", o.train, "Sequences to learn from; 0: new ones at every step")->check(CLI::NonNegativeNumber)->group(g);
+  app.add_option("--test", o.test, "Other sequences to test on")->check(CLI::PositiveNumber)->group(g);
+  app.add_option("--until", o.until, "End once the test accuracy is at least this; 0: go on")->check(CLI::Range(0.0, 1.0))->group(g);
+  app.add_option("--expect-accuracy", o.expect_accuracy, "Fail unless the last test accuracy is at least this")->check(CLI::Range(0.0, 1.0))->group(g);
+  app.add_flag("--sweep", o.sweep,
+               "Train every model on every length and vocabulary: results.md, results.json and accuracy.svg in --output. What else is given holds for\n"
+               "each, but --batch and --test, which are for short sequences and become fewer with length. Each ends when all tests are answered right,\n"
+               "or by --until, --steps or --time-limit. --resume keeps what is finished")->group(s);
+  app.add_option("--lengths", o.lengths, "Default: 40 200 1000; multi-query: 32 64 128 256")->check(CLI::Range(2L, 1L << 24))->group(s);
+  app.add_option("--vocabularies", o.vocabularies, "Default: 10 20 30; multi-query: 512")->check(CLI::Range(4, 1 << 20))->group(s);
+  app.add_option("--longest-chunk", o.longest_chunk, "Each has a chunk of at most this, such that the last is as full as can be")
+      ->check(CLI::Range(2, 16384))->group(s);
+  app.add_option("--models", o.models)->check(CLI::IsMember({"tcnca", "tcnca-simple", "mega", "mega-fft"}))->group(s);
+  app.callback([&o] {
+    training::command_line::require(!o.sweep || !o.output.empty(), "--sweep", "needs --output, a folder for its results");
+    if (!o.sweep) o.data = problem_of(o);
+  });
+  return line.parse(argc, argv);
 }
 
 }  // namespace recall

@@ -1,0 +1,222 @@
+// MEGA's moving average as a convolution by FFT on the CPU, for activations [batch, length, channels].
+#pragma once
+#include <tcnca/block/activation.hpp>
+#include <tcnca/block/transpose.hpp>
+#include <tcnca/core/executor.hpp>
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+#include <algorithm>
+
+#include "fft.hpp"
+
+namespace tcnca::models {
+
+/// y = silu(kappa * x + omega x), or without omega y = kappa * x. What lies in memory, for all machines.
+template <class T>
+struct fft_problem {
+  int threads = 1;
+  index batch = 0, channels = 0, length = 0;
+  bool bidirectional = false;
+  T const* omega = nullptr;    ///< [channels], optional
+  T* spectra = nullptr;        ///< of x, written by forward and read by backward
+  T* kernel_spectra = nullptr; ///< of kappa, likewise
+  T* before = nullptr;         ///< what silu was taken of, likewise; only with omega
+  void* scratch = nullptr;
+};
+
+template <class T, class E>
+struct fft_convolution;
+
+/// On the CPU a thread takes as many neighbouring channels as a register has lanes, turns a sequence of them into rows in its cache, and transforms these
+/// one after another. The spectra of x and of the kernel are kept for the backward pass, as autograd does: that is faster than to transform again.
+/// Threads share out such groups of channels, and going forward sequences.
+template <class T>
+struct fft_convolution<T, cpu> {
+  static size spectra_count(index batch, index channels, index length) { return size(batch * channels * spectrum(length)); }
+  static size kernel_spectra_count(index channels, index length) { return size(channels * spectrum(length)); }
+  static size scratch_bytes(fft_problem<T> const& p) { return size(p.threads * thread_count(p.length)) * sizeof(T); }
+  /// Plans, so that no step must.
+  static void prepare(fft_problem<T> const& p) {
+    if (p.length > 0) circular_convolution<T>::of(p.length);
+  }
+
+  /// kappa [channels, length]; bidirectional [2 channels, length], the causal ones first.
+  static void forward(fft_problem<T> const& p, T const* x, T const* kappa, T* y) {
+    if (p.length == 0) return;
+    runner const r(p);
+    r.each(p.channels, [&](index c, places const& s) {
+      r.lay_out_kernel(kappa, c, s.input);
+      r.plan.forward(s.input, p.kernel_spectra + c * r.stride);
+    });
+    index const groups = r.groups();
+    r.each(p.batch * groups, [&](index i, places const& s) { r.forward_group(x, y, i / groups, i % groups * lanes, s); });
+  }
+  /// grad_kappa is summed over the batch, and so is grad_omega, if there is one.
+  static void backward(fft_problem<T> const& p, T const* x, T const* grad_y, T* grad_x, T* grad_kappa, T* grad_omega) {
+    if (p.length == 0) return;
+    runner const r(p);
+    r.each(r.groups(), [&](index i, places const& s) { r.backward_group(x, grad_y, grad_x, grad_kappa, grad_omega, i * lanes, s); });
+  }
+
+ private:
+  static constexpr int lanes = tcnca::detail::register_bytes / int(sizeof(T)), line = 64 / int(sizeof(T));
+  using vector = pack<T, lanes>;
+
+  static index whole_lines(index n) { return (n + line - 1) / line * line; }
+  static index spectrum(index length) { return whole_lines(2 * circular_convolution<T>::points(length)); }
+  static index row(index length) { return whole_lines(length) + line; }  // off the powers of two: fewer conflicts in the cache
+  static index buffer(index length) { return spectrum(length) + line; }
+  static index thread_count(index length) { return lanes * row(length) + (3 + lanes) * buffer(length); }
+
+  /// A thread's memory. A row's elements past the sequence are zero.
+  struct places {
+    T *rows, *input, *output, *spectrum, *sums;
+  };
+
+  struct runner {
+    fft_problem<T> const& p;
+    circular_convolution<T> const& plan;
+    index const stride, row_stride;
+    T const scale;
+
+    explicit runner(fft_problem<T> const& problem)
+        : p(problem),
+          plan(circular_convolution<T>::of(problem.length)),
+          stride(spectrum(problem.length)),
+          row_stride(row(problem.length)),
+          scale(T(1) / T(plan.points())) {}
+
+    index groups() const { return (p.channels + lanes - 1) / lanes; }
+    T* kept(index b, index c) const { return p.spectra + (b * p.channels + c) * stride; }
+
+    template <class Body>
+    void each(index count, Body const& body) const {
+#pragma omp parallel for num_threads(p.threads) schedule(static)
+      for (index i = 0; i < count; i++) {
+        int thread = 0;
+#if defined(_OPENMP)
+        thread = omp_get_thread_num();
+#endif
+        index const one = buffer(p.length);
+        T* const rows = static_cast<T*>(p.scratch) + thread * thread_count(p.length);
+        T* const input = rows + lanes * row_stride;
+        body(i, places{rows, input, input + one, input + 2 * one, input + 3 * one});
+      }
+    }
+
+    /// Lag m is at position m, lag -m at position -m of the circle.
+    void lay_out_kernel(T const* kappa, index c, T* to) const {
+      T const* const causal = kappa + c * p.length;
+      std::copy_n(causal, p.length, to);
+      std::fill(to + p.length, to + 2 * plan.points(), T(0));
+      if (!p.bidirectional) return;
+      T const* const other = kappa + (p.channels + c) * p.length;
+      to[0] += other[0];
+      for (index m = 1; m < p.length; m++) to[2 * plan.points() - m] += other[m];
+    }
+    void take_apart(T const* circle, index c, T* grad_kappa) const {
+      T* const causal = grad_kappa + c * p.length;
+      for (index m = 0; m < p.length; m++) causal[m] = scale * circle[m];
+      if (!p.bidirectional) return;
+      T* const other = grad_kappa + (p.channels + c) * p.length;
+      other[0] = causal[0];
+      for (index m = 1; m < p.length; m++) other[m] = scale * circle[2 * plan.points() - m];
+    }
+    /// The transform of a row.
+    void transform(T const* row, places const& s, T* spectrum) const {
+      std::copy_n(row, p.length, s.input);
+      std::fill(s.input + p.length, s.input + 2 * plan.points(), T(0));
+      plan.forward(s.input, spectrum);
+    }
+    /// The row that a spectrum belongs to, on top of omega times what was in the row.
+    void transform_back(places const& s, index c, T* row) const {
+      plan.inverse(s.spectrum, s.output);
+      T const factor = p.omega != nullptr ? p.omega[c] : T(0), by = scale;
+      T const* const from = s.output;
+      for (index t = 0; t < p.length; t++) row[t] = by * from[t] + factor * row[t];
+    }
+
+    static vector read(T const* p, index n) { return n == lanes ? load<lanes>(p) : load_some<lanes>(p, 1, n); }
+    static void write(T* p, index n, vector v) {
+      if (n == lanes) store<lanes>(p, v);
+      else store_some<lanes>(p, 1, n, v);
+    }
+    /// Rows from channels: get(t) is what the channels have at position t.
+    template <class Get>
+    void to_rows(T* rows, Get const& get) const {
+      for (index t = 0; t < p.length; t += lanes) {
+        vector tile[lanes];
+        index const n = std::min(index(lanes), p.length - t);
+        for (int i = 0; i < lanes; i++) tile[i] = i < n ? get(t + i) : broadcast<lanes>(T(0));
+        tcnca::detail::transpose(tile);
+        for (int i = 0; i < lanes; i++) write(rows + i * row_stride + t, n, tile[i]);
+      }
+    }
+    template <class Put>
+    void from_rows(T const* rows, Put const& put) const {
+      for (index t = 0; t < p.length; t += lanes) {
+        vector tile[lanes];
+        index const n = std::min(index(lanes), p.length - t);
+        for (int i = 0; i < lanes; i++) tile[i] = read(rows + i * row_stride + t, n);
+        tcnca::detail::transpose(tile);
+        for (int i = 0; i < n; i++) put(t + i, tile[i]);
+      }
+    }
+
+    void forward_group(T const* x, T* y, index b, index first, places const& s) const {
+      index const n = std::min(index(lanes), p.channels - first), d = p.channels, at = b * p.length * d + first;
+      to_rows(s.rows, [&](index t) { return read(x + at + t * d, n); });
+      for (index i = 0; i < n; i++) {
+        T* const spectrum = kept(b, first + i);
+        transform(s.rows + i * row_stride, s, spectrum);
+        plan.convolve(s.spectrum, spectrum, p.kernel_spectra + (first + i) * stride);
+        transform_back(s, first + i, s.rows + i * row_stride);
+      }
+      if (p.omega != nullptr)
+        from_rows(s.rows, [&](index t, vector v) {
+          write(p.before + at + t * d, n, v);
+          write(y + at + t * d, n, activate<activation::silu>(v).value);
+        });
+      else
+        from_rows(s.rows, [&](index t, vector v) { write(y + at + t * d, n, v); });
+    }
+
+    void backward_group(T const* x, T const* grad_y, T* grad_x, T* grad_kappa, T* grad_omega, index first, places const& s) const {
+      index const n = std::min(index(lanes), p.channels - first), d = p.channels, one = buffer(p.length);
+      double of_omega[lanes] = {};
+      for (index b = 0; b < p.batch; b++) {
+        index const at = b * p.length * d + first;
+        auto sum = broadcast<lanes>(T(0));  // of a tile
+        if (p.omega != nullptr)
+          to_rows(s.rows, [&](index t) {
+            auto const g = read(grad_y + at + t * d, n) * activate<activation::silu>(read(p.before + at + t * d, n)).slope;
+            sum = fma(g, read(x + at + t * d, n), sum);
+            if (t % lanes == lanes - 1 || t == p.length - 1) {
+              for (int i = 0; i < lanes; i++) of_omega[i] += double(sum.lane(i));
+              sum = broadcast<lanes>(T(0));
+            }
+            return g;
+          });
+        else
+          to_rows(s.rows, [&](index t) { return read(grad_y + at + t * d, n); });
+        for (index i = 0; i < n; i++) {
+          transform(s.rows + i * row_stride, s, s.spectrum);
+          plan.correlate(s.sums + i * one, s.spectrum, kept(b, first + i), b > 0);
+          plan.correlate(s.spectrum, s.spectrum, p.kernel_spectra + (first + i) * stride, false);
+          transform_back(s, first + i, s.rows + i * row_stride);
+        }
+        from_rows(s.rows, [&](index t, vector v) { write(grad_x + at + t * d, n, v); });
+      }
+      for (index i = 0; i < n; i++) {
+        plan.inverse(s.sums + i * one, s.output);
+        take_apart(s.output, first + i, grad_kappa);
+        if (grad_omega != nullptr) grad_omega[first + i] = T(of_omega[i]);
+      }
+    }
+  };
+};
+
+}  // namespace tcnca::models

@@ -1,0 +1,86 @@
+// MEGA's moving average as frameworks run it: a kernel as long as the sequence, made anew from the parameters, and a convolution by FFT.
+#pragma once
+#include "fft_convolution.hpp"
+#include "mixer.hpp"
+
+namespace tcnca::models {
+
+/// The same map, with the same parameters, as ema_mixer, from which it has all that it does not compute by FFT. Plans are made by `reserve` for the longest
+/// sequence; a batch of another length plans when it first comes (circular_convolution::points says how few plans there are). Otherwise no step
+/// allocates. Backward needs what the forward pass of the same x kept.
+template <class T, class E, ema_shape Shape>
+class fft_mixer final : public ema_mixer<T, E, Shape> {
+ public:
+  fft_mixer(context<T, E>& c, index channels) : ema_mixer<T, E, Shape>(c, channels), channels_(channels) {
+    auto const& all = c.parameters();
+    size const first = all.size() - (Shape.skip ? 5 : 4);  // those of ema_mixer, in its order
+    delta_ = all[first].where, alpha_ = all[first + 1].where, beta_ = all[first + 2].where, gamma_ = all[first + 3].where;
+    spectra_ = c.kept.take(index(by_fft::spectra_count(c.batch, channels, c.length)));
+    kernel_spectra_ = c.kept.take(index(by_fft::kernel_spectra_count(channels, c.length)));
+    if (Shape.skip) omega_ = all[first + 4].where, before_ = c.kept.take(c.rows() * channels);
+  }
+  using ema_mixer<T, E, Shape>::reserve;
+  void reserve(context<T, E>& c, T const* x, T* y) const override {
+    ema_mixer<T, E, Shape>::reserve(c, x, y);
+    c.reserve(kappa_bytes(c) + by_fft::scratch_bytes(problem(c)));
+    c.reserve(kappa_bytes(c) + std::max(op::kernel_workspace(c.executor(), kernel(c)), op::kernel_backward_workspace(c.executor(), kernel_backward(c))));
+    by_fft::prepare(problem(c));
+  }
+  void forward(context<T, E> const& c, T const* x, T* y) const override {
+    require(op::kernel(c.executor(), kernel(c), scratch(c)));
+    by_fft::forward(problem(c), x, kappa(c), y);
+  }
+  void backward(context<T, E> const& c, T const* x, T const* grad_y, T* grad_x) const override {
+    by_fft::backward(problem(c), x, grad_y, grad_x, kappa(c), Shape.skip ? c.gradients[omega_] : nullptr);
+    require(op::kernel_backward(c.executor(), kernel_backward(c), scratch(c)));
+  }
+
+ private:
+  using op = ema<T, Shape>;
+  using by_fft = fft_convolution<T, E>;
+  index rows() const { return Shape.halves() * channels_; }
+
+  // The workspace: the kernel or its gradient, then what a call wants.
+  size kappa_bytes(context<T, E> const& c) const {
+    return (size(rows() * c.length) * sizeof(T) + workspace::alignment - 1) / workspace::alignment * workspace::alignment;
+  }
+  T* kappa(context<T, E> const& c) const { return static_cast<T*>(c.scratch().data); }
+  workspace scratch(context<T, E> const& c) const {
+    workspace const all = c.scratch();
+    return {static_cast<char*>(all.data) + kappa_bytes(c), all.bytes - kappa_bytes(c)};
+  }
+
+  tensor_view<T, 2> table(T* p) const { return contiguous(p, rows(), Shape.states); }
+  void inputs(context<T, E> const& c, auto& a) const {
+    auto const& v = c.values;
+    a.delta = table(v[delta_]), a.alpha = table(v[alpha_]), a.beta = table(v[beta_]), a.gamma = table(v[gamma_]);
+  }
+  typename op::kernel_args kernel(context<T, E> const& c) const {
+    typename op::kernel_args a;
+    inputs(c, a);
+    a.kappa = contiguous(kappa(c), rows(), c.length);
+    return a;
+  }
+  typename op::kernel_backward_args kernel_backward(context<T, E> const& c) const {
+    typename op::kernel_backward_args a;
+    inputs(c, a);
+    a.grad_kappa = contiguous(kappa(c), rows(), c.length);
+    auto const& g = c.gradients;
+    a.grad_delta = table(g[delta_]), a.grad_alpha = table(g[alpha_]), a.grad_beta = table(g[beta_]), a.grad_gamma = table(g[gamma_]);
+    return a;
+  }
+  fft_problem<T> problem(context<T, E> const& c) const {
+    fft_problem<T> p;
+    p.threads = c.threads, p.batch = c.batch, p.channels = channels_, p.length = c.length;
+    p.bidirectional = Shape.dir == direction::bidirectional;
+    p.spectra = c.kept[spectra_], p.kernel_spectra = c.kept[kernel_spectra_];
+    if (Shape.skip) p.omega = c.values[omega_], p.before = c.kept[before_];
+    p.scratch = static_cast<char*>(c.scratch().data) + kappa_bytes(c);
+    return p;
+  }
+
+  index channels_;
+  region delta_, alpha_, beta_, gamma_, omega_, spectra_, kernel_spectra_, before_;
+};
+
+}  // namespace tcnca::models
