@@ -64,23 +64,17 @@ class batches {
 
  private:
   void draw(long pass) {
-    random_source random(seed_of(seed_, std::uint64_t(pass)));
+    random_source random(mix(seed_, std::uint64_t(pass)));
     std::iota(order_.begin(), order_.end(), 0L);
     random.shuffle(order_);
     long const pool = 100 * size_;
     for (long first = 0; first < long(order_.size()); first += pool)
       std::stable_sort(order_.begin() + first, order_.begin() + std::min(first + pool, long(order_.size())),
-                       [&](long a, long b) { return length(a) < length(b); });
+                       [&](long a, long b) { return from_->longest(a) < from_->longest(b); });
     for (std::size_t i = 0; i < starts_.size(); i++) starts_[i] = long(i) * size_;
     random.shuffle(starts_);
     pass_ = pass;
   }
-  long length(long example) const {
-    long most = 0;
-    for (long s = 0; s < from_->sequences_an_example; s++) most = std::max(most, from_->length(example * from_->sequences_an_example + s));
-    return most;
-  }
-
   dataset const* from_;
   long size_;
   std::uint64_t seed_;

@@ -30,9 +30,10 @@ struct dataset {
     targets.push_back(from.targets[std::size_t(i)]);
   }
 
-  long longest() const {
+  /// Of an example's sequences.
+  long longest(long example) const {
     long most = 0;
-    for (long i = 0; i < sequences(); i++) most = std::max(most, length(i));
+    for (long i = example * sequences_an_example; i < (example + 1) * sequences_an_example; i++) most = std::max(most, length(i));
     return most;
   }
   /// What one is right at who always names the most frequent class.

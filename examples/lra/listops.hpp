@@ -17,6 +17,15 @@ namespace lra::listops {
 enum token : std::uint8_t { minimum, maximum, median, sum_modulo, close, digit };
 constexpr long vocabulary = digit + 10, classes = 10;
 
+constexpr std::array<char const*, digit> names{"[MIN", "[MAX", "[MED", "[SM", "]"};
+
+/// As people write it.
+inline std::string text(std::span<std::uint8_t const> tokens) {
+  std::string out;
+  for (std::uint8_t const t : tokens) out += (out.empty() ? "" : " ") + (t < digit ? std::string(names[t]) : std::to_string(t - digit));
+  return out;
+}
+
 /// Which trees are drawn: at `depth` (the root is at 1) all are digits, above it three of four; operators have 2 to `arguments` arguments. Those of
 /// `shortest` to `longest` tokens are kept.
 struct shape {

@@ -24,13 +24,10 @@ inline dataset read(std::filesystem::path const& file, long longest, long most =
         if (open < 0) in.wrong("a parenthesis closes that was not opened");
       } else if (w.size() == 1 && w[0] >= '0' && w[0] <= '9') {
         tokens.push_back(std::uint8_t(digit + (w[0] - '0')));
-      } else if (w == "]") {
-        tokens.push_back(close);
       } else {
-        constexpr std::string_view operators[] = {"[MIN", "[MAX", "[MED", "[SM"};
-        auto const at = std::find(std::begin(operators), std::end(operators), w);
-        if (at == std::end(operators)) in.wrong("\"" + std::string(w) + "\" is no token of ListOps");
-        tokens.push_back(std::uint8_t(at - std::begin(operators)));
+        auto const at = std::find(names.begin(), names.end(), w);
+        if (at == names.end()) in.wrong("\"" + std::string(w) + "\" is no token of ListOps");
+        tokens.push_back(std::uint8_t(at - names.begin()));
       }
     }
     if (open != 0) in.wrong("a parenthesis is not closed");

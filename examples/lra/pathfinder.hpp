@@ -180,7 +180,7 @@ inline dataset generate(shape const& s, long count, std::uint64_t seed) {
   constexpr long block = 256;
 #pragma omp parallel for schedule(dynamic)
   for (long first = 0; first < count; first += block) {
-    painter p(s, seed_of(seed, std::uint64_t(first / block)));
+    painter p(s, mix(seed, std::uint64_t(first / block)));
     for (long i = first; i < std::min(first + block, count); i++) {
       auto const& image = p.paint(i % 2 == 1);
       std::copy(image.begin(), image.end(), result.tokens.begin() + std::ptrdiff_t(std::size_t(i) * area));
@@ -191,7 +191,7 @@ inline dataset generate(shape const& s, long count, std::uint64_t seed) {
 
 /// Three parts of it.
 inline splits generate(shape const& s, counts const& n, std::uint64_t seed) {
-  return {generate(s, n.training, seed_of(seed, 1)), generate(s, n.validation, seed_of(seed, 2)), generate(s, n.test, seed_of(seed, 3))};
+  return {generate(s, n.training, mix(seed, 1)), generate(s, n.validation, mix(seed, 2)), generate(s, n.test, mix(seed, 3))};
 }
 
 }  // namespace lra::pathfinder

@@ -6,15 +6,12 @@
 #include <utility>
 #include <vector>
 
+#include "../training/random.hpp"
+
 namespace lra {
 
-/// The n-th of many seeds that have nothing to do with each other (SplitMix64's output function).
-constexpr std::uint64_t seed_of(std::uint64_t seed, std::uint64_t n) {
-  std::uint64_t z = seed + (n + 1) * 0x9E3779B97F4A7C15u;
-  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-  return z ^ (z >> 31);
-}
+/// The `n`-th seed that `seed` gives is training::mix(seed, n).
+using tcnca::training::mix;
 
 class random_source {
  public:
