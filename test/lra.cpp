@@ -171,8 +171,16 @@ struct picture {
   int at(long x, long y) const { return x < 0 || y < 0 || x >= side || y >= side ? 0 : pixels[std::size_t(y * side + x)]; }
 };
 
-/// Whether the discs hang together when gaps are bridged: all ink grown by `reach` pixels, filled from one disc. A disc is where ink is `arm` pixels
-/// to all four sides: more than a dash is wide.
+/// The middles of discs: where ink is `arm` pixels to all four sides, more than a dash is wide.
+std::vector<std::pair<long, long>> discs(picture const& p, long arm) {
+  std::vector<std::pair<long, long>> found;
+  for (long y = 0; y < p.side; y++)
+    for (long x = 0; x < p.side; x++)
+      if (std::min({p.at(x, y), p.at(x + arm, y), p.at(x - arm, y), p.at(x, y + arm), p.at(x, y - arm)}) >= 128) found.push_back({x, y});
+  return found;
+}
+
+/// Whether the discs hang together when gaps are bridged: all ink grown by `reach` pixels, filled from one disc.
 bool connected(picture const& p, long reach, long arm) {
   auto const near = [&](long x, long y) {
     for (long j = -reach; j <= reach; j++)
@@ -180,24 +188,18 @@ bool connected(picture const& p, long reach, long arm) {
         if (i * i + j * j <= reach * reach && p.at(x + i, y + j) >= 64) return true;
     return false;
   };
-  auto const disc = [&](long x, long y) {
-    return std::min({p.at(x, y), p.at(x + arm, y), p.at(x - arm, y), p.at(x, y + arm), p.at(x, y - arm)}) >= 128;
-  };
-  std::vector<std::pair<long, long>> discs;
-  for (long y = 0; y < p.side; y++)
-    for (long x = 0; x < p.side; x++)
-      if (disc(x, y)) discs.push_back({x, y});
-  if (discs.empty()) return false;
+  auto const ends = discs(p, arm);
+  if (ends.empty()) return false;
   std::set<std::pair<long, long>> seen;
   std::queue<std::pair<long, long>> next;
-  next.push(discs[0]), seen.insert(discs[0]);
+  next.push(ends[0]), seen.insert(ends[0]);
   for (; !next.empty(); next.pop()) {
     auto const [x, y] = next.front();
     for (auto const& to : {std::pair{x + 1, y}, {x - 1, y}, {x, y + 1}, {x, y - 1}})
       if (to.first >= 0 && to.second >= 0 && to.first < p.side && to.second < p.side && near(to.first, to.second) && seen.insert(to).second)
         next.push(to);
   }
-  return std::all_of(discs.begin(), discs.end(), [&](auto const& d) { return seen.count(d) == 1; });
+  return std::all_of(ends.begin(), ends.end(), [&](auto const& d) { return seen.count(d) == 1; });
 }
 
 TEST(lra_pathfinder, a_seed_gives_the_same_and_classes_are_balanced) {
@@ -220,6 +222,24 @@ TEST(lra_pathfinder, following_the_curve_tells_the_class) {
     for (long i = 0; i < n; i++) right += connected({sequence(d, i), side}, side == 32 ? 1 : 2, side == 32 ? 1 : 2) == (d.targets[std::size_t(i)] == 1);
     EXPECT_GE(right, n * 99 / 100) << "side " << side;
   }
+}
+
+TEST(lra_pathfinder, the_distance_of_the_discs_tells_little) {
+  long const n = 4000;
+  auto const d = pathfinder::generate(pathfinder::shape_of(32), n, 6);
+  std::vector<std::pair<double, int>> all;
+  for (long i = 0; i < n; i++) {
+    auto const ends = discs({sequence(d, i), 32}, 1);
+    double far = 0;
+    for (auto const& p : ends)
+      for (auto const& q : ends) far = std::max(far, std::hypot(double(p.first - q.first), double(p.second - q.second)));
+    EXPECT_GT(far, 4) << "one disc";
+    all.push_back({far, d.targets[std::size_t(i)]});
+  }
+  std::sort(all.begin(), all.end());
+  long of[2]{}, best = 0;  // the classes up to a distance, and what the best limit on it gets right
+  for (auto const& [_, target] : all) of[target]++, best = std::max({best, of[0] + n / 2 - of[1], of[1] + n / 2 - of[0]});
+  EXPECT_LT(best, n * 65 / 100);
 }
 
 /// Means over the images of one class.
