@@ -290,7 +290,7 @@ TEST(lra_pathfinder, neither_a_histogram_nor_a_linear_function_of_the_pixels_tel
   }
 }
 
-// --- Batches. ---
+// --- Batches, and what accuracies are compared with. ---
 
 dataset of_lengths(std::vector<long> const& lengths, int an_example) {
   dataset d;
@@ -300,6 +300,16 @@ dataset of_lengths(std::vector<long> const& lengths, int an_example) {
     if ((i + 1) % std::size_t(an_example) == 0) d.targets.push_back(int(i));
   }
   return d;
+}
+
+TEST(lra_batches, references_are_shares_of_the_tested) {
+  dataset known, d;
+  for (int const target : {1, 1, 0}) known.add(bytes{5, 9}, target);
+  for (int const target : {2, 2}) known.add(bytes{6, 9}, target);
+  for (int const target : {1, 0, 0}) d.add(bytes{5, 7}, target);
+  d.add(bytes{6}, 2), d.add(bytes{6}, 0);
+  EXPECT_EQ(majority(d, 3), 3 / 5.0);
+  EXPECT_EQ(by_first_token(known, d, 3), 2 / 5.0);
 }
 
 TEST(lra_batches, are_padded_and_say_their_lengths) {

@@ -36,13 +36,26 @@ struct dataset {
     for (long i = example * sequences_an_example; i < (example + 1) * sequences_an_example; i++) most = std::max(most, length(i));
     return most;
   }
-  /// What one is right at who always names the most frequent class.
-  double majority(long classes) const {
-    std::vector<long> count(std::size_t(std::max(classes, 1L)));
-    for (int const t : targets) count[std::size_t(t)]++;
-    return targets.empty() ? 0 : double(*std::max_element(count.begin(), count.end())) / double(examples());
-  }
 };
+
+/// The share of the examples in which one is right who always names the most frequent class.
+inline double majority(dataset const& d, long classes) {
+  std::vector<long> count(std::size_t(std::max(classes, 1L)));
+  for (int const t : d.targets) count[std::size_t(t)]++;
+  return d.targets.empty() ? 0 : double(*std::max_element(count.begin(), count.end())) / double(d.examples());
+}
+
+/// And of one who looks at the first token alone, and knows from other examples which class it goes with most often.
+inline double by_first_token(dataset const& known, dataset const& d, long classes) {
+  std::vector<std::vector<long>> count(256, std::vector<long>(std::size_t(classes)));
+  for (long i = 0; i < known.examples(); i++) count[known.sequence(i * known.sequences_an_example)[0]][std::size_t(known.targets[std::size_t(i)])]++;
+  long right = 0;
+  for (long i = 0; i < d.examples(); i++) {
+    auto const& of = count[d.sequence(i * d.sequences_an_example)[0]];
+    right += std::max_element(of.begin(), of.end()) - of.begin() == d.targets[std::size_t(i)];
+  }
+  return d.examples() == 0 ? 0 : double(right) / double(d.examples());
+}
 
 /// What a task learns from, chooses by, and is judged by.
 struct splits {

@@ -37,7 +37,7 @@ inline double accuracy(models::model& m, dataset const& d, long count, long size
 
 class experiment {
  public:
-  /// The options stay where they are. Throws std::invalid_argument or file_error.
+  /// The options stay where they are. Throws std::invalid_argument.
   explicit experiment(options const& o)
       : o_(o), data_(load(o)), order_(data_.training, o.config.batch, o.config.seed), model_(make_model(o, o.config.batch)) {
     task_.configuration = configuration(o);
@@ -62,7 +62,8 @@ class experiment {
       auto& e = result.evaluation;
       e.emplace_back("test_accuracy", share(data_.test));
       e.emplace_back("training_accuracy", share(data_.training, data_.test.examples()));
-      e.emplace_back("majority", data_.test.majority(o_.config.classes));
+      e.emplace_back("majority", majority(data_.test, o_.config.classes));
+      if (o_.task == "listops") e.emplace_back("first_token", by_first_token(data_.training, data_.test, o_.config.classes));
     }
     return result;
   }

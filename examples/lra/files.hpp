@@ -14,8 +14,8 @@
 namespace lra {
 
 /// A file that is not there or not what it should be.
-struct file_error : std::runtime_error {
-  using std::runtime_error::runtime_error;
+struct file_error : std::invalid_argument {
+  using std::invalid_argument::invalid_argument;
 };
 
 [[noreturn]] inline void malformed(std::filesystem::path const& file, long line, std::string const& what) {

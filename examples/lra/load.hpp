@@ -8,7 +8,7 @@
 
 namespace lra {
 
-/// Throws std::invalid_argument, or file_error.
+/// Throws std::invalid_argument.
 inline splits load(options const& o) {
   task_info const& t = o.info();
   if (o.data.empty())

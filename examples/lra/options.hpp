@@ -75,7 +75,8 @@ inline std::optional<int> parse(int argc, char const* const* argv, options& o) {
   training::command_line line(
       "lra",
       "Long Range Arena: classes of long sequences. ListOps and Pathfinder are generated, or read like the others from the files of --data.\n"
-      "Accuracies are shares of examples; `majority` is that of who always names the most frequent class.\n"
+      "Accuracies are shares of examples; `majority` is that of who always names the most frequent class,\n"
+      "`first_token` (listops) that of who names the most frequent one for the outermost operator.\n"
       "Without a preset: MEGA's model for the task, with attention in chunks of 128 as MEGA-chunk's.",
       o,
       {{"full", "the same with attention over the whole sequence", [&c] { c.chunk = c.length; }},

@@ -66,16 +66,16 @@ class painter {
   bool lay_out() {
     taken_.clear(), dashes_.clear();
     double const reach = shape_.disc - shape_.thickness / 2;
-    auto& [a, b] = long_;
-    if (!lay(a, shape_.dashes, reach, [] { return true; }) || !lay(b, shape_.dashes, reach, [&] { return pair(); })) return false;
+    auto const any = [] { return true; };
+    if (!lay(long_[0], shape_.dashes, reach, any) || !lay(long_[1], shape_.dashes, reach, [&] { return pair(); })) return false;
     curve c;
-    for (int i = 0; i < shape_.distractors; i++) lay(c, shape_.distractor_dashes, 0, [] { return true; });
+    for (int i = 0; i < shape_.distractors; i++) lay(c, shape_.distractor_dashes, 0, any);
     return true;
   }
 
   /// Joins ends of different curves in two pairs, with distances like those of the ends of one curve, or else fails.
   bool pair() {
-    auto const& [a, b] = long_;
+    curve const &a = long_[0], &b = long_[1];
     double const close = double(shape_.side) / 8;  // then their distance alone tells 62 % at best; 67 % did without a limit
     auto const alike = [&](point const& p, point const& q) {  // p and the front of a, q and its back
       auto const own = std::minmax({distance(a.front(), a.back()), distance(b.front(), b.back())});
