@@ -349,7 +349,8 @@ TEST(lra_batches, every_pass_has_all_and_a_step_is_a_function_of_the_seed) {
       auto const which = a.at(step);
       steps.emplace_back(which.begin(), which.end());
       seen.insert(which.begin(), which.end());
-      differ += !std::equal(which.begin(), which.end(), other.at(step).begin());
+      auto const others = other.at(step);
+      differ += !std::equal(which.begin(), which.end(), others.begin(), others.end());
       long longest = 0;
       for (long const e : which) longest = std::max(longest, d.length(e));
       for (long const e : which) padded += longest - d.length(e);
