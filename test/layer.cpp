@@ -53,7 +53,7 @@ struct setting {
 setting make(char const* name, norm_kind norm, bool pre_norm, bias_kind bias, double dropout) {
   return {name,
           {.channels = 5, .value_dim = 16, .key_dim = 16, .chunk = 4, .norm = norm, .pre_norm = pre_norm, .bias = bias, .dropout = dropout},
-          {.channels = 5, .hidden = 6, .norm = norm, .pre_norm = pre_norm, .dropout = dropout},
+          {.channels = 5, .hidden = 6, .norm = norm, .pre_norm = pre_norm, .dropout = dropout, .hidden_dropout = dropout},
           2,
           5};
 }
