@@ -11,6 +11,7 @@ struct options : training::options {
   options() {
     model = "tcnca-simple";
     config.batch = 32, config.clip = 1, config.decay = 0.01, config.chunk = 64;
+    every = 50;
   }
   problem data;
   std::string form = "single";

@@ -58,7 +58,8 @@ class sweep {
     options c = o_;
     c.model = model, c.data.vocabulary = vocabulary, c.data.length = length, c.sweep = false;
     c.data = problem_of(c);
-    c.config.batch = (o_.config.batch * o_.data.length + length - 1) / length;
+    // The same number of tokens a step, but not of too few sequences: each has only one map of keys to values to learn from.
+    c.config.batch = std::max(std::min(8L, o_.config.batch), (o_.config.batch * o_.data.length + length - 1) / length);
     c.config.chunk = chunk_for(c.data.positions(), o_.longest_chunk);
     c.test = std::min(o_.test, std::max(100L, 100000 / length));
     if (c.until == 0) c.until = 1;

@@ -97,14 +97,15 @@ inline void write_checkpoint(std::filesystem::path const& path, checkpoint const
 
 /// Throws checkpoint_error for anything but a whole checkpoint of this format.
 inline checkpoint read_checkpoint(std::filesystem::path const& path) {
-  std::ifstream in(path, std::ios::binary | std::ios::ate);
-  if (!in) throw checkpoint_error(path, std::strerror(errno));
-  std::vector<char> bytes(std::size_t(std::max(std::streamoff(0), std::streamoff(in.tellg()))));
-  if (!in.seekg(0).read(bytes.data(), std::streamsize(bytes.size()))) throw checkpoint_error(path, "it cannot be read to its end");
-
   auto const require = [&](bool holds, std::string const& why) {
     if (!holds) throw checkpoint_error(path, why);
   };
+  std::error_code error;
+  auto const there = std::filesystem::file_size(path, error);
+  require(!error, error.message());
+  std::vector<char> bytes(there);
+  std::ifstream in(path, std::ios::binary);
+  require(bool(in.read(bytes.data(), std::streamsize(bytes.size()))), "it cannot be read to its end");
   require(bytes.size() >= sizeof checkpoint::magic && std::equal(checkpoint::magic, checkpoint::magic + sizeof checkpoint::magic, bytes.data()),
           "it is not a checkpoint of tcnca");
   require(bytes.size() >= checkpoint::head_bytes + checkpoint::tail_bytes, "it is cut off");

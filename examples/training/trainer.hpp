@@ -60,13 +60,14 @@ inline long restore(models::model& model, std::filesystem::path const& path, rec
   require_same(c, configuration, path);
   if (c.parts.empty() || c.parts.back().name != detail::loop_state::name || c.parts.back().bytes.size() != sizeof(detail::loop_state))
     throw checkpoint_error(path, "it lacks the state of training");
-  if (state != nullptr) std::memcpy(state, c.parts.back().bytes.data(), sizeof *state);
+  models::saved_part const loop = std::move(c.parts.back());
   c.parts.pop_back();
   try {
     model.load(c.parts);
   } catch (std::invalid_argument const& e) {
     throw checkpoint_error(path, e.what());
   }
+  if (state != nullptr) std::memcpy(state, loop.bytes.data(), sizeof *state);
   return c.step;
 }
 

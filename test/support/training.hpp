@@ -1,0 +1,53 @@
+// What tests of training share: a folder for each, and processes that end badly.
+#pragma once
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <iterator>
+#include <string>
+
+namespace tcnca::testing {
+
+/// A folder of its own for each test.
+class training_test : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = (std::filesystem::temp_directory_path() / "tcnca_training_XXXXXX").string();
+    ASSERT_NE(::mkdtemp(name.data()), nullptr);
+    folder = name;
+  }
+  void TearDown() override { std::filesystem::remove_all(folder); }
+
+  static std::string content(std::filesystem::path const& path) {
+    std::ifstream in(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(in), {}};
+  }
+  static void put(std::filesystem::path const& path, std::string const& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
+  /// What an action throws, or nothing.
+  template <class Error>
+  static std::string sentence(std::function<void()> const& action) {
+    try {
+      action();
+    } catch (Error const& e) {
+      return e.what();
+    }
+    return "";
+  }
+  /// The exit status of a child that does something, negative: the signal that ended it.
+  static int in_child(std::function<int()> const& body) {
+    pid_t const child = ::fork();
+    if (child == 0) ::_exit(body());
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+  }
+
+  std::filesystem::path folder;
+};
+
+}  // namespace tcnca::testing
