@@ -1,0 +1,46 @@
+// Image: CIFAR-10 in grey, a pixel a token; from the binary files that the University of Toronto releases.
+#pragma once
+#include "files.hpp"
+#include "dataset.hpp"
+
+namespace lra::image {
+
+constexpr long side = 32, classes = 10;
+
+/// As TensorFlow's rgb_to_grayscale of bytes.
+inline std::uint8_t grey(std::uint8_t red, std::uint8_t green, std::uint8_t blue) {
+  float const level = (0.2989f * float(red) + 0.587f * float(green) + 0.114f * float(blue)) / 255;
+  return std::uint8_t(level * 255.5f);
+}
+
+/// Records of a class and three planes of 32 x 32 bytes, red, green, blue. Those from `first` on, `most` in all in the result.
+inline void read(std::filesystem::path const& file, long first, long most, dataset& result) {
+  constexpr std::size_t plane = side * side, record = 1 + 3 * plane;
+  std::string const bytes = contents(file);
+  if (bytes.empty() || bytes.size() % record != 0)
+    malformed(file, long(bytes.size() / record) + 1,
+              "has " + std::to_string(bytes.size()) + " bytes, must have records of " + std::to_string(record) + " (the number here is the record's)");
+  std::vector<std::uint8_t> pixels(plane);
+  for (std::size_t r = std::size_t(first); r < bytes.size() / record && result.examples() != most; r++) {
+    auto const* const from = reinterpret_cast<std::uint8_t const*>(bytes.data()) + r * record;
+    if (from[0] >= classes) malformed(file, long(r) + 1, "the class is " + std::to_string(from[0]) + ", must be 0 to 9 (the number here is the record's)");
+    for (std::size_t i = 0; i < plane; i++) pixels[i] = grey(from[1 + i], from[1 + plane + i], from[1 + 2 * plane + i]);
+    result.add(pixels, from[0]);
+  }
+}
+
+/// The last half of the fifth batch, a tenth of what there is to learn from, is for validation.
+inline splits read(std::filesystem::path const& data, counts const& most) {
+  auto const folder = folder_with(data, {"", "cifar-10-batches-bin"}, "data_batch_1.bin", "CIFAR-10, cifar-10-binary.tar.gz unpacked");
+  splits s;
+  dataset last;
+  for (int b = 1; b <= 4; b++) read(folder / ("data_batch_" + std::to_string(b) + ".bin"), 0, most.training, s.training);
+  read(folder / "data_batch_5.bin", 0, -1, last);
+  long const half = last.examples() / 2;
+  for (long i = 0; i < half && s.training.examples() != most.training; i++) s.training.add(last, i);
+  for (long i = half; i < last.examples() && s.validation.examples() != most.validation; i++) s.validation.add(last, i);
+  read(folder / "test_batch.bin", 0, most.test, s.test);
+  return s;
+}
+
+}  // namespace lra::image

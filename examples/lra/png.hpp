@@ -1,0 +1,44 @@
+// Grey levels of PNG files, by libpng where it was there when this was compiled (TCNCA_HAS_PNG).
+#pragma once
+#include "files.hpp"
+
+#include <cstdint>
+
+#if TCNCA_HAS_PNG
+#include <png.h>
+#endif
+
+namespace lra {
+
+#if TCNCA_HAS_PNG
+constexpr bool has_png = true;
+
+/// `pixels` has side * side bytes. Colours become grey, what is transparent black.
+inline void read_png(std::filesystem::path const& file, long side, std::vector<std::uint8_t>& pixels) {
+  png_image image{};
+  image.version = PNG_IMAGE_VERSION;
+  auto const check = [&](int ok) {
+    if (ok != 0 && !PNG_IMAGE_FAILED(image)) return;
+    std::string const why = image.message;
+    png_image_free(&image);
+    malformed(file, 1, "no image: " + why);
+  };
+  check(png_image_begin_read_from_file(&image, file.c_str()));
+  if (image.width != png_uint_32(side) || image.height != png_uint_32(side)) {
+    std::string const size = std::to_string(image.width) + " x " + std::to_string(image.height);
+    png_image_free(&image);
+    malformed(file, 1, "has " + size + " pixels, must have " + std::to_string(side) + " x " + std::to_string(side));
+  }
+  image.format = PNG_FORMAT_GRAY;
+  png_color const black{};
+  check(png_image_finish_read(&image, &black, pixels.data(), 0, nullptr));
+}
+#else
+constexpr bool has_png = false;
+
+inline void read_png(std::filesystem::path const& file, long, std::vector<std::uint8_t>&) {
+  throw file_error(file.string() + " is a PNG file, and this program was built without libpng: install libpng-dev and build again");
+}
+#endif
+
+}  // namespace lra
