@@ -1,9 +1,9 @@
 // Adam with decoupled weight decay and gradients clipped by their common norm.
 #pragma once
 #include <cmath>
-#include <vector>
 
-#include "memory.hpp"
+#include "elementwise.hpp"
+#include "sums.hpp"
 
 namespace tcnca::models {
 
@@ -13,58 +13,95 @@ struct adam_config {
   double clip = 1;      ///< the largest norm of all gradients together; 0: any
 };
 
+namespace detail {
+
+/// Sums of squares of blocks of numbers.
+template <class T>
+struct square_pass {
+  using number = double;
+  static constexpr int near = 1;
+  static constexpr index block = 4096;
+  T const* x;
+  index count;
+  double* partial;
+  template <class Group>
+  TCNCA_HOST_DEVICE void operator()(Group group, index item, double* memory) const {
+    row_threads<Group> const threads(group, 4 * Group::size());
+    index const first = item * block, last = min(count, first + block);
+    double sum = 0;
+    for (index i = first + group.rank(); i < last; i += group.size()) sum += double(x[i]) * double(x[i]);
+    sum = threads.tree(sum, memory, [](double a, double b) TCNCA_INLINE { return a + b; });
+    if (group.rank() == 0) partial[item] = sum;
+  }
+};
+
+template <class T>
+struct adam_op {
+  T beta1, beta2, epsilon, scale, keep, step_size, unbias;
+  T const* gradient;
+  T *value, *first, *second;
+  template <int W>
+  TCNCA_HOST_DEVICE void at(index i) const {
+    auto const g = load<W>(gradient + i) * broadcast<W>(scale);
+    auto const m = broadcast<W>(beta1) * load<W>(first + i) + broadcast<W>(1 - beta1) * g;
+    auto const v = broadcast<W>(beta2) * load<W>(second + i) + broadcast<W>(1 - beta2) * g * g;
+    auto const root = map(v * broadcast<W>(unbias), [](T a) TCNCA_INLINE { return std::sqrt(a); });
+    store<W>(first + i, m), store<W>(second + i, v);
+    store<W>(value + i, broadcast<W>(keep) * load<W>(value + i) - broadcast<W>(step_size) * m / (root + broadcast<W>(epsilon)));
+  }
+};
+
+}  // namespace detail
+
 /// Moments lie as the parameters do. Sums are taken in a fixed order.
 template <class T, class E>
 class adam {
  public:
-  /// After `commit`.
-  adam(context<T, E> const& c, adam_config const& config) : config_(config), partial_((c.gradients.count() + block - 1) / block) {
+  /// After the context's `commit`.
+  adam(context<T, E> const& c, adam_config const& config) : config_(config) {
     index const count = index(c.gradients.count());
     first_.take(count), second_.take(count);
-    first_.commit(), second_.commit();
+    partial_ = totals_.take(divide_up(count, detail::square_pass<T>::block)), square_ = totals_.take(1);
+    first_.commit(), second_.commit(), totals_.commit();
   }
 
-  /// Returns the norm of the gradients before they were clipped. Where it is not finite, nothing is changed.
-  double step(context<T, E> const& c, double rate) {
-    T const* const g = c.gradients.data();
-    index const count = index(c.gradients.count()), blocks = index(partial_.size());
-    double* const partial = partial_.data();
-#pragma omp parallel for num_threads(c.threads) schedule(static)
-    for (index b = 0; b < blocks; b++) {
-      double sum = 0;
-      for (index i = b * block; i < std::min(count, (b + 1) * block); i++) sum += double(g[i]) * double(g[i]);
-      partial[b] = sum;
-    }
-    double square = 0;
-    for (double p : partial_) square += p;
-    double const norm = std::sqrt(square), shrink = config_.clip > 0 && norm > config_.clip ? config_.clip / norm : 1;
-    if (!std::isfinite(norm)) return norm;
-    steps_++;
+  /// Returns the norm of the gradients before they were clipped. Where it or the loss is not finite nothing changes; else parameters, moments and the
+  /// context's statistics do.
+  double step(context<T, E> const& c, double rate, double loss = 0) {
+    E const e = c.executor();
+    index const count = index(c.gradients.count()), blocks = index(partial_.count);
+    double *const partial = totals_[partial_], *const square = totals_[square_];
+    run_pass(e, blocks, detail::square_pass<T>{c.gradients.data(), count, partial});
+    run_pass(e, 1, detail::total_pass<double, double>{partial, blocks, square});
+    double norm = 0;
+    c.download(square, &norm, 1);
+    norm = std::sqrt(norm);
+    if (!std::isfinite(norm) || !std::isfinite(loss)) return norm;
 
-    T const b1 = T(config_.beta1), b2 = T(config_.beta2), scale = T(shrink), keep = T(1 - rate * config_.decay), eps = T(config_.epsilon);
-    T const step_size = T(rate / (1 - std::pow(config_.beta1, double(steps_)))), unbias = T(1 / (1 - std::pow(config_.beta2, double(steps_))));
-    T *const value = c.values.data(), *const first = first_.data(), *const second = second_.data();
-#pragma omp parallel for num_threads(c.threads) schedule(static)
-    for (index i = 0; i < count; i++) {
-      T const gradient = scale * g[i];
-      first[i] = b1 * first[i] + (1 - b1) * gradient;
-      second[i] = b2 * second[i] + (1 - b2) * gradient * gradient;
-      value[i] = keep * value[i] - step_size * first[i] / (std::sqrt(second[i] * unbias) + eps);
-    }
+    steps_++;
+    double const shrink = config_.clip > 0 && norm > config_.clip ? config_.clip / norm : 1;
+    detail::adam_op<T> op{};
+    op.beta1 = T(config_.beta1), op.beta2 = T(config_.beta2), op.epsilon = T(config_.epsilon), op.scale = T(shrink);
+    op.keep = T(1 - rate * config_.decay);
+    op.step_size = T(rate / (1 - std::pow(config_.beta1, double(steps_)))), op.unbias = T(1 / (1 - std::pow(config_.beta2, double(steps_))));
+    op.gradient = c.gradients.data(), op.value = c.values.data(), op.first = first_.data(), op.second = second_.data();
+    each_element<T>(e, count, op);
+    copy(e, index(c.statistics.count()), c.next_statistics.data(), c.statistics.data());
     return norm;
   }
 
-  /// What is remembered from step to step: moments, as the parameters lie, and the number of steps.
-  T* first() { return first_.data(); }
-  T* second() { return second_.data(); }
+  /// What is remembered from step to step: moments, on the executor's side as the parameters lie, and the number of steps.
+  T* first() const { return first_.data(); }
+  T* second() const { return second_.data(); }
   index& steps() { return steps_; }
-  size memory_bytes() const { return (first_.count() + second_.count()) * sizeof(T) + partial_.size() * sizeof(double); }
+  /// All that has been allocated.
+  size bytes() const { return first_.bytes() + second_.bytes() + totals_.bytes(); }
 
  private:
-  static constexpr index block = 4096;
   adam_config config_;
-  pool<T> first_, second_;
-  std::vector<double> partial_;
+  pool<T, E> first_, second_;
+  pool<double, E> totals_;
+  region partial_, square_;
   index steps_ = 0;
 };
 

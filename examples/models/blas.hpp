@@ -1,9 +1,10 @@
-// Matrix products of OpenBLAS, in fp32 and fp64.
+// Matrix products in fp32 and fp64: OpenBLAS on the CPU, cuBLAS on CUDA.
 #pragma once
 #include <cblas.h>
-#include <tcnca/core/config.hpp>
 
 #include <algorithm>
+
+#include "memory.hpp"
 
 namespace tcnca::models {
 
@@ -14,6 +15,7 @@ struct product {
 };
 
 namespace detail {
+/// OpenBLAS takes its extents as ints.
 template <class T>
 void gemm(product p, T const* a, index lda, T const* b, index ldb, T* c, index ldc) {
   auto const i = [](index v) { return static_cast<blasint>(std::max(v, index(1))); };
@@ -24,12 +26,11 @@ void gemm(product p, T const* a, index lda, T const* b, index ldb, T* c, index l
   else
     cblas_dgemm(CblasRowMajor, ta, tb, i(p.m), i(p.n), i(p.k), 1, a, i(lda), b, i(ldb), beta, c, i(ldc));
 }
-}  // namespace detail
 
 /// The product, its result cut into `threads` pieces, one an OpenMP thread: OpenBLAS's own threads would wait for those of the library,
 /// which spin between its calls. Call `one_blas_thread` before.
-template <class T>
-void multiply(int threads, product p, T const* a, T const* b, T* c) {
+template <class E, class T>
+void multiply(device<E> const&, int threads, product p, T const* a, T const* b, T* c) {
   index const lda = p.a_transposed ? p.m : p.k, ldb = p.b_transposed ? p.k : p.n, ldc = p.n;
   bool const by_rows = p.m >= p.n;
   index const extent = by_rows ? p.m : p.n;
@@ -45,6 +46,29 @@ void multiply(int threads, product p, T const* a, T const* b, T* c) {
     else
       detail::gemm(part, a, lda, b + first * (p.b_transposed ? ldb : 1), ldb, c + first, ldc);
   }
+}
+
+#if defined(__CUDACC__)
+/// cuBLAS counts by columns: to it the matrices are transposed, so C' = op(B)' op(A)'.
+template <class T>
+void multiply(device<cuda> const& d, int /*threads*/, product p, T const* a, T const* b, T* c) {
+  auto const i = [](index v) { return static_cast<int>(std::max(v, index(1))); };
+  auto const ta = p.a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N, tb = p.b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
+  index const lda = p.a_transposed ? p.m : p.k, ldb = p.b_transposed ? p.k : p.n, ldc = p.n;
+  T const one = 1, beta = p.add ? T(1) : T(0);
+  if (p.m == 0 || p.n == 0) return;
+  if constexpr (sizeof(T) == 4)
+    d.check(cublasSgemm(d.blas(), tb, ta, i(p.n), i(p.m), int(p.k), &one, b, i(ldb), a, i(lda), &beta, c, i(ldc)), "multiply");
+  else
+    d.check(cublasDgemm(d.blas(), tb, ta, i(p.n), i(p.m), int(p.k), &one, b, i(ldb), a, i(lda), &beta, c, i(ldc)), "multiply");
+}
+#endif
+}  // namespace detail
+
+/// The product, on the context's machine.
+template <class T, class E>
+void multiply(context<T, E> const& c, product p, T const* a, T const* b, T* result) {
+  detail::multiply(c.machine(), c.threads, p, a, b, result);
 }
 
 inline void one_blas_thread() { openblas_set_num_threads(1); }

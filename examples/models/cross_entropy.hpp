@@ -1,34 +1,129 @@
-// What a prediction of the next token costs.
+// What a prediction costs.
 #pragma once
+#include <tcnca/block/activation.hpp>
+
 #include <cmath>
 
-#include "memory.hpp"
+#include "sums.hpp"
 
 namespace tcnca::models {
 
-/// The mean over the positions whose target is not negative of -log softmax(logits)[target]. With `grad`, its gradient by the logits, which may stand
-/// in the same memory. `costs` has room for one number a position.
-template <class T, class E>
-double cross_entropy(context<T, E> const& c, index vocabulary, T const* logits, int const* targets, T* costs, T* grad) {
-  index const rows = c.rows();
-  index counted = 0;
-  for (index r = 0; r < rows; r++) counted += targets[r] >= 0;
-  T const share = counted > 0 ? 1 / T(counted) : T(0);
-#pragma omp parallel for num_threads(c.threads) schedule(static)
-  for (index r = 0; r < rows; r++) {
-    T const* const in = logits + r * vocabulary;
-    T most = in[0], sum = 0;
-    for (index k = 1; k < vocabulary; k++) most = std::max(most, in[k]);
-    for (index k = 0; k < vocabulary; k++) sum += std::exp(in[k] - most);
-    int const target = targets[r];
-    costs[r] = target >= 0 ? most + std::log(sum) - in[target] : T(0);
-    if (grad == nullptr) continue;
-    T const weight = target >= 0 ? share : T(0);
-    for (index k = 0; k < vocabulary; k++) grad[r * vocabulary + k] = weight * (std::exp(in[k] - most) / sum - (k == target ? T(1) : T(0)));
+namespace detail {
+
+/// By one group: how many targets count.
+template <class T>
+struct target_count {
+  using number = double;
+  static constexpr int near = 1;
+  index rows;
+  int const* targets;
+  double* counted;
+  template <class Group>
+  TCNCA_HOST_DEVICE void operator()(Group group, index, double* memory) const {
+    row_threads<Group> const threads(group, 4 * Group::size());
+    index n = 0;
+    for (index r = group.rank(); r < rows; r += group.size()) n += targets[r] >= 0;
+    double const all = threads.tree(double(n), memory, [](double a, double b) TCNCA_INLINE { return a + b; });
+    if (group.rank() == 0) *counted = all;
   }
-  double total = 0;  // in the order of positions
-  for (index r = 0; r < rows; r++) total += double(costs[r]);
-  return counted > 0 ? total / double(counted) : 0;
-}
+};
+
+template <class T>
+struct cross_entropy_rows {
+  using number = T;
+  static constexpr int near = 1;
+  index classes;
+  T const* logits;
+  int const* targets;
+  double const* counted;
+  T *costs, *grad;
+  int* predictions;
+
+  template <class Threads>
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index row, bool beyond, T* memory) const {
+    T const* const in = logits + row * classes;
+    int const target = beyond || targets == nullptr ? -1 : targets[row];
+    T const most = greatest(threads, in, beyond, memory);
+    if (predictions != nullptr) {
+      int const first = first_of(threads, in, most, beyond, memory);
+      if (!beyond && threads.lane() == 0) predictions[row] = first;
+    }
+    if (targets == nullptr) return;  // for all threads alike
+    T const at = target >= 0 ? in[target] : T(0);
+    T const sum = threads.template sum<T>(beyond, classes, memory, [&](auto w, index k) TCNCA_INLINE {
+      constexpr int W = decltype(w)::value;
+      return tcnca::detail::exp(load<W>(in + k) - broadcast<W>(most));
+    });
+    if (beyond) return;
+    if (threads.lane() == 0) costs[row] = target >= 0 ? most - at + std::log(sum) : T(0);
+    if (grad == nullptr) return;
+    T const weight = target >= 0 ? T(1 / *counted) : T(0), scale = weight / sum;
+    T* const out = grad + row * classes;
+    threads.template each<T>(classes, [&](auto w, index k) TCNCA_INLINE {
+      constexpr int W = decltype(w)::value;
+      auto const probability = tcnca::detail::exp(load<W>(in + k) - broadcast<W>(most)) * broadcast<W>(scale);
+      store<W>(out + k, target >= 0 ? probability : broadcast<W>(T(0)));
+      if (k <= target && target < k + W) out[target] -= weight;
+    });
+  }
+
+ private:
+  /// The largest of a row. (A NaN may be lost here; the sum has it.)
+  template <class Threads>
+  TCNCA_HOST_DEVICE T greatest(Threads const& threads, T const* in, bool beyond, T* memory) const {
+    constexpr int W = Threads::template width<T>;
+    auto packs = broadcast<W>(beyond ? T(0) : in[0]);
+    auto rest = broadcast<1>(packs.lane(0));
+    if (!beyond)
+      threads.template each<T>(classes, [&](auto w, index k) TCNCA_INLINE {
+        if constexpr (decltype(w)::value == W) packs = greater(packs, load<W>(in + k));
+        else rest = greater(rest, load<1>(in + k));
+      });
+    T most = rest.lane(0);
+    for (int i = 0; i < W; i++) most = max(most, packs.lane(i));
+    return threads.tree(most, memory, [](T a, T b) TCNCA_INLINE { return max(a, b); });
+  }
+
+  /// The first column that has the largest. As a number of type T it would be rounded from 2^24 on: more classes than memory holds logits of.
+  template <class Threads>
+  TCNCA_HOST_DEVICE int first_of(Threads const& threads, T const* in, T most, bool beyond, T* memory) const {
+    T first = T(classes - 1);
+    if (!beyond)
+      threads.template each<T>(classes, [&](auto w, index k) TCNCA_INLINE {
+        auto const v = load<decltype(w)::value>(in + k);
+        for (int i = 0; i < decltype(w)::value; i++)
+          if (v.lane(i) == most && T(k + i) < first) first = T(k + i);
+      });
+    return int(threads.tree(first, memory, [](T a, T b) TCNCA_INLINE { return a < b ? a : b; }));
+  }
+};
+
+}  // namespace detail
+
+/// The mean over the rows whose target is not negative of -log softmax(logits)[target]. Logits are [rows, classes].
+template <class T, class E>
+class cross_entropy {
+ public:
+  cross_entropy(context<T, E>& c, index most_rows, index classes)
+      : classes_(classes), costs_(c.kept.take(most_rows)), counted_(c.totals.take(1)), total_(c.totals.take(1)) {}
+
+  /// With `grad`, its gradient by the logits, which may stand in their memory. `predictions`, one a row, are the most likely classes (the first of
+  /// equals). Targets may be null where only predictions are wanted (then the loss is 0). All pointers are on the executor's side; waits for the result.
+  double operator()(context<T, E> const& c, index rows, T const* logits, int const* targets, T* grad, int* predictions = nullptr) const {
+    double *const counted = c.totals[counted_], *const total = c.totals[total_];
+    T* const costs = c.kept[costs_];
+    if (targets != nullptr) run_pass(c.executor(), 1, detail::target_count<T>{rows, targets, counted});
+    each_row(c.executor(), rows, classes_, detail::cross_entropy_rows<T>{classes_, logits, targets, counted, costs, grad, predictions});
+    if (targets == nullptr) return 0;
+    run_pass(c.executor(), 1, detail::total_pass<T, double>{costs, rows, total});
+    double count = 0, sum = 0;
+    c.download(counted, &count, 1), c.download(total, &sum, 1);
+    return count > 0 ? sum / count : 0;
+  }
+
+ private:
+  index classes_;
+  region costs_, counted_, total_;
+};
 
 }  // namespace tcnca::models

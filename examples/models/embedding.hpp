@@ -1,30 +1,157 @@
 // Tokens to vectors.
 #pragma once
-#include "elementwise.hpp"
+#include <cmath>
+
+#include "model.hpp"
+#include "sums.hpp"
 
 namespace tcnca::models {
 
-/// A table [vocabulary, channels] that begins as N(0, 1 / channels).
+namespace detail {
+
+template <class T>
+struct embedding_table_forward {
+  using number = T;
+  static constexpr int near = 0;
+  index channels;
+  int const* tokens;
+  T const* table;
+  T* y;
+  template <class Threads>
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index row, bool beyond, T*) const {
+    if (beyond) return;
+    T const* const from = table + tokens[row] * channels;
+    threads.template each<T>(channels, [&](auto w, index k) TCNCA_INLINE {
+      constexpr int W = decltype(w)::value;
+      store<W>(y + row * channels + k, load<W>(from + k));
+    });
+  }
+};
+
+/// The gradients of the positions that have a token.
+template <class T>
+struct rows_of_token {
+  static constexpr int kinds = 1;
+  index channels;
+  int const* tokens;
+  T const* grad_y;
+  int token;
+  TCNCA_HOST_DEVICE bool counts(index row) const { return tokens[row] == token; }
+  template <int W>
+  TCNCA_HOST_DEVICE void add(pack<T, W>* sums, index r, index c) const {
+    sums[0] = sums[0] + load<W>(grad_y + r * channels + c);
+  }
+};
+
+/// On the CPU an item is some columns of the whole table, to which positions add in their order; on a GPU some columns of a row of it, which
+/// looks for its positions.
+template <class T>
+struct embedding_table_backward {
+  using number = T;
+  static constexpr int near = 1;
+  static constexpr index cpu_columns = 64 / index(sizeof(T));
+  index vocabulary, channels, rows;
+  int const* tokens;
+  T const* grad_y;
+  T* grad;
+
+  template <class Group>
+  static constexpr index items(index vocabulary, index channels) {
+    return Group::size() == 1 ? divide_up(channels, cpu_columns) : vocabulary * divide_up(channels, index(summed_columns<Group, T>));
+  }
+  template <class Group>
+  TCNCA_HOST_DEVICE void operator()(Group group, index item, T* memory) const {
+    if constexpr (Group::size() == 1) {
+      index const first = item * cpu_columns, last = min(channels, first + cpu_columns);
+      for (index v = 0; v < vocabulary; v++)
+        for (index k = first; k < last; k++) grad[v * channels + k] = 0;
+      for (index r = 0; r < rows; r++) {
+        T* const to = grad + tokens[r] * channels;
+        for (index k = first; k < last; k++) to[k] += grad_y[r * channels + k];
+      }
+    } else {
+      constexpr index block = summed_columns<Group, T>;
+      index const blocks = divide_up(channels, block), token = item / blocks;
+      sum_rows<T>(group, memory, 0, rows, item % blocks * block, channels, rows_of_token<T>{channels, tokens, grad_y, int(token)},
+                  [&](int, index c, T sum) TCNCA_INLINE { grad[token * channels + c] = sum; });
+    }
+  }
+};
+
+/// A grey level, from -1 to 1.
+template <class T>
+TCNCA_HOST_DEVICE T level_of(int token) {
+  return (T(token) / T(255) - T(0.5)) / T(0.5);
+}
+template <class T>
+struct embedding_level_forward {
+  using number = T;
+  static constexpr int near = 0;
+  index channels;
+  int const* tokens;
+  T const *weight, *bias;
+  T* y;
+  template <class Threads>
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index row, bool beyond, T*) const {
+    if (beyond) return;
+    T const level = level_of<T>(tokens[row]);
+    threads.template each<T>(channels, [&](auto w, index k) TCNCA_INLINE {
+      constexpr int W = decltype(w)::value;
+      store<W>(y + row * channels + k, fma(broadcast<W>(level), load<W>(weight + k), load<W>(bias + k)));
+    });
+  }
+};
+template <class T>
+struct embedding_level_backward {
+  static constexpr int kinds = 2;
+  index channels;
+  int const* tokens;
+  T const* grad_y;
+  TCNCA_HOST_DEVICE static constexpr bool counts(index) { return true; }
+  template <int W>
+  TCNCA_HOST_DEVICE void add(pack<T, W>* sums, index r, index c) const {
+    auto const g = load<W>(grad_y + r * channels + c);
+    sums[0] = fma(g, broadcast<W>(level_of<T>(tokens[r])), sums[0]);
+    sums[1] = sums[1] + g;
+  }
+};
+
+}  // namespace detail
+
+/// Of embedding_kind; table: rows of a table [vocabulary, channels] that begins as N(0, 1 / channels);
+/// level: (token / 255 - 1/2) / (1/2) weight + bias, which begin as N(0, 1 / channels) and 0. Tokens are on the executor's side, and below the vocabulary.
 template <class T, class E>
 class embedding {
  public:
-  embedding(context<T, E>& c, index vocabulary, index channels)
-      : vocabulary_(vocabulary), channels_(channels), table_(c.parameter(vocabulary * channels, {.deviation = 1 / std::sqrt(double(channels))})) {}
+  embedding(context<T, E>& c, index vocabulary, index channels, embedding_kind kind = embedding_kind::table)
+      : kind_(kind), vocabulary_(vocabulary), channels_(channels) {
+    initial const normal{.deviation = 1 / std::sqrt(double(channels))};
+    table_ = c.parameter(kind == embedding_kind::table ? vocabulary * channels : channels, normal);
+    if (kind == embedding_kind::level) bias_ = c.parameter(channels, {}), c.reserve(column_sums_bytes<T>(c.rows(), channels, 2));
+  }
 
   void forward(context<T, E> const& c, int const* tokens, T* y) const {
     T const* const table = c.values[table_];
-    for (index r = 0; r < c.rows(); r++) std::copy_n(table + tokens[r] * channels_, channels_, y + r * channels_);
+    if (kind_ == embedding_kind::table)
+      each_row(c.executor(), c.rows(), channels_, detail::embedding_table_forward<T>{channels_, tokens, table, y});
+    else
+      each_row(c.executor(), c.rows(), channels_, detail::embedding_level_forward<T>{channels_, tokens, table, c.values[bias_], y});
   }
   void backward(context<T, E> const& c, int const* tokens, T const* grad_y) const {
     T* const grad = c.gradients[table_];
-    std::fill_n(grad, vocabulary_ * channels_, T(0));
-    for (index r = 0; r < c.rows(); r++)
-      for (index k = 0; k < channels_; k++) grad[tokens[r] * channels_ + k] += grad_y[r * channels_ + k];
+    if (kind_ == embedding_kind::table) {
+      using pass = detail::embedding_table_backward<T>;
+      run_pass(c.executor(), pass::template items<pass_group<E>>(vocabulary_, channels_),
+               pass{vocabulary_, channels_, c.rows(), tokens, grad_y, grad});
+    } else {
+      column_sums(c, c.rows(), channels_, detail::embedding_level_backward<T>{channels_, tokens, grad_y}, {grad, c.gradients[bias_]});
+    }
   }
 
  private:
+  embedding_kind kind_;
   index vocabulary_, channels_;
-  region table_;
+  region table_, bias_;
 };
 
 }  // namespace tcnca::models

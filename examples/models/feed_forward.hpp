@@ -1,5 +1,6 @@
 // The feed-forward block that follows each layer.
 #pragma once
+#include "dropout.hpp"
 #include "linear.hpp"
 #include "norm.hpp"
 
@@ -10,7 +11,8 @@ struct feed_forward_config {
   index hidden = 128;
   norm_kind norm = norm_kind::layer;
   bool pre_norm = true;
-  double dropout = 0;
+  double dropout = 0;         ///< of the result
+  double hidden_dropout = 0;  ///< of the hidden activation
   uint32 site = 2;  ///< tells the dropout of one block from that of another: blocks are 4 apart
 };
 
@@ -19,7 +21,10 @@ template <class T, class E>
 class feed_forward {
  public:
   feed_forward(context<T, E>& c, feed_forward_config const& config)
-      : config_(config), norm_(c, config.norm, config.channels), first_(c, config.channels, config.hidden), second_(c, config.hidden, config.channels) {
+      : config_(config),
+        norm_(c, config.norm, config.channels),
+        first_(c, config.channels, config.hidden),
+        second_(c, config.hidden, config.channels) {
     index const n = c.rows(), d = config.channels, f = config.hidden;
     normed_ = c.kept.take(n * d), before_ = c.kept.take(n * f), hidden_ = c.kept.take(n * f), sum_ = c.kept.take(n * d);
     size const begin = c.temporary.end();
@@ -33,11 +38,11 @@ class feed_forward {
     if (config_.pre_norm) norm_.forward(c, x, kept[normed_]);
     T* const sum = config_.pre_norm ? y : kept[sum_];
     first_.forward(c, config_.pre_norm ? kept[normed_] : x, kept[before_]);
-    silu(c.threads, n * f, kept[before_], kept[hidden_]);
-    dropout(c, config_.dropout, config_.site, n * f, kept[hidden_]);
+    silu(c.executor(), n * f, kept[before_], kept[hidden_]);
+    dropout(c, config_.hidden_dropout, config_.site, n * f, kept[hidden_]);
     second_.forward(c, kept[hidden_], sum);
     dropout(c, config_.dropout, config_.site + 1, n * d, sum);
-    add(c.threads, n * d, x, sum);
+    add(c.executor(), n * d, x, sum);
     if (!config_.pre_norm) norm_.forward(c, sum, y);
   }
 
@@ -47,11 +52,11 @@ class feed_forward {
     index const n = c.rows(), d = config_.channels, f = config_.hidden;
     if (!config_.pre_norm) norm_.backward(c, kept[sum_], grad, grad, false);
     T* const out = temporary[grad_out_];
-    std::copy_n(grad, n * d, out);
+    copy(c.executor(), n * d, grad, out);
     dropout(c, config_.dropout, config_.site + 1, n * d, out);
     second_.backward(c, kept[hidden_], out, temporary[grad_hidden_]);
-    dropout(c, config_.dropout, config_.site, n * f, temporary[grad_hidden_]);
-    silu_backward(c.threads, n * f, kept[before_], temporary[grad_hidden_], temporary[grad_hidden_]);
+    dropout(c, config_.hidden_dropout, config_.site, n * f, temporary[grad_hidden_]);
+    silu_backward(c.executor(), n * f, kept[before_], temporary[grad_hidden_], temporary[grad_hidden_]);
     if (config_.pre_norm) {
       first_.backward(c, kept[normed_], temporary[grad_hidden_], temporary[grad_normed_]);
       norm_.backward(c, x, temporary[grad_normed_], grad, true);

@@ -1,6 +1,10 @@
 // MEGA's moving average as frameworks run it: a kernel as long as the sequence, made anew from the parameters, and a convolution by FFT.
 #pragma once
+#if defined(__CUDACC__)
+#include "fft_convolution.cuh"
+#else
 #include "fft_convolution.hpp"
+#endif
 #include "mixer.hpp"
 
 namespace tcnca::models {
@@ -22,16 +26,16 @@ class fft_mixer final : public ema_mixer<T, E, Shape> {
   using ema_mixer<T, E, Shape>::reserve;
   void reserve(context<T, E>& c, T const* x, T* y) const override {
     ema_mixer<T, E, Shape>::reserve(c, x, y);
-    c.reserve(kappa_bytes(c) + by_fft::scratch_bytes(problem(c)));
+    c.reserve(kappa_bytes(c) + by_fft::scratch_bytes(c.executor(), problem(c)));
     c.reserve(kappa_bytes(c) + std::max(op::kernel_workspace(c.executor(), kernel(c)), op::kernel_backward_workspace(c.executor(), kernel_backward(c))));
-    by_fft::prepare(problem(c));
+    by_fft::prepare(c.executor(), problem(c));
   }
   void forward(context<T, E> const& c, T const* x, T* y) const override {
     require(op::kernel(c.executor(), kernel(c), scratch(c)));
-    by_fft::forward(problem(c), x, kappa(c), y);
+    by_fft::forward(c.executor(), problem(c), x, kappa(c), y);
   }
   void backward(context<T, E> const& c, T const* x, T const* grad_y, T* grad_x) const override {
-    by_fft::backward(problem(c), x, grad_y, grad_x, kappa(c), Shape.skip ? c.gradients[omega_] : nullptr);
+    by_fft::backward(c.executor(), problem(c), x, grad_y, grad_x, kappa(c), Shape.skip ? c.gradients[omega_] : nullptr);
     require(op::kernel_backward(c.executor(), kernel_backward(c), scratch(c)));
   }
 
@@ -71,7 +75,7 @@ class fft_mixer final : public ema_mixer<T, E, Shape> {
   }
   fft_problem<T> problem(context<T, E> const& c) const {
     fft_problem<T> p;
-    p.threads = c.threads, p.batch = c.batch, p.channels = channels_, p.length = c.length;
+    p.batch = c.batch, p.channels = channels_, p.length = c.length;
     p.bidirectional = Shape.dir == direction::bidirectional;
     p.spectra = c.kept[spectra_], p.kernel_spectra = c.kept[kernel_spectra_];
     if (Shape.skip) p.omega = c.values[omega_], p.before = c.kept[before_];

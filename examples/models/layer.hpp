@@ -4,9 +4,11 @@
 #include <tcnca/gated_fusion.hpp>
 
 #include "bias.hpp"
+#include "dropout.hpp"
 #include "linear.hpp"
 #include "mixer.hpp"
 #include "norm.hpp"
+#include "padding.hpp"
 
 namespace tcnca::models {
 
@@ -118,9 +120,10 @@ class layer final : public any_layer<T, E> {
     E const e = c.executor();
     index const n = c.rows(), d = config_.channels, h = config_.value_dim;
     if (config_.pre_norm) norm_.forward(c, x, kept[normed_]);
-    else std::copy_n(x, n * d, kept[normed_]);
+    else copy(e, n * d, x, kept[normed_]);
+    zero_padding(c, d, kept[normed_]);
     values_.forward(c, kept[normed_], kept[v_before_]);
-    silu(c.threads, n * h, kept[v_before_], kept[v_]);
+    silu(e, n * h, static_cast<T const*>(kept[v_before_]), kept[v_]);
     if (at.states) mixer_->go_on(c, *at.states, at.position, kept[normed_], kept[mixed_]);
     else mixer_->forward(c, kept[normed_], kept[mixed_]);
     dropout(c, config_.dropout, config_.site, n * d, kept[mixed_]);
@@ -165,10 +168,11 @@ class layer final : public any_layer<T, E> {
     mix_.backward(c, kept[mixed_], temporary[grad_columns_], temporary[grad_mixed_]);
     dropout(c, config_.dropout, config_.site, n * d, temporary[grad_mixed_]);
     mixer_->backward(c, kept[normed_], temporary[grad_mixed_], temporary[grad_normed_]);
-    silu_backward(c.threads, n * h, kept[v_before_], temporary[grad_v_], temporary[grad_v_]);
+    silu_backward(e, n * h, static_cast<T const*>(kept[v_before_]), static_cast<T const*>(temporary[grad_v_]), temporary[grad_v_]);
     values_.backward(c, kept[normed_], temporary[grad_v_], temporary[grad_normed_], true);
+    zero_padding(c, d, temporary[grad_normed_]);
     if (config_.pre_norm) norm_.backward(c, x, temporary[grad_normed_], grad, true);
-    else add(c.threads, n * d, temporary[grad_normed_], grad);
+    else add(e, n * d, static_cast<T const*>(temporary[grad_normed_]), grad);
   }
 
  private:
@@ -249,6 +253,7 @@ class layer final : public any_layer<T, E> {
     index const b = c.batch, l = c.length;
     a.q = head_view(c.kept[q_], b, l, config_.key_dim), a.k = head_view(c.kept[k_], b, l, config_.key_dim);
     a.v = head_view(c.kept[v_], b, l, config_.value_dim), a.bias = bias_.table(c), a.chunk = config_.chunk;
+    if (c.lengths()) a.lengths = contiguous(c.lengths(), b);
     if constexpr (same<Op, attention_dropping>) a.dropout = config_.attention_dropout, a.seed = ~(c.seed + config_.site + 1), a.offset = c.step * uint64(c.length);
   }
   template <class Op>

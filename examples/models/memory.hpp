@@ -1,18 +1,17 @@
 // Memory of a model, planned once: parts ask for regions while they are built, then there is one allocation a pool, and none in a step.
 #pragma once
-#include <tcnca/core/executor.hpp>
 #include <tcnca/core/numeric.hpp>
 #include <tcnca/core/status.hpp>
 #include <tcnca/core/tensor.hpp>
-#include <tcnca/core/workspace.hpp>
 
 #include <algorithm>
 #include <memory>
-#include <new>
 #include <random>
 #include <stdexcept>
 #include <string>
 #include <vector>
+
+#include "device.hpp"
 
 namespace tcnca::models {
 
@@ -21,8 +20,8 @@ struct region {
   size offset = 0, count = 0;
 };
 
-/// Elements that are laid out first and allocated later, zeroed. Regions begin on cache lines.
-template <class T>
+/// Elements on the side of an executor, that are laid out first and allocated later, zeroed. Regions begin on cache lines.
+template <class T, class E>
 class pool {
  public:
   region take(index count) {
@@ -35,19 +34,16 @@ class pool {
   size end() const { return end_; }
   void rewind(size end) { end_ = end; }
 
-  void commit() {
-    size const bytes = std::max(size(1), most_) * sizeof(T);
-    memory_.reset(static_cast<T*>(::operator new(bytes, std::align_val_t(workspace::alignment))));
-    std::fill_n(memory_.get(), most_, T(0));
-  }
+  void commit() { memory_.reset(static_cast<T*>(device<E>::allocate(bytes()))); }
   T* operator[](region r) const { return memory_.get() + r.offset; }
   T* data() const { return memory_.get(); }
   size count() const { return most_; }
+  size bytes() const { return std::max(size(1), most_) * sizeof(T); }
 
  private:
   static constexpr size line = 64 / sizeof(T);
   struct release {
-    void operator()(T* p) const { ::operator delete(p, std::align_val_t(workspace::alignment)); }
+    void operator()(T* p) const { device<E>::release(p); }
   };
   std::unique_ptr<T, release> memory_;
   size end_ = 0, most_ = 0;
@@ -63,24 +59,60 @@ struct initial {
 /// follows, then steps.
 template <class T, class E>
 class context {
+  device<E> device_;
+
  public:
-  /// The extents are those of the largest batch.
-  context(int workers, index most_sequences, index most_positions) : threads(workers), batch(most_sequences), length(most_positions) {}
+  /// The extents are those of the largest batch. Only a CPU has workers.
+  context(int workers, index most_sequences, index most_positions)
+      : device_(workers),
+        threads(workers),
+        batch(most_sequences),
+        length(most_positions),
+        any_total_(totals.take(1)),
+        lengths_place_(lengths_pool_.take(most_sequences)) {}
 
   int const threads;
-  index batch, length;           ///< of the step at hand
-  bool training = true;          ///< dropout is on
-  uint64 seed = 0, step = 0;     ///< of dropout
-  pool<T> values, gradients;     ///< of parameters: the same regions in both
-  pool<T> kept;                  ///< from the forward to the backward pass
-  pool<T> temporary;             ///< within one part's forward or backward pass
+  index batch, length;        ///< of the step at hand
+  bool training = true;       ///< dropout is on, and norms measure the batch
+  uint64 seed = 0, step = 0;  ///< of dropout
+  pool<T, E> values, gradients;              ///< of parameters: the same regions in both
+  pool<T, E> statistics, next_statistics;    ///< measured, not learned: as they are, and as they will be after a step that succeeds
+  pool<T, E> kept;                           ///< from the forward to the backward pass
+  pool<T, E> temporary;                      ///< within one part's forward or backward pass
+  pool<double, E> totals;                    ///< sums on their way to the host
+  pool<int, E> integers;                     ///< tokens, targets, predictions
 
   index rows() const { return batch * length; }
-  E executor() const { return {threads}; }
+  E executor() const { return device_.executor(); }
+  device<E> const& machine() const { return device_; }
+
+  /// Room for one number that a call leaves for itself.
+  double* any_total() const { return totals[any_total_]; }
+
+  /// How many positions at the front of each sequence count: null, all of them. On the executor's side.
+  index const* lengths() const { return padded_ ? lengths_pool_[lengths_place_] : nullptr; }
+  /// Positions that count.
+  index valid_rows() const { return padded_ ? valid_rows_ : rows(); }
+  /// From the host's memory, `batch` numbers (after `commit`), or null.
+  void set_lengths(std::int64_t const* host) {
+    padded_ = host != nullptr, valid_rows_ = 0;
+    if (!padded_) return;
+    for (index b = 0; b < batch; b++) {
+      if (host[b] < 0 || host[b] > length)
+        throw std::invalid_argument("a sequence cannot have " + std::to_string(host[b]) + " of " + std::to_string(length) + " positions");
+      valid_rows_ += host[b];
+    }
+    upload(host, lengths_pool_[lengths_place_], size(batch));
+  }
 
   region parameter(index count, initial begin) {
     parameters_.push_back({values.take(count), begin});
     return gradients.take(count);
+  }
+  /// Numbers that are not learned but belong to the model, such as running means: a checkpoint holds `statistics` beside `values`.
+  region statistic(index count, initial begin) {
+    statistics_.push_back({statistics.take(count), begin});
+    return next_statistics.take(count);
   }
   struct entry {
     region where;
@@ -93,34 +125,65 @@ class context {
     for (entry const& e : parameters_) n += e.where.count;
     return n;
   }
+  /// All that has been allocated.
+  size bytes() const {
+    return values.bytes() + gradients.bytes() + statistics.bytes() + next_statistics.bytes() + kept.bytes() + temporary.bytes() + totals.bytes() +
+           integers.bytes() + lengths_pool_.bytes() + scratch_.bytes() + device_.bytes();
+  }
 
   /// Workspace that a call will ask for.
   void reserve(size bytes) { scratch_bytes_ = std::max(scratch_bytes_, bytes); }
   workspace scratch() const { return {scratch_.data(), scratch_bytes_}; }
 
   void commit() {
-    values.commit(), gradients.commit(), kept.commit(), temporary.commit();
+    values.commit(), gradients.commit(), statistics.commit(), next_statistics.commit(), kept.commit(), temporary.commit(), totals.commit();
+    integers.commit(), lengths_pool_.commit();
   }
   /// After all parts have reserved, with their pointers at hand.
   void commit_scratch() {
+    scratch_.rewind(0);
     scratch_.take(index(scratch_bytes_));
     scratch_.commit();
   }
 
   void initialise(uint64 with) {
     std::mt19937_64 random(with);
-    for (entry const& e : parameters_) {
-      std::normal_distribution<double> normal(0, 1);
-      T* const v = values[e.where];
-      for (size i = 0; i < e.where.count; i++)
-        v[i] = T((e.begin.alternating && i % 2 == 1 ? -e.begin.mean : e.begin.mean) + (e.begin.deviation > 0 ? e.begin.deviation * normal(random) : 0));
-    }
+    draw(random, parameters_, values);
+    draw(random, statistics_, statistics), draw(random, statistics_, next_statistics);
+  }
+
+  /// Between the host's memory and the executor's side; the call returns when the elements are there.
+  template <class U>
+  void upload(U const* host, U* to, size count) const {
+    device_.upload(host, to, count * sizeof(U));
+  }
+  template <class U>
+  void download(U const* from, U* host, size count) const {
+    device_.download(from, host, count * sizeof(U));
   }
 
  private:
-  std::vector<entry> parameters_;
-  pool<char> scratch_;
+  void draw(std::mt19937_64& random, std::vector<entry> const& entries, pool<T, E> const& to) const {
+    std::vector<T> v;
+    for (entry const& e : entries) {
+      std::normal_distribution<double> normal(0, 1);
+      v.resize(e.where.count);
+      for (size i = 0; i < v.size(); i++) {
+        double const mean = e.begin.alternating && i % 2 == 1 ? -e.begin.mean : e.begin.mean;
+        v[i] = T(mean + (e.begin.deviation > 0 ? e.begin.deviation * normal(random) : 0));
+      }
+      upload(v.data(), to[e.where], v.size());
+    }
+  }
+
+  std::vector<entry> parameters_, statistics_;
+  pool<char, E> scratch_;
   size scratch_bytes_ = 0;
+  region any_total_;
+  pool<index, E> lengths_pool_;
+  region lengths_place_;
+  bool padded_ = false;
+  index valid_rows_ = 0;
 };
 
 /// A model's calls are right by construction: a status that says otherwise is a mistake in the model.

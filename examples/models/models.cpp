@@ -1,4 +1,4 @@
-// The models that evaluation programs are linked with, on the CPU, in fp32.
+// What evaluation programs are linked with: models in fp32.
 #include "make_network.hpp"
 
 namespace tcnca::models {
@@ -8,8 +8,12 @@ std::unique_ptr<model> make_model(model_config const& config) {
     one_blas_thread();
     return make_network<float, cpu>(config);
   }
-  if (config.backend == "cuda") throw std::invalid_argument("this build has no models for CUDA");
-  throw std::invalid_argument("there is no backend \"" + config.backend + "\": there are cpu and cuda");
+  if (config.backend != "cuda") throw std::invalid_argument("there is no backend \"" + config.backend + "\": there are cpu and cuda");
+#if defined(TCNCA_MODELS_CUDA)
+  return make_cuda_model(config);
+#else
+  throw std::invalid_argument("this build has no models for CUDA: nvcc was not found, or TCNCA_CUDA is OFF");
+#endif
 }
 
 }  // namespace tcnca::models

@@ -9,6 +9,7 @@
 #include "cross_entropy.hpp"
 #include "embedding.hpp"
 #include "feed_forward.hpp"
+#include "head.hpp"
 #include "layer.hpp"
 
 namespace tcnca::models {
@@ -21,7 +22,7 @@ template <class T, class E>
 class network final : public model {
  public:
   network(model_config const& config, layer_maker<T, E> const& make_layer)
-      : config_(config), c_(config.threads, config.batch, config.length), embedding_(c_, config.vocabulary, config.channels) {
+      : config_(config), c_(config.threads, config.batch, config.length), embedding_(c_, config.vocabulary, config.channels, config.embedding) {
     index const elements = c_.rows() * config.channels;
     for (index i = 0; i < config.layers; i++) {
       layer_config const l{.channels = config.channels,
@@ -34,14 +35,16 @@ class network final : public model {
                            .dropout = config.dropout,
                            .attention_dropout = config.attention_dropout,
                            .site = uint32(4 * i)};
-      feed_forward_config const f{l.channels, config.hidden, l.norm, l.pre_norm, l.dropout, l.site + 2};
+      feed_forward_config const f{l.channels, config.hidden, l.norm, l.pre_norm, l.dropout, config.hidden_dropout, l.site + 2};
       auto first = make_layer(c_, l);
       blocks_.push_back({std::move(first), feed_forward<T, E>(c_, f), c_.kept.take(elements), c_.kept.take(elements)});
     }
     if (config.pre_norm) norm_ = std::make_unique<norm<T, E>>(c_, config.norm, config.channels);
-    output_ = std::make_unique<linear<T, E>>(c_, config.channels, config.vocabulary);
+    head_ = make_head(c_, config);
+    loss_ = std::make_unique<cross_entropy<T, E>>(c_, head_->rows(c_), outcomes());
     result_ = c_.kept.take(elements), normed_ = c_.kept.take(elements), grad_ = c_.kept.take(elements);
-    logits_ = c_.kept.take(c_.rows() * config.vocabulary), costs_ = c_.kept.take(c_.rows());
+    logits_ = c_.kept.take(head_->rows(c_) * outcomes());
+    tokens_ = c_.integers.take(c_.rows()), targets_ = c_.integers.take(head_->rows(c_)), predictions_ = c_.integers.take(head_->rows(c_));
     c_.commit();
     for (block const& b : blocks_) b.first->reserve(c_);
     c_.commit_scratch();
@@ -54,31 +57,34 @@ class network final : public model {
   learned learn(examples const& e, long step, double rate) override {
     begin(e, true);
     c_.training = true, c_.step = uint64(step);
+    last_norm_ = 0;
     learned result;
     auto const start = clock::now();
-    forward(e, {});
-    result.loss = loss(e, true);
+    forward({});
+    last_loss_ = result.loss = loss(e, c_.kept[logits_], nullptr);
     auto const forwarded = clock::now();
     result.forward_seconds = seconds(start, forwarded);
     if (!std::isfinite(result.loss)) return result;
-    backward(e);
+    backward();
+    T any;
+    c_.download(c_.gradients.data(), &any, 1);  // waits, so that each part has its own time
     auto const backwarded = clock::now();
     result.backward_seconds = seconds(forwarded, backwarded);
-    result.grad_norm = optimiser_->step(c_, rate);
+    last_norm_ = result.grad_norm = optimiser_->step(c_, rate);
     result.update_seconds = seconds(backwarded, clock::now());
     return result;
   }
 
   double evaluate(examples const& e, int* predictions) override {
     begin(e, false);
-    forward(e, {});
+    forward({});
     return judge(e, predictions);
   }
 
   void forget() override {
     next_token_only();
     if (!states_planned_) plan_states();
-    std::fill_n(states_.data(), states_.count(), T(0));
+    fill(c_.executor(), index(states_.count()), T(0), states_.data());
     position_ = 0, carried_ = 0;
   }
   double go_on(examples const& e, int* predictions) override {
@@ -93,7 +99,16 @@ class network final : public model {
       advance({e.sequences, long(count), piece_.data(), nullptr, nullptr});
     }
     index const v = config_.vocabulary;
-    for (index s = 0; s < c_.batch; s++) std::copy_n(c_.kept[logits_] + ((s + 1) * c_.length - 1) * v, v, logits + s * v);
+    for (index s = 0; s < c_.batch; s++) {
+      T const* const last_row = c_.kept[logits_] + ((s + 1) * c_.length - 1) * v;
+      if constexpr (same<T, float>) {
+        c_.download(last_row, logits + s * v, size(v));
+      } else {
+        std::vector<T> row(static_cast<size>(v));
+        c_.download(last_row, row.data(), row.size());
+        for (index k = 0; k < v; k++) logits[s * v + k] = float(row[size(k)]);
+      }
+    }
   }
 
   std::string not_finite() const override {
@@ -107,35 +122,42 @@ class network final : public model {
       if (!finite(c_.kept[blocks_[i].middle], n * d)) return name + " (gates)";
       if (!finite(input(i + 1), n * d)) return name + " (feed-forward)";
     }
-    if (!finite(c_.kept[costs_], n)) return "the loss";
-    return finite(c_.gradients.data(), index(c_.gradients.count())) ? "" : "a gradient";
+    if (!std::isfinite(last_loss_)) return "the loss";
+    return std::isfinite(last_norm_) ? "" : "a gradient";
   }
 
   std::vector<saved_part> save() const override {
     std::vector<saved_part> parts;
-    for (auto const& [name, data, bytes] : const_cast<network*>(this)->lasting()) {
-      auto const* const from = static_cast<char const*>(data);
-      parts.push_back({name, std::vector<char>(from, from + bytes)});
+    for (auto const& r : lasting()) {
+      parts.push_back({r.name, std::vector<char>(r.count * sizeof(T))});
+      c_.download(reinterpret_cast<char const*>(r.data), parts.back().bytes.data(), parts.back().bytes.size());
     }
+    index const steps = optimiser_->steps();
+    parts.push_back({"steps", std::vector<char>(sizeof steps)});
+    std::memcpy(parts.back().bytes.data(), &steps, sizeof steps);
     return parts;
   }
   void load(std::vector<saved_part> const& parts) override {
-    auto const wanted = lasting();
+    auto const regions = lasting();
     auto const wrong = [](std::string const& what) { return std::invalid_argument("what was saved is not of a model of this configuration: " + what); };
-    if (parts.size() != wanted.size()) throw wrong(std::to_string(parts.size()) + " parts where " + std::to_string(wanted.size()) + " are due");
-    for (size i = 0; i < wanted.size(); i++) {
-      if (parts[i].name != wanted[i].name) throw wrong("the part \"" + parts[i].name + "\" where \"" + wanted[i].name + "\" is due");
-      if (parts[i].bytes.size() != wanted[i].bytes)
-        throw wrong("the part \"" + parts[i].name + "\" has " + std::to_string(parts[i].bytes.size()) + " bytes where " + std::to_string(wanted[i].bytes) +
-                    " are due");
+    index steps = 0;
+    if (parts.size() != regions.size() + 1) throw wrong(std::to_string(parts.size()) + " parts where " + std::to_string(regions.size() + 1) + " are due");
+    for (size i = 0; i < parts.size(); i++) {
+      std::string const name = i < regions.size() ? regions[i].name : "steps";
+      size const bytes = i < regions.size() ? regions[i].count * sizeof(T) : sizeof steps;
+      if (parts[i].name != name) throw wrong("the part \"" + parts[i].name + "\" where \"" + name + "\" is due");
+      if (parts[i].bytes.size() != bytes)
+        throw wrong("the part \"" + name + "\" has " + std::to_string(parts[i].bytes.size()) + " bytes where " + std::to_string(bytes) + " are due");
     }
-    for (size i = 0; i < wanted.size(); i++) std::memcpy(wanted[i].data, parts[i].bytes.data(), wanted[i].bytes);
+    std::memcpy(&steps, parts.back().bytes.data(), sizeof steps);
+    if (steps < 0) throw wrong("a negative number of steps");
+    for (size i = 0; i < regions.size(); i++) c_.upload(parts[i].bytes.data(), reinterpret_cast<char*>(regions[i].data), parts[i].bytes.size());
+    optimiser_->steps() = steps;
   }
 
   std::size_t parameter_count() const override { return c_.parameter_count(); }
   std::size_t memory_bytes() const override {
-    size const elements = c_.values.count() + c_.gradients.count() + c_.kept.count() + c_.temporary.count() + states_.count();
-    return elements * sizeof(T) + c_.scratch().bytes + optimiser_->memory_bytes();
+    return c_.bytes() + optimiser_->bytes() + (states_planned_ ? states_.bytes() : 0);
   }
 
  private:
@@ -152,57 +174,60 @@ class network final : public model {
   /// What the head reads.
   T* last() const { return norm_ ? c_.kept[normed_] : input(blocks_.size()); }
 
+  /// Kinds of predictions.
+  index outcomes() const { return config_.head == head_kind::next_token ? config_.vocabulary : config_.classes; }
+
   /// Checks what a call was given, and makes it the step at hand.
   void begin(examples const& e, bool targets) {
-    auto const require_that = [](bool holds, std::string const& sentence) {
-      if (!holds) throw std::invalid_argument(sentence);
+    auto const require_that = [](bool holds, auto const& sentence) {
+      if (!holds) throw std::invalid_argument(sentence());
     };
+    auto const text = [](auto n) { return std::to_string(n); };
     auto const at_most = [](long n, long most) { return n >= 1 && n <= most; };
-    require_that(at_most(e.sequences, config_.batch), std::to_string(e.sequences) + " sequences, where the model takes 1 to " + std::to_string(config_.batch));
-    require_that(at_most(e.length, config_.length), "sequences of length " + std::to_string(e.length) + ", where the model takes 1 to " +
-                                                        std::to_string(config_.length));
-    require_that(e.tokens != nullptr, "there are no tokens");
-    require_that(!targets || e.targets != nullptr, "there is nothing to learn: no targets");
+    require_that(at_most(e.sequences, config_.batch), [&] { return text(e.sequences) + " sequences, where the model takes 1 to " + text(config_.batch); });
+    require_that(at_most(e.length, config_.length), [&] { return "a length of " + text(e.length) + ", where the model takes 1 to " + text(config_.length); });
+    require_that(config_.head != head_kind::pair_class || e.sequences % 2 == 0, [] { return std::string("an odd number of sequences, where pairs are due"); });
+    require_that(e.tokens != nullptr, [] { return std::string("there are no tokens"); });
+    require_that(!targets || e.targets != nullptr, [] { return std::string("there is nothing to learn: no targets"); });
     c_.batch = e.sequences, c_.length = e.length;
+    index const tokens = config_.embedding == embedding_kind::table ? config_.vocabulary : 256;
     for (index i = 0; i < c_.rows(); i++)
-      require_that(e.tokens[i] >= 0 && e.tokens[i] < config_.vocabulary,
-                   "token " + std::to_string(e.tokens[i]) + ", where the vocabulary ends before " + std::to_string(config_.vocabulary));
-    for (index i = 0; e.targets && i < c_.rows(); i++)
-      require_that(e.targets[i] < config_.vocabulary,
-                   "target " + std::to_string(e.targets[i]) + ", where the vocabulary ends before " + std::to_string(config_.vocabulary));
+      require_that(e.tokens[i] >= 0 && e.tokens[i] < tokens, [&] { return "a token " + text(e.tokens[i]) + ", where there are 0 to " + text(tokens - 1); });
+    for (index i = 0; e.targets && i < head_->rows(c_); i++)
+      require_that(e.targets[i] < outcomes(), [&] { return "a target " + text(e.targets[i]) + ", where there are 0 to " + text(outcomes() - 1); });
+    c_.set_lengths(e.lengths);
+    c_.upload(e.tokens, c_.integers[tokens_], size(c_.rows()));
+    if (e.targets) c_.upload(e.targets, c_.integers[targets_], size(head_->rows(c_)));
     c_.training = false;
   }
 
-  void forward(examples const& e, passage<T, E> const& at) {
-    embedding_.forward(c_, e.tokens, input(0));
+  void forward(passage<T, E> const& at) {
+    embedding_.forward(c_, c_.integers[tokens_], input(0));
     for (size i = 0; i < blocks_.size(); i++) {
       blocks_[i].first->forward(c_, input(i), c_.kept[blocks_[i].middle], at);
       blocks_[i].second.forward(c_, c_.kept[blocks_[i].middle], input(i + 1));
     }
     if (norm_) norm_->forward(c_, input(blocks_.size()), c_.kept[normed_]);
-    output_->forward(c_, last(), c_.kept[logits_]);
+    head_->forward(c_, last(), c_.kept[logits_]);
   }
-  double loss(examples const& e, bool learning) {
-    return cross_entropy(c_, config_.vocabulary, c_.kept[logits_], e.targets, c_.kept[costs_], learning ? c_.kept[logits_] : nullptr);
+  double loss(examples const& e, T* grad_logits, int* predictions) {
+    return (*loss_)(c_, head_->rows(c_), c_.kept[logits_], e.targets ? c_.integers[targets_] : nullptr, grad_logits, predictions);
   }
   /// The loss left the gradient of the logits in their memory.
-  void backward(examples const& e) {
+  void backward() {
     T* const grad = c_.kept[grad_];
-    output_->backward(c_, last(), c_.kept[logits_], grad);
+    head_->backward(c_, last(), c_.kept[logits_], grad);
     if (norm_) norm_->backward(c_, input(blocks_.size()), grad, grad, false);
     for (size i = blocks_.size(); i-- > 0;) {
       blocks_[i].second.backward(c_, c_.kept[blocks_[i].middle], grad);
       blocks_[i].first->backward(c_, input(i), grad);
     }
-    embedding_.backward(c_, e.tokens, grad);
+    embedding_.backward(c_, c_.integers[tokens_], grad);
   }
   double judge(examples const& e, int* predictions) {
-    index const v = config_.vocabulary;
-    for (index r = 0; predictions && r < c_.rows(); r++) {
-      T const* const row = c_.kept[logits_] + r * v;
-      predictions[r] = int(std::max_element(row, row + v) - row);
-    }
-    return e.targets ? loss(e, false) : 0;
+    last_loss_ = loss(e, nullptr, predictions ? c_.integers[predictions_] : nullptr);
+    if (predictions) c_.download(c_.integers[predictions_], predictions, size(head_->rows(c_)));
+    return last_loss_;
   }
 
   void next_token_only() const {
@@ -226,28 +251,30 @@ class network final : public model {
     if (carried_ != 0 && carried_ != e.sequences)
       throw std::invalid_argument(std::to_string(e.sequences) + " sequences go on, where there were " + std::to_string(carried_) + " before");
     begin(e, false);
-    forward(e, {&states_, position_});
+    forward({&states_, position_});
     position_ += e.length, carried_ = e.sequences;
   }
 
-  static bool finite(T const* p, index n) {
+  bool finite(T const* p, index n) const {
+    std::vector<T> host(static_cast<size>(n));
+    c_.download(p, host.data(), host.size());
     T sum = 0;  // of zeros, unless something is not finite
-    for (index i = 0; i < n; i++) sum += T(0) * p[i];
+    for (T v : host) sum += T(0) * v;
     return sum == T(0);
   }
 
-  /// What `save` saves and `load` loads.
-  struct memory {
-    std::string name;
-    void* data;
-    size bytes;
+  /// What `save` saves and `load` loads, beside the number of steps.
+  struct lasting_part {
+    char const* name;
+    T* data;
+    size count;
   };
-  std::vector<memory> lasting() {
-    size const bytes = c_.values.count() * sizeof(T);
-    return {{"parameters", c_.values.data(), bytes},
-            {"first moments", optimiser_->first(), bytes},
-            {"second moments", optimiser_->second(), bytes},
-            {"steps", &optimiser_->steps(), sizeof(index)}};
+  std::vector<lasting_part> lasting() const {
+    size const n = c_.values.count();
+    return {{"parameters", c_.values.data(), n},
+            {"statistics", c_.statistics.data(), c_.statistics.count()},
+            {"first moments", optimiser_->first(), n},
+            {"second moments", optimiser_->second(), n}};
   }
 
   model_config config_;
@@ -255,9 +282,11 @@ class network final : public model {
   embedding<T, E> embedding_;
   std::vector<block> blocks_;
   std::unique_ptr<norm<T, E>> norm_;
-  std::unique_ptr<linear<T, E>> output_;
+  std::unique_ptr<head<T, E>> head_;
+  std::unique_ptr<cross_entropy<T, E>> loss_;
   std::unique_ptr<adam<T, E>> optimiser_;
-  region result_, normed_, grad_, logits_, costs_;
+  region result_, normed_, grad_, logits_, tokens_, targets_, predictions_;
+  double last_loss_ = 0, last_norm_ = 0;  ///< as far as the last step came
 
   memory_of<T, E> states_;
   bool states_planned_ = false;

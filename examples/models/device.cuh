@@ -1,0 +1,82 @@
+// A CUDA device as a model sees it: its memory, one stream, and cuBLAS on it.
+#pragma once
+#include <cublas_v2.h>
+#include <cuda_runtime.h>
+
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+
+#include "device.hpp"
+
+namespace tcnca::models {
+
+/// The current device. Throws std::runtime_error with what CUDA says.
+template <>
+class device<cuda> {
+ public:
+  explicit device(int /*threads*/) {
+    cudaStream_t stream = nullptr;
+    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "make a stream");
+    stream_.reset(stream);
+    cublasHandle_t blas = nullptr;
+    check(cublasCreate(&blas), "start");
+    blas_.reset(blas);
+    check(cublasSetStream(blas, stream), "take a stream");  // which takes the workspace away, so the workspace comes after
+    // With memory of its own, and without atomics, a product has the same bits each time.
+    workspace_.reset(allocate(workspace_bytes));
+    check(cublasSetWorkspace(blas, workspace_.get(), workspace_bytes), "take a workspace");
+    check(cublasSetAtomicsMode(blas, CUBLAS_ATOMICS_NOT_ALLOWED), "do without atomics");
+    allow_tf32(false);
+  }
+  cuda executor() const { return {stream_.get()}; }
+  cublasHandle_t blas() const { return blas_.get(); }
+  /// Whether products of fp32 may round their factors to TF32.
+  void allow_tf32(bool allow) const {
+    check(cublasSetMathMode(blas(), allow ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_DEFAULT_MATH), "choose its arithmetic");
+  }
+
+  static void* allocate(size bytes) {
+    void* p = nullptr;
+    if (cudaError_t const e = cudaMalloc(&p, bytes); e != cudaSuccess)
+      fail("CUDA", "allocate " + std::to_string(bytes) + " bytes", cudaGetErrorString(e));
+    check(cudaMemset(p, 0, bytes), "clear memory");
+    check(cudaDeviceSynchronize(), "clear memory");  // the model's stream does not wait for the one that clears
+    return p;
+  }
+  static void release(void* p) { cudaFree(p); }
+  size bytes() const { return workspace_bytes; }
+
+  void upload(void const* from, void* to, size bytes) const {
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_.get()), "copy to the device");
+    check(cudaStreamSynchronize(stream_.get()), "copy to the device");
+  }
+  void download(void const* from, void* to, size bytes) const {
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_.get()), "copy from the device");
+    check(cudaStreamSynchronize(stream_.get()), "copy from the device");
+  }
+
+  static void check(cudaError_t e, char const* what) {
+    if (e != cudaSuccess) fail("CUDA", what, cudaGetErrorString(e));
+  }
+  static void check(cublasStatus_t s, char const* what) {
+    if (s != CUBLAS_STATUS_SUCCESS) fail("cuBLAS", what, cublasGetStatusString(s));
+  }
+
+ private:
+  static constexpr size workspace_bytes = size(32) << 20;  // what cuBLAS wants on an H100
+  [[noreturn]] static void fail(std::string const& who, std::string const& what, char const* why) {
+    throw std::runtime_error(who + " could not " + what + ": " + why);
+  }
+  struct closing {
+    void operator()(cudaStream_t s) const { cudaStreamDestroy(s); }
+    void operator()(cublasHandle_t h) const { cublasDestroy(h); }
+    void operator()(void* p) const { release(p); }
+  };
+  std::unique_ptr<std::remove_pointer_t<cudaStream_t>, closing> stream_;
+  std::unique_ptr<void, closing> workspace_;
+  std::unique_ptr<std::remove_pointer_t<cublasHandle_t>, closing> blas_;
+};
+
+}  // namespace tcnca::models

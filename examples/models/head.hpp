@@ -1,0 +1,135 @@
+// What a model makes of its last layer's result: the next token of every position, the class of a sequence, or that of a pair of sequences.
+#pragma once
+#include "linear.hpp"
+#include "pooling.hpp"
+
+namespace tcnca::models {
+
+/// What a model knows of its head.
+template <class T, class E>
+class head {
+ public:
+  virtual ~head() = default;
+  head(head const&) = delete;
+  head& operator=(head const&) = delete;
+
+  /// Predictions of the step at hand.
+  virtual index rows(context<T, E> const& c) const = 0;
+  /// x [batch, length, channels], logits [rows, tokens or classes].
+  virtual void forward(context<T, E> const& c, T const* x, T* logits) const = 0;
+  virtual void backward(context<T, E> const& c, T const* x, T const* grad_logits, T* grad_x) const = 0;
+
+ protected:
+  head() = default;
+};
+
+/// A linear map of every position.
+template <class T, class E>
+class token_head final : public head<T, E> {
+ public:
+  token_head(context<T, E>& c, index channels, index vocabulary) : output_(c, channels, vocabulary) {}
+  index rows(context<T, E> const& c) const override { return c.rows(); }
+  void forward(context<T, E> const& c, T const* x, T* logits) const override { output_.forward(c, x, logits); }
+  void backward(context<T, E> const& c, T const* x, T const* grad_logits, T* grad_x) const override { output_.backward(c, x, grad_logits, grad_x); }
+
+ private:
+  linear<T, E> output_;
+};
+
+namespace detail {
+
+/// y [pairs, 4 channels] = a, b, a b, a - b for neighbours a and b of x [2 pairs, channels].
+template <class T>
+struct pair_features {
+  using number = T;
+  static constexpr int near = 0;
+  index channels;
+  T const* x;
+  T* y;
+  template <class Threads>
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index row, bool beyond, T*) const {
+    if (beyond) return;
+    threads.template each<T>(channels, [&](auto w, index k) TCNCA_INLINE {
+      constexpr int W = decltype(w)::value;
+      auto const a = load<W>(x + 2 * row * channels + k), b = load<W>(x + (2 * row + 1) * channels + k);
+      T* const out = y + 4 * row * channels + k;
+      store<W>(out, a), store<W>(out + channels, b), store<W>(out + 2 * channels, a * b), store<W>(out + 3 * channels, a - b);
+    });
+  }
+};
+template <class T>
+struct pair_features_backward {
+  using number = T;
+  static constexpr int near = 0;
+  index channels;
+  T const *x, *grad_y;
+  T* grad_x;
+  template <class Threads>
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index row, bool beyond, T*) const {
+    if (beyond) return;
+    threads.template each<T>(channels, [&](auto w, index k) TCNCA_INLINE {
+      constexpr int W = decltype(w)::value;
+      index const at_a = 2 * row * channels + k, at_b = at_a + channels;
+      auto const a = load<W>(x + at_a), b = load<W>(x + at_b);
+      T const* const g = grad_y + 4 * row * channels + k;
+      auto const product = load<W>(g + 2 * channels), difference = load<W>(g + 3 * channels);
+      store<W>(grad_x + at_a, load<W>(g) + product * b + difference);
+      store<W>(grad_x + at_b, load<W>(g + channels) + product * a - difference);
+    });
+  }
+};
+
+}  // namespace detail
+
+/// classes = gelu(features W1 + b1) W2 + b2; the features are the mean of a sequence's positions, or for pairs of sequences a, b, a b and a - b of two means.
+template <class T, class E>
+class class_head final : public head<T, E> {
+ public:
+  class_head(context<T, E>& c, index channels, index hidden, index classes, bool pairs)
+      : channels_(channels), hidden_dim_(hidden), pairs_(pairs), first_(c, pairs ? 4 * channels : channels, hidden), second_(c, hidden, classes) {
+    index const b = c.batch;
+    pooled_ = c.kept.take(b * channels), before_ = c.kept.take(b * hidden), hidden_ = c.kept.take(b * hidden);
+    if (pairs) features_ = c.kept.take(2 * b * channels);
+    size const begin = c.temporary.end();
+    grad_hidden_ = c.temporary.take(b * hidden), grad_pooled_ = c.temporary.take(b * channels);
+    if (pairs) grad_features_ = c.temporary.take(2 * b * channels);
+    c.temporary.rewind(begin);
+  }
+  index rows(context<T, E> const& c) const override { return pairs_ ? c.batch / 2 : c.batch; }
+
+  void forward(context<T, E> const& c, T const* x, T* logits) const override {
+    index const n = rows(c);
+    mean_pooling(c, channels_, x, c.kept[pooled_]);
+    if (pairs_) each_row(c.executor(), n, channels_, detail::pair_features<T>{channels_, c.kept[pooled_], c.kept[features_]});
+    first_.forward(c, n, features(c), c.kept[before_]);
+    gelu(c.executor(), n * hidden_dim_, static_cast<T const*>(c.kept[before_]), c.kept[hidden_]);
+    second_.forward(c, n, c.kept[hidden_], logits);
+  }
+  void backward(context<T, E> const& c, T const*, T const* grad_logits, T* grad_x) const override {
+    index const n = rows(c);
+    T *const grad_hidden = c.temporary[grad_hidden_], *const grad_pooled = c.temporary[grad_pooled_];
+    T* const grad_features = pairs_ ? c.temporary[grad_features_] : grad_pooled;
+    second_.backward(c, n, c.kept[hidden_], grad_logits, grad_hidden);
+    gelu_backward(c.executor(), n * hidden_dim_, static_cast<T const*>(c.kept[before_]), static_cast<T const*>(grad_hidden), grad_hidden);
+    first_.backward(c, n, features(c), grad_hidden, grad_features);
+    if (pairs_)
+      each_row(c.executor(), n, channels_, detail::pair_features_backward<T>{channels_, c.kept[pooled_], grad_features, grad_pooled});
+    mean_pooling_backward(c, channels_, static_cast<T const*>(grad_pooled), grad_x);
+  }
+
+ private:
+  T const* features(context<T, E> const& c) const { return c.kept[pairs_ ? features_ : pooled_]; }
+
+  index channels_, hidden_dim_;
+  bool pairs_;
+  linear<T, E> first_, second_;
+  region pooled_, features_, before_, hidden_, grad_hidden_, grad_pooled_, grad_features_;
+};
+
+template <class T, class E>
+std::unique_ptr<head<T, E>> make_head(context<T, E>& c, model_config const& m) {
+  if (m.head == head_kind::next_token) return std::make_unique<token_head<T, E>>(c, m.channels, m.vocabulary);
+  return std::make_unique<class_head<T, E>>(c, m.channels, m.hidden, m.classes, m.head == head_kind::pair_class);
+}
+
+}  // namespace tcnca::models

@@ -1,0 +1,33 @@
+// Positions behind the end of a sequence.
+#pragma once
+#include "pass.hpp"
+
+namespace tcnca::models {
+
+namespace detail {
+template <class T>
+struct zero_padding_rows {
+  using number = T;
+  static constexpr int near = 0;
+  index length, columns;
+  index const* lengths;
+  T* x;
+  template <class Threads>
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index row, bool beyond, T*) const {
+    if (beyond || row % length < lengths[row / length]) return;
+    threads.template each<T>(columns, [&](auto w, index k) TCNCA_INLINE {
+      constexpr int W = decltype(w)::value;
+      store<W>(x + row * columns + k, broadcast<W>(T(0)));
+    });
+  }
+};
+}  // namespace detail
+
+/// In place: positions that do not count (context::lengths) become 0, so that nothing that goes along time carries them to those that do.
+template <class T, class E>
+void zero_padding(context<T, E> const& c, index columns, T* x) {
+  if (c.lengths() == nullptr) return;
+  each_row(c.executor(), c.rows(), columns, detail::zero_padding_rows<T>{c.length, columns, c.lengths(), x});
+}
+
+}  // namespace tcnca::models

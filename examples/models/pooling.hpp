@@ -1,0 +1,62 @@
+// The mean of a sequence's positions.
+#pragma once
+#include "sums.hpp"
+
+namespace tcnca::models {
+
+namespace detail {
+
+/// One item: some columns of a sequence.
+template <class T>
+struct mean_pooling_forward {
+  using number = T;
+  static constexpr int near = 1;
+  index length, channels;
+  index const* lengths;
+  T const* x;
+  T* y;
+  template <class Group>
+  TCNCA_HOST_DEVICE void operator()(Group group, index item, T* memory) const {
+    constexpr index block = summed_columns<Group, T>;
+    index const blocks = divide_up(channels, block), b = item / blocks, count = lengths == nullptr ? length : lengths[b];
+    T const share = 1 / T(max(index(1), count));
+    sum_rows<T>(group, memory, b * length, b * length + count, item % blocks * block, channels, matrix_rows<T>{x, channels},
+                [&](int, index c, T sum) TCNCA_INLINE { y[b * channels + c] = sum * share; });
+  }
+};
+
+template <class T>
+struct mean_pooling_backward {
+  using number = T;
+  static constexpr int near = 0;
+  index length, channels;
+  index const* lengths;
+  T const* grad_y;
+  T* grad_x;
+  template <class Threads>
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index row, bool beyond, T*) const {
+    if (beyond) return;
+    index const b = row / length, count = lengths == nullptr ? length : lengths[b];
+    T const share = row - b * length < count ? 1 / T(count) : T(0);
+    threads.template each<T>(channels, [&](auto w, index k) TCNCA_INLINE {
+      constexpr int W = decltype(w)::value;
+      store<W>(grad_x + row * channels + k, load<W>(grad_y + b * channels + k) * broadcast<W>(share));
+    });
+  }
+};
+
+}  // namespace detail
+
+/// y [batch, channels] = the mean of x [batch, length, channels] over the positions that count (context::lengths); 0 where none does.
+template <class T, class E>
+void mean_pooling(context<T, E> const& c, index channels, T const* x, T* y) {
+  index const blocks = divide_up(channels, index(detail::summed_columns<pass_group<E>, T>));
+  run_pass(c.executor(), c.batch * blocks, detail::mean_pooling_forward<T>{c.length, channels, c.lengths(), x, y});
+}
+/// grad_x from grad_y; positions that do not count get 0.
+template <class T, class E>
+void mean_pooling_backward(context<T, E> const& c, index channels, T const* grad_y, T* grad_x) {
+  each_row(c.executor(), c.rows(), channels, detail::mean_pooling_backward<T>{c.length, channels, c.lengths(), grad_y, grad_x});
+}
+
+}  // namespace tcnca::models

@@ -1,0 +1,191 @@
+// Sums over the rows of a matrix, a column each, in an order that depends on the extents alone.
+#pragma once
+#include "pass.hpp"
+
+namespace tcnca::models {
+
+namespace detail {
+
+/// Columns that a group sums at once: four registers on the CPU, a thread each on a GPU, whose other threads take further rows.
+template <class Group, class T>
+inline constexpr int summed_columns = Group::size() == 1 ? 4 * pass_width<Group, T> : (Group::size() < 32 ? Group::size() : 32);
+
+/// Adds up rows [first, last) of the columns from `column` on, as many as summed_columns; write(kind, column, sum) follows. A term has F::kinds
+/// sums: f.counts(row) says whether the row has one, f.add<W>(sums, row, column) adds it. `near`: F::kinds numbers a thread.
+template <class T, class Group, class F, class Write>
+TCNCA_HOST_DEVICE void sum_rows(Group group, T* near, index first, index last, index column, index columns, F const& f, Write write) {
+  constexpr int kinds = F::kinds, W = pass_width<Group, T>, block = summed_columns<Group, T>;
+  if constexpr (Group::size() == 1) {
+    (void)near;
+    if (column + block <= columns) {
+      pack<T, W> sums[4][kinds];
+      for (auto& s : sums)
+        for (auto& k : s) k = broadcast<W>(T(0));
+      for (index r = first; r < last; r++)
+        if (f.counts(r)) unroll<0, 4>([&](auto n) TCNCA_INLINE { f.template add<W>(sums[int(n)], r, column + int(n) * W); });
+      for (int n = 0; n < 4; n++)
+        for (int k = 0; k < kinds; k++)
+          for (int i = 0; i < W; i++) write(k, column + n * W + i, sums[n][k].lane(i));
+    } else {
+      for (index c = column; c < columns; c++) {
+        pack<T, 1> sums[kinds];
+        for (auto& k : sums) k = broadcast<1>(T(0));
+        for (index r = first; r < last; r++)
+          if (f.counts(r)) f.template add<1>(sums, r, c);
+        for (int k = 0; k < kinds; k++) write(k, c, sums[k].lane(0));
+      }
+    }
+  } else {
+    constexpr int threads = Group::size(), down = threads / block;
+    static_assert((down & (down - 1)) == 0, "the threads of a group are a power of two");
+    int const rank = group.rank();
+    index const c = column + rank % block;
+    pack<T, 1> sums[kinds];
+    TCNCA_UNROLL
+    for (int k = 0; k < kinds; k++) sums[k] = broadcast<1>(T(0));
+    if (c < columns)
+      for (index r = first + rank / block; r < last; r += down)
+        if (f.counts(r)) f.template add<1>(sums, r, c);
+    TCNCA_UNROLL
+    for (int k = 0; k < kinds; k++) near[k * threads + rank] = sums[k].lane(0);
+    group.sync();
+    for (int half = down / 2; half > 0; half /= 2) {
+      if (rank < half * block)
+        for (int k = 0; k < kinds; k++) near[k * threads + rank] += near[k * threads + rank + half * block];
+      group.sync();
+    }
+    if (rank < block && c < columns)
+      for (int k = 0; k < kinds; k++) write(k, c, near[k * threads + rank]);  // what only this thread writes next: no barrier
+  }
+}
+
+/// Rows are cut into segments, so that there is work for many threads.
+constexpr index sum_segments(index rows) { return min(index(64), max(index(1), divide_up(rows, index(32)))); }
+
+/// One item: some columns of a segment.
+template <class T, class F>
+struct segment_pass {
+  using number = T;
+  static constexpr int near = F::kinds;
+  F f;
+  index rows, columns, segments;
+  T* partial;  // [segment][kind][columns]
+
+  template <class Group>
+  TCNCA_HOST_DEVICE void operator()(Group group, index item, T* memory) const {
+    constexpr index block = summed_columns<Group, T>;
+    index const blocks = divide_up(columns, block), segment = item / blocks, each = divide_up(rows, segments);
+    T* const out = partial + segment * F::kinds * columns;
+    sum_rows<T>(group, memory, segment * each, min(rows, (segment + 1) * each), item % blocks * block, columns, f,
+                [&](int kind, index c, T sum) TCNCA_INLINE { out[kind * columns + c] = sum; });
+  }
+};
+/// Adds up the segments. One item: some columns of all kinds.
+template <class T, int Kinds>
+struct segments_pass {
+  using number = T;
+  static constexpr int near = 0;
+  static constexpr index block = 256;
+  T const* partial;
+  index columns, segments;
+  T* out[Kinds];
+
+  template <class Group>
+  TCNCA_HOST_DEVICE void operator()(Group group, index item, T*) const {
+    for (index c = item * block + group.rank(); c < min(columns, (item + 1) * block); c += group.size())
+      for (int k = 0; k < Kinds; k++) {
+        double total = 0;
+        for (index s = 0; s < segments; s++) total += double(partial[(s * Kinds + k) * columns + c]);
+        out[k][c] = T(total);
+      }
+  }
+};
+
+/// The sum of some numbers, by one group.
+template <class T, class Total>
+struct total_pass {
+  using number = double;
+  static constexpr int near = 1;
+  T const* x;
+  index count;
+  Total* total;
+
+  template <class Group>
+  TCNCA_HOST_DEVICE void operator()(Group group, index, double* memory) const {
+    row_threads<Group> const threads(group, 4 * Group::size());
+    double sum = 0;
+    for (index i = group.rank(); i < count; i += group.size()) sum += double(x[i]);
+    sum = threads.tree(sum, memory, [](double a, double b) TCNCA_INLINE { return a + b; });
+    if (group.rank() == 0) *total = Total(sum);
+  }
+};
+
+/// 0, or NaN where a number is not finite.
+template <class T>
+struct finite_pass {
+  using number = T;
+  static constexpr int near = 1;
+  T const* x;
+  index count;
+  double* result;
+
+  template <class Group>
+  TCNCA_HOST_DEVICE void operator()(Group group, index, T* memory) const {
+    row_threads<Group> const threads(group, 4 * Group::size());
+    T sum = 0;
+    for (index i = group.rank(); i < count; i += group.size()) sum += T(0) * x[i];
+    sum = threads.tree(sum, memory, [](T a, T b) TCNCA_INLINE { return a + b; });
+    if (group.rank() == 0) *result = double(sum);
+  }
+};
+
+}  // namespace detail
+
+/// Bytes of the context's workspace that column_sums takes; to be reserved.
+template <class T>
+constexpr size column_sums_bytes(index rows, index columns, int kinds) {
+  // Fewer rows may be cut into as many segments.
+  return size(detail::sum_segments(rows) * kinds * columns) * sizeof(T);
+}
+
+/// out[kind][column] = sum over the rows of what `f` adds: `static constexpr int kinds`, `bool counts(row)`, `void add<W>(pack<T, W>*, row, column)`.
+template <class T, class E, class F>
+void column_sums(context<T, E> const& c, index rows, index columns, F const& f, T* const (&out)[F::kinds]) {
+  index const segments = detail::sum_segments(rows);
+  T* const partial = static_cast<T*>(c.scratch().data);
+  run_pass(c.executor(), segments * divide_up(columns, index(detail::summed_columns<pass_group<E>, T>)),
+           detail::segment_pass<T, F>{f, rows, columns, segments, partial});
+  detail::segments_pass<T, F::kinds> add{partial, columns, segments, {}};
+  for (int k = 0; k < F::kinds; k++) add.out[k] = out[k];
+  run_pass(c.executor(), divide_up(columns, index(256)), add);
+}
+
+/// *total = the sum of x.
+template <class T, class E>
+void sum_all(E e, index count, T const* x, T* total) {
+  run_pass(e, 1, detail::total_pass<T, T>{x, count, total});
+}
+
+/// Whether no number is infinite or NaN. For when something has gone wrong: it is slow, and waits.
+template <class T, class E>
+bool all_finite(context<T, E> const& c, index count, T const* x) {
+  run_pass(c.executor(), 1, detail::finite_pass<T>{x, count, c.any_total()});
+  double result = 0;
+  c.download(c.any_total(), &result, 1);
+  return result == 0;
+}
+
+/// The sum of the rows of a matrix [rows, columns].
+template <class T>
+struct matrix_rows {
+  static constexpr int kinds = 1;
+  T const* x;
+  index columns;
+  TCNCA_HOST_DEVICE static constexpr bool counts(index) { return true; }
+  template <int W>
+  TCNCA_HOST_DEVICE void add(pack<T, W>* sums, index r, index c) const {
+    sums[0] = sums[0] + load<W>(x + r * columns + c);
+  }
+};
+
+}  // namespace tcnca::models

@@ -1,0 +1,321 @@
+// The parts of models/, each with the equations it is judged by, written out.
+#pragma once
+#include <ostream>
+
+#include "../../examples/models/cross_entropy.hpp"
+#include "../../examples/models/embedding.hpp"
+#include "../../examples/models/feed_forward.hpp"
+#include "../../examples/models/pooling.hpp"
+#include "model_parts.hpp"
+
+namespace tcnca::testing {
+
+/// Extents of activations [batch, length, channels], and how many positions of each sequence count (none given: all).
+struct part_extents {
+  index batch, length, channels;
+  std::vector<std::int64_t> lengths = {};
+
+  size rows() const { return size(batch * length); }
+  size count() const { return size(batch * length * channels); }
+  bool valid(size row) const { return lengths.empty() || std::int64_t(row) % length < lengths[row / size(length)]; }
+  std::int64_t const* pointer() const { return lengths.empty() ? nullptr : lengths.data(); }
+  friend std::ostream& operator<<(std::ostream& o, part_extents const& e) {
+    return o << e.batch << " x " << e.length << " x " << e.channels << (e.lengths.empty() ? "" : ", padded");
+  }
+};
+
+/// inputs: x, gain, bias (where there is one). In training; `more`: the running statistics that follow.
+struct norm_case {
+  models::norm_kind kind;
+  part_extents e;
+  bool add = false;
+
+  friend std::ostream& operator<<(std::ostream& o, norm_case const& c) { return o << "norm " << int(c.kind) << ", " << c.e; }
+  bool biased() const { return kind == models::norm_kind::layer || kind == models::norm_kind::batch; }
+  std::vector<numbers> inputs() const {
+    size const d = size(e.channels);
+    std::vector<numbers> v{some_numbers(e.count(), 1), some_numbers(kind == models::norm_kind::scale ? 1 : d, 2)};
+    if (biased()) v.push_back(some_numbers(d, 3));
+    return v;
+  }
+  numbers cotangent() const { return some_numbers(e.count(), 4); }
+  /// Sums over a row, over all rows, and what a small deviation makes of their error (inputs are uniform: a deviation is above 1/8).
+  double roundings() const { return 64 * double(e.channels + std::int64_t(e.rows())); }
+
+  numbers naive(std::vector<numbers> const& in) const {
+    size const d = size(e.channels), rows = e.rows();
+    numbers y(e.count());
+    bool const over_rows = kind == models::norm_kind::batch, centred = biased();
+    for (size group = 0; group < (over_rows ? d : rows); group++) {
+      std::vector<size> all, members;  // elements that are normed, and those that are measured
+      for (size i = 0; i < (over_rows ? rows : d); i++) {
+        size const at = over_rows ? i * d + group : group * d + i;
+        all.push_back(at);
+        if (!over_rows || e.valid(i)) members.push_back(at);
+      }
+      double mean = 0, square = 0;
+      for (size i : members) mean += in[0][i] / double(members.size());
+      if (!centred) mean = 0;
+      for (size i : members) square += (in[0][i] - mean) * (in[0][i] - mean) / double(members.size());
+      for (size i : all)
+        y[i] = in[1][kind == models::norm_kind::scale ? 0 : i % d] * (in[0][i] - mean) / std::sqrt(square + 1e-5) + (centred ? in[2][i % d] : 0);
+    }
+    return y;
+  }
+  template <class T, class E>
+  part_results run(std::vector<numbers> const& in, int threads) const {
+    part_memory<T, E> m(threads, e.batch, e.length);
+    models::norm<T, E> const part(m.c, kind, e.channels);
+    auto const x = m.c.kept.take(index(e.count())), y = m.c.kept.take(index(e.count())), grad = m.c.kept.take(index(e.count()));
+    m.c.commit(), m.c.commit_scratch();
+    m.c.set_lengths(e.pointer());
+    m.put(m.c.kept[x], in[0]), m.put_parameters(in, 1), m.put(m.c.kept[grad], cotangent());
+    part.forward(m.c, m.c.kept[x], m.c.kept[y]);
+    part_results r{m.get(m.c.kept[y], e.count()), {}, {}};
+    if (kind == models::norm_kind::batch)
+      for (size half : {size(0), m.c.next_statistics.count() / 2})
+        for (double v : m.get(m.c.next_statistics.data() + half, size(e.channels))) r.more.push_back(v);
+    if (add) {  // on top of what is there
+      m.put(m.c.kept[y], in[0]);
+      part.backward(m.c, m.c.kept[x], m.c.kept[grad], m.c.kept[y], true);
+      r.gradients.push_back(m.get(m.c.kept[y], e.count()));
+      for (size i = 0; i < e.count(); i++) r.gradients[0][i] -= in[0][i];
+    } else {  // in place
+      part.backward(m.c, m.c.kept[x], m.c.kept[grad], m.c.kept[grad], false);
+      r.gradients.push_back(m.get(m.c.kept[grad], e.count()));
+    }
+    m.get_gradients(r.gradients);
+    return r;
+  }
+};
+
+/// inputs: x, weight, bias.
+struct linear_case {
+  part_extents e;
+  index out;
+
+  friend std::ostream& operator<<(std::ostream& o, linear_case const& c) { return o << "linear to " << c.out << ", " << c.e; }
+  std::vector<numbers> inputs() const {
+    return {some_numbers(e.count(), 1), some_numbers(size(e.channels * out), 2), some_numbers(size(out), 3)};
+  }
+  numbers cotangent() const { return some_numbers(e.rows() * size(out), 4); }
+  /// Terms of sums, all at most 1.
+  double roundings() const { return double(e.channels + out + std::int64_t(e.rows())) * double(e.channels + out + std::int64_t(e.rows())); }
+  numbers naive(std::vector<numbers> const& in) const {
+    size const d = size(e.channels), o = size(out);
+    numbers y(e.rows() * o);
+    for (size r = 0; r < e.rows(); r++)
+      for (size c = 0; c < o; c++) {
+        y[r * o + c] = in[2][c];
+        for (size k = 0; k < d; k++) y[r * o + c] += in[0][r * d + k] * in[1][k * o + c];
+      }
+    return y;
+  }
+  template <class T, class E>
+  part_results run(std::vector<numbers> const& in, int threads) const {
+    part_memory<T, E> m(threads, e.batch, e.length);
+    models::linear<T, E> const part(m.c, e.channels, out);
+    size const made = e.rows() * size(out);
+    auto const x = m.c.kept.take(index(e.count())), grad_x = m.c.kept.take(index(e.count()));
+    auto const y = m.c.kept.take(index(made)), grad = m.c.kept.take(index(made));
+    m.c.commit(), m.c.commit_scratch();
+    m.put(m.c.kept[x], in[0]), m.put_parameters(in, 1), m.put(m.c.kept[grad], cotangent());
+    part.forward(m.c, m.c.kept[x], m.c.kept[y]);
+    part.backward(m.c, m.c.kept[x], m.c.kept[grad], m.c.kept[grad_x]);
+    part_results r{m.get(m.c.kept[y], made), {m.get(m.c.kept[grad_x], e.count())}, {}};
+    m.get_gradients(r.gradients);
+    part.backward(m.c, m.c.kept[x], m.c.kept[grad], m.c.kept[grad_x], true);
+    r.more = m.get(m.c.kept[grad_x], e.count());  // twice as much
+    return r;
+  }
+};
+
+/// inputs: the table, or weight and bias.
+struct embedding_case {
+  models::embedding_kind kind;
+  part_extents e;
+  index vocabulary;
+
+  friend std::ostream& operator<<(std::ostream& o, embedding_case const& c) { return o << "embedding " << int(c.kind) << ", " << c.e; }
+  bool level() const { return kind == models::embedding_kind::level; }
+  std::vector<int> tokens() const {
+    random_bits random{7};
+    std::vector<int> t(e.rows());
+    for (int& v : t) v = random.below(int(vocabulary));
+    return t;
+  }
+  std::vector<numbers> inputs() const {
+    if (level()) return {some_numbers(size(e.channels), 1), some_numbers(size(e.channels), 2)};
+    return {some_numbers(size(vocabulary * e.channels), 1)};
+  }
+  numbers cotangent() const { return some_numbers(e.count(), 3); }
+  double roundings() const { return 4 * double(e.rows()) * double(e.rows()); }
+  numbers naive(std::vector<numbers> const& in) const {
+    size const d = size(e.channels);
+    auto const t = tokens();
+    numbers y(e.count());
+    for (size i = 0; i < y.size(); i++)
+      y[i] = level() ? (t[i / d] / 255. - 0.5) / 0.5 * in[0][i % d] + in[1][i % d] : in[0][size(t[i / d]) * d + i % d];
+    return y;
+  }
+  template <class T, class E>
+  part_results run(std::vector<numbers> const& in, int threads) const {
+    part_memory<T, E> m(threads, e.batch, e.length);
+    models::embedding<T, E> const part(m.c, vocabulary, e.channels, kind);
+    auto const y = m.c.kept.take(index(e.count())), grad = m.c.kept.take(index(e.count()));
+    auto const t = m.c.integers.take(e.batch * e.length);
+    m.c.commit(), m.c.commit_scratch();
+    m.put_integers(t, tokens()), m.put_parameters(in, 0), m.put(m.c.kept[grad], cotangent());
+    part.forward(m.c, m.c.integers[t], m.c.kept[y]);
+    part.backward(m.c, m.c.integers[t], m.c.kept[grad]);
+    part_results r{m.get(m.c.kept[y], e.count()), {}, {}};
+    m.get_gradients(r.gradients);
+    return r;
+  }
+};
+
+/// inputs: x.
+struct pooling_case {
+  part_extents e;
+
+  friend std::ostream& operator<<(std::ostream& o, pooling_case const& c) { return o << "mean pooling, " << c.e; }
+  std::vector<numbers> inputs() const { return {some_numbers(e.count(), 1)}; }
+  numbers cotangent() const { return some_numbers(size(e.batch * e.channels), 2); }
+  double roundings() const { return double(e.length) + 2; }
+  numbers naive(std::vector<numbers> const& in) const {
+    size const d = size(e.channels);
+    numbers y(size(e.batch) * d);
+    for (size r = 0; r < e.rows(); r++)
+      for (size k = 0; k < d && e.valid(r); k++) {
+        size const b = r / size(e.length);
+        y[b * d + k] += in[0][r * d + k] / double(e.lengths.empty() ? e.length : e.lengths[b]);
+      }
+    return y;
+  }
+  template <class T, class E>
+  part_results run(std::vector<numbers> const& in, int threads) const {
+    part_memory<T, E> m(threads, e.batch, e.length);
+    size const made = size(e.batch * e.channels);
+    auto const x = m.c.kept.take(index(e.count())), y = m.c.kept.take(index(made)), grad = m.c.kept.take(index(made));
+    m.c.commit();
+    m.c.set_lengths(e.pointer());
+    m.put(m.c.kept[x], in[0]), m.put(m.c.kept[grad], cotangent());
+    models::mean_pooling(m.c, e.channels, m.c.kept[x], m.c.kept[y]);
+    part_results r{m.get(m.c.kept[y], made), {}, {}};
+    models::mean_pooling_backward(m.c, e.channels, m.c.kept[grad], m.c.kept[x]);
+    r.gradients.push_back(m.get(m.c.kept[x], e.count()));
+    return r;
+  }
+};
+
+/// inputs: the logits. y: the loss. `more`: the predictions.
+struct cross_entropy_case {
+  index rows, classes;
+  double scale = 3;
+  bool all_count = false;
+
+  friend std::ostream& operator<<(std::ostream& o, cross_entropy_case const& c) { return o << "cross entropy of " << c.rows << " x " << c.classes; }
+  std::vector<int> targets() const {
+    random_bits random{8};
+    std::vector<int> t(size(rows), 0);
+    for (int& v : t) v = random.below(int(classes) + (all_count ? 0 : 1)) - (all_count ? 0 : 1);
+    return t;
+  }
+  std::vector<numbers> inputs() const {
+    numbers v = some_numbers(size(rows * classes), 1);
+    for (double& x : v) x = double(float(scale * x));
+    if (classes > 2)  // equals, of which the first is predicted
+      for (size r = 0; r < size(rows); r += 2) v[r * size(classes) + size(classes) - 1] = v[r * size(classes) + 1] = 2 * scale;
+    return {v};
+  }
+  numbers cotangent() const { return {1}; }
+  /// Sums over classes and rows; e^x is as exact as the library says, a few units, and its argument is off by one of 4 scale.
+  double roundings() const { return double(rows + classes) + 16 + 4 * scale; }
+  numbers naive(std::vector<numbers> const& in) const {
+    size const v = size(classes);
+    auto const t = targets();
+    double sum = 0, counted = 0;
+    for (size r = 0; r < size(rows); r++) {
+      if (t[r] < 0) continue;
+      double all = 0;
+      for (size k = 0; k < v; k++) all += std::exp(in[0][r * v + k] - in[0][r * v + size(t[r])]);
+      sum += std::log(all), counted++;
+    }
+    return {counted > 0 ? sum / counted : 0};
+  }
+  template <class T, class E>
+  part_results run(std::vector<numbers> const& in, int threads) const {
+    part_memory<T, E> m(threads, rows, 1);
+    models::cross_entropy<T, E> const part(m.c, rows, classes);
+    auto const logits = m.c.kept.take(rows * classes);
+    auto const wanted = m.c.integers.take(rows), found = m.c.integers.take(rows);
+    m.c.commit();
+    m.put(m.c.kept[logits], in[0]), m.put_integers(wanted, targets());
+    T* const x = m.c.kept[logits];
+    part_results r;
+    r.y = {part(m.c, rows, x, m.c.integers[wanted], nullptr)};
+    std::vector<int> predicted(static_cast<size>(rows));
+    EXPECT_EQ(part(m.c, rows, x, nullptr, nullptr, m.c.integers[found]), 0);
+    m.c.download(m.c.integers[found], predicted.data(), predicted.size());
+    r.more.assign(predicted.begin(), predicted.end());
+    EXPECT_EQ(part(m.c, rows, x, m.c.integers[wanted], x, m.c.integers[found]), r.y[0]);  // in place
+    m.c.download(m.c.integers[found], predicted.data(), predicted.size());
+    EXPECT_TRUE(std::equal(predicted.begin(), predicted.end(), r.more.begin()));
+    for (size i = 0; i < size(rows); i++) EXPECT_EQ(first_of_largest(in[0], i), predicted[i]) << *this << ", row " << i;
+    r.gradients.push_back(m.get(x, size(rows * classes)));
+    return r;
+  }
+
+ private:
+  int first_of_largest(numbers const& v, size row) const {
+    auto const begin = v.begin() + std::ptrdiff_t(row) * classes;
+    return int(std::max_element(begin, begin + classes) - begin);
+  }
+};
+
+/// inputs: x and the parameters of a pre-norm block that drops both ways.
+struct feed_forward_case {
+  part_extents e;
+  index hidden;
+
+  models::feed_forward_config config() const { return {.channels = e.channels, .hidden = hidden, .dropout = 0.25, .hidden_dropout = 0.5, .site = 6}; }
+  friend std::ostream& operator<<(std::ostream& o, feed_forward_case const& c) { return o << "feed-forward, " << c.e; }
+  std::vector<numbers> inputs() const {
+    size const d = size(e.channels), f = size(hidden);
+    return {some_numbers(e.count(), 1), some_numbers(d, 2), some_numbers(d, 3),     some_numbers(d * f, 4),
+            some_numbers(f, 5),         some_numbers(f * d, 6), some_numbers(d, 7)};
+  }
+  numbers cotangent() const { return some_numbers(e.count(), 8); }
+  double roundings() const { return linear_case{e, hidden}.roundings() + norm_case{models::norm_kind::layer, e}.roundings(); }
+  /// 0, or 1 / (1 - probability).
+  double factor(double probability, std::uint32_t site, size i) const {
+    auto const words = philox(11, {{uint32(i / 4), 0, 12, site}});
+    return words.word[i % 4] < probability * 0x1p32 ? 0 : 1 / (1 - probability);
+  }
+  numbers naive(std::vector<numbers> const& in) const {
+    numbers normed = norm_case{models::norm_kind::layer, e}.naive({in[0], in[1], in[2]});
+    numbers between = linear_case{e, hidden}.naive({normed, in[3], in[4]});
+    for (size i = 0; i < between.size(); i++) between[i] *= factor(0.5, 6, i) / (1 + std::exp(-between[i]));
+    part_extents inner = e;
+    inner.channels = hidden;
+    numbers y = linear_case{inner, e.channels}.naive({between, in[5], in[6]});
+    for (size i = 0; i < y.size(); i++) y[i] = in[0][i] + factor(0.25, 7, i) * y[i];
+    return y;
+  }
+  template <class T, class E>
+  part_results run(std::vector<numbers> const& in, int threads) const {
+    part_memory<T, E> m(threads, e.batch, e.length);
+    models::feed_forward<T, E> const part(m.c, config());
+    auto const x = m.c.kept.take(index(e.count())), y = m.c.kept.take(index(e.count())), grad = m.c.kept.take(index(e.count()));
+    m.c.commit(), m.c.commit_scratch();
+    m.c.seed = 11, m.c.step = 12;
+    m.put(m.c.kept[x], in[0]), m.put_parameters(in, 1), m.put(m.c.kept[grad], cotangent());
+    part.forward(m.c, m.c.kept[x], m.c.kept[y]);
+    part.backward(m.c, m.c.kept[x], m.c.kept[grad]);
+    part_results r{m.get(m.c.kept[y], e.count()), {m.get(m.c.kept[grad], e.count())}, {}};
+    m.get_gradients(r.gradients);
+    return r;
+  }
+};
+
+}  // namespace tcnca::testing
