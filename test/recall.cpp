@@ -149,7 +149,8 @@ struct parsed {
 };
 
 TEST(command_line, sets_what_is_given) {
-  parsed const p({"--model", "mega", "--norm", "rms", "--rate", "0.5", "--layers", "3", "--form", "multi-query", "--length", "64", "--vocabulary", "100"});
+  parsed const p({"--model", "mega", "--norm", "rms", "--rate", "0.5", "--layers", "3", "--form", "multi-query", "--length", "64", "--vocabulary",
+                  "100"});
   EXPECT_FALSE(p.status) << p.text;
   EXPECT_EQ(p.o.config.mixer, tcnca::models::mixer_kind::average);
   EXPECT_TRUE(p.o.config.gates);

@@ -219,8 +219,8 @@ class trainer {
 
 }  // namespace detail
 
-/// Trains until --steps, --time-limit, a signal, or a number that is not finite. Throws std::invalid_argument for a folder or a checkpoint that does not
-/// fit, std::runtime_error where a file cannot be written.
+/// Trains until --steps, --time-limit, a signal, or a number that is not finite. Throws std::invalid_argument for a folder or a checkpoint that does
+/// not fit, std::runtime_error where a file cannot be written.
 inline outcome train(options const& o, models::model& model, task const& t) { return detail::trainer(o, model, t).run(); }
 
 /// The end of a program: a line of JSON with the result, and the exit status. Fails, if training worked, where the loss is not below --expect-loss.
