@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <ctime>
 #include <exception>
 #include <filesystem>
 #include <functional>
@@ -17,20 +18,26 @@
 namespace tcnca::bench {
 namespace {
 
-double time_of(std::function<void()> const& f) {
-  auto const start = std::chrono::steady_clock::now();
-  f();
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+/// Milliseconds of the clock, or of this thread on its processor.
+double now(bool processor) {
+  if (!processor) return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  timespec t;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return 1e3 * double(t.tv_sec) + 1e-6 * double(t.tv_nsec);
 }
 
 /// All turn about, so that a machine that slows down does so for each; the best counts.
-void measure(step_block& b, step_row& r, double min_time) {
-  auto const best = [](step_times& t, std::function<void()> const& forward, std::function<void()> const& backward) {
-    t.forward = std::min(t.forward, time_of(forward)), t.backward = std::min(t.backward, time_of(backward));
+void measure(step_block& b, step_row& r, step_options const& o) {
+  auto const best = [&](step_times& t, std::function<void()> const& forward, std::function<void()> const& backward) {
+    double const start = now(o.processor_time);
+    forward();
+    double const middle = now(o.processor_time);
+    backward();
+    t.forward = std::min(t.forward, middle - start), t.backward = std::min(t.backward, now(o.processor_time) - middle);
   };
   constexpr int least = 5;
-  auto const start = std::chrono::steady_clock::now();
-  for (int round = 0; round < least || std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() < min_time; round++) {
+  double const end = now(false) + 1e3 * o.min_time;
+  for (int round = 0; round < least || now(false) < end; round++) {
     for (step_mixer const m : step_mixers) {
       best(r.step[size(m)], [&] { b.forward(m); }, [&] { b.backward(m); });
       if (m != step_mixer::nothing) best(r.mixer[size(m)], [&] { b.mix(m); }, [&] { b.mix_backward(m); });
@@ -55,7 +62,7 @@ int run(step_options const& o) {
     }
     step_row r;
     r.p = p;
-    measure(block, r, o.min_time);
+    measure(block, r, o);
     ceilings.measure_fma(0.1);
     rows.push_back(r);
     line.end();
@@ -63,7 +70,8 @@ int run(step_options const& o) {
   line.clear();
   for (auto& r : rows) r.fma_rate = ceilings.fma_rate();
 
-  auto const origin = step_origin::here(TCNCA_BENCH_COMMIT, openblas_description());
+  auto origin = step_origin::here(TCNCA_BENCH_COMMIT, openblas_description());
+  origin.processor_time = o.processor_time;
   std::filesystem::path const file(o.output);
   if (file.has_parent_path()) std::filesystem::create_directories(file.parent_path());
   write_summary(rows, origin, o.output);
@@ -71,10 +79,10 @@ int run(step_options const& o) {
   std::printf(
       "\nTCNCA KxD: D levels of K taps, dilations powers of K. MEGA: an average of 16 states a channel; FFT: its kernel is generated and transformed in each\n"
       "step, FFTs of at least twice the length (FFTW, measured plans), activations turned to rows and back. All else is the same code. Milliseconds are\n"
-      "the best of several steps. *mixer*, *products* (OpenBLAS, with their biases), *attention* and *gates* are timed alone; *rest* is what remains: norms,\n"
+      "the best of several steps%s. *mixer*, *products* (OpenBLAS, with their biases), *attention* and *gates* are timed alone; *rest* is what remains: norms,\n"
       "activations, sums. *over MEGA FFT*: the ratio of steps; *attainable*: that of a step whose mixer costs nothing; *mixers alone*: that of mixers.\n"
       "%s, %s, commit %s, %s; %.0f GFLOP/s of fp32 multiply-adds on %d thread%s; %s.\n",
-      origin.machine.c_str(), origin.compiler.c_str(), origin.commit.c_str(), origin.date.c_str(), ceilings.fma_rate() * 1e-9, o.threads,
+      o.processor_time ? ", of the processor's time" : "", origin.machine.c_str(), origin.compiler.c_str(), origin.commit.c_str(), origin.date.c_str(), ceilings.fma_rate() * 1e-9, o.threads,
       o.threads == 1 ? "" : "s", origin.products.c_str());
   if (origin.load > o.threads + 0.5)
     std::printf("WARNING: other programs were using the processor (load %.1f): these times are too long, and not alike.\n", origin.load);

@@ -17,6 +17,7 @@ struct step_options {
   index batch = 1, chunk = 0;
   int threads = int(std::max(1u, std::thread::hardware_concurrency()));
   double min_time = 2;
+  bool processor_time = false;
   std::string output = "layer_step.json";
 
   /// The paper's width goes to lengths of 16384, the others further.
@@ -47,9 +48,12 @@ inline step_options parse_step(int argc, char** argv) {
   app.add_option("--chunk", o.chunk, "Positions of a chunk (default: the model's)")->check(CLI::Range(1, 16384));
   app.add_option("--threads", o.threads, "Threads, for everyone")->check(CLI::Range(1, 4096))->capture_default_str();
   app.add_option("--min-time", o.min_time, "Seconds that the measurements of a length take at least")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_flag("--processor-time", o.processor_time, "Count the time of the processor, not that of the clock: for a machine that is busy; one thread");
   app.add_option("--output", o.output, "The summary to write")->capture_default_str();
   try {
     app.parse(argc, argv);
+    if (o.processor_time && app.count("--threads") == 0) o.threads = 1;
+    if (o.processor_time && o.threads != 1) throw CLI::ValidationError("--processor-time", "counts one thread only");
   } catch (CLI::ParseError const& e) {
     app.exit(e);
     throw;

@@ -18,6 +18,7 @@ namespace tcnca::bench {
 struct step_origin {
   std::string machine, commit, date, compiler, products;
   double load = 0;
+  bool processor_time = false;  ///< else that of the clock
 
   static step_origin here(std::string commit, std::string products) {
     step_origin o{"unknown processor", std::move(commit), {}, {}, std::move(products)};
@@ -97,7 +98,7 @@ inline void write_summary(std::vector<step_row> const& rows, step_origin const& 
   std::ofstream out(file);
   out << "{\"machine\": " << json(o.machine) << ", \"commit\": " << json(o.commit) << ", \"date\": " << json(o.date) << ", \"compiler\": " << json(o.compiler)
       << ", \"products\": " << json(o.products) << ", \"load\": " << json(o.load) << ", \"fma_gflops\": " << json(rows.empty() ? 0 : rows[0].fma_rate * 1e-9)
-      << ", \"dtype\": \"fp32\", \"rows\": [";
+      << ", \"clock\": " << json(std::string(o.processor_time ? "processor" : "wall")) << ", \"dtype\": \"fp32\", \"rows\": [";
   char const* separator = "\n  ";
   for (auto const& r : rows)
     for (bool const backward : {false, true})
