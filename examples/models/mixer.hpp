@@ -41,7 +41,8 @@ class mixer {
 
 /// Weights begin as N(0, 1 / taps), which keeps the variance of a signal; those of levels with a residual a tenth of that, so that a stack begins as little
 /// more than its input, and not as a noise of all that its field reaches. (Language models learn faster so than with MEGA's average, and slower otherwise.)
-/// Biases begin as 0, the skip connection as 1.
+/// Biases begin as 0, the skip connection as 1. Where sequences are padded with zeros, a stack that looks ahead must have no biases: they would make
+/// something of the zeros, which deeper levels hear.
 template <class T, class E, conv_stack_shape Shape>
 class conv_mixer final : public mixer<T, E> {
   static_assert(Shape.order == layout::batch_length_channels, "activations of a model are [batch, length, channels]");
@@ -56,7 +57,10 @@ class conv_mixer final : public mixer<T, E> {
     c.reserve(op::forward_workspace(c.executor(), forward_args(c, x, y)));
     c.reserve(op::backward_workspace(c.executor(), backward_args(c, x, x, y)));
   }
-  void forward(context<T, E> const& c, T const* x, T* y) const override { require(op::forward(c.executor(), forward_args(c, x, y), c.scratch())); }
+  void forward(context<T, E> const& c, T const* x, T* y) const override {
+    if (Shape.bias && !causal && c.lengths() != nullptr) throw std::logic_error("a stack with biases that looks ahead hears padding");
+    require(op::forward(c.executor(), forward_args(c, x, y), c.scratch()));
+  }
   void backward(context<T, E> const& c, T const* x, T const* grad_y, T* grad_x) const override {
     require(op::backward(c.executor(), backward_args(c, x, grad_y, grad_x), c.scratch()));
   }
