@@ -11,7 +11,7 @@ struct options : training::options {
   options() {
     model = "tcnca-simple";
     config.batch = 32, config.clip = 1, config.decay = 0.01, config.chunk = 64;
-    every = 50;
+    rates.rate = 0.005, rates.steps = 1500, every = 50;
   }
   problem data;
   std::string form = "single";
@@ -54,12 +54,12 @@ inline std::optional<int> parse(int argc, char const* const* argv, options& o) {
       "Associative recall: a model reads pairs of keys and values and is asked for the values of keys.", o,
       {{"small", "vocabulary 8, length 16, a model of 32 channels: seconds",
         [&o, &c] {
-          o.data.vocabulary = 8, o.data.length = 16, o.train = 1000, o.test = 200, o.rates.steps = 600, o.rates.warmup = 30, o.every = 200;
+          o.data.vocabulary = 8, o.data.length = 16, o.train = 1000, o.test = 200, o.rates.rate = 0.01, o.rates.steps = 600, o.rates.warmup = 30, o.every = 200;
           c.channels = c.value_dim = c.hidden = 32, c.key_dim = 16;
         }},
        {"paper", "vocabulary 30, length 131072, the longest of the paper: a sequence a step, of which there are no two the same",
         [&o, &c] {
-          o.data.vocabulary = 30, o.data.length = 131072, o.train = 0, o.test = 20, o.rates.steps = 300, o.rates.warmup = 30, o.every = 50;
+          o.data.vocabulary = 30, o.data.length = 131072, o.train = 0, o.test = 20, o.rates.steps = 600, o.rates.warmup = 30, o.every = 20;
           c.batch = 1, c.chunk = chunk_for(o.data.length + 2, 256);
         }}});
   auto& app = line.app;

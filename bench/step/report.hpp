@@ -1,0 +1,112 @@
+// The table that a person reads, in Markdown, and the summary for programs.
+#pragma once
+#include <cmath>
+#include <cstdio>
+#include <ctime>
+#include <fstream>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "../headline/summary.hpp"
+#include "../headline/table.hpp"
+#include "problem.hpp"
+
+namespace tcnca::bench {
+
+/// Of which machine, code and day the numbers are.
+struct step_origin {
+  std::string machine, commit, date, compiler, products;
+  double load = 0;
+
+  static step_origin here(std::string commit, std::string products) {
+    step_origin o{"unknown processor", std::move(commit), {}, {}, std::move(products)};
+    std::ifstream cpu("/proc/cpuinfo");
+    for (std::string line; std::getline(cpu, line);)
+      if (line.rfind("model name", 0) == 0) {
+        o.machine = line.substr(line.find(':') + 2);
+        break;
+      }
+    char text[32];
+    std::time_t const now = std::time(nullptr);
+    std::strftime(text, sizeof text, "%Y-%m-%d", std::gmtime(&now));
+    o.date = text;
+#if defined(__clang__)
+    o.compiler = "clang++ " __clang_version__;
+#else
+    o.compiler = "g++ " __VERSION__;
+#endif
+    double load[1] = {};
+    if (getloadavg(load, 1) == 1) o.load = load[0];
+    return o;
+  }
+};
+
+namespace detail {
+/// 12.3, 4.56 and so on, and no blanks in front.
+inline std::string bare(std::string const& s) { return s.substr(s.find_first_not_of(' ')); }
+inline std::string times(double v) { return bare(cell(v, 8)) + "x"; }
+}  // namespace detail
+
+inline void print_table(std::vector<step_row> const& rows, std::FILE* out) {
+  using detail::bare, detail::cell, detail::milliseconds, detail::times;
+  index width = 0;
+  for (auto const& r : rows) {
+    auto const& p = r.p;
+    if (p.channels != width)
+      std::fprintf(out,
+                   "\nd %ld, h %ld, z %ld, feed-forward %ld, chunk %ld, batch %ld, %d thread%s\n\n"
+                   "| | length | | step ms | mixer %% | products %% (of the peak) | attention %% | gates %% | rest %% | over MEGA FFT | attainable | mixers alone |\n"
+                   "|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+                   long(p.channels), long(p.value_dim), long(p.key_dim), long(p.hidden), long(p.chunk), long(p.batch), p.threads, p.threads == 1 ? "" : "s");
+    width = p.channels;
+    for (bool const backward : {false, true})
+      for (step_mixer const m : step_mixers) {
+        double const ms = r.ms(m, backward);
+        auto const share = [&](double v) { return bare(cell(100 * v / ms, 8)); };
+        bool const nobody = m == step_mixer::nothing;
+        double const products = r.part_ms(step_part::products, backward);
+        std::fprintf(out, "| %s | %ld | %s | %s | %s | %s (%s) | %s | %s | %s | %s | %s | %s |\n", backward ? "backward" : "forward", long(p.length), to_string(m),
+                     bare(milliseconds(ms, 9)).c_str(), nobody ? "" : share(r.mixer_ms(m, backward)).c_str(), share(products).c_str(),
+                     bare(cell(100 * r.product_operations(backward) / products * 1e3 / r.fma_rate, 8)).c_str(),
+                     share(r.part_ms(step_part::attention, backward)).c_str(), share(r.part_ms(step_part::gates, backward)).c_str(),
+                     share(r.rest_ms(m, backward)).c_str(), times(r.over_fft(m, backward)).c_str(), times(r.attainable(backward)).c_str(),
+                     nobody ? "" : times(r.mixer_over_fft(m, backward)).c_str());
+      }
+  }
+}
+
+inline std::string to_json(step_row const& r, step_mixer m, bool backward) {
+  using detail::json;
+  std::string text;
+  auto const field = [&](std::string const& key, std::string const& value) { text += (text.empty() ? "{\"" : ", \"") + key + "\": " + value; };
+  field("direction", json(std::string(backward ? "backward" : "forward")));
+  field("mixer", json(std::string(to_string(m))));
+  field("channels", json(r.p.channels)), field("value_dim", json(r.p.value_dim)), field("key_dim", json(r.p.key_dim)), field("hidden", json(r.p.hidden));
+  field("chunk", json(r.p.chunk)), field("batch", json(r.p.batch)), field("length", json(r.p.length)), field("threads", json(index{r.p.threads}));
+  field("step_ms", json(r.ms(m, backward))), field("mixer_ms", json(r.mixer_ms(m, backward)));
+  field("products_ms", json(r.part_ms(step_part::products, backward))), field("attention_ms", json(r.part_ms(step_part::attention, backward)));
+  field("gates_ms", json(r.part_ms(step_part::gates, backward))), field("rest_ms", json(r.rest_ms(m, backward)));
+  field("over_fft", json(r.over_fft(m, backward))), field("attainable", json(r.attainable(backward)));
+  field("mixer_over_fft", m == step_mixer::nothing ? "null" : json(r.mixer_over_fft(m, backward)));
+  return text + "}";
+}
+
+inline void write_summary(std::vector<step_row> const& rows, step_origin const& o, std::string const& file) {
+  using detail::json;
+  std::ofstream out(file);
+  out << "{\"machine\": " << json(o.machine) << ", \"commit\": " << json(o.commit) << ", \"date\": " << json(o.date) << ", \"compiler\": " << json(o.compiler)
+      << ", \"products\": " << json(o.products) << ", \"load\": " << json(o.load) << ", \"fma_gflops\": " << json(rows.empty() ? 0 : rows[0].fma_rate * 1e-9)
+      << ", \"dtype\": \"fp32\", \"rows\": [";
+  char const* separator = "\n  ";
+  for (auto const& r : rows)
+    for (bool const backward : {false, true})
+      for (step_mixer const m : step_mixers) {
+        out << separator << to_json(r, m, backward);
+        separator = ",\n  ";
+      }
+  out << "\n]}\n";
+  if (!out.flush()) throw std::runtime_error("cannot write " + file);
+}
+
+}  // namespace tcnca::bench
