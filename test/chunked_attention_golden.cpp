@@ -20,11 +20,7 @@ template <class B>
 using subjects_on = std::tuple<attention_subject<B, double, softmax_bias>, attention_subject<B, double, softmax_causal_bias>,
                                attention_subject<B, double, laplace_causal_bias>, attention_subject<B, double, relu2_causal>,
                                attention_subject<B, float, laplace_plain>, attention_subject<B, bf16, softmax_causal_bias>>;
-#if defined(__CUDACC__)
-using types = decltype(attention_list(subjects_on<cuda_backend>{}));
-#else
-using types = decltype(attention_list(subjects_on<cpu_backend>{}));
-#endif
+using types = everywhere<subjects_on, one_backend>;
 TYPED_TEST_SUITE(chunked_attention_golden, types, attention_subject_name);
 
 TYPED_TEST(chunked_attention_golden, agrees_with_jax) {

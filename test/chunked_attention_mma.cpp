@@ -216,11 +216,11 @@ TYPED_TEST_P(chunked_attention_mma, special_values_stay_where_they_are_seen) {
 
 REGISTER_TYPED_TEST_SUITE_P(chunked_attention_mma, wide_and_long, special_values_stay_where_they_are_seen);
 
+// Shapes that chunked_attention_16bit does not have.
 template <class B>
-using subjects = std::tuple<attention_subject<B, bf16, softmax_plain>, attention_subject<B, bf16, softmax_causal_bias_dropout>,
-                            attention_subject<B, fp16, softmax_causal>, attention_subject<B, fp16, laplace_dropout>, attention_subject<B, bf16, laplace_bias>,
-                            attention_subject<B, bf16, relu2_causal>, attention_subject<B, bf16, relu2_causal_bias_dropout>>;
-using types = decltype(attention_list(subjects<fiber_backend<>>{}));
+using subjects = ::testing::Types<attention_subject<B, bf16, softmax_plain>, attention_subject<B, fp16, softmax_causal>, attention_subject<B, fp16, laplace_dropout>,
+                                  attention_subject<B, bf16, laplace_bias>, attention_subject<B, bf16, relu2_causal_bias_dropout>>;
+using types = subjects<fiber_backend<>>;
 INSTANTIATE_TYPED_TEST_SUITE_P(fiber, chunked_attention_forward, types, attention_subject_name);
 INSTANTIATE_TYPED_TEST_SUITE_P(fiber, chunked_attention_backward, types, attention_subject_name);
 using wide_types = ::testing::Types<attention_subject<fiber_backend<>, bf16, softmax_causal_bias_dropout>, attention_subject<fiber_backend<>, fp16, laplace_bias>>;

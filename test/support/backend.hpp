@@ -48,12 +48,37 @@ struct cuda_backend {
   }
 };
 using backends = std::tuple<cuda_backend>;
+#elif defined(__SANITIZE_THREAD__)
+using backends = std::tuple<fiber_backend<>>;  // each fiber is a thread to it
 #else
 using backends = std::tuple<cpu_backend, fiber_backend<>>;
 #endif
 
 /// Where one machine will do.
 using one_backend = std::tuple<std::tuple_element_t<0, backends>>;
+
+template <class Tuple>
+struct listed;
+template <class... S>
+struct listed<std::tuple<S...>> {
+  using type = ::testing::Types<S...>;
+};
+template <template <class> class On, class Backends>
+struct on_each;
+template <template <class> class On, class... Backends>
+struct on_each<On, std::tuple<Backends...>> : listed<decltype(std::tuple_cat(On<Backends>{}...))> {};
+/// The types of a typed test suite: those in the tuple On<Backend>, for every backend.
+template <template <class> class On, class Backends = backends>
+using everywhere = typename on_each<On, Backends>::type;
+
+/// Under a sanitizer compilers and programs are several times slower: it sees few of the types and options, but every agent.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+template <class All, class Few>
+using unless_sanitized = Few;
+#else
+template <class All, class Few>
+using unless_sanitized = All;
+#endif
 
 /// Whether a test that cannot run has failed.
 inline bool skip_is_failure() { return environment("TCNCA_REQUIRE_CUDA", 0) != 0; }

@@ -37,9 +37,6 @@ struct relu2_causal {
   static constexpr chunked_attention_shape shape{.function = attention_function::relu2, .causal = true};
 };
 
-template <class... S>
-auto attention_list(std::tuple<S...>) -> ::testing::Types<S...>;
-
 /// Extents at which something begins or ends: nothing, one, chunks, blocks of queries and keys.
 template <class S>
 std::vector<attention_extents> edge_extents() {

@@ -108,30 +108,21 @@ struct small_tuning {
   static constexpr conv_stack_policy backward(machine m) { return forward(m); }
 };
 
-/// Every backend, a list of cases that are complete but for it.
+/// A subject that is complete but for its backend.
 template <class T, class Case, class Tuning = small_tuning<T>>
 struct pending {
   template <class Backend>
   using on = subject<Backend, T, Case, Tuning>;
 };
-template <class Backends, class... Pending>
-struct on_all;
-template <class... Backends, class... Pending>
-struct on_all<std::tuple<Backends...>, Pending...> {
+template <class... Pending>
+struct row {
   template <class Backend>
-  using row = std::tuple<typename Pending::template on<Backend>...>;
-  template <class Tuple>
-  struct types;
-  template <class... S>
-  struct types<std::tuple<S...>> {
-    using type = ::testing::Types<S...>;
-  };
-  using type = typename types<decltype(std::tuple_cat(row<Backends>{}...))>::type;
+  using on = std::tuple<typename Pending::template on<Backend>...>;
 };
 /// The types of a typed test suite.
 template <class... Pending>
-using subjects = typename on_all<backends, Pending...>::type;
+using subjects = everywhere<row<Pending...>::template on>;
 template <class... Pending>
-using subjects_on_one = typename on_all<one_backend, Pending...>::type;
+using subjects_on_one = everywhere<row<Pending...>::template on, one_backend>;
 
 }  // namespace tcnca::testing

@@ -1,2 +1,2 @@
 // The same tests on a CUDA device.
-#include "conv_stack_backward.cpp"
+#include "chunked_attention.cpp"

@@ -1,2 +1,2 @@
 // The same tests on a CUDA device.
-#include "conv_stack_forward.cpp"
+#include "conv_stack_two_sided.cpp"

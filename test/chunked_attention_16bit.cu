@@ -1,0 +1,2 @@
+// The same tests on a CUDA device.
+#include "chunked_attention_16bit.cpp"
