@@ -130,14 +130,16 @@ TCNCA_HOST_DEVICE void prefetch([[maybe_unused]] void const* p) {
 /// flags. Results then do not depend on what it chose to inline where.
 template <class V>
 TCNCA_HOST_DEVICE V rounded(V x) {
+  // Clang has no register for a vector of less than 16 bytes.
+  [[maybe_unused]] constexpr bool short_vector = sizeof(V) < 16 && requires { x[0]; };
 #if defined(__x86_64__) && defined(__AVX512VL__)
-  if constexpr (sizeof(V) <= 64) asm("" : "+v"(x));
+  if constexpr (sizeof(V) <= 64 && !short_vector) asm("" : "+v"(x));
   else asm("" : "+m"(x));
 #elif defined(__x86_64__) && defined(__AVX__)
-  if constexpr (sizeof(V) <= 32) asm("" : "+x"(x));
+  if constexpr (sizeof(V) <= 32 && !short_vector) asm("" : "+x"(x));
   else asm("" : "+m"(x));
 #elif defined(__x86_64__)
-  if constexpr (sizeof(V) <= 16) asm("" : "+x"(x));
+  if constexpr (sizeof(V) <= 16 && !short_vector) asm("" : "+x"(x));
   else asm("" : "+m"(x));
 #elif defined(__aarch64__)
   if constexpr (sizeof(V) <= 16) asm("" : "+w"(x));
