@@ -115,7 +115,7 @@ struct conv_stack {
     check_inputs(check, a);
     check.output("y", a.y, {a.x.extent[0], a.x.extent[1], a.x.extent[2]}, contiguous_axis);
     if (a.state_out.present()) check_state(check.require(causal, status_code::unexpected_argument, "state_out"), "state_out", a.state_out, a);
-    check.overlaps({"state_in", "state_out"}).scratch(scratch, check.ok() ? forward_workspace(e, a) : 0).overlaps({"state_in", "state_out"});
+    check.scratch(scratch, check.ok() ? forward_workspace(e, a) : 0).overlaps({"state_in", "state_out"});
     if (!check.ok() || empty(a)) return check.result();
     auto const p = forward_params<Executor>(e, a);
     if (steps(p)) {
@@ -152,7 +152,7 @@ struct conv_stack {
     if (a.grad_state_out.present()) check.input("grad_state_out", a.grad_state_out, {batch, channels, state_length}, contiguous_axis);
     check.require(a.state_in.present() || !a.grad_state_in.present(), status_code::unexpected_argument, "grad_state_in");
     if (a.grad_state_in.present()) check_state(check, "grad_state_in", a.grad_state_in, a);
-    check.overlaps().scratch(scratch, check.ok() ? backward_workspace(e, a) : 0).overlaps();
+    check.scratch(scratch, check.ok() ? backward_workspace(e, a) : 0).overlaps();
     if (!check.ok()) return check.result();
 
     auto const p = backward_params<Executor>(a, static_cast<accumulate*>(scratch.data));
