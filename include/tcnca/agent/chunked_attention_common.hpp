@@ -178,27 +178,21 @@ struct attention_group {
     });
   }
 
-  /// What dropout multiplies the weights of query i by, for keys j .. j + 3; j a multiple of 4.
-  struct four {
-    A factor[4];
-    TCNCA_HOST_DEVICE A of(int key) const { return key % 4 == 0 ? factor[0] : key % 4 == 1 ? factor[1] : key % 4 == 2 ? factor[2] : factor[3]; }
-  };
-  TCNCA_HOST_DEVICE four dropout(attention_chunk const& c, int i, int j) const {
+  /// The random words of the weights of query i for keys j .. j + 3; j a multiple of 4.
+  TCNCA_HOST_DEVICE philox_words random_words(attention_chunk const& c, int i, int j) const {
     uint64 const at = uint64(c.origin + i) + in.offset;
-    philox_words const random = philox(in.seed, {{uint32(at), uint32(at >> 32), uint32(j / 4), uint32(c.batch * in.heads() + c.head)}});
-    four f;
-    TCNCA_UNROLL
-    for (int n = 0; n < 4; n++) f.factor[n] = random.word[n] < in.drop_below ? A(0) : in.kept;
-    return f;
+    return philox(in.seed, {{uint32(at), uint32(at >> 32), uint32(j / 4), uint32(c.batch * in.heads() + c.head)}});
   }
+  /// What dropout multiplies a weight by that has this word.
+  TCNCA_HOST_DEVICE A dropout(uint32 word) const { return word < in.drop_below ? A(0) : in.kept; }
   /// The same for the keys j .. j + W - 1; j a multiple of W.
   TCNCA_HOST_DEVICE value dropout_of_keys(attention_chunk const& c, int i, int j) const {
     value keep = broadcast<W>(A(1));
-    four f{};
+    philox_words words{};
     TCNCA_UNROLL
     for (int w = 0; w < W; w++) {
-      if (w % 4 == 0) f = dropout(c, i, (j + w) / 4 * 4);
-      keep.set_lane(w, f.of(W % 4 == 0 ? w : j + w));
+      if (w % 4 == 0) words = random_words(c, i, (j + w) / 4 * 4);
+      keep.set_lane(w, dropout(words.of(W % 4 == 0 ? w : j + w)));
     }
     return keep;
   }

@@ -190,9 +190,9 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
       A keep[4][W];
       TCNCA_UNROLL
       for (int w = 0; w < W; w++) {
-        auto const one = this->dropout(chunk_, i + w, from + j);
+        auto const one = this->random_words(chunk_, i + w, from + j);
         TCNCA_UNROLL
-        for (int n = 0; n < 4; n++) keep[n][w] = one.factor[n];
+        for (int n = 0; n < 4; n++) keep[n][w] = this->dropout(one.word[n]);
       }
       unroll<0, 4>([&](auto n) TCNCA_INLINE {
         A* const at = weight + (j + n) * R;

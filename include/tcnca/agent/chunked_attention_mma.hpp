@@ -84,10 +84,10 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
   };
   /// The draw for keys j .. j + 3 of query i, a bit each.
   TCNCA_HOST_DEVICE uint32 kept_of_keys(int i, int j) const {
-    auto const drawn = this->dropout(chunk_, i, j);
+    auto const drawn = this->random_words(chunk_, i, j);
     uint32 kept = 0;
     TCNCA_UNROLL
-    for (int e = 0; e < 4; e++) kept |= drawn.factor[e] != 0 ? 1u << e : 0u;
+    for (int e = 0; e < 4; e++) kept |= this->dropout(drawn.word[e]) != 0 ? 1u << e : 0u;
     return kept;
   }
   /// For columns [16 begin, 16 end). A lane has two of four neighbouring keys in two rows: it draws for one row, its neighbour for the other.

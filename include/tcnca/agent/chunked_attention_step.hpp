@@ -108,12 +108,12 @@ struct chunked_attention_step_agent : detail::attention_group<Group, T, Shape, P
     for (int c = column + group.rank() * packs * W; c < last; c += group.size() * packs * W) {
       value sum[packs];
       unroll<0, packs>([&](auto n) TCNCA_INLINE { sum[n] = broadcast<W>(A(0)); });
-      typename base::four keep{};
+      philox_words words{};
       for (int j = 0; j < count; j++) {
         A weight = near[j];
         if constexpr (Shape.dropout) {
-          if (j % 4 == 0) keep = base::dropout(chunk, i, j);
-          weight *= keep.of(j);
+          if (j % 4 == 0) words = base::random_words(chunk, i, j);
+          weight *= base::dropout(words.of(j));
         }
         T const* const row = this->values(chunk, j);
         unroll<0, packs>([&](auto n) TCNCA_INLINE { sum[n] = fma(broadcast<W>(weight), this->load(row, c + int(n) * W < last ? c + int(n) * W : c, last), sum[n]); });

@@ -96,9 +96,7 @@ struct element_dropout {
     TCNCA_UNROLL
     for (int w = 0; w < W; w++) {
       if (w % 4 == 0) words = philox(seed, {{uint32(at), uint32(at >> 32), uint32((c + w) / 4), uint32(b)}});
-      int const n = W % 4 == 0 ? w % 4 : (c + w) % 4;
-      uint32 const word = n == 0 ? words.word[0] : n == 1 ? words.word[1] : n == 2 ? words.word[2] : words.word[3];
-      f.set_lane(w, word < drop_below ? A(0) : A(kept));
+      f.set_lane(w, words.of(W % 4 == 0 ? w : c + w) < drop_below ? A(0) : A(kept));
     }
     return f;
   }
