@@ -126,7 +126,7 @@ TCNCA_HOST_DEVICE pack<T, W> shifted(pack<T, W> a, [[maybe_unused]] pack<T, W> b
   else return a;
 }
 
-/// In each lane a > b ? a : b.
+/// In each lane a > b ? a : b. Not select_positive of a - b: infinities have no difference.
 template <class T, int W>
 TCNCA_HOST_DEVICE pack<T, W> greater(pack<T, W> a, pack<T, W> b) {
 #if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
