@@ -53,6 +53,12 @@ else()
   message(STATUS "tcnca ${PROJECT_VERSION}: CPU and CUDA. No GPU was found: CUDA code is compiled, its tests are skipped")
 endif()
 
+# For tests and models where nothing can run them: no time goes into how fast they would be.
+set(TCNCA_CUDA_IN_HASTE "")
+if(TCNCA_HAS_CUDA AND NOT TCNCA_GPU AND NOT TCNCA_REQUIRE_CUDA AND CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 13)
+  set(TCNCA_CUDA_IN_HASTE $<$<COMPILE_LANGUAGE:CUDA>:--Ofast-compile=max>)
+endif()
+
 add_library(tcnca_development INTERFACE)
 target_link_libraries(tcnca_development INTERFACE tcnca::tcnca)
 # -Wpedantic is for C++ alone: the line directives that nvcc writes are not standard. -std is written out because CMake 3.25
@@ -115,6 +121,7 @@ if(OPENBLAS_INCLUDE_DIR AND OPENBLAS_LIBRARY)
     file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/examples/models/*.cu)
     target_sources(tcnca_models PRIVATE ${sources})
     target_link_libraries(tcnca_models PRIVATE CUDA::cublas CUDA::cufft)
+    target_compile_options(tcnca_models PRIVATE ${TCNCA_CUDA_IN_HASTE})
     target_compile_definitions(tcnca_models PRIVATE TCNCA_MODELS_CUDA)
   endif()
 else()
