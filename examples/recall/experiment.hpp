@@ -19,7 +19,7 @@ class experiment {
     o.config.head = models::head_kind::next_token;
     o.config.vocabulary = o.data.vocabulary, o.config.length = o.data.positions();
     model_ = models::make_model(o.config);
-    task_.configuration = configuration(o);
+    task_.configuration = training::configuration(o);
     task_.configuration.set("form", o.form).set("task_length", o.data.length).set("pairs", o.data.pairs).set("train", o.train).set("test", o.test);
     task_.next = [this](long step) {
       auto const first = std::uint64_t(step - 1) * std::uint64_t(o_.config.batch);
@@ -36,6 +36,7 @@ class experiment {
 
   training::outcome run() { return training::train(o_, *model_, task_); }
   models::model& model() { return *model_; }
+  training::record const& configuration() const { return task_.configuration; }
 
   /// The share of what is asked for in `count` sequences that the model answers.
   double accuracy(long count, std::uint64_t seed) {

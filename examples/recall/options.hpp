@@ -11,7 +11,7 @@ struct options : training::options {
   options() {
     model = "tcnca-simple";
     config.batch = 32, config.clip = 1, config.decay = 0.01, config.chunk = 64;
-    every = 50;
+    rates.rate = 0.005, rates.steps = 1500, every = 50;
   }
   problem data;
   std::string form = "single";
@@ -54,12 +54,13 @@ inline std::optional<int> parse(int argc, char const* const* argv, options& o) {
       "Associative recall: a model reads pairs of keys and values and is asked for the values of keys.", o,
       {{"small", "vocabulary 8, length 16, a model of 32 channels: seconds",
         [&o, &c] {
-          o.data.vocabulary = 8, o.data.length = 16, o.train = 1000, o.test = 200, o.rates.steps = 600, o.rates.warmup = 30, o.every = 200;
+          o.data.vocabulary = 8, o.data.length = 16, o.train = 1000, o.test = 200;
+          o.rates.rate = 0.01, o.rates.steps = 600, o.rates.warmup = 30, o.every = 200;
           c.channels = c.value_dim = c.hidden = 32, c.key_dim = 16;
         }},
        {"paper", "vocabulary 30, length 131072, the longest of the paper: a sequence a step, of which there are no two the same",
         [&o, &c] {
-          o.data.vocabulary = 30, o.data.length = 131072, o.train = 0, o.test = 20, o.rates.steps = 300, o.rates.warmup = 30, o.every = 50;
+          o.data.vocabulary = 30, o.data.length = 131072, o.train = 0, o.test = 20, o.rates.steps = 600, o.rates.warmup = 30, o.every = 20;
           c.batch = 1, c.chunk = chunk_for(o.data.length + 2, 256);
         }}});
   auto& app = line.app;
@@ -76,8 +77,8 @@ inline std::optional<int> parse(int argc, char const* const* argv, options& o) {
   app.add_option("--expect-accuracy", o.expect_accuracy, "Fail unless the last test accuracy is at least this")->check(CLI::Range(0.0, 1.0))->group(g);
   app.add_flag("--sweep", o.sweep,
                "Train every model on every length and vocabulary: results.md, results.json and accuracy.svg in --output. What else is given holds for\n"
-               "each, but --batch and --test, which are for short sequences and become fewer with length. Each ends when all tests are answered right,\n"
-               "or by --until, --steps or --time-limit. --resume keeps what is finished")->group(s);
+               "each, but --batch and --test, which are for short sequences and become fewer with length. Each ends when all tests are answered\n"
+               "right, or by --until, --steps or --time-limit. --resume keeps what is finished")->group(s);
   app.add_option("--lengths", o.lengths, "Default: 40 200 1000; multi-query: 32 64 128 256")->check(CLI::Range(2L, 1L << 24))->group(s);
   app.add_option("--vocabularies", o.vocabularies, "Default: 10 20 30; multi-query: 512")->check(CLI::Range(4, 1 << 20))->group(s);
   app.add_option("--longest-chunk", o.longest_chunk, "Each has a chunk of at most this, such that the last is as full as can be")

@@ -1,4 +1,4 @@
-// Models on tasks of several lengths and vocabularies: a table, a picture, and a folder for each, so that a sweep that was stopped goes on where it was.
+// Models on tasks of several lengths and vocabularies: a table, a picture, and a folder for each, so that a sweep goes on where it was stopped.
 #pragma once
 #include <algorithm>
 #include <cstdio>
@@ -29,12 +29,15 @@ class sweep {
       std::string const name = c.model + ", vocabulary " + std::to_string(c.data.vocabulary) + ", length " + std::to_string(c.data.length);
       std::fprintf(stderr, "[%zu of %zu] %s\n", results_.size() + 1, cells_.size(), name.c_str());
       auto const kept = std::filesystem::path(c.output) / "result.json";
+      experiment e(c);
       if (std::filesystem::exists(kept)) {
-        results_.push_back(training::read_log(kept).at(0));
+        auto const lines = training::read_log(kept);
+        if (lines.size() != 2) throw std::invalid_argument(kept.string() + ": not a result and its configuration");
+        require_same({lines[1], 0, {}}, e.configuration(), kept);
+        results_.push_back(lines[0]);
         continue;
       }
       c.resume = std::filesystem::exists(training::run_files(c.output).checkpoint);
-      experiment e(c);
       training::outcome const r = e.run();
       if (r.how == training::ending::interrupted) {
         std::fprintf(stderr, "%s: %zu of %zu are finished; --resume goes on\n", o_.program.c_str(), results_.size(), cells_.size());
@@ -44,7 +47,7 @@ class sweep {
       line.set("model", c.model).set("vocabulary", c.data.vocabulary).set("length", c.data.length).set("pairs", c.data.pairs);
       line.set("chunk", c.config.chunk).set("stack", c.config.stack).set("batch", c.config.batch).set("parameters", e.model().parameter_count());
       line.set("finite", r.how != training::ending::not_finite).set("step", r.step).set("loss", r.loss).set(r.evaluation).set("seconds", r.seconds);
-      training::replace_file(kept, line.line() + "\n");
+      training::replace_file(kept, line.line() + "\n" + e.configuration().line() + "\n");
       results_.push_back(line);
       write();
     }
@@ -96,7 +99,8 @@ class sweep {
       auto const& r = results_[i];
       char text[96];
       if (i % o_.models.size() == 0) {
-        std::snprintf(text, sizeof text, "| %.0f | %.0f | %.0f | %.0f |", r.number("vocabulary"), r.number("length"), r.number("chunk"), r.number("batch"));
+        std::snprintf(text, sizeof text, "| %.0f | %.0f | %.0f | %.0f |", r.number("vocabulary"), r.number("length"), r.number("chunk"),
+                      r.number("batch"));
         out += text;
       }
       if (r.text("finite") == "false")

@@ -38,7 +38,8 @@ class descriptor {
 /// old file stays as it was.
 class replacement {
  public:
-  explicit replacement(std::filesystem::path path) : path_(std::move(path)), aside_(path_.string() + ".new"), file_(aside_, O_WRONLY | O_CREAT | O_TRUNC) {
+  explicit replacement(std::filesystem::path path)
+      : path_(std::move(path)), aside_(path_.string() + ".new"), file_(aside_, O_WRONLY | O_CREAT | O_TRUNC) {
     if (!file_.open()) fail("cannot write", aside_);
   }
   ~replacement() {

@@ -54,21 +54,25 @@ struct loop_state {
 };
 }  // namespace detail
 
-/// Loads what `train` saved, for programs that only use a model. Gives the steps done; throws checkpoint_error, the model unchanged.
-inline long restore(models::model& model, std::filesystem::path const& path, record const& configuration, detail::loop_state* state = nullptr) {
-  checkpoint c = read_checkpoint(path);
-  require_same(c, configuration, path);
-  if (c.parts.empty() || c.parts.back().name != detail::loop_state::name || c.parts.back().bytes.size() != sizeof(detail::loop_state))
+/// Gives a model what a checkpoint has, and the steps done. Throws checkpoint_error, nothing changed, if it is not that of such a model.
+inline long restore(models::model& model, checkpoint from, std::filesystem::path const& path, detail::loop_state* state = nullptr) {
+  if (from.parts.empty() || from.parts.back().name != detail::loop_state::name || from.parts.back().bytes.size() != sizeof(detail::loop_state))
     throw checkpoint_error(path, "it lacks the state of training");
-  models::saved_part const loop = std::move(c.parts.back());
-  c.parts.pop_back();
+  models::saved_part const loop = std::move(from.parts.back());
+  from.parts.pop_back();
   try {
-    model.load(c.parts);
+    model.load(from.parts);
   } catch (std::invalid_argument const& e) {
     throw checkpoint_error(path, e.what());
   }
   if (state != nullptr) std::memcpy(state, loop.bytes.data(), sizeof *state);
-  return c.step;
+  return from.step;
+}
+/// The same from what `train` saved, for programs that only use a model.
+inline long restore(models::model& model, std::filesystem::path const& path, record const& configuration) {
+  checkpoint from = read_checkpoint(path);
+  require_same(from, configuration, path);
+  return restore(model, std::move(from), path);
 }
 
 namespace detail {
@@ -125,10 +129,11 @@ class trainer {
     std::filesystem::create_directories(o_.output);
     lock_.emplace(o_.output);
     if (!o_.resume) return 0;
-    long const step = restore(model_, files_.checkpoint, task_.configuration, &state_);
-    if (step > o_.rates.steps)
-      throw std::invalid_argument("the checkpoint has done " + std::to_string(step) + " steps, --steps asks for " + std::to_string(o_.rates.steps));
-    return step;
+    checkpoint from = read_checkpoint(files_.checkpoint);
+    require_same(from, task_.configuration, files_.checkpoint);
+    if (from.step > o_.rates.steps)
+      throw std::invalid_argument("the checkpoint has done " + std::to_string(from.step) + " steps, --steps asks for " + std::to_string(o_.rates.steps));
+    return restore(model_, std::move(from), files_.checkpoint, &state_);
   }
   log make_log() {
     if (o_.output.empty()) return {};
@@ -214,8 +219,8 @@ class trainer {
 
 }  // namespace detail
 
-/// Trains until --steps, --time-limit, a signal, or a number that is not finite. Throws std::invalid_argument for a folder or a checkpoint that does not
-/// fit, std::runtime_error where a file cannot be written.
+/// Trains until --steps, --time-limit, a signal, or a number that is not finite. Throws std::invalid_argument for a folder or a checkpoint that does
+/// not fit, std::runtime_error where a file cannot be written.
 inline outcome train(options const& o, models::model& model, task const& t) { return detail::trainer(o, model, t).run(); }
 
 /// The end of a program: a line of JSON with the result, and the exit status. Fails, if training worked, where the loss is not below --expect-loss.

@@ -1,0 +1,325 @@
+// The loop of training (examples/training/trainer.hpp): it goes on with the same bits wherever it stopped, and ends with a sentence where it must.
+#include "../examples/training/trainer.hpp"
+
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../examples/training/random.hpp"
+#include "support/training.hpp"
+
+namespace {
+
+using namespace tcnca;
+using namespace tcnca::training;
+namespace fs = std::filesystem;
+constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+
+/// One number that follows the tokens, the step and the rate; what is not finite comes when it is told to.
+class number_model : public models::model {
+ public:
+  long loss_fails = 0, gradient_fails = 0;  ///< at this step
+  double value = 1, evaluated = 0;
+
+  models::learned learn(models::examples const& e, long step, double rate) override {
+    double const target = double(e.tokens[0]) / double(step), off = value - target;
+    if (step == loss_fails) return {.loss = nan, .grad_norm = 1};
+    if (step == gradient_fails) return {.loss = 1, .grad_norm = std::numeric_limits<double>::infinity()};
+    value -= rate * off;
+    return {.loss = off * off, .grad_norm = std::abs(off)};
+  }
+  double evaluate(models::examples const&, int*) override { return 0; }
+  void forget() override {}
+  double go_on(models::examples const&, int*) override { return 0; }
+  void read(models::examples const&, float*) override {}
+  std::string not_finite() const override { return "layer 3 (attention)"; }
+  std::vector<models::saved_part> save() const override {
+    auto const bytes = reinterpret_cast<char const*>(&value);
+    return {{"value", {bytes, bytes + sizeof value}}};
+  }
+  void load(std::vector<models::saved_part> const& parts) override {
+    if (parts.size() != 1 || parts[0].bytes.size() != sizeof value) throw std::invalid_argument("its parts are not those of this model");
+    std::memcpy(&value, parts[0].bytes.data(), sizeof value);
+  }
+  std::size_t parameter_count() const override { return 1; }
+  std::size_t memory_bytes() const override { return sizeof value; }
+};
+
+class training_loop : public tcnca::testing::training_test {
+ protected:
+  training_loop() {
+    o.program = "test";
+    o.rates = {.kind = "linear", .rate = 0.1, .warmup = 3, .steps = 20};
+    o.every = 4;
+    t.next = [this](long step) {
+      token = int(mix(5, std::uint64_t(step)) % 7);
+      return models::examples{1, 1, &token, &token, nullptr};
+    };
+    t.evaluate = [](models::model& m) { return measures{{"value", static_cast<number_model&>(m).value}}; };
+  }
+  void SetUp() override {
+    tcnca::testing::training_test::SetUp();
+    o.output = folder / "run";
+    t.configuration = configuration(o);
+  }
+
+  fs::path file(char const* name) const { return fs::path(o.output) / name; }
+  /// The log without what depends on the time it took.
+  static std::string log_of(fs::path const& run) {
+    std::string all;
+    for (record r : read_log(run / "log.jsonl")) {
+      for (char const* const time : {"seconds", "tokens_per_second", "forward_seconds", "backward_seconds", "update_seconds"}) r.erase(time);
+      all += r.line() + "\n";
+    }
+    return all;
+  }
+  /// What a run says, and how it ends.
+  std::pair<std::string, outcome> said(models::model& m) {
+    ::testing::internal::CaptureStderr();
+    outcome const r = train(o, m, t);
+    return {::testing::internal::GetCapturedStderr(), r};
+  }
+  std::string refusal(models::model& m) {
+    return sentence<std::invalid_argument>([&] { train(o, m, t); });
+  }
+
+  options o;
+  task t;
+  int token = 0;
+};
+
+TEST_F(training_loop, keeps_a_record_of_each_evaluation) {
+  number_model m;
+  auto const [text, r] = said(m);
+  EXPECT_EQ(r.how, ending::finished);
+  EXPECT_EQ(r.status(), 0);
+  EXPECT_EQ(r.step, 20);
+  EXPECT_EQ(r.evaluation, (measures{{"value", m.value}}));
+  auto const log = read_log(file("log.jsonl"));
+  ASSERT_EQ(log.size(), 5u);
+  // The same by hand.
+  double value = 1, sum = 0;
+  for (long step = 1; step <= 20; step++) {
+    double const off = value - double(mix(5, std::uint64_t(step)) % 7) / double(step);
+    value -= o.rates.at(step) * off, sum += off * off;
+    if (step % 4 != 0) continue;
+    record const& row = log[std::size_t(step / 4 - 1)];
+    EXPECT_EQ(row.number("step"), double(step));
+    EXPECT_EQ(row.number("loss"), sum / 4);
+    EXPECT_EQ(row.number("grad_norm"), std::abs(off));
+    EXPECT_EQ(row.number("rate"), o.rates.at(step));
+    EXPECT_EQ(row.number("value"), value);
+    sum = 0;
+  }
+  EXPECT_EQ(r.loss, log.back().number("loss"));
+  EXPECT_NE(text.find("100% step 20"), std::string::npos) << text;
+  EXPECT_EQ(record::parse(content(file("configuration.json")).substr(0, content(file("configuration.json")).find('\n'))).text("parameters"), "1");
+  EXPECT_NE(content(file("curves.svg")).find("</svg>"), std::string::npos);
+}
+
+TEST_F(training_loop, goes_on_with_the_same_bits) {
+  number_model whole;
+  double pieces = 0;
+  train(o, whole, t);
+  fs::path const first = o.output;
+  o.output = folder / "pieces";
+  o.time_limit = 1e-9;  // stops after each step
+  for (long step = 1; step <= 20; step++) {
+    number_model m;
+    auto const [text, r] = said(m);
+    pieces = m.value;
+    EXPECT_EQ(r.step, step);
+    EXPECT_EQ(r.how, step == 20 ? ending::finished : ending::out_of_time);
+    EXPECT_EQ(text.find("--resume goes on") != std::string::npos, step < 20) << text;
+    o.resume = true;
+  }
+  EXPECT_EQ(pieces, whole.value);
+  EXPECT_EQ(log_of(o.output), log_of(first));
+  // Resumed once more there is nothing to do, and the result is there again.
+  number_model again;
+  auto const [text, r] = said(again);
+  EXPECT_EQ(r.how, ending::finished);
+  EXPECT_EQ(r.evaluation, (measures{{"value", whole.value}}));
+  EXPECT_EQ(r.loss, read_log(file("log.jsonl")).back().number("loss"));
+  EXPECT_EQ(log_of(o.output), log_of(first));
+}
+
+TEST_F(training_loop, of_a_real_model_goes_on_with_the_same_bits) {
+  auto& c = o.config;
+  c.vocabulary = 5, c.length = 12, c.batch = 2, c.layers = 2, c.channels = 16, c.value_dim = 16, c.key_dim = 16, c.hidden = 16, c.chunk = 8;
+  c.dropout = 0.1, c.threads = 2;
+  o.rates.steps = 9, o.every = 2, o.time_limit = 0;
+  std::vector<int> tokens(24), targets(24);
+  t.next = [&](long step) {
+    for (std::size_t i = 0; i < 24; i++) {
+      tokens[i] = int(mix(std::uint64_t(step), i) % 5);
+      targets[i] = (tokens[i] + 1) % 5;
+    }
+    return models::examples{2, 12, tokens.data(), targets.data(), nullptr};
+  };
+  t.evaluate = [&](models::model& m) { return measures{{"held_out", m.evaluate(t.next(1000))}}; };
+  for (char const* const name : {"tcnca", "tcnca-simple", "mega"}) {
+    o.model = name, choose_model(o), t.configuration = configuration(o);
+    auto const run = [&](char const* where, std::vector<double> const& limits) {
+      std::vector<models::saved_part> parts;
+      o.output = folder / (std::string(name) + where), o.resume = false;
+      for (double const limit : limits) {
+        o.time_limit = limit;
+        auto const m = models::make_model(c);
+        said(*m);
+        parts = m->save(), o.resume = true;
+      }
+      return parts;
+    };
+    auto const whole = run("-whole", {0}), again = run("-again", {0}), pieces = run("-pieces", {1e-9, 1e-9, 1e-9, 0});
+    ASSERT_EQ(whole.size(), pieces.size());
+    for (std::size_t i = 0; i < whole.size(); i++) {
+      EXPECT_EQ(whole[i].bytes, again[i].bytes) << name << ", " << whole[i].name;
+      EXPECT_EQ(whole[i].bytes, pieces[i].bytes) << name << ", " << whole[i].name;
+    }
+    std::string const log = log_of(folder / (std::string(name) + "-whole"));
+    EXPECT_EQ(log, log_of(folder / (std::string(name) + "-again")));
+    EXPECT_EQ(log, log_of(folder / (std::string(name) + "-pieces")));
+    EXPECT_NE(log.find("held_out"), std::string::npos);
+  }
+}
+
+TEST_F(training_loop, saves_when_it_is_interrupted) {
+  number_model whole;
+  train(o, whole, t);
+  fs::path const first = o.output;
+  for (int const signal : {SIGINT, SIGTERM}) {
+    o.output = folder / std::to_string(signal), o.resume = false;
+    auto const next = t.next;
+    t.next = [&](long step) {
+      if (step == 6) ::raise(signal);
+      return next(step);
+    };
+    number_model m, rest;
+    auto const [text, r] = said(m);
+    EXPECT_EQ(r.how, ending::interrupted);
+    EXPECT_EQ(r.status(), 130);
+    EXPECT_EQ(r.step, 6);
+    EXPECT_NE(text.find("interrupted after step 6 of 20; saved"), std::string::npos) << text;
+    t.next = next, o.resume = true;
+    EXPECT_EQ(train(o, rest, t).step, 20);
+    EXPECT_EQ(rest.value, whole.value);
+    EXPECT_EQ(log_of(o.output), log_of(first));
+  }
+}
+
+TEST_F(training_loop, stops_at_what_is_not_finite) {
+  for (bool const loss : {true, false}) {
+    number_model m;
+    o.output = folder / (loss ? "loss" : "gradient");
+    (loss ? m.loss_fails : m.gradient_fails) = 11;
+    auto const [text, r] = said(m);
+    EXPECT_EQ(r.how, ending::not_finite);
+    EXPECT_EQ(r.status(), 1);
+    EXPECT_NE(text.find(std::string("the ") + (loss ? "loss" : "gradient") + " is not finite at step 11, first in layer 3 (attention)"),
+              std::string::npos) << text;
+    EXPECT_EQ(read_checkpoint(file("checkpoint")).step, 8);  // the last evaluation before
+    EXPECT_EQ(read_log(file("log.jsonl")).size(), 2u);
+  }
+  number_model m;
+  o.output = folder / "evaluation";
+  t.evaluate = [](models::model& n) { return measures{{"value", static_cast<number_model&>(n).value}, {"bad", nan}}; };
+  auto const [text, r] = said(m);
+  EXPECT_EQ(r.how, ending::not_finite);
+  EXPECT_NE(text.find("the evaluation is not finite at step 4; there is no checkpoint"), std::string::npos) << text;
+  EXPECT_FALSE(fs::exists(file("checkpoint")));
+}
+
+TEST_F(training_loop, of_a_real_model_stops_at_what_is_not_finite) {
+  auto& c = o.config;
+  c.vocabulary = 3, c.length = 4, c.batch = 1, c.layers = 1, c.channels = 8, c.value_dim = 16, c.key_dim = 16, c.hidden = 8, c.clip = 0;
+  o.rates = {.kind = "constant", .rate = 1e30, .warmup = 0, .steps = 50}, o.every = 1;
+  int const tokens[] = {0, 1, 2, 0}, targets[] = {1, 2, 0, 1};
+  t.next = [&](long) { return models::examples{1, 4, tokens, targets, nullptr}; };
+  t.evaluate = [](models::model&) { return measures{}; };
+  auto const m = models::make_model(c);
+  auto const [text, r] = said(*m);
+  EXPECT_EQ(r.how, ending::not_finite) << text;
+  EXPECT_LT(r.step, 50);
+  EXPECT_NE(text.find(" is not finite at step " + std::to_string(r.step + 1) + ", first in "), std::string::npos) << text;
+  if (r.step > 0) {
+    EXPECT_EQ(read_checkpoint(file("checkpoint")).step, r.step);
+  }
+}
+
+TEST_F(training_loop, ends_when_it_is_enough) {
+  number_model m;
+  t.enough = [](measures const&) { return true; };
+  EXPECT_EQ(train(o, m, t).step, 4);
+  o.resume = true;
+  outcome const r = train(o, m, t);
+  EXPECT_EQ(r.how, ending::finished);
+  EXPECT_EQ(r.step, 4);
+}
+
+TEST_F(training_loop, refuses_what_does_not_fit_and_changes_nothing) {
+  number_model m;
+  o.resume = true;
+  EXPECT_NE(refusal(m).find("nothing to resume"), std::string::npos);
+  EXPECT_FALSE(fs::exists(o.output));
+  o.resume = false;
+  train(o, m, t);
+  auto const all = [&] { return content(file("checkpoint")) + content(file("log.jsonl")) + content(file("configuration.json")); };
+  std::string const before = all();
+  number_model n;
+  EXPECT_NE(refusal(n).find("there is a checkpoint"), std::string::npos);
+  o.resume = true;
+  {
+    folder_lock const other(o.output);
+    EXPECT_NE(refusal(n).find("another run"), std::string::npos);
+  }
+  t.configuration.set("channels", 3);
+  EXPECT_NE(refusal(n).find("its channels was 64, now it is 3"), std::string::npos);
+  t.configuration = configuration(o);
+  o.rates.steps = 19;
+  EXPECT_NE(refusal(n).find("has done 20 steps"), std::string::npos);
+  checkpoint c = read_checkpoint(file("checkpoint"));
+  c.parts.insert(c.parts.begin(), {"foreign", {}});
+  EXPECT_EQ(n.value, 1);
+  EXPECT_EQ(all(), before);
+  write_checkpoint(file("checkpoint"), c);
+  EXPECT_NE(refusal(n).find("not those of this model"), std::string::npos);
+  EXPECT_EQ(n.value, 1);
+}
+
+TEST_F(training_loop, compares_runs) {
+  std::vector<std::string> runs;
+  for (char const* const name : {"first", "second"}) {
+    o.output = folder / name;
+    number_model m;
+    train(o, m, t);
+    runs.push_back(o.output);
+  }
+  runs.back() += "/";
+  compare(runs, folder / "picture");
+  std::string const svg = content(folder / "picture" / "comparison.svg");
+  for (char const* const word : {">first<", ">second<", ">loss<", ">value<", "</svg>"}) EXPECT_NE(svg.find(word), std::string::npos) << word;
+  EXPECT_EQ(svg.find(">seconds<"), std::string::npos);
+  EXPECT_THROW(compare({folder / "none"}, folder / "picture"), std::invalid_argument);
+}
+
+TEST_F(training_loop, holds_a_program_to_its_expectation) {
+  outcome r;
+  r.loss = 0.5;
+  EXPECT_EQ(conclude(o, r), 0);
+  o.expect_loss = 0.5;
+  EXPECT_EQ(conclude(o, r), 1);
+  r.loss = nan;
+  EXPECT_EQ(conclude(o, r), 1);
+  r.how = ending::interrupted;
+  EXPECT_EQ(conclude(o, r), 130);
+  EXPECT_EQ(guarded(o, [] { return throw std::invalid_argument("a wrong option"), 0; }), 2);
+  EXPECT_EQ(guarded(o, [] { return throw std::runtime_error("a full disk"), 0; }), 1);
+  EXPECT_EQ(guarded(o, [] { return 5; }), 5);
+}
+
+}  // namespace
