@@ -22,12 +22,12 @@ struct options : tcnca::training::options {
 
   void small() {
     preset = "small";
-    config.layers = 2, config.channels = 64, config.value_dim = 128, config.key_dim = 16, config.hidden = 128, config.chunk = 128;
-    config.stack = "8x4", config.bias = tcnca::models::bias_kind::simple, config.dropout = 0;
-    config.batch = 1, least_chunks = 64, most_chunks = 64;
+    config.layers = 2, config.channels = 64, config.value_dim = 64, config.key_dim = 16, config.hidden = 64, config.chunk = 128;
+    config.stack = "4x6", config.bias = tcnca::models::bias_kind::simple, config.dropout = 0;
+    config.batch = 1, least_chunks = 128, most_chunks = 128;
     config.beta2 = 0.98, config.clip = 1, config.decay = 0.01;
-    rates = {.kind = "cosine", .rate = 1e-2, .warmup = 50, .steps = 2000};
-    every = 100;
+    rates = {.kind = "cosine", .rate = 2e-2, .warmup = 50, .steps = 2000};
+    every = 200;
   }
   /// MEGA's (arXiv 2209.10655) for EnWik8: 39 million parameters.
   void enwik8() {

@@ -74,13 +74,13 @@ inline void write_text(options const& o, tcnca::models::model& model, alphabet c
 }
 
 inline int generate_only(options const& o) {
-  auto const from = tcnca::training::read_checkpoint(o.checkpoint);
+  auto from = tcnca::training::read_checkpoint(o.checkpoint);
   auto config = model_of(from.configuration);
   config.backend = o.config.backend, config.threads = o.config.threads;
   auto const known = alphabet::of_ranges(from.configuration.text("alphabet"));
   known.ids(o.prompt);
   auto const model = tcnca::models::make_model(config);
-  tcnca::training::restore(*model, o.checkpoint, from.configuration);
+  tcnca::training::restore(*model, std::move(from), o.checkpoint);
   write_text(o, *model, known, config.length);
   return 0;
 }

@@ -1,7 +1,6 @@
 // TCNCA beside MEGA: the same layers, text, steps and seed, but for what mixes along time.
 #pragma once
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstdio>
 #include <memory>
@@ -18,33 +17,27 @@ namespace language {
 struct contender {
   std::string name;
   std::size_t parameters = 0, bytes = 0;
-  double forward = 0, backward = 0, update = 0;  ///< seconds of a step: the median over the rounds
+  double forward = 0, backward = 0, update = 0;  ///< seconds of a step: the least over the rounds
   tcnca::training::outcome trained;
 };
 
-inline double median(std::vector<double> values) {
-  auto const middle = values.begin() + long(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
-/// Steps of all in turns, so that what else the machine does meets all alike; the longest blocks. The models are made for this and forgotten.
+/// Steps of all in turns, so that what else the machine does meets all alike, and of each the least time, for all else only adds. The models are made for
+/// this and forgotten.
 inline std::vector<contender> timed(std::vector<options> const& all, blocks& data) {
   std::vector<contender> result;
   std::vector<std::unique_ptr<tcnca::models::model>> models;
   for (options const& o : all) {
     models.push_back(tcnca::models::make_model(o.config));
-    result.push_back({o.model, models.back()->parameter_count(), models.back()->memory_bytes(), 0, 0, 0, {}});
+    result.push_back({o.model, models.back()->parameter_count(), models.back()->memory_bytes(), INFINITY, INFINITY, INFINITY, {}});
   }
-  std::vector<std::array<std::vector<double>, 3>> seconds(all.size());
   for (long round = 0; round <= all.front().rounds; round++)  // the first does not count: memory is touched, plans are made
     for (std::size_t i = 0; i < all.size(); i++) {
       auto const l = models[i]->learn(data.at(round + 1), round + 1, all[i].rates.at(round + 1));
       if (round == 0) continue;
-      seconds[i][0].push_back(l.forward_seconds), seconds[i][1].push_back(l.backward_seconds), seconds[i][2].push_back(l.update_seconds);
+      auto& c = result[i];
+      c.forward = std::min(c.forward, l.forward_seconds), c.backward = std::min(c.backward, l.backward_seconds);
+      c.update = std::min(c.update, l.update_seconds);
     }
-  for (std::size_t i = 0; i < all.size(); i++)
-    result[i].forward = median(seconds[i][0]), result[i].backward = median(seconds[i][1]), result[i].update = median(seconds[i][2]);
   return result;
 }
 
