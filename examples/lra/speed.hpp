@@ -82,19 +82,19 @@ inline void report_speed(options const& o) {
                 o.task.c_str(), o.config.backend.c_str(), o.config.threads, o.speed_batch, o.config.length, o.config.layers, o.config.channels,
                 o.config.value_dim, o.config.key_dim, o.config.chunk, o.config.stack.c_str());
   table += text;
-  table += "| model | parameters | inference ms | examples/s | over mega-fft | over mega | learning ms | over mega-fft | over mega |\n"
-           "|---|---|---|---|---|---|---|---|---|\n";
+  table += "| model | parameters | inference ms | cpu ms | examples/s | over mega-fft | over mega | learning ms | cpu ms | over mega-fft | over mega |\n"
+           "|---|---|---|---|---|---|---|---|---|---|---|\n";
   auto const ratio = [&](auto const& of, seconds speed::*of_what, speed const& s) -> std::string {
     if (of == all.end()) return "-";
     std::snprintf(text, sizeof text, "%.2fx", ((*of).*of_what).wall / (s.*of_what).wall);
     return text;
   };
   for (speed const& s : all) {
-    std::snprintf(text, sizeof text, "| %s | %zu | %.2f | %.2f | ", s.model.c_str(), s.parameters, 1e3 * s.inference.wall,
-                  double(o.speed_batch) / s.inference.wall);
+    std::snprintf(text, sizeof text, "| %s | %zu | %.2f | %.2f | %.2f | ", s.model.c_str(), s.parameters, 1e3 * s.inference.wall,
+                  1e3 * s.inference.cpu, double(o.speed_batch) / s.inference.wall);
     table += text;
     table += ratio(base, &speed::inference, s) + " | " + ratio(scan, &speed::inference, s) + " | ";
-    std::snprintf(text, sizeof text, "%.2f | ", 1e3 * s.learning.wall);
+    std::snprintf(text, sizeof text, "%.2f | %.2f | ", 1e3 * s.learning.wall, 1e3 * s.learning.cpu);
     table += text;
     table += ratio(base, &speed::learning, s) + " | " + ratio(scan, &speed::learning, s) + " |\n";
     training::record r;
