@@ -178,7 +178,9 @@ inline dataset generate(shape const& s, long count, std::uint64_t seed) {
   result.tokens.resize(std::size_t(count) * area);
   for (long i = 0; i < count; i++) result.ends.push_back(std::size_t(i + 1) * area), result.targets.push_back(int(i % 2));
   constexpr long block = 256;
+#ifdef _OPENMP
 #pragma omp parallel for schedule(dynamic)
+#endif
   for (long first = 0; first < count; first += block) {
     painter p(s, mix(seed, std::uint64_t(first / block)));
     for (long i = first; i < std::min(first + block, count); i++) {

@@ -1,5 +1,7 @@
 // How fast the models of one configuration are, side by side.
 #pragma once
+#include <time.h>
+
 #include <chrono>
 #include <cstdio>
 #include <string>
@@ -9,15 +11,32 @@
 
 namespace lra {
 
-/// Seconds of the fastest of some calls.
+/// Of the fastest of some calls.
+struct seconds {
+  double wall = 1e300, cpu = 1e300;  ///< `cpu`: of all threads of this machine together; says what is slow where other programs run too
+};
 struct speed {
   std::string model;
   std::size_t parameters, bytes;
-  double inference = 1e300, learning = 1e300;
+  seconds inference, learning;
 };
 
-/// Measures tcnca, mega and mega-fft in turn, as often as about `seconds` allow, at least three times. What there is no model for is left out, and said.
-inline std::vector<speed> measure(options const& o, double seconds) {
+/// Runs `f` and keeps its time if it was the fastest.
+inline void time(seconds& best, auto const& f) {
+  auto const cpu = [] {
+    timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
+  };
+  double const cpu_start = cpu();
+  auto const start = std::chrono::steady_clock::now();
+  f();
+  best.wall = std::min(best.wall, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  best.cpu = std::min(best.cpu, cpu() - cpu_start);
+}
+
+/// Measures tcnca, mega and mega-fft in turn, as often as about `limit` seconds allow, at least three times. What there is no model for is left out, and said.
+inline std::vector<speed> measure(options const& o, double limit) {
   long const examples = o.speed_batch, sequences = examples * (o.config.head == models::head_kind::pair_class ? 2 : 1), length = o.config.length;
   random_source random(o.config.seed);
   std::vector<int> tokens(std::size_t(sequences * length)), targets(static_cast<std::size_t>(examples)), predictions(targets.size());
@@ -37,20 +56,15 @@ inline std::vector<speed> measure(options const& o, double seconds) {
       std::fprintf(stderr, "lra: %s is left out: %s\n", name, e.what());
       continue;
     }
-    result.push_back({name, all.back()->parameter_count(), all.back()->memory_bytes()});
+    result.push_back({name, all.back()->parameter_count(), all.back()->memory_bytes(), {}, {}});
   }
-  using clock = std::chrono::steady_clock;
-  auto const passed = [](clock::time_point from) { return std::chrono::duration<double>(clock::now() - from).count(); };
-  auto const start = clock::now();
-  for (long round = 0; round < 4 || passed(start) < seconds; round++)
+  auto const start = std::chrono::steady_clock::now();
+  auto const passed = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); };
+  for (long round = 0; round < 4 || passed() < limit; round++)
     for (std::size_t i = 0; i < all.size(); i++) {
-      auto const before = clock::now();
-      all[i]->evaluate(batch, predictions.data());
-      auto const between = clock::now();
-      all[i]->learn(batch, round + 1, 1e-6);
-      if (round == 0) continue;  // caches, plans, threads
-      result[i].inference = std::min(result[i].inference, std::chrono::duration<double>(between - before).count());
-      result[i].learning = std::min(result[i].learning, passed(between));
+      seconds first;  // not counted: caches, plans and threads are made ready
+      time(round == 0 ? first : result[i].inference, [&] { all[i]->evaluate(batch, predictions.data()); });
+      time(round == 0 ? first : result[i].learning, [&] { all[i]->learn(batch, round + 1, 1e-6); });
     }
   return result;
 }
@@ -68,24 +82,26 @@ inline void report_speed(options const& o) {
                 o.task.c_str(), o.config.backend.c_str(), o.config.threads, o.speed_batch, o.config.length, o.config.layers, o.config.channels,
                 o.config.value_dim, o.config.key_dim, o.config.chunk, o.config.stack.c_str());
   table += text;
-  table += "| model | parameters | inference ms | examples/s | over mega-fft | over mega | learning ms | over mega-fft | over mega |\n"
-           "|---|---|---|---|---|---|---|---|---|\n";
-  auto const ratio = [&](auto const& of, double speed::*time, speed const& s) -> std::string {
+  table += "| model | parameters | inference ms | cpu ms | examples/s | over mega-fft | over mega | learning ms | cpu ms | over mega-fft | over mega |\n"
+           "|---|---|---|---|---|---|---|---|---|---|---|\n";
+  auto const ratio = [&](auto const& of, seconds speed::*of_what, speed const& s) -> std::string {
     if (of == all.end()) return "-";
-    std::snprintf(text, sizeof text, "%.2fx", (*of).*time / s.*time);
+    std::snprintf(text, sizeof text, "%.2fx", ((*of).*of_what).wall / (s.*of_what).wall);
     return text;
   };
   for (speed const& s : all) {
-    std::snprintf(text, sizeof text, "| %s | %zu | %.2f | %.2f | ", s.model.c_str(), s.parameters, 1e3 * s.inference, double(o.speed_batch) / s.inference);
+    std::snprintf(text, sizeof text, "| %s | %zu | %.2f | %.2f | %.2f | ", s.model.c_str(), s.parameters, 1e3 * s.inference.wall,
+                  1e3 * s.inference.cpu, double(o.speed_batch) / s.inference.wall);
     table += text;
     table += ratio(base, &speed::inference, s) + " | " + ratio(scan, &speed::inference, s) + " | ";
-    std::snprintf(text, sizeof text, "%.2f | ", 1e3 * s.learning);
+    std::snprintf(text, sizeof text, "%.2f | %.2f | ", 1e3 * s.learning.wall, 1e3 * s.learning.cpu);
     table += text;
     table += ratio(base, &speed::learning, s) + " | " + ratio(scan, &speed::learning, s) + " |\n";
     training::record r;
     r.set("task", o.task).set("model", s.model).set("backend", o.config.backend).set("threads", o.config.threads).set("examples", o.speed_batch);
     r.set("length", o.config.length).set("chunk", o.config.chunk).set("stack", o.config.stack).set("parameters", s.parameters);
-    r.set("memory_bytes", s.bytes).set("inference_seconds", s.inference).set("learning_seconds", s.learning);
+    r.set("memory_bytes", s.bytes).set("inference_seconds", s.inference.wall).set("inference_cpu_seconds", s.inference.cpu);
+    r.set("learning_seconds", s.learning.wall).set("learning_cpu_seconds", s.learning.cpu);
     json += (&s == all.data() ? "  " : ",\n  ") + r.line();
   }
   json += "\n]\n";
