@@ -20,6 +20,7 @@ missing() {
     has_header CLI/CLI.hpp || echo libcli11-dev
     has_header cblas.h || has_header openblas/cblas.h || echo libopenblas-dev
     has_header fftw3.h || echo libfftw3-dev
+    has_header png.h || echo libpng-dev
   else
     has_header benchmark/benchmark.h || echo libbenchmark-dev
     has_header CLI/CLI.hpp || echo libcli11-dev

@@ -128,6 +128,14 @@ else()
   message(STATUS "tcnca: OpenBLAS not found (libopenblas-dev), the layers and models of examples/ are left out")
 endif()
 
+# Images for examples/lra, where they come as PNG files.
+add_library(tcnca_png INTERFACE)
+find_package(PNG QUIET)
+if(PNG_FOUND)
+  target_link_libraries(tcnca_png INTERFACE PNG::PNG)
+  target_compile_definitions(tcnca_png INTERFACE TCNCA_HAS_PNG=1)
+endif()
+
 # tcnca_add_program(<name> <sources>...): an executable, warnings are errors.
 function(tcnca_add_program name)
   add_executable(${name} ${ARGN})
