@@ -254,7 +254,8 @@ class layer final : public any_layer<T, E> {
     a.q = head_view(c.kept[q_], b, l, config_.key_dim), a.k = head_view(c.kept[k_], b, l, config_.key_dim);
     a.v = head_view(c.kept[v_], b, l, config_.value_dim), a.bias = bias_.table(c), a.chunk = config_.chunk;
     if (c.lengths()) a.lengths = contiguous(c.lengths(), b);
-    if constexpr (same<Op, attention_dropping>) a.dropout = config_.attention_dropout, a.seed = ~(c.seed + config_.site + 1), a.offset = c.step * uint64(c.length);
+    if constexpr (same<Op, attention_dropping>)
+      a.dropout = config_.attention_dropout, a.seed = ~(c.seed + config_.site + 1), a.offset = c.step * uint64(c.length);
   }
   template <class Op>
   typename Op::forward_args attention_forward(context<T, E> const& c, passage<T, E> const& at = {}) const {

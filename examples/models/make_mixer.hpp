@@ -1,6 +1,9 @@
 // The mixers that are compiled.
 #pragma once
 #include "parts.hpp"
+#if defined(__CUDACC__) && !defined(TCNCA_MODELS_FFT)
+#define TCNCA_MODELS_FFT  // cuFFT comes with CUDA
+#endif
 #if defined(TCNCA_MODELS_FFT)
 #include "fft_mixer.hpp"
 #endif
@@ -46,9 +49,10 @@ std::unique_ptr<mixer<T, E>> make_mixer(model_config const& config, context<T, E
   if (config.mixer == mixer_kind::average) return std::make_unique<ema_mixer<T, E, average>>(c, channels);
   if (config.mixer == mixer_kind::average_by_fft) {
 #if defined(TCNCA_MODELS_FFT)
-    if constexpr (same<E, cpu>) return std::make_unique<fft_mixer<T, E, average>>(c, channels);
+    return std::make_unique<fft_mixer<T, E, average>>(c, channels);
+#else
+    throw std::invalid_argument("averages by FFT were not compiled: FFTW was not found");
 #endif
-    throw std::invalid_argument("averages by FFT were not compiled for " + config.backend);
   }
   detail::stack_choice<T, E, Causal> choice{config, c, channels};
   choice.template add<4, 4>(), choice.template add<4, 6>(), choice.template add<8, 5>();

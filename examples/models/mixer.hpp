@@ -39,7 +39,8 @@ class mixer {
   mixer() = default;
 };
 
-/// Weights begin as N(0, 1 / taps), which keeps the variance of a signal; biases as 0, the skip connection as 1.
+/// Weights begin as N(0, 1 / taps), which keeps the variance of a signal; biases as 0, the skip connection as 1. Where sequences are padded with zeros, a
+/// stack that looks ahead must have no biases: they would make something of the zeros, which deeper levels hear.
 template <class T, class E, conv_stack_shape Shape>
 class conv_mixer final : public mixer<T, E> {
   static_assert(Shape.order == layout::batch_length_channels, "activations of a model are [batch, length, channels]");
@@ -54,7 +55,10 @@ class conv_mixer final : public mixer<T, E> {
     c.reserve(op::forward_workspace(c.executor(), forward_args(c, x, y)));
     c.reserve(op::backward_workspace(c.executor(), backward_args(c, x, x, y)));
   }
-  void forward(context<T, E> const& c, T const* x, T* y) const override { require(op::forward(c.executor(), forward_args(c, x, y), c.scratch())); }
+  void forward(context<T, E> const& c, T const* x, T* y) const override {
+    if (Shape.bias && !causal && c.lengths() != nullptr) throw std::logic_error("a stack with biases that looks ahead hears padding");
+    require(op::forward(c.executor(), forward_args(c, x, y), c.scratch()));
+  }
   void backward(context<T, E> const& c, T const* x, T const* grad_y, T* grad_x) const override {
     require(op::backward(c.executor(), backward_args(c, x, grad_y, grad_x), c.scratch()));
   }

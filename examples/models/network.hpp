@@ -57,6 +57,7 @@ class network final : public model {
   learned learn(examples const& e, long step, double rate) override {
     begin(e, true);
     c_.training = true, c_.step = uint64(step);
+    last_norm_ = 0;
     learned result;
     auto const start = clock::now();
     forward({});
@@ -69,7 +70,7 @@ class network final : public model {
     c_.download(c_.gradients.data(), &any, 1);  // waits, so that each part has its own time
     auto const backwarded = clock::now();
     result.backward_seconds = seconds(forwarded, backwarded);
-    result.grad_norm = optimiser_->step(c_, rate);
+    last_norm_ = result.grad_norm = optimiser_->step(c_, rate);
     result.update_seconds = seconds(backwarded, clock::now());
     return result;
   }
@@ -122,7 +123,7 @@ class network final : public model {
       if (!finite(input(i + 1), n * d)) return name + " (feed-forward)";
     }
     if (!std::isfinite(last_loss_)) return "the loss";
-    return finite(c_.gradients.data(), index(c_.gradients.count())) ? "" : "a gradient";
+    return std::isfinite(last_norm_) ? "" : "a gradient";
   }
 
   std::vector<saved_part> save() const override {
@@ -285,7 +286,7 @@ class network final : public model {
   std::unique_ptr<cross_entropy<T, E>> loss_;
   std::unique_ptr<adam<T, E>> optimiser_;
   region result_, normed_, grad_, logits_, tokens_, targets_, predictions_;
-  double last_loss_ = 0;
+  double last_loss_ = 0, last_norm_ = 0;  ///< as far as the last step came
 
   memory_of<T, E> states_;
   bool states_planned_ = false;

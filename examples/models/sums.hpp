@@ -55,8 +55,7 @@ TCNCA_HOST_DEVICE void sum_rows(Group group, T* near, index first, index last, i
       group.sync();
     }
     if (rank < block && c < columns)
-      for (int k = 0; k < kinds; k++) write(k, c, near[k * threads + rank]);
-    group.sync();  // before the memory is used again
+      for (int k = 0; k < kinds; k++) write(k, c, near[k * threads + rank]);  // what only this thread writes next: no barrier
   }
 }
 

@@ -9,7 +9,7 @@ The case "inputs" has x, grad_y [batch, length, channels], lengths [batch] and a
 parameter where it has fewer (the causal half of a bidirectional mixer comes first; a scalenorm has one gain). Matrices are [in, out].
 The other cases have y, grad_x and the gradients grad_* of the parameters they use. Their options:
     tcnca: 1: layernorm before, a stack of convolutions with a level residual (weight [halves * levels, taps, channels], tap 0 the newest sample; its
-        result is silu(stack + omega x)), rotary bias; 0, MEGA: scalenorm after, the average as a recurrence, a table of biases.
+        result is silu(stack + omega x); causal stacks have biases), rotary bias; 0, MEGA: scalenorm after, the average as a recurrence, a table of biases.
     gates: 0: the simplified layer, y = x + silu(attention wh + bh).   laplace: 0 softmax.   causal: 0: both directions, and sequences are padded:
         of each, only the front of `lengths` counts; grad_y is 0 behind it and y is not to be compared there.
 """
@@ -37,11 +37,11 @@ def scale_norm(x, gain):
     return gain[0] * x / jnp.sqrt((x**2).mean(-1, keepdims=True) + 1e-5)
 
 
-def convolutions(p, x, half):
+def convolutions(p, x, half, biases):
     y = x
     for level, dilation in enumerate(DILATIONS):
         row = half * len(DILATIONS) + level
-        total = p["bias"][row]
+        total = p["bias"][row] if biases else 0
         for k in range(TAPS):
             back = min(k * dilation, y.shape[1])
             total = total + p["weight"][row, k] * jnp.pad(y, ((0, 0), (back, 0), (0, 0)))[:, : y.shape[1]]
@@ -49,7 +49,7 @@ def convolutions(p, x, half):
     return y
 
 
-def average(p, x, half):
+def average(p, x, half, _):
     delta, alpha, beta, gamma = (p[key][half * D : (half + 1) * D] for key in ("delta", "alpha", "beta", "gamma"))
     forget = 1 - jax.nn.sigmoid(delta) * jax.nn.sigmoid(alpha)
     h, out = jnp.zeros(x.shape[:1] + forget.shape), []
@@ -61,9 +61,9 @@ def average(p, x, half):
 
 def mix(p, x, options):
     one = convolutions if options["tcnca"] else average
-    y = one(p, x, 0)
+    y = one(p, x, 0, options["causal"])
     if not options["causal"]:
-        y = y + one(p, x[:, ::-1], 1)[:, ::-1]
+        y = y + one(p, x[:, ::-1], 1, False)[:, ::-1]
     return silu(y + p["omega"] * x)
 
 
@@ -119,7 +119,7 @@ def uses(options):
     d |= {"wm": D, "bm": 2 * D + Z + H} if options["gates"] else {"wz": D, "bz": Z}
     if options["tcnca"]:
         return d | {key: D for key in ("norm_gain", "norm_bias", "ffn_gain", "ffn_bias")} | {
-            "weight": halves * len(DILATIONS), "bias": halves * len(DILATIONS), "rotary_a": Z, "rotary_b": Z}
+            "weight": halves * len(DILATIONS), "rotary_a": Z, "rotary_b": Z} | ({"bias": len(DILATIONS)} if options["causal"] else {})
     return d | {"norm_gain": 1, "ffn_gain": 1, "table": 2 * CHUNK - 1} | {key: halves * D for key in ("delta", "alpha", "beta", "gamma")}
 
 
@@ -138,7 +138,7 @@ def main():
     wide = 2 * D + Z + H
     shapes = dict(wv=(D, H), bv=(H,), omega=(D,), wm=(D, wide), bm=(wide,), wz=(D, Z), bz=(Z,), gq=(Z,), mq=(Z,), gk=(Z,), mk=(Z,), wh=(H, D), bh=(D,),
                   w1=(D, FFN), b1=(FFN,), w2=(FFN, D), b2=(D,), norm_gain=(D,), norm_bias=(D,), ffn_gain=(D,), ffn_bias=(D,),
-                  weight=(2 * len(DILATIONS), TAPS, D), bias=(2 * len(DILATIONS), D), rotary_a=(Z,), rotary_b=(Z,), delta=(2 * D, STATES),
+                  weight=(2 * len(DILATIONS), TAPS, D), bias=(len(DILATIONS), D), rotary_a=(Z,), rotary_b=(Z,), delta=(2 * D, STATES),
                   alpha=(2 * D, STATES), beta=(2 * D, STATES), gamma=(2 * D, STATES), table=(2 * CHUNK - 1,), x=(BATCH, LENGTH, D), grad_y=(BATCH, LENGTH, D))
     inputs = {key: numbers(rng, *shape) for key, shape in shapes.items()}
     cases = [("inputs", {}, inputs | {"lengths": LENGTHS})]

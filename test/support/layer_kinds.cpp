@@ -19,7 +19,7 @@ mixer_pointer make_mixer(context<double, cpu>& c, index channels, mixer_kind kin
                                    .dilation_base = 3,
                                    .act = activation::silu,
                                    .residuals = residual::level,
-                                   .bias = true,
+                                   .bias = Causal,  // a bias makes padding heard
                                    .skip = true,
                                    .dir = dir,
                                    .order = order};

@@ -40,7 +40,7 @@ namespace detail {
 struct rotation {
   double theta, step_cosine, step_sine, cosine = 1, sine = 0;
   index multiple;
-  TCNCA_HOST_DEVICE rotation(index k, index half, index first) : theta(rotary_frequency(k, half)), multiple(first) {
+  TCNCA_HOST_DEVICE rotation(index k, index pairs, index first) : theta(rotary_frequency(k, pairs)), multiple(first) {
     sine_and_cosine(theta, step_sine, step_cosine);
     set();
   }
