@@ -61,7 +61,7 @@ TEST(recall_multi_query, is_the_task) {
   int const keys = 50;
   ASSERT_EQ(p.positions(), 80);
   std::map<long, long> gaps;
-  std::set<int> fillers;
+  std::set<int> fillers, all_keys, all_values;
   for (std::uint64_t number = 0; number < 400; number++) {
     auto const [tokens, targets] = make(p, 3, number);
     std::map<int, int> value;
@@ -71,6 +71,7 @@ TEST(recall_multi_query, is_the_task) {
       ASSERT_TRUE(tokens[t + 1] >= keys && tokens[t + 1] < 101);
       EXPECT_TRUE(value.emplace(tokens[t], tokens[t + 1]).second);  // distinct keys,
       EXPECT_TRUE(values.insert(tokens[t + 1]).second);             // distinct values
+      all_keys.insert(tokens[t]), all_values.insert(tokens[t + 1]);
       EXPECT_LT(targets[t], 0);
       EXPECT_LT(targets[t + 1], 0);
     }
@@ -91,6 +92,8 @@ TEST(recall_multi_query, is_the_task) {
     EXPECT_EQ(asked.size(), 12u);  // each once
   }
   EXPECT_EQ(fillers.size(), 101u);
+  EXPECT_EQ(all_keys.size(), 50u);
+  EXPECT_EQ(all_values.size(), 51u);
   // The first place is taken almost always, the last seldom: 12 of 28, with weights that fall as 1/g.
   EXPECT_GT(gaps[0], 380);
   EXPECT_GT(gaps[0], gaps[3]);

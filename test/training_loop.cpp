@@ -284,6 +284,7 @@ TEST_F(training_loop, refuses_what_does_not_fit_and_changes_nothing) {
   EXPECT_NE(refusal(n).find("has done 20 steps"), std::string::npos);
   checkpoint c = read_checkpoint(file("checkpoint"));
   c.parts.insert(c.parts.begin(), {"foreign", {}});
+  o.rates.steps = 20;
   EXPECT_EQ(n.value, 1);
   EXPECT_EQ(all(), before);
   write_checkpoint(file("checkpoint"), c);
