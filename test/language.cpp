@@ -290,6 +290,19 @@ TEST(language, what_is_read_to_write_on_is_what_is_evaluated) {
   }
 }
 
+TEST(language, what_is_written_is_read_before_the_next_is_written) {
+  language::alphabet const known("abcdefghijk");
+  models::model_config c;
+  auto const m = a_model(c, "tcnca");
+  std::string text = "facade";
+  language::generate(*m, 4, known, "facade", 60, {.temperature = 0}, [&](char written) { text += written; });
+  ASSERT_EQ(text.size(), 66u);
+  std::vector<int> tokens, predictions(text.size());
+  for (char const t : text) tokens.push_back(known.id(t));
+  m->evaluate({1, long(tokens.size()), tokens.data(), nullptr, nullptr}, predictions.data());
+  for (std::size_t t = 5; t + 1 < tokens.size(); t++) EXPECT_EQ(tokens[t + 1], predictions[t]) << "at " << t;
+}
+
 TEST_F(language_runs, a_checkpoint_writes_what_the_trained_model_wrote) {
   std::vector<std::string> const how{"--generate", "120", "--prompt", "in the ", "--top-k", "5"};
   auto words = how;

@@ -10,6 +10,7 @@
 #include "../training/chart.hpp"
 #include "../training/trainer.hpp"
 #include "blocks.hpp"
+#include "mixer_time.hpp"
 #include "options.hpp"
 
 namespace language {
@@ -18,6 +19,8 @@ struct contender {
   std::string name;
   std::size_t parameters = 0, bytes = 0;
   double forward = 0, backward = 0, update = 0;  ///< seconds of a step: the least over the rounds
+  mixer_seconds mixers;
+  double step() const { return forward + backward + update; }
   tcnca::training::outcome trained;
 };
 
@@ -28,7 +31,8 @@ inline std::vector<contender> timed(std::vector<options> const& all, blocks& dat
   std::vector<std::unique_ptr<tcnca::models::model>> models;
   for (options const& o : all) {
     models.push_back(tcnca::models::make_model(o.config));
-    result.push_back({o.model, models.back()->parameter_count(), models.back()->memory_bytes(), INFINITY, INFINITY, INFINITY, {}});
+    result.push_back({o.model, models.back()->parameter_count(), models.back()->memory_bytes(), INFINITY, INFINITY, INFINITY,
+                      time_mixers(o.config, o.rounds), {}});
   }
   for (long round = 0; round <= all.front().rounds; round++)  // the first does not count: memory is touched, plans are made
     for (std::size_t i = 0; i < all.size(); i++) {
@@ -41,17 +45,17 @@ inline std::vector<contender> timed(std::vector<options> const& all, blocks& dat
   return result;
 }
 
-/// A table in Markdown: a row a model, then how many times as fast the first is.
+/// A table in Markdown: a row a model, then how many times as fast the first is, and what the mixers have to do with it.
 inline std::string table(std::vector<contender> const& all) {
-  std::vector<std::string> measured;
-  for (auto const& m : all.front().trained.evaluation) measured.push_back(m.first);
-  std::string text = "| model | parameters | memory MiB | forward ms | backward ms | update ms | step ms | steps | training loss |", rule = "|---|---|---|---|---|---|---|---|---|";
-  for (auto const& m : measured) text += " " + m + " |", rule += "---|";
-  text += " seconds |\n" + rule + "---|\n";
   char cell[256];
+  std::string text = "| model | parameters | memory MiB | forward ms | backward ms | update ms | of it mixers forward ms | backward ms | steps | training loss |",
+              rule = "|---|---|---|---|---|---|---|---|---|---|";
+  for (auto const& m : all.front().trained.evaluation) text += " " + m.first + " |", rule += "---|";
+  text += " seconds |\n" + rule + "---|\n";
   for (auto const& c : all) {
-    std::snprintf(cell, sizeof cell, "| %s | %zu | %.1f | %.2f | %.2f | %.2f | %.2f | %ld | %.4f |", c.name.c_str(), c.parameters, double(c.bytes) / 0x1p20,
-                  1e3 * c.forward, 1e3 * c.backward, 1e3 * c.update, 1e3 * (c.forward + c.backward + c.update), c.trained.step, c.trained.loss);
+    std::snprintf(cell, sizeof cell, "| %s | %zu | %.1f | %.2f | %.2f | %.2f | %.2f | %.2f | %ld | %.4f |", c.name.c_str(), c.parameters,
+                  double(c.bytes) / 0x1p20, 1e3 * c.forward, 1e3 * c.backward, 1e3 * c.update, 1e3 * c.mixers.forward, 1e3 * c.mixers.backward, c.trained.step,
+                  c.trained.loss);
     text += cell;
     for (auto const& m : c.trained.evaluation) std::snprintf(cell, sizeof cell, " %.4f |", m.second), text += cell;
     std::snprintf(cell, sizeof cell, " %.0f |\n", c.trained.seconds);
@@ -60,9 +64,11 @@ inline std::string table(std::vector<contender> const& all) {
   auto const& first = all.front();
   for (std::size_t i = 1; i < all.size(); i++) {
     auto const& c = all[i];
-    std::snprintf(cell, sizeof cell, "\n%s is %.2f times as fast as %s forward, %.2f backward, %.2f a step.\n", first.name.c_str(), c.forward / first.forward,
-                  c.name.c_str(), c.backward / first.backward,
-                  (c.forward + c.backward + c.update) / (first.forward + first.backward + first.update));
+    std::snprintf(cell, sizeof cell, "\n%s is %.2f times as fast as %s forward, %.2f backward, %.2f a step;", first.name.c_str(), c.forward / first.forward,
+                  c.name.c_str(), c.backward / first.backward, c.step() / first.step());
+    text += cell;
+    std::snprintf(cell, sizeof cell, " if its mixers took no time, it would be %.2f, %.2f, %.2f.\n", c.forward / (first.forward - first.mixers.forward),
+                  c.backward / (first.backward - first.mixers.backward), c.step() / (first.step() - first.mixers.forward - first.mixers.backward));
     text += cell;
   }
   return text;
@@ -74,7 +80,8 @@ inline std::string json(std::vector<contender> const& all) {
   for (auto const& c : all) {
     tcnca::training::record r;
     r.set("model", c.name).set("parameters", c.parameters).set("memory_bytes", c.bytes).set("forward_seconds", c.forward);
-    r.set("backward_seconds", c.backward).set("update_seconds", c.update).set("steps", c.trained.step).set("loss", c.trained.loss);
+    r.set("backward_seconds", c.backward).set("update_seconds", c.update);
+    r.set("mixers_forward_seconds", c.mixers.forward).set("mixers_backward_seconds", c.mixers.backward).set("steps", c.trained.step).set("loss", c.trained.loss);
     r.set(c.trained.evaluation).set("seconds", c.trained.seconds);
     text += (text.empty() ? "[" : ",\n ") + r.line();
   }

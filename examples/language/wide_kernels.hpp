@@ -3,7 +3,9 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <string>
+#include <system_error>
 
 extern "C" char* openblas_get_corename();
 
@@ -16,8 +18,11 @@ inline void choose_wide_kernels([[maybe_unused]] char** argv) {
   std::string const core = openblas_get_corename();
   if (core != "Haswell" && core != "Zen") return;
   if (std::getenv("OPENBLAS_CORETYPE") != nullptr || !__builtin_cpu_supports("avx512f")) return;
+  std::error_code none;
+  auto const program = std::filesystem::read_symlink("/proc/self/exe", none);
+  if (none) return;
   setenv("OPENBLAS_CORETYPE", "SkylakeX", 1);
-  execv("/proc/self/exe", argv);  // comes back only where it fails, and then all goes on as before
+  execv(program.c_str(), argv);  // comes back only where it fails, and then all goes on as before
 #endif
 }
 
