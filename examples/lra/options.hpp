@@ -38,7 +38,8 @@ inline void set_quick(options& o) {
   c.layers = 2, c.channels = 64, c.value_dim = 128, c.key_dim = 32, c.hidden = 128, c.dropout = 0, c.batch = 32, c.pre_norm = true;
   o.rates.rate = 4e-3, o.rates.warmup = 100, o.rates.steps = 2000, o.every = 250;
   o.examples = {20000, 1000, 1000};
-  if (o.task == "listops") o.listops.shortest = 20, o.listops.longest = c.length = 100, c.stack = "4x4", o.examples.training = 96000, o.rates.steps = 4000;
+  if (o.task == "listops")
+    o.listops.shortest = 20, o.listops.longest = c.length = 100, c.stack = "4x4", o.examples.training = 96000, o.rates.steps = 4000;
   if (o.task == "text" || o.task == "retrieval") c.length = 1024, o.rates.steps = 1000;
   if (o.task == "image" || o.task == "pathfinder") o.rates.steps = 1000;
   if (o.task == "pathx") o.examples = {2000, 200, 200}, c.batch = 4, o.rates.steps = 200, o.every = 100;
@@ -90,7 +91,9 @@ inline std::optional<int> parse(int argc, char const* const* argv, options& o) {
       "Without a preset: MEGA's model for the task, with attention in chunks of 128 as MEGA-chunk's.",
       o,
       {{"full", "the same with attention over the whole sequence", [&c] { c.chunk = c.length; }},
-       {"quick", "a smaller model and shorter training, listops with expressions of 20 to 100 tokens (not 500 to 2000), texts cut at 1024: minutes on two cores",
+       {"quick",
+        "a smaller model and shorter training, listops with expressions of 20 to 100 tokens (not 500 to 2000), texts cut at 1024: minutes on two "
+        "cores",
         [&o] { set_quick(o); }},
        {"tiny", "smaller still, listops of depth 3 with 8 to 24 tokens: seconds", [&o] { set_tiny(o); }}});
   auto& app = line.app;
