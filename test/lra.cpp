@@ -219,7 +219,8 @@ TEST(lra_pathfinder, following_the_curve_tells_the_class) {
     long const n = side == 32 ? 1000 : 100;
     auto const d = pathfinder::generate(pathfinder::shape_of(side), n, 5);
     long right = 0;
-    for (long i = 0; i < n; i++) right += connected({sequence(d, i), side}, side == 32 ? 1 : 2, side == 32 ? 1 : 2) == (d.targets[std::size_t(i)] == 1);
+    for (long i = 0; i < n; i++)
+      right += connected({sequence(d, i), side}, side == 32 ? 1 : 2, side == 32 ? 1 : 2) == (d.targets[std::size_t(i)] == 1);
     EXPECT_GE(right, n * 99 / 100) << "side " << side;
   }
 }

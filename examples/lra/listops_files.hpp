@@ -33,7 +33,8 @@ inline dataset read(std::filesystem::path const& file, long longest, long most =
     if (open != 0) in.wrong("a parenthesis is not closed");
     auto const v = value(tokens);
     if (!v) in.wrong("the operators, digits and brackets are no expression");
-    if (fields[1] != std::to_string(*v)) in.wrong("the expression is " + std::to_string(*v) + ", but the line says \"" + std::string(fields[1]) + "\"");
+    if (fields[1] != std::to_string(*v))
+      in.wrong("the expression is " + std::to_string(*v) + ", but the line says \"" + std::string(fields[1]) + "\"");
     if (long(tokens.size()) > longest)
       in.wrong("has " + std::to_string(tokens.size()) + " tokens, the model takes " + std::to_string(longest) + " (see --length)");
     result.add(tokens, *v);
@@ -43,7 +44,8 @@ inline dataset read(std::filesystem::path const& file, long longest, long most =
 }
 
 inline splits read(std::filesystem::path const& data, long longest, counts const& most) {
-  auto const folder = folder_with(data, {"", "listops-1000", "lra_release/listops-1000"}, "basic_train.tsv", "ListOps of the Long Range Arena's release");
+  auto const folder = folder_with(data, {"", "listops-1000", "lra_release/listops-1000"}, "basic_train.tsv",
+                                  "ListOps of the Long Range Arena's release");
   return {read(folder / "basic_train.tsv", longest, most.training), read(folder / "basic_val.tsv", longest, most.validation),
           read(folder / "basic_test.tsv", longest, most.test)};
 }

@@ -38,10 +38,21 @@ inline void set_quick(options& o) {
   c.layers = 2, c.channels = 64, c.value_dim = 128, c.key_dim = 32, c.hidden = 128, c.dropout = 0, c.batch = 32, c.pre_norm = true;
   o.rates.rate = 4e-3, o.rates.warmup = 100, o.rates.steps = 2000, o.every = 250;
   o.examples = {20000, 1000, 1000};
-  if (o.task == "listops") o.listops.shortest = 20, o.listops.longest = c.length = 100, c.stack = "4x4", o.examples.training = 96000, o.rates.steps = 4000;
+  if (o.task == "listops")
+    o.listops.shortest = 20, o.listops.longest = c.length = 100, c.stack = "4x4", o.examples.training = 96000, o.rates.steps = 4000;
   if (o.task == "text" || o.task == "retrieval") c.length = 1024, o.rates.steps = 1000;
   if (o.task == "image" || o.task == "pathfinder") o.rates.steps = 1000;
   if (o.task == "pathx") o.examples = {2000, 200, 200}, c.batch = 4, o.rates.steps = 200, o.every = 100;
+}
+
+/// Learned in seconds. A model that does not see the order of the tokens gets 38 % of these expressions (the same model, on shuffled tokens).
+inline void set_tiny(options& o) {
+  set_quick(o);
+  auto& c = o.config;
+  c.channels = c.value_dim = c.hidden = 32, c.key_dim = 16;
+  o.rates.rate = 5e-3, o.rates.warmup = 50, o.rates.steps = 3000, o.every = 1000;
+  o.examples = {50000, 500, 1000};
+  if (o.task == "listops") o.listops = {.depth = 3, .arguments = 4, .shortest = 8, .longest = 24}, c.length = c.chunk = 24;
 }
 
 /// What the options say, checked. Throws std::invalid_argument.
@@ -80,8 +91,11 @@ inline std::optional<int> parse(int argc, char const* const* argv, options& o) {
       "Without a preset: MEGA's model for the task, with attention in chunks of 128 as MEGA-chunk's.",
       o,
       {{"full", "the same with attention over the whole sequence", [&c] { c.chunk = c.length; }},
-       {"quick", "a smaller model and shorter training, listops with expressions of 20 to 100 tokens (not 500 to 2000), texts cut at 1024: minutes on two cores",
-        [&o] { set_quick(o); }}});
+       {"quick",
+        "a smaller model and shorter training, listops with expressions of 20 to 100 tokens (not 500 to 2000), texts cut at 1024: minutes on two "
+        "cores",
+        [&o] { set_quick(o); }},
+       {"tiny", "smaller still, listops of depth 3 with 8 to 24 tokens: seconds", [&o] { set_tiny(o); }}});
   auto& app = line.app;
   std::string const g = "The task", s = "Instead of training";
   std::string text = "Defaults of all other options are those of the task.";

@@ -35,7 +35,8 @@ inline void time(seconds& best, auto const& f) {
   best.cpu = std::min(best.cpu, cpu() - cpu_start);
 }
 
-/// Measures tcnca, mega and mega-fft in turn, as often as about `limit` seconds allow, at least three times. What there is no model for is left out, and said.
+/// Measures tcnca, mega and mega-fft in turn, as often as about `limit` seconds allow, at least three times. What there is no model
+/// for is left out, and said.
 inline std::vector<speed> measure(options const& o, double limit) {
   long const examples = o.speed_batch, sequences = examples * (o.config.head == models::head_kind::pair_class ? 2 : 1), length = o.config.length;
   random_source random(o.config.seed);
@@ -82,7 +83,8 @@ inline void report_speed(options const& o) {
                 o.task.c_str(), o.config.backend.c_str(), o.config.threads, o.speed_batch, o.config.length, o.config.layers, o.config.channels,
                 o.config.value_dim, o.config.key_dim, o.config.chunk, o.config.stack.c_str());
   table += text;
-  table += "| model | parameters | inference ms | cpu ms | examples/s | over mega-fft | over mega | learning ms | cpu ms | over mega-fft | over mega |\n"
+  table += "| model | parameters | inference ms | cpu ms | examples/s | over mega-fft | over mega "
+           "| learning ms | cpu ms | over mega-fft | over mega |\n"
            "|---|---|---|---|---|---|---|---|---|---|---|\n";
   auto const ratio = [&](auto const& of, seconds speed::*of_what, speed const& s) -> std::string {
     if (of == all.end()) return "-";

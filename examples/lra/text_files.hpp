@@ -11,7 +11,8 @@ inline std::span<std::uint8_t const> bytes_of(std::string_view text, long longes
 
 namespace text {
 
-/// The reviews of aclImdb/<part>/neg and pos, in turn; of each its first `longest` bytes. `wanted` of the number of a review says whether it is taken.
+/// The reviews of aclImdb/<part>/neg and pos, in turn; of each its first `longest` bytes. `wanted` of the number of a review says whether it is
+/// taken.
 inline void read(std::filesystem::path const& part, long longest, long most, auto const& wanted, dataset& result) {
   auto const bad = files_in(part / "neg", ".txt"), good = files_in(part / "pos", ".txt");
   for (std::size_t i = 0; i < std::max(bad.size(), good.size()); i++) {
@@ -26,7 +27,8 @@ inline void read(std::filesystem::path const& part, long longest, long most, aut
   }
 }
 
-/// aclImdb as Stanford releases it. It has no validation part: every tenth review of `train` is one (the Long Range Arena validates on the test part).
+/// aclImdb as Stanford releases it. It has no validation part: every tenth review of `train` is one (the Long Range Arena validates on the
+/// test part).
 inline splits read(std::filesystem::path const& data, long longest, counts const& most) {
   auto const folder = folder_with(data, {"", "aclImdb"}, "train/pos", "the IMDB reviews, aclImdb_v1.tar.gz unpacked");
   splits s;
@@ -62,7 +64,8 @@ inline dataset read(std::filesystem::path const& file, long longest, long most =
 }
 
 inline splits read(std::filesystem::path const& data, long longest, counts const& most) {
-  auto const folder = folder_with(data, {"", "tsv_data", "lra_release/tsv_data"}, "new_aan_pairs.train.tsv", "Retrieval of the Long Range Arena's release");
+  auto const folder = folder_with(data, {"", "tsv_data", "lra_release/tsv_data"}, "new_aan_pairs.train.tsv",
+                                  "Retrieval of the Long Range Arena's release");
   return {read(folder / "new_aan_pairs.train.tsv", longest, most.training), read(folder / "new_aan_pairs.eval.tsv", longest, most.validation),
           read(folder / "new_aan_pairs.test.tsv", longest, most.test)};
 }
