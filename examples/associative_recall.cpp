@@ -2,6 +2,7 @@
 #include "recall/experiment.hpp"
 #include "recall/options.hpp"
 #include "recall/sweep.hpp"
+#include "training/wide_kernels.hpp"
 
 namespace {
 
@@ -23,6 +24,7 @@ int run(recall::options& o) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  tcnca::training::choose_wide_kernels(argv);
   recall::options o;
   if (auto const status = recall::parse(argc, argv, o)) return *status;
   return tcnca::training::guarded(o, [&] { return run(o); });

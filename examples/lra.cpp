@@ -2,6 +2,7 @@
 #include "lra/experiment.hpp"
 #include "lra/show.hpp"
 #include "lra/speed.hpp"
+#include "training/wide_kernels.hpp"
 
 namespace {
 
@@ -23,6 +24,7 @@ int run(lra::options const& o) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  tcnca::training::choose_wide_kernels(argv);
   lra::options o;
   if (auto const status = lra::parse(argc, argv, o)) return *status;
   return tcnca::training::guarded(o, [&] { return run(o); });

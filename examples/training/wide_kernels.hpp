@@ -9,10 +9,10 @@
 
 extern "C" char* openblas_get_corename();
 
-namespace language {
+namespace tcnca::training {
 
 /// Starts the program anew with OpenBLAS's kernels for AVX-512 where the processor has that, OpenBLAS did not see it, and the environment does not choose.
-/// To be called first. (Products of matrices took 1.6 times as long without, on an AMD EPYC of the Zen 5 kind with OpenBLAS 0.3.21.)
+/// To be called first. (On an AMD EPYC of the Zen 5 kind, with OpenBLAS 0.3.21, a small model then learns with a quarter less of the time.)
 inline void choose_wide_kernels([[maybe_unused]] char** argv) {
 #if defined(__linux__) && defined(__x86_64__)
   std::string const core = openblas_get_corename();
@@ -26,4 +26,4 @@ inline void choose_wide_kernels([[maybe_unused]] char** argv) {
 #endif
 }
 
-}  // namespace language
+}  // namespace tcnca::training
