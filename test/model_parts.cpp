@@ -222,6 +222,18 @@ TEST(model_part_gradients, are_slopes) {
   expect_slopes(feed_forward_case{{2, 3, 4}, 5});
 }
 
+/// The CPU takes many rows in blocks, fibers do not.
+TEST(model_part_blocks, add_up_to_the_whole) {
+  auto const check = [](auto const& part) {
+    expect_part<double, cpu_backend>(part), expect_part<float, cpu_backend>(part);
+    auto const inputs = part.inputs();
+    part_results const blocks = part.template run<double, cpu>(inputs, 1), whole = part.template run<double, fibers<>>(inputs, 1);
+    for (size n = 0; n < inputs.size(); n++) expect_near<double>("gradient", blocks.gradients[n], whole.gradients[n], part.roundings());
+  };
+  check(linear_case{{2, 4101, 5}, 33});
+  check(feed_forward_case{{2, 4101, 5}, 33});
+}
+
 TEST(model_memory, lengths_are_checked) {
   models::context<float, cpu> c(1, 2, 8);
   c.commit();

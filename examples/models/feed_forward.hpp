@@ -37,8 +37,7 @@ class feed_forward {
     index const n = c.rows(), d = config_.channels, f = config_.hidden;
     if (config_.pre_norm) norm_.forward(c, x, kept[normed_]);
     T* const sum = config_.pre_norm ? y : kept[sum_];
-    first_.forward(c, config_.pre_norm ? kept[normed_] : x, kept[before_]);
-    silu(c.executor(), n * f, kept[before_], kept[hidden_]);
+    first_.forward_silu(c, config_.pre_norm ? kept[normed_] : x, kept[before_], kept[hidden_]);
     dropout(c, config_.hidden_dropout, config_.site, n * f, kept[hidden_]);
     second_.forward(c, kept[hidden_], sum);
     dropout(c, config_.dropout, config_.site + 1, n * d, sum);
@@ -56,12 +55,11 @@ class feed_forward {
     dropout(c, config_.dropout, config_.site + 1, n * d, out);
     second_.backward(c, kept[hidden_], out, temporary[grad_hidden_]);
     dropout(c, config_.hidden_dropout, config_.site, n * f, temporary[grad_hidden_]);
-    silu_backward(c.executor(), n * f, kept[before_], temporary[grad_hidden_], temporary[grad_hidden_]);
     if (config_.pre_norm) {
-      first_.backward(c, kept[normed_], temporary[grad_hidden_], temporary[grad_normed_]);
+      first_.backward_silu(c, kept[normed_], kept[before_], temporary[grad_hidden_], temporary[grad_normed_]);
       norm_.backward(c, x, temporary[grad_normed_], grad, true);
     } else {
-      first_.backward(c, x, temporary[grad_hidden_], grad, true);
+      first_.backward_silu(c, x, kept[before_], temporary[grad_hidden_], grad, true);
     }
   }
 

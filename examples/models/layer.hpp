@@ -118,12 +118,11 @@ class layer final : public any_layer<T, E> {
   void forward(context<T, E> const& c, T const* x, T* y, passage<T, E> const& at = {}) const override {
     auto const& kept = c.kept;
     E const e = c.executor();
-    index const n = c.rows(), d = config_.channels, h = config_.value_dim;
+    index const n = c.rows(), d = config_.channels;
     if (config_.pre_norm) norm_.forward(c, x, kept[normed_]);
     else copy(e, n * d, x, kept[normed_]);
     zero_padding(c, d, kept[normed_]);
-    values_.forward(c, kept[normed_], kept[v_before_]);
-    silu(e, n * h, static_cast<T const*>(kept[v_before_]), kept[v_]);
+    values_.forward_silu(c, kept[normed_], kept[v_before_], kept[v_]);
     if (at.states) mixer_->go_on(c, *at.states, at.position, kept[normed_], kept[mixed_]);
     else mixer_->forward(c, kept[normed_], kept[mixed_]);
     dropout(c, config_.dropout, config_.site, n * d, kept[mixed_]);
@@ -148,7 +147,7 @@ class layer final : public any_layer<T, E> {
   void backward(context<T, E> const& c, T const* x, T* grad) const override {
     auto const &kept = c.kept, &temporary = c.temporary;
     E const e = c.executor();
-    index const n = c.rows(), d = config_.channels, h = config_.value_dim;
+    index const n = c.rows(), d = config_.channels;
     if (!config_.pre_norm) norm_.backward(c, kept[unnormed_], grad, grad, false);
 
     if (drops(c)) update_backward<dropping>(c, x, grad);
@@ -168,8 +167,7 @@ class layer final : public any_layer<T, E> {
     mix_.backward(c, kept[mixed_], temporary[grad_columns_], temporary[grad_mixed_]);
     dropout(c, config_.dropout, config_.site, n * d, temporary[grad_mixed_]);
     mixer_->backward(c, kept[normed_], temporary[grad_mixed_], temporary[grad_normed_]);
-    silu_backward(e, n * h, static_cast<T const*>(kept[v_before_]), static_cast<T const*>(temporary[grad_v_]), temporary[grad_v_]);
-    values_.backward(c, kept[normed_], temporary[grad_v_], temporary[grad_normed_], true);
+    values_.backward_silu(c, kept[normed_], kept[v_before_], temporary[grad_v_], temporary[grad_normed_], true);
     zero_padding(c, d, temporary[grad_normed_]);
     if (config_.pre_norm) norm_.backward(c, x, temporary[grad_normed_], grad, true);
     else add(e, n * d, static_cast<T const*>(temporary[grad_normed_]), grad);
