@@ -269,6 +269,13 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
   /// Gradients of the inputs [from, to) of a layer; before position 0 they belong to the state.
   TCNCA_HOST_DEVICE void backward(int l, index from, index to) const {
     if (from >= to) return;
+    if (from < 0 || (params.grad_state_out.present() && to > length_ - Shape.history(l))) backward_sums<true>(l, from, to);
+    else backward_sums<false>(l, from, to);
+    if (l > 0 && from >= 0) arrived(l - 1, from, to);
+  }
+  /// AtState: gradients of the states come from there or go there; apart from the others, for a call among the sums costs all their registers.
+  template <bool AtState>
+  TCNCA_HOST_DEVICE void backward_sums(int l, index from, index to) const {
     auto const& plan = params.plan;
     dilated_taps<A> w = this->taps_of(at(plan.weight), l, half_ == 0);  // the transpose: the other way round
     w.bias = nullptr;
@@ -278,8 +285,8 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     ring_type const slopes = ring_at(plan.slope[l > 0 ? l - 1 : 0]), spans = ring_at(plan.span[span_of(l)]);
     auto const emit = [&](int offset, int p, value g) TCNCA_INLINE {
       index const t = from + offset;
-      if (params.grad_state_out.present() && to > length_ - Shape.history(l)) g = g + state_gradient(l, t, p);
-      if (t < 0) return store_state_gradient(l, t, p, to - t, g);
+      if (AtState && params.grad_state_out.present() && to > length_ - Shape.history(l)) g = g + state_gradient(l, t, p);
+      if (AtState && t < 0) return store_state_gradient(l, t, p, to - t, g);
       if (Shape.starts_span(l)) g = g + spans.load(uint32(t), p);
       if (l > 0) return below.store(offset, p, g, curved ? slopes.load(uint32(t), p) : g);
       output(grad_x, offset, p, t, g, omega);
@@ -287,7 +294,6 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     sums(l, ring_at(plan.grad[l]), w, from, to, back_lead(l), 0, emit);
     if (l > 0 && from >= 0) below.finish();
     group.sync();
-    if (l > 0 && from >= 0) arrived(l - 1, from, to);
   }
 
   TCNCA_HOST_DEVICE void output(sequence_writer<T, Lanes> const& grad_x, int offset, int p, index t, value g, value omega) const {
