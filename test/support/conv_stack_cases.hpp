@@ -84,6 +84,11 @@ struct far_132651 {  // the whole of 131072 positions in three levels
   static constexpr char const* name = "far_132651";
   static constexpr conv_stack_shape shape{.taps = 51, .depth = 3, .dilation_base = 51};
 };
+struct far_skip_last {  // without an activation gradients of sums, spans and the skip share one ring
+  static constexpr char const* name = "far_skip_last";
+  static constexpr conv_stack_shape shape{
+      .taps = 4, .depth = 5, .dilations = {100, 300, 200, 300, 100}, .residuals = residual::level, .skip = true, .order = layout::batch_length_channels};
+};
 struct far_last_4096 {
   static constexpr char const* name = "far_last_4096";
   static constexpr conv_stack_shape shape{.taps = 8, .depth = 4, .dilation_base = 8, .act = activation::silu, .order = layout::batch_length_channels};

@@ -102,8 +102,9 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
           index const to = min(t + step, length_);
           if (t >= to) break;
           if (l + 1 < layers || last_layer) forward(l, t, to, backwards);
-          else top(t, to);
-          if (l + 1 == layers && backwards) arrived(l, t, to);
+          if (l + 1 < layers || !backwards) continue;
+          top(t, to);
+          arrived(l, t, to);
         }
       }
       if (!backwards) {
@@ -164,70 +165,59 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     });
   }
 
-  /// Outputs [from, to) of a layer once more, and the slope of its activation; the last layer turns to its gradient.
+  /// Outputs [from, to) of a layer once more, and the slope of its activation. Those of the last wait in its gradient's place, for top().
   TCNCA_HOST_DEVICE void forward(int l, index from, index to, bool backwards) const {
     auto const& plan = params.plan;
     bool const last = l + 1 == layers;
-    A const* const weights = at(plan.weight);
-    ring_type const in = ring_at(plan.input[l]), next_ring = ring_at(plan.input[last ? l : l + 1]);
+    ring_type const in = ring_at(plan.input[l]), next_ring = ring_at(last ? plan.grad[l] : plan.input[last ? l : l + 1]);
     writer const next(next_ring, from, to - from, this->spare), slopes(ring_at(plan.slope[l]), from, to - from, at(plan.spare[1]));
-    arrivals const top(*this, l, from, to);
     ring_type const span = ring_at(plan.input[Shape.span() > 0 ? span_of(l) * Shape.span() : 0]);
     auto const emit = [&](int offset, int p, value sum) TCNCA_INLINE {
-      index const t = from + offset;
       auto const a = activate<Shape.act>(sum);
       value v = a.value;
-      if (Shape.ends_span(l)) v = v + span.load(uint32(t), p);
-      if (!last) {
-        next.store(offset, p, v);
-        if (curved) slopes.store(offset, p, a.slope);
-      } else if (!backwards) {
-        store<width>(buffer(plan.carry, t, p), v);
-      } else {
-        top.store(offset, p, top_gradient(weights, t, p, to - t, v), a.slope);
-      }
+      if (Shape.ends_span(l)) v = v + span.load(uint32(from + offset), p);
+      if (halves && last && !backwards) return store<width>(buffer(plan.carry, from + offset, p), v);
+      next.store(offset, p, v);
+      if (curved) slopes.store(offset, p, a.slope);
     };
-    sums(l, in, this->taps_of(weights, l, half_ == 1), from, to, lead(l), low_, emit);
-    if (!last) next.finish();
-    if (!last && curved) slopes.finish();
-    else if (backwards) top.finish();
+    sums(l, in, this->taps_of(at(plan.weight), l, half_ == 1), from, to, lead(l), low_, emit);
+    if (!last || backwards) next.finish();
+    if (curved && (!last || backwards)) slopes.finish();
     if (!last && to == length_) finish(next_ring, l + 1, lead(l + 1));
     group.sync();
   }
 
-  /// The gradient of the last layer's output where that output itself is not needed.
+  /// The gradient of the last layer's outputs [from, to): grad_y, through the final SiLU; and its part in the gradient of omega. A pass of
+  /// its own: among the sums the exponentials would cost the registers that those need.
   TCNCA_HOST_DEVICE void top(index from, index to) const {
-    int const n = int(divide_up(to - from, P)) * packs;
+    auto const& plan = params.plan;
+    share<Lanes, Group> const mine(group);
+    ring_type const x = ring_at(plan.input[0]), y = ring_at(plan.grad[layers - 1]), slopes = ring_at(plan.slope[layers - 1]), skip = ring_at(plan.skip);
     arrivals const all(*this, layers - 1, from, to);
-    for (int i = group.rank(); i < n; i += group.size()) {
-      int const offset = i / packs * int(P), p = i % packs;
-      all.store(offset, p, grad_y_.load(from + offset, p, to - from - offset), broadcast<width>(A(1)));
+    value const omega = Shape.skip ? load_tap<A, Lanes>(this->omega(at(plan.weight)), mine.p) : broadcast<width>(A(0));
+    A* const sum_at = at(plan.sums) + ((tiling::sum_rows - 1) * group.size() + group.rank()) * width;
+    value sum = load<width>(const_cast<A const*>(sum_at));
+    for (index t = from + mine.worker * P; t < to; t += mine.workers * P) {
+      int const offset = int(t - from);
+      value g = grad_y_.load(t, mine.p, to - t);
+      if constexpr (Shape.skip) {
+        if (halves && half_ == 0) {
+          g = load<width>(const_cast<A const*>(buffer(plan.total, t, mine.p)));
+        } else {
+          value v = y.load(uint32(t), mine.p);
+          value const in = x.load(uint32(t), mine.p);
+          if constexpr (halves) v = v + load<width>(const_cast<A const*>(buffer(plan.carry, t, mine.p)));
+          g = g * activate<activation::silu>(fma(omega, in, v)).slope;
+          if constexpr (halves) store<width>(buffer(plan.total, t, mine.p), g);
+          else if constexpr (curved) skip.store(uint32(t), mine.p, g);
+          sum = fma(g, in, sum);
+        }
+      }
+      all.store(offset, mine.p, g, curved ? slopes.load(uint32(t), mine.p) : g);
     }
+    if (Shape.skip) store<width>(sum_at, sum);
     all.finish();
     group.sync();
-  }
-
-  /// The gradient of the last layer's output v: grad_y, through the final SiLU.
-  TCNCA_HOST_DEVICE value top_gradient(A const* weights, index t, int p, index valid, value v) const {
-    value g = grad_y_.load(t, p, valid);
-    if constexpr (Shape.skip) {
-      auto const& plan = params.plan;
-      if constexpr (halves) {
-        A* const total = buffer(plan.total, t, p);
-        if (half_ == 0) return load<width>(const_cast<A const*>(total));
-        v = v + load<width>(const_cast<A const*>(buffer(plan.carry, t, p)));
-        g = g * final_slope(weights, t, p, valid, v);
-        store<width>(total, g);
-      } else {
-        g = g * final_slope(weights, t, p, valid, v);
-      }
-      ring_at(plan.skip).store(uint32(t), p, g);
-    }
-    return g;
-  }
-  TCNCA_HOST_DEVICE value final_slope(A const* weights, index t, int p, index valid, value v) const {
-    value const omega = load_tap<A, Lanes>(this->omega(weights), p);
-    return activate<activation::silu>(fma(omega, x_.load(t, p, valid), v)).slope;
   }
 
   using writer = tile_writer<A, Lanes>;
@@ -236,7 +226,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     bool spans;
     writer span, grad;
     TCNCA_HOST_DEVICE arrivals(conv_stack_backward_agent const& a, int l, index from, index to)
-        : spans(Shape.ends_span(l)),
+        : spans(curved && Shape.ends_span(l)),
           span(a.ring_at(a.params.plan.span[span_of(l)]), from, to - from, a.at(a.params.plan.spare[1])),
           grad(a.ring_at(a.params.plan.grad[l]), from, to - from, a.spare) {}
     TCNCA_HOST_DEVICE void store(int offset, int p, value g, value slope) const {
@@ -255,7 +245,6 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     ring_type const g = ring_at(plan.grad[l]);
     if (to == length_) {
       finish(g, l, back_lead(l));
-      if (Shape.skip && l + 1 == layers) finish(ring_at(plan.skip), 0, 0);
       group.sync();
     }
     int const stride = group.size() * width;
@@ -267,12 +256,6 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     });
     if constexpr (Shape.bias)
       add_up(from, to, sums + (layers * taps + l) * stride, [&](index t, int p, value s) TCNCA_INLINE { return s + g.load(uint32(t), p); });
-    ring_type const skip = ring_at(plan.skip);
-    if constexpr (Shape.skip)
-      if (l + 1 == layers && !(halves && half_ == 0))
-        add_up(from, to, sums + (tiling::sum_rows - 1) * stride, [&](index t, int p, value s) TCNCA_INLINE {
-          return fma(skip.load(uint32(t), p), x_.load(t, p, to - t), s);
-        });
     group.sync();
   }
   template <class F>
@@ -286,6 +269,13 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
   /// Gradients of the inputs [from, to) of a layer; before position 0 they belong to the state.
   TCNCA_HOST_DEVICE void backward(int l, index from, index to) const {
     if (from >= to) return;
+    if (from < 0 || (params.grad_state_out.present() && to > length_ - Shape.history(l))) backward_sums<true>(l, from, to);
+    else backward_sums<false>(l, from, to);
+    if (l > 0 && from >= 0) arrived(l - 1, from, to);
+  }
+  /// AtState: gradients of the states come from there or go there; apart from the others, for a call among the sums costs all their registers.
+  template <bool AtState>
+  TCNCA_HOST_DEVICE void backward_sums(int l, index from, index to) const {
     auto const& plan = params.plan;
     dilated_taps<A> w = this->taps_of(at(plan.weight), l, half_ == 0);  // the transpose: the other way round
     w.bias = nullptr;
@@ -295,8 +285,8 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     ring_type const slopes = ring_at(plan.slope[l > 0 ? l - 1 : 0]), spans = ring_at(plan.span[span_of(l)]);
     auto const emit = [&](int offset, int p, value g) TCNCA_INLINE {
       index const t = from + offset;
-      if (params.grad_state_out.present() && to > length_ - Shape.history(l)) g = g + state_gradient(l, t, p);
-      if (t < 0) return store_state_gradient(l, t, p, to - t, g);
+      if (AtState && params.grad_state_out.present() && to > length_ - Shape.history(l)) g = g + state_gradient(l, t, p);
+      if (AtState && t < 0) return store_state_gradient(l, t, p, to - t, g);
       if (Shape.starts_span(l)) g = g + spans.load(uint32(t), p);
       if (l > 0) return below.store(offset, p, g, curved ? slopes.load(uint32(t), p) : g);
       output(grad_x, offset, p, t, g, omega);
@@ -304,7 +294,6 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     sums(l, ring_at(plan.grad[l]), w, from, to, back_lead(l), 0, emit);
     if (l > 0 && from >= 0) below.finish();
     group.sync();
-    if (l > 0 && from >= 0) arrived(l - 1, from, to);
   }
 
   TCNCA_HOST_DEVICE void output(sequence_writer<T, Lanes> const& grad_x, int offset, int p, index t, value g, value omega) const {

@@ -15,6 +15,7 @@ struct conv_stack_backward_plan {
   memory_place input[Layers] = {};  // each layer's inputs, until their part in the weight gradient is done
   memory_place slope[Layers] = {};  // of its activation, until its gradient comes
   memory_place grad[Layers] = {};   // gradients of its sums
+  // Without an activation a sum's gradient is that of the output: these two are then the rings of the layers' gradients.
   memory_place span[Layers] = {};   // gradients of a span's output, until they are added to that of its input
   memory_place skip;                // gradients before the final SiLU, until they are added to grad_x
   memory_place carry, total, partial; // of a bidirectional stack, whole sequences: the first half's output, the gradient of the sum, grad_x
@@ -29,6 +30,7 @@ constexpr auto make_conv_stack_backward_plan(index length, bool state, int threa
   constexpr lanes order = tiling::lane_order;
   constexpr index pad = 2 * order.positions();
   constexpr int far_half = Shape.halves() - 1;
+  constexpr bool curved = Shape.act != activation::none;
 
   // A stage that has `late` positions fewer than x at the least has `latest` fewer at the most: forward it waits for the rest of a tile.
   // Leads differ between the halves of a bidirectional stack; both must fit.
@@ -43,6 +45,9 @@ constexpr auto make_conv_stack_backward_plan(index length, bool state, int threa
     late[layers + i + 1] = late[layers + i] + Shape.history(l) - Shape.lead(l, far_half);
     latest[layers + i + 1] = latest[layers + i] + round_up(Shape.history(l) - Shape.lead(l, 0), index(order.positions()));
   }
+
+  // Of a bidirectional stack the whole sequence is kept elsewhere.
+  index const skip_lives = Shape.skip && Shape.halves() == 1 ? latest[2 * layers] - late[layers] : 0;
 
   auto const plan_of = [&](bool whole) {
     conv_stack_backward_plan<layers> plan;
@@ -65,12 +70,14 @@ constexpr auto make_conv_stack_backward_plan(index length, bool state, int threa
       int const out = 2 * layers - 1 - l;  // the stage of the gradients of the layer's outputs
       plan.input[l] = ring(latest[out] - late[l] + h, state ? h : tiling::reach(l, plan.longest, length, !whole),
                            tiling::reach_ahead(l, plan.longest, Shape.lead(l, far_half)));
-      if (Shape.act != activation::none && l + 1 < layers) plan.slope[l] = ring(latest[out] - late[l + 1], 0, 0);
-      plan.grad[l] = ring(latest[out + 1] - late[out] + h, tiling::reach(l, plan.longest, state ? plan.longest + 1 : length, !whole),
+      if (curved) plan.slope[l] = ring(latest[out] - late[l + 1], 0, 0);
+      index const span = Shape.ends_span(l) ? latest[out + Shape.span()] - late[out] : 0, skip = l + 1 == layers ? skip_lives : 0;
+      index const sum = latest[out + 1] - late[out] + h;
+      plan.grad[l] = ring(curved ? sum : max(sum, max(span, skip)), tiling::reach(l, plan.longest, state ? plan.longest + 1 : length, !whole),
                           tiling::reach_ahead(l, plan.longest, h - Shape.lead(l, 0)));
-      if (Shape.ends_span(l)) plan.span[l / max(1, Shape.span())] = ring(latest[out + Shape.span()] - late[out], 0, 0);
+      if (Shape.ends_span(l)) plan.span[l / max(1, Shape.span())] = curved ? ring(span, 0, 0) : plan.grad[l];
     }
-    if (Shape.skip) plan.skip = ring(latest[2 * layers] - late[layers], 0, 0);
+    if (Shape.skip) plan.skip = curved ? ring(skip_lives, 0, 0) : plan.grad[layers - 1];
     if (Shape.dir == direction::bidirectional) {
       size const all = size(length + pad) * order.channels();
       if (Shape.skip) plan.carry = memory.place(all), plan.total = memory.place(all);
