@@ -31,7 +31,7 @@ inline void write_report(std::vector<row> const& rows, std::string const& file) 
     out << "| " << to_string(r.direction) << " | " << stack_name(r.shape) << " | " << r.shape.receptive_field() << " | " << length << " | "
         << milliseconds(r.conv_ms, 0) << " | " << milliseconds(r.fft_given_ms, 0) << " / " << milliseconds(r.fft_generated_ms, 0) << " | "
         << milliseconds(r.scan_ms, 0) << " | " << milliseconds(r.levels_ms, 0) << " | " << cell(r.speedup(r.fft_given_ms), 0, "x") << " / "
-        << cell(r.speedup(r.fft_generated_ms), 0, "x") << " | " << cell(std::round(r.percent_of_limit()), 0) << ' '
+        << cell(r.speedup(r.fft_generated_ms), 0, "x") << " | " << std::llround(r.percent_of_limit()) << ' '
         << (r.copy_binds() ? "copy" : "fma") << " |\n";
     last = &r;
   }
