@@ -113,8 +113,12 @@ int run(options const& o) {
   write_summary(rows, o.output);
   auto const picture = (file.parent_path() / "speedup.svg").string();
   write_figure(rows, picture);
+  double load[1] = {};
+  std::string warning;
+  if (getloadavg(load, 1) == 1 && load[0] > o.threads + 0.5)
+    warning = "Other programs were using the processor (load " + detail::cell(load[0], 0) + "): these times are too long, and not alike.";
   auto const page = (file.parent_path() / file.stem()).string() + ".md";
-  write_report(rows, page);
+  write_report(rows, warning, page);
 
   print_table(rows, stdout);
   std::printf(
@@ -126,11 +130,7 @@ int run(options const& o) {
       "would allow, 2 operations\n"
       "a tap inside the sequence forward and 6 backward; x and y cross memory once, backward x, grad_y and grad_x.\n");
   std::printf("input: %s\n", make.input().description().c_str());
-  double load[1] = {};
-  if (getloadavg(load, 1) == 1 && load[0] > o.threads + 0.5)
-    std::printf(
-        "WARNING: other programs were using the processor (load %.1f): these times are too long, and not alike.\n",
-        load[0]);
+  if (!warning.empty()) std::printf("WARNING: %s\n", warning.c_str());
   if (make.ceilings())
     std::printf("cpu, %d threads: %.0f GFLOP/s fp32, copy of a large array %.0f GB/s; %s\n", o.threads,
                 make.ceilings()->fma_rate() * 1e-9, make.ceilings()->copy_rate(size{1} << 30) * 1e-9, fftwf_version);

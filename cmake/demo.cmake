@@ -18,7 +18,7 @@ run("Convolution stacks against the FFT recurrence" ${CONV_VS_FFT} --dtype fp32 
 # Models have equal time: a thread that spins while it waits would take it from them where others use the processor too.
 set(ENV{OMP_WAIT_POLICY} passive)
 run("Associative recall: a minute" ${RECALL} --sweep --lengths 40 --vocabularies 20 --models tcnca-simple mega --time-limit 30 --output ${RESULTS}/recall)
-run("Characters of real text: half a minute a model" ${LANGUAGE} --text ${TEXT} --side-by-side --time-limit 30 --output ${RESULTS}/language)
+run("Characters of real text: half a minute a model" ${LANGUAGE} --text ${TEXT} --side-by-side --time-limit 30 --every 100 --output ${RESULTS}/language)
 message("\n--- What the first of them writes")
 execute_process(COMMAND ${LANGUAGE} --checkpoint ${RESULTS}/language/tcnca/checkpoint --prompt "The " --generate 600
                 OUTPUT_FILE ${RESULTS}/language/sample.txt RESULT_VARIABLE failed)

@@ -10,12 +10,14 @@
 
 namespace tcnca::bench {
 
-inline void write_report(std::vector<row> const& rows, std::string const& file) {
+/// `warning`, unless empty, comes first.
+inline void write_report(std::vector<row> const& rows, std::string const& warning, std::string const& file) {
   using detail::cell, detail::milliseconds;
   std::set<index> all;
   for (row const& r : rows) all.insert(r.p.length);
   std::vector<index> const lengths(all.begin(), all.end());
   std::ofstream out(file);
+  if (!warning.empty()) out << "**" << warning << "**\n\n";
   row const* last = nullptr;
   for (row const& r : rows) {
     index const length = r.p.length;
@@ -24,7 +26,9 @@ inline void write_report(std::vector<row> const& rows, std::string const& file) 
       out << (last == nullptr ? "" : "\n") << r.backend << ", " << r.dtype << ", batch " << r.p.batch << ", channels " << r.p.channels;
       if (r.backend == "cpu") out << ", threads " << r.p.threads;
       char const* const levels = r.backend == "cpu" ? "oneDNN" : "levels";
-      out << "; at best " << cell(r.fma_rate * 1e-9, 0) << " GFLOP/s and a copy of " << cell(r.copy_rate * 1e-9, 0) << " GB/s.\n\n"
+      out << "; at best " << cell(r.fma_rate * 1e-9, 0) << " GFLOP/s. Stacks have K taps, dilations that are powers of f, D levels; the FFT's kernel is given,\n"
+          << "or generated from the parameters of the average; the scan is the same average as a recurrence. % of limit: of what the multiply-adds, or a copy\n"
+          << "of as many bytes, would take at least.\n\n"
           << "| | stack K f D | receptive field | length | stack ms | FFT ms given / generated | scan ms | " << levels
           << " ms | over FFT given / generated | % of limit |\n|---|---|---|---|---|---|---|---|---|---|\n";
     }

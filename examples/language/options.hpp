@@ -61,11 +61,11 @@ inline std::optional<int> parse(int argc, char const* const* argv, options& o) {
       ->group(g);
   app.add_option("--rounds", o.rounds, "Steps that each takes in turns with the others to be timed, before training")->check(CLI::Range(1L, 10000L))->group(g);
   g = "Generation";
-  app.add_option("--generate", o.generate, "Characters to write to stdout after training")->check(CLI::NonNegativeNumber)->group(g);
+  app.add_option("--generate", o.generate, "Characters to write to stdout after training")->check(tcnca::training::not_negative)->group(g);
   app.add_option("--checkpoint", o.checkpoint, "Train nothing: generate with the model of this file, which training left in its folder")->group(g);
   app.add_option("--prompt", o.prompt, "What the model reads before it writes")->group(g);
   app.add_option("--temperature", o.temperature, "Below 1: the likely more often; 0: always the likeliest")->check(CLI::Range(0.0, 1000.0))->group(g);
-  app.add_option("--top-k", o.top_k, "Only the so many most likely; 0: all")->check(CLI::NonNegativeNumber)->group(g);
+  app.add_option("--top-k", o.top_k, "Only the so many most likely; 0: all")->check(tcnca::training::not_negative)->group(g);
   app.callback([&o] {
     command_line::require(!o.text.empty() || !o.checkpoint.empty() || !o.compare.empty(), "--text", "is needed, or --checkpoint or --compare");
     command_line::require(o.least_chunks <= o.most_chunks, "--least-chunks", "must not be more than --most-chunks");

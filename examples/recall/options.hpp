@@ -71,8 +71,8 @@ inline std::optional<int> parse(int argc, char const* const* argv, options& o) {
   app.add_option("--length", o.data.length, "Tokens, even; single: of the pairs")->check(CLI::Range(2L, 1L << 24))->group(g);
   app.add_option("--pairs", o.pairs, "multi-query: keys that are given and asked for, at most a quarter of --length; 0: so many")
       ->check(CLI::Range(0L, 1L << 22))->group(g);
-  app.add_option("--train", o.train, "Sequences to learn from; 0: new ones at every step")->check(CLI::NonNegativeNumber)->group(g);
-  app.add_option("--test", o.test, "Other sequences to test on")->check(CLI::PositiveNumber)->group(g);
+  app.add_option("--train", o.train, "Sequences to learn from; 0: new ones at every step")->check(training::not_negative)->group(g);
+  app.add_option("--test", o.test, "Other sequences to test on")->check(training::above_zero)->group(g);
   app.add_option("--until", o.until, "End once the test accuracy is at least this; 0: go on")->check(CLI::Range(0.0, 1.0))->group(g);
   app.add_option("--expect-accuracy", o.expect_accuracy, "Fail unless the last test accuracy is at least this")->check(CLI::Range(0.0, 1.0))->group(g);
   app.add_flag("--sweep", o.sweep,

@@ -76,7 +76,7 @@ class sweep {
     for (auto const& r : results_) json += (json.empty() ? "[" : ",\n ") + r.line();
     training::replace_file(folder_ / "results.json", json + "]\n");
     training::replace_file(folder_ / "results.md", table());
-    training::chart picture("Associative recall (" + o_.form + "): test accuracy against length");
+    training::chart picture("Associative recall (" + o_.form + "): test accuracy");
     for (int const vocabulary : o_.vocabularies) {
       training::chart_panel panel{"vocabulary " + std::to_string(vocabulary), "length", {}, true, true};
       for (std::string const& model : o_.models) {

@@ -4,6 +4,8 @@
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 #include <algorithm>
+#include <cmath>
+#include <cstdlib>
 #include <cstdio>
 #include <functional>
 #include <optional>
@@ -21,6 +23,13 @@ struct preset {
   std::string name, description;
   std::function<void()> apply;
 };
+
+/// What numbers must be; CLI11's own validators answer with the largest number there is, and let nan through.
+inline CLI::Validator number(std::string const& what, bool (*holds)(double)) {
+  return {[=](std::string& text) { return holds(std::strtod(text.c_str(), nullptr)) ? std::string() : "must be " + what; }, what};
+}
+inline CLI::Validator const above_zero = number("above 0", [](double v) { return v > 0 && v <= 1e300; });
+inline CLI::Validator const not_negative = number("0 or above", [](double v) { return v >= 0 && v <= 1e300; });
 
 class command_line {
   static inline std::vector<std::pair<std::string, models::norm_kind>> const norms{
@@ -50,6 +59,9 @@ class command_line {
     try {
       choose_preset(argc, argv);
       app.parse(argc, argv);
+      for (CLI::Option const* const option : app.get_options())
+        if (option->get_type_name().starts_with("FLOAT"))
+          for (std::string const& text : option->results()) require(!std::isnan(std::strtod(text.c_str(), nullptr)), option->get_name(), "must be a number");
       require_multiple("--key-dim", options_.config.key_dim, 8), require_multiple("--value-dim", options_.config.value_dim, 8);
       require(!options_.resume || !options_.output.empty(), "--resume", "needs --output, the folder with the checkpoint");
       require(options_.compare.empty() || !options_.output.empty(), "--compare", "needs --output, where the picture goes");
@@ -79,10 +91,10 @@ class command_line {
                    "tcnca, tcnca-simple (no gates: y = x + silu(o Wh)), mega (its moving average for the convolutions, as a scan), mega-fft (by FFT)")
         ->check(CLI::IsMember({"tcnca", "tcnca-simple", "mega", "mega-fft"}))->group(g);
     app.add_option("--layers", c.layers)->check(CLI::Range(1, 1000))->group(g);
-    app.add_option("--channels", c.channels)->check(CLI::PositiveNumber)->group(g);
+    app.add_option("--channels", c.channels)->check(above_zero)->group(g);
     app.add_option("--value-dim", c.value_dim, "Of attention: a multiple of 8")->check(CLI::Range(16, 2048))->group(g);
     app.add_option("--key-dim", c.key_dim, "Of attention: a multiple of 8")->check(CLI::Range(16, 256))->group(g);
-    app.add_option("--hidden", c.hidden, "Channels inside the feed-forward blocks")->check(CLI::PositiveNumber)->group(g);
+    app.add_option("--hidden", c.hidden, "Channels inside the feed-forward blocks")->check(above_zero)->group(g);
     app.add_option("--chunk", c.chunk, "Positions that attention sees together")->check(CLI::Range(1, 16384))->group(g);
     app.add_option("--stack", c.stack, "Taps x depth of the convolutions, whose dilations are powers of the taps")->group(g);
     choice("--norm", c.norm, norms, "layer, scale, rms or batch");
@@ -99,12 +111,12 @@ class command_line {
     std::string const g = "Learning";
     app.add_option("--steps", r.steps)->check(CLI::Range(1L, 1L << 40))->group(g);
     app.add_option("--batch", c.batch, "Sequences a step")->check(CLI::Range(1L, 1L << 20))->group(g);
-    app.add_option("--rate", r.rate, "Of learning, at its highest")->check(CLI::PositiveNumber)->group(g);
+    app.add_option("--rate", r.rate, "Of learning, at its highest")->check(above_zero)->group(g);
     app.add_option("--warmup", r.warmup, "Steps while the rate rises")->check(CLI::Range(0L, 1L << 40))->group(g);
     app.add_option("--schedule", r.kind, "Of the rate after that: linear or cosine (to 0 at the last step), inverse-sqrt, constant")
         ->check(CLI::IsMember({"linear", "cosine", "inverse-sqrt", "constant"}))->group(g);
-    app.add_option("--decay", c.decay, "Of weights")->check(CLI::NonNegativeNumber)->group(g);
-    app.add_option("--clip", c.clip, "Largest norm of the gradients, 0: any")->check(CLI::NonNegativeNumber)->group(g);
+    app.add_option("--decay", c.decay, "Of weights")->check(not_negative)->group(g);
+    app.add_option("--clip", c.clip, "Largest norm of the gradients, 0: any")->check(not_negative)->group(g);
     app.add_option("--beta1", c.beta1, "Of Adam")->check(CLI::Range(0.0, 0.9999))->group(g);
     app.add_option("--beta2", c.beta2, "Of Adam")->check(CLI::Range(0.0, 0.9999999))->group(g);
     app.add_option("--seed", c.seed, "Of data, parameters and dropout: the same seed and threads give the same bits")->group(g);
@@ -120,12 +132,12 @@ class command_line {
     app.add_option("--threads", o.config.threads, "Of the CPU")->check(CLI::Range(1, 4096))->group(g);
     app.add_option("--every", o.every, "Steps from evaluation to evaluation; each also saves a checkpoint")->check(CLI::Range(1L, 1L << 40))->group(g);
     app.add_option("--time-limit", o.time_limit, "Seconds after which training stops, evaluates and saves; 0: none")
-        ->check(CLI::NonNegativeNumber)->group(g);
+        ->check(not_negative)->group(g);
     app.add_option("--output", o.output, "A folder for all results")->group(g);
     app.add_flag("--resume", o.resume, "Go on from the checkpoint in the folder of --output: the same bits as if it had never stopped")->group(g);
     app.add_option("--compare", o.compare, "Train nothing: draw the logs in these folders into comparison.svg")
         ->default_function([] { return std::string(); })->capture_default_str()->group(g);
-    app.add_option("--expect-loss", o.expect_loss, "Fail unless the last training loss is below this; 0: any")->check(CLI::NonNegativeNumber)->group(g);
+    app.add_option("--expect-loss", o.expect_loss, "Fail unless the last training loss is below this; 0: any")->check(not_negative)->group(g);
   }
   /// An enumeration by the names of its values.
   template <class T>

@@ -2,7 +2,9 @@
 #pragma once
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <functional>
+#include <new>
 #include <optional>
 #include <string>
 
@@ -82,6 +84,8 @@ class trainer {
   trainer(options const& o, models::model& model, task const& t) : o_(o), model_(model), task_(t), files_(o.output), step_(begin()), log_(make_log()) {}
 
   outcome run() {
+    std::fprintf(stderr, "%s: %s, %zu parameters, %.0f MiB\n", o_.program.c_str(), o_.model.c_str(), model_.parameter_count(),
+                 double(model_.memory_bytes()) / 0x1p20);
     interruption const signals;
     progress bar(step_, o_.rates.steps, o_.time_limit);
     seconds_before_ = state_.seconds;
@@ -235,17 +239,22 @@ inline int conclude(options const& o, outcome const& r) {
   return r.status();
 }
 
-/// Runs a program's body; an exception becomes a sentence and an exit status: 2 for what the user gave, 1 for what failed.
+/// Runs a program's body; an exception, or output that was lost, becomes a sentence and an exit status: 2 for what the user gave, 1 for what failed.
 template <class Body>
 int guarded(options const& o, Body const& body) {
-  auto const say = [&](std::exception const& e) { std::fprintf(stderr, "%s: %s\n", o.program.c_str(), e.what()); };
+  auto const say = [&](std::string const& sentence) { std::fprintf(stderr, "%s: %s\n", o.program.c_str(), sentence.c_str()); };
   try {
-    if (o.compare.empty()) return body();
-    return compare(o.compare, o.output), 0;
+    int const status = o.compare.empty() ? body() : (compare(o.compare, o.output), 0);
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) return say("cannot write to the standard output"), 1;
+    return status;
   } catch (std::invalid_argument const& e) {
-    return say(e), 2;
+    return say(e.what()), 2;
+  } catch (std::filesystem::filesystem_error const& e) {
+    return say(e.path1().string() + ": " + e.code().message()), 2;
+  } catch (std::bad_alloc const&) {
+    return say("there is not enough memory for a model and data of this size; fewer --channels or --layers, a smaller --batch or shorter sequences need less"), 1;
   } catch (std::exception const& e) {
-    return say(e), 1;
+    return say(e.what()), 1;
   }
 }
 
