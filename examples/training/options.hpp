@@ -25,11 +25,11 @@ struct preset {
 };
 
 /// What numbers must be; CLI11's own validators answer with the largest number there is, and let nan through.
-inline CLI::Validator number(std::string const& what, bool (*holds)(double)) {
-  return {[=](std::string& text) { return holds(std::strtod(text.c_str(), nullptr)) ? std::string() : "must be " + what; }, what};
+inline CLI::Validator number(std::string const& name, std::string const& what, bool (*holds)(double)) {
+  return {[=](std::string& text) { return holds(std::strtod(text.c_str(), nullptr)) ? std::string() : "must be " + what; }, name};
 }
-inline CLI::Validator const above_zero = number("above 0", [](double v) { return v > 0 && v <= 1e300; });
-inline CLI::Validator const not_negative = number("0 or above", [](double v) { return v >= 0 && v <= 1e300; });
+inline CLI::Validator const above_zero = number("POSITIVE", "above 0", [](double v) { return v > 0 && v <= 1e300; });
+inline CLI::Validator const not_negative = number("NONNEGATIVE", "0 or above", [](double v) { return v >= 0 && v <= 1e300; });
 
 class command_line {
   static inline std::vector<std::pair<std::string, models::norm_kind>> const norms{
