@@ -50,14 +50,15 @@ void run(benchmark::State& state, pass direction) {
   auto const common = [&](auto& args) {
     args.q = keys(static_cast<T const*>(q.data())), args.k = keys(static_cast<T const*>(k.data()));
     args.v = values(static_cast<T const*>(v.data())), args.chunk = p.chunk;
-    if constexpr (Shape.bias)
+    if constexpr (Shape.bias) {
       args.bias = contiguous(static_cast<accumulate const*>(bias.data()), 1, static_cast<index>(bias.size()));
-    if constexpr (Shape.dropout) args.dropout = 0.1, args.seed = 1;
+    }
+    if constexpr (Shape.dropout) { args.dropout = 0.1, args.seed = 1; }
   };
   typename attention::forward_args forward{};
   common(forward), forward.o = values(o.data());
   constexpr bool softmax = Shape.function == attention_function::softmax;
-  if constexpr (softmax) forward.lse = contiguous(lse.data(), 1, 1, p.length);
+  if constexpr (softmax) { forward.lse = contiguous(lse.data(), 1, 1, p.length); }
   buffer<unsigned char> scratch(attention::forward_workspace(executor, forward));
   bool ok = true;
   if (direction == pass::forward) {
@@ -69,10 +70,11 @@ void run(benchmark::State& state, pass direction) {
     typename attention::backward_args backward{};
     common(backward), backward.grad_o = values(static_cast<T const*>(grad_o.data()));
     backward.grad_q = keys(grad_q.data()), backward.grad_k = keys(grad_k.data()), backward.grad_v = values(grad_v.data());
-    if constexpr (softmax)
+    if constexpr (softmax) {
       backward.o = values(static_cast<T const*>(o.data())),
       backward.lse = contiguous(static_cast<accumulate const*>(lse.data()), 1, 1, p.length);
-    if constexpr (Shape.bias) backward.grad_bias = contiguous(grad_bias.data(), 1, static_cast<index>(bias.size()));
+    }
+    if constexpr (Shape.bias) { backward.grad_bias = contiguous(grad_bias.data(), 1, static_cast<index>(bias.size())); }
     buffer<unsigned char> more(attention::backward_workspace(executor, backward));
     for (auto _ : state) ok = attention::backward(executor, backward, {more.data(), more.size()}).ok() && ok;
   }

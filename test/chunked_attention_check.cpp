@@ -41,8 +41,8 @@ struct checked {
     SCOPED_TRACE(name);
     auto const on = [&](code expected, auto change) {
       auto const f = [=](Args& a, cpu&, workspace&) { change(a.*member); };
-      if constexpr (std::is_same_v<Args, F>) forward(expected, name, f);
-      else backward(expected, name, f);
+      if constexpr (std::is_same_v<Args, F>) { forward(expected, name, f); }
+      else { backward(expected, name, f); }
     };
     constexpr int last = View::rank - 1;
     bool const written = !std::is_const_v<typename View::value_type>;

@@ -56,8 +56,8 @@ struct product_agent {
     if (Fault != fault::missing_fence) warpgroup.begin();
     for (int k = 0; k < depth; k += 16) {
       uint64 const left = wgmma_tile::of_rows(warpgroup.place(near), 64, 0, k + (Fault == fault::divergence && k > 0 && rank == 77 ? -16 : 0));
-      if constexpr (Tiles == 32) warpgroup.template multiply_columns<bf16>(c, left, right(k));
-      else warpgroup.template multiply_rows<bf16>(c, left, right(k), k > 0);
+      if constexpr (Tiles == 32) { warpgroup.template multiply_columns<bf16>(c, left, right(k)); }
+      else { warpgroup.template multiply_rows<bf16>(c, left, right(k), k > 0); }
     }
     warpgroup.end(c);
     for (int n = 0; n < Tiles; n++)

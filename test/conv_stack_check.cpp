@@ -43,17 +43,17 @@ struct conv_stack_check : ::testing::Test {
   void expect(code expected, std::string const& name, Change change) {
     constexpr bool is_forward = std::is_same_v<Args, forward_args>;
     Args args;
-    if constexpr (is_forward) args = problem.forward();
-    else args = problem.backward();
+    if constexpr (is_forward) { args = problem.forward(); }
+    else { args = problem.backward(); }
     cpu e = executor;
-    if constexpr (is_forward) workspace_.emplace(op::forward_workspace(e, args) + 4096);
-    else workspace_.emplace(op::backward_workspace(e, args) + 4096);
+    if constexpr (is_forward) { workspace_.emplace(op::forward_workspace(e, args) + 4096); }
+    else { workspace_.emplace(op::backward_workspace(e, args) + 4096); }
     workspace w = workspace_->get();
     change(args, e, w);
     auto const before = images();
     status const s = [&] {
-      if constexpr (is_forward) return op::forward(e, args, w);
-      else return op::backward(e, args, w);
+      if constexpr (is_forward) { return op::forward(e, args, w); }
+      else { return op::backward(e, args, w); }
     }();
     EXPECT_EQ(int(s.code()), int(expected)) << (is_forward ? "forward, " : "backward, ") << name << ": answered " << to_string(s) << " (" << s.argument() << ")";
     EXPECT_TRUE(name == s.argument() || name == "any" || (" or " + name + " ").find(" or " + std::string(s.argument()) + " ") != std::string::npos) << (is_forward ? "forward: " : "backward: ") << "named " << s.argument() << ", expected " << name;
@@ -212,8 +212,8 @@ TYPED_TEST(conv_stack_check, outputs_may_not_overlap) {
   this->expect_overlap(&B::grad_x, &B::grad_y, "grad_x", "grad_y");
   this->expect_overlap(&B::grad_weight, &B::weight, "grad_weight", "weight");
   this->expect_overlap(&B::grad_weight, &B::grad_x, "grad_weight", "grad_x");
-  if constexpr (S::shape.bias) this->expect_overlap(&B::grad_bias, &B::bias, "grad_bias", "bias");
-  if constexpr (S::shape.skip) this->expect_overlap(&B::grad_omega, &B::grad_weight, "grad_omega", "grad_weight");
+  if constexpr (S::shape.bias) { this->expect_overlap(&B::grad_bias, &B::bias, "grad_bias", "bias"); }
+  if constexpr (S::shape.skip) { this->expect_overlap(&B::grad_omega, &B::grad_weight, "grad_omega", "grad_weight"); }
   if constexpr (S::causal) {
     this->expect_overlap(&F::y, &F::state_in, "y", "state_in");
     this->expect_overlap(&F::state_out, &F::y, "state_out", "y");

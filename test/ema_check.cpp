@@ -50,8 +50,8 @@ struct checked {
   void tensor_checked(View Args::* member, std::string const& name, bool optional = false) {
     auto const on = [&](code expected, auto change) {
       auto const f = [=](Args& a, cpu&, workspace&) { change(a.*member); };
-      if constexpr (std::is_same_v<Args, forward_args>) forward(expected, name, f);
-      else backward(expected, name, f);
+      if constexpr (std::is_same_v<Args, forward_args>) { forward(expected, name, f); }
+      else { backward(expected, name, f); }
     };
     constexpr int last = View::rank - 1;
     if (name != "x") on(code::invalid_extent, [](View& v) { v.extent[0]++; });

@@ -37,8 +37,9 @@ class cpu_attention_arena final : public attention_arena {
 #endif
     } else {
 #if defined(TCNCA_BENCH_DNNL)
-      if constexpr (std::is_same_v<T, bf16>)
+      if constexpr (std::is_same_v<T, bf16>) {
         if (multiplies_bf16()) return by_own_products<dnnl_gemm>(direction, tuned);
+      }
       return by_products<dnnl_gemm>(direction, tuned);
 #endif
     }

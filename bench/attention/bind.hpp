@@ -19,8 +19,9 @@ contender bind_attention_shape(Device const& device, pass direction, attention_p
   auto const values = [p](auto* data) { return contiguous(data, p.batch, p.heads, p.length, p.value_dim); };
   typename attention::forward_args there{};
   there.q = keys(t.q), there.k = keys(t.k), there.v = values(t.v), there.o = values(t.o), there.chunk = p.chunk;
-  if constexpr (Shape.function == attention_function::softmax)
+  if constexpr (Shape.function == attention_function::softmax) {
     there.lse = contiguous(t.lse, p.batch, p.heads, p.length);
+  }
   auto const scratch = std::make_shared<bytes>(attention::forward_workspace(device.executor, there));
   auto const forward = [=] { require(attention::forward(device.executor, there, {scratch->data(), scratch->size()})); };
   if (direction == pass::forward) return {[=] { return device.time(forward); }, {}, {}};
@@ -29,9 +30,10 @@ contender bind_attention_shape(Device const& device, pass direction, attention_p
   back.q = there.q, back.k = there.k, back.v = there.v, back.chunk = p.chunk;
   back.grad_o = values(t.grad_o);
   back.grad_q = keys(t.grad_q), back.grad_k = keys(t.grad_k), back.grad_v = values(t.grad_v);
-  if constexpr (Shape.function == attention_function::softmax)
+  if constexpr (Shape.function == attention_function::softmax) {
     back.o = values(static_cast<T const*>(t.o)),
     back.lse = contiguous(static_cast<accumulate_t<T> const*>(t.lse), p.batch, p.heads, p.length);
+  }
   forward();
   auto const more = std::make_shared<bytes>(attention::backward_workspace(device.executor, back));
   return {[=] {

@@ -153,10 +153,11 @@ class attention_by_products {
   }
   /// Where the sums of a chunk are made: at their place if they are fp32.
   static float* sums(buffer<float>& room, T* place) {
-    if constexpr (plain)
+    if constexpr (plain) {
       return place;
-    else
+    } else {
       return room.data();
+    }
   }
 
   void forward_block(attention_tensors<T> const& t, helper& with, index item, index block, int inside) {

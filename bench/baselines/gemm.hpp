@@ -60,8 +60,9 @@ class dnnl_gemm {
   void operator()(product p, T const* a, index lda, T const* b, index ldb, C* c, index ldc) {
     auto& way = ways_[{p.m, p.n, p.k, lda, ldb, ldc, p.a_transposed, p.b_transposed, p.add, sizeof(T), sizeof(C)}];
     if (!way) way = std::make_unique<ways>(choose<T, C>(p, lda, ldb, ldc));
-    if constexpr (std::is_same_v<T, float>)
+    if constexpr (std::is_same_v<T, float>) {
       if (way->plain) return sgemm(p, a, lda, b, ldb, c, ldc);
+    }
     way->run(a, b, c, stream_);
   }
 
@@ -107,7 +108,7 @@ class dnnl_gemm {
            {db, engine_, nullptr},
            {dc, engine_, nullptr},
            {made.scratchpad_desc(), engine_}};
-    if constexpr (!std::is_same_v<T, float>) return w;
+    if constexpr (!std::is_same_v<T, float>) { return w; }
     auto const room = [](index rows, index ld) { return buffer<float>(static_cast<size>(rows * ld)); };
     auto const a = room(p.a_transposed ? p.k : p.m, lda), b = room(p.b_transposed ? p.n : p.k, ldb);
     auto c = room(p.m, ldc);

@@ -58,7 +58,7 @@ class cpu_arena final : public arena {
   contender levels([[maybe_unused]] size which, [[maybe_unused]] pass direction,
                    [[maybe_unused]] double limit_seconds) override {
 #if defined(TCNCA_BENCH_DNNL)
-    if constexpr (std::is_same_v<T, float>) return bind_dnnl(which, direction, limit_seconds);
+    if constexpr (std::is_same_v<T, float>) { return bind_dnnl(which, direction, limit_seconds); }
     return {{}, {}, "compared in fp32 only"};
 #else
     return {{}, {}, "oneDNN was not found when this program was built"};

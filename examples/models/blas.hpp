@@ -21,10 +21,11 @@ void gemm(product p, T const* a, index lda, T const* b, index ldb, T* c, index l
   auto const i = [](index v) { return static_cast<blasint>(std::max(v, index(1))); };
   auto const ta = p.a_transposed ? CblasTrans : CblasNoTrans, tb = p.b_transposed ? CblasTrans : CblasNoTrans;
   T const beta = p.add ? T(1) : T(0);
-  if constexpr (sizeof(T) == 4)
+  if constexpr (sizeof(T) == 4) {
     cblas_sgemm(CblasRowMajor, ta, tb, i(p.m), i(p.n), i(p.k), 1, a, i(lda), b, i(ldb), beta, c, i(ldc));
-  else
+  } else {
     cblas_dgemm(CblasRowMajor, ta, tb, i(p.m), i(p.n), i(p.k), 1, a, i(lda), b, i(ldb), beta, c, i(ldc));
+  }
 }
 
 /// The product, its result cut into `threads` pieces, one an OpenMP thread: OpenBLAS's own threads would wait for those of the library,
@@ -57,10 +58,11 @@ void multiply(device<cuda> const& d, int /*threads*/, product p, T const* a, T c
   index const lda = p.a_transposed ? p.m : p.k, ldb = p.b_transposed ? p.k : p.n, ldc = p.n;
   T const one = 1, beta = p.add ? T(1) : T(0);
   if (p.m == 0 || p.n == 0) return;
-  if constexpr (sizeof(T) == 4)
+  if constexpr (sizeof(T) == 4) {
     d.check(cublasSgemm(d.blas(), tb, ta, i(p.n), i(p.m), int(p.k), &one, b, i(ldb), a, i(lda), &beta, c, i(ldc)), "multiply");
-  else
+  } else {
     d.check(cublasDgemm(d.blas(), tb, ta, i(p.n), i(p.m), int(p.k), &one, b, i(ldb), a, i(lda), &beta, c, i(ldc)), "multiply");
+  }
 }
 #endif
 }  // namespace detail

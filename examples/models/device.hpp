@@ -13,7 +13,7 @@ template <class E>
 class device {
  public:
   explicit device(int threads) {
-    if constexpr (requires { executor_.threads; }) executor_.threads = threads;
+    if constexpr (requires { executor_.threads; }) { executor_.threads = threads; }
   }
   E executor() const { return executor_; }
 

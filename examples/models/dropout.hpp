@@ -27,8 +27,9 @@ struct dropout_pass {
   TCNCA_HOST_DEVICE void operator()(Group group, index item, T*) const {
     index const last = min(count, (item + 1) * block<Group>);
     index i = item * block<Group> + 4 * group.rank();
-    if constexpr (Group::size() == 1)
+    if constexpr (Group::size() == 1) {
       for (; i + 4 * draws <= last; i += 4 * draws) many(i);
+    }
     for (; i < last; i += 4 * group.size()) {
       philox_words const w = philox(seed, {{uint32(i / 4), uint32(uint64(i / 4) >> 32), uint32(step), site}});
       TCNCA_UNROLL

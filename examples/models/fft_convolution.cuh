@@ -39,14 +39,14 @@ class cufft_rows {
   size bytes() const { return std::max(bytes(forward_), bytes(inverse_)); }
   void forward(cudaStream_t stream, void* scratch, T* rows, T* spectra) const {
     set(forward_, stream, scratch);
-    if constexpr (sizeof(T) == 4) check(cufftExecR2C(forward_, rows, reinterpret_cast<cufftComplex*>(spectra)));
-    else check(cufftExecD2Z(forward_, rows, reinterpret_cast<cufftDoubleComplex*>(spectra)));
+    if constexpr (sizeof(T) == 4) { check(cufftExecR2C(forward_, rows, reinterpret_cast<cufftComplex*>(spectra))); }
+    else { check(cufftExecD2Z(forward_, rows, reinterpret_cast<cufftDoubleComplex*>(spectra))); }
   }
   /// The spectra are destroyed.
   void inverse(cudaStream_t stream, void* scratch, T* spectra, T* rows) const {
     set(inverse_, stream, scratch);
-    if constexpr (sizeof(T) == 4) check(cufftExecC2R(inverse_, reinterpret_cast<cufftComplex*>(spectra), rows));
-    else check(cufftExecZ2D(inverse_, reinterpret_cast<cufftDoubleComplex*>(spectra), rows));
+    if constexpr (sizeof(T) == 4) { check(cufftExecC2R(inverse_, reinterpret_cast<cufftComplex*>(spectra), rows)); }
+    else { check(cufftExecZ2D(inverse_, reinterpret_cast<cufftDoubleComplex*>(spectra), rows)); }
   }
 
  private:

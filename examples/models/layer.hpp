@@ -134,8 +134,9 @@ class layer final : public any_layer<T, E> {
     require(gates::mix(e, mix));
     bias_.forward(c);
     with_attention(drops_weights(c), [&]<class Op>(Op) { require(Op::forward(e, attention_forward<Op>(c, at), c.scratch())); });
-    if constexpr (Gates.reset_gate)
+    if constexpr (Gates.reset_gate) {
       require(gates::reset(e, {.o = value_rows(c, kept[o_]), .r = r_columns(c, kept[columns_]), .y = value_rows(c, kept[gated_])}));
+    }
     candidate_.forward(c, gated(c), kept[h_]);
 
     T* const result = config_.pre_norm ? y : kept[unnormed_];
@@ -218,16 +219,16 @@ class layer final : public any_layer<T, E> {
   void update_backward(context<T, E> const& c, T const* x, T* grad) const {
     T* const m = c.temporary[grad_columns_];
     typename Op::update_backward_args a;
-    if constexpr (Gates.update_gate) a.x = channel_rows(c, x), a.grad_u = u_columns(c, m);
-    if constexpr (Gates.mixer_path) a.grad_hx = hx_columns(c, m);
+    if constexpr (Gates.update_gate) { a.x = channel_rows(c, x), a.grad_u = u_columns(c, m); }
+    if constexpr (Gates.mixer_path) { a.grad_hx = hx_columns(c, m); }
     a.h = channel_rows(c, c.kept[h_]), a.grad_h = channel_rows(c, c.temporary[grad_h_]);
     a.grad_y = channel_rows(c, grad), a.grad_x = channel_rows(c, grad);
     update_inputs(c, a);
     require(Op::update_backward(c.executor(), a));
   }
   void update_inputs(context<T, E> const& c, auto& a) const {
-    if constexpr (Gates.update_gate) a.u = u_columns(c, c.kept[columns_]);
-    if constexpr (Gates.mixer_path) a.hx = hx_columns(c, c.kept[columns_]);
+    if constexpr (Gates.update_gate) { a.u = u_columns(c, c.kept[columns_]); }
+    if constexpr (Gates.mixer_path) { a.hx = hx_columns(c, c.kept[columns_]); }
     if (drops(c)) a.dropout = config_.dropout, a.seed = ~(c.seed + config_.site), a.offset = c.step * uint64(c.length);
   }
   bool drops(context<T, E> const& c) const { return c.training && config_.dropout > 0; }
@@ -252,8 +253,9 @@ class layer final : public any_layer<T, E> {
     a.q = head_view(c.kept[q_], b, l, config_.key_dim), a.k = head_view(c.kept[k_], b, l, config_.key_dim);
     a.v = head_view(c.kept[v_], b, l, config_.value_dim), a.bias = bias_.table(c), a.chunk = config_.chunk;
     if (c.lengths()) a.lengths = contiguous(c.lengths(), b);
-    if constexpr (same<Op, attention_dropping>)
+    if constexpr (same<Op, attention_dropping>) {
       a.dropout = config_.attention_dropout, a.seed = ~(c.seed + config_.site + 1), a.offset = c.step * uint64(c.length);
+    }
   }
   template <class Op>
   typename Op::forward_args attention_forward(context<T, E> const& c, passage<T, E> const& at = {}) const {

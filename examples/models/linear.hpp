@@ -82,17 +82,18 @@ class linear {
       detail::multiply(c.machine(), threads, {.m = count, .n = out_, .k = in_, .add = true}, x + first * in_, c.values[weight_], out);
       if (activated != nullptr) silu(e, count * out_, out, activated + first * out_);
     };
-    if constexpr (same<E, cpu>)
+    if constexpr (same<E, cpu>) {
       if (in_blocks(rows))
         return detail::each_block(c.threads, rows, block_rows, divide_up(rows, block_rows),
                                   [&](index, index first, index count, bool) { block(cpu{1}, 1, first, count); });
+    }
     block(c.executor(), c.threads, 0, rows);
   }
   /// before(executor, row, rows) comes before these rows of grad_y are read.
   void backward(context<T, E> const& c, index rows, T const* x, T const* grad_y, T* grad_x, bool add, auto const& before) const {
     T *const grad_weight = c.gradients[weight_], *const grad_bias = c.gradients[bias_];
     product to_weight{.m = in_, .n = out_, .k = rows, .a_transposed = true}, to_x{.m = rows, .n = in_, .k = out_, .b_transposed = true, .add = add};
-    if constexpr (same<E, cpu>)
+    if constexpr (same<E, cpu>) {
       if (in_blocks(rows)) {
         T *const biases = static_cast<T*>(c.scratch().data), *const weights = biases + divide_up(rows, block_rows) * out_;
         detail::each_block(c.threads, rows, block_rows, parts, [=, this, &c, &before](index part, index first, index count, bool fresh) {
@@ -107,6 +108,7 @@ class linear {
         add_vectors(c, divide_up(rows, block_rows), out_, biases, grad_bias);
         return add_vectors(c, parts, in_ * out_, weights, grad_weight);
       }
+    }
     before(c.executor(), 0, rows);
     multiply(c, to_weight, x, grad_y, grad_weight);
     column_sums(c, rows, out_, matrix_rows<T>{grad_y, out_}, {grad_bias});

@@ -67,11 +67,11 @@ class conv_mixer final : public mixer<T, E> {
 
   void plan_states(context<T, E> const& c, memory_of<T, E>& states) override { state_ = states.take(c.batch * channels_ * op::state_length); }
   void reserve(context<T, E>& c, memory_of<T, E> const& states, T const* x, T* y) const override {
-    if constexpr (causal) c.reserve(op::forward_workspace(c.executor(), piece_args(c, states, 0, x, y)));
+    if constexpr (causal) { c.reserve(op::forward_workspace(c.executor(), piece_args(c, states, 0, x, y))); }
   }
   void go_on(context<T, E> const& c, memory_of<T, E> const& states, index position, T const* x, T* y) const override {
-    if constexpr (causal) require(op::forward(c.executor(), piece_args(c, states, position, x, y), c.scratch()));
-    else mixer<T, E>::go_on(c, states, position, x, y);
+    if constexpr (causal) { require(op::forward(c.executor(), piece_args(c, states, position, x, y), c.scratch())); }
+    else { mixer<T, E>::go_on(c, states, position, x, y); }
   }
 
  private:
@@ -137,11 +137,11 @@ class ema_mixer : public mixer<T, E> {
 
   void plan_states(context<T, E> const& c, memory_of<T, E>& states) override { state_ = states.take(c.batch * channels_ * Shape.states); }
   void reserve(context<T, E>& c, memory_of<T, E> const& states, T const* x, T* y) const override {
-    if constexpr (causal) c.reserve(op::forward_workspace(c.executor(), piece_args(c, states, x, y)));
+    if constexpr (causal) { c.reserve(op::forward_workspace(c.executor(), piece_args(c, states, x, y))); }
   }
   void go_on(context<T, E> const& c, memory_of<T, E> const& states, index position, T const* x, T* y) const override {
-    if constexpr (causal) require(op::forward(c.executor(), piece_args(c, states, x, y), c.scratch()));
-    else mixer<T, E>::go_on(c, states, position, x, y);
+    if constexpr (causal) { require(op::forward(c.executor(), piece_args(c, states, x, y), c.scratch())); }
+    else { mixer<T, E>::go_on(c, states, position, x, y); }
   }
 
  private:

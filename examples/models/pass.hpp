@@ -41,7 +41,8 @@ TCNCA_HIDDEN void run_pass(E e, index items, F const& f) {
     [[maybe_unused]] int const threads = int(executor_traits<cpu>::workers(e, items));
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (index item = 0; item < items; item++) f(serial_group{}, item, static_cast<typename F::number*>(nullptr));
-  } else if (items > 0) {
+  } else {
+    if (items <= 0) return;
     group_memory const memory{size(F::near) * pass_threads * sizeof(typename F::number), 0};
     require(executor_traits<E>::template launch<pass_agent<pass_group<E>, F>>(e, f, items, memory, nullptr));
   }
@@ -63,8 +64,9 @@ struct element_pass {
     index const first = item * block<Group>, last = min(count, first + block<Group>);
     index i = first + group.rank() * W;
     for (; i + W <= last; i += group.size() * W) op.template at<W>(i);
-    if constexpr (W > 1)
+    if constexpr (W > 1) {
       for (; i < last; i++) op.template at<1>(i);
+    }
   }
 };
 template <class T, class E, class Op>
@@ -100,8 +102,9 @@ struct row_threads {
     constexpr int W = pass_width<Group, T>;
     index k = index(lane()) * W;
     for (; k + W <= columns; k += index(side) * W) f(constant<W>{}, k);
-    if constexpr (W > 1)
+    if constexpr (W > 1) {
       for (; k < columns; k++) f(constant<1>{}, k);
+    }
   }
   /// Combines a number of each of the row's threads, as a tree; they all get the result. Called by all threads of the group.
   template <class T, class Combine>
@@ -129,8 +132,8 @@ struct row_threads {
     T rest = 0;
     if (!beyond) {
       each<T>(columns, [&](auto w, index k) TCNCA_INLINE {
-        if constexpr (decltype(w)::value == W) packs = packs + f(w, k);
-        else rest += f(w, k).lane(0);
+        if constexpr (decltype(w)::value == W) { packs = packs + f(w, k); }
+        else { rest += f(w, k).lane(0); }
       });
     }
     return tree(sum_lanes(packs) + rest, near, [](T a, T b) TCNCA_INLINE { return a + b; });

@@ -95,7 +95,7 @@ struct row_norm_gain {
   TCNCA_HOST_DEVICE void add(pack<T, W>* sums, index r, index k) const {
     auto const g = load<W>(grad_y + r * channels + k);
     sums[0] = sums[0] + g * ((load<W>(x + r * channels + k) - broadcast<W>(mean[r])) * broadcast<W>(inverse[r]));
-    if constexpr (Bias) sums[1] = sums[1] + g;
+    if constexpr (Bias) { sums[1] = sums[1] + g; }
   }
 };
 

@@ -14,7 +14,7 @@ class checksum {
     for (; count >= 8; count -= 8, at += 8) {  // eight tables at once: memory's speed rather than a table look-up's latency a byte
       std::uint64_t word;
       std::memcpy(&word, at, 8);
-      if constexpr (std::endian::native == std::endian::big) word = __builtin_bswap64(word);
+      if constexpr (std::endian::native == std::endian::big) { word = __builtin_bswap64(word); }
       word ^= state_;
       state_ = 0;
       for (std::size_t i = 0; i < 8; i++) state_ ^= tables[7 - i][(word >> (8 * i)) & 255];

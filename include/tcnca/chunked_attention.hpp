@@ -152,7 +152,7 @@ struct chunked_attention {
     using traits = executor_traits<Executor>;
     auto const p = backward_params<Executor>(a, nullptr);
     size const sums = sums_offsets<Executor>(p).end;
-    if constexpr (tuned<Executor>::backward_tensor_cores) return sums;
+    if constexpr (tuned<Executor>::backward_tensor_cores) { return sums; }
     return sums + size(traits::workers(e, agent::items(p))) * traits::bytes_per_worker(memory(p.plan));
   }
 
@@ -316,8 +316,9 @@ struct chunked_attention {
     constexpr int width = tuned<Executor>::backward_tensor_cores ? swizzled_rows::piece : agent::W;
     p.in.wide = wide_rows<Executor>(width, a.q, a.k, a.v, a.keys_in, a.values_in, a.o, a.grad_o, a.grad_keys_out, a.grad_values_out, a.grad_q, a.grad_k,
                                     a.grad_v, a.grad_keys_in, a.grad_values_in);
-    if constexpr (!tuned<Executor>::backward_tensor_cores)
+    if constexpr (!tuned<Executor>::backward_tensor_cores) {
       p.plan = agent::plan_for(int(a.q.extent[3]), int(a.v.extent[3]), p.in.rows(), a.q.extent[0] * a.q.extent[1] * p.in.chunks());
+    }
     sums_offsets<Executor> const at(p);
     p.delta = reinterpret_cast<accumulate*>(scratch + at.delta);
     p.bias_sums = reinterpret_cast<accumulate*>(scratch + at.bias);

@@ -77,7 +77,7 @@ struct coefficients {
       : p(sigmoid(N(in.delta[i]))), a(sigmoid(N(in.alpha[i]))), beta(in.beta[i]), gamma(in.gamma[i]), q(N(1) - p * a), u(p * beta),
         w(gamma * N(std::sqrt(1.0 / s.states))) {
     // 1 - p a loses the rounding of the difference, not of its terms
-    if constexpr (!std::is_same_v<N, double>) q = N(q.v, q.v, p.m * a.e + a.m * p.e + bounded::u * (p.m * a.m + q.v));
+    if constexpr (!std::is_same_v<N, double>) { q = N(q.v, q.v, p.m * a.e + a.m * p.e + bounded::u * (p.m * a.m + q.v)); }
   }
 };
 
@@ -180,8 +180,8 @@ gradients<N> backward(shape const& s, problem const& in) {
 template <class N>
 N power(double q, integer l) {
   double const v = std::pow(q, double(l));
-  if constexpr (std::is_same_v<N, double>) return v;
-  else return {v, v, v * (bounded::u + 3 * double(l) * 0x1p-53) + double(l) * 0x1p-1074};
+  if constexpr (std::is_same_v<N, double>) { return v; }
+  else { return {v, v, v * (bounded::u + 3 * double(l) * 0x1p-53) + double(l) * 0x1p-1074}; }
 }
 
 /// kappa [halves * channels, length].

@@ -17,8 +17,8 @@ struct fiber_cluster {
   static char* of(int rank) { return near[fiber_scheduler::get().group()][rank]; }
   template <class Agent>
   static constexpr int size_for = [] {
-    if constexpr (clustered<Agent>) return Agent::cluster_size;
-    else return 1;
+    if constexpr (clustered<Agent>) { return Agent::cluster_size; }
+    else { return 1; }
   }();
 };
 

@@ -108,8 +108,9 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
   TCNCA_HOST_DEVICE A* at(memory_place const& m) const { return (m.far ? far : near) + m.offset; }
 
   TCNCA_HOST_DEVICE void start() const {
-    if constexpr (Shape.bias)
+    if constexpr (Shape.bias) {
       for (index i = group.rank(); i < 2 * in.rows() - 1; i += group.size()) bias_sums_[i] = A(0);
+    }
     int const row = params.plan.query_row;
     for (index i = index(chunk_.first) * row + group.rank() * W; i < index(chunk_.last) * row; i += group.size() * W)
       tcnca::store<W>(grad_query_ + i, broadcast<W>(A(0)));
@@ -142,18 +143,20 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     this->load_rows(at(plan.grad_output), value_row, rows, M, in.value_dim(), [&](int r) TCNCA_INLINE {
       return r >= missing ? params.grad_o.at(chunk_.batch, chunk_.head, chunk_.origin + first + r - in.position, 0) : nullptr;
     });
-    if constexpr (Shape.bias)
+    if constexpr (Shape.bias) {
       for (int x = group.rank(); x < C + R + W; x += group.size()) {
         index const d = in.chunk - 1 + diagonal + x - (R - 1);
         at(plan.bias)[x] = d >= 0 && d < in.bias.extent[1] ? *in.bias.at(chunk_.head, d) : A(0);
       }
-    if constexpr (softmax)
+    }
+    if constexpr (softmax) {
       for (int r = group.rank(); r < rows; r += group.size()) {
         index const row = params.row_of(chunk_, first + r);
         A const lse = r >= missing ? *params.lse.at(chunk_.batch, chunk_.head, chunk_.origin + first + r - in.position) : A(0);
         at(plan.statistics)[r] = lse == -detail::infinity<A>() ? A(0) : lse;
         at(plan.statistics)[R + r] = r >= missing ? params.delta[row] : A(0);
       }
+    }
     group.sync();
     A *const weight = at(plan.weight) + W, *const slope = at(plan.slope) + W;
     for_each_tile<tile>(group, rows, count, [&](int i, int j) TCNCA_INLINE {
@@ -170,7 +173,7 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     weigh(from, count, first, rows, missing);
     group.sync();
     add_products(count, rows, diagonal, first, clear);
-    if constexpr (Shape.bias) add_diagonals(count, rows, diagonal);
+    if constexpr (Shape.bias) { add_diagonals(count, rows, diagonal); }
     group.sync();
   }
 
@@ -185,9 +188,9 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
       value p = zero, ds = zero;
       if (j < visible) {
         value s = tcnca::load<W>(const_cast<A const*>(weight));
-        if constexpr (Shape.bias) s = s + load_anywhere<W>(const_cast<A const*>(at(plan.bias)) + R - 1 - i + j);
+        if constexpr (Shape.bias) { s = s + load_anywhere<W>(const_cast<A const*>(at(plan.bias)) + R - 1 - i + j); }
         value dp = tcnca::load<W>(const_cast<A const*>(slope)), keep = broadcast<W>(A(1));
-        if constexpr (Shape.dropout) keep = this->dropout_of_keys(chunk_, first + i, from + j), dp = dp * keep;
+        if constexpr (Shape.dropout) { keep = this->dropout_of_keys(chunk_, first + i, from + j), dp = dp * keep; }
         if constexpr (softmax) {
           p = detail::exp_or_zero(s - broadcast<W>(at(plan.statistics)[i]));
           ds = p * (dp - broadcast<W>(at(plan.statistics)[R + i]));
@@ -195,7 +198,7 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
           auto const a = detail::attention_weight<Shape.function>(s);
           p = a.value, ds = a.slope * dp;
         }
-        if constexpr (Shape.dropout) p = p * keep;
+        if constexpr (Shape.dropout) { p = p * keep; }
         if (visible - j < W) {  // the others are masked
           value left = broadcast<W>(A(visible - j) - A(0.5));
           TCNCA_UNROLL
@@ -220,16 +223,16 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
       tile t;
       A* const to = grad_value + j * plan.value_row + c;
       begin(t, to, plan.value_row, clear);
-      if constexpr (Shape.causal) t.template add_above<1, weight_row, value_row>(weight + j, at(plan.grad_output) + c, rows, diagonal + j);
-      else t.template add<1, weight_row, value_row>(weight + j, at(plan.grad_output) + c, 0, rows);
+      if constexpr (Shape.causal) { t.template add_above<1, weight_row, value_row>(weight + j, at(plan.grad_output) + c, rows, diagonal + j); }
+      else { t.template add<1, weight_row, value_row>(weight + j, at(plan.grad_output) + c, 0, rows); }
       t.store(to, plan.value_row);
     });
     for_each_tile<tile>(group, count, in.key_dim(), [&](int j, int c) TCNCA_INLINE {
       tile t;
       A* const to = grad_key + j * plan.query_row + c;
       begin(t, to, plan.query_row, clear);
-      if constexpr (Shape.causal) t.template add_above<1, weight_row, key_row>(slope + j, at(plan.query) + c, rows, diagonal + j);
-      else t.template add<1, weight_row, key_row>(slope + j, at(plan.query) + c, 0, rows);
+      if constexpr (Shape.causal) { t.template add_above<1, weight_row, key_row>(slope + j, at(plan.query) + c, rows, diagonal + j); }
+      else { t.template add<1, weight_row, key_row>(slope + j, at(plan.query) + c, 0, rows); }
       t.store(to, plan.query_row);
     });
     for_each_tile<tile>(group, rows, in.key_dim(), [&](int i, int c) TCNCA_INLINE {
@@ -237,8 +240,8 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
       A* const to = grad_query_ + index(first + i) * plan.query_row + c;
       int const present = min(M, rows - i);
       t.load_some(to, plan.query_row, present);
-      if constexpr (Shape.causal) t.template add_below<weight_row, 1, key_row>(slope + i * weight_row, at(plan.key) + c, count, i - diagonal);
-      else t.template add<weight_row, 1, key_row>(slope + i * weight_row, at(plan.key) + c, 0, count);
+      if constexpr (Shape.causal) { t.template add_below<weight_row, 1, key_row>(slope + i * weight_row, at(plan.key) + c, count, i - diagonal); }
+      else { t.template add<weight_row, 1, key_row>(slope + i * weight_row, at(plan.key) + c, 0, count); }
       t.store_some(to, plan.query_row, present);
     });
   }

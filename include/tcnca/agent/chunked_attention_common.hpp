@@ -49,8 +49,8 @@ struct attention_chunk {
 template <class T>
 TCNCA_HOST_DEVICE T infinity() {
 #if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
-  if constexpr (sizeof(T) == 4) return __uint_as_float(0x7f800000u);
-  else return __longlong_as_double(0x7ff0000000000000ll);
+  if constexpr (sizeof(T) == 4) { return __uint_as_float(0x7f800000u); }
+  else { return __longlong_as_double(0x7ff0000000000000ll); }
 #else
   return T(__builtin_huge_val());
 #endif

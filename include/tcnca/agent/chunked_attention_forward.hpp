@@ -93,7 +93,7 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
     for (int from = 0; from < visible; from += C) {
       int const count = min(C, visible - from);
       this->load_rows(at(params.plan.key), key_row, count, M, in.key_dim(), [&](int r) TCNCA_INLINE { return this->key(chunk_, from + r); });
-      if constexpr (Shape.bias) load_bias(from);
+      if constexpr (Shape.bias) { load_bias(from); }
       group.sync();
       score(from, count);
       group.sync();
@@ -116,8 +116,9 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
     this->load_transposed(at(params.plan.query), R, rows(), in.key_dim(),
                           [&](int r) TCNCA_INLINE { return first_ + r >= begin_ ? this->query(chunk_, first_ + r) : nullptr; },
                           [&](int r) TCNCA_INLINE { return this->scale(chunk_, first_ + r); });
-    if constexpr (softmax)
+    if constexpr (softmax) {
       for (int r = group.rank(); r < R; r += group.size()) maximum()[r] = -detail::infinity<A>(), sum()[r] = rescale()[r] = A(0);
+    }
   }
 
   /// The biases of the block's diagonals, falling, so that neighbouring queries find theirs side by side.
@@ -155,7 +156,7 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
       };
       auto const biased = [&](int j) TCNCA_INLINE {
         value s = load<W>(const_cast<A const*>(score + j * R));
-        if constexpr (Shape.bias) s = s + load_anywhere<W>(at(params.plan.bias) + C - 1 - j + i);
+        if constexpr (Shape.bias) { s = s + load_anywhere<W>(at(params.plan.bias) + C - 1 - j + i); }
         return s;
       };
       value const zero = broadcast<W>(A(0));
@@ -164,7 +165,7 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
         value most = before;
         for (int j = 0; j < count; j++) {
           value const s = biased(j);
-          if constexpr (Shape.bias) store<W>(score + j * R, s);
+          if constexpr (Shape.bias) { store<W>(score + j * R, s); }
           most = greater(visible(j, s, before), most);
         }
         // With nothing seen yet, or only -infinity, any finite number will do.
@@ -181,7 +182,7 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
         for (int j = 0; j < count; j++)
           store<W>(score + j * R, visible(j, detail::attention_weight<Shape.function>(biased(j)).value, zero));
       }
-      if constexpr (Shape.dropout) drop(score, first_ + i, from, count);
+      if constexpr (Shape.dropout) { drop(score, first_ + i, from, count); }
     }
   }
   /// Dropout of the weights of the queries i, i + 1, ...
@@ -214,10 +215,10 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
     for_each_tile<tile>(group, rows(), min(panel, columns_ - column), [&](int i, int c) TCNCA_INLINE {
       tile t;
       if (from == 0) t.clear();
-      else if constexpr (softmax) t.load(output + i * row + c, row, [&](int m, value v) TCNCA_INLINE { return v * broadcast<W>(factor[i + m]); });
-      else t.load(output + i * row + c, row, [](int, value v) TCNCA_INLINE { return v; });
-      if constexpr (Shape.causal) t.template add_below<1, R, tile::columns>(weight + i, values + c * C, count, first_ + i - from);
-      else t.template add<1, R, tile::columns>(weight + i, values + c * C, 0, count);
+      else if constexpr (softmax) { t.load(output + i * row + c, row, [&](int m, value v) TCNCA_INLINE { return v * broadcast<W>(factor[i + m]); }); }
+      else { t.load(output + i * row + c, row, [](int, value v) TCNCA_INLINE { return v; }); }
+      if constexpr (Shape.causal) { t.template add_below<1, R, tile::columns>(weight + i, values + c * C, count, first_ + i - from); }
+      else { t.template add<1, R, tile::columns>(weight + i, values + c * C, 0, count); }
       t.store(output + i * row + c, row);
     });
   }
@@ -239,7 +240,7 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
       value v = broadcast<W>(A(0));
       if (any) {
         v = load<W>(const_cast<A const*>(at(params.plan.output) + i * params.plan.output_row + c));
-        if constexpr (softmax) v = rescale()[i] == A(0) ? broadcast<W>(A(0)) : v * broadcast<W>(rescale()[i]);
+        if constexpr (softmax) { v = rescale()[i] == A(0) ? broadcast<W>(A(0)) : v * broadcast<W>(rescale()[i]); }
       }
       T* const to = params.o.at(chunk_.batch, chunk_.head, chunk_.origin + first_ + i - in.position, 0);
       base::store(to, column_ + c, column_ + columns_, v);

@@ -34,8 +34,8 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
     this->begin_rows(block * R);
     int const rows = min(first_ + R, of_queries ? chunk_.last : chunk_.keys);
     bool const none = first_ >= rows || (of_queries && rows <= chunk_.first);
-    if constexpr (of_queries) begin_ = 0, end_ = none ? 0 : this->visible(chunk_, rows - 1);
-    else begin_ = max(chunk_.first, Shape.causal ? first_ : 0) / C * C, end_ = none ? begin_ : chunk_.last;
+    if constexpr (of_queries) { begin_ = 0, end_ = none ? 0 : this->visible(chunk_, rows - 1); }
+    else { begin_ = max(chunk_.first, Shape.causal ? first_ : 0) / C * C, end_ = none ? begin_ : chunk_.last; }
     if constexpr (of_queries) {
       TCNCA_UNROLL
       for (int half = 0; half < 2; half++) {
@@ -96,7 +96,7 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
       for (int n = 0; n < key_tiles; n++) {
         auto const of_query = [&](A row, int which) TCNCA_INLINE {
           pack<A, 2> x = broadcast<2>(row);
-          if constexpr (!of_queries) x = tcnca::load<2>(stage + R + C + which * C + 8 * n + t);
+          if constexpr (!of_queries) { x = tcnca::load<2>(stage + R + C + which * C + 8 * n + t); }
           return x;
         };
         auto const keep = [&](pack<A, 2> x) TCNCA_INLINE {
@@ -121,11 +121,12 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
           auto const both = attention_weight<Shape.function>(x);
           weight = both.value, slope = both.slope;
         }
-        if constexpr (!Slopes) x = keep(weight);
-        else if constexpr (softmax) x = weight * (keep(of_row(dp[n], half)) - of_query(delta_[half], 1));
-        else x = slope * keep(of_row(dp[n], half));
-        if constexpr (Slopes && !of_queries && !softmax)
+        if constexpr (!Slopes) { x = keep(weight); }
+        else if constexpr (softmax) { x = weight * (keep(of_row(dp[n], half)) - of_query(delta_[half], 1)); }
+        else { x = slope * keep(of_row(dp[n], half)); }
+        if constexpr (Slopes && !of_queries && !softmax) {
           if (in.by_count) x = x * scale;
+        }
         TCNCA_UNROLL
         for (int e = 0; e < 2; e++) s[n][2 * half + e] = 8 * n + e >= begin && 8 * n + e < end ? x.lane(e) : A(0);
       }
@@ -187,7 +188,7 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
   A lse_[2] = {}, delta_[2] = {};  // of this lane's rows, if they are queries
 
   TCNCA_HOST_DEVICE A lse(int i) const {
-    if constexpr (!softmax) return A(0);
+    if constexpr (!softmax) { return A(0); }
     A const x = softmax ? *params.lse.at(chunk_.batch, chunk_.head, chunk_.origin + i - in.position) : A(0);
     return x == -base::infinity() ? A(0) : x;
   }
@@ -250,7 +251,7 @@ struct chunked_attention_mma_values_agent : detail::attention_gradient_warps<Gro
       int const from = begin_ + n * C, stage = n & ahead, begin = this->first_step(from), end = this->last_step(from);
       if (begin >= end) continue;
       [[maybe_unused]] typename base::kept_weights kept{};
-      if constexpr (Shape.dropout) kept = this->draw(from, begin, end);
+      if constexpr (Shape.dropout) { kept = this->draw(from, begin, end); }
       scores s;
       base::clear(s);
       this->multiply_rows(s, near, queries(stage), row, in.key_dim(), begin, end);

@@ -95,12 +95,12 @@ struct chunked_attention_mma_forward_agent : detail::attention_warps<Group, T, S
       int const steps = min(C / M, divide_up(max(0, seen - from), M));
       if (steps > 0) {
         [[maybe_unused]] typename base::kept_weights kept{};
-        if constexpr (Shape.dropout) kept = this->draw(from, 0, steps);
+        if constexpr (Shape.dropout) { kept = this->draw(from, 0, steps); }
         scores s;
         clear(s);
         this->multiply_rows(s, queries(), keys(stage), key_row(in.key_dim()), in.key_dim(), 0, steps);
         weigh(s, acc, stage, from);
-        if constexpr (Shape.dropout) this->drop(s, kept);
+        if constexpr (Shape.dropout) { this->drop(s, kept); }
         weights p;
         this->narrow(p, s);
         this->template add_products<true>(acc.o, p, values_of(stage), columns, columns_, from, 0, steps);
@@ -140,8 +140,8 @@ struct chunked_attention_mma_forward_agent : detail::attention_warps<Group, T, S
         pack<A, 2> x = of_row(s[n], half) * broadcast<2>(scale);
         TCNCA_UNROLL
         for (int e = 0; e < 2; e++) {
-          if constexpr (Shape.bias) x.set_lane(e, x.lane(e) + biases(stage)[R - 1 - (i - first_) + 8 * n + t + e]);
-          if constexpr (softmax) x.set_lane(e, masked && 8 * n + e >= end ? -infinity() : x.lane(e));
+          if constexpr (Shape.bias) { x.set_lane(e, x.lane(e) + biases(stage)[R - 1 - (i - first_) + 8 * n + t + e]); }
+          if constexpr (softmax) { x.set_lane(e, masked && 8 * n + e >= end ? -infinity() : x.lane(e)); }
         }
         if constexpr (!softmax) {
           x = detail::attention_weight<Shape.function>(x).value;
@@ -150,7 +150,7 @@ struct chunked_attention_mma_forward_agent : detail::attention_warps<Group, T, S
         }
         s[n][2 * half] = x.lane(0), s[n][2 * half + 1] = x.lane(1);
       }
-      if constexpr (softmax) factor[half] = normalize(s, acc, half);
+      if constexpr (softmax) { factor[half] = normalize(s, acc, half); }
     }
     if constexpr (softmax) {
       if (warp.any(factor[0] != 1 || factor[1] != 1)) {  // soon the maxima are found, and this is rare

@@ -91,7 +91,7 @@ struct chunked_attention_mma_scores_agent : detail::attention_gradient_warps<Gro
       if (turn < turns) continue;
       if (begin < end) {
         [[maybe_unused]] typename base::kept_weights kept{};
-        if constexpr (Shape.dropout) kept = this->draw(from, begin, end);
+        if constexpr (Shape.dropout) { kept = this->draw(from, begin, end); }
         scores s;
         base::clear(s);
         this->multiply_rows(s, near, stage(block), row, in.key_dim(), begin, end);

@@ -60,10 +60,10 @@ struct chunked_attention_step_agent : detail::attention_group<Group, T, Shape, P
         value sum = broadcast<W>(A(0));
         for (int d = 0; d < in.key_dim(); d += W) sum = fma(this->load(query, d, in.key_dim()) * broadcast<W>(scale), this->load(key, d, in.key_dim()), sum);
         A s = sum_lanes(sum);
-        if constexpr (Shape.bias) s += *in.bias.at(chunk.head, in.chunk - 1 + j - i);
+        if constexpr (Shape.bias) { s += *in.bias.at(chunk.head, in.chunk - 1 + j - i); }
         scores.set_lane(w, s);
       }
-      if constexpr (!softmax) scores = detail::attention_weight<Shape.function>(scores).value;
+      if constexpr (!softmax) { scores = detail::attention_weight<Shape.function>(scores).value; }
       store<W>(near + first, scores);
     }
     group.sync();

@@ -102,14 +102,14 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_warps<Group, T,
       int const from = (first + rank_) * C;
       arrive();
       [[maybe_unused]] typename base::kept_weights kept{};
-      if constexpr (Shape.dropout) kept = this->draw(from, 0, C / 16);
+      if constexpr (Shape.dropout) { kept = this->draw(from, 0, C / 16); }
       scores s;
       score(s);
       weigh(s, from);
-      if constexpr (softmax) show_maxima(s);
+      if constexpr (softmax) { show_maxima(s); }
       cluster.sync();  // all groups are done with the last turn's weights; this one with its keys
-      if constexpr (softmax) normalize(s, acc);
-      if constexpr (Shape.dropout) this->drop(s, kept);
+      if constexpr (softmax) { normalize(s, acc); }
+      if constexpr (Shape.dropout) { this->drop(s, kept); }
       hand_out(s);
       if (first + cluster_size < blocks) load_keys(from + cluster_size * C, visible);
       cluster.sync();
@@ -189,7 +189,7 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_warps<Group, T,
           TCNCA_UNROLL
           for (int e = 0; e < 2; e++) x.set_lane(e, x.lane(e) + biases()[R - 1 - row(half) + 8 * n + column() + e]);
         }
-        if constexpr (!softmax) x = detail::attention_weight<Shape.function>(x).value;
+        if constexpr (!softmax) { x = detail::attention_weight<Shape.function>(x).value; }
         TCNCA_UNROLL
         for (int e = 0; e < 2; e++) s[n][2 * half + e] = 8 * n + e >= end ? (softmax ? -infinity() : 0.f) : x.lane(e);
       }

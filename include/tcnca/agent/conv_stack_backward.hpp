@@ -63,7 +63,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
       walk(0, true);
     } else {
       // The final SiLU's slope needs the sum of both halves: the first half forwards only, then both backwards.
-      if constexpr (Shape.skip) walk(0, false);
+      if constexpr (Shape.skip) { walk(0, false); }
       walk(1, true);
       walk(0, true);
     }
@@ -206,10 +206,10 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
         } else {
           value v = y.load(uint32(t), mine.p);
           value const in = x.load(uint32(t), mine.p);
-          if constexpr (halves) v = v + load<width>(const_cast<A const*>(buffer(plan.carry, t, mine.p)));
+          if constexpr (halves) { v = v + load<width>(const_cast<A const*>(buffer(plan.carry, t, mine.p))); }
           g = g * activate<activation::silu>(fma(omega, in, v)).slope;
-          if constexpr (halves) store<width>(buffer(plan.total, t, mine.p), g);
-          else if constexpr (curved) skip.store(uint32(t), mine.p, g);
+          if constexpr (halves) { store<width>(buffer(plan.total, t, mine.p), g); }
+          else if constexpr (curved) { skip.store(uint32(t), mine.p, g); }
           sum = fma(g, in, sum);
         }
       }
@@ -254,8 +254,9 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
         correlate<taps, Policy.run, decltype(dilation)::value>(group, g, ring_at(plan.input[l]), tile, sums + l * taps * stride, stride);
       });
     });
-    if constexpr (Shape.bias)
+    if constexpr (Shape.bias) {
       add_up(from, to, sums + (layers * taps + l) * stride, [&](index t, int p, value s) TCNCA_INLINE { return s + g.load(uint32(t), p); });
+    }
     group.sync();
   }
   template <class F>
@@ -303,8 +304,8 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
       g = g + load<width>(const_cast<A const*>(other));
     }
     if constexpr (Shape.skip) {
-      if constexpr (halves) g = fma(omega, load<width>(const_cast<A const*>(buffer(params.plan.total, t, p))), g);
-      else g = fma(omega, ring_at(params.plan.skip).load(uint32(t), p), g);
+      if constexpr (halves) { g = fma(omega, load<width>(const_cast<A const*>(buffer(params.plan.total, t, p))), g); }
+      else { g = fma(omega, ring_at(params.plan.skip).load(uint32(t), p), g); }
     }
     grad_x.store(offset, p, g);
   }

@@ -78,9 +78,11 @@ struct conv_stack_group {
           if (short_dilation(i) != d) return false;
         return true;
       }();
-      if constexpr (same_for_all) f(constant<d>{});
-      else if (layer == First) f(constant<d>{});
-      else with_dilation<First + 1, Last>(layer, f);
+      if constexpr (same_for_all) { f(constant<d>{}); }
+      else {
+        if (layer == First) f(constant<d>{});
+        else with_dilation<First + 1, Last>(layer, f);
+      }
     }
   }
 
@@ -131,12 +133,12 @@ struct conv_stack_group {
       index const t = from + i / packs * io;
       if constexpr (io == Lanes.positions()) {
         // What comes next, up to the first tile of the next sequence, is on its way while the layers work.
-        if constexpr (Lanes.front() > 0) detail::prefetch(reinterpret_cast<char const*>(x.row + t) + size(to - from) * sizeof(T));
+        if constexpr (Lanes.front() > 0) { detail::prefetch(reinterpret_cast<char const*>(x.row + t) + size(to - from) * sizeof(T)); }
         tile.store(i / packs * io, i % packs, x.load(t, i % packs, to - t));
-      } else if (x.wide && t + io <= to) {  // one lane a pack: several positions in one access
-        store<io>(r.at(uint32(t), 0), load<io>(x.row + t));
       } else {
-        for (index j = t; j < min(t + io, to); j++) r.store(uint32(j), 0, x.load(j, 0, 1));
+        if (x.wide && t + io <= to) store<io>(r.at(uint32(t), 0), load<io>(x.row + t));  // one lane a pack: several positions in one access
+        else
+          for (index j = t; j < min(t + io, to); j++) r.store(uint32(j), 0, x.load(j, 0, 1));
       }
     }
     if (n > 0) tile.finish();

@@ -111,9 +111,10 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
 
   /// A layer that looks ahead reads zeros past the end.
   TCNCA_HOST_DEVICE void finish(int l) const {
-    if constexpr (Shape.dir != direction::causal)
+    if constexpr (Shape.dir != direction::causal) {
       if (index const ahead = Shape.lead(l, half_); ahead > 0)
         this->clear(ring_at(params.plan.input[l]), length_, length_ + tiling::reach_ahead(l, min(params.plan.tile[l], length_), ahead));
+    }
   }
 
   /// Outputs [from, to) of a layer into the next ring or into y.

@@ -58,7 +58,7 @@ struct conv_stack_step_agent {
     for (int l = 0; l < Shape.layers(); l++) {
       if (Shape.starts_span(l)) span = a;
       value sum = broadcast<Lanes.width>(A(0));
-      if constexpr (Shape.bias) sum = load_channels(params.bias.at(l, channel), params.bias.stride[1], channel);
+      if constexpr (Shape.bias) { sum = load_channels(params.bias.at(l, channel), params.bias.stride[1], channel); }
       index const d = Shape.dilation(l), history = Shape.history(l), ring = Shape.history_before(l);
       index const now = history > 0 ? (params.position + t) % history : 0;
       for (int k = 0; k < Shape.taps; k++) {

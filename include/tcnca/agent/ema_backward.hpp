@@ -61,10 +61,10 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
     if constexpr (Shape.skip) {
       if (params.state_in.present()) again<0, true>();
       else again<0, false>();
-      if constexpr (halves) again<1, false>();
+      if constexpr (halves) { again<1, false>(); }
     }
     adjoint<0>();
-    if constexpr (halves) adjoint<1>();
+    if constexpr (halves) { adjoint<1>(); }
   }
 
  private:
@@ -104,8 +104,8 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
       };
       this->template average<Reverse, Exact>(near + tile_x, n, carry, table, scratch, prepare, [&](int at, value x, value y) TCNCA_INLINE {
         A* const g = near + tile_g + at;
-        if constexpr (halves && last) y = y + load<W>(const_cast<A const*>(near + other + at));
-        if constexpr (last) y = load<W>(const_cast<A const*>(g)) * activate<activation::silu>(fma(omega, x, y)).slope;
+        if constexpr (halves && last) { y = y + load<W>(const_cast<A const*>(near + other + at)); }
+        if constexpr (last) { y = load<W>(const_cast<A const*>(g)) * activate<activation::silu>(fma(omega, x, y)).slope; }
         store<W>(g, y);
       });
       group.sync();
@@ -125,8 +125,8 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
     this->template for_each_tile<Reverse>(params.x.extent[2], [&](index first, int n) {
       group.sync();
       x_.load(group, first, n, near + tile_x, near + stage);
-      if constexpr (Shape.skip) this->copy(far_at(far_g, first), near + tile_g, n * channels);
-      else grad_y_.load(group, first, n, near + tile_g, near + stage);
+      if constexpr (Shape.skip) { this->copy(far_at(far_g, first), near + tile_g, n * channels); }
+      else { grad_y_.load(group, first, n, near + tile_g, near + stage); }
       if (halves && last) this->copy(far_at(far_x, first), near + other, n * channels);
       group.sync();
       index const next = this->template after<Reverse>(first, n);
@@ -139,14 +139,14 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
         bool const injects = start && r == 0 && worker_ == 0;
         run_of<Half, true>(mine, injects);
         if (state) {
-          if constexpr (shared) group.sync();  // the table is used again
+          if constexpr (shared) { group.sync(); }  // the table is used again
           run_of<Half, false>(mine, injects);
         }
       }
       start = false;
       group.sync();
-      if constexpr (last) grad_x_.store(group, first, n, near + tile_g, near + stage);
-      else this->copy(near + tile_g, far_at(far_x, first), n * channels);
+      if constexpr (last) { grad_x_.store(group, first, n, near + tile_g, near + stage); }
+      else { this->copy(near + tile_g, far_at(far_x, first), n * channels); }
     });
     group.sync();
     finish(Half);
@@ -157,7 +157,7 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
   /// alone, which enters with the first position of the walk.
   template <int Half, bool Driven>
   TCNCA_HOST_DEVICE void run_of(share const& mine, bool injects) const {
-    if constexpr (shared) scan_states<Driven>(mine, injects);
+    if constexpr (shared) { scan_states<Driven>(mine, injects); }
     if (mine.count == run) part<run, Half, Driven>(mine, 0, injects);
     else
       for (int i = 0; i < mine.count; i++) part<1, Half, Driven>(mine, i, injects && i == 0);
@@ -169,7 +169,7 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
     spread_table<dual<A>> const slots_at{near + table, slots};
     if (worker_ < workers) {
       value g[run];
-      if constexpr (Driven) this->load_run(near + tile_g, mine, 0, g);
+      if constexpr (Driven) { this->load_run(near + tile_g, mine, 0, g); }
 #if defined(__CUDA_ARCH__)
 #pragma unroll 2
 #endif
@@ -177,12 +177,12 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
         int const k = this->row(s);
         value const q = this->get(memory::q, k);
         value l = broadcast<W>(A(0)), e = l;
-        if constexpr (Driven) l = g[0];
-        else if (injects) l = this->get(terminal, k);
+        if constexpr (Driven) { l = g[0]; }
+        else { if (injects) l = this->get(terminal, k); }
         unroll<1, run>([&](auto i) {
           e = fma(q, e, l);
-          if constexpr (Driven) l = fma(q, l, g[i]);
-          else l = q * l;
+          if constexpr (Driven) { l = fma(q, l, g[i]); }
+          else { l = q * l; }
         });
         slots_at.store(k * workers + worker_, {l.lane(0), e.lane(0)});
       }
@@ -217,11 +217,12 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
 #pragma unroll 1
 #endif
     for (; s + Policy.together <= N; s += Policy.together) states<Policy.together, Driven>(mine, first, s, injects, x, g, grad_x);
-    if constexpr (N % Policy.together != 0)
+    if constexpr (N % Policy.together != 0) {
       for (; s < N; s++) states<1, Driven>(mine, first, s, injects, x, g, grad_x);
+    }
     unroll<0, Count>([&](auto i) {
       int const at = mine.offset + (first + i) * mine.step;
-      if constexpr (halves && Half == 1) grad_x[i] = grad_x[i] + load<W>(const_cast<A const*>(near + other + at));
+      if constexpr (halves && Half == 1) { grad_x[i] = grad_x[i] + load<W>(const_cast<A const*>(near + other + at)); }
       store<W>(near + tile_g + at, grad_x[i]);
     });
   }
@@ -251,8 +252,8 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
     unroll<0, Count>([&](auto i) {
       unroll<0, States>([&](auto j) {
         e[j] = fma(q[j], e[j], l[j]);
-        if constexpr (Driven) l[j] = fma(q[j], l[j], g[i]);
-        else l[j] = i == 0 && injects ? load<W>(k + (terminal - memory::q) + j * channels) : q[j] * l[j];
+        if constexpr (Driven) { l[j] = fma(q[j], l[j], g[i]); }
+        else { l[j] = i == 0 && injects ? load<W>(k + (terminal - memory::q) + j * channels) : q[j] * l[j]; }
         of_e[j] = fma(e[j], x[i], of_e[j]);
       });
       unroll<0, States>([&](auto j) {
@@ -262,7 +263,7 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
     });
     unroll<0, States>([&](auto j) {
       store<W>(sum + 2 * j * sum_width, of_l[j]), store<W>(sum + (2 * j + 1) * sum_width, of_e[j]);
-      if constexpr (shared && Count == 1) slots_at.store(slot + j * base::next_slot, {l[j].lane(0), e[j].lane(0)});
+      if constexpr (shared && Count == 1) { slots_at.store(slot + j * base::next_slot, {l[j].lane(0), e[j].lane(0)}); }
       if (ends) store<W>(c + j * channels, l[j]), store<W>(c + slope + j * channels, e[j]);
     });
   }

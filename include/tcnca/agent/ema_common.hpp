@@ -99,8 +99,9 @@ struct ema_group {
         put(memory::run_decay, r, power.value), put(memory::run_slope, r, power.slope);
       }
     });
-    if constexpr (Shape.skip)
+    if constexpr (Shape.skip) {
       for (int c = group.rank(); c < channels; c += group.size()) near[memory::omega + c] = c < existing ? *from.omega.at(channel + c) : A(0);
+    }
   }
   TCNCA_HOST_DEVICE value omega() const { return get(memory::omega, pack_); }
 
@@ -207,8 +208,9 @@ struct ema_group {
 #pragma unroll 1
 #endif
     for (; s + Policy.together <= N; s += Policy.together) average_states<Policy.together, Exact>(mine, first, s, x, y, carry, table);
-    if constexpr (N % Policy.together != 0)
+    if constexpr (N % Policy.together != 0) {
       for (; s < N; s++) average_states<1, Exact>(mine, first, s, x, y, carry, table);
+    }
     unroll<0, Count>([&](auto i) { emit(mine.offset + (first + i) * mine.step, x[i], y[i]); });
   }
 
@@ -225,15 +227,15 @@ struct ema_group {
     unroll<0, States>([&](auto j) {
       q[j] = load<W>(k + j * channels), u[j] = load<W>(k + (Exact ? memory::u : memory::uw) + j * channels);
       w[j] = Exact ? load<W>(k + memory::w + j * channels) : u[j];
-      if constexpr (shared) h[j] = broadcast<W>(slots.load(slot + j * next_slot));
-      else h[j] = load<W>(const_cast<A const*>(c + j * channels));
+      if constexpr (shared) { h[j] = broadcast<W>(slots.load(slot + j * next_slot)); }
+      else { h[j] = load<W>(const_cast<A const*>(c + j * channels)); }
     });
     unroll<0, Count>([&](auto i) {
       unroll<0, States>([&](auto j) { h[j] = fma(q[j], h[j], Exact ? u[j] * x[i] : x[i]); });
       unroll<0, States>([&](auto j) { y[i] = fma(w[j], h[j], y[i]); });
     });
     unroll<0, States>([&](auto j) {
-      if constexpr (shared && Count == 1) slots.store(slot + j * next_slot, h[j].lane(0));
+      if constexpr (shared && Count == 1) { slots.store(slot + j * next_slot, h[j].lane(0)); }
       if (ends) store<W>(c + j * channels, h[j]);
     });
   }

@@ -79,7 +79,7 @@ struct ema_forward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
     this->template for_each_tile<Reverse>(params.x.extent[2], [&](index first, int n) {
       group.sync();  // the tile before has been stored
       x_.load(group, first, n, near + tile, near + stage);
-      if constexpr (halves && last) this->copy(far + first * channels, near + other, n * channels);
+      if constexpr (halves && last) { this->copy(far + first * channels, near + other, n * channels); }
       group.sync();
       auto const prepare = [&](int r) TCNCA_INLINE {  // GCC drops the call of a function that only prefetches
         x_.prefetch(this->template after<Reverse>(first, n), r, params.x.extent[2]);
@@ -87,13 +87,13 @@ struct ema_forward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
       };
       value const omega = Shape.skip && last ? this->omega() : broadcast<base::W>(A(0));
       this->template average<Reverse, Exact>(near + tile, n, carry, table, scratch, prepare, [&](int at, value x, value y) TCNCA_INLINE {
-        if constexpr (halves && last) y = y + load<base::W>(const_cast<A const*>(near + other + at));
-        if constexpr (Shape.skip && last) y = activate<activation::silu>(fma(omega, x, y)).value;
+        if constexpr (halves && last) { y = y + load<base::W>(const_cast<A const*>(near + other + at)); }
+        if constexpr (Shape.skip && last) { y = activate<activation::silu>(fma(omega, x, y)).value; }
         store<base::W>(near + tile + at, y);
       });
       group.sync();
-      if constexpr (last) y_.store(group, first, n, near + tile, near + stage);
-      else this->copy(near + tile, far + first * channels, n * channels);
+      if constexpr (last) { y_.store(group, first, n, near + tile, near + stage); }
+      else { this->copy(near + tile, far + first * channels, n * channels); }
     });
     group.sync();
   }

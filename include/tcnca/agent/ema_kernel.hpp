@@ -48,10 +48,10 @@ struct ema_kernel_agent {
         wide_at(anchor_power)[n] = power;
       }
       group.sync();
-      if constexpr (Backward) gather(row, first, length);
-      else generate(row, first, length);
+      if constexpr (Backward) { gather(row, first, length); }
+      else { generate(row, first, length); }
     }
-    if constexpr (Backward) finish(row, length);
+    if constexpr (Backward) { finish(row, length); }
     group.sync();  // the next item reuses the memory
   }
 
@@ -89,8 +89,9 @@ struct ema_kernel_agent {
         double const decay = wide_at(q)[n];
         double power_of_q = raise(decay, place(j));
         for (int i = 0; i < W; i++, power_of_q *= decay) near[table + n * own + place(j) + i] = A(power_of_q);
-        if constexpr (Backward)
+        if constexpr (Backward) {
           for (int kind = 0; kind < 2; kind++) store<W>(near + sums + (kind * N + n) * own + place(j), broadcast<W>(A(0)));
+        }
       }
   }
 

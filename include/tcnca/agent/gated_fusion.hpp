@@ -65,14 +65,16 @@ struct pass_group {
   };
   template <class U, bool Whole>
   TCNCA_HOST_DEVICE static value load(U const* row, some_columns<Whole> at) {
-    if constexpr (Whole) return tcnca::load<W>(row + at.first);
-    else return load_some<W>(row + at.first, 1, at.count);
+    if constexpr (Whole) { return tcnca::load<W>(row + at.first); }
+    else { return load_some<W>(row + at.first, 1, at.count); }
   }
   template <bool Whole>
   TCNCA_HOST_DEVICE void store(T* row, some_columns<Whole> at, value v) const {
-    if constexpr (!Whole) store_some<W>(row + at.first, 1, at.count, v);
-    else if (how.streaming) store_streaming<W>(row + at.first, v);
-    else tcnca::store<W>(row + at.first, v);
+    if constexpr (!Whole) { store_some<W>(row + at.first, 1, at.count, v); }
+    else {
+      if (how.streaming) store_streaming<W>(row + at.first, v);
+      else tcnca::store<W>(row + at.first, v);
+    }
   }
   /// Parameters of the columns.
   template <bool Whole>
@@ -198,18 +200,18 @@ struct update_agent : detail::pass_group<Group, T, Policy> {
       T *const grad_hx = p.grad_hx.at(b, t, 0), *const grad_h = p.grad_h.at(b, t, 0);
       this->for_each_pack(columns, [&](auto c) TCNCA_INLINE {
         value h = base::load(from, c), keep = broadcast<W>(A(1));
-        if constexpr (Shape.mixer_path) h = h + base::load(hx, c);
-        if constexpr (Shape.dropout) keep = p.dropout.factors(keep, b, t, c.first);
+        if constexpr (Shape.mixer_path) { h = h + base::load(hx, c); }
+        if constexpr (Shape.dropout) { keep = p.dropout.factors(keep, b, t, c.first); }
         if constexpr (!Backward) {
-          if constexpr (Shape.update_gate) this->store(y, c, gate::update(base::load(x, c), base::load(u, c), h, keep));
-          else this->store(y, c, gate::update(base::load(x, c), h, keep));
+          if constexpr (Shape.update_gate) { this->store(y, c, gate::update(base::load(x, c), base::load(u, c), h, keep)); }
+          else { this->store(y, c, gate::update(base::load(x, c), h, keep)); }
         } else {
           gate::update_gradients<A, W> g;
-          if constexpr (Shape.update_gate) g = gate::update_gradient(base::load(x, c), base::load(u, c), h, keep, base::load(grad_y, c));
-          else g = gate::update_gradient(h, keep, base::load(grad_y, c));
+          if constexpr (Shape.update_gate) { g = gate::update_gradient(base::load(x, c), base::load(u, c), h, keep, base::load(grad_y, c)); }
+          else { g = gate::update_gradient(h, keep, base::load(grad_y, c)); }
           this->store(grad_x, c, g.x), this->store(grad_h, c, g.h);
-          if constexpr (Shape.update_gate) this->store(grad_u, c, g.u);
-          if constexpr (Shape.mixer_path) this->store(grad_hx, c, g.h);
+          if constexpr (Shape.update_gate) { this->store(grad_u, c, g.u); }
+          if constexpr (Shape.mixer_path) { this->store(grad_hx, c, g.h); }
         }
       });
     });

@@ -118,18 +118,19 @@ struct convert {
     return a;
   }
   static TCNCA_HOST_DEVICE auto narrowed(Pack a) {
-    if constexpr (same) return a.v;
-    else if constexpr (W == 1) return T{uint16(narrow_bits<T, uint32, float>(a.v))};
-    else
+    if constexpr (same) { return a.v; }
+    else if constexpr (W == 1) { return T{uint16(narrow_bits<T, uint32, float>(a.v))}; }
+    else {
       return __builtin_convertvector(narrow_bits<T, typename shaped<uint32>::type, typename shaped<float>::type>(a.v), typename shaped<uint16>::type);
+    }
   }
   static TCNCA_HOST_DEVICE void store(T* p, Pack a) {
     auto const elements = narrowed(a);
     __builtin_memcpy(p, &elements, sizeof(T) * W);
   }
   static TCNCA_HOST_DEVICE void stream(T* p, Pack a) {
-    if constexpr (W > 1) detail::stream(p, narrowed(a));
-    else store(p, a);
+    if constexpr (W > 1) { detail::stream(p, narrowed(a)); }
+    else { store(p, a); }
   }
 };
 

@@ -9,21 +9,21 @@ namespace tcnca::detail {
 /// In each lane a > b ? a : b (b where one is NaN), for a vector of the machine's own size; other vectors take the slow way.
 template <class V>
 TCNCA_HOST_DEVICE V larger(V a, V b) {
-  if constexpr (sizeof(V) <= 8) return a > b ? a : b;
+  if constexpr (sizeof(V) <= 8) { return a > b ? a : b; }
   else
 #if defined(__AVX512F__)
-  if constexpr (sizeof(V) == 64 && sizeof(a[0]) == 4) return __builtin_ia32_maxps512_mask(a, b, a, static_cast<short>(-1), 4);
-  else if constexpr (sizeof(V) == 64) return __builtin_ia32_maxpd512_mask(a, b, a, static_cast<char>(-1), 4);
+  if constexpr (sizeof(V) == 64 && sizeof(a[0]) == 4) { return __builtin_ia32_maxps512_mask(a, b, a, static_cast<short>(-1), 4); }
+  else if constexpr (sizeof(V) == 64) { return __builtin_ia32_maxpd512_mask(a, b, a, static_cast<char>(-1), 4); }
   else
 #endif
 #if defined(__AVX__)
-  if constexpr (sizeof(V) == 32 && sizeof(a[0]) == 4) return __builtin_ia32_maxps256(a, b);
-  else if constexpr (sizeof(V) == 32) return __builtin_ia32_maxpd256(a, b);
+  if constexpr (sizeof(V) == 32 && sizeof(a[0]) == 4) { return __builtin_ia32_maxps256(a, b); }
+  else if constexpr (sizeof(V) == 32) { return __builtin_ia32_maxpd256(a, b); }
   else
 #endif
-  if constexpr (sizeof(V) == 16 && sizeof(a[0]) == 4) return __builtin_ia32_maxps(a, b);
-  else if constexpr (sizeof(V) == 16) return __builtin_ia32_maxpd(a, b);
-  else return a > b ? a : b;
+  if constexpr (sizeof(V) == 16 && sizeof(a[0]) == 4) { return __builtin_ia32_maxps(a, b); }
+  else if constexpr (sizeof(V) == 16) { return __builtin_ia32_maxpd(a, b); }
+  else { return a > b ? a : b; }
 }
 #else
 template <class V>
@@ -43,19 +43,19 @@ TCNCA_HOST_DEVICE V max_zero(V x) {
 template <class V>
 TCNCA_HOST_DEVICE V fused(V a, V b, V c) {
 #if defined(__GNUC__) && !defined(__clang__) && defined(__FMA__)
-  if constexpr (same<V, float>) return __builtin_fmaf(a, b, c);
-  else if constexpr (same<V, double>) return __builtin_fma(a, b, c);
+  if constexpr (same<V, float>) { return __builtin_fmaf(a, b, c); }
+  else if constexpr (same<V, double>) { return __builtin_fma(a, b, c); }
 #if !defined(__CUDACC__)
-  else if constexpr (sizeof(V) == 16 && sizeof(a[0]) == 4) return __builtin_ia32_vfmaddps(a, b, c);
-  else if constexpr (sizeof(V) == 16) return __builtin_ia32_vfmaddpd(a, b, c);
-  else if constexpr (sizeof(V) == 32 && sizeof(a[0]) == 4) return __builtin_ia32_vfmaddps256(a, b, c);
-  else if constexpr (sizeof(V) == 32) return __builtin_ia32_vfmaddpd256(a, b, c);
+  else if constexpr (sizeof(V) == 16 && sizeof(a[0]) == 4) { return __builtin_ia32_vfmaddps(a, b, c); }
+  else if constexpr (sizeof(V) == 16) { return __builtin_ia32_vfmaddpd(a, b, c); }
+  else if constexpr (sizeof(V) == 32 && sizeof(a[0]) == 4) { return __builtin_ia32_vfmaddps256(a, b, c); }
+  else if constexpr (sizeof(V) == 32) { return __builtin_ia32_vfmaddpd256(a, b, c); }
 #if defined(__AVX512F__)
-  else if constexpr (sizeof(V) == 64 && sizeof(a[0]) == 4) return __builtin_ia32_vfmaddps512_mask(a, b, c, static_cast<short>(-1), 4);
-  else if constexpr (sizeof(V) == 64) return __builtin_ia32_vfmaddpd512_mask(a, b, c, static_cast<char>(-1), 4);
+  else if constexpr (sizeof(V) == 64 && sizeof(a[0]) == 4) { return __builtin_ia32_vfmaddps512_mask(a, b, c, static_cast<short>(-1), 4); }
+  else if constexpr (sizeof(V) == 64) { return __builtin_ia32_vfmaddpd512_mask(a, b, c, static_cast<char>(-1), 4); }
 #endif
 #endif
-  else return a * b + c;
+  else { return a * b + c; }
 #else
   return a * b + c;
 #endif
@@ -76,12 +76,12 @@ TCNCA_HOST_DEVICE void stream(void* to, V v) {
   [[maybe_unused]] auto const bits = __builtin_bit_cast(typename float_vector<sizeof(V)>::type, v);
   [[maybe_unused]] float* const p = static_cast<float*>(to);
 #if defined(__AVX512F__)
-  if constexpr (sizeof(V) == 64) return __builtin_ia32_movntps512(p, bits);
+  if constexpr (sizeof(V) == 64) { return __builtin_ia32_movntps512(p, bits); }
 #endif
 #if defined(__AVX__)
-  if constexpr (sizeof(V) == 32) return __builtin_ia32_movntps256(p, bits);
+  if constexpr (sizeof(V) == 32) { return __builtin_ia32_movntps256(p, bits); }
 #endif
-  if constexpr (sizeof(V) == 16) return __builtin_ia32_movntps(p, bits);
+  if constexpr (sizeof(V) == 16) { return __builtin_ia32_movntps(p, bits); }
   __builtin_memcpy(to, &v, sizeof(V));
 #else
   __builtin_memcpy(to, &v, sizeof(V));
@@ -117,8 +117,8 @@ TCNCA_HOST_DEVICE V shifted_pair([[maybe_unused]] V a, [[maybe_unused]] V b) {
 #else
   typedef int ints __attribute__((vector_size(64)));
   typedef long long longs __attribute__((vector_size(64)));
-  if constexpr (sizeof(a[0]) == 4) return (V)__builtin_ia32_alignd512_mask((ints)b, (ints)a, Shift, (ints)a, static_cast<short>(-1));
-  else return (V)__builtin_ia32_alignq512_mask((longs)b, (longs)a, Shift, (longs)a, static_cast<char>(-1));
+  if constexpr (sizeof(a[0]) == 4) { return (V)__builtin_ia32_alignd512_mask((ints)b, (ints)a, Shift, (ints)a, static_cast<short>(-1)); }
+  else { return (V)__builtin_ia32_alignq512_mask((longs)b, (longs)a, Shift, (longs)a, static_cast<char>(-1)); }
 #endif
 #else
   return a;
@@ -139,17 +139,17 @@ TCNCA_HOST_DEVICE V rounded(V x) {
   // Clang has no register for a vector of less than 16 bytes.
   [[maybe_unused]] constexpr bool short_vector = sizeof(V) < 16 && requires { x[0]; };
 #if defined(__x86_64__) && defined(__AVX512VL__)
-  if constexpr (sizeof(V) <= 64 && !short_vector) asm("" : "+v"(x));
-  else asm("" : "+m"(x));
+  if constexpr (sizeof(V) <= 64 && !short_vector) { asm("" : "+v"(x)); }
+  else { asm("" : "+m"(x)); }
 #elif defined(__x86_64__) && defined(__AVX__)
-  if constexpr (sizeof(V) <= 32 && !short_vector) asm("" : "+x"(x));
-  else asm("" : "+m"(x));
+  if constexpr (sizeof(V) <= 32 && !short_vector) { asm("" : "+x"(x)); }
+  else { asm("" : "+m"(x)); }
 #elif defined(__x86_64__)
-  if constexpr (sizeof(V) <= 16 && !short_vector) asm("" : "+x"(x));
-  else asm("" : "+m"(x));
+  if constexpr (sizeof(V) <= 16 && !short_vector) { asm("" : "+x"(x)); }
+  else { asm("" : "+m"(x)); }
 #elif defined(__aarch64__)
-  if constexpr (sizeof(V) <= 16) asm("" : "+w"(x));
-  else asm("" : "+m"(x));
+  if constexpr (sizeof(V) <= 16) { asm("" : "+w"(x)); }
+  else { asm("" : "+m"(x)); }
 #else
   asm("" : "+m"(x));
 #endif

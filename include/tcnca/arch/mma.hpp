@@ -10,14 +10,15 @@ namespace tcnca::detail {
 /// c += a b for a 16 x 16, b 16 x 8, c 16 x 8; a and b two 16-bit elements a register. Called by a whole warp.
 template <element T>
 __device__ __forceinline__ void mma_16x8x16(float (&c)[4], uint32 const (&a)[4], uint32 b0, uint32 b1) {
-  if constexpr (same<T, bf16>)
+  if constexpr (same<T, bf16>) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  else
+  } else {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  }
 }
 
 /// Addresses in shared memory have 32 bits.
@@ -60,8 +61,8 @@ __device__ __forceinline__ void warp_sync() { __syncwarp(); }
 template <element T>
 __device__ __forceinline__ uint32 narrow_pair(float low, float high) {
   uint32 y;
-  if constexpr (same<T, bf16>) asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
-  else asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
+  if constexpr (same<T, bf16>) { asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low)); }
+  else { asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low)); }
   return y;
 }
 

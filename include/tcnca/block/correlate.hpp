@@ -30,12 +30,13 @@ struct tap_sums {
 // Lanes outside of [first, last) set to zero.
 template <class A, int W>
 TCNCA_HOST_DEVICE pack<A, W> keep_lanes(pack<A, W> v, int first, int last) {
-  if constexpr (W > 1)
+  if constexpr (W > 1) {
     if (first > 0 || last < W) {
       TCNCA_UNROLL
       for (int i = 0; i < W; i++)
         if (i < first || i >= last) v.set_lane(i, A(0));
     }
+  }
   return v;
 }
 
@@ -90,15 +91,15 @@ TCNCA_HOST_DEVICE void correlate_packs(ring<A, Lanes> g, ring<A, Lanes> x, dilat
     A const* const grads = g.at(uint32(tile.first) + uint32(start), 0);
     A const* in[N];
     unroll<0, N>([&](auto k) TCNCA_INLINE {
-      if constexpr (Dilation == 0) in[k] = x.at(origin + uint32(start) - uint32(int(k)) * tile.dilation, 0);
-      else if constexpr (int(k) == 0) in[0] = x.at(origin + uint32(start) - uint32(span), 0) + span;
+      if constexpr (Dilation == 0) { in[k] = x.at(origin + uint32(start) - uint32(int(k)) * tile.dilation, 0); }
+      else if constexpr (int(k) == 0) { in[0] = x.at(origin + uint32(start) - uint32(span), 0) + span; }
     });
     unroll<0, decltype(packs)::value>([&](auto m) TCNCA_INLINE {
       value const grad = load<P>(grads + int(m) * P);
       unroll<0, N>([&](auto k) TCNCA_INLINE {
         auto& s = taps.sum[k][int(m) % taps.chains];
-        if constexpr (Dilation == 0) s = fma(grad, load<P>(in[k] + int(m) * P), s);
-        else s = fma(grad, lagged<decltype(k)::value * Dilation, true, A, P>(in[0] + int(m) * P), s);
+        if constexpr (Dilation == 0) { s = fma(grad, load<P>(in[k] + int(m) * P), s); }
+        else { s = fma(grad, lagged<decltype(k)::value * Dilation, true, A, P>(in[0] + int(m) * P), s); }
       });
     });
   };
@@ -125,16 +126,18 @@ TCNCA_HOST_DEVICE void correlate(Group group, ring<A, Lanes> g, ring<A, Lanes> x
       whole.count = tile.count / P * P;
       int k = tile.first_tap;
       for (; k + N <= tile.last_tap; k += N) detail::correlate_packs<N, Run, Dilation>(g, x, whole, k, sums, stride);
-      if constexpr (N > 1)
+      if constexpr (N > 1) {
         for (; k < tile.last_tap; k++) detail::correlate_packs<1, Run, 0>(g, x, whole, k, sums, stride);
+      }
       tile.first += whole.count, tile.count -= whole.count;
       if (tile.count == 0) return;
     }
   }
   int k = tile.first_tap;
   for (; k + N <= tile.last_tap; k += N) detail::correlate_taps<N, Run>(group, g, x, tile, blocks, k, sums, stride);
-  if constexpr (N > 1)
+  if constexpr (N > 1) {
     for (; k < tile.last_tap; k++) detail::correlate_taps<1, Run>(group, g, x, tile, blocks, k, sums, stride);
+  }
 }
 
 }  // namespace tcnca

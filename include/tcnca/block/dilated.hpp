@@ -54,8 +54,8 @@ inline constexpr uint32 near_ring = 1024;
 
 template <class A, lanes Lanes>
 TCNCA_HOST_DEVICE pack<A, Lanes.width> load_tap(A const* tap, int p) {
-  if constexpr (Lanes.along_length) return broadcast<Lanes.width>(*tap);
-  else return load<Lanes.width>(tap + p * Lanes.width);
+  if constexpr (Lanes.along_length) { return broadcast<Lanes.width>(*tap); }
+  else { return load<Lanes.width>(tap + p * Lanes.width); }
 }
 
 /// Taps that are unrolled together for a dilation shorter than a pack, and the positions that they span, in whole packs.
@@ -71,8 +71,8 @@ TCNCA_HOST_DEVICE constexpr int dilated_span(int dilation, int width) {
 /// 4 taps 1.03 | 0.67 | 0.99, 8 taps 1.05 | 0.75 | 0.67, 17 taps 1.02 | 0.92 | 0.64).
 template <int Lag, bool Shift, class A, int P>
 TCNCA_HOST_DEVICE pack<A, P> lagged(A const* at) {
-  if constexpr (Lag % P == 0 || !Shift) return load<P>(at - Lag);
-  else return shifted<P - Lag % P>(load<P>(at - Lag / P * P - P), load<P>(at - Lag / P * P));
+  if constexpr (Lag % P == 0 || !Shift) { return load<P>(at - Lag); }
+  else { return shifted<P - Lag % P>(load<P>(at - Lag / P * P - P), load<P>(at - Lag / P * P)); }
 }
 
 /// Calls emit(offset, p, sum) for every pack of the tile, each by one thread; where the lanes lie along the length, the last pack may

@@ -33,15 +33,15 @@ struct alignas(sizeof(T) * W) pack {
   /// Never contracted: only fma() fuses, so that results do not depend on what the compiler saw together.
   TCNCA_HOST_DEVICE friend pack operator*(pack a, pack b) {
     return zip(a, b, [](T x, T y) TCNCA_INLINE {
-      if constexpr (sizeof(T) == 4) return __fmul_rn(x, y);
-      else return __dmul_rn(x, y);
+      if constexpr (sizeof(T) == 4) { return __fmul_rn(x, y); }
+      else { return __dmul_rn(x, y); }
     });
   }
   /// fp32: to 2 units in the last place, without the slow path of the exact division.
   TCNCA_HOST_DEVICE friend pack operator/(pack a, pack b) {
     return zip(a, b, [](T x, T y) TCNCA_INLINE {
-      if constexpr (sizeof(T) == 4) return __fdividef(x, y);
-      else return x / y;
+      if constexpr (sizeof(T) == 4) { return __fdividef(x, y); }
+      else { return x / y; }
     });
   }
   /// a * b + c, rounded once.
@@ -83,12 +83,12 @@ struct pack {
   typename detail::vector_of<T, W>::type v;
 
   TCNCA_HOST_DEVICE T lane(int i) const {
-    if constexpr (W == 1) return v;
-    else return v[i];
+    if constexpr (W == 1) { return v; }
+    else { return v[i]; }
   }
   TCNCA_HOST_DEVICE void set_lane(int i, T x) {
-    if constexpr (W == 1) v = x;
-    else v[i] = x;
+    if constexpr (W == 1) { v = x; }
+    else { v[i] = x; }
   }
   TCNCA_HOST_DEVICE friend pack operator+(pack a, pack b) { return {a.v + b.v}; }
   TCNCA_HOST_DEVICE friend pack operator-(pack a, pack b) { return {a.v - b.v}; }
@@ -98,8 +98,8 @@ struct pack {
   TCNCA_HOST_DEVICE friend pack fma(pack a, pack b, pack c) { return {detail::fused(a.v, b.v, c.v)}; }
   /// In each lane: x < 0 ? 0 : x; a NaN stays one.
   TCNCA_HOST_DEVICE friend pack max_zero(pack x) {
-    if constexpr (W == 1) return {x.v < 0 ? T(0) : x.v};
-    else return {detail::max_zero(x.v)};
+    if constexpr (W == 1) { return {x.v < 0 ? T(0) : x.v}; }
+    else { return {detail::max_zero(x.v)}; }
   }
   /// In each lane: x > 0 ? a : b.
   TCNCA_HOST_DEVICE friend pack select_positive(pack x, pack a, pack b) {
@@ -122,8 +122,8 @@ inline constexpr bool has_shifted = W > 1 && detail::has_shifted_pair<typename d
 /// Lanes Shift, Shift + 1, ... of a followed by b: what lies between two neighbouring packs. Only where has_shifted.
 template <int Shift, class T, int W>
 TCNCA_HOST_DEVICE pack<T, W> shifted(pack<T, W> a, [[maybe_unused]] pack<T, W> b) {
-  if constexpr (has_shifted<T, W>) return {detail::shifted_pair<Shift>(a.v, b.v)};
-  else return a;
+  if constexpr (has_shifted<T, W>) { return {detail::shifted_pair<Shift>(a.v, b.v)}; }
+  else { return a; }
 }
 
 /// In each lane a > b ? a : b. Not select_positive of a - b: infinities have no difference.
@@ -157,8 +157,8 @@ TCNCA_HOST_DEVICE pack<T, W> broadcast(T x) {
   for (int i = 0; i < W; i++) p.v[i] = x;
   return p;
 #else
-  if constexpr (W == 1) return {x};
-  else return {x - typename detail::vector_of<T, W>::type{}};
+  if constexpr (W == 1) { return {x}; }
+  else { return {x - typename detail::vector_of<T, W>::type{}}; }
 #endif
 }
 

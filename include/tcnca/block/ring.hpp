@@ -34,8 +34,9 @@ struct ring {
   TCNCA_HOST_DEVICE void store_sample(uint32 position, int c, A v) const {
     uint32 const slot = position & mask;
     base[size(slot) * size(Lanes.channels()) + size(c)] = v;
-    if constexpr (Lanes.front() > 0)
+    if constexpr (Lanes.front() > 0) {
       if (slot < Lanes.margin) base[size(slot) + mask + 1] = v;
+    }
   }
   TCNCA_HOST_DEVICE A load_sample(uint32 position, int c) const { return base[size(position & mask) * size(Lanes.channels()) + size(c)]; }
 };
@@ -56,8 +57,8 @@ class tile_writer {
     }
   }
   TCNCA_HOST_DEVICE void store(int offset, int p, value v) const {
-    if constexpr (Lanes.front() > 0) tcnca::store<Lanes.width>(plain_ + offset, v);
-    else ring_.store(first_ + uint32(offset), p, v);
+    if constexpr (Lanes.front() > 0) { tcnca::store<Lanes.width>(plain_ + offset, v); }
+    else { ring_.store(first_ + uint32(offset), p, v); }
   }
   TCNCA_HOST_DEVICE void finish() const {
     if constexpr (Lanes.front() > 0) {

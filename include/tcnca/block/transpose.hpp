@@ -92,8 +92,8 @@ TCNCA_HOST_DEVICE void transpose(pack<A, W> (&rows)[W]) {
         rows[i + 1] = rows[i + 2], rows[i + 2] = second;
       }
     }
-    if constexpr (W / block >= 2) exchange_all<W, &exchange::blocks, block>(rows);
-    if constexpr (W / block >= 4) exchange_all<W, &exchange::blocks, 2 * block>(rows);
+    if constexpr (W / block >= 2) { exchange_all<W, &exchange::blocks, block>(rows); }
+    if constexpr (W / block >= 4) { exchange_all<W, &exchange::blocks, 2 * block>(rows); }
   }
 }
 
