@@ -224,6 +224,7 @@ TEST(chunked_attention_wgmma_cuda, is_taken_on_compute_capability_9_0_only) {
   ASSERT_EQ(cudaGetDeviceProperties(&properties, device), cudaSuccess);
   bool const hopper = properties.major == 9 && properties.minor == 0;
   EXPECT_EQ(subject::supported(), hopper);
+  EXPECT_EQ(cudaGetLastError(), cudaSuccess);  // one for which nothing was compiled is no error
 }
 #else
 INSTANTIATE_TYPED_TEST_SUITE_P(fiber, chunked_attention_forward, types<fiber_backend<>>, attention_subject_name);

@@ -62,12 +62,14 @@ struct attention_problem {
   tensor<A, 4> grad_keys_out, grad_values_out, grad_keys_in, grad_values_in;
   tensor<A, 3> lse;
   tensor<A, 2> bias, grad_bias;
+  tensor<index, 1> lengths_given;  // what p.lengths says, where kernels can read it
 
   attention_problem(attention_extents const& size, std::uint64_t seed) : e(size) {
     random_bits r{seed};
     p.batch = e.batch, p.heads = e.heads, p.length = e.length, p.key_dim = e.key_dim, p.value_dim = e.value_dim, p.chunk = e.chunk;
     p.position = e.position, p.scale = e.scale, p.dropout = e.dropout;
     if (shape.dropout) p.seed = r(), p.offset = r() >> between(r, 0, 63);
+    lengths_given = tensor<index, 1>({e.batch}, {0}, e.where);
     for (auto* t : {&q, &k, &grad_q, &grad_k}) *t = sequence(e.key_dim);
     for (auto* t : {&v, &o, &grad_o, &grad_v}) *t = sequence(e.value_dim);
     p.q = fill(q, r, e.spread), p.k = fill(k, r, e.spread), p.v = fill(v, r, 1), p.grad_o = fill(grad_o, r, 1);
@@ -108,7 +110,8 @@ struct attention_problem {
 
   tensor_view<index const, 1> lengths() const {
     if (p.lengths.empty()) return {};
-    return contiguous(p.lengths.data(), e.batch);
+    for (index b = 0; b < e.batch; b++) *lengths_given.at(b) = p.lengths[std::size_t(b)];
+    return lengths_given.view();
   }
   forward_args forward() const {
     forward_args a;
@@ -186,7 +189,7 @@ struct attention_problem {
     EXPECT_TRUE(same(q, p.q) && same(k, p.k) && same(v, p.v) && same(bias, p.bias) && same(grad_o, p.grad_o) && same(keys_in, p.keys_in) &&
                 same(values_in, p.values_in) && same(grad_keys_out, p.grad_keys_out) && same(grad_values_out, p.grad_values_out))
         << "an input was written";
-    EXPECT_TRUE(q.intact() && k.intact() && v.intact() && bias.intact() && grad_o.intact() && keys_in.intact() && values_in.intact() &&
+    EXPECT_TRUE(q.intact() && k.intact() && v.intact() && bias.intact() && lengths_given.intact() && grad_o.intact() && keys_in.intact() && values_in.intact() &&
                 grad_keys_out.intact() && grad_values_out.intact());
   }
 

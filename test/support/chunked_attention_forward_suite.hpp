@@ -150,8 +150,9 @@ TYPED_TEST_P(chunked_attention_forward, broadcasts_inputs) {
   };
   repeat(args.q, p.q, 0), repeat(args.k, p.k, 1), repeat(args.v, p.v, 1), repeat(args.v, p.v, 0);
   if (args.keys_in.present()) repeat(args.keys_in, p.keys_in, 1), repeat(args.values_in, p.values_in, 0);
-  std::vector<index> const all(1, 33);
-  args.lengths = {all.data(), {2}, {0}};
+  tensor<index, 1> const all({1}, {0});
+  *all.at(0) = 33;
+  args.lengths = {all.view().data, {2}, {0}};
   p.lengths.assign(2, 33);
   attention_problem<S>::run_forward(args, 1);
   many.judge();

@@ -31,7 +31,8 @@ class [[nodiscard]] status {
 
   constexpr bool ok() const { return code_ == status_code::success; }
   constexpr status_code code() const { return code_; }
-  /// The name of the argument at fault as it stands in the args struct, or "".
+  /// The name of the argument at fault as it stands in the args struct, or "". Of unsupported_device and launch_failed: what the CUDA runtime
+  /// calls the error.
   constexpr char const* argument() const { return argument_; }
 
   friend constexpr bool operator==(status a, status_code b) { return a.code_ == b; }
@@ -58,7 +59,7 @@ constexpr char const* to_string(status s) {
     case status_code::workspace_misaligned: return "the workspace is not aligned to 256 bytes";
     case status_code::invalid_executor: return "the executor is invalid: the number of threads is negative";
     case status_code::unsupported_device: return "the current device cannot run the code that was compiled";
-    case status_code::launch_failed: return "the CUDA runtime refused a launch; cudaPeekAtLastError says why";
+    case status_code::launch_failed: return "the CUDA runtime refused a launch; status::argument() is its name of the error";
   }
   return "unknown status";
 }

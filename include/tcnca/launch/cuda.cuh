@@ -30,6 +30,39 @@ TCNCA_HIDDEN __global__ void __launch_bounds__(has_code<Agent> ? Threads : 1, 1)
   }
 }
 
+/// A runtime call that fails also leaves its error as the host thread's last one. forget() takes away what was left since, but no error that
+/// was pending before: that is the caller's.
+class last_error {
+ public:
+  void forget() const {
+    if (!pending_) (void)cudaGetLastError();
+  }
+
+ private:
+  bool pending_ = cudaPeekAtLastError() != cudaSuccess;
+};
+
+/// Whether an error says that there is no device, or that it cannot run what was compiled. Others are of earlier work, or of the system.
+inline bool is_unsupported(cudaError_t e) {
+  switch (e) {
+    case cudaErrorInvalidValue:  // of an attribute: blocks have too little shared memory
+    case cudaErrorNoDevice:
+    case cudaErrorInsufficientDriver:
+    case cudaErrorStubLibrary:
+    case cudaErrorCallRequiresNewerDriver:
+    case cudaErrorSystemDriverMismatch:
+    case cudaErrorCompatNotSupportedOnDevice:
+    case cudaErrorInvalidDeviceFunction:
+    case cudaErrorNoKernelImageForDevice:
+    case cudaErrorInvalidKernelImage:
+    case cudaErrorInvalidPtx:
+    case cudaErrorUnsupportedPtxVersion:
+    case cudaErrorJitCompilerNotFound:
+    case cudaErrorJitCompilationDisabled: return true;
+    default: return false;
+  }
+}
+
 }  // namespace detail
 
 template <>
@@ -47,34 +80,45 @@ struct executor_traits<cuda> {
   /// Whether code was compiled for the agent that this device runs. For agents that have another to fall back to.
   template <class Agent, class Params>
   TCNCA_HIDDEN static bool supports(cuda) {
+    detail::last_error const before;
     cudaFuncAttributes a;
     constexpr int threads = Agent::group_type::size();
-    return cudaFuncGetAttributes(&a, detail::run_agent<Agent, Params, threads>) == cudaSuccess && a.maxThreadsPerBlock >= threads;
+    bool const known = cudaFuncGetAttributes(&a, detail::run_agent<Agent, Params, threads>) == cudaSuccess;
+    if (!known) before.forget();
+    return known && a.maxThreadsPerBlock >= threads;
   }
 
+  /// Errors are those of the calls made here. One that was pending before stays so, and one of ours does not.
   template <class Agent, class Params>
   TCNCA_HIDDEN static status launch(cuda e, Params const& params, index items, group_memory memory, void* scratch) {
     constexpr int threads = Agent::group_type::size();
     auto const kernel = detail::run_agent<Agent, Params, threads>;
     if (items == 0) return {};
-    // Without a device, on one for which nothing was compiled, or whose blocks have too little shared memory, the function takes no attribute.
-    if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(memory.near_bytes)) != cudaSuccess)
-      return status_code::unsupported_device;
+    detail::last_error const before;
+    // All calls give the kernel the same limit, what the device has: of two host threads neither lowers the other's.
+    int device = 0, limit = 0;
+    cudaError_t error = cudaGetDevice(&device);
+    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    if (error == cudaSuccess) error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, max(limit, int(memory.near_bytes)));
+    if (error != cudaSuccess) {
+      before.forget();
+      return {detail::is_unsupported(error) ? status_code::unsupported_device : status_code::launch_failed, cudaGetErrorName(error)};
+    }
     index const blocks = memory.far_bytes > 0 ? workers(e, items) : min(items, index(1) << 30);
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(unsigned(blocks)), config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = memory.near_bytes, config.stream = e.stream;
+    cudaLaunchAttribute attribute = {};
     if constexpr (clustered<Agent>) {
       constexpr unsigned cluster = Agent::cluster_size;
-      cudaLaunchAttribute attribute = {};
       attribute.id = cudaLaunchAttributeClusterDimension;
       attribute.val.clusterDim.x = cluster, attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
-      cudaLaunchConfig_t config = {};
-      config.gridDim = dim3(unsigned(min(blocks, index(1) << 27)) * cluster), config.blockDim = dim3(threads);
-      config.dynamicSmemBytes = memory.near_bytes, config.stream = e.stream, config.attrs = &attribute, config.numAttrs = 1;
-      return cudaLaunchKernelEx(&config, kernel, params, items, bytes_per_worker(memory), static_cast<char*>(scratch)) == cudaSuccess
-                 ? status{}
-                 : status{status_code::launch_failed};
+      config.gridDim = dim3(unsigned(min(blocks, index(1) << 27)) * cluster), config.attrs = &attribute, config.numAttrs = 1;
     }
-    kernel<<<unsigned(blocks), threads, memory.near_bytes, e.stream>>>(params, items, bytes_per_worker(memory), static_cast<char*>(scratch));
-    return cudaPeekAtLastError() == cudaSuccess ? status{} : status{status_code::launch_failed};
+    error = cudaLaunchKernelEx(&config, kernel, params, items, bytes_per_worker(memory), static_cast<char*>(scratch));
+    if (error == cudaSuccess) return {};
+    before.forget();
+    return {status_code::launch_failed, cudaGetErrorName(error)};
   }
 };
 

@@ -1,0 +1,173 @@
+// What a launch on a CUDA device leaves behind, and what it does not mind: errors of others, other host threads, a capture.
+#include <tcnca/block/group.hpp>
+#include <tcnca/launch/cuda.cuh>
+
+#include <atomic>
+#include <thread>
+#include <vector>
+
+#include "support/backend.hpp"
+
+namespace tcnca::testing {
+
+struct counted_numbers {
+  float* to;
+  int count;  // of an item
+};
+
+/// Item i writes i, i + 1, ... by way of shared memory.
+template <class Group>
+struct counting_agent {
+  using A = float;
+  using group_type = Group;
+  Group group;
+  counted_numbers const& p;
+  A* near;
+  TCNCA_HOST_DEVICE counting_agent(Group g, counted_numbers const& given, A* near_memory, A*) : group(g), p(given), near(near_memory) {}
+  TCNCA_HOST_DEVICE void operator()(index item) const {
+    for (int i = group.rank(); i < p.count; i += group.size()) near[p.count - 1 - i] = float(item + i);
+    group.sync();
+    for (int i = group.rank(); i < p.count; i += group.size()) p.to[item * p.count + i] = near[p.count - 1 - i];
+    group.sync();
+  }
+};
+/// In clusters that no device takes without being asked.
+template <class Group>
+struct too_clustered_agent : counting_agent<Group> {
+  static constexpr int cluster_size = 16;
+  using counting_agent<Group>::counting_agent;
+};
+
+namespace {
+
+using traits = executor_traits<cuda>;
+constexpr int threads = 64;
+using agent = counting_agent<block_group<threads>>;
+constexpr auto kernel = detail::run_agent<agent, counted_numbers, threads>;
+
+/// Device memory for 100 numbers of each of two items, NaN before; what to launch asks for so many bytes of shared memory.
+class results {
+ public:
+  explicit results(int shared_bytes) : bytes_(shared_bytes) {}
+  status fill(cudaStream_t stream = nullptr) { return traits::launch<agent>(cuda{stream}, given_, 2, {size(bytes_), 0}, nullptr); }
+  bool complete() const {
+    for (index i = 0; i < values_.count(); i++)
+      if (*values_.at(i) != float(i / given_.count + i % given_.count)) return false;
+    return true;
+  }
+
+ private:
+  int bytes_;
+  tensor<float, 1> values_{{200}, {0}};
+  counted_numbers given_{values_.view().data, 100};
+};
+
+int limit_of_kernel() {
+  cudaFuncAttributes a{};
+  EXPECT_EQ(cudaFuncGetAttributes(&a, kernel), cudaSuccess);
+  return a.maxDynamicSharedSizeBytes;
+}
+int most_shared_memory() {
+  int bytes = 0;
+  EXPECT_EQ(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0), cudaSuccess);
+  return bytes;
+}
+
+struct cuda_launch : ::testing::Test {
+  void SetUp() override {
+    TCNCA_TEST_NEEDS(cuda_backend);
+    (void)cudaGetLastError();
+  }
+  void TearDown() override { (void)cudaGetLastError(); }
+};
+
+TEST_F(cuda_launch, limits_of_shared_memory_are_never_lowered) {
+  results many(80000), few(400);
+  ASSERT_TRUE(many.fill().ok());
+  int const limit = limit_of_kernel();
+  EXPECT_GE(limit, 80000);
+  ASSERT_TRUE(few.fill().ok());
+  EXPECT_EQ(limit_of_kernel(), limit);
+  cuda_backend::finish();
+  EXPECT_TRUE(many.complete() && few.complete());
+}
+
+TEST_F(cuda_launch, host_threads_of_different_sizes) {
+  constexpr int launches = 2000;
+  std::atomic<int> refused = 0, started = 0;
+  results many(80000), few(400);
+  auto const repeat = [&](results& r) {
+    for (started++; started < 2;) std::this_thread::yield();
+    for (int n = 0; n < launches; n++) refused += !r.fill().ok();
+  };
+  std::thread other([&] { repeat(few); });
+  repeat(many);
+  other.join();
+  EXPECT_EQ(refused, 0);
+  cuda_backend::finish();
+  EXPECT_TRUE(many.complete() && few.complete());
+}
+
+TEST_F(cuda_launch, an_error_of_others_is_neither_reported_nor_cleared) {
+  results r(400);
+  ASSERT_EQ(cudaSetDevice(12345), cudaErrorInvalidDevice);
+  status const s = r.fill();
+  EXPECT_TRUE(s.ok()) << to_string(s) << ": " << s.argument();
+  EXPECT_TRUE((traits::supports<agent, counted_numbers>(cuda{})));
+  EXPECT_EQ(cudaGetLastError(), cudaErrorInvalidDevice);
+  cuda_backend::finish();
+  EXPECT_TRUE(r.complete());
+}
+
+TEST_F(cuda_launch, too_much_shared_memory_leaves_no_error) {
+  int const most = most_shared_memory();
+  results r(most + 1);
+  status const s = r.fill();
+  EXPECT_EQ(s, status_code::unsupported_device);
+  EXPECT_STREQ(s.argument(), "cudaErrorInvalidValue");
+  EXPECT_EQ(cudaGetLastError(), cudaSuccess);
+  // Whichever it is: an error that others left is not taken away.
+  ASSERT_EQ(cudaSetDevice(12345), cudaErrorInvalidDevice);
+  EXPECT_EQ(r.fill(), status_code::unsupported_device);
+  EXPECT_NE(cudaGetLastError(), cudaSuccess);
+  results all(most);
+  EXPECT_TRUE(all.fill().ok());
+  cuda_backend::finish();
+  EXPECT_TRUE(all.complete());
+}
+
+TEST_F(cuda_launch, a_refused_launch_leaves_no_error) {
+  tensor<float, 1> out({100}, {0});
+  counted_numbers const p{out.view().data, 100};
+  status const s = traits::launch<too_clustered_agent<block_group<threads>>>(cuda{}, p, 1, {400, 0}, nullptr);
+  EXPECT_EQ(s, status_code::launch_failed);
+  EXPECT_EQ(std::string(s.argument()).rfind("cudaError", 0), 0u) << s.argument();
+  EXPECT_EQ(cudaGetLastError(), cudaSuccess);
+  cuda_backend::finish();
+}
+
+TEST_F(cuda_launch, is_captured) {
+  results r(80000);
+  cudaStream_t stream{};
+  cudaGraph_t graph{};
+  cudaGraphExec_t ready{};
+  ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
+  ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), cudaSuccess);
+  EXPECT_TRUE(r.fill(stream).ok());
+  EXPECT_TRUE((traits::supports<agent, counted_numbers>(cuda{stream})));
+  ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
+  std::size_t nodes = 0;
+  EXPECT_EQ(cudaGraphGetNodes(graph, nullptr, &nodes), cudaSuccess);
+  EXPECT_EQ(nodes, 1u);
+  EXPECT_FALSE(r.complete());
+  ASSERT_EQ(cudaGraphInstantiate(&ready, graph, 0), cudaSuccess);
+  EXPECT_EQ(cudaGraphLaunch(ready, stream), cudaSuccess);
+  EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+  EXPECT_TRUE(r.complete());
+  EXPECT_EQ(cudaGraphExecDestroy(ready), cudaSuccess);
+  EXPECT_EQ(cudaGraphDestroy(graph), cudaSuccess);
+  EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
+}
+
+}  // namespace
+}  // namespace tcnca::testing
