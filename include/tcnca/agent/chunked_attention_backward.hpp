@@ -112,7 +112,7 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
       for (index i = group.rank(); i < 2 * in.rows() - 1; i += group.size()) bias_sums_[i] = A(0);
     }
     int const row = params.plan.query_row;
-    for (index i = index(chunk_.first) * row + group.rank() * W; i < index(chunk_.last) * row; i += group.size() * W)
+    for (index i = index(chunk_.first / R * R) * row + group.rank() * W; i < index(chunk_.last) * row; i += group.size() * W)
       tcnca::store<W>(grad_query_ + i, broadcast<W>(A(0)));
     for (int i = group.rank(); i < R; i += group.size()) tcnca::store<W>(at(params.plan.slope) + i * weight_row, broadcast<W>(A(0)));
   }

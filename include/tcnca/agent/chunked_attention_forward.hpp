@@ -145,9 +145,13 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
   /// Scores to weights, a pack of queries at a time.
   TCNCA_HOST_DEVICE void weigh(int from, int all) const {
     bool const masked = Shape.causal && from + all > first_ + 1;
-    for (int i = group.rank() * W; i < rows(); i += group.size() * W) {
-      int const count = Shape.causal ? min(all, first_ + i + W - from) : all;  // later keys are masked for all of the pack
+    for (int i = group.rank() * W; i < round_up(rows(), M); i += group.size() * W) {
       A* const score = at(params.plan.score) + i;
+      if (i >= rows()) {  // rows of a tile that do not exist
+        for (int j = 0; j < all; j++) store<W>(score + j * R, broadcast<W>(A(0)));
+        continue;
+      }
+      int const count = Shape.causal ? min(all, first_ + i + W - from) : all;  // later keys are masked for all of the pack
       value numbers = broadcast<W>(A(0));  // key j is masked for the queries below it
       TCNCA_UNROLL
       for (int w = 0; w < W; w++) numbers.set_lane(w, A(first_ + i + w) + A(0.5));

@@ -120,7 +120,8 @@ struct chunked_attention_mma_scores_agent : detail::attention_gradient_warps<Gro
     int const first = turn * line, last = in.value_dim();
     if (turn == 0) {
       int const to_block = (from - begin_) / C & (stages(in.key_dim()) - 1);
-      this->template load_rows<C>(stage(to_block), key_row(in.key_dim()), round_up(in.key_dim(), 2 * M), 0, in.key_dim(),
+      // Whole lines, of which products with the gradients of scores take all columns.
+      this->template load_rows<C>(stage(to_block), key_row(in.key_dim()), key_row(in.key_dim()), 0, in.key_dim(),
                                   [&](int r) TCNCA_INLINE { return column_keys(from + r); });
       this->load_floats(floats(to_block), from);
     }
