@@ -1,5 +1,10 @@
 // Attention on tensor cores with its default tuning: no kernel may spill, and the instructions are those meant.
 // sass: HMMA.16816 LDSM.16.M88.4 LDSM.16.MT88.4 LDGSTS.E.BYPASS.128
+// barriers: mma_scores_agent.*attention_functionE.ELb.ELb1ELb.*attention_sideE0 5
+// barriers: mma_scores_agent 3
+// barriers: mma_(forward|values)_agent 3
+// barriers: chunked_attention_step_agent.*attention_functionE0 4
+// barriers: chunked_attention_step_agent 2
 #include <tcnca/chunked_attention.hpp>
 
 using namespace tcnca;

@@ -1,4 +1,11 @@
 // Averages with their default tuning: no kernel of theirs may spill.
+// Those of the block scans of CUB are among the barriers.
+// barriers: ema_kernel_agent.*ema_policy.*Lb0E 4
+// barriers: ema_kernel_agent 5
+// barriers: ema_forward_agent.*directionE2 26
+// barriers: ema_forward_agent 17
+// barriers: ema_backward_agent.*directionE2 54
+// barriers: ema_backward_agent 31
 #include <tcnca/ema.hpp>
 
 using namespace tcnca;

@@ -1,4 +1,5 @@
 // Gates with their default tuning: no kernel of theirs may spill.
+// barriers: mix_backward_agent 2
 #include <tcnca/gated_fusion.hpp>
 
 using namespace tcnca;
