@@ -211,7 +211,7 @@ struct conv_stack {
     for (int l = 0; l < layers; l++) walk += tuned<Executor>::tiling::tile(l);
     walk = min(walk, length);
     p.plan = make_conv_stack_forward_plan<T, Shape, policy>(walk, p.segment_length, a.state_in.present());
-    p.x_wide = wide_access<Executor>(a.x, Shape.order, agent::io);
+    p.x_wide = wide_access<Executor>(a.x, Shape.order, agent::x_access);
     p.y_wide = wide_access<Executor>(a.y, Shape.order, agent::Lanes.width);
     p.y_streaming = streaming<policy>(a.y);
     p.all_wide = executor_traits<Executor>::target.compute_capability == 0;
@@ -226,7 +226,7 @@ struct conv_stack {
                                             a.grad_x, a.grad_state_in, {}, a.position};
     p.sums = contiguous(sums, a.x.extent[0], sum_rows, a.x.extent[1]);
     p.plan = make_conv_stack_backward_plan<T, Shape, policy>(a.x.extent[2], a.state_in.present(), agent::group_type::size());
-    p.x_wide = wide_access<Executor>(a.x, Shape.order, agent::io);
+    p.x_wide = wide_access<Executor>(a.x, Shape.order, agent::x_access);
     p.grad_y_wide = wide_access<Executor>(a.grad_y, Shape.order, agent::Lanes.width);
     p.grad_x_wide = wide_access<Executor>(a.grad_x, Shape.order, agent::Lanes.width);
     p.grad_x_streaming = streaming<policy>(a.grad_x);
