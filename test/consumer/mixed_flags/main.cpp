@@ -40,7 +40,8 @@ int main() {
   if (!__builtin_cpu_supports(NEEDS)) return std::puts("skipped: this processor lacks " NEEDS), 0;
 #endif
   result const baseline = of("baseline", run_baseline), other = of("other", RUN_OTHER);
+  // A file for a later processor has wider packs, and so asks for more workspace.
   bool const right = baseline.ok && other.ok && equal(baseline.y, other.y) && equal(baseline.z, other.z) && baseline.threads == 1 &&
-                     other.threads == THREADS && (THREADS == 1 || other.bytes > baseline.bytes);
+                     other.threads == THREADS && (THREADS > 1 || other.bytes > baseline.bytes);
   return std::puts(right ? "right" : "wrong"), right ? 0 : 1;
 }
