@@ -8,7 +8,7 @@
 #include "launch/cuda.cuh"
 #endif
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// Attention within chunks of a sequence (chunked_attention_shape says which), forward and backward; no matrix of scores is stored.
 ///

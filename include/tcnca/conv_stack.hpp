@@ -9,7 +9,7 @@
 #include "launch/cuda.cuh"
 #endif
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 namespace detail {
 constexpr bool valid_dilations(conv_stack_shape const& s) {

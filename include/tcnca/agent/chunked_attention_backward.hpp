@@ -3,7 +3,7 @@
 #pragma once
 #include "chunked_attention_common.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// Where a group of a backward pass keeps its blocks.
 struct chunked_attention_backward_plan {

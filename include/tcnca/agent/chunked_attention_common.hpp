@@ -9,7 +9,7 @@
 #include "../core/tensor.hpp"
 #include "chunked_attention_shape.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// What both directions read; the same for all groups.
 template <element T>

@@ -3,7 +3,7 @@
 #pragma once
 #include "chunked_attention_common.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// Where a group of a forward pass keeps its blocks.
 struct chunked_attention_forward_plan {

@@ -4,7 +4,7 @@
 #include "chunked_attention_backward.hpp"
 #include "chunked_attention_mma.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// What the rows of a group are; the other are its columns.
 enum class attention_side { queries, keys };

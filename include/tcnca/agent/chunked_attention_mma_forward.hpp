@@ -5,7 +5,7 @@
 #include "chunked_attention_forward.hpp"
 #include "chunked_attention_mma.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// The forward pass of one item: a block of 16 queries a warp, and a tile of the value dimension; the same results as the generic agent, but
 /// that weights are rounded to T before they meet the values (relu2 in fp16: a weight above 65504 is infinite).

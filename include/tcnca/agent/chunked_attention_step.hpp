@@ -3,7 +3,7 @@
 #pragma once
 #include "chunked_attention_forward.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 namespace detail {
 /// Queries of a call for which this is the faster way.

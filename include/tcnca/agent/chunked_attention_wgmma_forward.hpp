@@ -5,7 +5,7 @@
 #include "chunked_attention_forward.hpp"
 #include "chunked_attention_mma.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// The forward pass of one item: 128 queries, and a tile of 256 columns of the values for each group of a cluster; the same results as the
 /// agent for mma but for rounding: a turn takes one block of 64 keys for each group of the cluster, and softmax's maxima follow turns, not blocks.

@@ -5,7 +5,7 @@
 #include "../block/sequence_lanes.hpp"
 #include "conv_stack_plan.hpp"
 
-namespace tcnca::detail {
+namespace tcnca::inline TCNCA_TARGET::detail {
 
 /// Outputs of a layer that are complete once `inputs` of its inputs are there: whole tiles, counted from `begin`. Most tiles are powers of
 /// two; a division would cost as much as many a tile's sums.

@@ -3,7 +3,7 @@
 #include "ring.hpp"
 #include "unroll.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// One convolution over one tile: `count` outputs from position `first`; output t reads t + lead - k dilation, taps first_tap <= k < last_tap.
 struct dilated_tile {
