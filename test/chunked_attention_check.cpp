@@ -175,7 +175,7 @@ TEST(chunked_attention_check, what_the_shape_has_no_use_for) {
   bare t;
   auto const keys = contiguous(memory, 2, 3, 5, 16), values = contiguous(memory, 2, 3, 5, 24), rows = contiguous(memory, 2, 3, 9, 24);
   auto const table = contiguous(memory, 3, 9);
-  auto const lse = contiguous(memory, 2, 3, 9);
+  auto const lse = contiguous(memory, 2, 3, 9, 2);
   t.both(code::unexpected_argument, "bias", [=](auto& a, auto&, auto&) { a.bias = table; });
   t.both(code::unexpected_argument, "keys_in", [=](auto& a, auto&, auto&) { a.keys_in = keys; });
   t.both(code::unexpected_argument, "values_in", [=](auto& a, auto&, auto&) { a.values_in = values; });
