@@ -57,7 +57,7 @@ struct chunked_attention {
     tensor_view<T, 4> values_out = {};
     index chunk = 0;                              ///< 1 to 16384
     index position = 0;                           ///< absolute position of the first query
-    double scale = 0;                             ///< 0: the default
+    double scale = 0;                             ///< 0: the default; must be finite in accumulate_t<T>
     double dropout = 0;                           ///< if Shape.dropout: probability, below 1
     uint64 seed = 0, offset = 0;
   };
@@ -236,6 +236,7 @@ struct chunked_attention {
 
  private:
   static constexpr bool softmax = Shape.function == attention_function::softmax;
+  static constexpr double greatest = sizeof(accumulate) == 4 ? 0x1.fffffep127 : 0x1.fffffffffffffp1023;
 
   template <class Executor>
   using tuned = detail::tuned_chunked_attention<T, Shape, Tuning, Executor>;
@@ -256,7 +257,7 @@ struct chunked_attention {
     extents const x(a);
     check.require(a.chunk >= 1 && a.chunk <= limits::chunk, status_code::invalid_value, "chunk");
     check.require(a.position >= 0 && a.position <= index(1) << 62, status_code::invalid_position, "position");
-    check.require(a.scale - a.scale == 0, status_code::invalid_value, "scale");
+    check.require(a.scale >= -greatest && a.scale <= greatest, status_code::invalid_value, "scale");
     if (Shape.dropout) check.require(a.dropout >= 0 && a.dropout < 1, status_code::invalid_value, "dropout");
     else check.require(a.dropout == 0, status_code::unexpected_argument, "dropout");
     check.require(valid_dim(x.key_dim, limits::key_dim_min, limits::key_dim), status_code::invalid_extent, "q");
