@@ -14,7 +14,7 @@ namespace tcnca::inline TCNCA_TARGET {
 namespace detail {
 constexpr bool valid_dilations(conv_stack_shape const& s) {
   if (!s.listed()) return s.dilation_base >= 1;
-  for (int i = 0; i < s.depth; i++)
+  for (int i = 0; i < s.dilations.count(); i++)
     if (s.dilations[i] < 1) return false;
   return true;
 }
@@ -57,10 +57,10 @@ struct tuned_conv_stack {
 template <element T, conv_stack_shape Shape, class Tuning = default_conv_stack_tuning<T, Shape>>
 struct conv_stack {
   static_assert(Shape.taps >= 1, "tcnca::conv_stack: taps must be at least 1");
-  static_assert(Shape.depth >= 1, "tcnca::conv_stack: depth must be at least 1");
+  static_assert(Shape.levels() >= 1, "tcnca::conv_stack: depth must be at least 1");
   static_assert(Shape.convolutions >= 1, "tcnca::conv_stack: convolutions must be at least 1");
   static_assert(Shape.blocks >= 1, "tcnca::conv_stack: blocks must be at least 1");
-  static_assert(!Shape.listed() || Shape.depth <= dilation_list::capacity, "tcnca::conv_stack: a list holds at most 16 dilations");
+  static_assert(!Shape.listed() || Shape.levels() == Shape.dilations.count(), "tcnca::conv_stack: depth must be the number of dilations listed, or be left out");
   static_assert(detail::valid_dilations(Shape), "tcnca::conv_stack: dilations must be at least 1");
   static_assert(Shape.dir != direction::symmetric || Shape.taps % 2 == 1, "tcnca::conv_stack: a symmetric stack needs an odd number of taps");
 

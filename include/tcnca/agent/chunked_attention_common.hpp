@@ -72,6 +72,14 @@ TCNCA_HOST_DEVICE T logarithm(T x) {
 #endif
 }
 
+/// The statistics of a query: the maximum of its scores, and the logarithm of `total`, the sum of exp(score - maximum). They stay two numbers,
+/// for beside a large maximum the logarithm would vanish in their sum.
+template <class A>
+TCNCA_HOST_DEVICE void store_lse(tensor_view<A, 4> const& lse, index batch, index head, index t, A most, A total) {
+  *lse.at(batch, head, t, 0) = total == A(0) ? -infinity<A>() : most;
+  *lse.at(batch, head, t, 1) = total == A(0) ? A(0) : logarithm(total);
+}
+
 /// A weight that is not normalised, and its derivative by the score.
 template <attention_function F, class T, int W>
 TCNCA_HOST_DEVICE value_and_slope<T, W> attention_weight(pack<T, W> score) {

@@ -198,7 +198,7 @@ struct chunked_attention_mma_forward_agent : detail::attention_warps<Group, T, S
       index const at = chunk_.origin + i - in.position;
       if constexpr (softmax) {
         if (params.lse.present() && column_ == 0 && t == 0)
-          *params.lse.at(chunk_.batch, chunk_.head, at) = total == 0 ? -infinity() : acc.most[half] + detail::logarithm(total);
+          detail::store_lse(params.lse, chunk_.batch, chunk_.head, at, acc.most[half], total);
       }
       T* const to = params.o.at(chunk_.batch, chunk_.head, at, 0) + column_ + t;
       TCNCA_UNROLL

@@ -337,7 +337,7 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_warps<Group, T,
         for (int rank = 0; rank < cluster_size; rank++) total += numbers(rank)[row(half)];
         factor = total == 0 ? 0.f : 1 / total;
         if (params.lse.present() && column_ == 0 && column() == 0)
-          *params.lse.at(chunk_.batch, chunk_.head, at) = total == 0 ? -infinity() : acc.most[half] + detail::logarithm(total);
+          detail::store_lse(params.lse, chunk_.batch, chunk_.head, at, acc.most[half], total);
       }
       T* const to = params.o.at(chunk_.batch, chunk_.head, at, 0) + column_ + column();
       TCNCA_UNROLL
