@@ -45,7 +45,7 @@ void run(benchmark::State& state, pass direction) {
     text::noise(contiguous(b.data(), 1, 1, static_cast<index>(b.size())), stream, scale);
   };
   buffer<T> q(count(p.key_elements())), k(q.size()), v(count(p.value_elements())), o(v.size()), grad_o(v.size());
-  buffer<accumulate> bias(count(2 * p.chunk - 1)), lse(count(p.length));
+  buffer<accumulate> bias(count(2 * p.chunk - 1)), lse(count(2 * p.length));
   noise(q, 1), noise(k, 2), noise(v, 3), noise(grad_o, 4), noise(bias, 5, 0.02f);
   auto const common = [&](auto& args) {
     args.q = keys(static_cast<T const*>(q.data())), args.k = keys(static_cast<T const*>(k.data()));
@@ -58,7 +58,7 @@ void run(benchmark::State& state, pass direction) {
   typename attention::forward_args forward{};
   common(forward), forward.o = values(o.data());
   constexpr bool softmax = Shape.function == attention_function::softmax;
-  if constexpr (softmax) { forward.lse = contiguous(lse.data(), 1, 1, p.length); }
+  if constexpr (softmax) { forward.lse = contiguous(lse.data(), 1, 1, p.length, 2); }
   buffer<unsigned char> scratch(attention::forward_workspace(executor, forward));
   bool ok = true;
   if (direction == pass::forward) {
@@ -72,7 +72,7 @@ void run(benchmark::State& state, pass direction) {
     backward.grad_q = keys(grad_q.data()), backward.grad_k = keys(grad_k.data()), backward.grad_v = values(grad_v.data());
     if constexpr (softmax) {
       backward.o = values(static_cast<T const*>(o.data())),
-      backward.lse = contiguous(static_cast<accumulate const*>(lse.data()), 1, 1, p.length);
+      backward.lse = contiguous(static_cast<accumulate const*>(lse.data()), 1, 1, p.length, 2);
     }
     if constexpr (Shape.bias) { backward.grad_bias = contiguous(grad_bias.data(), 1, static_cast<index>(bias.size())); }
     buffer<unsigned char> more(attention::backward_workspace(executor, backward));

@@ -121,7 +121,8 @@ TEST(chunked_attention_check, numbers_have_a_range) {
     t.both(code::invalid_value, "chunk", [=](auto& a, auto&, auto&) { a.chunk = chunk; });
   for (double const p : {-0.1, 1.0, 1.5, double(NAN), double(INFINITY)})
     t.both(code::invalid_value, "dropout", [=](auto& a, auto&, auto&) { a.dropout = p; });
-  for (double const scale : {double(NAN), double(INFINITY), -double(INFINITY)}) {
+  // Of the arithmetic, here fp32, not of the argument.
+  for (double const scale : {double(NAN), double(INFINITY), -double(INFINITY), 1e39, -1e39, 0x1.fffffffp127}) {
     t.both(code::invalid_value, "scale", [=](auto& a, auto&, auto&) { a.scale = scale; });
     b.both(code::invalid_value, "scale", [=](auto& a, auto&, auto&) { a.scale = scale; });
   }
@@ -175,7 +176,7 @@ TEST(chunked_attention_check, what_the_shape_has_no_use_for) {
   bare t;
   auto const keys = contiguous(memory, 2, 3, 5, 16), values = contiguous(memory, 2, 3, 5, 24), rows = contiguous(memory, 2, 3, 9, 24);
   auto const table = contiguous(memory, 3, 9);
-  auto const lse = contiguous(memory, 2, 3, 9);
+  auto const lse = contiguous(memory, 2, 3, 9, 2);
   t.both(code::unexpected_argument, "bias", [=](auto& a, auto&, auto&) { a.bias = table; });
   t.both(code::unexpected_argument, "keys_in", [=](auto& a, auto&, auto&) { a.keys_in = keys; });
   t.both(code::unexpected_argument, "values_in", [=](auto& a, auto&, auto&) { a.values_in = values; });

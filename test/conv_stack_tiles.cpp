@@ -129,5 +129,24 @@ TEST(conv_stack_tiles, of_many_segments) {
   for (int t = 0; t < length; t++) ASSERT_EQ(y[t], 3 * x[t] - 2 * (t > 0 ? x[t - 1] : 0.0f)) << t;
 }
 
+// A stack has as many levels as dilations are listed.
+TEST(conv_stack_tiles, of_a_list_without_a_depth) {
+  constexpr conv_stack_shape listed{.taps = 3, .dilations = {1, 3, 7, 2}}, once{.taps = 3}, both{.taps = 2, .dilations = {5, 1}, .convolutions = 2, .blocks = 2};
+  static_assert(listed.levels() == 4 && listed.layers() == 4 && listed.dilation(3) == 2 && listed.receptive_field() == 27);
+  static_assert(once.levels() == 1 && once.layers() == 1 && both.levels() == 2 && both.layers() == 8 && both.dilation(1) == 5 && both.dilation(2) == 1);
+  using stack = conv_stack<float, listed>;
+  constexpr int length = 100;
+  float x[length] = {1}, y[length], weight[12];
+  for (float& w : weight) w = 1;
+  typename stack::forward_args const f{
+      .x = contiguous<float const>(x, 1, 1, length), .weight = contiguous<float const>(weight, 4, 3, 1), .y = contiguous(y, 1, 1, length)};
+  std::vector<double> scratch(stack::forward_workspace(cpu{1}, f) / 8 + 64);
+  auto const start = (reinterpret_cast<std::uintptr_t>(scratch.data()) + 255) / 256 * 256;
+  ASSERT_TRUE(stack::forward(cpu{1}, f, {reinterpret_cast<void*>(start), scratch.size() * 8 - 256}).ok());
+  float paths[length] = {};  // how many ways lead from the impulse to a position
+  for (int i = 0; i < 81; i++) paths[i % 3 * 1 + i / 3 % 3 * 3 + i / 9 % 3 * 7 + i / 27 * 2]++;
+  for (int t = 0; t < length; t++) ASSERT_EQ(y[t], paths[t]) << t;
+}
+
 }  // namespace
 }  // namespace tcnca::testing

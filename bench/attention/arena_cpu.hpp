@@ -66,7 +66,7 @@ class cpu_attention_arena final : public attention_arena {
   struct memory {
     buffer<U> parts[8];
     buffer<float> lse;
-    explicit memory(attention_problem const& p) : lse(static_cast<size>(p.sequences() * p.length)) {
+    explicit memory(attention_problem const& p) : lse(static_cast<size>(2 * p.sequences() * p.length)) {
       for (part w : {part::q, part::k, part::grad_q, part::grad_k}) at(w) = buffer<U>(static_cast<size>(p.key_elements()));
       for (part w : {part::v, part::grad_o, part::o, part::grad_v}) at(w) = buffer<U>(static_cast<size>(p.value_elements()));
     }

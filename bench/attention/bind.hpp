@@ -20,7 +20,7 @@ contender bind_attention_shape(Device const& device, pass direction, attention_p
   typename attention::forward_args there{};
   there.q = keys(t.q), there.k = keys(t.k), there.v = values(t.v), there.o = values(t.o), there.chunk = p.chunk;
   if constexpr (Shape.function == attention_function::softmax) {
-    there.lse = contiguous(t.lse, p.batch, p.heads, p.length);
+    there.lse = contiguous(t.lse, p.batch, p.heads, p.length, 2);
   }
   auto const scratch = std::make_shared<bytes>(attention::forward_workspace(device.executor, there));
   auto const forward = [=] { require(attention::forward(device.executor, there, {scratch->data(), scratch->size()})); };
@@ -32,7 +32,7 @@ contender bind_attention_shape(Device const& device, pass direction, attention_p
   back.grad_q = keys(t.grad_q), back.grad_k = keys(t.grad_k), back.grad_v = values(t.grad_v);
   if constexpr (Shape.function == attention_function::softmax) {
     back.o = values(static_cast<T const*>(t.o)),
-    back.lse = contiguous(static_cast<accumulate_t<T> const*>(t.lse), p.batch, p.heads, p.length);
+    back.lse = contiguous(static_cast<accumulate_t<T> const*>(t.lse), p.batch, p.heads, p.length, 2);
   }
   forward();
   auto const more = std::make_shared<bytes>(attention::backward_workspace(device.executor, back));

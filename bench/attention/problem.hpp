@@ -51,7 +51,7 @@ inline double useful_operations(attention_problem const& p, bool backward) {
   return valid_pairs(p) * (backward ? 2 * (3 * z + 2 * h) : 2 * (z + h));
 }
 
-/// In the memory of the machine. `lse` is written by whoever runs forward and read by whoever runs backward, with its o.
+/// In the memory of the machine. `lse`, two numbers a query, is written by whoever runs forward and read by whoever runs backward, with its o.
 template <class T>
 struct attention_tensors {
   T const *q, *k, *v, *grad_o;

@@ -25,7 +25,7 @@ inline constexpr std::array<conv_stack_shape, 4> headline_stacks{
 /// "K4f4D6": taps, base of the dilations, depth.
 inline std::string stack_name(conv_stack_shape const& s) {
   char name[64];
-  std::snprintf(name, sizeof name, "K%df%dD%d", s.taps, s.dilation_base, s.depth);
+  std::snprintf(name, sizeof name, "K%df%dD%d", s.taps, s.dilation_base, s.levels());
   return name;
 }
 

@@ -43,7 +43,7 @@ inline std::string to_json(row const& r) {
   field("backend", json(r.backend));
   field("dtype", json(r.dtype));
   field("taps", json(index{r.shape.taps}));
-  field("depth", json(index{r.shape.depth}));
+  field("depth", json(index{r.shape.levels()}));
   field("dilation_base", json(index{r.shape.dilation_base}));
   field("receptive_field", json(r.shape.receptive_field()));
   field("batch", json(r.p.batch));

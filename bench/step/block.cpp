@@ -37,7 +37,7 @@ step_block::step_block(step_problem const& p) : p_(p), c_(p.threads, p.batch, p.
   auto const take = [&](index count, auto&... to) { ((to = c_.kept.take(count)), ...); };
   take(n * d, x_, middle_, y_, grad_, normed_, mixed_, grad_mixed_, grad_normed_);
   take(n * wide, wide_, grad_wide_), take(n * p.columns(), columns_, grad_columns_);
-  take(n * z, q_, k_, grad_q_, grad_k_), take(n * h, v_, o_, grad_v_, grad_o_), take(n, lse_);
+  take(n * z, q_, k_, grad_q_, grad_k_), take(n * h, v_, o_, grad_v_, grad_o_), take(2 * n, lse_);
   take(2 * p.chunk - 1, bias_, grad_bias_), take(4 * z, vectors_, grad_vectors_);
 
   c_.commit();
@@ -75,7 +75,7 @@ step_block::attention::forward_args step_block::attention_forward() const {
   attention::forward_args a;
   a.q = models::head_view(kept[q_], b, l, p_.key_dim), a.k = models::head_view(kept[k_], b, l, p_.key_dim);
   a.v = models::head_view(kept[v_], b, l, p_.value_dim), a.bias = contiguous(kept[bias_], 1, 2 * p_.chunk - 1), a.chunk = p_.chunk;
-  a.o = models::head_view(kept[o_], b, l, p_.value_dim), a.lse = contiguous(kept[lse_], b, 1, l);
+  a.o = models::head_view(kept[o_], b, l, p_.value_dim), a.lse = contiguous(kept[lse_], b, 1, l, 2);
   return a;
 }
 step_block::attention::backward_args step_block::attention_backward() const {

@@ -87,7 +87,7 @@ class layer final : public any_layer<T, E> {
     index const n = c.rows(), d = config.channels, h = config.value_dim, z = config.key_dim;
     normed_ = c.kept.take(n * d), mixed_ = c.kept.take(n * d), columns_ = c.kept.take(n * columns(config).all);
     v_before_ = c.kept.take(n * h), v_ = c.kept.take(n * h), q_ = c.kept.take(n * z), k_ = c.kept.take(n * z);
-    o_ = c.kept.take(n * h), gated_ = c.kept.take(n * h), lse_ = c.kept.take(n), h_ = c.kept.take(n * d);
+    o_ = c.kept.take(n * h), gated_ = c.kept.take(n * h), lse_ = c.kept.take(2 * n), h_ = c.kept.take(n * d);
     if (!config.pre_norm) unnormed_ = c.kept.take(n * d);
     size const begin = c.temporary.end();
     grad_columns_ = c.temporary.take(n * columns(config).all), grad_h_ = c.temporary.take(n * d), grad_o_ = c.temporary.take(n * h);
@@ -262,7 +262,7 @@ class layer final : public any_layer<T, E> {
     typename Op::forward_args a;
     attention_inputs<Op>(c, a);
     a.o = head_view(c.kept[o_], c.batch, c.length, config_.value_dim);
-    if (softmax) a.lse = contiguous(c.kept[lse_], c.batch, 1, c.length);
+    if (softmax) a.lse = contiguous(c.kept[lse_], c.batch, 1, c.length, 2);
     if (at.states) {
       a.position = at.position;
       a.keys_out = head_view((*at.states)[keys_], c.batch, config_.chunk, config_.key_dim), a.keys_in = a.keys_out;
@@ -275,7 +275,7 @@ class layer final : public any_layer<T, E> {
     index const b = c.batch, l = c.length;
     typename Op::backward_args a;
     attention_inputs<Op>(c, a);
-    if (softmax) a.o = head_view(c.kept[o_], b, l, config_.value_dim), a.lse = contiguous(c.kept[lse_], b, 1, l);
+    if (softmax) a.o = head_view(c.kept[o_], b, l, config_.value_dim), a.lse = contiguous(c.kept[lse_], b, 1, l, 2);
     a.grad_o = head_view(c.temporary[grad_o_], b, l, config_.value_dim), a.grad_q = head_view(c.temporary[grad_q_], b, l, config_.key_dim);
     a.grad_k = head_view(c.temporary[grad_k_], b, l, config_.key_dim), a.grad_v = head_view(c.temporary[grad_v_], b, l, config_.value_dim);
     a.grad_bias = bias_.grad_table(c);

@@ -8,13 +8,15 @@
 #include "launch/cuda.cuh"
 #endif
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// Attention within chunks of a sequence (chunked_attention_shape says which), forward and backward; no matrix of scores is stored.
 ///
 /// Shapes   q, k: [batch, heads, length, key_dim]; v, o: [batch, heads, length, value_dim]; key_dim 16 to 256, value_dim 16 to 2048, multiples
 ///          of 8. Stride 1 along the last axis, any non-negative strides else (0 broadcasts an input, as keys shared by heads).
-///          bias: [heads, 2 chunk - 1], added to score[i,j] is bias[chunk - 1 + j - i]. lengths: [batch]. lse: [batch, heads, length].
+///          bias: [heads, 2 chunk - 1], added to score[i,j] is bias[chunk - 1 + j - i]. lengths: [batch].
+///          lse: [batch, heads, length, 2]: the maximum of a query's scores, and log of the sum of exp(score - maximum); -infinity
+///          and 0 for a query without one. Two numbers, as the second would vanish in the first where that is large.
 /// Scores   scale q . k + bias. scale: key_dim^-1/2 (softmax), 1 / n (laplace, relu2) with n the number of the query's valid keys, at least 1;
 ///          or the caller's. Valid are the keys of the query's chunk at absolute positions below lengths[b] and, if causal, not after the query.
 ///          A query without a valid key, or (softmax) whose scores are all -infinity, gives 0. What is masked is left out, not multiplied by 0.
@@ -32,6 +34,8 @@ namespace tcnca {
 ///          GPU forward computes scores again for each 128 (fp32, fp64) or 256 columns of v. Workspace: what the queries say, more for a larger
 ///          call; it holds blocks of scores, never chunk x chunk of them.
 /// Accuracy fp32 on the CPU: exp 1e-7 relative, erf 1.5e-7 absolute.
+/// Range    Scores may be any finite numbers of accumulate_t<T>, biases down to its lowest included, in both passes: a weight is as exact as the
+///          score's own rounding. A score of -infinity masks; a row with one of +infinity or NaN (as where a product overflows) is NaN.
 /// Errors   A status; on anything but success nothing was written (but for launch_failed, which may come of a later launch of several).
 ///          unsupported_device: bf16 and fp16 need up to 163 KB of shared memory a block (compute capability 8.0, 8.7, 9.0, 10.x), fp32 99 KB.
 ///          Nothing is allocated, nothing thrown.
@@ -48,12 +52,12 @@ struct chunked_attention {
     tensor_view<T const, 4> keys_in = {};         ///< needed where position is not a multiple of chunk
     tensor_view<T const, 4> values_in = {};
     tensor_view<T, 4> o = {};
-    tensor_view<accumulate, 3> lse = {};          ///< softmax, optional: log of the sum of exp(score), -infinity for a query without one
+    tensor_view<accumulate, 4> lse = {};          ///< softmax, optional: what the backward pass needs
     tensor_view<T, 4> keys_out = {};              ///< optional
     tensor_view<T, 4> values_out = {};
     index chunk = 0;                              ///< 1 to 16384
     index position = 0;                           ///< absolute position of the first query
-    double scale = 0;                             ///< 0: the default
+    double scale = 0;                             ///< 0: the default; must be finite in accumulate_t<T>
     double dropout = 0;                           ///< if Shape.dropout: probability, below 1
     uint64 seed = 0, offset = 0;
   };
@@ -66,7 +70,7 @@ struct chunked_attention {
     tensor_view<T const, 4> keys_in = {};
     tensor_view<T const, 4> values_in = {};
     tensor_view<T const, 4> o = {};
-    tensor_view<accumulate const, 3> lse = {};
+    tensor_view<accumulate const, 4> lse = {};
     tensor_view<T const, 4> grad_o = {};
     tensor_view<accumulate const, 4> grad_keys_out = {};    ///< optional; zero where absent. Slots that forward writes are read
     tensor_view<accumulate const, 4> grad_values_out = {};
@@ -118,7 +122,7 @@ struct chunked_attention {
     extents const x(a);
     check.output("o", a.o, {x.batch, x.heads, x.length, x.value_dim}, 3);
     check.require(softmax || !a.lse.present(), status_code::unexpected_argument, "lse");
-    if (a.lse.present()) check.output("lse", a.lse, {x.batch, x.heads, x.length});
+    if (a.lse.present()) check.output("lse", a.lse, {x.batch, x.heads, x.length, 2}, 3);
     check.require(Shape.causal || !a.keys_out.present(), status_code::unexpected_argument, "keys_out");
     check.require(Shape.causal || !a.values_out.present(), status_code::unexpected_argument, "values_out");
     if (a.keys_out.present() || a.values_out.present()) {
@@ -165,7 +169,7 @@ struct chunked_attention {
     extents const x(a);
     if (softmax) {
       check.input("o", a.o, {x.batch, x.heads, x.length, x.value_dim}, 3);
-      check.input("lse", a.lse, {x.batch, x.heads, x.length});
+      check.input("lse", a.lse, {x.batch, x.heads, x.length, 2}, 3);
     } else {
       check.require(!a.o.present(), status_code::unexpected_argument, "o").require(!a.lse.present(), status_code::unexpected_argument, "lse");
     }
@@ -232,6 +236,7 @@ struct chunked_attention {
 
  private:
   static constexpr bool softmax = Shape.function == attention_function::softmax;
+  static constexpr double greatest = sizeof(accumulate) == 4 ? 0x1.fffffep127 : 0x1.fffffffffffffp1023;
 
   template <class Executor>
   using tuned = detail::tuned_chunked_attention<T, Shape, Tuning, Executor>;
@@ -252,7 +257,7 @@ struct chunked_attention {
     extents const x(a);
     check.require(a.chunk >= 1 && a.chunk <= limits::chunk, status_code::invalid_value, "chunk");
     check.require(a.position >= 0 && a.position <= index(1) << 62, status_code::invalid_position, "position");
-    check.require(a.scale - a.scale == 0, status_code::invalid_value, "scale");
+    check.require(a.scale >= -greatest && a.scale <= greatest, status_code::invalid_value, "scale");
     if (Shape.dropout) check.require(a.dropout >= 0 && a.dropout < 1, status_code::invalid_value, "dropout");
     else check.require(a.dropout == 0, status_code::unexpected_argument, "dropout");
     check.require(valid_dim(x.key_dim, limits::key_dim_min, limits::key_dim), status_code::invalid_extent, "q");

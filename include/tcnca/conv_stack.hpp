@@ -9,12 +9,12 @@
 #include "launch/cuda.cuh"
 #endif
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 namespace detail {
 constexpr bool valid_dilations(conv_stack_shape const& s) {
   if (!s.listed()) return s.dilation_base >= 1;
-  for (int i = 0; i < s.depth; i++)
+  for (int i = 0; i < s.dilations.count(); i++)
     if (s.dilations[i] < 1) return false;
   return true;
 }
@@ -57,10 +57,10 @@ struct tuned_conv_stack {
 template <element T, conv_stack_shape Shape, class Tuning = default_conv_stack_tuning<T, Shape>>
 struct conv_stack {
   static_assert(Shape.taps >= 1, "tcnca::conv_stack: taps must be at least 1");
-  static_assert(Shape.depth >= 1, "tcnca::conv_stack: depth must be at least 1");
+  static_assert(Shape.levels() >= 1, "tcnca::conv_stack: depth must be at least 1");
   static_assert(Shape.convolutions >= 1, "tcnca::conv_stack: convolutions must be at least 1");
   static_assert(Shape.blocks >= 1, "tcnca::conv_stack: blocks must be at least 1");
-  static_assert(!Shape.listed() || Shape.depth <= dilation_list::capacity, "tcnca::conv_stack: a list holds at most 16 dilations");
+  static_assert(!Shape.listed() || Shape.levels() == Shape.dilations.count(), "tcnca::conv_stack: depth must be the number of dilations listed, or be left out");
   static_assert(detail::valid_dilations(Shape), "tcnca::conv_stack: dilations must be at least 1");
   static_assert(Shape.dir != direction::symmetric || Shape.taps % 2 == 1, "tcnca::conv_stack: a symmetric stack needs an odd number of taps");
 
@@ -211,7 +211,7 @@ struct conv_stack {
     for (int l = 0; l < layers; l++) walk += tuned<Executor>::tiling::tile(l);
     walk = min(walk, length);
     p.plan = make_conv_stack_forward_plan<T, Shape, policy>(walk, p.segment_length, a.state_in.present());
-    p.x_wide = wide_access<Executor>(a.x, Shape.order, agent::io);
+    p.x_wide = wide_access<Executor>(a.x, Shape.order, agent::x_access);
     p.y_wide = wide_access<Executor>(a.y, Shape.order, agent::Lanes.width);
     p.y_streaming = streaming<policy>(a.y);
     p.all_wide = executor_traits<Executor>::target.compute_capability == 0;
@@ -226,7 +226,7 @@ struct conv_stack {
                                             a.grad_x, a.grad_state_in, {}, a.position};
     p.sums = contiguous(sums, a.x.extent[0], sum_rows, a.x.extent[1]);
     p.plan = make_conv_stack_backward_plan<T, Shape, policy>(a.x.extent[2], a.state_in.present(), agent::group_type::size());
-    p.x_wide = wide_access<Executor>(a.x, Shape.order, agent::io);
+    p.x_wide = wide_access<Executor>(a.x, Shape.order, agent::x_access);
     p.grad_y_wide = wide_access<Executor>(a.grad_y, Shape.order, agent::Lanes.width);
     p.grad_x_wide = wide_access<Executor>(a.grad_x, Shape.order, agent::Lanes.width);
     p.grad_x_streaming = streaming<policy>(a.grad_x);

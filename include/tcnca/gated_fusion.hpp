@@ -10,7 +10,7 @@
 #include "launch/cuda.cuh"
 #endif
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// The gates around the matrix products of a TCNCA layer (gated_fusion_shape says which), forward and backward:
 ///   mix     q = silu(z) gq + mq,  k = silu(z) gk + mk        after the product with W_mx, whose columns u | z | r | hx are read where they stand

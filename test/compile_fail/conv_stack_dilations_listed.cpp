@@ -1,4 +1,4 @@
-// expect: tcnca::conv_stack: a list holds at most 16 dilations
+// expect: tcnca::conv_stack: depth must be the number of dilations listed, or be left out
 #include <tcnca/conv_stack.hpp>
 
-template struct tcnca::conv_stack<float, tcnca::conv_stack_shape{.depth = 17, .dilations = {1}}>;
+template struct tcnca::conv_stack<float, tcnca::conv_stack_shape{.depth = 3, .dilations = {1, 3, 7, 2}}>;

@@ -60,7 +60,7 @@ struct attention_problem {
   reference::attention::problem p;  // the same numbers in fp64
   tensor<T, 4> q, k, v, o, grad_o, grad_q, grad_k, grad_v, keys_in, values_in, keys_out, values_out;
   tensor<A, 4> grad_keys_out, grad_values_out, grad_keys_in, grad_values_in;
-  tensor<A, 3> lse;
+  tensor<A, 4> lse;
   tensor<A, 2> bias, grad_bias;
   tensor<index, 1> lengths_given;  // what p.lengths says, where kernels can read it
 
@@ -73,7 +73,7 @@ struct attention_problem {
     for (auto* t : {&q, &k, &grad_q, &grad_k}) *t = sequence(e.key_dim);
     for (auto* t : {&v, &o, &grad_o, &grad_v}) *t = sequence(e.value_dim);
     p.q = fill(q, r, e.spread), p.k = fill(k, r, e.spread), p.v = fill(v, r, 1), p.grad_o = fill(grad_o, r, 1);
-    if (S::softmax) lse = tensor<A, 3>({e.batch, e.heads, e.length}, {0, 1, 2}, e.where);
+    if (S::softmax) lse = tensor<A, 4>({e.batch, e.heads, e.length, 2}, {0, 1, 2, 3}, e.where);
     if (shape.bias) {
       for (auto* t : {&bias, &grad_bias}) *t = tensor<A, 2>({e.heads, 2 * e.chunk - 1}, {0, 1}, e.where);
       p.bias = fill(bias, r, 1);
@@ -181,6 +181,12 @@ struct attention_problem {
     return {o.bits(), lse.bits(), keys_out.bits(), values_out.bits(), grad_q.bits(), grad_k.bits(), grad_v.bits(), grad_bias.bits(), grad_keys_in.bits(),
             grad_values_in.bits()};
   }
+  /// Log of the sum of exp(score) of each query: what its two statistics stand for.
+  tensor<double, 3> log_sums() const {
+    tensor<double, 3> all({e.batch, e.heads, e.length}, {0, 1, 2});
+    for (index i = 0; i < all.count(); i++) *all.at(i) = double(*lse.at(2 * i)) + double(*lse.at(2 * i + 1));
+    return all;
+  }
   void clear() {
     for (auto* t : {&o, &keys_out, &values_out, &grad_q, &grad_k, &grad_v}) t->clear();
     grad_keys_in.clear(), grad_values_in.clear(), lse.clear(), grad_bias.clear();
@@ -231,14 +237,13 @@ struct attention_problem {
     return ::testing::AssertionSuccess();
   }
   ::testing::AssertionResult lse_matches(std::vector<bounded> const& exact) const {
-    tensor<A, 3> finite({e.batch, e.heads, e.length}, {0, 1, 2});
+    auto finite = log_sums();
     std::vector<bounded> bounds = exact;
     for (std::size_t i = 0; i < exact.size(); i++) {
-      A const got = *lse.at(index(i));
       bool const none = exact[i].v == -INFINITY;
-      if (none && double(got) != -INFINITY) return ::testing::AssertionFailure() << "row " << i << " has no valid key, but " << got;
-      *finite.at(index(i)) = none ? 0 : got;
-      if (none) bounds[i] = bounded(0);
+      double const most = double(*lse.at(2 * index(i))), sum = double(*lse.at(2 * index(i) + 1));
+      if (none && !(most == -INFINITY && sum == 0)) return ::testing::AssertionFailure() << "row " << i << " has no valid key, but " << most << ", " << sum;
+      if (none) *finite.at(index(i)) = 0, bounds[i] = bounded(0);
     }
     return matches(finite, bounds);
   }

@@ -56,7 +56,8 @@ TYPED_TEST_P(chunked_attention_special, a_row_without_a_key_is_zero) {
         ASSERT_EQ(o1, S::causal ? this->row(problem.values_in, 1, h, 0) : this->row(problem.v, 1, h, 0)) << i;
       }
       if (S::softmax) {
-        ASSERT_EQ(double(*problem.lse.view().at(0, h, i)), -INFINITY);
+        ASSERT_EQ(double(*problem.lse.view().at(0, h, i, 0)), -INFINITY);
+        ASSERT_EQ(double(*problem.lse.view().at(0, h, i, 1)), 0);
       }
     }
 }
@@ -115,13 +116,14 @@ TYPED_TEST_P(chunked_attention_special, what_is_no_number_shows_and_stays) {
       SCOPED_TRACE(::testing::Message() << bad << (key ? " in a key" : " in a query"));
       attention_problem<S> problem(e, 5);
       this->run(problem);
-      auto const clean = problem.o.values(), lse = problem.lse.values(), clean_k = problem.grad_k.values();
+      auto const clean = problem.o.values(), lse = problem.log_sums().values(), clean_k = problem.grad_k.values();
       this->set_row(key ? problem.k : problem.q, key ? problem.p.k : problem.p.q, 1, 0, i, bad);
       // The sum of infinities of both signs is NaN; make them one sign, so that there is a +infinity in each row.
       if (!std::isnan(bad))
         for (auto* t : {&problem.q, &problem.k})
           for (index n = 0; n < t->count(); n++) *t->at(n) = from_double<typename S::T>(std::abs(to_double(*t->at(n))));
       this->run(problem);
+      auto const log_sums = problem.log_sums();
       for (index b = 0; b < e.batch; b++)
         for (index h = 0; h < e.heads; h++)
           for (index at = 0; at < e.length; at++) {
@@ -130,13 +132,13 @@ TYPED_TEST_P(chunked_attention_special, what_is_no_number_shows_and_stays) {
             std::size_t const from = std::size_t(((b * e.heads + h) * e.length + at));
             if (sees) {
               ASSERT_TRUE(this->all(o, this->nan)) << b << " " << h << " " << at;
-              ASSERT_TRUE(std::isnan(*problem.lse.at(index(from))) || *problem.lse.at(index(from)) == INFINITY) << at;
+              ASSERT_TRUE(std::isnan(*log_sums.at(index(from))) || *log_sums.at(index(from)) == INFINITY) << at;
               ASSERT_TRUE(this->all(this->row(problem.grad_q, b, h, at), this->nan)) << b << " " << h << " " << at;
             } else {
               ASSERT_TRUE(this->all(o, [](double x) { return std::isfinite(x); })) << b << " " << h << " " << at;
             }
             if (std::isnan(bad) && !sees) {
-              ASSERT_EQ(*problem.lse.at(index(from)), typename S::A(lse[from])) << b << " " << h << " " << at;
+              ASSERT_EQ(*log_sums.at(index(from)), lse[from]) << b << " " << h << " " << at;
               for (std::size_t c = 0; c < o.size(); c++) ASSERT_EQ(o[c], clean[from * o.size() + c]) << b << " " << h << " " << at;
             }
             if (std::isnan(bad) && !near) {
@@ -242,6 +244,74 @@ TYPED_TEST_P(chunked_attention_special, scores_that_rise_from_block_to_block) {
   }
 }
 
+// A bias that all scores share changes no bit of a result, however large it is: weights come of the distance to the maximum, in both passes.
+TYPED_TEST_P(chunked_attention_special, a_bias_of_all_scores_changes_nothing) {
+  using S = TypeParam;
+  using T = typename S::T;
+  using A = typename S::A;
+  TCNCA_TEST_NEEDS(S::backend);
+  if (!has(S::softmax && S::shape.bias)) return;
+  using limits = std::numeric_limits<A>;
+  auto e = this->extents();
+  e.dropout = 0;
+  for (bool const ones : {false, true}) {  // values and gradients are random, or all 1: then the gradient of a value is the sum of its weights
+    attention_problem<S> problem(e, 11);
+    for (index i = 0; i < problem.q.count(); i++) *problem.q.at(i) = from_double<T>(problem.p.q[std::size_t(i)] = 0);
+    for (index i = 0; ones && i < problem.v.count(); i++) {
+      *problem.v.at(i) = from_double<T>(problem.p.v[std::size_t(i)] = 1);
+      *problem.grad_o.at(i) = from_double<T>(problem.p.grad_o[std::size_t(i)] = 1);
+    }
+    std::vector<double> o, grad_q, grad_v, grad_bias;
+    for (A const b : {A(0), A(1e3), A(1e7), A(-1e9), limits::lowest(), limits::lowest() / 2, limits::max() / 4, limits::max()}) {
+      SCOPED_TRACE(::testing::Message() << "bias " << b << (ones ? ", ones" : ""));
+      for (index i = 0; i < problem.bias.count(); i++) *problem.bias.at(i) = b;
+      problem.p.bias = problem.bias.values();
+      this->run(problem);
+      if (b == A(0)) {
+        problem.expect_forward();
+        problem.expect_backward();
+        o = problem.o.values(), grad_q = problem.grad_q.values(), grad_v = problem.grad_v.values(), grad_bias = problem.grad_bias.values();
+      }
+      ASSERT_TRUE(problem.o.values() == o && problem.grad_q.values() == grad_q && problem.grad_v.values() == grad_v);
+      ASSERT_TRUE(problem.grad_bias.values() == grad_bias);
+      for (index h = 0; h < e.heads; h++)
+        for (index t = 0; t < e.length; t++) {
+          index const keys = S::causal ? t % e.chunk + 1 : std::min(e.chunk, e.length - t / e.chunk * e.chunk);
+          ASSERT_EQ(*problem.lse.view().at(2, h, t, 0), b) << t;
+          ASSERT_NEAR(double(*problem.lse.view().at(2, h, t, 1)), std::log(double(keys)), 1e-6) << t;
+          double sum = 0;  // of the weights of key t
+          for (index i = S::causal ? t % e.chunk : 0; i < std::min(e.chunk, e.length - t / e.chunk * e.chunk); i++)
+            sum += 1 / double(S::causal ? i + 1 : keys);
+          if (!ones) continue;
+          for (double const x : this->row(problem.grad_v, 2, h, t)) ASSERT_NEAR(x, sum, sum * (std::is_same_v<T, A> ? 4e-6 : std::ldexp(3, -format_of<T>.digits))) << t;
+        }
+    }
+  }
+}
+
+// Biases that mask as frameworks do, -1e9 or the lowest number: no bit differs from -infinity, where a query sees something else.
+TYPED_TEST_P(chunked_attention_special, very_low_biases_mask) {
+  using S = TypeParam;
+  using A = typename S::A;
+  TCNCA_TEST_NEEDS(S::backend);
+  if (!has(S::softmax && S::shape.bias)) return;
+  auto const e = this->extents();
+  attention_problem<S> problem(e, 12);
+  std::vector<std::vector<unsigned char>> masked;
+  for (A const low : {A(-INFINITY), A(-1e9), std::numeric_limits<A>::lowest()}) {
+    SCOPED_TRACE(low);
+    for (index h = 0; h < e.heads; h++)
+      for (index apart = 1 - e.chunk; apart < e.chunk; apart++)
+        if (apart % 3 != 0) *problem.bias.view().at(h, e.chunk - 1 + apart) = low;
+    problem.p.bias = problem.bias.values();
+    this->run(problem);
+    problem.expect_forward();
+    problem.expect_backward();
+    if (masked.empty()) masked = problem.bits();
+    EXPECT_TRUE(problem.bits() == masked);
+  }
+}
+
 // A scale that the arithmetic rounds to 0 is not the default for it.
 TYPED_TEST_P(chunked_attention_special, scales_that_vanish) {
   using S = TypeParam;
@@ -313,7 +383,7 @@ TYPED_TEST_P(chunked_attention_special, precision_is_that_of_a_naive_computation
     EXPECT_LE(our_most, 2 * their_most + 4 * functions) << name;
   };
   expect("o", problem.o, naive.o, exact.o);
-  if (S::softmax) expect("lse", problem.lse, naive.lse, exact.lse);
+  if (S::softmax) expect("lse", problem.log_sums(), naive.lse, exact.lse);
   expect("grad_q", problem.grad_q, naive_back.q, exact_back.q), expect("grad_k", problem.grad_k, naive_back.k, exact_back.k);
   expect("grad_v", problem.grad_v, naive_back.v, exact_back.v);
   if (S::shape.bias) expect("grad_bias", problem.grad_bias, naive_back.bias, exact_back.bias);
@@ -321,7 +391,7 @@ TYPED_TEST_P(chunked_attention_special, precision_is_that_of_a_naive_computation
 
 REGISTER_TYPED_TEST_SUITE_P(chunked_attention_special, a_row_without_a_key_is_zero, what_is_masked_may_be_anything, what_is_no_number_shows_and_stays,
                             biases_of_minus_infinity_mask, biases_without_a_use_may_be_anything, huge_scores, scores_that_rise_from_block_to_block,
-                            scales_that_vanish, dropout_is_the_generators, precision_is_that_of_a_naive_computation);
+                            a_bias_of_all_scores_changes_nothing, very_low_biases_mask, scales_that_vanish, dropout_is_the_generators, precision_is_that_of_a_naive_computation);
 
 }  // namespace
 }  // namespace tcnca::testing

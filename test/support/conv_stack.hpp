@@ -17,10 +17,10 @@ inline reference::stack describe(conv_stack_shape const& s) {
   r.taps = s.taps;
   for (int block = 0; block < s.blocks; block++) {
     std::int64_t power = 1;
-    for (int level = 0; level < s.depth; level++, power *= s.dilation_base)
-      for (int i = 0; i < s.convolutions; i++) r.dilation.push_back(s.dilations[0] != 0 ? s.dilations[level] : power);
+    for (int level = 0; level < s.levels(); level++, power *= s.dilation_base)
+      for (int i = 0; i < s.convolutions; i++) r.dilation.push_back(s.listed() ? s.dilations[level] : power);
   }
-  r.span = s.residuals == residual::level ? s.convolutions : s.residuals == residual::block ? s.convolutions * s.depth : 0;
+  r.span = s.residuals == residual::level ? s.convolutions : s.residuals == residual::block ? s.convolutions * s.levels() : 0;
   switch (s.act) {
     case activation::none: r.act = reference::activation::none; break;
     case activation::relu: r.act = reference::activation::relu; break;

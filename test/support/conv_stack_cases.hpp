@@ -11,7 +11,7 @@ struct plain {  // the headline's kind
 struct list_silu_level {
   static constexpr char const* name = "list_silu_level";
   static constexpr conv_stack_shape shape{
-      .taps = 3, .depth = 3, .dilations = {1, 5, 2}, .convolutions = 2, .act = activation::silu, .residuals = residual::level, .bias = true, .skip = true};
+      .taps = 3, .dilations = {1, 5, 2}, .convolutions = 2, .act = activation::silu, .residuals = residual::level, .bias = true, .skip = true};
 };
 struct blocks_relu_last {  // channels last
   static constexpr char const* name = "blocks_relu_last";

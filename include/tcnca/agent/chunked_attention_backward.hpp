@@ -3,7 +3,7 @@
 #pragma once
 #include "chunked_attention_common.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// Where a group of a backward pass keeps its blocks.
 struct chunked_attention_backward_plan {
@@ -18,7 +18,7 @@ template <element T>
 struct chunked_attention_backward_params {
   using A = accumulate_t<T>;
   chunked_attention_inputs<T> in;
-  tensor_view<A const, 3> lse;
+  tensor_view<A const, 4> lse;
   tensor_view<T const, 4> grad_o;
   tensor_view<A const, 4> grad_keys_out, grad_values_out;
   tensor_view<T, 4> grad_q, grad_k, grad_v;
@@ -63,7 +63,7 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     plan.query_row = round_up(key_dim, tile::columns);
     plan.value_row = round_up(value_dim, tile::columns) + W;
     plan.splits = int(min(divide_up(index(Policy.splits), max(index(1), chunks)), most_splits(key_dim, rows)));
-    plan.statistics = memory.place(size(2 * R));
+    plan.statistics = memory.place(size(3 * R));
     plan.weight = memory.place(size(R) * weight_row);
     plan.slope = memory.place(size(R) * weight_row);
     if (Shape.bias) plan.bias = memory.place(size(C + R + W));
@@ -152,9 +152,11 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     if constexpr (softmax) {
       for (int r = group.rank(); r < rows; r += group.size()) {
         index const row = params.row_of(chunk_, first + r);
-        A const lse = r >= missing ? *params.lse.at(chunk_.batch, chunk_.head, chunk_.origin + first + r - in.position) : A(0);
-        at(plan.statistics)[r] = lse == -detail::infinity<A>() ? A(0) : lse;
+        index const t = chunk_.origin + first + r - in.position;
+        A const most = r >= missing ? *params.lse.at(chunk_.batch, chunk_.head, t, 0) : A(0);
+        at(plan.statistics)[r] = most == -detail::infinity<A>() ? A(0) : most;
         at(plan.statistics)[R + r] = r >= missing ? params.delta[row] : A(0);
+        at(plan.statistics)[2 * R + r] = r >= missing ? *params.lse.at(chunk_.batch, chunk_.head, t, 1) : A(0);
       }
     }
     group.sync();
@@ -192,7 +194,7 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
         value dp = tcnca::load<W>(const_cast<A const*>(slope)), keep = broadcast<W>(A(1));
         if constexpr (Shape.dropout) { keep = this->dropout_of_keys(chunk_, first + i, from + j), dp = dp * keep; }
         if constexpr (softmax) {
-          p = detail::exp_or_zero(s - broadcast<W>(at(plan.statistics)[i]));
+          p = detail::exp_or_zero(s - broadcast<W>(at(plan.statistics)[i]) - broadcast<W>(at(plan.statistics)[2 * R + i]));
           ds = p * (dp - broadcast<W>(at(plan.statistics)[R + i]));
         } else {
           auto const a = detail::attention_weight<Shape.function>(s);

@@ -9,7 +9,7 @@
 #include "../core/tensor.hpp"
 #include "chunked_attention_shape.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// What both directions read; the same for all groups.
 template <element T>
@@ -70,6 +70,14 @@ TCNCA_HOST_DEVICE T logarithm(T x) {
 #else
   return std::log(x);
 #endif
+}
+
+/// The statistics of a query: the maximum of its scores, and the logarithm of `total`, the sum of exp(score - maximum). They stay two numbers,
+/// for beside a large maximum the logarithm would vanish in their sum.
+template <class A>
+TCNCA_HOST_DEVICE void store_lse(tensor_view<A, 4> const& lse, index batch, index head, index t, A most, A total) {
+  *lse.at(batch, head, t, 0) = total == A(0) ? -infinity<A>() : most;
+  *lse.at(batch, head, t, 1) = total == A(0) ? A(0) : logarithm(total);
 }
 
 /// A weight that is not normalised, and its derivative by the score.

@@ -3,7 +3,7 @@
 #pragma once
 #include "chunked_attention_common.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// Where a group of a forward pass keeps its blocks.
 struct chunked_attention_forward_plan {
@@ -17,7 +17,7 @@ template <element T>
 struct chunked_attention_forward_params {
   chunked_attention_inputs<T> in;
   tensor_view<T, 4> o;
-  tensor_view<accumulate_t<T>, 3> lse;
+  tensor_view<accumulate_t<T>, 4> lse;
   chunked_attention_forward_plan plan = {};
 };
 
@@ -234,7 +234,7 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
         A const total = sum()[i], most = maximum()[i];
         rescale()[i] = total == A(0) ? A(0) : A(1) / total;
         if (params.lse.present() && column_ == 0)
-          *params.lse.at(chunk_.batch, chunk_.head, chunk_.origin + first_ + i - in.position) = total == A(0) ? -detail::infinity<A>() : most + detail::logarithm(total);
+          detail::store_lse(params.lse, chunk_.batch, chunk_.head, chunk_.origin + first_ + i - in.position, most, total);
       }
       group.sync();
     }

@@ -4,7 +4,7 @@
 #include "../block/mma.hpp"
 #include "chunked_attention_common.hpp"
 
-namespace tcnca::detail {
+namespace tcnca::inline TCNCA_TARGET::detail {
 
 template <class Group, element T, chunked_attention_shape Shape, chunked_attention_policy Policy>
 struct attention_warps : attention_group<Group, T, Shape, Policy> {

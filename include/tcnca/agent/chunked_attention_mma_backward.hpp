@@ -4,7 +4,7 @@
 #include "chunked_attention_backward.hpp"
 #include "chunked_attention_mma.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// What the rows of a group are; the other are its columns.
 enum class attention_side { queries, keys };
@@ -20,7 +20,8 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
       base::key_row, base::of_row;
   using params_type = chunked_attention_backward_params<T>;
   static constexpr bool of_queries = Side == attention_side::queries;
-  static constexpr int floats = R + C + 3 * C;  // of a stage: the biases of its diagonals; for its queries, if they are columns: lse, delta, scale
+  static constexpr int floats = R + C + 3 * C;  // of a stage: the biases of its diagonals; for its queries, if they are columns: maximum, delta, and log-sum
+                                              // (softmax) or scale
 
   params_type const& params;
   TCNCA_HOST_DEVICE attention_gradient_warps(Group g, params_type const& p) : base(g, p.in), params(p) {}
@@ -40,7 +41,8 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
       TCNCA_UNROLL
       for (int half = 0; half < 2; half++) {
         int const i = this->position(half);
-        lse_[half] = query_exists(i) ? lse(i) : A(0), delta_[half] = query_exists(i) ? delta(i) : A(0);
+        most_[half] = query_exists(i) ? most(i) : A(0), delta_[half] = query_exists(i) ? delta(i) : A(0);
+        log_sum_[half] = query_exists(i) ? log_sum(i) : A(0);
       }
     }
   }
@@ -78,7 +80,12 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
       for (int c = group.rank(); c < C; c += Group::size()) {
         bool const there = query_exists(from + c);
         A* const at = to + R + C + c;
-        at[0] = there ? lse(from + c) : A(0), at[C] = there ? delta(from + c) : A(0), at[2 * C] = this->scale(chunk_, from + c);
+        at[0] = there ? most(from + c) : A(0), at[C] = there ? delta(from + c) : A(0);
+        if constexpr (softmax) {
+          at[2 * C] = there ? log_sum(from + c) : A(0);
+        } else {
+          at[2 * C] = this->scale(chunk_, from + c);
+        }
       }
     }
   }
@@ -114,7 +121,7 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
         }
         pack<A, 2> weight, slope = broadcast<2>(A(1));
         if constexpr (softmax) {
-          auto const over = x - of_query(lse_[half], 0);
+          auto const over = x - of_query(most_[half], 0) - of_query(log_sum_[half], 2);
           TCNCA_UNROLL
           for (int e = 0; e < 2; e++) weight.set_lane(e, base::power(over.lane(e)));
         } else {
@@ -185,13 +192,16 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
   int begin_, end_;  // columns that some row sees; begin_ a multiple of C
 
  private:
-  A lse_[2] = {}, delta_[2] = {};  // of this lane's rows, if they are queries
+  A most_[2] = {}, log_sum_[2] = {}, delta_[2] = {};  // of this lane's rows, if they are queries
 
-  TCNCA_HOST_DEVICE A lse(int i) const {
-    if constexpr (!softmax) { return A(0); }
-    A const x = softmax ? *params.lse.at(chunk_.batch, chunk_.head, chunk_.origin + i - in.position) : A(0);
+  TCNCA_HOST_DEVICE A statistic(int i, int which) const {
+    return softmax ? *params.lse.at(chunk_.batch, chunk_.head, chunk_.origin + i - in.position, which) : A(0);
+  }
+  TCNCA_HOST_DEVICE A most(int i) const {
+    A const x = statistic(i, 0);
     return x == -base::infinity() ? A(0) : x;
   }
+  TCNCA_HOST_DEVICE A log_sum(int i) const { return statistic(i, 1); }
   TCNCA_HOST_DEVICE A delta(int i) const { return softmax ? params.delta[params.row_of(chunk_, i)] : A(0); }
 };
 

@@ -5,7 +5,7 @@
 #include "chunked_attention_forward.hpp"
 #include "chunked_attention_mma.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// The forward pass of one item: a block of 16 queries a warp, and a tile of the value dimension; the same results as the generic agent, but
 /// that weights are rounded to T before they meet the values (relu2 in fp16: a weight above 65504 is infinite).
@@ -198,7 +198,7 @@ struct chunked_attention_mma_forward_agent : detail::attention_warps<Group, T, S
       index const at = chunk_.origin + i - in.position;
       if constexpr (softmax) {
         if (params.lse.present() && column_ == 0 && t == 0)
-          *params.lse.at(chunk_.batch, chunk_.head, at) = total == 0 ? -infinity() : acc.most[half] + detail::logarithm(total);
+          detail::store_lse(params.lse, chunk_.batch, chunk_.head, at, acc.most[half], total);
       }
       T* const to = params.o.at(chunk_.batch, chunk_.head, at, 0) + column_ + t;
       TCNCA_UNROLL

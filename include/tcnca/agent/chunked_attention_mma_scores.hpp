@@ -2,7 +2,7 @@
 #pragma once
 #include "chunked_attention_mma_backward.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// The gradient of queries, or of keys: of a block of 16 rows a warp, and a tile of the key dimension. For each block of columns the products
 /// grad_o . v gather over the value dimension, 64 elements at a time; then the scores, their gradients, and these times the columns.

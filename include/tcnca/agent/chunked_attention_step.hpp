@@ -3,7 +3,7 @@
 #pragma once
 #include "chunked_attention_forward.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 namespace detail {
 /// Queries of a call for which this is the faster way.
@@ -40,7 +40,7 @@ struct chunked_attention_step_agent : detail::attention_group<Group, T, Shape, P
       auto const [most, total] = normalize(count);
       scale = total == A(0) ? A(0) : A(1) / total;
       if (params.lse.present() && column == 0 && group.rank() == 0)
-        *params.lse.at(chunk.batch, chunk.head, t) = total == A(0) ? -detail::infinity<A>() : most + detail::logarithm(total);
+        detail::store_lse(params.lse, chunk.batch, chunk.head, t, most, total);
     }
     output(chunk, t, count, column, scale);
     group.sync();  // the next item reuses the memory

@@ -2,7 +2,7 @@
 #pragma once
 #include "chunked_attention_backward.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// What the delta of queries is made of; the same for all groups.
 template <element T>

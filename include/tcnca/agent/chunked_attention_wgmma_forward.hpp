@@ -5,7 +5,7 @@
 #include "chunked_attention_forward.hpp"
 #include "chunked_attention_mma.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// The forward pass of one item: 128 queries, and a tile of 256 columns of the values for each group of a cluster; the same results as the
 /// agent for mma but for rounding: a turn takes one block of 64 keys for each group of the cluster, and softmax's maxima follow turns, not blocks.
@@ -337,7 +337,7 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_warps<Group, T,
         for (int rank = 0; rank < cluster_size; rank++) total += numbers(rank)[row(half)];
         factor = total == 0 ? 0.f : 1 / total;
         if (params.lse.present() && column_ == 0 && column() == 0)
-          *params.lse.at(chunk_.batch, chunk_.head, at) = total == 0 ? -infinity() : acc.most[half] + detail::logarithm(total);
+          detail::store_lse(params.lse, chunk_.batch, chunk_.head, at, acc.most[half], total);
       }
       T* const to = params.o.at(chunk_.batch, chunk_.head, at, 0) + column_ + column();
       TCNCA_UNROLL

@@ -6,7 +6,7 @@
 #include "conv_stack_backward_plan.hpp"
 #include "conv_stack_common.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// What a backward pass is given; the same for all groups.
 template <element T, int Layers>

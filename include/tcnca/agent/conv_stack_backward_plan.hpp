@@ -2,7 +2,7 @@
 #pragma once
 #include "conv_stack_plan.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// Tiles and rings of a backward pass.
 template <int Layers>

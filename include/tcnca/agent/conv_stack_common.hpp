@@ -5,7 +5,7 @@
 #include "../block/sequence_lanes.hpp"
 #include "conv_stack_plan.hpp"
 
-namespace tcnca::detail {
+namespace tcnca::inline TCNCA_TARGET::detail {
 
 /// Outputs of a layer that are complete once `inputs` of its inputs are there: whole tiles, counted from `begin`. Most tiles are powers of
 /// two; a division would cost as much as many a tile's sums.
@@ -124,6 +124,8 @@ struct conv_stack_group {
   }
   /// Positions read from a sequence at once; tiles and segments begin at multiples of it.
   static constexpr int io = Lanes.along_length ? max(Lanes.width, int(16 / sizeof(T))) : 1;
+  /// Elements of x accessed at once: neighbouring positions, or the channels of a pack.
+  static constexpr int x_access = Lanes.along_length ? io : Lanes.width;
 
   /// x[from, to) into a ring; from is a multiple of io.
   TCNCA_HOST_DEVICE void append(ring_type r, sequence_lanes<T const, Lanes> const& x, index from, index to) const {

@@ -3,7 +3,7 @@
 #pragma once
 #include "conv_stack_common.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// What a forward pass is given; the same for all groups.
 template <element T, int Layers>

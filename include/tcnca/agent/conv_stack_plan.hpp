@@ -4,7 +4,7 @@
 #include "../block/memory.hpp"
 #include "conv_stack_shape.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// Tuning of a convolution stack: plain values, compared field by field.
 struct conv_stack_policy {

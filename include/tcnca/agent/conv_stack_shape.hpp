@@ -31,6 +31,12 @@ struct dilation_list {
     }
     return 0;
   }
+  /// Dilations given: up to the last that is not 0.
+  TCNCA_HOST_DEVICE constexpr int count() const {
+    int n = capacity;
+    while (n > 0 && (*this)[n - 1] == 0) n--;
+    return n;
+  }
 };
 
 /// A stack of dilated depthwise convolutions. Convolution i, from its input a:
@@ -41,9 +47,9 @@ struct dilation_list {
 /// With `skip`, y = silu(stack(x) + omega x), as MEGA puts after its EMA.
 struct conv_stack_shape {
   int taps = 4;
-  int depth = 1;
+  int depth = -1;                   ///< left out: as many levels as there are dilations in the list, 1 without a list
   int dilation_base = 2;            ///< level l has dilation dilation_base^l, unless a list is given
-  dilation_list dilations = {};     ///< any list of `depth` dilations; used when its first is not 0
+  dilation_list dilations = {};     ///< one for each level; a `depth` that is given too must be their number
   int convolutions = 1;
   int blocks = 1;
   activation act = activation::none;
@@ -53,14 +59,16 @@ struct conv_stack_shape {
   direction dir = direction::causal;
   layout order = layout::batch_channels_length;
 
+  /// Levels of a block: `depth`, or what stands for it where it was left out.
+  TCNCA_HOST_DEVICE constexpr int levels() const { return depth != -1 ? depth : listed() ? dilations.count() : 1; }
   /// Convolutions one after another.
-  TCNCA_HOST_DEVICE constexpr int layers() const { return depth * convolutions * blocks; }
+  TCNCA_HOST_DEVICE constexpr int layers() const { return levels() * convolutions * blocks; }
   /// Sets of weights: two where a causal and an anti-causal stack are summed.
   TCNCA_HOST_DEVICE constexpr int halves() const { return dir == direction::bidirectional ? 2 : 1; }
-  TCNCA_HOST_DEVICE constexpr bool listed() const { return dilations[0] != 0; }
+  TCNCA_HOST_DEVICE constexpr bool listed() const { return dilations.count() > 0; }
 
   TCNCA_HOST_DEVICE constexpr index dilation(int layer) const {
-    int const level = layer / convolutions % depth;
+    int const level = layer / convolutions % levels();
     if (listed()) return dilations[level];
     index d = 1;
     for (int i = 0; i < level; i++) d *= dilation_base;
@@ -82,7 +90,7 @@ struct conv_stack_shape {
   }
   /// Layers a residual spans: 0 where there is none.
   TCNCA_HOST_DEVICE constexpr int span() const {
-    return residuals == residual::level ? convolutions : residuals == residual::block ? convolutions * depth : 0;
+    return residuals == residual::level ? convolutions : residuals == residual::block ? convolutions * levels() : 0;
   }
   TCNCA_HOST_DEVICE constexpr bool starts_span(int layer) const { return span() > 0 && layer % span() == 0; }
   TCNCA_HOST_DEVICE constexpr bool ends_span(int layer) const { return span() > 0 && layer % span() == span() - 1; }

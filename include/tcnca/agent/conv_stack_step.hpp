@@ -3,7 +3,7 @@
 #pragma once
 #include "conv_stack_forward.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// Tokens of some channels, in place in state_out. Takes the forward pass's parameters; its sums have the same bits.
 template <class Group, element T, conv_stack_shape Shape, conv_stack_policy Policy>

@@ -5,7 +5,7 @@
 #pragma once
 #include "ema_common.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// What a backward pass is given; the same for all groups.
 template <element T>

@@ -5,7 +5,7 @@
 #include "../block/unroll.hpp"
 #include "ema_tile.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// Parameters of an average: [channels, states] (bidirectional: 2 channels, the causal ones first), omega [channels].
 template <class A>

@@ -2,7 +2,7 @@
 #pragma once
 #include "ema_common.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// Gradients of an average's parameters, shaped like them.
 template <class A>

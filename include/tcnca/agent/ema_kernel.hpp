@@ -3,7 +3,7 @@
 #pragma once
 #include "ema_gradients.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// What both directions are given; the same for all groups. kappa, grad_kappa: [channels (bidirectional: 2 channels), length].
 template <class A>

@@ -32,6 +32,10 @@ struct ema_policy {
   friend constexpr bool operator==(ema_policy const&, ema_policy const&) = default;
 };
 
+}  // namespace tcnca
+
+namespace tcnca::inline TCNCA_TARGET {
+
 /// Compile-time facts about an average under a policy, for a group of `Threads`.
 template <int Threads, element T, ema_shape Shape, ema_policy Policy>
 struct ema_tiling {

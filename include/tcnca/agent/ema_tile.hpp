@@ -3,7 +3,7 @@
 #include "../block/transpose.hpp"
 #include "ema_shape.hpp"
 
-namespace tcnca::detail {
+namespace tcnca::inline TCNCA_TARGET::detail {
 
 /// The channels that an item works on, of one sequence of a batch, and how its threads move tiles of them.
 template <class Group, class U, class Tiling>

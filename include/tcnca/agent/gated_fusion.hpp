@@ -5,7 +5,7 @@
 #include "../core/tensor.hpp"
 #include "gated_fusion_shape.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// How a pass may access its tensors.
 struct pass_access {

@@ -2,7 +2,7 @@
 #pragma once
 #include "gated_fusion.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// What the pass is given; the same for all groups.
 template <element T>

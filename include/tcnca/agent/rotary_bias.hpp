@@ -6,7 +6,7 @@
 #include <cmath>
 #endif
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// What both directions are given; the same for all groups. a, b and their gradients: [heads, dim]; bias, grad_bias: [heads, 2 chunk - 1].
 template <class A>

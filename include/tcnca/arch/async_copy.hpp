@@ -4,7 +4,7 @@
 #include "../core/config.hpp"
 
 #if defined(__CUDACC__)
-namespace tcnca::detail {
+namespace tcnca::inline TCNCA_TARGET::detail {
 
 /// 16 bytes, to an address in shared memory, both addresses aligned to them; zeros, and nothing is read, where not `present`. Past the L1 cache.
 __device__ __forceinline__ void async_copy_16(uint32 to, void const* from, bool present) {

@@ -5,7 +5,7 @@
 #include "../core/numeric.hpp"
 #include "host.hpp"
 
-namespace tcnca::detail {
+namespace tcnca::inline TCNCA_TARGET::detail {
 
 #if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
 

@@ -3,7 +3,7 @@
 #pragma once
 #include "../core/config.hpp"
 
-namespace tcnca::detail {
+namespace tcnca::inline TCNCA_TARGET::detail {
 
 #if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__) && defined(__SSE2__)
 /// In each lane a > b ? a : b (b where one is NaN), for a vector of the machine's own size; other vectors take the slow way.

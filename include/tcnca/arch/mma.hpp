@@ -5,7 +5,7 @@
 #include "../core/numeric.hpp"
 
 #if defined(__CUDACC__)
-namespace tcnca::detail {
+namespace tcnca::inline TCNCA_TARGET::detail {
 
 /// c += a b for a 16 x 16, b 16 x 8, c 16 x 8; a and b two 16-bit elements a register. Called by a whole warp.
 template <element T>

@@ -6,7 +6,7 @@
 #include "../core/numeric.hpp"
 
 #if defined(__CUDACC__)
-namespace tcnca::detail {
+namespace tcnca::inline TCNCA_TARGET::detail {
 
 /// Whether this compilation is for sm_90a (the host's is for no machine).
 inline constexpr bool compiled_for_sm_90a =

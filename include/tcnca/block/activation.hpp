@@ -8,7 +8,7 @@
 #include <cmath>
 #endif
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 namespace detail {
 

@@ -2,7 +2,7 @@
 #pragma once
 #include "dilated.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 namespace detail {
 

@@ -3,7 +3,7 @@
 #include "ring.hpp"
 #include "unroll.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// One convolution over one tile: `count` outputs from position `first`; output t reads t + lead - k dilation, taps first_tap <= k < last_tap.
 struct dilated_tile {
@@ -126,20 +126,24 @@ TCNCA_HOST_DEVICE void dilated_sum(Group group, ring<A, Lanes> x, dilated_taps<A
       uint32 at = origin + uint32(offset);
       unroll<0, Run>([&](auto m) TCNCA_INLINE { window[m] = x.load(at + uint32(int(m) * d), p), sum[m] = bias; });
       A const* tap = w.tap;
-      auto const turn = [&](auto steps) TCNCA_INLINE {
+      auto const turn = [&](auto steps, auto inputs) TCNCA_INLINE {
         unroll<0, decltype(steps)::value>([&](auto k) TCNCA_INLINE {
           value const weight = load_tap<A, Lanes>(tap, p);
           unroll<0, Run>([&](auto m) TCNCA_INLINE { sum[m] = fma(weight, window[(int(m) + Run - int(k) % Run) % Run], sum[m]); });
-          at -= uint32(d);
-          window[Run - 1 - int(k) % Run] = x.load(at, p);
+          if constexpr (int(k) < decltype(inputs)::value) {
+            at -= uint32(d);
+            window[Run - 1 - int(k) % Run] = x.load(at, p);
+          }
           tap += w.step;
         });
       };
+      // The last tap needs no input after it, and nothing may have been written there.
       if constexpr (Taps <= 2 * Run) {
-        turn(constant<Taps>{});
+        turn(constant<Taps>{}, constant<Taps - 1>{});
       } else {
-        for (int k = 0; k < Taps / Run; k++) turn(constant<Run>{});
-        turn(constant<Taps % Run>{});
+        constexpr int turns = (Taps - 1) / Run, rest = Taps - turns * Run;
+        for (int k = 0; k < turns; k++) turn(constant<Run>{}, constant<Run>{});
+        turn(constant<rest>{}, constant<rest - 1>{});
       }
       unroll<0, Run>([&](auto m) TCNCA_INLINE { emit(offset + int(m) * d, p, sum[m]); });
     });
@@ -153,11 +157,14 @@ TCNCA_HOST_DEVICE void dilated_sum(Group group, ring<A, Lanes> x, dilated_taps<A
     unroll<0, Run>([&](auto m) TCNCA_INLINE { sum[m] = bias; });
     uint32 at = origin + uint32(start) - uint32(tile.first_tap) * tile.dilation;
     A const* tap = w.tap + tile.first_tap * w.step;
+    // Threads that share a tile read only its own packs: behind it nothing may have been written.
+    [[maybe_unused]] int const present = Group::size() == 1 ? Run : min(Run, divide_up(tile.count - start, step));
     auto const add = [&]() TCNCA_INLINE {
       value const weight = load_tap<A, Lanes>(tap, mine.p);
       [[maybe_unused]] A const* const in = x.at(at, mine.p);
       unroll<0, Run>([&](auto m) TCNCA_INLINE {
-        value const v = blocked ? load<Lanes.width>(in + int(m) * P) : x.load(at + uint32(int(m) * step), mine.p);
+        int const away = Group::size() == 1 || int(m) < present ? int(m) * step : 0;
+        value const v = blocked ? load<Lanes.width>(in + int(m) * P) : x.load(at + uint32(away), mine.p);
         sum[m] = fma(weight, v, sum[m]);
       });
       at -= tile.dilation;

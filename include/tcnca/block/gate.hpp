@@ -3,7 +3,7 @@
 #pragma once
 #include "activation.hpp"
 
-namespace tcnca::gate {
+namespace tcnca::inline TCNCA_TARGET::gate {
 
 /// Queries and keys of the shared representation Z = silu(z): q = Z gq + mq, k = Z gk + mk (MEGA, arXiv 2209.10655, equations 6 and 7).
 template <class A, int W>

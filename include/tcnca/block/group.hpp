@@ -2,7 +2,7 @@
 #pragma once
 #include "../core/config.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// One CPU thread; the lanes of its SIMD registers do the work.
 struct serial_group {

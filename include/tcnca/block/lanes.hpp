@@ -2,7 +2,7 @@
 #pragma once
 #include "../core/config.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// How packs lie over a sequence. Along the length: a pack is `width` positions of one channel, and may start at any position.
 /// Along the channels: a position is `packs` packs of `width` channels each.

@@ -3,7 +3,7 @@
 #include "pack.hpp"
 #include "unroll.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// M rows of N packs of sums of products, sum(m, n) = sum_k a(m, k) b(k, n), each taken in rising k, always, so that a sum does not depend on
 /// the tile it is in. a(m, k) stands at a[m ARow + k AColumn], row k of b at b + k BRow: constants, so that a tile's rows are

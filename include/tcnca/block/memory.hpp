@@ -2,7 +2,7 @@
 #pragma once
 #include "lanes.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// Where a buffer lies: in elements from the beginning of the group's near (fast) or far (workspace) memory.
 struct memory_place {

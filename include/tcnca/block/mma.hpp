@@ -6,7 +6,7 @@
 #include "group.hpp"
 #include "pack.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 inline constexpr int warp_size = 32;
 

@@ -6,7 +6,7 @@
 #include "../core/config.hpp"
 #include "../core/numeric.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 #if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
 

@@ -3,7 +3,7 @@
 #pragma once
 #include "../core/config.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// Four random words.
 struct philox_words {

@@ -3,7 +3,7 @@
 #include "lanes.hpp"
 #include "pack.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// A ring of mask + 1 positions (a power of two, at least 4 widths and 2 margins). Positions count modulo 2^32, so negative ones are valid.
 /// base points front() elements into memory of front() + (mask + 1) * channels() + back() elements.

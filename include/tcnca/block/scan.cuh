@@ -4,7 +4,7 @@
 
 #include "scan.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// A scan over the threads of a CUDA block.
 struct cub_scan {

@@ -2,7 +2,7 @@
 #pragma once
 #include "../core/config.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// value + slope e with e^2 = 0: a number and its derivative with respect to one variable.
 template <class V>

@@ -3,7 +3,7 @@
 #include "../core/tensor.hpp"
 #include "ring.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 namespace detail {
 template <class T>

@@ -3,7 +3,7 @@
 #include "pack.hpp"
 #include "unroll.hpp"
 
-namespace tcnca::detail {
+namespace tcnca::inline TCNCA_TARGET::detail {
 
 #if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
 

@@ -2,7 +2,7 @@
 #pragma once
 #include "../core/config.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// An int as a type.
 template <int N>

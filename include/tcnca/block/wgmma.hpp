@@ -5,7 +5,7 @@
 #include "../arch/wgmma.hpp"
 #include "mma.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// Matrices of 16-bit elements in fast memory, for c += a b with a 64 x 16, b 16 x N. A matrix is stored as panels of 64 columns: of each row
 /// 128 bytes, one row after another, with the pieces of 16 bytes exchanged as in swizzled_rows (the hardware's 128-byte swizzle: bits 4 to 6

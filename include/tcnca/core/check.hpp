@@ -4,7 +4,7 @@
 #include "tensor.hpp"
 #include "workspace.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// Pairs of names of arguments that may be the very same memory (in place).
 struct in_place_pairs {

@@ -1,6 +1,11 @@
 // What every header needs: the function annotation and the integer types, with or without a standard library (NVRTC has none).
 #pragma once
 
+#if __cplusplus < 202002L
+#error "tcnca needs C++20: compile with -std=c++20 or later"
+#include <tcnca needs C++20>  // there is no such file: a missing one ends the compilation here, before thousands of errors that say less
+#endif
+
 #if defined(__CUDACC__)
 #define TCNCA_HOST_DEVICE __host__ __device__ __forceinline__
 #else
@@ -30,6 +35,57 @@
 
 /// Functions that name a kernel are hidden, so that two shared libraries built for different architectures keep their own kernels.
 #define TCNCA_HIDDEN __attribute__((visibility("hidden")))
+
+/// The inline namespace of all code whose meaning or instructions depend on the compiler's flags. Files of one program that are compiled with
+/// different flags then keep their own instantiations, where the linker would choose one for all. The vocabulary of core/ (views, status,
+/// executors, options, element types) is outside, so that such files can call each other with it.
+#if defined(__AVX512VBMI__)
+#define TCNCA_TARGET avx512_vbmi::inline TCNCA_TARGET_OPTIONS
+#elif defined(__AVX512F__) && defined(__AVX512VL__)
+#define TCNCA_TARGET avx512::inline TCNCA_TARGET_OPTIONS
+#elif defined(__AVX512F__)
+#define TCNCA_TARGET avx512_without_vl::inline TCNCA_TARGET_OPTIONS
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__BMI2__)
+#define TCNCA_TARGET avx2::inline TCNCA_TARGET_OPTIONS
+#elif defined(__AVX2__) && defined(__FMA__)
+#define TCNCA_TARGET avx2_without_bmi::inline TCNCA_TARGET_OPTIONS
+#elif defined(__AVX2__)
+#define TCNCA_TARGET avx2_without_fma::inline TCNCA_TARGET_OPTIONS
+#elif defined(__AVX__) && defined(__FMA__)
+#define TCNCA_TARGET avx_fma::inline TCNCA_TARGET_OPTIONS
+#elif defined(__AVX__)
+#define TCNCA_TARGET avx::inline TCNCA_TARGET_OPTIONS
+#elif defined(__SSE4_2__)
+#define TCNCA_TARGET sse4::inline TCNCA_TARGET_OPTIONS
+#elif defined(__SSE3__)
+#define TCNCA_TARGET sse3::inline TCNCA_TARGET_OPTIONS
+#elif defined(__ARM_FEATURE_SVE)
+#define TCNCA_TARGET sve::inline TCNCA_TARGET_OPTIONS
+#else
+#define TCNCA_TARGET baseline::inline TCNCA_TARGET_OPTIONS
+#endif
+
+/// Which threads, which arithmetic, which compiler. Nothing here may differ between nvcc's passes over the host's and the device's code.
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || defined(__NO_SIGNED_ZEROS__) || \
+    (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#if defined(__CUDACC__) && defined(_OPENMP)
+#define TCNCA_TARGET_OPTIONS cuda_openmp_fast_math
+#elif defined(__CUDACC__)
+#define TCNCA_TARGET_OPTIONS cuda_fast_math
+#elif defined(_OPENMP)
+#define TCNCA_TARGET_OPTIONS openmp_fast_math
+#else
+#define TCNCA_TARGET_OPTIONS fast_math
+#endif
+#elif defined(__CUDACC__) && defined(_OPENMP)
+#define TCNCA_TARGET_OPTIONS cuda_openmp
+#elif defined(__CUDACC__)
+#define TCNCA_TARGET_OPTIONS cuda_only
+#elif defined(_OPENMP)
+#define TCNCA_TARGET_OPTIONS openmp
+#else
+#define TCNCA_TARGET_OPTIONS one_thread
+#endif
 
 #if defined(__CUDACC_RTC__)
 namespace tcnca {

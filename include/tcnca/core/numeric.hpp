@@ -14,6 +14,10 @@ struct fp16 {
   uint16 bits;
 };
 
+}  // namespace tcnca
+
+namespace tcnca::inline TCNCA_TARGET {
+
 namespace detail {
 template <class T>
 struct element_traits {

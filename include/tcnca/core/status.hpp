@@ -27,20 +27,24 @@ enum class status_code : int {
 class [[nodiscard]] status {
  public:
   constexpr status() = default;
-  constexpr status(status_code code, char const* argument = "") : code_(code), argument_(argument) {}
+  TCNCA_HOST_DEVICE constexpr status(status_code code, char const* argument = "") : code_(code), argument_(argument) {}
 
-  constexpr bool ok() const { return code_ == status_code::success; }
-  constexpr status_code code() const { return code_; }
+  TCNCA_HOST_DEVICE constexpr bool ok() const { return code_ == status_code::success; }
+  TCNCA_HOST_DEVICE constexpr status_code code() const { return code_; }
   /// The name of the argument at fault as it stands in the args struct, or "". Of unsupported_device and launch_failed: what the CUDA runtime
   /// calls the error.
-  constexpr char const* argument() const { return argument_; }
+  TCNCA_HOST_DEVICE constexpr char const* argument() const { return argument_; }
 
-  friend constexpr bool operator==(status a, status_code b) { return a.code_ == b; }
+  TCNCA_HOST_DEVICE friend constexpr bool operator==(status a, status_code b) { return a.code_ == b; }
 
  private:
   status_code code_ = status_code::success;
   char const* argument_ = "";
 };
+
+}  // namespace tcnca
+
+namespace tcnca::inline TCNCA_TARGET {
 
 /// One sentence for the code; status::argument() says which argument it is about.
 constexpr char const* to_string(status s) {

@@ -8,7 +8,7 @@
 #include <omp.h>
 #endif
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// The machine that a tuning is asked for: 0 for the CPU, else a CUDA compute capability times ten (80, 90).
 struct machine {

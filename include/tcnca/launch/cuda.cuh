@@ -5,7 +5,7 @@
 #include "../block/wgmma.hpp"
 #include "cpu.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 namespace detail {
 

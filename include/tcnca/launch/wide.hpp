@@ -3,7 +3,7 @@
 #include "../core/tensor.hpp"
 #include "cpu.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// A CPU loads packs from anywhere; a GPU wants them aligned to their size. `items` is how many neighbours are accessed at once.
 template <class Executor, class T>

@@ -10,7 +10,7 @@
 #include "../agent/rotary_bias.hpp"
 #include "../launch/cpu.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 namespace detail {
 /// The agents of an attention as tuned for an executor.

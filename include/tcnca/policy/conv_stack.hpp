@@ -4,7 +4,7 @@
 #include "../launch/cpu.hpp"
 #include "registers.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// The tuning used unless another is named: any type with these two functions will do.
 template <element T, conv_stack_shape Shape>

@@ -5,7 +5,7 @@
 #include "../launch/cpu.hpp"
 #include "registers.hpp"
 
-namespace tcnca {
+namespace tcnca::inline TCNCA_TARGET {
 
 /// The tuning used unless another is named: any type with this function will do.
 template <element T>

@@ -1,7 +1,7 @@
 // What the policies know of the CPU.
 #pragma once
 
-namespace tcnca::detail {
+namespace tcnca::inline TCNCA_TARGET::detail {
 /// Bytes of the widest vector register that the translation unit may use.
 inline constexpr int register_bytes =
 #if defined(__AVX512F__)
