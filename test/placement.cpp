@@ -99,6 +99,34 @@ TYPED_TEST(ema_placement, kernel) {
   for_each_placement([&](index extent, placement where) { ema_problem<S>({.batch = 1, .channels = 2, .length = extent, .where = where}, 1).run_kernel(1); });
 }
 
+// Tiles that are no multiple of an access: every second begins in the middle of one.
+struct odd_tiles {
+  template <class T>
+  struct tuning : default_ema_tuning<T, two_states<layout::batch_channels_length>::shape> {
+    static constexpr ema_policy forward(machine m) {
+      auto p = default_ema_tuning<T, two_states<layout::batch_channels_length>::shape>::forward(m);
+      if (m.compute_capability != 0) p.threads = 4, p.run = 3;
+      return p;
+    }
+    static constexpr ema_policy backward(machine m) { return forward(m); }
+  };
+  template <class T>
+  struct subject : average_of<T, layout::batch_channels_length> {
+    using op = ema<T, two_states<layout::batch_channels_length>::shape, tuning<T>>;
+  };
+};
+TEST(ema_tiles, that_are_no_multiple_of_an_access) {
+  using S = odd_tiles::subject<bf16>;
+  TCNCA_TEST_NEEDS(S::backend);
+  for (index const length : {12, 40}) {
+    ema_problem<S> problem({.batch = 2, .channels = 2, .length = length, .state_in = true, .state_out = true, .where = {8, 0}}, 1);
+    problem.run_forward(1);
+    problem.expect_forward();
+    problem.run_backward(1);
+    problem.expect_backward();
+  }
+}
+
 struct all_gates {
   static constexpr char const* name = "all";
   static constexpr gated_fusion_shape shape{};

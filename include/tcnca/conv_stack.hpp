@@ -25,6 +25,9 @@ struct tuned_conv_stack {
   using traits = executor_traits<Executor>;
   static constexpr conv_stack_policy forward = Tuning::forward(traits::target);
   static constexpr conv_stack_policy backward = Tuning::backward(traits::target);
+  // Packs along the length begin at any position; a GPU's accesses do not.
+  static_assert(traits::target.compute_capability == 0 || Shape.order == layout::batch_length_channels || (forward.width == 1 && backward.width == 1),
+                "tcnca::conv_stack: on a GPU a policy's width must be 1 where neighbouring positions are neighbours in memory");
   using tiling = conv_stack_tiling<T, Shape, forward>;
   using forward_group = typename traits::template group<forward.threads>;
   using backward_group = typename traits::template group<backward.threads>;

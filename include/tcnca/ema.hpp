@@ -33,6 +33,7 @@ struct tuned_ema {
   using scan = typename ema_scan<Executor>::type;
   static constexpr ema_policy forward = Tuning::forward(traits::target);
   static constexpr ema_policy backward = Tuning::backward(traits::target);
+  static_assert(traits::target.compute_capability == 0 || (forward.width == 1 && backward.width == 1), "tcnca::ema: on a GPU a policy's width must be 1");
   using forward_group = typename traits::template group<forward.threads>;
   using backward_group = typename traits::template group<backward.threads>;
   using forward_agent = ema_forward_agent<forward_group, T, Shape, forward, scan>;

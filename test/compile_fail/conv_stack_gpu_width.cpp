@@ -1,0 +1,14 @@
+// expect: tcnca::conv_stack: on a GPU a policy's width must be 1 where neighbouring positions are neighbours in memory
+#include <tcnca/conv_stack.hpp>
+
+#include "../support/fiber.hpp"
+
+constexpr tcnca::conv_stack_shape shape{.taps = 2};
+struct wide : tcnca::default_conv_stack_tuning<float, shape> {
+  static constexpr tcnca::conv_stack_policy forward(tcnca::machine m) {
+    auto p = tcnca::default_conv_stack_tuning<float, shape>::forward(m);
+    p.width = 4;
+    return p;
+  }
+};
+tcnca::size bytes() { return tcnca::conv_stack<float, shape, wide>::forward_workspace(tcnca::testing::fibers<>{}, {}); }

@@ -1,0 +1,14 @@
+// expect: tcnca::ema: on a GPU a policy's width must be 1
+#include <tcnca/ema.hpp>
+
+#include "../support/fiber.hpp"
+
+constexpr tcnca::ema_shape shape{};
+struct wide : tcnca::default_ema_tuning<float, shape> {
+  static constexpr tcnca::ema_policy forward(tcnca::machine m) {
+    auto p = tcnca::default_ema_tuning<float, shape>::forward(m);
+    p.width = 4;
+    return p;
+  }
+};
+tcnca::size bytes() { return tcnca::ema<float, shape, wide>::kernel_workspace(tcnca::testing::fibers<>{}, {}); }
