@@ -1,13 +1,11 @@
 // The benchmark of chunked attention: against the same built of a library's matrix products and a pass over the scores, forward and
 // backward, softmax and laplace, causal and not, with the machine's limit measured in the same run.
-#include <benchmark/benchmark.h>
-
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
-#include <cstdlib>
-#include <exception>
-#include <filesystem>
+#include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -18,7 +16,9 @@
 #include "attention/options.hpp"
 #include "attention/report.hpp"
 #include "baselines/openblas_core.hpp"
-#include "support/harness.hpp"
+#include "support/commit.hpp"
+#include "support/machine.hpp"
+#include "support/paired.hpp"
 #include "support/progress.hpp"
 
 namespace tcnca::bench {
@@ -97,22 +97,19 @@ int check_all(attention_options const& o, attention_factory& make, std::vector<i
   return failed;
 }
 
-/// All contenders of a row, turn about, so that a machine that slows down does so for each; the best call of each counts.
-void measure_row(attention_row& r, attention_arena& a, std::string const& name, double min_time) {
-  std::vector<contender> contenders{a.library(r.direction)};
+/// Measures all contenders of a row; returns whether that could be done.
+bool measure_row(attention_row& r, attention_arena& a, double min_time) {
+  std::vector<std::function<double()>> contenders{a.library(r.direction).run};
   for (auto const& who : a.opponents()) {
-    contenders.push_back(a.opponent(r.opponents.size(), r.direction, true));
-    r.opponents.push_back({who, contenders.back().run ? a.how() : contenders.back().missing, not_measured});
+    contender const c = a.opponent(r.opponents.size(), r.direction, true);
+    contenders.push_back(c.run);
+    r.opponents.push_back({who, c.run ? a.how() : c.missing, not_measured});
   }
-  constexpr int rounds = 3;
-  for (int round = 0; round < rounds; round++)
-    for (size i = 0; i < contenders.size(); i++) {
-      if (!contenders[i].run) continue;
-      double const ms = measure(name, contenders[i].run, min_time / rounds, 1).best_ms;
-      double& best = i == 0 ? r.ms : r.opponents[i - 1].ms;
-      if (!(best <= ms)) best = ms;
-    }
+  auto const times = measure_paired(contenders, {r.backend == "cpu" ? r.p.threads : 0, min_time * static_cast<double>(contenders.size())});
+  r.ms = times.ms[0];
+  for (size i = 0; i < r.opponents.size(); i++) r.opponents[i].ms = times.ms[i + 1];
   r.peak_rate = a.peak_rate(), r.peak_name = a.peak_name();
+  return times.reliable;
 }
 
 int run(attention_options const& o) {
@@ -130,14 +127,22 @@ int run(attention_options const& o) {
       pass const direction = d == "forward" ? pass::forward : pass::backward;
       if (name_of(c, direction).find(o.filter) != std::string::npos) steps.push_back({c, direction});
     }
+  if (steps.empty()) throw usage_error("--filter: no row has " + o.filter + " in its name.");
+  machine_record machine(o.threads, built_commit());
+  machine.gpu(std::find(o.backends.begin(), o.backends.end(), "cuda") == o.backends.end() ? "" : attention_device_name());
   progress line(static_cast<int>(steps.size()));
   std::vector<attention_row> rows;
+  size not_begun = 0;
   for (auto const& [c, direction] : steps) {
     std::string const name = name_of(c, direction);
+    if (o.time_limit > 0 && line.elapsed() > o.time_limit) {
+      not_begun++;
+      continue;
+    }
     line.begin(name);
     attention_row r{direction, c.backend, c.dtype, {}, c.p, not_measured, 0, {}};
-    measure_row(r, *make.make(c), name, o.min_time);
-    rows.push_back(r);
+    if (measure_row(r, *make.make(c), o.min_time)) rows.push_back(r);
+    else machine.drop(name);
     line.end();
   }
   line.clear();
@@ -151,9 +156,8 @@ int run(attention_options const& o) {
     return rank(a) < rank(b);
   });
 
-  std::filesystem::path const file(o.output);
-  if (file.has_parent_path()) std::filesystem::create_directories(file.parent_path());
-  write_summary(rows, o.output);
+  machine.finish(rows.size());
+  write_summary(rows, machine, o.output);
   print_table(rows, stdout);
   std::printf(
       "\ntcnca: tcnca::chunked_attention. Opponents: S = Q K' by the library's product, one vectorised pass over the scores, "
@@ -161,17 +165,19 @@ int run(attention_options const& o) {
       "product; backward five products, or four and the scores kept; blocks of rows as large, and threads where, they are "
       "fastest.\n"
       "OpenBLAS multiplies bf16 as fp32, oneDNN as bf16 where the CPU can: its peak is then higher than the table's.\n"
-      "Milliseconds are the best of several calls. Operations are those of the products for valid pairs of a query and a key: "
+      "Milliseconds are the best of several calls; a row's contenders were called turn about. Operations are those of the products for valid pairs of a query and a key: "
       "forward\n2 (z + h) a pair, backward 2 (3 z + 2 h).\n");
-  if (make.ceilings()) {
+  if (make.ceilings())
     std::printf("cpu, %d threads: %.0f GFLOP/s of fp32 multiply-adds, the peak in the table. %s\n", o.threads,
                 make.ceilings()->fma_rate() * 1e-9, openblas_description().c_str());
-    double load[1] = {};
-    if (getloadavg(load, 1) == 1 && load[0] > o.threads + 0.5)
-      std::printf(
-          "WARNING: other programs were using the processor (load %.1f): these times are too long, and not alike.\n",
-          load[0]);
-  }
+  std::set<std::string> missing;
+  for (auto const& r : rows)
+    for (auto const& who : r.opponents)
+      if (std::isnan(who.ms)) missing.insert(who.name + " is left out: " + who.how + ".");
+  for (auto const& sentence : missing) std::printf("%s\n", sentence.c_str());
+  if (not_begun > 0) std::printf("%zu rows were not begun: the time limit had passed.\n", not_begun);
+  std::printf("%s\n", machine.sentence().c_str());
+  if (auto const warning = machine.warning(); !warning.empty()) std::printf("WARNING: %s\n", warning.c_str());
   std::printf("%.0f s. Wrote %s\n", line.elapsed(), o.output.c_str());
   return 0;
 }
@@ -179,12 +185,7 @@ int run(attention_options const& o) {
 }  // namespace
 }  // namespace tcnca::bench
 
-int main(int argc, char** argv) try {
+int main(int argc, char** argv) {
   tcnca::bench::free_openblas(argv);
-  return tcnca::bench::run(tcnca::bench::parse_attention(argc, argv, tcnca::bench::attention_backends()));
-} catch (CLI::ParseError const& e) {
-  return e.get_exit_code() == 0 ? 0 : 2;
-} catch (std::exception const& e) {
-  std::fprintf(stderr, "attention_vs_gemm: %s\n", e.what());
-  return 1;
+  return tcnca::bench::guarded("attention_vs_gemm", [&] { return tcnca::bench::run(tcnca::bench::parse_attention(argc, argv, tcnca::bench::attention_backends())); });
 }

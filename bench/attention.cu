@@ -72,6 +72,8 @@ bool attention_device_found() {
   return cudaGetDeviceCount(&devices) == cudaSuccess && devices > 0;
 }
 
+std::string attention_device_name() { return device_name(); }
+
 std::unique_ptr<attention_arena> make_cuda_attention_arena(std::string const& dtype, attention_problem const& p) {
   if (dtype == "fp32") return std::make_unique<cuda_attention_arena<float>>(p);
   return std::make_unique<cuda_attention_arena<bf16>>(p);

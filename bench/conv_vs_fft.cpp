@@ -1,12 +1,9 @@
 // The headline benchmark: dilated convolution stacks against the recurrence as an FFT convolution, forward and backward, at lengths from
 // 1k to 131k, with the machine's limits measured in the same run.
-#include <benchmark/benchmark.h>
 #include <fftw3.h>
 
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
-#include <exception>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -22,6 +19,8 @@
 #include "headline/run.hpp"
 #include "headline/summary.hpp"
 #include "headline/table.hpp"
+#include "support/commit.hpp"
+#include "support/machine.hpp"
 
 namespace {
 
@@ -84,9 +83,11 @@ int run(options const& o) {
 
   auto const stacks = o.chosen_stacks();
   auto const arenas = o.backends.size() * o.dtypes.size() * o.lengths.size();
-  time_plan plan(o.time_limit, static_cast<int>(arenas) * time_plan::steps(stacks.size()));
+  machine_record machine(o.threads, built_commit());
+  machine.gpu(std::find(o.backends.begin(), o.backends.end(), "cuda") == o.backends.end() ? "" : cuda_device_name());
+  time_plan plan(o.time_limit, static_cast<int>(arenas) * time_plan::rows(stacks.size()));
   std::vector<row> rows;
-  notes remarks;
+  run_notes remarks;
   for (auto const& backend : o.backends)
     for (auto const& dtype : o.dtypes)
       for (index const length : o.lengths) {
@@ -96,7 +97,7 @@ int run(options const& o) {
         auto const a = make.make(backend, dtype, p);
         auto const more = measure_arena(
             *a, {backend, dtype, element_bytes(dtype), p, stacks, o.levels_limit, dtype == o.dtypes.front()}, plan,
-            remarks);
+            remarks, machine);
         rows.insert(rows.end(), more.begin(), more.end());
       }
   plan.clear();
@@ -109,16 +110,13 @@ int run(options const& o) {
   });
 
   std::filesystem::path const file(o.output);
-  if (file.has_parent_path()) std::filesystem::create_directories(file.parent_path());
-  write_summary(rows, o.output);
+  machine.finish(rows.size());
+  write_summary(rows, machine, o.output);
   auto const picture = (file.parent_path() / "speedup.svg").string();
   write_figure(rows, picture);
-  double load[1] = {};
-  std::string warning;
-  if (getloadavg(load, 1) == 1 && load[0] > o.threads + 0.5)
-    warning = "Other programs were using the processor (load " + detail::cell(load[0], 0) + "): these times are too long, and not alike.";
+  std::string const warning = machine.warning();
   auto const page = (file.parent_path() / file.stem()).string() + ".md";
-  write_report(rows, warning, page);
+  write_report(rows, warning, remarks.left_out, page);
 
   print_table(rows, stdout);
   std::printf(
@@ -126,7 +124,7 @@ int run(options const& o) {
       "cuFFT; kernel given or\n"
       "generated from the EMA's parameters (16 states), its spectrum inside the timing; backward with the spectra of x "
       "and kappa kept.\n"
-      "Milliseconds are the best of several calls. %% of limit: of what the copy bandwidth or the multiply-add rate "
+      "Milliseconds are the best of several calls; a row's contenders were called turn about. %% of limit: of what the copy bandwidth or the multiply-add rate "
       "would allow, 2 operations\n"
       "a tap inside the sequence forward and 6 backward; x and y cross memory once, backward x, grad_y and grad_x.\n");
   std::printf("input: %s\n", make.input().description().c_str());
@@ -134,18 +132,15 @@ int run(options const& o) {
   if (make.ceilings())
     std::printf("cpu, %d threads: %.0f GFLOP/s fp32, copy of a large array %.0f GB/s; %s\n", o.threads,
                 make.ceilings()->fma_rate() * 1e-9, make.ceilings()->copy_rate(size{1} << 30) * 1e-9, fftwf_version);
-  for (auto const& n : remarks) std::printf("%s\n", n.c_str());
+  for (auto const& all : {remarks.left_out, remarks.how})
+    for (auto const& n : all) std::printf("%s\n", n.c_str());
+  std::printf("%s\n", machine.sentence().c_str());
   std::printf("%.0f s. Wrote %s, %s and %s\n", plan.elapsed(), o.output.c_str(), page.c_str(), picture.c_str());
   return 0;
 }
 
 }  // namespace
 
-int main(int argc, char** argv) try {
-  return run(parse(argc, argv, available_backends()));
-} catch (CLI::ParseError const& e) {
-  return e.get_exit_code() == 0 ? 0 : 2;
-} catch (std::exception const& e) {
-  std::fprintf(stderr, "conv_vs_fft: %s\n", e.what());
-  return 1;
+int main(int argc, char** argv) {
+  return guarded("conv_vs_fft", [&] { return run(parse(argc, argv, available_backends())); });
 }

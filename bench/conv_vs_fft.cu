@@ -29,7 +29,6 @@ class cuda_arena final : public arena {
         y_(count()),
         grad_x_(count()),
         kappa_(static_cast<size>(p.channels * p.length)) {
-    if (p.batch * p.channels > 65535) throw std::runtime_error("batch * channels must not pass 65535 on CUDA");
     std::vector<T> host(count());
     auto const view = sequence(host.data(), headline_layout, p.batch, p.channels, p.length);
     input.embed(view);
@@ -109,6 +108,8 @@ bool cuda_device_found() {
   int devices = 0;
   return cudaGetDeviceCount(&devices) == cudaSuccess && devices > 0;
 }
+
+std::string cuda_device_name() { return device_name(); }
 
 std::unique_ptr<arena> make_cuda_arena(std::string const& dtype, problem p, text const& input) {
   static auto const ceilings = std::make_shared<cuda_ceilings>();

@@ -4,8 +4,6 @@
 #include <chrono>
 #include <cstdio>
 #include <ctime>
-#include <exception>
-#include <filesystem>
 #include <functional>
 
 #include "baselines/ceilings.hpp"
@@ -13,6 +11,9 @@
 #include "step/block.hpp"
 #include "step/options.hpp"
 #include "step/report.hpp"
+#include "support/commit.hpp"
+#include "support/machine.hpp"
+#include "support/paired.hpp"
 #include "support/progress.hpp"
 
 namespace tcnca::bench {
@@ -26,24 +27,29 @@ double now(bool processor) {
   return 1e3 * double(t.tv_sec) + 1e-6 * double(t.tv_nsec);
 }
 
-/// All turn about, so that a machine that slows down does so for each; the best counts.
-void measure(step_block& b, step_row& r, step_options const& o) {
-  auto const best = [&](step_times& t, std::function<void()> const& forward, std::function<void()> const& backward) {
-    double const start = now(o.processor_time);
-    forward();
-    double const middle = now(o.processor_time);
-    backward();
-    t.forward = std::min(t.forward, middle - start), t.backward = std::min(t.backward, now(o.processor_time) - middle);
+/// Steps, mixers and parts turn about; returns whether that could be measured. Backward follows forward.
+bool measure(step_block& b, step_row& r, step_options const& o) {
+  std::vector<std::function<double()>> calls;
+  std::vector<double*> results;
+  auto const add = [&](double& ms, std::function<void()> call) {
+    calls.push_back([call = std::move(call), processor = o.processor_time] {
+      double const start = now(processor);
+      call();
+      return 1e-3 * (now(processor) - start);
+    });
+    results.push_back(&ms);
   };
-  constexpr int least = 5;
-  double const end = now(false) + 1e3 * o.min_time;
-  for (int round = 0; round < least || now(false) < end; round++) {
-    for (step_mixer const m : step_mixers) {
-      best(r.step[size(m)], [&] { b.forward(m); }, [&] { b.backward(m); });
-      if (m != step_mixer::nothing) best(r.mixer[size(m)], [&] { b.mix(m); }, [&] { b.mix_backward(m); });
-    }
-    for (step_part const q : step_parts) best(r.part[size(q)], [&] { b.run(q); }, [&] { b.run_backward(q); });
+  auto const both = [&](step_times& t, std::function<void()> forward, std::function<void()> backward) {
+    add(t.forward, std::move(forward)), add(t.backward, std::move(backward));
+  };
+  for (step_mixer const m : step_mixers) {
+    both(r.step[size(m)], [&b, m] { b.forward(m); }, [&b, m] { b.backward(m); });
+    if (m != step_mixer::nothing) both(r.mixer[size(m)], [&b, m] { b.mix(m); }, [&b, m] { b.mix_backward(m); });
   }
+  for (step_part const q : step_parts) both(r.part[size(q)], [&b, q] { b.run(q); }, [&b, q] { b.run_backward(q); });
+  auto const times = measure_paired(calls, {o.processor_time ? 0 : o.threads, o.min_time, 5, true});
+  for (size i = 0; i < results.size(); i++) *results[i] = times.ms[i];
+  return times.reliable;
 }
 
 int run(step_options const& o) {
@@ -51,41 +57,40 @@ int run(step_options const& o) {
   auto const problems = o.problems();
   cpu_ceilings ceilings(o.threads);
   progress line(int(problems.size()));
+  machine_record machine(o.threads, built_commit());
   std::vector<step_row> rows;
   for (step_problem const& p : problems) {
     line.begin("d " + std::to_string(p.channels) + ", length " + std::to_string(p.length));
     step_block block(p);
     // Both compute the same; their kernel and its sums pass some thousand roundings.
     if (double const apart = block.distance(); !(apart < 1e-4)) {
-      std::fprintf(stderr, "layer_step: the average by FFT is off by %.1e of the largest number at d %ld, length %ld\n", apart, long(p.channels), long(p.length));
+      std::fprintf(stderr, "layer_step: The average by FFT is off by %.1e of the largest number at d %ld, length %ld.\n", apart, long(p.channels), long(p.length));
       return 1;
     }
     step_row r;
     r.p = p;
-    measure(block, r, o);
+    bool const measured = measure(block, r, o);
     ceilings.measure_fma(0.1);
-    rows.push_back(r);
+    if (measured) rows.push_back(r);
+    else machine.drop("d " + std::to_string(p.channels) + ", length " + std::to_string(p.length));
     line.end();
   }
   line.clear();
   for (auto& r : rows) r.fma_rate = ceilings.fma_rate();
 
-  auto origin = step_origin::here(TCNCA_BENCH_COMMIT, openblas_description());
-  origin.processor_time = o.processor_time;
-  std::filesystem::path const file(o.output);
-  if (file.has_parent_path()) std::filesystem::create_directories(file.parent_path());
-  write_summary(rows, origin, o.output);
+  step_origin const origin{openblas_description(), ceilings.fma_rate(), o.processor_time};
+  machine.finish(rows.size());
+  write_summary(rows, machine, origin, o.output);
   print_table(rows, stdout);
   std::printf(
       "\nTCNCA KxD: D levels of K taps, dilations powers of K. MEGA: an average of 16 states a channel; FFT: its kernel is generated and transformed in each\n"
       "step, FFTs of at least twice the length (FFTW, measured plans), activations turned to rows and back. All else is the same code. Milliseconds are\n"
-      "the best of several steps%s. *mixer*, *products* (OpenBLAS, with their biases), *attention* and *gates* are timed alone; *rest* is what remains: norms,\n"
+      "the best of several calls, turn about%s. *mixer*, *products* (OpenBLAS, with their biases), *attention* and *gates* are timed alone; *rest* is what remains: norms,\n"
       "activations, sums. *over MEGA FFT*: the ratio of steps; *attainable*: that of a step whose mixer costs nothing; *mixers alone*: that of mixers.\n"
-      "%s, %s, commit %s, %s; %.0f GFLOP/s of fp32 multiply-adds on %d thread%s; %s.\n",
-      o.processor_time ? ", of the processor's time" : "", origin.machine.c_str(), origin.compiler.c_str(), origin.commit.c_str(), origin.date.c_str(), ceilings.fma_rate() * 1e-9, o.threads,
+      "%s; %.0f GFLOP/s of fp32 multiply-adds on %d thread%s; %s.\n",
+      o.processor_time ? ", of the processor's time" : "", machine.sentence().c_str(), ceilings.fma_rate() * 1e-9, o.threads,
       o.threads == 1 ? "" : "s", origin.products.c_str());
-  if (origin.load > o.threads + 0.5)
-    std::printf("WARNING: other programs were using the processor (load %.1f): these times are too long, and not alike.\n", origin.load);
+  if (auto const warning = machine.warning(); !warning.empty()) std::printf("WARNING: %s\n", warning.c_str());
   std::printf("%.0f s. Wrote %s\n", line.elapsed(), o.output.c_str());
   return 0;
 }
@@ -93,12 +98,7 @@ int run(step_options const& o) {
 }  // namespace
 }  // namespace tcnca::bench
 
-int main(int argc, char** argv) try {
+int main(int argc, char** argv) {
   tcnca::bench::free_openblas(argv);
-  return tcnca::bench::run(tcnca::bench::parse_step(argc, argv));
-} catch (CLI::ParseError const& e) {
-  return e.get_exit_code() == 0 ? 0 : 2;
-} catch (std::exception const& e) {
-  std::fprintf(stderr, "layer_step: %s\n", e.what());
-  return 1;
+  return tcnca::bench::guarded("layer_step", [&] { return tcnca::bench::run(tcnca::bench::parse_step(argc, argv)); });
 }

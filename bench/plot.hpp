@@ -66,7 +66,7 @@ class plot {
   void write(std::string const& file) const {
     std::ofstream out(file);
     out << svg();
-    if (!out.flush()) throw std::runtime_error("cannot write " + file);
+    if (!out.flush()) throw std::runtime_error(file + " cannot be written.");
   }
 
  private:

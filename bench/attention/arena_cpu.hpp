@@ -43,7 +43,7 @@ class cpu_attention_arena final : public attention_arena {
       return by_products<dnnl_gemm>(direction, tuned);
 #endif
     }
-    return {{}, {}, "not found when this program was built"};
+    return {{}, {}, "it was not found when this program was built"};
   }
   std::string how() const override { return how_; }
   double peak_rate() override { return ceilings_->fma_rate(); }

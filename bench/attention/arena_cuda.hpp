@@ -12,11 +12,13 @@ namespace tcnca::bench {
 #if defined(TCNCA_BENCH_CUDA)
 /// In attention.cu.
 bool attention_device_found();
+std::string attention_device_name();
 std::unique_ptr<attention_arena> make_cuda_attention_arena(std::string const& dtype, attention_problem const& p);
 #else
 inline bool attention_device_found() { return false; }
+inline std::string attention_device_name() { return {}; }
 inline std::unique_ptr<attention_arena> make_cuda_attention_arena(std::string const&, attention_problem const&) {
-  throw std::runtime_error("this program was built without CUDA");
+  throw std::runtime_error("This program was built without CUDA.");
 }
 #endif
 

@@ -95,12 +95,12 @@ inline std::string to_json(attention_row const& r) {
   return text + "}";
 }
 
-inline void write_summary(std::vector<attention_row> const& rows, std::string const& file) {
+inline void write_summary(std::vector<attention_row> const& rows, machine_record const& machine, std::string const& file) {
   std::ofstream out(file);
-  out << "[";
-  for (size i = 0; i < rows.size(); i++) out << (i == 0 ? "\n  " : ",\n  ") << to_json(rows[i]);
-  out << "\n]\n";
-  if (!out.flush()) throw std::runtime_error("cannot write " + file);
+  std::vector<std::string> lines;
+  for (auto const& r : rows) lines.push_back(to_json(r));
+  write_json(out, machine, {}, lines);
+  if (!out.flush()) throw std::runtime_error(file + " cannot be written.");
 }
 
 }  // namespace tcnca::bench

@@ -19,6 +19,7 @@
 
 #include "../attention/problem.hpp"
 #include "../support/convert.hpp"
+#include "../support/paired.hpp"
 #include "attention_pass.hpp"
 #include "ceilings.hpp"
 #include "gemm.hpp"
@@ -51,9 +52,7 @@ class attention_by_products {
       auto const call = [&] { backward ? this->backward(t) : forward(t); };
       call();  // makes the products, and warms the memory
       for (int i = 0; i < 2; i++) {
-        double const start = detail::seconds();
-        call();
-        double const time = detail::seconds() - start;
+        double const time = steady_seconds(p_.threads, call);
         if (time > 1.3 * least) break;
         if (time < (same_kind(candidate, best) ? 1.0 : 0.97) * least) least = time, best = candidate;
       }

@@ -15,7 +15,7 @@
 namespace tcnca::bench {
 
 inline void require(cublasStatus_t s) {
-  if (s != CUBLAS_STATUS_SUCCESS) throw std::runtime_error(std::string("cuBLAS: ") + cublasGetStatusString(s));
+  if (s != CUBLAS_STATUS_SUCCESS) throw std::runtime_error(std::string("A call of cuBLAS failed: ") + cublasGetStatusString(s) + ".");
 }
 
 /// A matrix of a batch, row-major.

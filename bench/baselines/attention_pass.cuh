@@ -135,7 +135,7 @@ void launch_score_pass(score_rows<T> const& a, index chunks) {
   if (quads <= 256) return launch_score_pass<T, Function, Backward, 128, 2>(a, chunks);
   if (quads <= 512) return launch_score_pass<T, Function, Backward, 128, 4>(a, chunks);
   if (quads <= 1024) return launch_score_pass<T, Function, Backward, 128, 8>(a, chunks);
-  throw std::runtime_error("this opponent has chunks up to 4096 rows in fp32, 8192 in bf16");
+  throw std::runtime_error("The cuBLAS opponent has chunks up to 4096 rows in fp32 and 8192 in bf16.");
 }
 
 /// delta[row] = grad_o[row] . o[row], a warp a row.

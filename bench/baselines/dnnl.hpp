@@ -22,6 +22,7 @@
 
 #include <tcnca/core/config.hpp>
 #include "../support/buffer.hpp"
+#include "../support/paired.hpp"
 #include "ceilings.hpp"
 
 namespace tcnca::bench {
@@ -104,9 +105,7 @@ class dnnl_level {
       dnnl::stream stream(engine);
       buffer<float> a(x.get_desc().get_size() / sizeof(float)), b(y.get_desc().get_size() / sizeof(float));
       run(a.data(), b.data(), stream);
-      double const start = detail::seconds();
-      run(a.data(), b.data(), stream);
-      return detail::seconds() - start;
+      return steady_seconds(1, [&] { run(a.data(), b.data(), stream); });
     }
     template <class Exchange>
     void exchange_weight(Exchange const& exchange, bool to_library) {
@@ -196,11 +195,11 @@ class dnnl_stack {
       if (expected < best) best = expected, levels_ = std::move(levels), order_ = order;
     }
     if (levels_.empty() || best >= 1e300) {
-      reason_ = "oneDNN has no such convolution";
+      reason_ = "it has no such convolution";
     } else if (best > limit) {
       char text[120];
       std::snprintf(text, sizeof text,
-                    "oneDNN would take %.1f s for the %s of %lld taps x %zu levels at length %lld, more than the limit",
+                    "it would take %.1f s for the %s of %lld taps x %zu levels at length %lld, more than the limit",
                     best, with_backward ? "backward" : "forward", static_cast<long long>(taps), dilations.size(),
                     static_cast<long long>(length));
       reason_ = text;

@@ -1,5 +1,6 @@
 // The arena of the CPU: FFTW, oneDNN, the scan and the library's stacks on the same sequences.
 #pragma once
+#include <cmath>
 #include <cstdio>
 #include <functional>
 #include <memory>
@@ -11,6 +12,7 @@
 
 #include "../baselines/ceilings.hpp"
 #include "../baselines/fft_cpu.hpp"
+#include "../support/paired.hpp"
 #include "device_cpu.hpp"
 #include "inputs.hpp"
 #include "sequences.hpp"
@@ -59,9 +61,9 @@ class cpu_arena final : public arena {
                    [[maybe_unused]] double limit_seconds) override {
 #if defined(TCNCA_BENCH_DNNL)
     if constexpr (std::is_same_v<T, float>) { return bind_dnnl(which, direction, limit_seconds); }
-    return {{}, {}, "compared in fp32 only"};
+    return {{}, {}, "it is compared in fp32 only"};
 #else
-    return {{}, {}, "oneDNN was not found when this program was built"};
+    return {{}, {}, "it was not found when this program was built"};
 #endif
   }
 
@@ -101,20 +103,15 @@ class cpu_arena final : public arena {
     auto const real = std::make_shared<fft_recurrence<real_transform>>(p_.batch, p_.channels, p_.length, p_.threads);
     auto const packed =
         std::make_shared<fft_recurrence<packed_transform>>(p_.batch, p_.channels, p_.length, p_.threads);
-    double best[2] = {1e300, 1e300};
-    for (int i = 0; i < 3; i++) {
-      best[0] = std::min(best[0], bind_fft(real, pass::forward, false).run());
-      best[1] = std::min(best[1], bind_fft(packed, pass::forward, false).run());
-    }
-    if (best[0] < best[1])
+    auto const tried = measure_paired({bind_fft(real, pass::forward, false).run, bind_fft(packed, pass::forward, false).run}, {p_.threads, 0.05, 3});
+    bool const real_wins = tried.ms[0] < tried.ms[1] || std::isnan(tried.ms[1]);
+    if (real_wins)
       fft_ = real;
     else
       fft_ = packed;
-    char note[120];
-    std::snprintf(note, sizeof note, "%s (%s %.3g ms, %s %.3g ms)",
-                  best[0] < best[1] ? real_transform::name : packed_transform::name, real_transform::name,
-                  best[0] * 1e3, packed_transform::name, best[1] * 1e3);
-    fft_variant_ = note;
+    char note[160];
+    std::snprintf(note, sizeof note, "(%s %.3g ms, %s %.3g ms)", real_transform::name, tried.ms[0], packed_transform::name, tried.ms[1]);
+    fft_variant_ = std::string(real_wins ? real_transform::name : packed_transform::name) + " " + (tried.reliable ? note : "(the machine was too busy to compare the two)");
   }
 
   template <class Transform>

@@ -13,11 +13,13 @@ namespace tcnca::bench {
 #if defined(TCNCA_BENCH_CUDA)
 /// In conv_vs_fft.cu.
 bool cuda_device_found();
+std::string cuda_device_name();
 std::unique_ptr<arena> make_cuda_arena(std::string const& dtype, problem p, text const& input);
 #else
 inline bool cuda_device_found() { return false; }
+inline std::string cuda_device_name() { return {}; }
 inline std::unique_ptr<arena> make_cuda_arena(std::string const&, problem, text const&) {
-  throw std::runtime_error("this program was built without CUDA");
+  throw std::runtime_error("This program was built without CUDA.");
 }
 #endif
 

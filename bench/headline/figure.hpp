@@ -39,7 +39,7 @@ inline void write_figure(std::vector<row> const& rows, std::string const& file) 
     }
     figure.add(panel);
   }
-  if (rows.empty()) return;
+  if (rows.empty()) return figure.write(file);
   problem const& p = rows.front().p;
   std::string const threads = rows.front().backend == "cpu" ? ", " + std::to_string(p.threads) + " CPU threads" : "";
   figure.describe("batch " + std::to_string(p.batch) + ", channels " + std::to_string(p.channels) + threads +

@@ -1,13 +1,11 @@
 // The command line of conv_vs_fft.
 #pragma once
-#include <CLI/App.hpp>
-#include <CLI/Config.hpp>
-#include <CLI/Formatter.hpp>
 #include <algorithm>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "../support/command_line.hpp"
 #include "problem.hpp"
 
 namespace tcnca::bench {
@@ -36,48 +34,37 @@ struct options {
   }
 };
 
-/// Throws CLI::ParseError (also for --help).
-inline options parse(int argc, char** argv, std::vector<std::string> const& backends) {
+/// Throws usage_error (also for --help).
+inline options parse(int argc, char const* const* argv, std::vector<std::string> const& backends) {
   options o;
   o.backends = backends;
-  CLI::App app{
-      "Dilated convolution stacks against the FFT recurrence, forward and backward.\n"
-      "Prints a table and writes a summary (JSON) and, beside it, its table in Markdown and a plot (speedup.svg)."};
+  command_line line("conv_vs_fft",
+                    "Dilated convolution stacks against the FFT recurrence, forward and backward.\n"
+                    "Prints a table and writes a summary (JSON) and, beside it, its table in Markdown and a plot (speedup.svg).");
   std::vector<std::string> names;
   for (auto const& s : headline_stacks) names.push_back(stack_name(s));
-  app.add_option("--batch", o.batch, "Sequences (default: 2 on a CPU, 4 on a GPU)")->check(CLI::PositiveNumber);
-  app.add_option("--channels", o.channels, "Channels (default: 64 on a CPU, 256 on a GPU)")->check(CLI::PositiveNumber);
-  app.add_option("--threads", o.threads, "Threads of the CPU, for every contender")
-      ->check(CLI::Range(1, 4096))
-      ->capture_default_str();
-  app.add_option("--lengths", o.lengths, "Sequence lengths (1048576 is a good one more)")
-      ->delimiter(',')
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  app.add_option("--stacks", o.stacks, "Stacks (all)")->delimiter(',')->check(CLI::IsMember(names));
-  app.add_option("--dtype", o.dtypes, "Element types")
-      ->delimiter(',')
-      ->check(CLI::IsMember({"fp32", "bf16"}))
-      ->capture_default_str();
-  app.add_option("--backend", o.backends, "Machines (all that are here)")
-      ->delimiter(',')
-      ->check(CLI::IsMember(backends))
-      ->capture_default_str();
-  app.add_option("--input", o.input, "A text whose bytes are embedded as input (default: one found on this machine)")
-      ->check(CLI::ExistingFile);
-  app.add_option("--output", o.output, "The summary to write; table and plot go into the same folder")
-      ->capture_default_str();
-  app.add_option("--time-limit", o.time_limit, "Seconds the measurements should take; repetitions shrink to fit")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  app.add_option("--levels-limit", o.levels_limit, "Skip the library of convolutions where one call takes more seconds")
-      ->capture_default_str();
-  app.add_flag("--check", o.check, "Only compare every contender with the direct sum, at small lengths");
-  try {
-    app.parse(argc, argv);
-  } catch (CLI::ParseError const& e) {
-    app.exit(e);
-    throw;
+  line.option("--batch", o.batch, "Sequences (default: 2 on a CPU, 4 on a GPU)", whole_number(1, 4096), false);
+  line.option("--channels", o.channels, "Channels (default: 64 on a CPU, 256 on a GPU)", whole_number(1, 65536), false);
+  line.option("--threads", o.threads, "Threads of the CPU, for every contender", whole_number(1, 1024));
+  line.list("--lengths", o.lengths, "Sequence lengths (1048576 is a good one more)", whole_number(1, index{1} << 24));
+  line.list("--stacks", o.stacks, "Stacks (all)", one_of(names));
+  line.list("--dtype", o.dtypes, "Element types", one_of({"fp32", "bf16"}));
+  line.list("--backend", o.backends, "Machines (all that are here)", one_of(backends));
+  line.option("--input", o.input, "A text whose bytes are embedded as input (default: one found on this machine)", readable_file(), false);
+  line.option("--output", o.output, "The summary to write; table and plot go into the same folder", writable_file());
+  line.option("--time-limit", o.time_limit, "Seconds the measurements should take; repetitions shrink to fit", number(0.01, 86400));
+  line.option("--levels-limit", o.levels_limit, "Skip the library of convolutions where one call takes more seconds", number(0, 86400));
+  line.flag("--check", o.check, "Only compare every contender with the direct sum, at small lengths");
+  line.parse(argc, argv);
+  for (auto const& backend : o.backends) {
+    index const rows = o.batch_on(backend) * o.channels_on(backend), longest = *std::max_element(o.lengths.begin(), o.lengths.end());
+    if (backend == "cuda" && rows > 65535)
+      throw usage_error("--channels: " + std::to_string(o.channels_on(backend)) + " channels of " + std::to_string(o.batch_on(backend)) +
+                        " sequences are more than the 65535 rows that the FFT on CUDA has.");
+    // The sequences, the FFT's spectra and what oneDNN keeps of each level.
+    if (backend == "cpu" && !o.check)
+      require_memory("--lengths: " + std::to_string(longest) + " with batch " + std::to_string(o.batch_on(backend)) + " and " + std::to_string(o.channels_on(backend)) + " channels",
+                     24. * sizeof(float) * static_cast<double>(rows) * static_cast<double>(longest));
   }
   return o;
 }

@@ -10,8 +10,8 @@
 
 namespace tcnca::bench {
 
-/// `warning`, unless empty, comes first.
-inline void write_report(std::vector<row> const& rows, std::string const& warning, std::string const& file) {
+/// `warning`, unless empty, comes first; who was left out, and why, last.
+inline void write_report(std::vector<row> const& rows, std::string const& warning, notes const& left_out, std::string const& file) {
   using detail::cell, detail::milliseconds;
   std::set<index> all;
   for (row const& r : rows) all.insert(r.p.length);
@@ -39,7 +39,8 @@ inline void write_report(std::vector<row> const& rows, std::string const& warnin
         << (r.copy_binds() ? "copy" : "fma") << " |\n";
     last = &r;
   }
-  if (!out.flush()) throw std::runtime_error("cannot write " + file);
+  for (auto const& n : left_out) out << "\n" << n << "\n";
+  if (!out.flush()) throw std::runtime_error(file + " cannot be written.");
 }
 
 }  // namespace tcnca::bench

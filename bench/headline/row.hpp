@@ -25,6 +25,9 @@ struct row {
   double speedup(double other_ms) const { return other_ms / conv_ms; }
   bool copy_binds() const { return copy_ms() > fma_ms(); }
   double percent_of_limit() const { return 100 * std::fmax(copy_ms(), fma_ms()) / conv_ms; }
+  std::string name() const {
+    return backend + ", " + dtype + ", " + to_string(direction) + ", " + stack_name(shape) + ", length " + std::to_string(p.length);
+  }
 };
 
 /// Why something is missing, or how it was done: printed under the tables, each sentence once.

@@ -1,33 +1,14 @@
-// The result for programs: summary.json, an array of rows.
+// The result for programs: a summary, {"machine": ..., "rows": [...]}.
 #pragma once
-#include <cmath>
-#include <cstdio>
 #include <fstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "../support/machine.hpp"
 #include "row.hpp"
 
 namespace tcnca::bench {
-
-namespace detail {
-inline std::string json(double v) {
-  if (!std::isfinite(v)) return "null";
-  char text[40];
-  std::snprintf(text, sizeof text, "%.6g", v);
-  return text;
-}
-inline std::string json(std::string const& v) {
-  std::string text = "\"";
-  for (char const c : v) {
-    if (c == '"' || c == '\\') text += '\\';
-    text += c;
-  }
-  return text + '"';
-}
-inline std::string json(index v) { return std::to_string(v); }
-}  // namespace detail
 
 /// A row as a JSON object. What was not measured is null.
 inline std::string to_json(row const& r) {
@@ -64,12 +45,12 @@ inline std::string to_json(row const& r) {
   return text + "}";
 }
 
-inline void write_summary(std::vector<row> const& rows, std::string const& file) {
+inline void write_summary(std::vector<row> const& rows, machine_record const& machine, std::string const& file) {
   std::ofstream out(file);
-  out << "[";
-  for (std::size_t i = 0; i < rows.size(); i++) out << (i == 0 ? "\n  " : ",\n  ") << to_json(rows[i]);
-  out << "\n]\n";
-  if (!out.flush()) throw std::runtime_error("cannot write " + file);
+  std::vector<std::string> lines;
+  for (row const& r : rows) lines.push_back(to_json(r));
+  write_json(out, machine, {}, lines);
+  if (!out.flush()) throw std::runtime_error(file + " cannot be written.");
 }
 
 }  // namespace tcnca::bench

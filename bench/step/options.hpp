@@ -1,13 +1,11 @@
 // The command line of layer_step.
 #pragma once
-#include <CLI/App.hpp>
-#include <CLI/Config.hpp>
-#include <CLI/Formatter.hpp>
 #include <algorithm>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "../support/command_line.hpp"
 #include "problem.hpp"
 
 namespace tcnca::bench {
@@ -34,30 +32,26 @@ struct step_options {
   }
 };
 
-/// Throws CLI::ParseError (also for --help).
-inline step_options parse_step(int argc, char** argv) {
+/// Throws usage_error (also for --help).
+inline step_options parse_step(int argc, char const* const* argv) {
   step_options o;
-  CLI::App app{
-      "One layer and its feed-forward block, forward and backward in fp32 on the CPU: TCNCA's convolutions against MEGA's average,\n"
-      "as a scan and by FFT. Prints a table and writes a summary (JSON)."};
-  app.add_option("--widths", o.widths, "Channels of the models")->delimiter(',')->check(CLI::IsMember({64, 128, 256, 512}))->capture_default_str();
-  app.add_option("--lengths", o.lengths, "Positions of a sequence (default: 2048 to 16384 with 512 channels, else 1024 to 65536)")
-      ->delimiter(',')
-      ->check(CLI::Range(index(1), index(1) << 24));
-  app.add_option("--batch", o.batch, "Sequences")->check(CLI::Range(1, 4096))->capture_default_str();
-  app.add_option("--chunk", o.chunk, "Positions of a chunk (default: the model's)")->check(CLI::Range(1, 16384));
-  app.add_option("--threads", o.threads, "Threads, for everyone")->check(CLI::Range(1, 4096))->capture_default_str();
-  app.add_option("--min-time", o.min_time, "Seconds that the measurements of a length take at least")->check(CLI::PositiveNumber)->capture_default_str();
-  app.add_flag("--processor-time", o.processor_time, "Count the time of the processor, not that of the clock: for a machine that is busy; one thread");
-  app.add_option("--output", o.output, "The summary to write")->capture_default_str();
-  try {
-    app.parse(argc, argv);
-    if (o.processor_time && app.count("--threads") == 0) o.threads = 1;
-    if (o.processor_time && o.threads != 1) throw CLI::ValidationError("--processor-time", "counts one thread only");
-  } catch (CLI::ParseError const& e) {
-    app.exit(e);
-    throw;
-  }
+  command_line line("layer_step",
+                    "One layer and its feed-forward block, forward and backward in fp32 on the CPU: TCNCA's convolutions against MEGA's average,\n"
+                    "as a scan and by FFT. Prints a table and writes a summary (JSON).");
+  line.list("--widths", o.widths, "Channels of the models", one_of({"64", "128", "256", "512"}));
+  line.list("--lengths", o.lengths, "Positions of a sequence (default: 2048 to 16384 with 512 channels, else 1024 to 65536)", whole_number(1, index{1} << 24));
+  line.option("--batch", o.batch, "Sequences", whole_number(1, 4096));
+  line.option("--chunk", o.chunk, "Positions of a chunk (default: the model's)", whole_number(1, 16384), false);
+  line.option("--threads", o.threads, "Threads, for everyone", whole_number(1, 1024));
+  line.option("--min-time", o.min_time, "Seconds that the measurements of a length take at least", number(0.001, 3600));
+  line.flag("--processor-time", o.processor_time, "Count the time of the processor, not that of the clock: for a machine that is busy; one thread");
+  line.option("--output", o.output, "The summary to write", writable_file());
+  line.parse(argc, argv);
+  if (o.processor_time && !line.given("--threads")) o.threads = 1;
+  if (o.processor_time && o.threads != 1) throw usage_error("--processor-time: one thread only is counted, and --threads is " + std::to_string(o.threads) + ".");
+  for (auto const& p : o.problems())  // activations of the layer, and those of its parts alone
+    require_memory("--lengths: " + std::to_string(p.length) + " with " + std::to_string(p.channels) + " channels and batch " + std::to_string(p.batch),
+                   4. * sizeof(float) * double(p.batch) * double(p.length) * double(4 * p.columns() + 4 * p.hidden + 8 * p.channels));
   return o;
 }
 

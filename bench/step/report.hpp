@@ -2,46 +2,16 @@
 #pragma once
 #include <cmath>
 #include <cstdio>
-#include <ctime>
 #include <fstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
-#include "../headline/summary.hpp"
+#include "../support/machine.hpp"
 #include "../headline/table.hpp"
 #include "problem.hpp"
 
 namespace tcnca::bench {
-
-/// Of which machine, code and day the numbers are.
-struct step_origin {
-  std::string machine, commit, date, compiler, products;
-  double load = 0;
-  bool processor_time = false;  ///< else that of the clock
-
-  static step_origin here(std::string commit, std::string products) {
-    step_origin o{"unknown processor", std::move(commit), {}, {}, std::move(products)};
-    std::ifstream cpu("/proc/cpuinfo");
-    for (std::string line; std::getline(cpu, line);)
-      if (line.rfind("model name", 0) == 0) {
-        o.machine = line.substr(line.find(':') + 2);
-        break;
-      }
-    char text[32];
-    std::time_t const now = std::time(nullptr);
-    std::strftime(text, sizeof text, "%Y-%m-%d", std::gmtime(&now));
-    o.date = text;
-#if defined(__clang__)
-    o.compiler = "clang++ " __clang_version__;
-#else
-    o.compiler = "g++ " __VERSION__;
-#endif
-    double load[1] = {};
-    if (getloadavg(load, 1) == 1) o.load = load[0];
-    return o;
-  }
-};
 
 namespace detail {
 /// 12.3, 4.56 and so on, and no blanks in front.
@@ -93,21 +63,27 @@ inline std::string to_json(step_row const& r, step_mixer m, bool backward) {
   return text + "}";
 }
 
-inline void write_summary(std::vector<step_row> const& rows, step_origin const& o, std::string const& file) {
+/// What all rows share, besides the machine.
+struct step_origin {
+  std::string products;          ///< by which library
+  double fma_rate = 0;
+  bool processor_time = false;  ///< else that of the clock
+};
+
+inline void write_summary(std::vector<step_row> const& rows, machine_record const& machine, step_origin const& o, std::string const& file) {
   using detail::json;
   std::ofstream out(file);
-  out << "{\"machine\": " << json(o.machine) << ", \"commit\": " << json(o.commit) << ", \"date\": " << json(o.date) << ", \"compiler\": " << json(o.compiler)
-      << ", \"products\": " << json(o.products) << ", \"load\": " << json(o.load) << ", \"fma_gflops\": " << json(rows.empty() ? 0 : rows[0].fma_rate * 1e-9)
-      << ", \"clock\": " << json(std::string(o.processor_time ? "processor" : "wall")) << ", \"dtype\": \"fp32\", \"rows\": [";
-  char const* separator = "\n  ";
+  std::vector<std::string> lines;
   for (auto const& r : rows)
     for (bool const backward : {false, true})
-      for (step_mixer const m : step_mixers) {
-        out << separator << to_json(r, m, backward);
-        separator = ",\n  ";
-      }
-  out << "\n]}\n";
-  if (!out.flush()) throw std::runtime_error("cannot write " + file);
+      for (step_mixer const m : step_mixers) lines.push_back(to_json(r, m, backward));
+  write_json(out, machine,
+             {{"products", json(o.products)},
+              {"fma_gflops", json(o.fma_rate * 1e-9)},
+              {"clock", json(std::string(o.processor_time ? "processor" : "wall"))},
+              {"dtype", json(std::string("fp32"))}},
+             lines);
+  if (!out.flush()) throw std::runtime_error(file + " cannot be written.");
 }
 
 }  // namespace tcnca::bench

@@ -12,7 +12,16 @@
 namespace tcnca::bench {
 
 inline void require(cudaError_t e) {
-  if (e != cudaSuccess) throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(e));
+  if (e != cudaSuccess) throw std::runtime_error(std::string("A call of CUDA failed: ") + cudaGetErrorString(e) + ".");
+}
+
+/// "NVIDIA H200"
+inline std::string device_name() {
+  int device = 0;
+  cudaDeviceProp properties{};
+  require(cudaGetDevice(&device));
+  require(cudaGetDeviceProperties(&properties, device));
+  return properties.name;
 }
 
 /// An owning array on the device, zeroed.

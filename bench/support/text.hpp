@@ -42,7 +42,7 @@ class text {
         return;
       }
     }
-    if (!file.empty()) throw std::runtime_error("cannot read a text from " + file);
+    if (!file.empty()) throw std::runtime_error("No text can be read from " + file + ".");
     description_ = "Gaussian numbers (no text was found)";
   }
   std::string const& description() const { return description_; }

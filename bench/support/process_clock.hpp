@@ -1,0 +1,95 @@
+// The clocks that tell a disturbed call from an undisturbed one: wall time, CPU time of each thread of this process, involuntary context switches, and
+// the CPU time that other programs took.
+#pragma once
+#if defined(__linux__)
+#include <sched.h>
+#include <sys/resource.h>
+#include <unistd.h>
+#endif
+#include <time.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace tcnca::bench {
+
+/// What a clock shows at a moment. Differences of two readings count.
+struct clock_reading {
+  double wall = 0;    ///< seconds
+  double cpu = 0;     ///< seconds that the threads of this process ran, all together
+  long switches = 0;  ///< times that a thread of this process was taken off a processor although it could run
+};
+
+/// Processors that this process may use.
+inline int usable_processors() {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+#endif
+  return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+}
+
+/// The clock of this process. Threads that come later are seen after refresh().
+class process_clock {
+ public:
+  process_clock() { refresh(); }
+
+  /// Looks for the threads of this process. The clock of the process itself would not do: of a thread that runs on another processor it knows what the
+  /// last tick said, milliseconds ago; a thread's own clock is exact.
+  void refresh() {
+    threads_.clear();
+#if defined(__linux__)
+    std::error_code failed;
+    for (std::filesystem::directory_iterator i("/proc/self/task", failed), end; !failed && i != end; i.increment(failed)) {
+      long const thread = std::strtol(i->path().filename().c_str(), nullptr, 10);
+      threads_.push_back(static_cast<clockid_t>((~static_cast<unsigned long>(thread) << 3) | 6u));  // as pthread_getcpuclockid makes it
+    }
+#endif
+    if (threads_.empty()) threads_.push_back(CLOCK_PROCESS_CPUTIME_ID);
+  }
+
+  clock_reading read() const {
+    clock_reading r;
+    for (clockid_t const t : threads_) r.cpu += seconds(t);
+#if defined(__linux__)
+    rusage use{};
+    getrusage(RUSAGE_SELF, &use);
+    r.switches = use.ru_nivcsw;
+#endif
+    r.wall = std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+    return r;
+  }
+
+  /// CPU seconds that other programs took since the start of the machine, and a hypervisor for other machines; not a number where nobody counts them.
+  /// Ticks of 10 ms.
+  double others() const {
+    double total = std::numeric_limits<double>::quiet_NaN();
+#if defined(__linux__)
+    std::ifstream in("/proc/stat");
+    std::string name;
+    double user = 0, niced = 0, system = 0, idle = 0, waiting = 0, interrupts = 0, soft = 0, stolen = 0;
+    if (in >> name >> user >> niced >> system >> idle >> waiting >> interrupts >> soft >> stolen)
+      total = (user + niced + system + interrupts + soft + stolen) / static_cast<double>(sysconf(_SC_CLK_TCK)) - seconds(CLOCK_PROCESS_CPUTIME_ID);
+#endif
+    return total;
+  }
+  /// Processors of the machine that others() is about.
+  int processors() const { return static_cast<int>(std::max(1u, std::thread::hardware_concurrency())); }
+
+ private:
+  static double seconds(clockid_t clock) {
+    timespec t{};
+    return clock_gettime(clock, &t) == 0 ? static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec) : 0;
+  }
+  std::vector<clockid_t> threads_;
+};
+
+}  // namespace tcnca::bench
