@@ -43,6 +43,6 @@ int main() {
 
   float worst = 0;
   for (std::size_t i = 0; i < whole.size(); i++) worst = std::fmax(worst, std::fabs(whole[i] - pieces[i]));
-  std::printf("%ld tokens after a prompt of %ld: at most %.1e from the whole\n", length - prompt, prompt, double(worst));
+  std::printf("%ld tokens after a prompt of %ld differ by at most %.1e from the whole\n", length - prompt, prompt, double(worst));
   return worst < 1e-5f ? 0 : 1;
 }

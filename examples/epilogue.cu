@@ -38,7 +38,7 @@ int main() {
 
   int devices = 0;
   if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
-    std::printf("no CUDA device: the kernel was compiled, not run\n");
+    std::printf("there is no CUDA device: the kernel was compiled, but not run\n");
     return 0;
   }
   float* d = nullptr;

@@ -295,7 +295,7 @@ TEST(language, what_is_written_is_read_before_the_next_is_written) {
   models::model_config c;
   auto const m = a_model(c, "tcnca");
   std::string text = "facade";
-  language::generate(*m, 4, known, "facade", 60, {.temperature = 0}, [&](char written) { text += written; });
+  language::generate(*m, 4, known, "facade", 60, {.temperature = 0}, [&](char written) { return text += written, true; });
   ASSERT_EQ(text.size(), 66u);
   std::vector<int> tokens, predictions(text.size());
   for (char const t : text) tokens.push_back(known.id(t));
@@ -337,6 +337,18 @@ TEST_F(language_runs, models_stand_side_by_side) {
   EXPECT_NE(table.find("test_bpc"), std::string::npos);
   EXPECT_NE(language::read_file(results + "/side_by_side.svg").find("frequencies"), std::string::npos);
   EXPECT_EQ(out, table);
+}
+
+TEST(language, a_table_says_what_was_not_measured) {
+  language::contender a{.name = "tcnca", .parameters = 5, .bytes = 1 << 20, .forward = 1, .backward = 2, .update = 1}, b = a;
+  b.name = "mega", b.mixers = {0.5, 1}, b.trained.loss = 2;
+  std::string const table = language::table({a, b}), json = language::json({a, b});
+  EXPECT_NE(table.find("| tcnca | 5 | 1.0 | 1000.00 | 2000.00 | 1000.00 | not measured | not measured | 0 | not measured | 0 |"), std::string::npos) << table;
+  EXPECT_NE(table.find("tcnca is 1.00 times as fast as mega forward, 1.00 backward, 1.00 a step.\n"), std::string::npos) << table;
+  EXPECT_NE(language::table({b, a}).find("; if its mixers took no time, it would be 2.00, 2.00, 1.60.\n"), std::string::npos) << language::table({b, a});
+  b.mixers = {1.5, 1};  // longer than the step that they are part of
+  EXPECT_EQ(language::table({b, a}).find("if its mixers"), std::string::npos);
+  EXPECT_NE(json.find("\"mixers_forward_seconds\": null, \"mixers_backward_seconds\": null, \"steps\": 0, \"loss\": null"), std::string::npos) << json;
 }
 
 TEST_F(language_runs, what_is_no_text_is_refused_with_a_sentence) {

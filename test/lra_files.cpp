@@ -74,8 +74,42 @@ TEST_F(lra_files, listops) {
   wrong(head + "[MAX ) 4 ] (\t4\n", 2, "that was not opened");
   wrong(head + "( [MAX 4 )\t4\n", 2, "no expression");
   wrong(head + "( [MAX 4 ] )\t5\n", 2, "is 4, but the line says \"5\"");
-  wrong(head + "[MAX 4 4 4 4 4 4 ]\t4\n", 2, "has 8 tokens, the model takes 7");
+  wrong(head + "[MAX 4 4 4 4 4 4 ]\t4\n", 2, "has 8 tokens, but the model takes 7");
   refused([&] { listops::read(root / "none", 7, counts{-1, -1, -1}); }, "none", "there is no basic_train.tsv");
+}
+
+TEST_F(lra_files, lists_may_end_in_blank_lines_and_lines_in_cr_lf) {
+  std::string const name = "pathfinder32/curv_contour_length_14/metadata/0.npy", image = "pathfinder32/curv_contour_length_14/imgs/0/i.png";
+  write(image, "");  // of no bytes: the list names it, and it is left out
+  struct reader {
+    std::vector<std::string> lines;
+    std::string file;
+    std::function<long()> read;  ///< how many there are
+  };
+  std::vector<reader> const readers{
+      {{"Source\tTarget", "[MAX 4 3 ]\t4", "5\t5"}, "t.tsv", [&] { return listops::read(root / "t.tsv", 9).examples(); }},
+      {{"1\tA\tB\tone\ttwo", "0\tA\tC\tone\tthree"}, "t.tsv", [&] { return retrieval::read(root / "t.tsv", 9).examples(); }},
+      {{"imgs/0 i.png 0 1 1.0", "imgs/0 i.png 0 0 1.0"}, name, [&] {
+         pathfinder::read(root, 32, {-1, -1, -1});
+         return 2L;
+       }}};
+  for (auto const& r : readers)
+    for (std::string const end : {"\n", "\r\n"}) {
+      std::string whole;
+      for (auto const& l : r.lines) whole += (whole.empty() ? "" : end) + l;
+      for (std::string const after : {"", "\n", "\n\n", "\r\n\r\n\r\n", "\n  \n\t\n"})
+        for (std::string const mark : {"", "\xef\xbb\xbf"}) {
+          write(r.file, mark + whole + after);
+          EXPECT_EQ(r.read(), 2) << r.lines[0] << " and " << after.size() << " bytes";
+        }
+      for (std::string const blank : {"", " ", "\t"})
+        for (std::size_t before = 0; before < r.lines.size(); before++) {
+          std::string text;
+          for (std::size_t i = 0; i < r.lines.size(); i++) text += (i == before ? blank + end + blank + end : "") + r.lines[i] + end;
+          write(r.file, text);
+          refused([&] { r.read(); }, fs::path(r.file).filename().string() + ":" + std::to_string(before + 1) + ": ", "the line is blank, but others follow it");
+        }
+    }
 }
 
 TEST_F(lra_files, text) {
@@ -162,7 +196,7 @@ TEST_F(lra_files, pathfinder) {
 
   write(folder + "imgs/0/sample_0.png", "no image");
   lists("");
-  refused([&] { pathfinder::read(root, 32, {-1, -1, -1}); }, "sample_0.png:1: ", "no image: ");
+  refused([&] { pathfinder::read(root, 32, {-1, -1, -1}); }, "sample_0.png:1: ", "no image that can be read: ");
   auto const paint = [&](std::string const& name, unsigned side, std::uint8_t first) {
     bytes pixels(side * side);
     std::iota(pixels.begin(), pixels.end(), first);
@@ -192,7 +226,7 @@ TEST_F(lra_files, pathfinder) {
     }
   EXPECT_EQ(seen.size(), 20u);
   paint(folder + "imgs/7/sample_3.png", 31, 0);
-  refused([&] { pathfinder::read(root, 32, {-1, -1, -1}); }, "sample_3.png:1: ", "has 31 x 31 pixels, must have 32 x 32");
+  refused([&] { pathfinder::read(root, 32, {-1, -1, -1}); }, "sample_3.png:1: ", "has 31 x 31 pixels, but must have 32 x 32");
 }
 
 }  // namespace

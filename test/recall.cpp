@@ -172,7 +172,7 @@ TEST(command_line, presets_give_way_to_what_is_given) {
   EXPECT_EQ(q.o.data.length, 131072);
   parsed const help({"--preset", "small", "--help"});
   EXPECT_EQ(help.status, 0);
-  EXPECT_NE(help.text.find("--channels INT:POSITIVE=32"), std::string::npos) << help.text;
+  EXPECT_NE(help.text.find("--channels INT:1..1048576=32"), std::string::npos) << help.text;
 }
 
 TEST(command_line, says_what_is_wrong) {
@@ -184,13 +184,13 @@ TEST(command_line, says_what_is_wrong) {
       {{"--model", "transformer"}, "--model"},
       {{"--preset", "none"}, "--preset"},
       {{"--backend", "tpu"}, "--backend"},
-      {{"--key-dim", "17"}, "--key-dim: must be a multiple of 8"},
-      {{"--resume"}, "--resume: needs --output"},
-      {{"--compare", "a"}, "--compare: needs --output"},
-      {{"--sweep"}, "--sweep: needs --output"},
-      {{"--length", "41"}, "--length: must be a multiple of 2"},
-      {{"--form", "multi-query", "--length", "40", "--vocabulary", "40"}, "--vocabulary: must be more than --length"},
-      {{"--form", "multi-query", "--length", "40", "--vocabulary", "90", "--pairs", "11"}, "--pairs: must be 1 to a quarter"}};
+      {{"--key-dim", "17"}, "--key-dim must be a multiple of 8"},
+      {{"--resume"}, "--resume needs --output"},
+      {{"--compare", "a"}, "--compare needs --output"},
+      {{"--sweep"}, "--sweep needs --output"},
+      {{"--length", "41"}, "--length must be a multiple of 2"},
+      {{"--form", "multi-query", "--length", "40", "--vocabulary", "40"}, "--vocabulary must be more than --length"},
+      {{"--form", "multi-query", "--length", "40", "--vocabulary", "90", "--pairs", "11"}, "--pairs must be a whole number from 1 to a quarter"}};
   for (auto const& [words, sentence] : wrong) {
     parsed const p(words);
     EXPECT_EQ(p.status, 2) << sentence;

@@ -1,16 +1,11 @@
 // The loop of training (examples/training/trainer.hpp): it goes on with the same bits wherever it stopped, and ends with a sentence where it must.
-#include "../examples/training/trainer.hpp"
-
 #include <gtest/gtest.h>
 
 #include <csignal>
-#include <limits>
-#include <memory>
 #include <string>
 #include <vector>
 
-#include "../examples/training/random.hpp"
-#include "support/training.hpp"
+#include "support/training_loop.hpp"
 
 namespace {
 
@@ -19,78 +14,8 @@ using namespace tcnca::training;
 namespace fs = std::filesystem;
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
-/// One number that follows the tokens, the step and the rate; what is not finite comes when it is told to.
-class number_model : public models::model {
- public:
-  long loss_fails = 0, gradient_fails = 0;  ///< at this step
-  double value = 1, evaluated = 0;
-
-  models::learned learn(models::examples const& e, long step, double rate) override {
-    double const target = double(e.tokens[0]) / double(step), off = value - target;
-    if (step == loss_fails) return {.loss = nan, .grad_norm = 1};
-    if (step == gradient_fails) return {.loss = 1, .grad_norm = std::numeric_limits<double>::infinity()};
-    value -= rate * off;
-    return {.loss = off * off, .grad_norm = std::abs(off)};
-  }
-  double evaluate(models::examples const&, int*) override { return 0; }
-  void forget() override {}
-  double go_on(models::examples const&, int*) override { return 0; }
-  void read(models::examples const&, float*) override {}
-  std::string not_finite() const override { return "layer 3 (attention)"; }
-  std::vector<models::saved_part> save() const override {
-    auto const bytes = reinterpret_cast<char const*>(&value);
-    return {{"value", {bytes, bytes + sizeof value}}};
-  }
-  void load(std::vector<models::saved_part> const& parts) override {
-    if (parts.size() != 1 || parts[0].bytes.size() != sizeof value) throw std::invalid_argument("its parts are not those of this model");
-    std::memcpy(&value, parts[0].bytes.data(), sizeof value);
-  }
-  std::size_t parameter_count() const override { return 1; }
-  std::size_t memory_bytes() const override { return sizeof value; }
-};
-
-class training_loop : public tcnca::testing::training_test {
- protected:
-  training_loop() {
-    o.program = "test";
-    o.rates = {.kind = "linear", .rate = 0.1, .warmup = 3, .steps = 20};
-    o.every = 4;
-    t.next = [this](long step) {
-      token = int(mix(5, std::uint64_t(step)) % 7);
-      return models::examples{1, 1, &token, &token, nullptr};
-    };
-    t.evaluate = [](models::model& m) { return measures{{"value", static_cast<number_model&>(m).value}}; };
-  }
-  void SetUp() override {
-    tcnca::testing::training_test::SetUp();
-    o.output = folder / "run";
-    t.configuration = configuration(o);
-  }
-
-  fs::path file(char const* name) const { return fs::path(o.output) / name; }
-  /// The log without what depends on the time it took.
-  static std::string log_of(fs::path const& run) {
-    std::string all;
-    for (record r : read_log(run / "log.jsonl")) {
-      for (char const* const time : {"seconds", "tokens_per_second", "forward_seconds", "backward_seconds", "update_seconds"}) r.erase(time);
-      all += r.line() + "\n";
-    }
-    return all;
-  }
-  /// What a run says, and how it ends.
-  std::pair<std::string, outcome> said(models::model& m) {
-    ::testing::internal::CaptureStderr();
-    outcome const r = train(o, m, t);
-    return {::testing::internal::GetCapturedStderr(), r};
-  }
-  std::string refusal(models::model& m) {
-    return sentence<std::invalid_argument>([&] { train(o, m, t); });
-  }
-
-  options o;
-  task t;
-  int token = 0;
-};
+using tcnca::testing::number_model;
+using tcnca::testing::training_loop;
 
 TEST_F(training_loop, keeps_a_record_of_each_evaluation) {
   number_model m;
@@ -192,7 +117,7 @@ TEST_F(training_loop, saves_when_it_is_interrupted) {
   number_model whole;
   train(o, whole, t);
   fs::path const first = o.output;
-  for (int const signal : {SIGINT, SIGTERM}) {
+  for (int const signal : {SIGHUP, SIGINT, SIGTERM}) {
     o.output = folder / std::to_string(signal), o.resume = false;
     auto const next = t.next;
     t.next = [&](long step) {
@@ -202,9 +127,9 @@ TEST_F(training_loop, saves_when_it_is_interrupted) {
     number_model m, rest;
     auto const [text, r] = said(m);
     EXPECT_EQ(r.how, ending::interrupted);
-    EXPECT_EQ(r.status(), 130);
+    EXPECT_EQ(r.status(), 128 + signal);
     EXPECT_EQ(r.step, 6);
-    EXPECT_NE(text.find("interrupted after step 6 of 20; saved"), std::string::npos) << text;
+    EXPECT_NE(text.find(" interrupted training after step 6 of 20; the checkpoint is saved"), std::string::npos) << text;
     t.next = next, o.resume = true;
     EXPECT_EQ(train(o, rest, t).step, 20);
     EXPECT_EQ(rest.value, whole.value);
@@ -261,6 +186,96 @@ TEST_F(training_loop, ends_when_it_is_enough) {
   EXPECT_EQ(r.step, 4);
 }
 
+TEST_F(training_loop, asks_again_whether_it_is_enough) {
+  number_model whole, first, rest;
+  train(o, whole, t);
+  o.output = folder / "enough";
+  t.enough = [](measures const&) { return true; };
+  EXPECT_EQ(train(o, first, t).step, 4);
+  o.resume = true, t.enough = {};
+  EXPECT_EQ(train(o, rest, t).step, 20);
+  EXPECT_EQ(rest.value, whole.value);
+}
+
+TEST_F(training_loop, reports_only_what_was_measured) {
+  auto const line = [&](outcome const& r) {
+    ::testing::internal::CaptureStdout();
+    conclude(o, r);
+    return record::parse(::testing::internal::GetCapturedStdout());
+  };
+  auto const next = t.next;
+  for (long const stop : {0L, 1L, 3L, 4L, 6L}) {
+    o.output = folder / std::to_string(stop), o.resume = false;
+    double sum = 0;
+    struct : number_model {
+      double* sum;
+      long stop;
+      models::learned learn(models::examples const& e, long step, double rate) override {
+        auto const l = number_model::learn(e, step, rate);
+        *sum = (step == 5 ? 0 : *sum) + l.loss;  // an evaluation follows step 4
+        if (step == stop) ::raise(SIGTERM);
+        return l;
+      }
+      std::size_t parameter_count() const override {
+        if (stop == 0 && interruption::asked() == 0) ::raise(SIGTERM);
+        return 1;
+      }
+    } m;
+    m.sum = &sum, m.stop = stop;
+    auto const r = said(m).second;
+    EXPECT_EQ(r.how, ending::interrupted);
+    record const written = line(r);
+    EXPECT_EQ(written.number("step"), double(stop));
+    if (stop == 0) {
+      EXPECT_EQ(written.text("loss"), "null");
+    } else {
+      EXPECT_DOUBLE_EQ(written.number("loss"), sum / double(stop > 4 ? stop - 4 : stop));
+    }
+    EXPECT_EQ(written.has("value"), stop >= 4);
+    EXPECT_EQ(written.text("evaluated_at_step"), stop > 4 ? "4" : "");
+    // What is read back from the checkpoint says the same.
+    number_model again;
+    o.resume = true;
+    t.next = [&](long step) { return ::raise(SIGTERM), next(step); };
+    record const after = line(said(again).second);
+    t.next = next;
+    EXPECT_EQ(after.number("step"), double(stop + 1));
+    EXPECT_FALSE(after.has("value") && stop + 1 != 4);
+  }
+  number_model fails;
+  o.output = folder / "fails", o.resume = false, fails.loss_fails = 1;
+  EXPECT_EQ(line(said(fails).second).text("loss"), "null");
+}
+
+TEST_F(training_loop, of_a_finished_run_goes_on_with_more_steps) {
+  for (char const* const kind : {"linear", "constant"}) {
+    bool const depends = kind[0] == 'l';
+    o.rates.kind = kind, o.rates.steps = 20, o.output = folder / kind, o.resume = false, t.configuration = configuration(o);
+    number_model first, rest, whole;
+    EXPECT_EQ(said(first).second.step, 20);
+    o.rates.steps = 30, o.resume = true, t.configuration = configuration(o);
+    auto const [text, r] = said(rest);
+    EXPECT_EQ(r.how, ending::finished);
+    EXPECT_EQ(r.step, 30);
+    EXPECT_EQ(text.find("the run of 20 steps is finished, and now goes on to 30") != std::string::npos, depends) << text;
+    for (long step = 21; step <= 30; step++) first.learn(t.next(step), step, o.rates.at(step));
+    EXPECT_EQ(rest.value, first.value);
+    o.output = folder / (std::string(kind) + "-whole"), o.resume = false;
+    said(whole);
+    EXPECT_EQ(rest.value == whole.value, !depends);
+    if (!depends) {
+      EXPECT_EQ(log_of(o.output).substr(log_of(o.output).find("\"step\": 24")), log_of(folder / kind).substr(log_of(folder / kind).find("\"step\": 24")));
+    }
+  }
+  // One that is not finished may not change its schedule.
+  o.rates = {.kind = "linear", .rate = 0.1, .warmup = 3, .steps = 20}, o.output = folder / "stopped", o.resume = false, t.configuration = configuration(o);
+  o.time_limit = 1e-9;
+  number_model m;
+  said(m);
+  o.rates.steps = 30, o.resume = true, t.configuration = configuration(o);
+  EXPECT_NE(refusal(m).find("its --schedule depends on --steps, which was 20: give --steps 20"), std::string::npos) << refusal(m);
+}
+
 TEST_F(training_loop, refuses_what_does_not_fit_and_changes_nothing) {
   number_model m;
   o.resume = true;
@@ -310,13 +325,14 @@ TEST_F(training_loop, compares_runs) {
 
 TEST_F(training_loop, holds_a_program_to_its_expectation) {
   outcome r;
+  EXPECT_TRUE(std::isnan(r.loss));
   r.loss = 0.5;
   EXPECT_EQ(conclude(o, r), 0);
   o.expect_loss = 0.5;
   EXPECT_EQ(conclude(o, r), 1);
   r.loss = nan;
   EXPECT_EQ(conclude(o, r), 1);
-  r.how = ending::interrupted;
+  r.how = ending::interrupted, r.signal = SIGINT;
   EXPECT_EQ(conclude(o, r), 130);
   EXPECT_EQ(guarded(o, [] { return throw std::invalid_argument("a wrong option"), 0; }), 2);
   EXPECT_EQ(guarded(o, [] { return throw std::runtime_error("a full disk"), 0; }), 1);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../models/model.hpp"
+#include "../training/interruption.hpp"
 #include "../training/random.hpp"
 #include "text.hpp"
 
@@ -36,30 +37,41 @@ inline int draw(std::vector<float> const& logits, sampling const& s, double unif
   return order.back();
 }
 
-/// Lets the model read what came before, and then write `count` characters, each handed to `write`. Returns the seconds that the writing took.
-inline double generate(tcnca::models::model& model, long longest_read, alphabet const& known, std::string const& before, long count,
-                       sampling const& how, std::function<void(char)> const& write) {
+/// How much was written, in what time.
+struct written {
+  long characters = 0;
+  double seconds = 0;
+};
+
+/// Lets the model read what came before, and then write `count` characters, each handed to `write`. Ends early where `write` answers false, or where a
+/// signal asks for it.
+inline written generate(tcnca::models::model& model, long longest_read, alphabet const& known, std::string const& before, long count,
+                       sampling const& how, std::function<bool(char)> const& write) {
   std::vector<std::uint8_t> const ids = known.ids(before);
   std::vector<int> tokens(ids.begin(), ids.end());
   if (tokens.empty()) tokens.push_back(known.has('\n') ? known.id('\n') : 0);  // a model cannot begin with nothing
   std::vector<float> logits(std::size_t(known.size()));
   auto const read = [&](int const* from, long length) { model.read({1, length, from, nullptr, nullptr}, logits.data()); };
   std::mt19937_64 random(how.seed);
+  tcnca::training::interruption const signals;
+  auto const asked = [] { return tcnca::training::interruption::asked() != 0; };
   model.forget();
-  for (std::size_t i = 0; i < tokens.size();) {
+  for (std::size_t i = 0; i < tokens.size() && !asked();) {
     long const now = std::min(longest_read, long(tokens.size() - i));
     read(&tokens[i], now);
     i += std::size_t(now);
   }
   auto const start = std::chrono::steady_clock::now();
-  for (long i = 0; i < count; i++) {
+  written result;
+  while (result.characters < count && !asked()) {
     int const token = draw(logits, how, tcnca::training::uniform(random));
-    write(known.symbol(token));
+    result.characters++;
+    if (!write(known.symbol(token))) break;
     read(&token, 1);
   }
-  double const seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   model.forget();
-  return seconds;
+  return result;
 }
 
 }  // namespace language

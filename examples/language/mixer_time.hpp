@@ -9,7 +9,7 @@
 namespace language {
 
 struct mixer_seconds {
-  double forward = 0, backward = 0;  ///< of all layers of a step; 0: not measured
+  double forward = std::nan(""), backward = std::nan("");  ///< of all layers of a step; NaN where they were not measured
 };
 
 /// The least time over the rounds. On the CPU; elsewhere nothing is measured.

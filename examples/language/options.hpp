@@ -41,39 +41,53 @@ struct options : tcnca::training::options {
   }
 };
 
+class command_line : public tcnca::training::command_line {
+ public:
+  /// The options stay where they are: `o` must outlive this.
+  explicit command_line(options& o)
+      : tcnca::training::command_line(
+            "language_model",
+            "Language modelling by characters: a model reads a text and predicts each next byte. Of the text 90 % are learned from, 5 %\n"
+            "validate and 5 % test, read as streams with all that the model remembers; results are bits per character (bpc).",
+            o,
+            {{"small", "a model that takes minutes on two cores", [&o] { o.small(); }},
+             {"enwik8", "12 layers of 512 channels, 400000 steps, as MEGA's paper", [&o] { o.enwik8(); }}}) {
+    using namespace tcnca::training;
+    std::string g = "Text";
+    app.add_option("--text", o.text, "This is the text: EnWik8, what examples/language/gather_corpus.sh makes, or any file")->group(g);
+    app.add_option("--least-chunks", o.least_chunks, "A step learns from blocks of at least so many chunks,")->check(whole(1L, most_chunks))->group(g);
+    app.add_option("--most-chunks", o.most_chunks, "and at most so many; each step draws how many and where")->check(whole(1L, most_chunks))->group(g);
+    g = "Side by side";
+    flag("--side-by-side", o.side_by_side,
+         "Train tcnca, mega-fft and mega alike, each in a folder in that of --output, and write side_by_side.md, .json and .svg there")->group(g);
+    app.add_option("--rounds", o.rounds, "Before training, so many steps of each are timed, in turns with the others")->check(whole(1L, 10000L))->group(g);
+    g = "Generation";
+    app.add_option("--generate", o.generate, "Write so many characters to stdout after training")->check(whole(0L, 1000000000000L))->group(g);
+    app.add_option("--checkpoint", o.checkpoint, "Train nothing, and generate with the model of this file, which training left in its folder")->group(g);
+    app.add_option("--prompt", o.prompt, "The model reads this before it writes")->group(g);
+    app.add_option("--temperature", o.temperature, "Below 1 the likely characters come more often; at 0 always the likeliest")->check(real(0, 1000))->group(g);
+    app.add_option("--top-k", o.top_k, "Only so many of the likeliest characters are drawn from; 0 stands for all")->check(whole(0L, 256L))->group(g);
+    app.callback([this, &o] {
+      require(!o.text.empty() || !o.checkpoint.empty() || !o.compare.empty(), "--text", "is needed, or --checkpoint, or --compare");
+      require(o.least_chunks <= o.most_chunks, "--least-chunks", "must not be more than --most-chunks");
+      require(o.checkpoint.empty() || o.generate > 0, "--checkpoint", "needs --generate, which says how much to write");
+      require(!o.side_by_side || !o.output.empty(), "--side-by-side", "needs --output, a folder for the results");
+      if (!o.compare.empty()) return;
+      if (!o.checkpoint.empty())
+        return only("with --checkpoint, whose model is used as it is",
+                    {"--checkpoint", "--generate", "--prompt", "--temperature", "--top-k", "--seed", "--backend", "--threads"});
+      if (o.side_by_side) return unused("with --side-by-side", {"--model", "--generate", "--prompt", "--temperature", "--top-k", "--expect-loss"});
+      unused("without --side-by-side", {"--rounds"});
+      if (o.generate == 0) unused("without --generate", {"--prompt", "--temperature", "--top-k"});
+    });
+  }
+
+ private:
+  static constexpr long most_chunks = 1L << 30;
+};
+
 /// An exit status where there is nothing more to do.
-inline std::optional<int> parse(int argc, char const* const* argv, options& o) {
-  using tcnca::training::command_line;
-  command_line line("language_model",
-                    "Language modelling by characters: a model reads a text and predicts each next byte. Of the text 90 % are learned from, 5 %\n"
-                    "validate and 5 % test, read as streams with all that the model remembers; results are bits per character (bpc).",
-                    o,
-                    {{"small", "minutes on two cores", [&o] { o.small(); }},
-                     {"enwik8", "12 layers of 512 channels, 400000 steps, as MEGA's paper", [&o] { o.enwik8(); }}});
-  auto& app = line.app;
-  std::string g = "Text";
-  app.add_option("--text", o.text, "The text: EnWik8, what examples/language/gather_corpus.sh makes, or any file")->group(g);
-  app.add_option("--least-chunks", o.least_chunks, "A step learns from blocks of so many chunks,")->check(CLI::Range(1L, 1L << 30))->group(g);
-  app.add_option("--most-chunks", o.most_chunks, "to so many; each step draws how many and where")->check(CLI::Range(1L, 1L << 30))->group(g);
-  g = "Side by side";
-  app.add_flag("--side-by-side", o.side_by_side,
-               "Train tcnca, mega-fft and mega alike, each in a folder in that of --output, and write side_by_side.md, .json and .svg there")
-      ->group(g);
-  app.add_option("--rounds", o.rounds, "Steps that each takes in turns with the others to be timed, before training")->check(CLI::Range(1L, 10000L))->group(g);
-  g = "Generation";
-  app.add_option("--generate", o.generate, "Characters to write to stdout after training")->check(tcnca::training::not_negative)->group(g);
-  app.add_option("--checkpoint", o.checkpoint, "Train nothing: generate with the model of this file, which training left in its folder")->group(g);
-  app.add_option("--prompt", o.prompt, "What the model reads before it writes")->group(g);
-  app.add_option("--temperature", o.temperature, "Below 1: the likely more often; 0: always the likeliest")->check(CLI::Range(0.0, 1000.0))->group(g);
-  app.add_option("--top-k", o.top_k, "Only the so many most likely; 0: all")->check(tcnca::training::not_negative)->group(g);
-  app.callback([&o] {
-    command_line::require(!o.text.empty() || !o.checkpoint.empty() || !o.compare.empty(), "--text", "is needed, or --checkpoint or --compare");
-    command_line::require(o.least_chunks <= o.most_chunks, "--least-chunks", "must not be more than --most-chunks");
-    command_line::require(o.checkpoint.empty() || o.generate > 0, "--checkpoint", "needs --generate, how much to write");
-    command_line::require(!o.side_by_side || !o.output.empty(), "--side-by-side", "needs --output, a folder for the results");
-  });
-  return line.parse(argc, argv);
-}
+inline std::optional<int> parse(int argc, char const* const* argv, options& o) { return command_line(o).parse(argc, argv); }
 
 /// All that determines what is learned, as a checkpoint keeps it.
 inline tcnca::training::record configuration(options const& o, std::string const& alphabet, std::string const& checksum) {

@@ -62,15 +62,22 @@ inline tcnca::training::outcome train(options const& o, corpus const& c, tcnca::
   return result;
 }
 
-/// Writes to stdout what the prompt and the model's text are, to stderr how fast.
-inline void write_text(options const& o, tcnca::models::model& model, alphabet const& known, long longest_read) {
+/// Writes to stdout what the prompt and the model's text are, to stderr how fast. An exit status: that of a signal where one ended it early.
+inline int write_text(options const& o, tcnca::models::model& model, alphabet const& known, long longest_read) {
   std::fwrite(o.prompt.data(), 1, o.prompt.size(), stdout);
-  double const seconds = generate(model, longest_read, known, o.prompt, o.generate, {o.temperature, o.top_k, o.config.seed}, [](char c) {
+  written const w = generate(model, longest_read, known, o.prompt, o.generate, {o.temperature, o.top_k, o.config.seed}, [](char c) {
     std::putchar(c);
     if (c == '\n') std::fflush(stdout);
+    return std::ferror(stdout) == 0;
   });
   std::printf("\n");
-  std::fprintf(stderr, "%s: %ld characters, %.0f a second\n", o.program.c_str(), o.generate, double(o.generate) / seconds);
+  if (w.characters > 0)
+    std::fprintf(stderr, "%s: %ld characters were written, %.0f a second\n", o.program.c_str(), w.characters, double(w.characters) / w.seconds);
+  int const signal = tcnca::training::interruption::asked();
+  if (signal == 0) return 0;
+  std::fprintf(stderr, "%s: %s ended the writing after %ld of %ld characters\n", o.program.c_str(), tcnca::training::interruption::name(signal),
+               w.characters, o.generate);
+  return 128 + signal;
 }
 
 inline int generate_only(options const& o) {
@@ -81,8 +88,7 @@ inline int generate_only(options const& o) {
   known.ids(o.prompt);
   auto const model = tcnca::models::make_model(config);
   tcnca::training::restore(*model, std::move(from), o.checkpoint);
-  write_text(o, *model, known, config.length);
-  return 0;
+  return write_text(o, *model, known, config.length);
 }
 
 inline int train_side_by_side(options const& o, corpus const& c, double yardstick) {
@@ -98,7 +104,7 @@ inline int train_side_by_side(options const& o, corpus const& c, double yardstic
   auto data = blocks_of(longest, c);
   std::vector<contender> result = timed(all, data);
   for (std::size_t i = 0; i < all.size(); i++) {
-    std::fprintf(stderr, "%s: %s\n", o.program.c_str(), all[i].model.c_str());
+    std::fprintf(stderr, "%s: %s is trained\n", o.program.c_str(), all[i].model.c_str());
     auto const model = tcnca::models::make_model(all[i].config);
     result[i].trained = train(all[i], c, *model);
     if (result[i].trained.status() != 0) return result[i].trained.status();
@@ -115,8 +121,7 @@ inline int train_one(options const& o, corpus const& c) {
   auto const model = tcnca::models::make_model(o.config);
   auto const result = train(o, c, *model);
   int const status = tcnca::training::conclude(o, result);
-  if (status == 0 && o.generate > 0) write_text(o, *model, c.known, o.config.length);
-  return status;
+  return status == 0 && o.generate > 0 ? write_text(o, *model, c.known, o.config.length) : status;
 }
 
 /// The program; an exit status.
@@ -130,7 +135,7 @@ inline int run(int argc, char const* const* argv) {
     o.config.vocabulary = c.known.size(), o.config.length = o.most_chunks * o.config.chunk;
     o.config.head = tcnca::models::head_kind::next_token;
     auto const counted = n_gram_bits(c.ids.data(), c.parts.train, c.parts.validation, c.known.size());
-    std::fprintf(stderr, "%s: %zu bytes, %ld symbols; by frequencies after 0, 1, 2 characters the validation text takes %.3f, %.3f, %.3f bpc\n",
+    std::fprintf(stderr, "%s: the text has %zu bytes and %ld symbols; by frequencies after 0, 1, 2 characters its validation part takes %.3f, %.3f, %.3f bpc\n",
                  o.program.c_str(), c.ids.size(), c.known.size(), counted[0], counted[1], counted[2]);
     return o.side_by_side ? train_side_by_side(o, c, counted[2]) : train_one(o, c);
   });

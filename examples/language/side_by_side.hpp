@@ -45,31 +45,39 @@ inline std::vector<contender> timed(std::vector<options> const& all, blocks& dat
   return result;
 }
 
+/// A number of a table, or what to say where it was not measured.
+inline std::string cell(char const* format, double value) {
+  if (!std::isfinite(value)) return "not measured";
+  char text[64];
+  std::snprintf(text, sizeof text, format, value);
+  return text;
+}
+
 /// A table in Markdown: a row a model, then how many times as fast the first is, and what the mixers have to do with it.
 inline std::string table(std::vector<contender> const& all) {
-  char cell[256];
   std::string text = "| model | parameters | memory MiB | forward ms | backward ms | update ms | of it mixers forward ms | backward ms | steps | training loss |",
               rule = "|---|---|---|---|---|---|---|---|---|---|";
   for (auto const& m : all.front().trained.evaluation) text += " " + m.first + " |", rule += "---|";
   text += " seconds |\n" + rule + "---|\n";
   for (auto const& c : all) {
-    std::snprintf(cell, sizeof cell, "| %s | %zu | %.1f | %.2f | %.2f | %.2f | %.2f | %.2f | %ld | %.4f |", c.name.c_str(), c.parameters,
-                  double(c.bytes) / 0x1p20, 1e3 * c.forward, 1e3 * c.backward, 1e3 * c.update, 1e3 * c.mixers.forward, 1e3 * c.mixers.backward, c.trained.step,
-                  c.trained.loss);
-    text += cell;
-    for (auto const& m : c.trained.evaluation) std::snprintf(cell, sizeof cell, " %.4f |", m.second), text += cell;
-    std::snprintf(cell, sizeof cell, " %.0f |\n", c.trained.seconds);
-    text += cell;
+    text += "| " + c.name + " | " + std::to_string(c.parameters) + " | " + cell("%.1f", double(c.bytes) / 0x1p20) + " |";
+    for (double const s : {c.forward, c.backward, c.update, c.mixers.forward, c.mixers.backward}) text += " " + cell("%.2f", 1e3 * s) + " |";
+    text += " " + std::to_string(c.trained.step) + " | " + cell("%.4f", c.trained.loss) + " |";
+    for (auto const& m : c.trained.evaluation) text += " " + cell("%.4f", m.second) + " |";
+    text += " " + cell("%.0f", c.trained.seconds) + " |\n";
   }
   auto const& first = all.front();
   for (std::size_t i = 1; i < all.size(); i++) {
     auto const& c = all[i];
-    std::snprintf(cell, sizeof cell, "\n%s is %.2f times as fast as %s forward, %.2f backward, %.2f a step;", first.name.c_str(), c.forward / first.forward,
-                  c.name.c_str(), c.backward / first.backward, c.step() / first.step());
-    text += cell;
-    std::snprintf(cell, sizeof cell, " if its mixers took no time, it would be %.2f, %.2f, %.2f.\n", c.forward / (first.forward - first.mixers.forward),
-                  c.backward / (first.backward - first.mixers.backward), c.step() / (first.step() - first.mixers.forward - first.mixers.backward));
-    text += cell;
+    double const forward = first.forward - first.mixers.forward, backward = first.backward - first.mixers.backward,
+                 rest = first.step() - first.mixers.forward - first.mixers.backward;  // without its mixers
+    text += "\n" + first.name + " is " + cell("%.2f", c.forward / first.forward) + " times as fast as " + c.name + " forward, " +
+            cell("%.2f", c.backward / first.backward) + " backward, " + cell("%.2f", c.step() / first.step()) + " a step";
+    // On a busy computer the mixers alone may have taken longer than the step they belong to.
+    if (forward > 0 && backward > 0)
+      text += "; if its mixers took no time, it would be " + cell("%.2f", c.forward / forward) + ", " + cell("%.2f", c.backward / backward) + ", " +
+              cell("%.2f", c.step() / rest);
+    text += ".\n";
   }
   return text;
 }

@@ -38,11 +38,11 @@ struct dataset {
   }
 };
 
-/// The share of the examples in which one is right who always names the most frequent class.
+/// The share of the examples in which one is right who always names the most frequent class; NaN where there are none.
 inline double majority(dataset const& d, long classes) {
   std::vector<long> count(std::size_t(std::max(classes, 1L)));
   for (int const t : d.targets) count[std::size_t(t)]++;
-  return d.targets.empty() ? 0 : double(*std::max_element(count.begin(), count.end())) / double(d.examples());
+  return double(*std::max_element(count.begin(), count.end())) / double(d.examples());
 }
 
 /// And of one who looks at the first token alone, and knows from other examples which class it goes with most often.
@@ -54,7 +54,7 @@ inline double by_first_token(dataset const& known, dataset const& d, long classe
     auto const& of = count[d.sequence(i * d.sequences_an_example)[0]];
     right += std::max_element(of.begin(), of.end()) - of.begin() == d.targets[std::size_t(i)];
   }
-  return d.examples() == 0 ? 0 : double(right) / double(d.examples());
+  return double(right) / double(d.examples());
 }
 
 /// What a task learns from, chooses by, and is judged by.

@@ -24,6 +24,7 @@ inline double accuracy(models::model& m, dataset const& d, long count, long size
   batch b;
   std::vector<int> predictions(std::size_t(size), 0);
   long right = 0;
+  training::notice say("lra", long(order.size()), "examples were tested");
   for (std::size_t first = 0; first < order.size(); first += std::size_t(size)) {
     gather(d, std::span(order).subspan(first, std::min(std::size_t(size), order.size() - first)), b);
     m.evaluate(b.view(), predictions.data());
@@ -31,8 +32,9 @@ inline double accuracy(models::model& m, dataset const& d, long count, long size
       if (predictions[i] < 0 || predictions[i] >= classes) throw std::logic_error("lra: the model names a class that there is not");
       right += predictions[i] == b.targets[i];
     }
+    say(long(std::min(first + std::size_t(size), order.size())));
   }
-  return double(right) / double(std::max(std::size_t(1), order.size()));
+  return double(right) / double(order.size());
 }
 
 class experiment {

@@ -22,20 +22,24 @@ struct file_error : std::invalid_argument {
   throw file_error(file.string() + ":" + std::to_string(line) + ": " + what);
 }
 
-/// The lines of a text file, without their ends (LF or CR LF).
+/// The lines of a text file, without their ends (LF or CR LF; the last one may have none) and without a byte order mark. Blank lines at the end are left
+/// out; one before others is an error.
 class lines {
  public:
   explicit lines(std::filesystem::path file) : file_(std::move(file)), in_(file_, std::ios::binary) {
     if (!in_) throw file_error("cannot read " + file_.string());
   }
   bool next(std::string& line) {
-    if (!std::getline(in_, line)) {
-      if (in_.bad()) malformed(file_, number_ + 1, "cannot be read");
-      return false;
+    for (long blank = 0; std::getline(in_, line); blank++) {
+      if (number_ + blank == 0 && line.starts_with("\xef\xbb\xbf")) line.erase(0, 3);
+      if (!line.empty() && line.back() == '\r') line.pop_back();
+      if (line.find_first_not_of(" \t") == std::string::npos) continue;
+      number_++;
+      if (blank > 0) wrong("the line is blank, but others follow it");
+      return true;
     }
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    number_++;
-    return true;
+    if (in_.bad()) malformed(file_, number_ + 1, "the line cannot be read");
+    return false;
   }
   [[noreturn]] void wrong(std::string const& what) const { malformed(file_, std::max(number_, 1L), what); }
 

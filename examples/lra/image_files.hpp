@@ -19,11 +19,11 @@ inline void read(std::filesystem::path const& file, long first, long most, datas
   std::string const bytes = contents(file);
   if (bytes.empty() || bytes.size() % record != 0)
     malformed(file, long(bytes.size() / record) + 1,
-              "has " + std::to_string(bytes.size()) + " bytes, must have records of " + std::to_string(record) + " (counted in records)");
+              "the file has " + std::to_string(bytes.size()) + " bytes, but must have records of " + std::to_string(record) + " (records are counted here)");
   std::vector<std::uint8_t> pixels(plane);
   for (std::size_t r = std::size_t(first); r < bytes.size() / record && result.examples() != most; r++) {
     auto const* const from = reinterpret_cast<std::uint8_t const*>(bytes.data()) + r * record;
-    if (from[0] >= classes) malformed(file, long(r) + 1, "the class is " + std::to_string(from[0]) + ", must be 0 to 9 (counted in records)");
+    if (from[0] >= classes) malformed(file, long(r) + 1, "the class is " + std::to_string(from[0]) + ", but must be 0 to 9 (records are counted here)");
     for (std::size_t i = 0; i < plane; i++) pixels[i] = grey(from[1 + i], from[1 + plane + i], from[1 + 2 * plane + i]);
     result.add(pixels, from[0]);
   }

@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <optional>
 #include <span>
 #include <stdexcept>
@@ -90,9 +91,9 @@ inline std::optional<int> value(std::span<std::uint8_t const> tokens) {
   return opened[0].arguments[0];
 }
 
-/// Different trees, none in two parts. The same seed gives the same ones. Throws std::invalid_argument where there are no such trees, or too few.
-inline splits generate(shape const& s, counts const& n, std::uint64_t seed) {
-  if (s.depth < 1 || s.depth > 100) throw std::invalid_argument("listops: the depth must be 1 to 100, not " + std::to_string(s.depth));
+/// Different trees, none in two parts. The same seed gives the same ones. `progress` hears how many there are. Throws std::invalid_argument where there are no such trees, or too few.
+inline splits generate(shape const& s, counts const& n, std::uint64_t seed, std::function<void(long)> const& progress = {}) {
+  if (s.depth < 1 || s.depth > 100) throw std::invalid_argument("listops: the depth must be a number from 1 to 100, not " + std::to_string(s.depth));
   if (s.arguments < 2 || s.arguments > most_arguments)
     throw std::invalid_argument("listops: operators have 2 to " + std::to_string(most_arguments) + " arguments, not " + std::to_string(s.arguments));
   if (s.shortest < 1 || s.longest < s.shortest)
@@ -112,6 +113,7 @@ inline splits generate(shape const& s, counts const& n, std::uint64_t seed) {
       for (std::uint8_t const t : tokens) hash = (hash ^ t) * 1099511628211u;
       if (v >= 0 && length >= s.shortest && length <= s.longest && known.insert(hash).second) {
         part->add(tokens, v);
+        if (progress) progress(long(known.size()));
         vain = 0;
       } else if (++vain == patience) {
         throw std::invalid_argument("listops: only " + std::to_string(known.size()) + " different expressions of " + std::to_string(s.shortest) +

@@ -10,12 +10,12 @@ namespace lra::listops {
 inline dataset read(std::filesystem::path const& file, long longest, long most = -1) {
   lines in(file);
   std::string line;
-  if (!in.next(line) || line != "Source\tTarget") in.wrong("the first line must be \"Source\", a tab, \"Target\"");
+  if (!in.next(line) || line != "Source\tTarget") in.wrong("the first line must be \"Source\", a tab, and \"Target\"");
   dataset result;
   std::vector<std::uint8_t> tokens;
   while (result.examples() != most && in.next(line)) {
     auto const fields = split(line, '\t');
-    if (fields.size() != 2) in.wrong("has " + std::to_string(fields.size()) + " fields between tabs, must have an expression and its value");
+    if (fields.size() != 2) in.wrong("the line has " + std::to_string(fields.size()) + " fields between tabs, but must have an expression and its value");
     tokens.clear();
     long open = 0;
     for (std::string_view const w : words(fields[0])) {
@@ -36,7 +36,7 @@ inline dataset read(std::filesystem::path const& file, long longest, long most =
     if (fields[1] != std::to_string(*v))
       in.wrong("the expression is " + std::to_string(*v) + ", but the line says \"" + std::string(fields[1]) + "\"");
     if (long(tokens.size()) > longest)
-      in.wrong("has " + std::to_string(tokens.size()) + " tokens, the model takes " + std::to_string(longest) + " (see --length)");
+      in.wrong("the expression has " + std::to_string(tokens.size()) + " tokens, but the model takes " + std::to_string(longest) + " (see --length)");
     result.add(tokens, *v);
   }
   if (result.examples() == 0 && most != 0) in.wrong("there is no example");

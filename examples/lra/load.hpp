@@ -5,15 +5,18 @@
 #include "options.hpp"
 #include "pathfinder_files.hpp"
 #include "text_files.hpp"
+#include "../training/progress.hpp"
 
 namespace lra {
 
 /// Throws std::invalid_argument.
 inline splits load(options const& o) {
   task_info const& t = o.info();
-  if (o.data.empty())
-    return o.task == "listops" ? listops::generate(o.listops, o.examples, o.config.seed)
-                               : pathfinder::generate(pathfinder::shape_of(t.side()), o.examples, o.config.seed);
+  if (o.data.empty()) {
+    training::notice say("lra", o.examples.training + o.examples.validation + o.examples.test, "examples were generated");
+    return o.task == "listops" ? listops::generate(o.listops, o.examples, o.config.seed, say)
+                               : pathfinder::generate(pathfinder::shape_of(t.side()), o.examples, o.config.seed, say);
+  }
   auto const all = [](long n) { return n == 0 ? -1 : n; };
   counts const most{all(o.examples.training), all(o.examples.validation), all(o.examples.test)};
   splits s = o.task == "listops"     ? listops::read(o.data, o.config.length, most)

@@ -57,21 +57,82 @@ inline void set_tiny(options& o) {
 
 /// What the options say, checked. Throws std::invalid_argument.
 inline void check(options const& o) {
-  using training::command_line;
+  using line = training::command_line;
   task_info const& t = o.info();
   bool const generated = o.data.empty();
-  command_line::require(t.generated || !generated || o.speed, "--task",
-                        o.task + " is not generated: give --data, the folder with its files (--speed needs none)");
-  command_line::require(!t.images() || o.config.length == t.length, "--length",
-                        o.task + " has images of " + std::to_string(t.length) + " pixels, which cannot be cut");
+  line::require(t.generated || !generated || o.speed, "--task",
+                "names " + o.task + ", which is not generated: give --data, the folder with its files (--speed needs none)");
+  line::require(!t.images() || o.config.length == t.length, "--length",
+                "must be " + std::to_string(t.length) + ", for the images of " + o.task + " have so many pixels and cannot be cut");
   if (generated && o.task == "listops")
-    command_line::require(o.listops.longest <= o.config.length, "--longest",
-                          "expressions are longer than the " + std::to_string(o.config.length) + " tokens that the model takes (--length)");
+    line::require(o.listops.longest <= o.config.length, "--longest",
+                  "must not be more than --length, the " + std::to_string(o.config.length) + " tokens that the model takes");
   if (generated && !o.speed)
-    command_line::require(o.examples.training > 0 && o.examples.validation > 0 && o.examples.test > 0, "--train",
-                          "what is generated needs numbers of examples above 0, as do --validation and --test");
-  command_line::require(o.show == 0 || !t.images() || !o.output.empty(), "--show", "needs --output, the folder for the images");
+    line::require(o.examples.training > 0 && o.examples.validation > 0 && o.examples.test > 0, "--train",
+                  "must be above 0 where examples are generated, as must --validation and --test");
+  line::require(o.show == 0 || !t.images() || !o.output.empty(), "--show", "needs --output, the folder for the images");
 }
+
+class command_line : public training::command_line {
+ public:
+  /// For the task of `o`, whose table is set. The options stay where they are: `o` must outlive this.
+  explicit command_line(options& o)
+      : training::command_line(
+            "lra",
+            "Long Range Arena: classes of long sequences. ListOps and Pathfinder are generated, or read like the others from the files of --data.\n"
+            "Accuracies are shares of examples; `majority` is that of who always names the most frequent class,\n"
+            "`first_token` (listops) that of who names the most frequent one for the outermost operator.\n"
+            "Without a preset the model is MEGA's for the task, with attention in chunks of 128 as MEGA-chunk's.",
+            o, presets(o)) {
+    using namespace training;
+    std::string const g = "The task", s = "Instead of training";
+    std::string text = "The defaults of all other options are those of the task.";
+    std::vector<std::string> names;
+    for (task_info const& t : tasks()) text += std::string(" ") + t.name + ": " + t.description + ".", names.push_back(t.name);
+    app.add_option("--task", o.task, text)->check(one_of(names))->group(g);
+    app.add_option("--data", o.data,
+                   "This folder has files as they are released: listops-1000, pathfinder32, pathfinder128, tsv_data of lra_release, aclImdb,\n"
+                   "cifar-10-batches-bin. Without it, listops, pathfinder and pathx are generated")->group(g);
+    app.add_option("--length", o.config.length, "The longest sequence has so many tokens; texts are cut there")->check(whole(2L, most_length))->group(g);
+    app.add_option("--train", o.examples.training, "There are so many examples to learn from; of files they are the first, and 0 stands for all")
+        ->check(whole(0L, most_examples))->group(g);
+    app.add_option("--validation", o.examples.validation, "So many examples are tested at every evaluation")->check(whole(0L, most_examples))->group(g);
+    app.add_option("--test", o.examples.test, "So many examples are tested at the end")->check(whole(0L, most_examples))->group(g);
+    app.add_option("--depth", o.listops.depth, "Generated expressions have at most this depth")->check(whole(1, 100))->group(g);
+    app.add_option("--arguments", o.listops.arguments, "An operator has at most so many arguments")->check(whole(2, listops::most_arguments))->group(g);
+    app.add_option("--shortest", o.listops.shortest, "A generated expression has at least so many tokens,")->check(whole(1L, most_length))->group(g);
+    app.add_option("--longest", o.listops.longest, "and at most so many")->check(whole(1L, most_length))->group(g);
+    app.add_option("--expect-accuracy", o.expect_accuracy, "Fail unless the test accuracy is at least this")->check(real(0, 1))->group(g);
+    app.add_option("--show", o.show,
+                   "Show so many examples of what would be learned from: texts on stdout, images in --output as PGM, where they replace older ones")
+        ->check(whole(0L, 1000000L))->group(s);
+    flag("--speed", o.speed,
+         "Measure how fast tcnca and mega (scan, and FFT) of this configuration infer and learn, with random sequences of full length, and\n"
+         "write a table to stdout, and speed.md and speed.json to --output")->group(s);
+    app.add_option("--speed-batch", o.speed_batch, "So many examples are measured side by side")->check(whole(1L, 1L << 20))->group(s);
+    app.callback([this, &o] {
+      if (!o.compare.empty()) return;
+      check(o);
+      if (o.show > 0)
+        return only("with --show", {"--show", "--task", "--preset", "--data", "--length", "--depth", "--arguments", "--shortest", "--longest", "--seed", "--output"});
+      if (o.speed) return unused("with --speed", {"--data", "--train", "--validation", "--test", "--steps", "--every", "--resume", "--expect-accuracy", "--expect-loss"});
+      unused("without --speed", {"--speed-batch"});
+      if (!o.data.empty() || o.task != "listops") unused("where no expressions are generated", {"--depth", "--arguments", "--shortest", "--longest"});
+    });
+  }
+
+ private:
+  static constexpr long most_length = 1L << 24, most_examples = 1L << 32;
+
+  static std::vector<training::preset> presets(options& o) {
+    return {{"full", "the same with attention over the whole sequence", [&o] { o.config.chunk = o.config.length; }},
+            {"quick",
+             "a smaller model and shorter training, listops with expressions of 20 to 100 tokens (not 500 to 2000), texts cut at 1024, which takes "
+             "minutes on two cores",
+             [&o] { set_quick(o); }},
+            {"tiny", "smaller still, listops of depth 3 with 8 to 24 tokens, which takes seconds", [&o] { set_tiny(o); }}};
+  }
+};
 
 /// An exit status where there is nothing more to do.
 inline std::optional<int> parse(int argc, char const* const* argv, options& o) {
@@ -82,48 +143,7 @@ inline std::optional<int> parse(int argc, char const* const* argv, options& o) {
     if (find_task(name) != nullptr) o.task = name;
   }
   set_table(o);
-  auto& c = o.config;
-  training::command_line line(
-      "lra",
-      "Long Range Arena: classes of long sequences. ListOps and Pathfinder are generated, or read like the others from the files of --data.\n"
-      "Accuracies are shares of examples; `majority` is that of who always names the most frequent class,\n"
-      "`first_token` (listops) that of who names the most frequent one for the outermost operator.\n"
-      "Without a preset: MEGA's model for the task, with attention in chunks of 128 as MEGA-chunk's.",
-      o,
-      {{"full", "the same with attention over the whole sequence", [&c] { c.chunk = c.length; }},
-       {"quick",
-        "a smaller model and shorter training, listops with expressions of 20 to 100 tokens (not 500 to 2000), texts cut at 1024: minutes on two "
-        "cores",
-        [&o] { set_quick(o); }},
-       {"tiny", "smaller still, listops of depth 3 with 8 to 24 tokens: seconds", [&o] { set_tiny(o); }}});
-  auto& app = line.app;
-  std::string const g = "The task", s = "Instead of training";
-  std::string text = "Defaults of all other options are those of the task.";
-  std::vector<std::string> names;
-  for (task_info const& t : tasks()) text += std::string(" ") + t.name + ": " + t.description + ".", names.push_back(t.name);
-  app.add_option("--task", o.task, text)->check(CLI::IsMember(names))->group(g);
-  app.add_option("--data", o.data,
-                 "A folder with files as they are released: listops-1000, pathfinder32, pathfinder128, tsv_data of lra_release, aclImdb,\n"
-                 "cifar-10-batches-bin. Without it, listops, pathfinder and pathx are generated")->group(g);
-  app.add_option("--length", c.length, "The longest sequence; texts are cut there")->check(CLI::Range(2L, 1L << 24))->group(g);
-  app.add_option("--train", o.examples.training, "Examples to learn from; of files the first, 0: all")->check(CLI::Range(0L, 1L << 32))->group(g);
-  app.add_option("--validation", o.examples.validation, "Examples tested at every evaluation")->check(CLI::Range(0L, 1L << 32))->group(g);
-  app.add_option("--test", o.examples.test, "Examples tested at the end")->check(CLI::Range(0L, 1L << 32))->group(g);
-  app.add_option("--depth", o.listops.depth, "Of generated expressions, at most")->check(CLI::Range(1, 100))->group(g);
-  app.add_option("--arguments", o.listops.arguments, "Of an operator, at most")->check(CLI::Range(2, listops::most_arguments))->group(g);
-  app.add_option("--shortest", o.listops.shortest, "Tokens of a generated expression, at least")->check(CLI::Range(1L, 1L << 24))->group(g);
-  app.add_option("--longest", o.listops.longest, "At most")->check(CLI::Range(1L, 1L << 24))->group(g);
-  app.add_option("--expect-accuracy", o.expect_accuracy, "Fail unless the test accuracy is at least this")->check(CLI::Range(0.0, 1.0))->group(g);
-  app.add_option("--show", o.show, "So many examples of what would be learned from: texts to stdout, images to --output as PGM")
-      ->check(CLI::Range(0L, 1000000L))->group(s);
-  app.add_flag("--speed", o.speed,
-               "How fast tcnca and mega (scan, and FFT) of this configuration infer and learn, with random sequences of full length:\n"
-               "a table to stdout, and speed.md and speed.json to --output")->group(s);
-  app.add_option("--speed-batch", o.speed_batch, "Examples side by side for that")->check(CLI::Range(1L, 1L << 20))->group(s);
-  app.callback([&o] {
-    if (o.compare.empty()) check(o);
-  });
-  return line.parse(argc, argv);
+  return command_line(o).parse(argc, argv);
 }
 
 }  // namespace lra

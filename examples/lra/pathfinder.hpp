@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
 #include <numbers>
 #include <stdexcept>
 #include <string>
@@ -171,13 +172,14 @@ class painter {
   std::vector<std::uint8_t> pixels_;
 };
 
-/// As many images of each class, in turn. The same seed gives the same images, whatever the number of threads.
-inline dataset generate(shape const& s, long count, std::uint64_t seed) {
+/// As many images of each class, in turn. The same seed gives the same images, whatever the number of threads. `progress` hears how many there are.
+inline dataset generate(shape const& s, long count, std::uint64_t seed, std::function<void(long)> const& progress = {}) {
   dataset result;
   std::size_t const area = std::size_t(s.side * s.side);
   result.tokens.resize(std::size_t(count) * area);
   for (long i = 0; i < count; i++) result.ends.push_back(std::size_t(i + 1) * area), result.targets.push_back(int(i % 2));
   constexpr long block = 256;
+  long done = 0;
 #ifdef _OPENMP
 #pragma omp parallel for schedule(dynamic)
 #endif
@@ -187,13 +189,26 @@ inline dataset generate(shape const& s, long count, std::uint64_t seed) {
       auto const& image = p.paint(i % 2 == 1);
       std::copy(image.begin(), image.end(), result.tokens.begin() + std::ptrdiff_t(std::size_t(i) * area));
     }
+#ifdef _OPENMP
+#pragma omp critical
+#endif
+    {
+      done += std::min(block, count - first);
+      if (progress) progress(done);
+    }
   }
   return result;
 }
 
 /// Three parts of it.
-inline splits generate(shape const& s, counts const& n, std::uint64_t seed) {
-  return {generate(s, n.training, mix(seed, 1)), generate(s, n.validation, mix(seed, 2)), generate(s, n.test, mix(seed, 3))};
+inline splits generate(shape const& s, counts const& n, std::uint64_t seed, std::function<void(long)> const& progress = {}) {
+  auto const after = [&](long before) {
+    return [&progress, before](long done) {
+      if (progress) progress(before + done);
+    };
+  };
+  return {generate(s, n.training, mix(seed, 1), after(0)), generate(s, n.validation, mix(seed, 2), after(n.training)),
+          generate(s, n.test, mix(seed, 3), after(n.training + n.validation))};
 }
 
 }  // namespace lra::pathfinder

@@ -20,8 +20,8 @@ inline splits read(std::filesystem::path const& data, long side, counts const& m
     lines in(list);
     for (std::string line; in.next(line);) {
       auto const fields = words(line);
-      if (fields.size() < 4) in.wrong("has " + std::to_string(fields.size()) + " words, must have a folder, an image, a number, and the class");
-      if (fields[3] != "0" && fields[3] != "1") in.wrong("the class is \"" + std::string(fields[3]) + "\", must be 0 or 1");
+      if (fields.size() < 4) in.wrong("the line has " + std::to_string(fields.size()) + " words, but must have a folder, an image, a number, and the class");
+      if (fields[3] != "0" && fields[3] != "1") in.wrong("the class is \"" + std::string(fields[3]) + "\", but must be 0 or 1");
       auto const image = folder / fields[0] / fields[1];
       std::error_code missing;
       auto const bytes = std::filesystem::file_size(image, missing);

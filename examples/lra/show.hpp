@@ -1,20 +1,43 @@
 // Some examples for the eye.
 #pragma once
 #include <cstdio>
+#include <filesystem>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "load.hpp"
 #include "../training/files.hpp"
 
 namespace lra {
 
-/// Expressions and texts go to stdout, a line each; images become PGM files in --output, named by their number and class.
+/// Is this a name that `show` gives: digits, "_class_", digits, ".pgm"?
+inline bool names_picture(std::string_view name) {
+  auto const digits = [&] {
+    std::size_t const count = std::min(name.find_first_not_of("0123456789"), name.size());
+    name.remove_prefix(count);
+    return count > 0;
+  };
+  constexpr std::string_view middle = "_class_";
+  if (!digits() || !name.starts_with(middle)) return false;
+  name.remove_prefix(middle.size());
+  return digits() && name == ".pgm";
+}
+
+/// Expressions and texts go to stdout, a line each; images become PGM files in --output, named by their number and class, in
+/// place of those that were shown there before.
 inline void show(options o) {
   long const count = o.show;
   o.examples.training = count;
   if (o.data.empty()) o.examples.validation = o.examples.test = 0;
   dataset const d = load(o).training;
   if (!o.output.empty()) std::filesystem::create_directories(o.output);
+  if (o.info().images()) {
+    std::vector<std::filesystem::path> older;
+    for (auto const& entry : std::filesystem::directory_iterator(o.output))
+      if (names_picture(entry.path().filename().string())) older.push_back(entry.path());
+    for (auto const& path : older) std::filesystem::remove(path);
+  }
   for (long i = 0; i < std::min(count, d.examples()); i++) {
     int const target = d.targets[std::size_t(i)];
     if (o.info().images()) {

@@ -50,9 +50,9 @@ inline dataset read(std::filesystem::path const& file, long longest, long most =
   result.sequences_an_example = 2;
   while (result.examples() != most && in.next(line)) {
     auto const fields = split(line, '\t');
-    if (fields.size() != 5) in.wrong("has " + std::to_string(fields.size()) + " fields between tabs, must have a label, two names and two texts");
+    if (fields.size() != 5) in.wrong("the line has " + std::to_string(fields.size()) + " fields between tabs, but must have a label, two names and two texts");
     auto const is = [&](char const* a, char const* b) { return fields[0] == a || fields[0] == b; };
-    if (!is("0", "0.0") && !is("1", "1.0")) in.wrong("the label is \"" + std::string(fields[0]) + "\", must be 0 or 1");
+    if (!is("0", "0.0") && !is("1", "1.0")) in.wrong("the label is \"" + std::string(fields[0]) + "\", but must be 0 or 1");
     for (std::size_t const f : {3u, 4u}) {
       if (fields[f].empty()) in.wrong("a text is empty");
       result.add(bytes_of(fields[f], longest));

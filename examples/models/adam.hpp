@@ -15,24 +15,13 @@ struct adam_config {
 
 namespace detail {
 
-/// Sums of squares of blocks of numbers.
+/// Of these many gradients squares are summed at once.
+constexpr index square_block = 4096;
 template <class T>
-struct square_pass {
+struct square_term {
   using number = double;
-  static constexpr int near = 1;
-  static constexpr index block = 4096;
   T const* x;
-  index count;
-  double* partial;
-  template <class Group>
-  TCNCA_HOST_DEVICE void operator()(Group group, index item, double* memory) const {
-    row_threads<Group> const threads(group, 4 * Group::size());
-    index const first = item * block, last = min(count, first + block);
-    double sum = 0;
-    for (index i = first + group.rank(); i < last; i += group.size()) sum += double(x[i]) * double(x[i]);
-    sum = threads.tree(sum, memory, [](double a, double b) TCNCA_INLINE { return a + b; });
-    if (group.rank() == 0) partial[item] = sum;
-  }
+  TCNCA_HOST_DEVICE double operator()(index i) const { return double(x[i]) * double(x[i]); }
 };
 
 template <class T>
@@ -61,7 +50,7 @@ class adam {
   adam(context<T, E> const& c, adam_config const& config) : config_(config) {
     index const count = index(c.gradients.count());
     first_.take(count), second_.take(count);
-    partial_ = totals_.take(divide_up(count, detail::square_pass<T>::block)), square_ = totals_.take(1);
+    partial_ = totals_.take(divide_up(count, detail::square_block)), square_ = totals_.take(1);
     first_.commit(), second_.commit(), totals_.commit();
   }
 
@@ -71,8 +60,9 @@ class adam {
     E const e = c.executor();
     index const count = index(c.gradients.count()), blocks = index(partial_.count);
     double *const partial = totals_[partial_], *const square = totals_[square_];
-    run_pass(e, blocks, detail::square_pass<T>{c.gradients.data(), count, partial});
-    run_pass(e, 1, detail::total_pass<double, double>{partial, blocks, square});
+    using term = detail::square_term<T>;
+    run_pass(e, blocks, detail::sum_pass<term, double>{term{c.gradients.data()}, count, detail::square_block, partial});
+    detail::sum_terms(e, blocks, detail::value_term<double>{partial}, square);
     double norm = 0;
     c.download(square, &norm, 1);
     norm = std::sqrt(norm);

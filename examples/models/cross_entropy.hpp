@@ -10,22 +10,11 @@ namespace tcnca::models {
 
 namespace detail {
 
-/// By one group: how many targets count.
-template <class T>
-struct target_count {
+/// Whether a target counts.
+struct target_term {
   using number = double;
-  static constexpr int near = 1;
-  index rows;
   int const* targets;
-  double* counted;
-  template <class Group>
-  TCNCA_HOST_DEVICE void operator()(Group group, index, double* memory) const {
-    row_threads<Group> const threads(group, 4 * Group::size());
-    index n = 0;
-    for (index r = group.rank(); r < rows; r += group.size()) n += targets[r] >= 0;
-    double const all = threads.tree(double(n), memory, [](double a, double b) TCNCA_INLINE { return a + b; });
-    if (group.rank() == 0) *counted = all;
-  }
+  TCNCA_HOST_DEVICE double operator()(index i) const { return targets[i] >= 0 ? 1 : 0; }
 };
 
 template <class T>
@@ -112,10 +101,10 @@ class cross_entropy {
   double operator()(context<T, E> const& c, index rows, T const* logits, int const* targets, T* grad, int* predictions = nullptr) const {
     double *const counted = c.totals[counted_], *const total = c.totals[total_];
     T* const costs = c.kept[costs_];
-    if (targets != nullptr) run_pass(c.executor(), 1, detail::target_count<T>{rows, targets, counted});
+    if (targets != nullptr) detail::sum_terms(c.executor(), rows, detail::target_term{targets}, counted);
     each_row(c.executor(), rows, classes_, detail::cross_entropy_rows<T>{classes_, logits, targets, counted, costs, grad, predictions});
     if (targets == nullptr) return 0;
-    run_pass(c.executor(), 1, detail::total_pass<T, double>{costs, rows, total});
+    detail::sum_terms(c.executor(), rows, detail::value_term<T>{costs}, total);
     double count = 0, sum = 0;
     c.download(counted, &count, 1), c.download(total, &sum, 1);
     return count > 0 ? sum / count : 0;

@@ -51,7 +51,7 @@ class cufft_rows {
 
  private:
   static void check(cufftResult r) {
-    if (r != CUFFT_SUCCESS) throw std::runtime_error("cuFFT: error " + std::to_string(int(r)));
+    if (r != CUFFT_SUCCESS) throw std::runtime_error("cuFFT failed with error " + std::to_string(int(r)));
   }
   static void set(cufftHandle plan, cudaStream_t stream, void* scratch) { check(cufftSetStream(plan, stream)), check(cufftSetWorkArea(plan, scratch)); }
   static size bytes(cufftHandle plan) {
@@ -135,7 +135,7 @@ struct fft_convolution<T, cuda> {
     return {unsigned((positions + 31) / 32), unsigned((p.channels + 31) / 32), unsigned(p.batch)};
   }
   static void launched() {
-    if (cudaError_t const e = cudaPeekAtLastError(); e != cudaSuccess) throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(e));
+    if (cudaError_t const e = cudaPeekAtLastError(); e != cudaSuccess) throw std::runtime_error(std::string("CUDA failed: ") + cudaGetErrorString(e));
   }
 
   /// Where things lie in the scratch memory.

@@ -23,6 +23,9 @@ inline void check(model_config const& m) {
   for (double p : {m.dropout, m.attention_dropout, m.hidden_dropout}) require_that(p >= 0 && p < 1, "a probability of dropout is at least 0 and below 1");
   require_that(m.beta1 >= 0 && m.beta1 < 1 && m.beta2 >= 0 && m.beta2 < 1, "Adam's betas are at least 0 and below 1");
   require_that(m.head != head_kind::pair_class || m.batch % 2 == 0, "a model of pairs takes an even number of sequences");
+  // What no memory holds must not come to the sums of sizes, which it would overflow.
+  double const widest = double(max(max(max(m.channels, m.hidden), max(m.value_dim, m.key_dim)), max(m.vocabulary, m.classes)));
+  if (double(m.batch) * double(m.length) * widest * double(m.layers) > 0x1p50) throw std::bad_alloc();
   require_that(m.decay >= 0 && m.clip >= 0, "weight decay and the clipping of gradients are not negative");
 }
 

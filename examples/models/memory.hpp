@@ -188,7 +188,7 @@ class context {
 
 /// A model's calls are right by construction: a status that says otherwise is a mistake in the model.
 inline void require(status s) {
-  if (!s.ok()) throw std::logic_error(std::string(s.argument()) + ": " + to_string(s));
+  if (!s.ok()) throw std::logic_error(std::string("an operation refused its argument ") + s.argument() + ": " + to_string(s));
 }
 
 /// A matrix whose rows are the positions of a batch of sequences, as the gates see it; `stride` elements from row to row.

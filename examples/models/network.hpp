@@ -141,16 +141,16 @@ class network final : public model {
     auto const regions = lasting();
     auto const wrong = [](std::string const& what) { return std::invalid_argument("what was saved is not of a model of this configuration: " + what); };
     index steps = 0;
-    if (parts.size() != regions.size() + 1) throw wrong(std::to_string(parts.size()) + " parts where " + std::to_string(regions.size() + 1) + " are due");
+    if (parts.size() != regions.size() + 1) throw wrong("it has " + std::to_string(parts.size()) + " parts where " + std::to_string(regions.size() + 1) + " are due");
     for (size i = 0; i < parts.size(); i++) {
       std::string const name = i < regions.size() ? regions[i].name : "steps";
       size const bytes = i < regions.size() ? regions[i].count * sizeof(T) : sizeof steps;
-      if (parts[i].name != name) throw wrong("the part \"" + parts[i].name + "\" where \"" + name + "\" is due");
+      if (parts[i].name != name) throw wrong("it has the part \"" + parts[i].name + "\" where \"" + name + "\" is due");
       if (parts[i].bytes.size() != bytes)
         throw wrong("the part \"" + name + "\" has " + std::to_string(parts[i].bytes.size()) + " bytes where " + std::to_string(bytes) + " are due");
     }
     std::memcpy(&steps, parts.back().bytes.data(), sizeof steps);
-    if (steps < 0) throw wrong("a negative number of steps");
+    if (steps < 0) throw wrong("its number of steps is negative");
     for (size i = 0; i < regions.size(); i++) c_.upload(parts[i].bytes.data(), reinterpret_cast<char*>(regions[i].data), parts[i].bytes.size());
     optimiser_->steps() = steps;
   }

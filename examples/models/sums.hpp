@@ -101,42 +101,43 @@ struct segments_pass {
   }
 };
 
-/// The sum of some numbers, by one group.
-template <class T, class Total>
-struct total_pass {
-  using number = double;
+/// Sums of terms `term(i)`, i below `count`; an item, by one group, sums a block of them.
+template <class Term, class Total>
+struct sum_pass {
+  using number = typename Term::number;
   static constexpr int near = 1;
-  T const* x;
-  index count;
-  Total* total;
+  Term term;
+  index count, block;
+  Total* totals;
 
   template <class Group>
-  TCNCA_HOST_DEVICE void operator()(Group group, index, double* memory) const {
+  TCNCA_HOST_DEVICE void operator()(Group group, index item, number* memory) const {
     row_threads<Group> const threads(group, 4 * Group::size());
-    double sum = 0;
-    for (index i = group.rank(); i < count; i += group.size()) sum += double(x[i]);
-    sum = threads.tree(sum, memory, [](double a, double b) TCNCA_INLINE { return a + b; });
-    if (group.rank() == 0) *total = Total(sum);
+    index const first = item * block, last = min(count, first + block);
+    number sum = 0;
+    for (index i = first + group.rank(); i < last; i += group.size()) sum += term(i);
+    sum = threads.tree(sum, memory, [](number a, number b) TCNCA_INLINE { return a + b; });
+    if (group.rank() == 0) totals[item] = Total(sum);
   }
 };
+/// *total = the sum of `count` terms.
+template <class E, class Term, class Total>
+void sum_terms(E e, index count, Term const& term, Total* total) {
+  run_pass(e, 1, sum_pass<Term, Total>{term, count, count, total});
+}
 
+template <class T>
+struct value_term {
+  using number = double;
+  T const* x;
+  TCNCA_HOST_DEVICE double operator()(index i) const { return double(x[i]); }
+};
 /// 0, or NaN where a number is not finite.
 template <class T>
-struct finite_pass {
+struct finite_term {
   using number = T;
-  static constexpr int near = 1;
   T const* x;
-  index count;
-  double* result;
-
-  template <class Group>
-  TCNCA_HOST_DEVICE void operator()(Group group, index, T* memory) const {
-    row_threads<Group> const threads(group, 4 * Group::size());
-    T sum = 0;
-    for (index i = group.rank(); i < count; i += group.size()) sum += T(0) * x[i];
-    sum = threads.tree(sum, memory, [](T a, T b) TCNCA_INLINE { return a + b; });
-    if (group.rank() == 0) *result = double(sum);
-  }
+  TCNCA_HOST_DEVICE T operator()(index i) const { return T(0) * x[i]; }
 };
 
 }  // namespace detail
@@ -163,13 +164,13 @@ void column_sums(context<T, E> const& c, index rows, index columns, F const& f, 
 /// *total = the sum of x.
 template <class T, class E>
 void sum_all(E e, index count, T const* x, T* total) {
-  run_pass(e, 1, detail::total_pass<T, T>{x, count, total});
+  detail::sum_terms(e, count, detail::value_term<T>{x}, total);
 }
 
 /// Whether no number is infinite or NaN. For when something has gone wrong: it is slow, and waits.
 template <class T, class E>
 bool all_finite(context<T, E> const& c, index count, T const* x) {
-  run_pass(c.executor(), 1, detail::finite_pass<T>{x, count, c.any_total()});
+  detail::sum_terms(c.executor(), count, detail::finite_term<T>{x}, c.any_total());
   double result = 0;
   c.download(c.any_total(), &result, 1);
   return result == 0;

@@ -41,18 +41,20 @@ class experiment {
   /// The share of what is asked for in `count` sequences that the model answers.
   double accuracy(long count, std::uint64_t seed) {
     long right = 0, asked = 0;
+    training::notice say(o_.program, count, "test sequences were answered");
     long const positions = o_.data.positions();
     for (long first = 0; first < count; first += o_.config.batch) {
       long const sequences = std::min(o_.config.batch, count - first);
       models::examples const e = make(sequences, [&](long i) { return std::uint64_t(first + i); }, seed);
       model_->evaluate(e, predictions_.data());
+      say(first + sequences);
       for (long i = 0; i < sequences; i++)
         for (long t = o_.data.kind == form::single ? positions - 1 : 0; t < positions; t++) {
           auto const at = std::size_t(i * positions + t);
           if (targets_[at] >= 0) asked++, right += predictions_[at] == targets_[at];
         }
     }
-    return double(right) / double(std::max(1L, asked));
+    return double(right) / double(asked);
   }
   std::uint64_t test_seed() const { return mix(o_.config.seed, ~std::uint64_t(0)); }
 

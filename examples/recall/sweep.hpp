@@ -32,7 +32,7 @@ class sweep {
       experiment e(c);
       if (std::filesystem::exists(kept)) {
         auto const lines = training::read_log(kept);
-        if (lines.size() != 2) throw std::invalid_argument(kept.string() + ": not a result and its configuration");
+        if (lines.size() != 2) throw std::invalid_argument(kept.string() + " does not hold a result and its configuration");
         require_same({lines[1], 0, {}}, e.configuration(), kept);
         results_.push_back(lines[0]);
         continue;
@@ -40,7 +40,7 @@ class sweep {
       c.resume = std::filesystem::exists(training::run_files(c.output).checkpoint);
       training::outcome const r = e.run();
       if (r.how == training::ending::interrupted) {
-        std::fprintf(stderr, "%s: %zu of %zu are finished; --resume goes on\n", o_.program.c_str(), results_.size(), cells_.size());
+        std::fprintf(stderr, "%s: %zu of %zu runs are finished; --resume goes on from there\n", o_.program.c_str(), results_.size(), cells_.size());
         return r.status();
       }
       training::record line;

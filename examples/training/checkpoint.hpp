@@ -129,7 +129,7 @@ inline checkpoint read_checkpoint(std::filesystem::path const& path) {
   } catch (checkpoint_error const&) {
     throw;
   } catch (std::invalid_argument const& e) {
-    throw checkpoint_error(path, std::string("its configuration is ") + e.what());
+    throw checkpoint_error(path, std::string("its configuration cannot be read: ") + e.what());
   }
   for (auto parts = in_order.number<std::uint64_t>(); parts > 0; parts--) {
     auto name = in_order.string<std::string>();

@@ -1,31 +1,49 @@
-// SIGINT and SIGTERM as a question: has anyone asked to stop? A second signal ends the program as it would without this.
+// SIGHUP, SIGINT and SIGTERM as a question: has anyone asked to stop?
 #pragma once
 #include <csignal>
+#include <initializer_list>
 
 namespace tcnca::training {
 
+/// While it lives, the first signal only sets what `asked` answers; a SIGINT or SIGTERM after it ends the program as without this. A further SIGHUP does
+/// not: a terminal that closes often sends it twice, and what is being saved shall be saved. A signal that was ignored before (nohup) stays ignored.
 class interruption {
  public:
   interruption() {
     asked_ = 0;
     struct sigaction action {};
-    action.sa_handler = [](int) { asked_ = 1; };
-    action.sa_flags = int(SA_RESETHAND) | SA_RESTART;
-    sigaction(SIGINT, &action, &old_[0]);
-    sigaction(SIGTERM, &action, &old_[1]);
+    action.sa_handler = answer;
+    action.sa_flags = SA_RESTART;
+    for (int const s : signals) sigaddset(&action.sa_mask, s);
+    for (int i = 0; i < 3; i++) {
+      sigaction(signals[i], nullptr, &old_[i]);
+      if (old_[i].sa_handler != SIG_IGN) sigaction(signals[i], &action, nullptr);
+    }
   }
   ~interruption() {
-    sigaction(SIGINT, &old_[0], nullptr);
-    sigaction(SIGTERM, &old_[1], nullptr);
+    for (int i = 0; i < 3; i++) sigaction(signals[i], &old_[i], nullptr);
   }
   interruption(interruption const&) = delete;
   interruption& operator=(interruption const&) = delete;
 
-  static bool asked() { return asked_ != 0; }
+  /// The signal that came first, 0 where none did. The answer stays until the next object is made.
+  static int asked() { return asked_; }
+  static char const* name(int signal) { return signal == SIGHUP ? "SIGHUP" : signal == SIGINT ? "SIGINT" : "SIGTERM"; }
 
  private:
+  static constexpr int signals[3] = {SIGHUP, SIGINT, SIGTERM};
+  static void answer(int signal) {
+    asked_ = signal;
+    struct sigaction standard {}, now {};
+    standard.sa_handler = SIG_DFL;
+    for (int const s : {SIGINT, SIGTERM}) {
+      sigaction(s, nullptr, &now);
+      if (now.sa_handler == answer) sigaction(s, &standard, nullptr);
+    }
+  }
+
   static inline std::sig_atomic_t volatile asked_ = 0;
-  struct sigaction old_[2];
+  struct sigaction old_[3];
 };
 
 }  // namespace tcnca::training

@@ -4,8 +4,6 @@
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 #include <algorithm>
-#include <cmath>
-#include <cstdlib>
 #include <cstdio>
 #include <functional>
 #include <optional>
@@ -15,6 +13,7 @@
 #include <vector>
 
 #include "settings.hpp"
+#include "values.hpp"
 
 namespace tcnca::training {
 
@@ -23,13 +22,6 @@ struct preset {
   std::string name, description;
   std::function<void()> apply;
 };
-
-/// What numbers must be; CLI11's own validators answer with the largest number there is, and let nan through.
-inline CLI::Validator number(std::string const& name, std::string const& what, bool (*holds)(double)) {
-  return {[=](std::string& text) { return holds(std::strtod(text.c_str(), nullptr)) ? std::string() : "must be " + what; }, name};
-}
-inline CLI::Validator const above_zero = number("POSITIVE", "above 0", [](double v) { return v > 0 && v <= 1e300; });
-inline CLI::Validator const not_negative = number("NONNEGATIVE", "0 or above", [](double v) { return v >= 0 && v <= 1e300; });
 
 class command_line {
   static inline std::vector<std::pair<std::string, models::norm_kind>> const norms{
@@ -45,8 +37,9 @@ class command_line {
   /// The options stay where they are: `o` must outlive this.
   command_line(std::string const& program, std::string const& description, options& o, std::vector<preset> presets = {})
       : app(description +
-                "\nProgress goes to stderr. With --output a folder keeps configuration.json, log.jsonl (one line an evaluation), curves.svg and\n"
-                "the checkpoint; without, the log goes to stdout. Exit status: 0 done, 1 failed, 2 wrong options or files, 130 interrupted.",
+                "\nProgress goes to stderr. With --output a folder keeps configuration.json, log.jsonl (one line for each evaluation), curves.svg and\n"
+                "the checkpoint; without it the log goes to stdout. The exit status is 0 after success, 1 after a failure, 2 after wrong options or\n"
+                "files, and 128 + the number of the signal after SIGHUP, SIGINT or SIGTERM, which save a checkpoint first.",
             program),
         options_(o), presets_(std::move(presets)) {
     o.program = program;
@@ -54,90 +47,122 @@ class command_line {
     add_model(), add_learning(), add_running();
   }
 
+  command_line(command_line const&) = delete;
+  command_line& operator=(command_line const&) = delete;
+
   /// An exit status where there is nothing more to do: 0 after --help, 2 after a sentence that says what is wrong.
   std::optional<int> parse(int argc, char const* const* argv) {
+    auto const refuse = [&](std::string const& why) { return std::fprintf(stderr, "%s: %s\n", options_.program.c_str(), why.c_str()), 2; };
     try {
+      for (int i = 1; i < argc; i++)  // CLI11 would take the next word for the value
+        if (std::string const word = argv[i]; word.starts_with("--") && word.find('=') == word.size() - 1)
+          require(false, word.substr(0, word.size() - 1), "needs a value after \"=\"");
       choose_preset(argc, argv);
       app.parse(argc, argv);
-      for (CLI::Option const* const option : app.get_options())
-        if (option->get_type_name().starts_with("FLOAT"))
-          for (std::string const& text : option->results()) require(!std::isnan(std::strtod(text.c_str(), nullptr)), option->get_name(), "must be a number");
       require_multiple("--key-dim", options_.config.key_dim, 8), require_multiple("--value-dim", options_.config.value_dim, 8);
       require(!options_.resume || !options_.output.empty(), "--resume", "needs --output, the folder with the checkpoint");
       require(options_.compare.empty() || !options_.output.empty(), "--compare", "needs --output, where the picture goes");
     } catch (CLI::ParseError const& e) {
-      return app.exit(e) == 0 ? 0 : 2;
+      return e.get_exit_code() == 0 ? app.exit(e) : refuse(sentence(e));
     } catch (std::invalid_argument const& e) {  // of a callback of the program's
-      std::fprintf(stderr, "%s\nRun with --help for more information.\n", e.what());
-      return 2;
+      return refuse(e.what());
     }
+    if (!options_.compare.empty()) only("with --compare", {"--compare", "--output"});
     choose_model(options_);
     return {};
   }
 
-  /// For checks that CLI11 has no name for, such as in app.callback.
+  /// For checks that have no validator, such as in app.callback.
   static void require(bool holds, std::string const& option, std::string const& sentence) {
-    if (!holds) throw std::invalid_argument(option + ": " + sentence);
+    if (!holds) throw std::invalid_argument(option + " " + sentence);
   }
   static void require_multiple(std::string const& option, long value, long of) {
-    require(value % of == 0, option, "must be a multiple of " + std::to_string(of));
+    require(value % of == 0, option, "must be a multiple of " + std::to_string(of) + ", not " + std::to_string(value));
+  }
+
+  /// An option without a value.
+  CLI::Option* flag(std::string const& name, bool& value, std::string const& description) {
+    return app.add_flag(name, value, description)->disable_flag_override();
+  }
+
+  using option_names = std::vector<std::string>;
+  /// Names in a warning those of the options which were given although they do nothing.
+  void unused(std::string const& when, option_names const& options) const {
+    warn(when, [&](std::string const& name) { return std::find(options.begin(), options.end(), name) != options.end(); });
+  }
+  /// The same for all options but these.
+  void only(std::string const& when, option_names const& used) const {
+    warn(when, [&](std::string const& name) { return std::find(used.begin(), used.end(), name) == used.end(); });
   }
 
  private:
+  static constexpr long most_channels = 1L << 20, most_steps = 1000000000000;
+
+  void warn(std::string const& when, std::function<bool(std::string const&)> const& unused) const {
+    std::string given;
+    int count = 0;
+    for (CLI::Option const* const option : app.get_options())
+      if (option->count() > 0 && unused(option->get_name())) given += (count++ == 0 ? "" : ", ") + option->get_name();
+    if (count > 0) std::fprintf(stderr, "%s: warning: %s %s no effect %s\n", options_.program.c_str(), given.c_str(), count == 1 ? "has" : "have", when.c_str());
+  }
   void add_model() {
     auto& c = options_.config;
     std::string const g = "The model";
     app.add_option("--model", options_.model,
-                   "tcnca, tcnca-simple (no gates: y = x + silu(o Wh)), mega (its moving average for the convolutions, as a scan), mega-fft (by FFT)")
-        ->check(CLI::IsMember({"tcnca", "tcnca-simple", "mega", "mega-fft"}))->group(g);
-    app.add_option("--layers", c.layers)->check(CLI::Range(1, 1000))->group(g);
-    app.add_option("--channels", c.channels)->check(above_zero)->group(g);
-    app.add_option("--value-dim", c.value_dim, "Of attention: a multiple of 8")->check(CLI::Range(16, 2048))->group(g);
-    app.add_option("--key-dim", c.key_dim, "Of attention: a multiple of 8")->check(CLI::Range(16, 256))->group(g);
-    app.add_option("--hidden", c.hidden, "Channels inside the feed-forward blocks")->check(above_zero)->group(g);
-    app.add_option("--chunk", c.chunk, "Positions that attention sees together")->check(CLI::Range(1, 16384))->group(g);
-    app.add_option("--stack", c.stack, "Taps x depth of the convolutions, whose dilations are powers of the taps")->group(g);
-    choice("--norm", c.norm, norms, "layer, scale, rms or batch");
-    choice("--bias", c.bias, biases, "Of attention: simple or rotary");
-    choice("--attention", c.attention, attentions, "softmax or laplace");
-    app.add_option("--pre-norm", c.pre_norm, "true: norms before the parts of a layer, false: after")->group(g);
-    app.add_option("--dropout", c.dropout, "Of what layers and blocks add")->check(CLI::Range(0.0, 0.99))->group(g);
-    app.add_option("--attention-dropout", c.attention_dropout)->check(CLI::Range(0.0, 0.99))->group(g);
-    app.add_option("--hidden-dropout", c.hidden_dropout, "Inside the feed-forward blocks")->check(CLI::Range(0.0, 0.99))->group(g);
+                   "tcnca; tcnca-simple, which has no gates: y = x + silu(o Wh); mega, which has its moving average, computed as a scan, in place of the\n"
+                   "convolutions; mega-fft, which computes it by FFT")
+        ->check(one_of({"tcnca", "tcnca-simple", "mega", "mega-fft"}))->group(g);
+    app.add_option("--layers", c.layers, "The number of layers")->check(whole(1L, 1000L))->group(g);
+    app.add_option("--channels", c.channels, "The width of the model")->check(whole(1L, most_channels))->group(g);
+    app.add_option("--value-dim", c.value_dim, "The values of attention have this width, a multiple of 8")->check(whole(16L, 2048L))->group(g);
+    app.add_option("--key-dim", c.key_dim, "The keys of attention have this width, a multiple of 8")->check(whole(16L, 256L))->group(g);
+    app.add_option("--hidden", c.hidden, "The width inside the feed-forward blocks")->check(whole(1L, most_channels))->group(g);
+    app.add_option("--chunk", c.chunk, "Attention sees so many positions together")->check(whole(1L, 16384L))->group(g);
+    app.add_option("--stack", c.stack, "The convolutions have so many taps x levels; their dilations are powers of the taps")->group(g);
+    choice("--norm", c.norm, norms, "The norm is one of these");
+    choice("--bias", c.bias, biases, "The bias of attention is one of these");
+    choice("--attention", c.attention, attentions, "Attention weights come from one of these");
+    app.add_option("--pre-norm", c.pre_norm, "true: norms stand before the parts of a layer; false: they stand after them")
+        ->check(one_of({"true", "false"}))->default_function([&c] { return std::string(c.pre_norm ? "true" : "false"); })->capture_default_str()->group(g);
+    app.add_option("--dropout", c.dropout, "This share of what layers and blocks add is dropped")->check(real(0, 0.99))->group(g);
+    app.add_option("--attention-dropout", c.attention_dropout, "This share of the attention weights is dropped")->check(real(0, 0.99))->group(g);
+    app.add_option("--hidden-dropout", c.hidden_dropout, "This share is dropped inside the feed-forward blocks")->check(real(0, 0.99))->group(g);
   }
   void add_learning() {
     auto& c = options_.config;
     auto& r = options_.rates;
     std::string const g = "Learning";
-    app.add_option("--steps", r.steps)->check(CLI::Range(1L, 1L << 40))->group(g);
-    app.add_option("--batch", c.batch, "Sequences a step")->check(CLI::Range(1L, 1L << 20))->group(g);
-    app.add_option("--rate", r.rate, "Of learning, at its highest")->check(above_zero)->group(g);
-    app.add_option("--warmup", r.warmup, "Steps while the rate rises")->check(CLI::Range(0L, 1L << 40))->group(g);
-    app.add_option("--schedule", r.kind, "Of the rate after that: linear or cosine (to 0 at the last step), inverse-sqrt, constant")
-        ->check(CLI::IsMember({"linear", "cosine", "inverse-sqrt", "constant"}))->group(g);
-    app.add_option("--decay", c.decay, "Of weights")->check(not_negative)->group(g);
-    app.add_option("--clip", c.clip, "Largest norm of the gradients, 0: any")->check(not_negative)->group(g);
-    app.add_option("--beta1", c.beta1, "Of Adam")->check(CLI::Range(0.0, 0.9999))->group(g);
-    app.add_option("--beta2", c.beta2, "Of Adam")->check(CLI::Range(0.0, 0.9999999))->group(g);
-    app.add_option("--seed", c.seed, "Of data, parameters and dropout: the same seed and threads give the same bits")->group(g);
+    app.add_option("--steps", r.steps, "Training takes so many steps")->check(whole(1L, most_steps))->group(g);
+    app.add_option("--batch", c.batch, "A step learns from so many sequences")->check(whole(1L, 1L << 20))->group(g);
+    app.add_option("--rate", r.rate, "The highest rate of learning")->check(above_zero)->group(g);
+    app.add_option("--warmup", r.warmup, "The rate rises for so many steps")->check(whole(0L, most_steps))->group(g);
+    app.add_option("--schedule", r.kind, "How the rate goes on after that: linear and cosine fall to 0 at the last step")
+        ->check(one_of({"linear", "cosine", "inverse-sqrt", "constant"}))->group(g);
+    app.add_option("--decay", c.decay, "The decay of weights")->check(not_negative)->group(g);
+    app.add_option("--clip", c.clip, "The gradients are scaled down to this norm where theirs is larger; 0 allows any")->check(not_negative)->group(g);
+    app.add_option("--beta1", c.beta1, "The decay of the first moment in Adam")->check(real(0, 0.9999))->group(g);
+    app.add_option("--beta2", c.beta2, "The decay of the second moment in Adam")->check(real(0, 0.9999999))->group(g);
+    app.add_option("--seed", c.seed, "The seed of data, parameters and dropout: the same seed and threads give the same bits")
+        ->check(whole(0UL, ~0UL))->group(g);
   }
   void add_running() {
     auto& o = options_;
     std::string const g = "Running";
-    std::string text = "Defaults that other options override.";
+    std::string text = "A preset sets defaults, which other options override.";
     std::vector<std::string> names{"default"};
     for (preset const& p : presets_) text += " " + p.name + ": " + p.description + ".", names.push_back(p.name);
-    app.add_option("--preset", o.preset, text)->check(CLI::IsMember(names))->group(g);
-    app.add_option("--backend", o.config.backend, "Where the model runs")->check(CLI::IsMember({"cpu", "cuda"}))->group(g);
-    app.add_option("--threads", o.config.threads, "Of the CPU")->check(CLI::Range(1, 4096))->group(g);
-    app.add_option("--every", o.every, "Steps from evaluation to evaluation; each also saves a checkpoint")->check(CLI::Range(1L, 1L << 40))->group(g);
-    app.add_option("--time-limit", o.time_limit, "Seconds after which training stops, evaluates and saves; 0: none")
+    app.add_option("--preset", o.preset, text)->check(one_of(names))->group(g);
+    app.add_option("--backend", o.config.backend, "The model runs there")->check(one_of({"cpu", "cuda"}))->group(g);
+    app.add_option("--threads", o.config.threads, "The CPU works with so many threads")->check(whole(1L, 1024L))->group(g);
+    app.add_option("--every", o.every, "The model is evaluated, and a checkpoint saved, after every so many steps")->check(whole(1L, most_steps))->group(g);
+    app.add_option("--time-limit", o.time_limit, "Training stops after so many seconds, evaluates and saves; 0 sets no limit")
         ->check(not_negative)->group(g);
-    app.add_option("--output", o.output, "A folder for all results")->group(g);
-    app.add_flag("--resume", o.resume, "Go on from the checkpoint in the folder of --output: the same bits as if it had never stopped")->group(g);
-    app.add_option("--compare", o.compare, "Train nothing: draw the logs in these folders into comparison.svg")
+    app.add_option("--output", o.output, "This folder takes all results")->group(g);
+    flag("--resume", o.resume, "Go on from the checkpoint in the folder of --output, with the same bits as if training had never stopped. A finished run goes on with a\n"
+                 "larger --steps")->group(g);
+    app.add_option("--compare", o.compare, "Train nothing, and draw the logs in these folders into comparison.svg")
         ->default_function([] { return std::string(); })->capture_default_str()->group(g);
-    app.add_option("--expect-loss", o.expect_loss, "Fail unless the last training loss is below this; 0: any")->check(not_negative)->group(g);
+    app.add_option("--expect-loss", o.expect_loss, "Fail unless the last training loss is below this; 0 allows any")->check(not_negative)->group(g);
   }
   /// An enumeration by the names of its values.
   template <class T>
@@ -151,7 +176,7 @@ class command_line {
              for (auto const& e : all)
                if (e.first == text) value = e.second;
            },
-           description)->check(CLI::IsMember(names))->default_function(given)->capture_default_str()->group("The model");
+           description)->check(one_of(names))->default_function(given)->capture_default_str()->group("The model");
   }
   /// Before all else is parsed, so that what is given wins and --help shows the preset's defaults.
   void choose_preset(int argc, char const* const* argv) {

@@ -21,7 +21,7 @@ class progress {
   /// Seconds since it began.
   double elapsed() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
 
-  /// After `step` steps of `tokens` tokens each. `text` says how training goes; `evaluated`: a line that stays.
+  /// After `step` steps, and `tokens` tokens since it began. `text` says how training goes; `evaluated`: a line that stays.
   void report(long step, double tokens, std::string const& text, bool evaluated) {
     double const now = elapsed();
     if (!evaluated && (!terminal_ || now - last_ < 0.2)) return;
@@ -35,7 +35,7 @@ class progress {
       bar = "\r\033[K" + bar + " ";
     }
     std::fprintf(stderr, "%s%3ld%% step %ld, %s, %s left, %.4g k tokens/s  %s%s", bar.c_str(), 100 * step / steps_, step, duration(now).c_str(),
-                 duration(left).c_str(), speed * tokens / 1000, text.c_str(), terminal_ ? "" : "\n");
+                 duration(left).c_str(), tokens / std::max(now, 1e-9) / 1000, text.c_str(), terminal_ ? "" : "\n");
     std::fflush(stderr);
     open_ = terminal_;
   }
@@ -60,6 +60,27 @@ class progress {
   double limit_, last_ = -1;
   bool terminal_, open_ = false;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+/// Says now and then how far something is that may take long, such as the making of examples. Nothing is said of what takes two seconds.
+class notice {
+ public:
+  /// `done` is what has been done, such as "examples were generated".
+  notice(std::string program, long total, std::string done) : program_(std::move(program)), done_(std::move(done)), total_(total) {}
+
+  /// By one thread at a time.
+  void operator()(long count) {
+    auto const now = std::chrono::steady_clock::now();
+    if (now - last_ < interval || count >= total_) return;
+    last_ = now;
+    std::fprintf(stderr, "%s%s: %ld of %ld %s\n", isatty(STDERR_FILENO) != 0 ? "\r\033[K" : "", program_.c_str(), count, total_, done_.c_str());
+  }
+  static inline std::chrono::milliseconds interval{2000};
+
+ private:
+  std::string program_, done_;
+  long total_;
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
 
 }  // namespace tcnca::training

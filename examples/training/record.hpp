@@ -134,7 +134,7 @@ class record {
     return true;
   }
   static void require(bool holds) {
-    if (!holds) throw std::invalid_argument("not a flat JSON object");
+    if (!holds) throw std::invalid_argument("this is not a flat JSON object");
   }
 
   std::vector<std::pair<std::string, std::string>> entries_;

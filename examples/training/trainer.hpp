@@ -1,6 +1,7 @@
 // The loop of training, whatever is learned: steps, evaluations, checkpoints, and the ways it can end.
 #pragma once
 #include <cmath>
+#include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <functional>
@@ -34,10 +35,13 @@ enum class ending { finished, out_of_time, interrupted, not_finite };
 struct outcome {
   ending how = ending::finished;
   long step = 0;        ///< steps done
-  double loss = 0;      ///< mean of the training loss since the evaluation before the last
+  /// Mean of the training loss over the steps since the last evaluation; right after one, over those that led to it. NaN before the first step.
+  double loss = std::nan("");
   double seconds = 0;   ///< of all runs together
-  measures evaluation;  ///< the last
-  int status() const { return how == ending::interrupted ? 130 : how == ending::not_finite ? 1 : 0; }
+  measures evaluation;  ///< the last; empty where there was none
+  long evaluated = 0;   ///< the steps that were done then
+  int signal = 0;       ///< that interrupted
+  int status() const { return how == ending::interrupted ? 128 + signal : how == ending::not_finite ? 1 : 0; }
 };
 
 /// What a run keeps in its folder.
@@ -50,7 +54,7 @@ struct run_files {
 namespace detail {
 /// The loop's own part of a checkpoint.
 struct loop_state {
-  double loss_sum = 0, loss = 0, seconds = 0;
+  double loss_sum = 0, loss = std::nan(""), seconds = 0;
   std::int64_t losses = 0, ended = 0;
   static constexpr char const* name = "loop";
 };
@@ -84,12 +88,16 @@ class trainer {
   trainer(options const& o, models::model& model, task const& t) : o_(o), model_(model), task_(t), files_(o.output), step_(begin()), log_(make_log()) {}
 
   outcome run() {
-    std::fprintf(stderr, "%s: %s, %zu parameters, %.0f MiB\n", o_.program.c_str(), o_.model.c_str(), model_.parameter_count(),
+    std::fprintf(stderr, "%s: the model %s has %zu parameters and takes %.0f MiB\n", o_.program.c_str(), o_.model.c_str(), model_.parameter_count(),
                  double(model_.memory_bytes()) / 0x1p20);
-    interruption const signals;
     progress bar(step_, o_.rates.steps, o_.time_limit);
     seconds_before_ = state_.seconds;
+    if (state_.ended != 0 && step_ < o_.rates.steps) {  // whether that is enough may be another question now
+      evaluation_ = task_.evaluate(model_), evaluated_ = step_;
+      state_.ended = task_.enough && task_.enough(*evaluation_);
+    }
     while (step_ < o_.rates.steps && state_.ended == 0) {
+      if (interruption::asked() != 0) return stopped(ending::interrupted, bar);
       long const step = step_ + 1;
       models::examples const batch = task_.next(step);
       double const rate = o_.rates.at(step);
@@ -102,24 +110,18 @@ class trainer {
       state_.loss_sum += l.loss, state_.losses++;
       state_.seconds = seconds_before_ + bar.elapsed();
       forward_ += l.forward_seconds, backward_ += l.backward_seconds, update_ += l.update_seconds;
-      bool const regular = step == o_.rates.steps || step % o_.every == 0, late = o_.time_limit > 0 && bar.elapsed() >= o_.time_limit;
       double const tokens = double(batch.sequences) * double(batch.length);
+      tokens_ += tokens, all_tokens_ += tokens;
+      bool const regular = step == o_.rates.steps || step % o_.every == 0, late = o_.time_limit > 0 && bar.elapsed() >= o_.time_limit;
       if (regular || late) {
-        if (!evaluate(l, rate, tokens, regular, bar)) return not_finite("evaluation", "");
+        if (!evaluate(l, rate, regular, bar)) return not_finite("evaluation", "");
       } else {
-        bar.report(step, tokens, "loss " + fixed(state_.loss_sum / double(state_.losses)), false);
+        bar.report(step, all_tokens_, "loss " + fixed(mean_loss()), false);
       }
-      if (step_ == o_.rates.steps || state_.ended != 0) break;
-      if (late || interruption::asked()) {
-        if (!regular && !late) save();
-        bar.end_line();
-        std::fprintf(stderr, "%s: %s after step %ld of %ld%s\n", o_.program.c_str(), late ? "the time limit was reached" : "interrupted", step_,
-                     o_.rates.steps, o_.output.empty() ? "; without --output nothing was saved" : "; saved: --resume goes on from here");
-        return result(late ? ending::out_of_time : ending::interrupted);
-      }
+      if (late && step_ < o_.rates.steps && state_.ended == 0) return stopped(ending::out_of_time, bar);
     }
-    if (!evaluation_) evaluation_ = task_.evaluate(model_);  // resumed at its end
-    return result(ending::finished);
+    if (!evaluation_ && interruption::asked() == 0) evaluation_ = task_.evaluate(model_), evaluated_ = step_;  // resumed at its end
+    return interruption::asked() != 0 ? stopped(ending::interrupted, bar) : result(ending::finished);
   }
 
  private:
@@ -127,17 +129,27 @@ class trainer {
   long begin() {
     if (o_.output.empty()) return 0;
     bool const there = std::filesystem::exists(files_.checkpoint);
-    if (o_.resume && !there) throw std::invalid_argument("nothing to resume: there is no " + files_.checkpoint.string());
+    if (o_.resume && !there) throw std::invalid_argument("there is nothing to resume: " + files_.checkpoint.string() + " does not exist");
     if (!o_.resume && there)
       throw std::invalid_argument("there is a checkpoint in " + o_.output + ": give --resume to go on from it, or another --output");
     std::filesystem::create_directories(o_.output);
     lock_.emplace(o_.output);
     if (!o_.resume) return 0;
     checkpoint from = read_checkpoint(files_.checkpoint);
+    record const &had = from.configuration, &has = task_.configuration;
+    if (had.has("steps") && has.has("steps") && had.text("steps") != has.text("steps")) {
+      std::string const before = had.text("steps");
+      if (!(double(from.step) == had.number("steps") && has.number("steps") > had.number("steps")))
+        throw checkpoint_error(files_.checkpoint, "its --schedule depends on --steps, which was " + before + ": give --steps " + before +
+                                                      "; once that is finished, a larger --steps goes on from there");
+      std::fprintf(stderr, "%s: the run of %s steps is finished, and now goes on to %ld with the rates of a run of so many\n", o_.program.c_str(),
+                   before.c_str(), o_.rates.steps);
+      from.configuration.set("steps", o_.rates.steps);
+    }
     require_same(from, task_.configuration, files_.checkpoint);
     if (from.step > o_.rates.steps)
-      throw std::invalid_argument("the checkpoint has done " + std::to_string(from.step) + " steps, --steps asks for " + std::to_string(o_.rates.steps));
-    return restore(model_, std::move(from), files_.checkpoint, &state_);
+      throw std::invalid_argument("the checkpoint has done " + std::to_string(from.step) + " steps, but --steps asks for " + std::to_string(o_.rates.steps));
+    return saved_ = restore(model_, std::move(from), files_.checkpoint, &state_);
   }
   log make_log() {
     if (o_.output.empty()) return {};
@@ -149,16 +161,15 @@ class trainer {
 
   /// Evaluates, records and saves; false, nothing saved, where the evaluation is not finite. What is not regular leaves the sums as they are, so that
   /// what is resumed goes on as if it had not been.
-  bool evaluate(models::learned const& l, double rate, double tokens, bool regular, progress& bar) {
-    evaluation_ = task_.evaluate(model_);
+  bool evaluate(models::learned const& l, double rate, bool regular, progress& bar) {
+    evaluation_ = task_.evaluate(model_), evaluated_ = step_;
     for (auto const& m : *evaluation_)
       if (!std::isfinite(m.second)) return bar.end_line(), false;
-    double const loss = state_.loss_sum / double(state_.losses), count = double(step_ - timed_from_.value_or(first_)), now = bar.elapsed();
-    shown_loss_ = loss;
+    double const loss = mean_loss(), count = double(step_ - timed_from_.value_or(first_)), now = bar.elapsed();
     record r;
     r.set("step", step_).set("loss", loss).set("grad_norm", l.grad_norm).set("rate", rate).set(*evaluation_);
     r.set("seconds", rounded(state_.seconds));
-    r.set("tokens_per_second", rounded(tokens * count / std::max(1e-9, state_.seconds - seconds_before_ - timed_since_)));
+    r.set("tokens_per_second", rounded(tokens_ / std::max(1e-9, state_.seconds - seconds_before_ - timed_since_)));
     r.set("forward_seconds", rounded(forward_ / count)).set("backward_seconds", rounded(backward_ / count));
     r.set("update_seconds", rounded(update_ / count));
     if (!regular) r.set("stopped", true);
@@ -167,13 +178,13 @@ class trainer {
       state_.loss = loss, state_.loss_sum = 0, state_.losses = 0;
       if (task_.enough && task_.enough(*evaluation_)) state_.ended = 1;
     }
-    forward_ = backward_ = update_ = 0, timed_from_ = step_;
+    forward_ = backward_ = update_ = tokens_ = 0, timed_from_ = step_;
     state_.seconds += bar.elapsed() - now;
     save();
     timed_since_ = bar.elapsed();
     std::string text = "loss " + fixed(loss);
     for (auto const& [name, value] : *evaluation_) text += ", " + name + " " + fixed(value);
-    bar.report(step_, tokens, text, true);
+    bar.report(step_, all_tokens_, text, true);
     if (!o_.output.empty()) replace_file(files_.curves, curves(o_.program + ", " + o_.model, {{o_.model, read_log(files_.log)}}));
     return true;
   }
@@ -188,7 +199,9 @@ class trainer {
     std::snprintf(text, sizeof text, "%.4g", value);
     return std::strtod(text, nullptr);
   }
+  double mean_loss() const { return state_.losses > 0 ? state_.loss_sum / double(state_.losses) : state_.loss; }
   void save() {
+    saved_ = step_;
     if (o_.output.empty()) return;
     checkpoint c{task_.configuration, step_, model_.save()};
     char const* const bytes = reinterpret_cast<char const*>(&state_);
@@ -196,6 +209,14 @@ class trainer {
     write_checkpoint(files_.checkpoint, c);
   }
 
+  outcome stopped(ending how, progress& bar) {
+    if (saved_ != step_) save();
+    bar.end_line();
+    std::string const why = how == ending::out_of_time ? "the time limit was reached" : std::string(interruption::name(interruption::asked())) + " interrupted training";
+    std::fprintf(stderr, "%s: %s after step %ld of %ld; %s\n", o_.program.c_str(), why.c_str(), step_, o_.rates.steps,
+                 o_.output.empty() ? "nothing was saved, for there is no --output" : "the checkpoint is saved, and --resume goes on from it");
+    return result(how);
+  }
   outcome not_finite(std::string const& what, std::string const& where) {
     bool const kept = !o_.output.empty() && std::filesystem::exists(files_.checkpoint);
     std::fprintf(stderr, "%s: the %s is not finite at step %ld%s; %s; a lower --rate may help\n", o_.program.c_str(), what.c_str(),
@@ -203,8 +224,8 @@ class trainer {
                  kept ? "the last checkpoint stays" : "there is no checkpoint yet");
     return result(ending::not_finite);
   }
-  outcome result(ending how) {
-    return {how, step_, shown_loss_.value_or(state_.loss), state_.seconds, evaluation_.value_or(measures{})};
+  outcome result(ending how) const {
+    return {how, step_, mean_loss(), state_.seconds, evaluation_.value_or(measures{}), evaluated_, how == ending::interrupted ? interruption::asked() : 0};
   }
 
   options const& o_;
@@ -212,13 +233,14 @@ class trainer {
   task const& task_;
   run_files files_;
   std::optional<folder_lock> lock_;
+  interruption const signals_;
   loop_state state_;
-  long step_, first_ = step_;
+  long saved_ = -1, step_, first_ = step_, evaluated_ = step_;
   log log_;
   std::optional<measures> evaluation_;
-  std::optional<double> shown_loss_;
   std::optional<long> timed_from_;
-  double seconds_before_ = 0, timed_since_ = 0, forward_ = 0, backward_ = 0, update_ = 0;
+  double seconds_before_ = 0, timed_since_ = 0, forward_ = 0, backward_ = 0, update_ = 0;  // since the last evaluation, but the first two
+  double tokens_ = 0, all_tokens_ = 0;                                                      // since then, and of this run
 };
 
 }  // namespace detail
@@ -230,10 +252,12 @@ inline outcome train(options const& o, models::model& model, task const& t) { re
 /// The end of a program: a line of JSON with the result, and the exit status. Fails, if training worked, where the loss is not below --expect-loss.
 inline int conclude(options const& o, outcome const& r) {
   record line;
-  line.set("model", o.model).set("step", r.step).set("loss", r.loss).set(r.evaluation).set("seconds", r.seconds);
+  line.set("model", o.model).set("step", r.step).set("loss", r.loss);
+  if (!r.evaluation.empty() && r.evaluated != r.step) line.set("evaluated_at_step", r.evaluated);
+  line.set(r.evaluation).set("seconds", r.seconds);
   std::printf("%s\n", line.line().c_str());
   if (r.status() == 0 && o.expect_loss > 0 && !(r.loss < o.expect_loss)) {
-    std::fprintf(stderr, "%s: the loss ended at %g, expected below %g\n", o.program.c_str(), r.loss, o.expect_loss);
+    std::fprintf(stderr, "%s: the loss ended at %g, but was expected below %g\n", o.program.c_str(), r.loss, o.expect_loss);
     return 1;
   }
   return r.status();
@@ -243,16 +267,22 @@ inline int conclude(options const& o, outcome const& r) {
 template <class Body>
 int guarded(options const& o, Body const& body) {
   auto const say = [&](std::string const& sentence) { std::fprintf(stderr, "%s: %s\n", o.program.c_str(), sentence.c_str()); };
+  std::signal(SIGPIPE, SIG_IGN);  // who no longer reads the output does not end training before it is saved
+  auto const too_large = [&] {
+    return say("there is not enough memory for a model and data of this size; fewer --channels or --layers, a smaller --batch or shorter sequences need less"), 1;
+  };
   try {
     int const status = o.compare.empty() ? body() : (compare(o.compare, o.output), 0);
-    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) return say("cannot write to the standard output"), 1;
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) return say("the standard output cannot be written"), 1;
     return status;
   } catch (std::invalid_argument const& e) {
     return say(e.what()), 2;
   } catch (std::filesystem::filesystem_error const& e) {
-    return say(e.path1().string() + ": " + e.code().message()), 2;
+    return say("cannot use " + e.path1().string() + ": " + e.code().message()), 2;
   } catch (std::bad_alloc const&) {
-    return say("there is not enough memory for a model and data of this size; fewer --channels or --layers, a smaller --batch or shorter sequences need less"), 1;
+    return too_large();
+  } catch (std::length_error const&) {
+    return too_large();
   } catch (std::exception const& e) {
     return say(e.what()), 1;
   }
