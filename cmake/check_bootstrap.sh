@@ -24,7 +24,7 @@ tree="/home/a fresh clone"
 # unmount, and what removes the roots cannot reach through.
 inside() {
   local name keep=()
-  for name in http_proxy https_proxy no_proxy; do [ -z "${!name:-}" ] || keep+=("$name=${!name}"); done
+  for name in http_proxy https_proxy no_proxy CMAKE_BUILD_PARALLEL_LEVEL; do [ -z "${!name:-}" ] || keep+=("$name=${!name}"); done
   unshare --mount --fork --kill-child sh -ec 'root=$1; shift; for part in dev proc; do mount --rbind "/$part" "$root/$part"; done; exec chroot "$root" "$@"' \
     sh "$1" env -i --chdir="$tree" "${keep[@]}" PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 "TCNCA_DEMO_SECONDS=${TCNCA_DEMO_SECONDS:-60}" "${@:2}"
 }
