@@ -3,9 +3,9 @@ include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
 set(package_dir ${CMAKE_INSTALL_DATADIR}/cmake/tcnca)
-# No dependency to find: the exported target is the whole configuration.
-install(TARGETS tcnca EXPORT tcnca-config FILE_SET HEADERS)
-install(EXPORT tcnca-config NAMESPACE tcnca:: DESTINATION ${package_dir})
+install(TARGETS tcnca EXPORT tcnca-targets FILE_SET HEADERS)
+install(EXPORT tcnca-targets NAMESPACE tcnca:: DESTINATION ${package_dir})
+install(FILES cmake/tcnca-config.cmake cmake/tcnca-cuda-standard.cmake DESTINATION ${package_dir})
 
 # Before 1.0 a minor version may break its users. Headers serve every architecture.
 write_basic_package_version_file(tcnca-config-version.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)

@@ -66,7 +66,6 @@ TEST(layer, mega_gradients_are_slopes) {
   expect_slopes(make_setting("both ways, padded", both, norm_kind::scale, false, bias_kind::rotary, 0), {2, 4});
 }
 TEST(layer, mega_by_fft_gradients_are_slopes) {
-  if (!has_fft()) GTEST_SKIP() << "without FFTW";
   layer_kind kind{.mixer = mixer_kind::average_by_fft};
   expect_slopes(make_setting("by FFT", kind, norm_kind::layer, true, bias_kind::rotary, 0));
   kind.causal = false;
@@ -121,7 +120,6 @@ TEST(layer, takes_a_smaller_batch) {
 /// BLAS may add them up in another order where there are other rows.)
 TEST(layer, padding_does_not_matter) {
   for (mixer_kind const mixer : {mixer_kind::convolution, mixer_kind::average, mixer_kind::average_by_fft}) {
-    if (mixer == mixer_kind::average_by_fft && !has_fft()) continue;
     for (bool const laplace : {false, true})
       for (norm_kind const norm : {norm_kind::scale, norm_kind::batch}) {
         SCOPED_TRACE(::testing::Message() << "mixer " << int(mixer) << ", laplace " << laplace << ", norm " << int(norm));

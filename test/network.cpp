@@ -134,7 +134,6 @@ TEST(network, learns_what_it_is_shown) {
 TEST(network, goes_on_where_it_was) {
   for (mixer_kind const mixer : {mixer_kind::convolution, mixer_kind::average, mixer_kind::average_by_fft})
     for (bool const laplace : {false, true}) {
-      if (mixer == mixer_kind::average_by_fft && !has_fft()) continue;
       auto m = small(head_kind::next_token);
       m.mixer = mixer, m.attention = laplace ? attention_kind::laplace : attention_kind::softmax, m.length = 39, m.chunk = 8;  // ends within a chunk
       data d(m);

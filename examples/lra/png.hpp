@@ -1,17 +1,12 @@
-// Grey levels of PNG files, by libpng where it was there when this was compiled (TCNCA_HAS_PNG).
+// Grey levels of PNG files, by libpng.
 #pragma once
 #include "files.hpp"
 
+#include <png.h>
+
 #include <cstdint>
 
-#if TCNCA_HAS_PNG
-#include <png.h>
-#endif
-
 namespace lra {
-
-#if TCNCA_HAS_PNG
-constexpr bool has_png = true;
 
 /// `pixels` has side * side bytes. Colours become grey, what is transparent black.
 inline void read_png(std::filesystem::path const& file, long side, std::vector<std::uint8_t>& pixels) {
@@ -33,12 +28,5 @@ inline void read_png(std::filesystem::path const& file, long side, std::vector<s
   png_color const black{};
   check(png_image_finish_read(&image, &black, pixels.data(), 0, nullptr));
 }
-#else
-constexpr bool has_png = false;
-
-inline void read_png(std::filesystem::path const& file, long, std::vector<std::uint8_t>&) {
-  throw file_error(file.string() + " is a PNG file, and this program was built without libpng: install libpng-dev and build again");
-}
-#endif
 
 }  // namespace lra

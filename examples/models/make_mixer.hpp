@@ -1,12 +1,7 @@
 // The mixers that are compiled.
 #pragma once
-#include "parts.hpp"
-#if defined(__CUDACC__) && !defined(TCNCA_MODELS_FFT)
-#define TCNCA_MODELS_FFT  // cuFFT comes with CUDA
-#endif
-#if defined(TCNCA_MODELS_FFT)
 #include "fft_mixer.hpp"
-#endif
+#include "parts.hpp"
 
 namespace tcnca::models {
 
@@ -47,13 +42,7 @@ template <class T, class E, bool Causal>
 std::unique_ptr<mixer<T, E>> make_mixer(model_config const& config, context<T, E>& c, index channels) {
   constexpr ema_shape average{.states = 16, .dir = detail::direction_of(Causal), .order = layout::batch_length_channels};
   if (config.mixer == mixer_kind::average) return std::make_unique<ema_mixer<T, E, average>>(c, channels);
-  if (config.mixer == mixer_kind::average_by_fft) {
-#if defined(TCNCA_MODELS_FFT)
-    return std::make_unique<fft_mixer<T, E, average>>(c, channels);
-#else
-    throw std::invalid_argument("averages by FFT were not compiled: FFTW was not found");
-#endif
-  }
+  if (config.mixer == mixer_kind::average_by_fft) return std::make_unique<fft_mixer<T, E, average>>(c, channels);
   detail::stack_choice<T, E, Causal> choice{config, c, channels};
   choice.template add<4, 4>(), choice.template add<4, 6>(), choice.template add<8, 5>();
   if constexpr (Causal) { choice.template add<8, 4>(), choice.template add<17, 4>(); }

@@ -1,8 +1,6 @@
 #include "layer_kinds.hpp"
 
-#if defined(TCNCA_MODELS_FFT)
 #include "../../examples/models/fft_mixer.hpp"
-#endif
 
 namespace tcnca::testing {
 namespace {
@@ -25,9 +23,7 @@ mixer_pointer make_mixer(context<double, cpu>& c, index channels, mixer_kind kin
                                    .order = order};
   constexpr ema_shape average{.states = 2, .dir = dir, .order = order};
   if (kind == mixer_kind::convolution) return std::make_unique<conv_mixer<double, cpu, stack>>(c, channels);
-#if defined(TCNCA_MODELS_FFT)
   if (kind == mixer_kind::average_by_fft) return std::make_unique<fft_mixer<double, cpu, average>>(c, channels);
-#endif
   return std::make_unique<ema_mixer<double, cpu, average>>(c, channels);
 }
 
@@ -41,14 +37,6 @@ std::unique_ptr<any_layer<double, cpu>> make(context<double, cpu>& c, layer_conf
 }
 
 }  // namespace
-
-bool has_fft() {
-#if defined(TCNCA_MODELS_FFT)
-  return true;
-#else
-  return false;
-#endif
-}
 
 std::unique_ptr<models::any_layer<double, cpu>> make_layer(models::context<double, cpu>& c, models::layer_config const& config, layer_kind kind) {
   if (kind.laplace)

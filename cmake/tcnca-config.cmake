@@ -1,0 +1,10 @@
+# The package: the target tcnca::tcnca. It has no dependency to find, and no components.
+include("${CMAKE_CURRENT_LIST_DIR}/tcnca-targets.cmake")
+include("${CMAKE_CURRENT_LIST_DIR}/tcnca-cuda-standard.cmake")
+tcnca_cuda_standard(tcnca::tcnca)
+foreach(component IN LISTS tcnca_FIND_COMPONENTS)
+  if(tcnca_FIND_REQUIRED_${component})
+    set(tcnca_FOUND FALSE)
+    set(tcnca_NOT_FOUND_MESSAGE "tcnca has no component \"${component}\": tcnca::tcnca is all of it, CUDA included")
+  endif()
+endforeach()
