@@ -1,0 +1,61 @@
+# The CUDA tests without a GPU: compiled to PTX, linked with the CUDA runtime library TCNCA_CUDA_RUNTIME, which interprets it. What the
+# runtime is to check it is told by its own environment variables. Label emulated; the target of this name builds the programs.
+set(TCNCA_CUDA_RUNTIME "" CACHE FILEPATH "A CUDA runtime library (libcudart) that interprets PTX, for the preset emulated")
+option(TCNCA_EMULATED_ALL "Run all tests on TCNCA_CUDA_RUNTIME, not only a part that launches each kernel" OFF)
+if(NOT EXISTS "${TCNCA_CUDA_RUNTIME}" OR NOT TCNCA_HAS_CUDA)
+  message(FATAL_ERROR "The preset emulated wants nvcc, and TCNCA_CUDA_RUNTIME, the path of a CUDA runtime library that interprets PTX. "
+    "It is \"${TCNCA_CUDA_RUNTIME}\".")
+endif()
+cmake_path(GET TCNCA_CUDA_RUNTIME PARENT_PATH folder)
+find_library(TCNCA_CUDA_RUNTIME_BLAS cublas PATHS ${folder} NO_DEFAULT_PATH)  # of such a runtime, for the parts of models
+mark_as_advanced(TCNCA_CUDA_RUNTIME_BLAS)
+
+# Launches that the runtime refuses, as it should, are findings to it.
+set(part_launch "-*refused*")
+
+add_custom_target(emulated)
+# tcnca_add_emulated(<stem> <source>): the program emulated_<stem>.
+function(tcnca_add_emulated stem source)
+  set(program emulated_${stem})
+  add_executable(${program} EXCLUDE_FROM_ALL ${source})
+  target_include_directories(${program} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
+  target_link_libraries(${program} PRIVATE tcnca_development ${TCNCA_CUDA_RUNTIME})
+  set(arch compute_80)
+  if(stem MATCHES wgmma)
+    set(arch compute_90a)
+  endif()
+  set_target_properties(${program} PROPERTIES CUDA_ARCHITECTURES OFF CUDA_RUNTIME_LIBRARY None)
+  target_compile_options(${program} PRIVATE "SHELL:-gencode arch=${arch},code=${arch}" --compress-mode=none)
+  add_dependencies(emulated ${program})
+endfunction()
+
+# Controls: what the runtime must find, it does, and that ends a program with an error.
+tcnca_add_emulated(control emulated/control.cu)
+foreach(fault nothing race uninitialised bounds alignment)
+  add_test(NAME emulated_control.${fault} COMMAND emulated_control ${fault})
+  set_tests_properties(emulated_control.${fault} PROPERTIES LABELS emulated)
+  if(NOT fault STREQUAL nothing)
+    set_tests_properties(emulated_control.${fault} PROPERTIES WILL_FAIL ON)
+  endif()
+endforeach()
+
+file(GLOB sources CONFIGURE_DEPENDS *.cu)
+foreach(source IN LISTS sources)
+  cmake_path(GET source STEM stem)
+  if(stem STREQUAL model_parts AND NOT (TARGET tcnca_model_parts AND TCNCA_CUDA_RUNTIME_BLAS))
+    message(STATUS "tcnca: no cuBLAS beside ${TCNCA_CUDA_RUNTIME}, or no OpenBLAS: model_parts is left out of the preset emulated")
+    continue()
+  endif()
+  tcnca_add_emulated(${stem} ${source})
+  target_link_libraries(emulated_${stem} PRIVATE GTest::gtest_main)
+  if(stem STREQUAL model_parts)
+    target_link_libraries(emulated_${stem} PRIVATE tcnca_model_parts ${TCNCA_CUDA_RUNTIME_BLAS})
+  endif()
+
+  set(filter "*")
+  if(DEFINED part_${stem} AND (NOT TCNCA_EMULATED_ALL OR stem STREQUAL launch))
+    set(filter ${part_${stem}})
+  endif()
+  add_test(NAME emulated_${stem} COMMAND emulated_${stem} --gtest_filter=${filter} --gtest_brief=1)
+  set_tests_properties(emulated_${stem} PROPERTIES LABELS emulated ENVIRONMENT TCNCA_REQUIRE_CUDA=1 FAIL_REGULAR_EXPRESSION "0 tests from 0 test suites ran")
+endforeach()

@@ -1,0 +1,30 @@
+// A control of the CUDA runtime that interprets PTX: it must let "nothing" pass, and end the program with an error for each of the others.
+#include <cstdio>
+#include <cstring>
+
+enum fault { nothing, race, uninitialised, bounds, alignment };
+
+__global__ void faulty(fault what, int* out) {
+  __shared__ int numbers[64];
+  int const i = int(threadIdx.x);
+  if (what != uninitialised || i > 0) numbers[i] = i;
+  if (what != race) __syncthreads();
+  out[i] = numbers[63 - i];
+  if (what == bounds && i == 0) out[64] = 1;
+  if (what == alignment && i == 0) *reinterpret_cast<int2*>(out + 1) = {0, 0};
+}
+
+int main(int argc, char** argv) {
+  char const* const names[] = {"nothing", "race", "uninitialised", "bounds", "alignment"};
+  for (int what = nothing; what <= alignment; what++) {
+    if (argc != 2 || std::strcmp(argv[1], names[what]) != 0) continue;
+    int* out = nullptr;
+    if (cudaMalloc(&out, 64 * sizeof(int)) != cudaSuccess) break;
+    faulty<<<1, 64>>>(fault(what), out);
+    bool const good = cudaDeviceSynchronize() == cudaSuccess;
+    std::printf("%s: %s\n", names[what], good ? "done" : "failed");
+    return good ? 0 : 1;
+  }
+  std::printf("nothing was launched\n");
+  return 0;  // what must fail has not
+}
