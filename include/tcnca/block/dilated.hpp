@@ -127,10 +127,11 @@ TCNCA_HOST_DEVICE void dilated_sum(Group group, ring<A, Lanes> x, dilated_taps<A
       unroll<0, Run>([&](auto m) TCNCA_INLINE { window[m] = x.load(at + uint32(int(m) * d), p), sum[m] = bias; });
       A const* tap = w.tap;
       auto const turn = [&](auto steps, auto inputs) TCNCA_INLINE {
+        constexpr int needed = decltype(inputs)::value;
         unroll<0, decltype(steps)::value>([&](auto k) TCNCA_INLINE {
           value const weight = load_tap<A, Lanes>(tap, p);
           unroll<0, Run>([&](auto m) TCNCA_INLINE { sum[m] = fma(weight, window[(int(m) + Run - int(k) % Run) % Run], sum[m]); });
-          if constexpr (int(k) < decltype(inputs)::value) {
+          if constexpr (decltype(k)::value < needed) {
             at -= uint32(d);
             window[Run - 1 - int(k) % Run] = x.load(at, p);
           }
