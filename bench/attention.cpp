@@ -168,8 +168,8 @@ int run(attention_options const& o) {
       "Milliseconds are the best of several calls; a row's contenders were called turn about. Operations are those of the products for valid pairs of a query and a key: "
       "forward\n2 (z + h) a pair, backward 2 (3 z + 2 h).\n");
   if (make.ceilings())
-    std::printf("cpu, %d threads: %.0f GFLOP/s of fp32 multiply-adds, the peak in the table. %s\n", o.threads,
-                make.ceilings()->fma_rate() * 1e-9, openblas_description().c_str());
+    std::printf("cpu, %d threads: %s GFLOP/s of fp32 multiply-adds, the peak in the table. %s\n", o.threads,
+                detail::cell(make.ceilings()->fma_rate() * 1e-9, 0).c_str(), openblas_description().c_str());
   std::set<std::string> missing;
   for (auto const& r : rows)
     for (auto const& who : r.opponents)

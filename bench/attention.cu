@@ -67,10 +67,7 @@ class cuda_attention_arena final : public attention_arena {
 
 }  // namespace
 
-bool attention_device_found() {
-  int devices = 0;
-  return cudaGetDeviceCount(&devices) == cudaSuccess && devices > 0;
-}
+bool attention_device_found() { return cuda_found(); }
 
 std::string attention_device_name() { return device_name(); }
 

@@ -130,8 +130,8 @@ int run(options const& o) {
   std::printf("input: %s\n", make.input().description().c_str());
   if (!warning.empty()) std::printf("WARNING: %s\n", warning.c_str());
   if (make.ceilings())
-    std::printf("cpu, %d threads: %.0f GFLOP/s fp32, copy of a large array %.0f GB/s; %s\n", o.threads,
-                make.ceilings()->fma_rate() * 1e-9, make.ceilings()->copy_rate(size{1} << 30) * 1e-9, fftwf_version);
+    std::printf("cpu, %d threads: %s GFLOP/s fp32, copy of a large array %s GB/s; %s\n", o.threads, detail::cell(make.ceilings()->fma_rate() * 1e-9, 0).c_str(),
+                detail::cell(make.ceilings()->copy_rate(size{1} << 30) * 1e-9, 0).c_str(), fftwf_version);
   for (auto const& all : {remarks.left_out, remarks.how})
     for (auto const& n : all) std::printf("%s\n", n.c_str());
   std::printf("%s\n", machine.sentence().c_str());

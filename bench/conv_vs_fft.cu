@@ -104,10 +104,7 @@ class cuda_arena final : public arena {
 
 }  // namespace
 
-bool cuda_device_found() {
-  int devices = 0;
-  return cudaGetDeviceCount(&devices) == cudaSuccess && devices > 0;
-}
+bool cuda_device_found() { return cuda_found(); }
 
 std::string cuda_device_name() { return device_name(); }
 

@@ -87,8 +87,8 @@ int run(step_options const& o) {
       "step, FFTs of at least twice the length (FFTW, measured plans), activations turned to rows and back. All else is the same code. Milliseconds are\n"
       "the best of several calls, turn about%s. *mixer*, *products* (OpenBLAS, with their biases), *attention* and *gates* are timed alone; *rest* is what remains: norms,\n"
       "activations, sums. *over MEGA FFT*: the ratio of steps; *attainable*: that of a step whose mixer costs nothing; *mixers alone*: that of mixers.\n"
-      "%s; %.0f GFLOP/s of fp32 multiply-adds on %d thread%s; %s.\n",
-      o.processor_time ? ", of the processor's time" : "", machine.sentence().c_str(), ceilings.fma_rate() * 1e-9, o.threads,
+      "%s; %s GFLOP/s of fp32 multiply-adds on %d thread%s; %s.\n",
+      o.processor_time ? ", of the processor's time" : "", machine.sentence().c_str(), detail::cell(ceilings.fma_rate() * 1e-9, 0).c_str(), o.threads,
       o.threads == 1 ? "" : "s", origin.products.c_str());
   if (auto const warning = machine.warning(); !warning.empty()) std::printf("WARNING: %s\n", warning.c_str());
   std::printf("%.0f s. Wrote %s\n", line.elapsed(), o.output.c_str());

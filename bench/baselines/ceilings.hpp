@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstring>
+#include <limits>
 #include <map>
 
 #if defined(__x86_64__)
@@ -11,6 +12,7 @@
 #endif
 
 #include "../support/buffer.hpp"
+#include "../support/paired.hpp"
 #include "../support/vector.hpp"
 
 namespace tcnca::bench {
@@ -72,16 +74,17 @@ class cpu_ceilings {
  public:
   explicit cpu_ceilings(int threads) : threads_(threads) { measure_fma(0.3); }
 
-  /// fp32 multiply-adds, two operations each, on all threads at once, in operations a second.
-  double fma_rate() const { return fma_rate_; }
+  /// fp32 multiply-adds, two operations each, on all threads at once, in operations a second. Not a number where the machine was too busy for it.
+  double fma_rate() const { return known(fma_rate_); }
   /// Looks again, for a machine that was busy the first time: the best of all tries counts.
   void measure_fma(double for_seconds) {
     double const end = detail::seconds() + for_seconds;
+    clock_.refresh();
     do {
-      double const start = detail::seconds();
+      double const time = undisturbed_seconds(clock_, threads_, [&] {
 #pragma omp parallel num_threads(threads_)
-      detail::fma_loop();
-      double const time = detail::seconds() - start;
+        detail::fma_loop();
+      });
       fma_rate_ = std::max(fma_rate_, 2.0 * lanes * detail::fma_steps * detail::fma_chains * threads_ / time);
     } while (detail::seconds() < end);
   }
@@ -90,39 +93,41 @@ class cpu_ceilings {
   /// memory to memory where that is faster. So data that fit a cache are held against that cache.
   double copy_rate(std::size_t moved_bytes) {
     constexpr std::size_t large = std::size_t{512} << 20;
-    return std::max(measured(std::min(moved_bytes, large)), measured(large));
+    return known(std::max(measured(std::min(moved_bytes, large)), measured(large)));
   }
 
  private:
+  static double known(double rate) { return rate > 0 ? rate : std::numeric_limits<double>::quiet_NaN(); }
   double measured(std::size_t moved_bytes) {
-    auto const [at, fresh] = rates_.try_emplace(moved_bytes, 0.0);
-    if (fresh) at->second = measure_copy(moved_bytes);
-    return at->second;
+    double& rate = rates_[moved_bytes];
+    if (rate == 0) rate = measure_copy(moved_bytes);  // 0 also where it was disturbed the last time
+    return rate;
   }
   double measure_copy(std::size_t moved_bytes) const {
     auto const threads = static_cast<std::size_t>(threads_);
     std::size_t const part = std::max<std::size_t>(moved_bytes / 2 / threads / 64 * 64, 64);
     buffer<unsigned char> from(part * threads), to(part * threads);
-    double best = 1e300;
+    double best = detail::nothing;
     double const end = detail::seconds() + 0.15;
     int tries = 0;
     do {
       for (bool past_caches : {false, true}) {
-        double const start = detail::seconds();
+        best = std::min(best, undisturbed_seconds(clock_, threads_, [&] {
 #pragma omp parallel for schedule(static, 1) num_threads(threads_)
-        for (std::size_t i = 0; i < threads; i++) {
-          if (past_caches)
-            detail::stream(to.data() + i * part, from.data() + i * part, part);
-          else
-            std::memcpy(to.data() + i * part, from.data() + i * part, part);
-        }
-        best = std::min(best, detail::seconds() - start);
+                          for (std::size_t i = 0; i < threads; i++) {
+                            if (past_caches)
+                              detail::stream(to.data() + i * part, from.data() + i * part, part);
+                            else
+                              std::memcpy(to.data() + i * part, from.data() + i * part, part);
+                          }
+                        }));
       }
     } while (++tries < 3 || detail::seconds() < end);
     return 2.0 * static_cast<double>(part * threads) / best;
   }
 
   int threads_;
+  process_clock clock_;
   double fma_rate_ = 0;
   std::map<std::size_t, double> rates_;
 };

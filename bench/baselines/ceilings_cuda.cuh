@@ -76,4 +76,10 @@ class cuda_ceilings {
   std::map<size, double> rates_;
 };
 
+/// Those of this process, each measured once.
+inline cuda_ceilings& common_cuda_ceilings() {
+  static cuda_ceilings ceilings;
+  return ceilings;
+}
+
 }  // namespace tcnca::bench

@@ -2,7 +2,7 @@
 //   executor                 the library's
 //   memory<T>                made of a count; has data() and size()
 //   time(call)               seconds of a call
-//   write(pointer, floats)   copies floats there
+//   write(pointer, values)   copies a vector there
 //   read(pointer, count)     elements of any type as floats
 #pragma once
 #include <stdexcept>

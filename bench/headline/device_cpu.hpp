@@ -22,7 +22,10 @@ struct cpu_device {
     call();
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   }
-  static void write(float* to, std::vector<float> const& from) { std::copy(from.begin(), from.end(), to); }
+  template <class T>
+  static void write(T* to, std::vector<T> const& from) {
+    std::copy(from.begin(), from.end(), to);
+  }
   template <class T>
   static std::vector<float> read(T const* from, size count) {
     std::vector<float> to(count);

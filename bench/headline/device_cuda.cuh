@@ -19,8 +19,9 @@ struct cuda_device {
   static double time(Call const& call) {
     return device_seconds(call);
   }
-  static void write(float* to, std::vector<float> const& from) {
-    require(cudaMemcpy(to, from.data(), from.size() * sizeof(float), cudaMemcpyHostToDevice));
+  template <class T>
+  static void write(T* to, std::vector<T> const& from) {
+    require(cudaMemcpy(to, from.data(), from.size() * sizeof(T), cudaMemcpyHostToDevice));
   }
   template <class T>
   static std::vector<float> read(T const* from, size count) {

@@ -23,8 +23,11 @@ struct row {
   double fma_ms() const { return operations / fma_rate * 1e3; }
   double copy_ms() const { return bytes / copy_rate * 1e3; }
   double speedup(double other_ms) const { return other_ms / conv_ms; }
+  bool limit_known() const { return !std::isnan(copy_ms() + fma_ms()); }
   bool copy_binds() const { return copy_ms() > fma_ms(); }
-  double percent_of_limit() const { return 100 * std::fmax(copy_ms(), fma_ms()) / conv_ms; }
+  /// Not a number where the machine was too busy to say what it can do.
+  double percent_of_limit() const { return limit_known() ? 100 * std::fmax(copy_ms(), fma_ms()) / conv_ms : not_measured; }
+  char const* limit() const { return !limit_known() ? "unknown" : copy_binds() ? "copy" : "fma"; }
   std::string name() const {
     return backend + ", " + dtype + ", " + to_string(direction) + ", " + stack_name(shape) + ", length " + std::to_string(p.length);
   }

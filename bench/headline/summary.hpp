@@ -39,7 +39,7 @@ inline std::string to_json(row const& r) {
   field("speedup_given", json(r.speedup(r.fft_given_ms)));
   field("speedup_generated", json(r.speedup(r.fft_generated_ms)));
   field("percent_of_limit", json(r.percent_of_limit()));
-  field("limit", json(std::string(r.copy_binds() ? "copy" : "fma")));
+  field("limit", r.limit_known() ? json(std::string(r.limit())) : "null");
   field("fma_gflops", json(r.fma_rate * 1e-9));
   field("copy_gbytes_per_s", json(r.copy_rate * 1e-9));
   return text + "}";

@@ -56,7 +56,7 @@ inline void print_table(std::vector<row> const& rows, std::FILE* out) {
                  milliseconds(r.levels_ms, 9).c_str(), cell(r.speedup(r.fft_given_ms), 8, "x").c_str(),
                  cell(r.speedup(r.fft_generated_ms), 8, "x").c_str(), cell(r.speedup(r.scan_ms), 8, "x").c_str(),
                  cell(r.speedup(r.levels_ms), 8, "x").c_str(), cell(r.percent_of_limit(), 6, "%").c_str(),
-                 r.copy_binds() ? "copy" : "FMA");
+                 r.limit());
     last = &r;
   }
 }

@@ -1,10 +1,11 @@
 // Device memory, errors and time for the benchmarks on CUDA.
 #pragma once
 #include <cuda_runtime.h>
+#include <thrust/copy.h>
+#include <thrust/device_vector.h>
 
 #include <stdexcept>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include <tcnca/core/config.hpp>
@@ -13,6 +14,13 @@ namespace tcnca::bench {
 
 inline void require(cudaError_t e) {
   if (e != cudaSuccess) throw std::runtime_error(std::string("A call of CUDA failed: ") + cudaGetErrorString(e) + ".");
+}
+
+inline bool cuda_found() {
+  int devices = 0;
+  bool const found = cudaGetDeviceCount(&devices) == cudaSuccess && devices > 0;
+  (void)cudaGetLastError();
+  return found;
 }
 
 /// "NVIDIA H200"
@@ -29,38 +37,21 @@ template <class T>
 class device_memory {
  public:
   device_memory() = default;
-  explicit device_memory(tcnca::size count) : count_(count) {
-    if (count == 0) return;
-    require(cudaMalloc(reinterpret_cast<void**>(&data_), count * sizeof(T)));
-    require(cudaMemset(data_, 0, count * sizeof(T)));
-  }
-  device_memory(device_memory&& other) noexcept { swap(other); }
-  device_memory& operator=(device_memory&& other) noexcept {
-    device_memory(std::move(other)).swap(*this);
-    return *this;
-  }
-  ~device_memory() { cudaFree(data_); }
+  explicit device_memory(tcnca::size count) : values_(count) {}
 
-  T* data() { return data_; }
-  T const* data() const { return data_; }
-  tcnca::size size() const { return count_; }
+  T* data() { return thrust::raw_pointer_cast(values_.data()); }
+  T const* data() const { return thrust::raw_pointer_cast(values_.data()); }
+  tcnca::size size() const { return values_.size(); }
 
-  void write(std::vector<T> const& from) {
-    require(cudaMemcpy(data_, from.data(), from.size() * sizeof(T), cudaMemcpyHostToDevice));
-  }
+  void write(std::vector<T> const& from) { thrust::copy(from.begin(), from.end(), values_.begin()); }
   std::vector<T> read() const {
-    std::vector<T> to(count_);
-    require(cudaMemcpy(to.data(), data_, count_ * sizeof(T), cudaMemcpyDeviceToHost));
+    std::vector<T> to(size());
+    thrust::copy(values_.begin(), values_.end(), to.begin());
     return to;
   }
 
  private:
-  void swap(device_memory& other) noexcept {
-    std::swap(data_, other.data_);
-    std::swap(count_, other.count_);
-  }
-  T* data_ = nullptr;
-  tcnca::size count_ = 0;
+  thrust::device_vector<T> values_;
 };
 
 /// Seconds between two events around what `call` enqueues on the default stream.

@@ -123,19 +123,24 @@ inline paired_times measure_paired(std::vector<std::function<double()>> const& c
   return measure_paired(contenders, plan, clock);
 }
 
-/// Seconds of a call that was not disturbed, or of the best of four: for choices that are made by trying.
+/// Seconds of a call; infinite if it was disturbed.
+template <class Call>
+double undisturbed_seconds(process_clock const& clock, int threads, Call const& call) {
+  clock_reading const from = clock.read();
+  call();
+  clock_reading const to = clock.read();
+  return to.switches == from.switches || detail::ran(from, to, std::min(threads, usable_processors())) ? to.wall - from.wall : detail::nothing;
+}
+
+/// Seconds of a call that was not disturbed, or of the fourth: for choices that are made by trying.
 template <class Call>
 double steady_seconds(int threads, Call const& call) {
-  process_clock clock;
-  double best = std::numeric_limits<double>::infinity();
-  for (int i = 0; i < 4; i++) {
-    clock_reading const from = clock.read();
-    call();
-    clock_reading const to = clock.read();
-    best = std::min(best, to.wall - from.wall);
-    if (to.switches == from.switches || detail::ran(from, to, std::min(threads, usable_processors()))) break;
-  }
-  return best;
+  process_clock const clock;
+  for (int i = 0; i < 3; i++)
+    if (double const s = undisturbed_seconds(clock, threads, call); s < detail::nothing) return s;
+  double const start = clock.read().wall;
+  call();
+  return clock.read().wall - start;
 }
 
 }  // namespace tcnca::bench
