@@ -43,7 +43,7 @@ TCNCA_HIDDEN void run_pass(E e, index items, F const& f) {
     for (index item = 0; item < items; item++) f(serial_group{}, item, static_cast<typename F::number*>(nullptr));
   } else if (items > 0) {
     group_memory const memory{size(F::near) * pass_threads * sizeof(typename F::number), 0};
-    require(executor_traits<E>::template launch<pass_agent<pass_group<E>, F>>(e, f, items, memory, nullptr));
+    require(executor_traits<E>::template launch<pass_agent<pass_group<E>, F>>(e, f, items, memory, {}));
   }
 }
 

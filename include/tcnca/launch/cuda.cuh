@@ -53,14 +53,14 @@ struct executor_traits<cuda> {
   }
 
   template <class Agent, class Params>
-  TCNCA_HIDDEN static status launch(cuda e, Params const& params, index items, group_memory memory, void* scratch) {
+  TCNCA_HIDDEN static status launch(cuda e, Params const& params, index items, group_memory memory, workspace scratch) {
     constexpr int threads = Agent::group_type::size();
     auto const kernel = detail::run_agent<Agent, Params, threads>;
     if (items == 0) return {};
     // Without a device, on one for which nothing was compiled, or whose blocks have too little shared memory, the function takes no attribute.
     if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(memory.near_bytes)) != cudaSuccess)
       return status_code::unsupported_device;
-    index const blocks = memory.far_bytes > 0 ? workers(e, items) : min(items, index(1) << 30);
+    index const blocks = memory.far_bytes > 0 ? max(index(1), workers_that_fit(workers(e, items), bytes_per_worker(memory), scratch.bytes)) : min(items, index(1) << 30);
     if constexpr (clustered<Agent>) {
       constexpr unsigned cluster = Agent::cluster_size;
       cudaLaunchAttribute attribute = {};
@@ -69,11 +69,11 @@ struct executor_traits<cuda> {
       cudaLaunchConfig_t config = {};
       config.gridDim = dim3(unsigned(min(blocks, index(1) << 27)) * cluster), config.blockDim = dim3(threads);
       config.dynamicSmemBytes = memory.near_bytes, config.stream = e.stream, config.attrs = &attribute, config.numAttrs = 1;
-      return cudaLaunchKernelEx(&config, kernel, params, items, bytes_per_worker(memory), static_cast<char*>(scratch)) == cudaSuccess
+      return cudaLaunchKernelEx(&config, kernel, params, items, bytes_per_worker(memory), static_cast<char*>(scratch.data)) == cudaSuccess
                  ? status{}
                  : status{status_code::launch_failed};
     }
-    kernel<<<unsigned(blocks), threads, memory.near_bytes, e.stream>>>(params, items, bytes_per_worker(memory), static_cast<char*>(scratch));
+    kernel<<<unsigned(blocks), threads, memory.near_bytes, e.stream>>>(params, items, bytes_per_worker(memory), static_cast<char*>(scratch.data));
     return cudaPeekAtLastError() == cudaSuccess ? status{} : status{status_code::launch_failed};
   }
 };
