@@ -70,7 +70,7 @@ std::pair<bool, bool> multiplies(bool columns, std::uint64_t seed) {
   std::vector<float> c(256, NAN);
   product const p{left.view().data, right.view().data, columns, c.data()};
   using agent = product_agent<fiber_group<32>, Fault>;
-  bool const ok = executor_traits<fibers<>>::launch<agent>(fibers<>{seed}, p, 1, {32 * agent::row * sizeof(bf16), 0}, nullptr).ok();
+  bool const ok = executor_traits<fibers<>>::launch<agent>(fibers<>{seed}, p, 1, {32 * agent::row * sizeof(bf16), 0}, {}).ok();
   bool same = true;
   for (std::size_t i = 0; i < 16; i++)
     for (std::size_t j = 0; j < 16; j++) {

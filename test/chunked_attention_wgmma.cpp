@@ -79,7 +79,7 @@ std::pair<bool, bool> multiplies(bool columns, std::uint64_t seed) {
     for (bf16& x : *m) x = from_double<bf16>(between(r, -8, 8));
   std::vector<float> c(64 * width, NAN);
   product const p{a.data(), b.data(), columns, c.data()};
-  bool const ok = executor_traits<fibers<>>::launch<agent>(fibers<>{seed}, p, 1, {(64 + width) * depth * sizeof(bf16), 0}, nullptr).ok();
+  bool const ok = executor_traits<fibers<>>::launch<agent>(fibers<>{seed}, p, 1, {(64 + width) * depth * sizeof(bf16), 0}, {}).ok();
   bool same = true;
   for (std::size_t i = 0; i < 64; i++)
     for (std::size_t j = 0; j < width; j++) {

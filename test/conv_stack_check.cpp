@@ -286,7 +286,10 @@ TYPED_TEST(conv_stack_check, fuzz_forward) {
       if (fault == 2) at += between(r, 1, 3);
       v.data = reinterpret_cast<decltype(v.data)>(arena.data() + at);
       if (fault == 3) v.data = nullptr;
-      if (optional && !v.data) return;  // absent
+      if (fault == 4 && optional) return void(v = {});  // absent
+      if (fault == 5) v.extent[axis] = index(1) << between(r, 40, 62);
+      if (fault == 6) v.stride[axis] = index(1) << between(r, 60, 62);
+      if (fault == 6 && v.extent[axis] > 1) valid = extents_right = false;
       bool const empty = v.count() == 0;
       for (int i = 0; i < rank; i++) {
         if (v.extent[i] != extent[std::size_t(i)] || v.extent[i] < 0) valid = extents_right = false;

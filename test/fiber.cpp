@@ -45,7 +45,7 @@ status reverse(std::vector<int> const& in, std::vector<int>& out, index items, s
   parameters const p{in.data(), out.data(), int(in.size())};
   using executor = fibers<Threads>;
   using agent = reverse_agent<fiber_group<Threads>, Fault>;
-  return executor_traits<executor>::template launch<agent>(executor{seed, groups}, p, items, {in.size() * sizeof(int), 0}, nullptr);
+  return executor_traits<executor>::template launch<agent>(executor{seed, groups}, p, items, {in.size() * sizeof(int), 0}, {});
 }
 
 std::vector<int> count_up(int n) {

@@ -88,11 +88,11 @@ TEST(status, every_code_has_a_sentence_of_its_own) {
   std::vector<std::string> seen;
   for (int code = 0; code <= int(status_code::launch_failed); code++) {
     std::string const s = to_string(status(status_code(code)));
-    EXPECT_NE(s, "unknown status");
+    EXPECT_NE(s, "the status code is unknown");
     EXPECT_EQ(std::count(seen.begin(), seen.end(), s), 0);
     seen.push_back(s);
   }
-  EXPECT_EQ(to_string(status(status_code(1000))), std::string("unknown status"));
+  EXPECT_EQ(to_string(status(status_code(1000))), std::string("the status code is unknown"));
   EXPECT_TRUE(status().ok());
 }
 

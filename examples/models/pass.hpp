@@ -44,7 +44,7 @@ TCNCA_HIDDEN void run_pass(E e, index items, F const& f) {
   } else {
     if (items <= 0) return;
     group_memory const memory{size(F::near) * pass_threads * sizeof(typename F::number), 0};
-    require(executor_traits<E>::template launch<pass_agent<pass_group<E>, F>>(e, f, items, memory, nullptr));
+    require(executor_traits<E>::template launch<pass_agent<pass_group<E>, F>>(e, f, items, memory, {}));
   }
 }
 

@@ -102,15 +102,10 @@ struct chunked_attention {
     index chunk = 0;
   };
 
-  /// Bytes of workspace that forward needs with these extents and this executor.
+  /// Bytes of workspace with which forward uses all of the executor (see workspace).
   template <class Executor>
   TCNCA_HIDDEN static size forward_workspace(Executor e, forward_args const& a) noexcept {
-    if (!has_extents(a)) return 0;
-    auto const p = forward_params<Executor>(a);
-    using agent = typename tuned<Executor>::forward_agent;
-    using traits = executor_traits<Executor>;
-    if (steps(a)) return step_bytes<Executor>(e, p);
-    return size(traits::workers(e, agent::items(p))) * traits::bytes_per_worker(memory(p.plan));
+    return has_extents(a) ? forward_bytes(e, a).all : 0;
   }
 
   /// o (and lse, and the state after) from q, k, v (and the state before).
@@ -121,22 +116,22 @@ struct chunked_attention {
     check_inputs(check, a);
     extents const x(a);
     check.output("o", a.o, {x.batch, x.heads, x.length, x.value_dim}, 3);
-    check.require(softmax || !a.lse.present(), status_code::unexpected_argument, "lse");
-    if (a.lse.present()) check.output("lse", a.lse, {x.batch, x.heads, x.length, 2}, 3);
-    check.require(Shape.causal || !a.keys_out.present(), status_code::unexpected_argument, "keys_out");
-    check.require(Shape.causal || !a.values_out.present(), status_code::unexpected_argument, "values_out");
-    if (a.keys_out.present() || a.values_out.present()) {
+    check.only_if(softmax, "lse", a.lse);
+    check.optional_output("lse", a.lse, {x.batch, x.heads, x.length, 2}, 3);
+    check.only_if(Shape.causal, "keys_out", a.keys_out);
+    check.only_if(Shape.causal, "values_out", a.values_out);
+    if (a.keys_out.given() || a.values_out.given()) {
       check.output("keys_out", a.keys_out, {x.batch, x.heads, a.chunk, x.key_dim}, 3);
       check.output("values_out", a.values_out, {x.batch, x.heads, a.chunk, x.value_dim}, 3);
     }
-    check.scratch(scratch, check.ok() ? forward_workspace(e, a) : 0).overlaps({"keys_in", "keys_out", "values_in", "values_out"});
+    check.scratch(scratch, check.ok() ? forward_bytes(e, a) : workspace_bytes{}).overlaps({"keys_in", "keys_out", "values_in", "values_out"});
     if (!check.ok() || x.batch == 0 || x.heads == 0) return check.result();
 
     auto const p = forward_params<Executor>(a);
     using traits = executor_traits<Executor>;
     if (steps(a)) {
       using agent = typename tuned<Executor>::step_agent;
-      if (status const s = traits::template launch<agent>(e, p, agent::items(p), step_memory<Executor>(p), scratch.data); !s.ok()) return s;
+      if (status const s = traits::template launch<agent>(e, p, agent::items(p), step_memory<Executor>(p), scratch); !s.ok()) return s;
     } else if (x.length > 0) {
       if (status const s = launch_forward(e, p, scratch); !s.ok()) return s;
     }
@@ -144,20 +139,14 @@ struct chunked_attention {
     using agent = typename tuned<Executor>::state_agent;
     chunked_attention_state_params<T> const keys{a.k, a.keys_in, a.keys_out, a.chunk, a.position};
     chunked_attention_state_params<T> const values{a.v, a.values_in, a.values_out, a.chunk, a.position};
-    if (status const s = traits::template launch<agent>(e, keys, agent::items(keys), {}, nullptr); !s.ok()) return s;
-    return traits::template launch<agent>(e, values, agent::items(values), {}, nullptr);
+    if (status const s = traits::template launch<agent>(e, keys, agent::items(keys), {}, {}); !s.ok()) return s;
+    return traits::template launch<agent>(e, values, agent::items(values), {}, {});
   }
 
-  /// Bytes of workspace that backward needs with these extents and this executor.
+  /// Bytes of workspace with which backward uses all of the executor (see workspace).
   template <class Executor>
   TCNCA_HIDDEN static size backward_workspace(Executor e, backward_args const& a) noexcept {
-    if (!has_extents(a)) return 0;
-    using agent = typename tuned<Executor>::backward_agent;
-    using traits = executor_traits<Executor>;
-    auto const p = backward_params<Executor>(a, nullptr);
-    size const sums = sums_offsets<Executor>(p).end;
-    if constexpr (tuned<Executor>::backward_tensor_cores) { return sums; }
-    return sums + size(traits::workers(e, agent::items(p))) * traits::bytes_per_worker(memory(p.plan));
+    return has_extents(a) ? backward_bytes(e, a).all : 0;
   }
 
   /// The gradients of a forward pass with the same inputs.
@@ -171,23 +160,23 @@ struct chunked_attention {
       check.input("o", a.o, {x.batch, x.heads, x.length, x.value_dim}, 3);
       check.input("lse", a.lse, {x.batch, x.heads, x.length, 2}, 3);
     } else {
-      check.require(!a.o.present(), status_code::unexpected_argument, "o").require(!a.lse.present(), status_code::unexpected_argument, "lse");
+      check.only_if(false, "o", a.o).only_if(false, "lse", a.lse);
     }
     check.input("grad_o", a.grad_o, {x.batch, x.heads, x.length, x.value_dim}, 3);
-    check.require(Shape.causal || !a.grad_keys_out.present(), status_code::unexpected_argument, "grad_keys_out");
-    check.require(Shape.causal || !a.grad_values_out.present(), status_code::unexpected_argument, "grad_values_out");
-    if (a.grad_keys_out.present()) check.input("grad_keys_out", a.grad_keys_out, {x.batch, x.heads, a.chunk, x.key_dim}, 3);
-    if (a.grad_values_out.present()) check.input("grad_values_out", a.grad_values_out, {x.batch, x.heads, a.chunk, x.value_dim}, 3);
+    check.only_if(Shape.causal, "grad_keys_out", a.grad_keys_out);
+    check.only_if(Shape.causal, "grad_values_out", a.grad_values_out);
+    check.optional_input("grad_keys_out", a.grad_keys_out, {x.batch, x.heads, a.chunk, x.key_dim}, 3);
+    check.optional_input("grad_values_out", a.grad_values_out, {x.batch, x.heads, a.chunk, x.value_dim}, 3);
     check.output("grad_q", a.grad_q, {x.batch, x.heads, x.length, x.key_dim}, 3);
     check.output("grad_k", a.grad_k, {x.batch, x.heads, x.length, x.key_dim}, 3);
     check.output("grad_v", a.grad_v, {x.batch, x.heads, x.length, x.value_dim}, 3);
-    if (Shape.bias) check.output("grad_bias", a.grad_bias, {x.heads, 2 * a.chunk - 1});
-    else check.require(!a.grad_bias.present(), status_code::unexpected_argument, "grad_bias");
-    check.require(a.keys_in.present() || !a.grad_keys_in.present(), status_code::unexpected_argument, "grad_keys_in");
-    check.require(a.keys_in.present() || !a.grad_values_in.present(), status_code::unexpected_argument, "grad_values_in");
-    if (a.grad_keys_in.present()) check.output("grad_keys_in", a.grad_keys_in, {x.batch, x.heads, a.chunk, x.key_dim}, 3);
-    if (a.grad_values_in.present()) check.output("grad_values_in", a.grad_values_in, {x.batch, x.heads, a.chunk, x.value_dim}, 3);
-    check.scratch(scratch, check.ok() ? backward_workspace(e, a) : 0).overlaps();
+    if (Shape.bias) check.output("grad_bias", a.grad_bias, {x.heads, table(a.chunk)});
+    else check.only_if(false, "grad_bias", a.grad_bias);
+    check.only_if(a.keys_in.given(), "grad_keys_in", a.grad_keys_in);
+    check.only_if(a.keys_in.given(), "grad_values_in", a.grad_values_in);
+    check.optional_output("grad_keys_in", a.grad_keys_in, {x.batch, x.heads, a.chunk, x.key_dim}, 3);
+    check.optional_output("grad_values_in", a.grad_values_in, {x.batch, x.heads, a.chunk, x.value_dim}, 3);
+    check.scratch(scratch, check.ok() ? backward_bytes(e, a) : workspace_bytes{}).overlaps();
     if (!check.ok() || x.heads == 0) return check.result();
 
     auto p = backward_params<Executor>(a, static_cast<char*>(scratch.data));
@@ -197,15 +186,16 @@ struct chunked_attention {
     using sums = typename tuned<Executor>::sums_agent;
     if constexpr (softmax) {
       chunked_attention_delta_params<T> const d{a.o, a.grad_o, p.delta, p.in.wide};
-      if (status const s = traits::template launch<delta>(e, d, delta::items(d), {}, nullptr); !s.ok()) return s;
+      if (status const s = traits::template launch<delta>(e, d, delta::items(d), {}, {}); !s.ok()) return s;
     }
     if constexpr (tuned<Executor>::backward_tensor_cores) {
       return launch_on_tensor_cores(e, p, a.grad_bias);
     } else {
-      char* const rest = static_cast<char*>(scratch.data) + sums_offsets<Executor>(p).end;
+      size const end = sums_offsets<Executor>(p).end;
+      workspace const rest{static_cast<char*>(scratch.data) + end, scratch.bytes - end};
       if (status const s = traits::template launch<agent>(e, p, agent::items(p), memory(p.plan), rest); !s.ok()) return s;
       typename sums::params_type const r{p, a.grad_bias};
-      return traits::template launch<sums>(e, r, sums::items(r), {}, nullptr);
+      return traits::template launch<sums>(e, r, sums::items(r), {}, {});
     }
   }
 
@@ -214,24 +204,24 @@ struct chunked_attention {
   TCNCA_HIDDEN static status rotary(Executor e, rotary_args const& a) noexcept {
     argument_check check;
     check_rotary(check.require(executor_traits<Executor>::valid(e), status_code::invalid_executor), a);
-    check.output("bias", a.bias, {a.a.extent[0], 2 * a.chunk - 1}).overlaps();
+    check.output("bias", a.bias, {a.a.extent[0], table(a.chunk)}).overlaps();
     if (!check.ok() || a.a.extent[0] == 0) return check.result();
     using agent = typename tuned<Executor>::rotary_agent;
     typename agent::params_type const p{a.a, a.b, a.bias, {}, {}, {}, a.chunk};
-    return executor_traits<Executor>::template launch<agent>(e, p, agent::items(p), {}, nullptr);
+    return executor_traits<Executor>::template launch<agent>(e, p, agent::items(p), {}, {});
   }
   /// The gradients of a and b from that of the table.
   template <class Executor>
   TCNCA_HIDDEN static status rotary_backward(Executor e, rotary_backward_args const& a) noexcept {
     argument_check check;
     check_rotary(check.require(executor_traits<Executor>::valid(e), status_code::invalid_executor), a);
-    check.input("grad_bias", a.grad_bias, {a.a.extent[0], 2 * a.chunk - 1});
+    check.input("grad_bias", a.grad_bias, {a.a.extent[0], table(a.chunk)});
     check.output("grad_a", a.grad_a, {a.a.extent[0], a.a.extent[1]});
     check.output("grad_b", a.grad_b, {a.a.extent[0], a.a.extent[1]}).overlaps();
     if (!check.ok() || a.a.extent[0] == 0) return check.result();
     using agent = typename tuned<Executor>::rotary_backward_agent;
     typename agent::params_type const p{a.a, a.b, {}, a.grad_bias, a.grad_a, a.grad_b, a.chunk};
-    return executor_traits<Executor>::template launch<agent>(e, p, agent::items(p), {}, nullptr);
+    return executor_traits<Executor>::template launch<agent>(e, p, agent::items(p), {}, {});
   }
 
  private:
@@ -248,9 +238,10 @@ struct chunked_attention {
   };
   static bool has_extents(auto const& a) {
     extents const x(a);
-    return x.batch >= 0 && x.heads >= 0 && x.length >= 0 && a.position >= 0 && a.position <= index(1) << 62 && a.chunk >= 1 && a.chunk <= limits::chunk &&
+    return tensor_limits::hold(a.q) && a.position >= 0 && a.position <= index(1) << 62 && a.chunk >= 1 && a.chunk <= limits::chunk &&
            valid_dim(x.key_dim, limits::key_dim_min, limits::key_dim) && valid_dim(x.value_dim, limits::value_dim_min, limits::value_dim);
   }
+  static index table(index chunk) { return detail::saturating_multiply(index(2), chunk) - 1; }
   static bool valid_dim(index d, index least, index most) { return d >= least && d <= most && d % limits::multiple == 0; }
 
   static void check_inputs(argument_check& check, auto const& a) {
@@ -265,13 +256,13 @@ struct chunked_attention {
     check.input("k", a.k, {x.batch, x.heads, x.length, x.key_dim}, 3);
     check.require(valid_dim(x.value_dim, limits::value_dim_min, limits::value_dim), status_code::invalid_extent, "v");
     check.input("v", a.v, {x.batch, x.heads, x.length, x.value_dim}, 3);
-    if (Shape.bias) check.input("bias", a.bias, {x.heads, 2 * a.chunk - 1});
-    else check.require(!a.bias.present(), status_code::unexpected_argument, "bias");
-    if (a.lengths.present()) check.input("lengths", a.lengths, {x.batch});
-    check.require(Shape.causal || !a.keys_in.present(), status_code::unexpected_argument, "keys_in");
-    check.require(Shape.causal || !a.values_in.present(), status_code::unexpected_argument, "values_in");
+    if (Shape.bias) check.input("bias", a.bias, {x.heads, table(a.chunk)});
+    else check.only_if(false, "bias", a.bias);
+    check.optional_input("lengths", a.lengths, {x.batch});
+    check.only_if(Shape.causal, "keys_in", a.keys_in);
+    check.only_if(Shape.causal, "values_in", a.values_in);
     check.require(Shape.causal || a.chunk < 1 || a.position % a.chunk == 0, status_code::invalid_position, "position");
-    if (a.keys_in.present() || a.values_in.present() || (a.chunk >= 1 && a.position % a.chunk != 0)) {
+    if (a.keys_in.given() || a.values_in.given() || (a.chunk >= 1 && a.position % a.chunk != 0)) {
       check.input("keys_in", a.keys_in, {x.batch, x.heads, a.chunk, x.key_dim}, 3);
       check.input("values_in", a.values_in, {x.batch, x.heads, a.chunk, x.value_dim}, 3);
     }
@@ -308,10 +299,10 @@ struct chunked_attention {
     if constexpr (tuned<Executor>::clustered) {
       using agent = typename tuned<Executor>::cluster_agent;
       if (traits::template supports<agent, params>(e))
-        return traits::template launch<agent>(e, p, agent::items(p), {agent::near_bytes(p.in.key_dim()), 0}, scratch.data);
+        return traits::template launch<agent>(e, p, agent::items(p), {agent::near_bytes(p.in.key_dim()), 0}, scratch);
     }
     using agent = typename tuned<Executor>::forward_agent;
-    return traits::template launch<agent>(e, p, agent::items(p), memory(p.plan), scratch.data);
+    return traits::template launch<agent>(e, p, agent::items(p), memory(p.plan), scratch);
   }
   template <class Executor>
   static auto backward_params(backward_args const& a, char* scratch) {
@@ -324,6 +315,7 @@ struct chunked_attention {
     if constexpr (!tuned<Executor>::backward_tensor_cores) {
       p.plan = agent::plan_for(int(a.q.extent[3]), int(a.v.extent[3]), p.in.rows(), a.q.extent[0] * a.q.extent[1] * p.in.chunks());
     }
+    if (!scratch) return p;
     sums_offsets<Executor> const at(p);
     p.delta = reinterpret_cast<accumulate*>(scratch + at.delta);
     p.bias_sums = reinterpret_cast<accumulate*>(scratch + at.bias);
@@ -336,16 +328,16 @@ struct chunked_attention {
   struct sums_offsets {
     size delta = 0, bias = 0, query = 0, end = 0;
     explicit sums_offsets(auto const& p) {
-      auto const bytes = [](index n) { return round_up(size(n) * sizeof(accumulate), workspace::alignment); };
+      auto const bytes = [](index n) { return detail::workspace_part(size(n), sizeof(accumulate)); };
       using agent = typename tuned<Executor>::backward_agent;
       index const heads = p.in.q.extent[0] * p.in.heads(), chunks = heads * p.in.chunks();
       bias = query = delta + (softmax ? bytes(heads * p.in.q.extent[2]) : 0);
       if constexpr (tuned<Executor>::backward_tensor_cores) {
-        if (Shape.bias) query += bytes(tuned<Executor>::grad_queries_agent::bias_elements(p));
+        if (Shape.bias) query = detail::saturating_add(query, bytes(tuned<Executor>::grad_queries_agent::bias_elements(p)));
         end = query;
       } else {
-        if (Shape.bias) query += bytes(agent::reserved_items(p.in.key_dim(), p.in.rows(), chunks) * (2 * p.in.rows() - 1));
-        end = query + bytes(agent::reserved_queries(p.in.key_dim(), p.in.rows(), chunks) * p.in.rows() * p.plan.query_row);
+        if (Shape.bias) query = detail::saturating_add(query, bytes(agent::reserved_items(p.in.key_dim(), p.in.rows(), chunks) * (2 * p.in.rows() - 1)));
+        end = detail::saturating_add(query, bytes(agent::reserved_queries(p.in.key_dim(), p.in.rows(), chunks) * p.in.rows() * p.plan.query_row));
       }
     }
   };
@@ -353,14 +345,14 @@ struct chunked_attention {
   static status launch_on_tensor_cores(Executor e, auto const& p, tensor_view<accumulate, 2> const& grad_bias) {
     using agents = tuned<Executor>;
     auto const launch = [&]<class Agent>(Agent*) {
-      return executor_traits<Executor>::template launch<Agent>(e, p, Agent::items(p), {Agent::near_bytes(p.in.key_dim()), 0}, nullptr);
+      return executor_traits<Executor>::template launch<Agent>(e, p, Agent::items(p), {Agent::near_bytes(p.in.key_dim()), 0}, {});
     };
     if (status const s = launch(static_cast<typename agents::grad_values_agent*>(nullptr)); !s.ok()) return s;
     if (status const s = launch(static_cast<typename agents::grad_keys_agent*>(nullptr)); !s.ok()) return s;
     if (status const s = launch(static_cast<typename agents::grad_queries_agent*>(nullptr)); !s.ok()) return s;
     using sums = typename agents::grad_biases_agent;
     typename sums::params_type const r{p, grad_bias};
-    return executor_traits<Executor>::template launch<sums>(e, r, sums::items(r), {}, nullptr);
+    return executor_traits<Executor>::template launch<sums>(e, r, sums::items(r), {}, {});
   }
   static group_memory memory(auto const& plan) { return {plan.near * sizeof(accumulate), plan.far * sizeof(accumulate)}; }
 
@@ -371,9 +363,20 @@ struct chunked_attention {
     return {tuned<Executor>::step_agent::near_elements(p.in.chunk) * sizeof(accumulate), 0};
   }
   template <class Executor>
-  static size step_bytes(Executor e, auto const& p) {
-    using traits = executor_traits<Executor>;
-    return size(traits::workers(e, tuned<Executor>::step_agent::items(p))) * traits::bytes_per_worker(step_memory<Executor>(p));
+  static workspace_bytes forward_bytes(Executor e, forward_args const& a) {
+    auto const p = forward_params<Executor>(a);
+    if (steps(a)) return workspace_for<typename tuned<Executor>::step_agent>(e, p, step_memory<Executor>(p));
+    return workspace_for<typename tuned<Executor>::forward_agent>(e, p, memory(p.plan));
+  }
+  template <class Executor>
+  static workspace_bytes backward_bytes(Executor e, backward_args const& a) {
+    auto const p = backward_params<Executor>(a, nullptr);
+    size const sums = sums_offsets<Executor>(p).end;
+    if constexpr (tuned<Executor>::backward_tensor_cores) {
+      return {sums, sums};
+    } else {
+      return workspace_for<typename tuned<Executor>::backward_agent>(e, p, memory(p.plan), sums);
+    }
   }
 };
 

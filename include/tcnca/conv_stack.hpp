@@ -102,12 +102,10 @@ struct conv_stack {
     index position = 0;
   };
 
-  /// Bytes of workspace that forward needs with these extents and this executor.
+  /// Bytes of workspace with which forward uses all of the executor (see workspace). A few tokens with a state_out need none.
   template <class Executor>
   TCNCA_HIDDEN static size forward_workspace(Executor e, forward_args const& a) noexcept {
-    if (!has_extents(a)) return 0;
-    auto const p = forward_params<Executor>(e, a);
-    return steps(p) ? 0 : worker_bytes<typename tuned<Executor>::forward_agent>(e, p);
+    return tensor_limits::hold(a.x) ? forward_bytes(e, a).all : 0;
   }
 
   /// y (and state_out) from x (and state_in).
@@ -117,24 +115,23 @@ struct conv_stack {
     check.require(executor_traits<Executor>::valid(e), status_code::invalid_executor);
     check_inputs(check, a);
     check.output("y", a.y, {a.x.extent[0], a.x.extent[1], a.x.extent[2]}, contiguous_axis);
-    if (a.state_out.present()) check_state(check.require(causal, status_code::unexpected_argument, "state_out"), "state_out", a.state_out, a);
-    check.scratch(scratch, check.ok() ? forward_workspace(e, a) : 0).overlaps({"state_in", "state_out"});
+    check_state(check.only_if(causal, "state_out", a.state_out), "state_out", a.state_out, a);
+    check.scratch(scratch, check.ok() ? forward_bytes(e, a) : workspace_bytes{}).overlaps({"state_in", "state_out"});
     if (!check.ok() || empty(a)) return check.result();
-    auto const p = forward_params<Executor>(e, a);
-    if (steps(p)) {
+    if (steps(a)) {
       using agent = typename tuned<Executor>::step_agent;
-      return executor_traits<Executor>::template launch<agent>(e, p, agent::items(p), {}, nullptr);
+      auto const p = pass_params<Executor>(a);
+      return executor_traits<Executor>::template launch<agent>(e, p, agent::items(p), {}, {});
     }
     using agent = typename tuned<Executor>::forward_agent;
-    return executor_traits<Executor>::template launch<agent>(e, p, agent::items(p), memory(p), scratch.data);
+    auto const p = forward_params_that_fit(e, a, scratch.bytes);
+    return executor_traits<Executor>::template launch<agent>(e, p, agent::items(p), memory(p), scratch);
   }
 
-  /// Bytes of workspace that backward needs with these extents and this executor.
+  /// Bytes of workspace with which backward uses all of the executor (see workspace).
   template <class Executor>
   TCNCA_HIDDEN static size backward_workspace(Executor e, backward_args const& a) noexcept {
-    if (!has_extents(a)) return 0;
-    auto const p = backward_params<Executor>(a, nullptr);
-    return sums_bytes(a) + worker_bytes<typename tuned<Executor>::backward_agent>(e, p);
+    return tensor_limits::hold(a.x) ? backward_bytes(e, a).all : 0;
   }
 
   /// The gradients of a forward pass with the same inputs. Its intermediate results are computed again, not stored.
@@ -148,24 +145,24 @@ struct conv_stack {
     check.output("grad_x", a.grad_x, {batch, channels, length}, contiguous_axis);
     check.output("grad_weight", a.grad_weight, {Shape.halves() * layers, Shape.taps, channels});
     if (Shape.bias) check.output("grad_bias", a.grad_bias, {Shape.halves() * layers, channels});
-    else check.require(!a.grad_bias.present(), status_code::unexpected_argument, "grad_bias");
+    else check.only_if(false, "grad_bias", a.grad_bias);
     if (Shape.skip) check.output("grad_omega", a.grad_omega, {channels});
-    else check.require(!a.grad_omega.present(), status_code::unexpected_argument, "grad_omega");
-    check.require(causal || !a.grad_state_out.present(), status_code::unexpected_argument, "grad_state_out");
-    if (a.grad_state_out.present()) check.input("grad_state_out", a.grad_state_out, {batch, channels, state_length}, contiguous_axis);
-    check.require(a.state_in.present() || !a.grad_state_in.present(), status_code::unexpected_argument, "grad_state_in");
-    if (a.grad_state_in.present()) check_state(check, "grad_state_in", a.grad_state_in, a);
-    check.scratch(scratch, check.ok() ? backward_workspace(e, a) : 0).overlaps();
+    else check.only_if(false, "grad_omega", a.grad_omega);
+    check.only_if(causal, "grad_state_out", a.grad_state_out);
+    check.optional_input("grad_state_out", a.grad_state_out, {batch, channels, state_length}, contiguous_axis);
+    check.only_if(a.state_in.given(), "grad_state_in", a.grad_state_in);
+    check_state(check, "grad_state_in", a.grad_state_in, a);
+    check.scratch(scratch, check.ok() ? backward_bytes(e, a) : workspace_bytes{}).overlaps();
     if (!check.ok()) return check.result();
 
     auto const p = backward_params<Executor>(a, static_cast<accumulate*>(scratch.data));
     using agent = typename tuned<Executor>::backward_agent;
     using traits = executor_traits<Executor>;
-    char* const rest = static_cast<char*>(scratch.data) + sums_bytes(a);
+    workspace const rest{static_cast<char*>(scratch.data) + sums_bytes(a), scratch.bytes - sums_bytes(a)};
     if (status const s = traits::template launch<agent>(e, p, agent::items(p), memory(p), rest); !s.ok()) return s;
     using adder = typename tuned<Executor>::sums_agent;
     typename adder::params_type const sums{p.sums, a.grad_weight, a.grad_bias, a.grad_omega};
-    return traits::template launch<adder>(e, sums, channels > 0 ? adder::items(sums) : 0, {}, nullptr);
+    return traits::template launch<adder>(e, sums, channels > 0 ? adder::items(sums) : 0, {}, {});
   }
 
  private:
@@ -175,37 +172,77 @@ struct conv_stack {
   template <class Executor>
   using tuned = detail::tuned_conv_stack<T, Shape, Tuning, Executor>;
 
-  static bool has_extents(auto const& a) { return a.x.extent[0] >= 0 && a.x.extent[1] >= 0 && a.x.extent[2] >= 0; }
   static bool empty(forward_args const& a) {
     return a.x.extent[0] == 0 || a.x.extent[1] == 0 || (a.x.extent[2] == 0 && !a.state_out.present());
   }
   static void check_state(argument_check& check, char const* name, auto const& state, auto const& a) {
-    check.output(name, state, {a.x.extent[0], a.x.extent[1], state_length}, contiguous_axis);
+    check.optional_output(name, state, {a.x.extent[0], a.x.extent[1], state_length}, contiguous_axis);
   }
   static void check_inputs(argument_check& check, auto const& a) {
     index const batch = a.x.extent[0], channels = a.x.extent[1], length = a.x.extent[2];
     check.input("x", a.x, {batch, channels, length}, contiguous_axis);
     check.input("weight", a.weight, {Shape.halves() * layers, Shape.taps, channels});
     if (Shape.bias) check.input("bias", a.bias, {Shape.halves() * layers, channels});
-    else check.require(!a.bias.present(), status_code::unexpected_argument, "bias");
+    else check.only_if(false, "bias", a.bias);
     if (Shape.skip) check.input("omega", a.omega, {channels});
-    else check.require(!a.omega.present(), status_code::unexpected_argument, "omega");
-    check.require(causal || !a.state_in.present(), status_code::unexpected_argument, "state_in");
-    if (a.state_in.present()) check.input("state_in", a.state_in, {batch, channels, state_length}, contiguous_axis);
+    else check.only_if(false, "omega", a.omega);
+    check.only_if(causal, "state_in", a.state_in);
+    check.optional_input("state_in", a.state_in, {batch, channels, state_length}, contiguous_axis);
     check.require(a.position >= 0 && a.position <= index(1) << 62, status_code::invalid_position, "position");
   }
 
+  /// What the call asks for whether or not its state is in place: without a cut, or cut for all workers.
   template <class Executor>
-  static auto forward_params(Executor e, forward_args const& a) {
+  static workspace_bytes forward_bytes(Executor e, forward_args const& a) {
+    if (steps(a)) return {};
+    using agent = typename tuned<Executor>::forward_agent;
+    auto const whole = forward_params<Executor>(a, 1);
+    workspace_bytes need = workspace_for<agent>(e, whole, memory(whole));
+    if (agent::items(whole) < most_workers(e)) {
+      auto const cut = forward_params<Executor>(a, most_workers(e));
+      need.all = max(need.all, workspace_for<agent>(e, cut, memory(cut)).all);
+    }
+    return need;
+  }
+  template <class Executor>
+  static workspace_bytes backward_bytes(Executor e, backward_args const& a) {
+    auto const p = backward_params<Executor>(a, nullptr);
+    return workspace_for<typename tuned<Executor>::backward_agent>(e, p, memory(p), sums_bytes(a));
+  }
+  template <class Executor>
+  static index most_workers(Executor e) {
+    return executor_traits<Executor>::workers(e, index(1) << 30);
+  }
+
+  /// Cut for as many workers as the workspace has room for. In place, a segment would read what another has overwritten.
+  template <class Executor>
+  static auto forward_params_that_fit(Executor e, forward_args const& a, size bytes) {
+    using traits = executor_traits<Executor>;
+    bool const in_place = a.state_out.present() && a.state_out.data == a.state_in.data;
+    for (index wanted = in_place ? 1 : most_workers(e);;) {
+      auto const p = forward_params<Executor>(a, wanted);
+      index const used = min(wanted, tuned<Executor>::forward_agent::items(p)), fit = workers_that_fit(used, traits::bytes_per_worker(memory(p)), bytes);
+      if (wanted == 1 || fit == used) return p;
+      wanted = max(fit, index(1));
+    }
+  }
+  template <class Executor>
+  static auto pass_params(forward_args const& a) {
+    conv_stack_forward_params<T, layers> p{a.x, a.weight, a.bias, a.omega, a.state_in, a.y, a.state_out, a.position};
+    p.all_wide = executor_traits<Executor>::target.compute_capability == 0;
+    return p;
+  }
+  /// For an executor that has `wanted` workers for it.
+  template <class Executor>
+  static auto forward_params(forward_args const& a, index wanted) {
     constexpr conv_stack_policy policy = tuned<Executor>::forward;
     using agent = typename tuned<Executor>::forward_agent;
-    conv_stack_forward_params<T, layers> p{a.x, a.weight, a.bias, a.omega, a.state_in, a.y, a.state_out, a.position};
+    auto p = pass_params<Executor>(a);
     index const length = a.x.extent[2];
     // Too few sequences for the machine: cut them, as long as a segment is much longer than what it must compute again.
-    index const wanted = executor_traits<Executor>::workers(e, index(1) << 30), have = max(index(1), agent::items(p));
-    bool const in_place = a.state_out.present() && a.state_out.data == a.state_in.data;
+    index const have = max(index(1), agent::items(p));
     p.segment_length = max(length, index(1));
-    if (policy.segment_fields > 0 && have < wanted && !in_place) {
+    if (policy.segment_fields > 0 && have < wanted) {
       index const shortest = max(policy.segment_fields * receptive_field, index(policy.tile));
       p.segment_length = min(p.segment_length, round_up(max(divide_up(length, divide_up(wanted, have)), shortest), index(policy.tile)));
       p.segments = divide_up(max(length, index(1)), p.segment_length);
@@ -213,11 +250,10 @@ struct conv_stack {
     index walk = p.segment_length + receptive_field + policy.tile;  // a group sees this much of x, and its layers wait for whole tiles
     for (int l = 0; l < layers; l++) walk += tuned<Executor>::tiling::tile(l);
     walk = min(walk, length);
-    p.plan = make_conv_stack_forward_plan<T, Shape, policy>(walk, p.segment_length, a.state_in.present());
+    p.plan = make_conv_stack_forward_plan<T, Shape, policy>(walk, p.segment_length, a.state_in.given());
     p.x_wide = wide_access<Executor>(a.x, Shape.order, agent::x_access);
     p.y_wide = wide_access<Executor>(a.y, Shape.order, agent::Lanes.width);
     p.y_streaming = streaming<policy>(a.y);
-    p.all_wide = executor_traits<Executor>::target.compute_capability == 0;
     return p;
   }
 
@@ -228,7 +264,7 @@ struct conv_stack {
     conv_stack_backward_params<T, layers> p{a.x,      a.weight,         a.bias,   a.omega, a.state_in, a.grad_y, a.grad_state_out,
                                             a.grad_x, a.grad_state_in, {}, a.position};
     p.sums = contiguous(sums, a.x.extent[0], sum_rows, a.x.extent[1]);
-    p.plan = make_conv_stack_backward_plan<T, Shape, policy>(a.x.extent[2], a.state_in.present(), agent::group_type::size());
+    p.plan = make_conv_stack_backward_plan<T, Shape, policy>(a.x.extent[2], a.state_in.given(), agent::group_type::size());
     p.x_wide = wide_access<Executor>(a.x, Shape.order, agent::x_access);
     p.grad_y_wide = wide_access<Executor>(a.grad_y, Shape.order, agent::Lanes.width);
     p.grad_x_wide = wide_access<Executor>(a.grad_x, Shape.order, agent::Lanes.width);
@@ -239,23 +275,18 @@ struct conv_stack {
   template <conv_stack_policy Policy>
   static bool streaming(sequence_view<T> const& v) {
     auto const whole = [](size bytes) { return bytes % 64 == 0; };
-    return Policy.streaming_bytes > 0 && size(v.extent[0] * v.extent[1] * v.extent[2]) * sizeof(T) >= Policy.streaming_bytes &&
+    return Policy.streaming_bytes > 0 && size(v.count()) * sizeof(T) >= Policy.streaming_bytes &&
            whole(reinterpret_cast<std::uintptr_t>(v.data)) && whole(size(v.stride[0]) * sizeof(T)) && whole(size(v.stride[1]) * sizeof(T));
   }
   static constexpr int sum_rows = Shape.halves() * layers * (Shape.taps + (Shape.bias ? 1 : 0)) + (Shape.skip ? 1 : 0);
 
   static size sums_bytes(backward_args const& a) {
-    return round_up(size(a.x.extent[0] * a.x.extent[1] * sum_rows) * sizeof(accumulate), workspace::alignment);
+    return detail::workspace_part(size(a.x.extent[0] * a.x.extent[1]), sum_rows * sizeof(accumulate));
   }
   static group_memory memory(auto const& p) { return {p.plan.near * sizeof(accumulate), p.plan.far * sizeof(accumulate)}; }
-  template <class Agent, class Executor>
-  static size worker_bytes(Executor e, auto const& p) {
-    using traits = executor_traits<Executor>;
-    return size(traits::workers(e, Agent::items(p))) * traits::bytes_per_worker(memory(p));
-  }
   /// A few tokens at the state's cost would be dear: read what they need from it instead.
-  static bool steps(auto const& p) {
-    return causal && p.state_out.present() && p.x.extent[2] * layers * Shape.taps < receptive_field;
+  static bool steps(forward_args const& a) {
+    return causal && a.state_out.given() && a.x.extent[2] < divide_up(receptive_field, index(layers) * Shape.taps);
   }
 };
 

@@ -120,10 +120,10 @@ struct ema {
     tensor_view<accumulate, 2> grad_gamma = {};
   };
 
-  /// Bytes of workspace that forward needs with these extents and this executor.
+  /// Bytes of workspace with which forward uses all of the executor (see workspace).
   template <class Executor>
   TCNCA_HIDDEN static size forward_workspace(Executor e, forward_args const& a) noexcept {
-    return has_extents(a.x) ? worker_bytes<typename tuned<Executor>::forward_agent>(e, forward_params<Executor>(a)) : 0;
+    return tensor_limits::hold(a.x) ? forward_bytes(e, a).all : 0;
   }
 
   /// y (and state_out) from x (and state_in).
@@ -134,21 +134,20 @@ struct ema {
     check.require(executor_traits<Executor>::valid(e), status_code::invalid_executor);
     check_inputs(check, a);
     check.output("y", a.y, {batch, channels, length}, contiguous_axis);
-    check.require(causal || !a.state_out.present(), status_code::unexpected_argument, "state_out");
-    if (a.state_out.present()) check.output("state_out", a.state_out, {batch, channels, index(states)});
-    check.scratch(scratch, check.ok() ? forward_workspace(e, a) : 0).overlaps({"state_in", "state_out"});
+    check.only_if(causal, "state_out", a.state_out);
+    check.optional_output("state_out", a.state_out, {batch, channels, index(states)});
+    check.scratch(scratch, check.ok() ? forward_bytes(e, a) : workspace_bytes{}).overlaps({"state_in", "state_out"});
     if (!check.ok()) return check.result();
 
     auto const p = forward_params<Executor>(a);
     using agent = typename tuned<Executor>::forward_agent;
-    return launch<agent>(e, p, scratch.data);
+    return launch<agent>(e, p, scratch);
   }
 
-  /// Bytes of workspace that backward needs with these extents and this executor.
+  /// Bytes of workspace with which backward uses all of the executor (see workspace).
   template <class Executor>
   TCNCA_HIDDEN static size backward_workspace(Executor e, backward_args const& a) noexcept {
-    if (!has_extents(a.x)) return 0;
-    return sums_bytes(a.x) + worker_bytes<typename tuned<Executor>::backward_agent>(e, backward_params<Executor>(a, nullptr));
+    return tensor_limits::hold(a.x) ? backward_bytes(e, a).all : 0;
   }
 
   /// The gradients of a forward pass with the same inputs. What it needs of that is computed again, not stored.
@@ -162,26 +161,27 @@ struct ema {
     check.output("grad_x", a.grad_x, {batch, channels, length}, contiguous_axis);
     check_gradients(check, a, rows(channels));
     if (Shape.skip) check.output("grad_omega", a.grad_omega, {channels});
-    else check.require(!a.grad_omega.present(), status_code::unexpected_argument, "grad_omega");
-    check.require(causal || !a.grad_state_out.present(), status_code::unexpected_argument, "grad_state_out");
-    if (a.grad_state_out.present()) check.input("grad_state_out", a.grad_state_out, {batch, channels, index(states)});
-    check.require(a.state_in.present() || !a.grad_state_in.present(), status_code::unexpected_argument, "grad_state_in");
-    if (a.grad_state_in.present()) check.output("grad_state_in", a.grad_state_in, {batch, channels, index(states)});
-    check.scratch(scratch, check.ok() ? backward_workspace(e, a) : 0).overlaps();
+    else check.only_if(false, "grad_omega", a.grad_omega);
+    check.only_if(causal, "grad_state_out", a.grad_state_out);
+    check.optional_input("grad_state_out", a.grad_state_out, {batch, channels, index(states)});
+    check.only_if(a.state_in.given(), "grad_state_in", a.grad_state_in);
+    check.optional_output("grad_state_in", a.grad_state_in, {batch, channels, index(states)});
+    check.scratch(scratch, check.ok() ? backward_bytes(e, a) : workspace_bytes{}).overlaps();
     if (!check.ok()) return check.result();
 
     auto const p = backward_params<Executor>(a, static_cast<accumulate*>(scratch.data));
     using agent = typename tuned<Executor>::backward_agent;
-    if (status const s = launch<agent>(e, p, static_cast<char*>(scratch.data) + sums_bytes(a.x)); !s.ok()) return s;
+    workspace const rest{static_cast<char*>(scratch.data) + sums_bytes(a.x), scratch.bytes - sums_bytes(a.x)};
+    if (status const s = launch<agent>(e, p, rest); !s.ok()) return s;
     using adder = typename tuned<Executor>::sums_agent;
     typename adder::params_type const sums{p.parameters, gradients(a, a.grad_omega), p.sums};
-    return executor_traits<Executor>::template launch<adder>(e, sums, channels > 0 ? adder::items(sums) : 0, {}, nullptr);
+    return executor_traits<Executor>::template launch<adder>(e, sums, channels > 0 ? adder::items(sums) : 0, {}, {});
   }
 
-  /// Bytes of workspace that kernel needs with this executor.
+  /// Bytes of workspace with which kernel uses all of the executor (see workspace).
   template <class Executor>
   TCNCA_HIDDEN static size kernel_workspace(Executor e, kernel_args const& a) noexcept {
-    return kernel_bytes<typename tuned<Executor>::kernel_agent>(e, a.kappa.extent[0]);
+    return tensor_limits::hold(a.kappa) ? kernel_bytes<typename tuned<Executor>::kernel_agent>(e, a.kappa).all : 0;
   }
 
   /// kappa[c, l] = sum of gamma p beta q^l / sqrt(states): y is the convolution of x with it. Exact to rounding at any length.
@@ -192,16 +192,16 @@ struct ema {
     check.require(a.kappa.extent[0] % Shape.halves() == 0, status_code::invalid_extent, "kappa");
     check_parameters(check, a, a.kappa.extent[0]);
     check.output("kappa", a.kappa, {a.kappa.extent[0], a.kappa.extent[1]}, 1);
-    check.scratch(scratch, check.ok() ? kernel_workspace(e, a) : 0).overlaps();
+    check.scratch(scratch, check.ok() ? kernel_bytes<typename tuned<Executor>::kernel_agent>(e, a.kappa) : workspace_bytes{}).overlaps();
     if (!check.ok()) return check.result();
     ema_kernel_params<accumulate> const p{{a.delta, a.alpha, a.beta, a.gamma, {}}, a.kappa, {}, {}};
     return launch_kernel<typename tuned<Executor>::kernel_agent>(e, p, scratch);
   }
 
-  /// Bytes of workspace that kernel_backward needs with this executor.
+  /// Bytes of workspace with which kernel_backward uses all of the executor (see workspace).
   template <class Executor>
   TCNCA_HIDDEN static size kernel_backward_workspace(Executor e, kernel_backward_args const& a) noexcept {
-    return kernel_bytes<typename tuned<Executor>::kernel_backward_agent>(e, a.grad_kappa.extent[0]);
+    return tensor_limits::hold(a.grad_kappa) ? kernel_bytes<typename tuned<Executor>::kernel_backward_agent>(e, a.grad_kappa).all : 0;
   }
 
   /// The gradients of delta, alpha, beta and gamma from that of kappa.
@@ -213,7 +213,7 @@ struct ema {
     check_parameters(check, a, a.grad_kappa.extent[0]);
     check.input("grad_kappa", a.grad_kappa, {a.grad_kappa.extent[0], a.grad_kappa.extent[1]}, 1);
     check_gradients(check, a, a.grad_kappa.extent[0]);
-    check.scratch(scratch, check.ok() ? kernel_backward_workspace(e, a) : 0).overlaps();
+    check.scratch(scratch, check.ok() ? kernel_bytes<typename tuned<Executor>::kernel_backward_agent>(e, a.grad_kappa) : workspace_bytes{}).overlaps();
     if (!check.ok()) return check.result();
     ema_kernel_params<accumulate> const p{{a.delta, a.alpha, a.beta, a.gamma, {}}, {}, a.grad_kappa, gradients(a, {})};
     return launch_kernel<typename tuned<Executor>::kernel_backward_agent>(e, p, scratch);
@@ -222,15 +222,11 @@ struct ema {
  private:
   static constexpr bool causal = Shape.dir == direction::causal;
   static constexpr int contiguous_axis = Shape.order == layout::batch_channels_length ? 2 : 1;
-  static constexpr index rows(index channels) { return Shape.halves() * channels; }
+  static constexpr index rows(index channels) { return detail::saturating_multiply(index(Shape.halves()), channels); }
 
   template <class Executor>
   using tuned = detail::tuned_ema<T, Shape, Tuning, Executor>;
 
-  template <class View>
-  static bool has_extents(View const& v) {
-    return v.extent[0] >= 0 && v.extent[1] >= 0 && v.extent[2] >= 0;
-  }
   template <class Args>
   static void check_parameters(argument_check& check, Args const& a, index rows) {
     check.input("delta", a.delta, {rows, index(states)});
@@ -251,9 +247,9 @@ struct ema {
     check.input("x", a.x, {batch, channels, length}, contiguous_axis);
     check_parameters(check, a, rows(channels));
     if (Shape.skip) check.input("omega", a.omega, {channels});
-    else check.require(!a.omega.present(), status_code::unexpected_argument, "omega");
-    check.require(causal || !a.state_in.present(), status_code::unexpected_argument, "state_in");
-    if (a.state_in.present()) check.input("state_in", a.state_in, {batch, channels, index(states)});
+    else check.only_if(false, "omega", a.omega);
+    check.only_if(causal, "state_in", a.state_in);
+    check.optional_input("state_in", a.state_in, {batch, channels, index(states)});
   }
   template <class Args>
   static ema_gradients<accumulate> gradients(Args const& a, tensor_view<accumulate, 1> omega) {
@@ -280,31 +276,38 @@ struct ema {
   }
   static constexpr index sum_rows = 3 * states + 1;
   static size sums_bytes(sequence_view<T const> const& x) {
-    return round_up(size(x.extent[0] * sum_rows * rows(x.extent[1])) * sizeof(accumulate), workspace::alignment);
+    return detail::workspace_part(size(x.extent[0] * rows(x.extent[1])), sum_rows * sizeof(accumulate));
   }
 
   template <class Agent, class Params>
   static group_memory memory(Params const& p) {
     return {Agent::near_elements(p) * sizeof(accumulate), Agent::far_elements(p) * sizeof(accumulate)};
   }
-  template <class Agent, class Executor, class Params>
-  static size worker_bytes(Executor e, Params const& p) {
-    using traits = executor_traits<Executor>;
-    return size(traits::workers(e, Agent::items(p))) * traits::bytes_per_worker(memory<Agent>(p));
+  template <class Executor>
+  static workspace_bytes forward_bytes(Executor e, forward_args const& a) {
+    using agent = typename tuned<Executor>::forward_agent;
+    auto const p = forward_params<Executor>(a);
+    return workspace_for<agent>(e, p, memory<agent>(p));
+  }
+  template <class Executor>
+  static workspace_bytes backward_bytes(Executor e, backward_args const& a) {
+    using agent = typename tuned<Executor>::backward_agent;
+    auto const p = backward_params<Executor>(a, nullptr);
+    return workspace_for<agent>(e, p, memory<agent>(p), sums_bytes(a.x));
   }
   template <class Agent, class Executor, class Params>
-  TCNCA_HIDDEN static status launch(Executor e, Params const& p, void* scratch) {
+  TCNCA_HIDDEN static status launch(Executor e, Params const& p, workspace scratch) {
     return executor_traits<Executor>::template launch<Agent>(e, p, Agent::items(p), memory<Agent>(p), scratch);
   }
-  template <class Agent, class Executor>
-  static size kernel_bytes(Executor e, index rows) {
+  template <class Agent, class Executor, class View>
+  static workspace_bytes kernel_bytes(Executor e, View const& kappa) {
     using traits = executor_traits<Executor>;
-    return rows < 0 ? 0 : size(traits::workers(e, rows)) * traits::bytes_per_worker({Agent::near_elements * sizeof(accumulate), 0});
+    return workspace_bytes::of(0, traits::bytes_per_worker({Agent::near_elements * sizeof(accumulate), 0}), traits::workers(e, kappa.extent[0]));
   }
   template <class Agent, class Executor>
   TCNCA_HIDDEN static status launch_kernel(Executor e, ema_kernel_params<accumulate> const& p, workspace scratch) {
     group_memory const memory{Agent::near_elements * sizeof(accumulate), 0};
-    return executor_traits<Executor>::template launch<Agent>(e, p, Agent::items(p), memory, scratch.data);
+    return executor_traits<Executor>::template launch<Agent>(e, p, Agent::items(p), memory, scratch);
   }
 };
 

@@ -93,14 +93,10 @@ struct gated_fusion {
     return launch<agent>(e, p, batch * length * columns);
   }
 
-  /// Bytes of workspace that mix_backward needs with these extents and this executor.
+  /// Bytes of workspace with which mix_backward uses all of the executor (see workspace).
   template <class Executor>
   TCNCA_HIDDEN static size mix_backward_workspace(Executor e, mix_backward_args const& a) noexcept {
-    auto const [batch, length, columns] = extents(a.z);
-    if (batch < 0 || length < 0 || columns < 0) return 0;
-    using traits = executor_traits<Executor>;
-    index const items = mix_backward_agent<group<Executor>, T, policy<Executor>>::items_for(batch * length);
-    return sums_bytes<Executor>(a) + size(traits::workers(e, items)) * traits::bytes_per_worker(mix_memory<Executor>(columns));
+    return tensor_limits::hold(a.z) && a.z.extent[2] <= most_columns ? mix_backward_bytes(e, a).all : 0;
   }
   /// All gradients of mix; each is overwritten.
   template <class Executor>
@@ -113,17 +109,17 @@ struct gated_fusion {
     result(check, "grad_z", a.grad_z, a.z);
     check.output("grad_gq", a.grad_gq, {columns}).output("grad_mq", a.grad_mq, {columns});
     check.output("grad_gk", a.grad_gk, {columns}).output("grad_mk", a.grad_mk, {columns});
-    check.scratch(scratch, check.ok() ? mix_backward_workspace(e, a) : 0).overlaps();
+    check.scratch(scratch, check.ok() ? mix_backward_bytes(e, a) : workspace_bytes{}).overlaps();
     if (!check.ok() || columns == 0) return check.result();
     using traits = executor_traits<Executor>;
     using agent = mix_backward_agent<group<Executor>, T, policy<Executor>>;
     using adder = mix_sums_agent<group<Executor>, T>;
     auto* const sums = static_cast<accumulate*>(scratch.data);
     mix_backward_params<T> const p{a.z, a.gq, a.gk, a.grad_q, a.grad_k, a.grad_z, sums, access<Executor>({a.z, a.grad_q, a.grad_k}, {a.grad_z})};
-    char* const rest = static_cast<char*>(scratch.data) + sums_bytes<Executor>(a);
+    workspace const rest{static_cast<char*>(scratch.data) + sums_bytes<Executor>(a), scratch.bytes - sums_bytes<Executor>(a)};
     if (status const s = traits::template launch<agent>(e, p, agent::items(p), mix_memory<Executor>(columns), rest); !s.ok()) return s;
     typename adder::params_type const r{sums, agent::items(p), a.grad_gq, a.grad_mq, a.grad_gk, a.grad_mk};
-    return traits::template launch<adder>(e, r, adder::items(r), {}, nullptr);
+    return traits::template launch<adder>(e, r, adder::items(r), {}, {});
   }
 
   /// y from o and r.
@@ -172,14 +168,14 @@ struct gated_fusion {
     argument_check check = begin(e);
     rows(check, "h", a.h, a.h);
     if (Shape.update_gate) rows(check, "x", a.x, a.h);
-    else check.require(!a.x.present(), status_code::unexpected_argument, "x");
+    else check.only_if(false, "x", a.x);
     gates(check, a);
     rows(check, "grad_y", a.grad_y, a.h);
     result(check, "grad_x", a.grad_x, a.h);
     if (Shape.update_gate) result(check, "grad_u", a.grad_u, a.h);
-    else check.require(!a.grad_u.present(), status_code::unexpected_argument, "grad_u");
+    else check.only_if(false, "grad_u", a.grad_u);
     if (Shape.mixer_path) result(check, "grad_hx", a.grad_hx, a.h);
-    else check.require(!a.grad_hx.present(), status_code::unexpected_argument, "grad_hx");
+    else check.only_if(false, "grad_hx", a.grad_hx);
     result(check, "grad_h", a.grad_h, a.h);
     check.overlaps({"grad_y", "grad_x"});
     if (!check.ok()) return check.result();
@@ -206,9 +202,10 @@ struct gated_fusion {
     check.require(executor_traits<Executor>::valid(e), status_code::invalid_executor);
     return check;
   }
+  static constexpr index most_columns = index(1) << 28;
   static void rows(argument_check& check, char const* name, input const& v, input const& like) {
     check.input(name, v, {like.extent[0], like.extent[1], like.extent[2]}, 2);
-    check.require(v.extent[2] <= index(1) << 28, status_code::invalid_extent, name);
+    check.require(v.extent[2] <= most_columns, status_code::invalid_extent, name);
   }
   static void result(argument_check& check, char const* name, output const& v, input const& like) {
     check.output(name, v, {like.extent[0], like.extent[1], like.extent[2]}, 2);
@@ -218,9 +215,9 @@ struct gated_fusion {
   }
   static void gates(argument_check& check, auto const& a) {
     if (Shape.update_gate) rows(check, "u", a.u, a.h);
-    else check.require(!a.u.present(), status_code::unexpected_argument, "u");
+    else check.only_if(false, "u", a.u);
     if (Shape.mixer_path) rows(check, "hx", a.hx, a.h);
-    else check.require(!a.hx.present(), status_code::unexpected_argument, "hx");
+    else check.only_if(false, "hx", a.hx);
     if (Shape.dropout) check.require(a.dropout >= 0 && a.dropout < 1, status_code::invalid_value, "dropout");
     else check.require(a.dropout == 0, status_code::unexpected_argument, "dropout");
   }
@@ -243,16 +240,22 @@ struct gated_fusion {
   }
   template <class Agent, class Executor, class Params>
   static status launch(Executor e, Params const& p, index elements) {
-    return elements == 0 ? status{} : executor_traits<Executor>::template launch<Agent>(e, p, Agent::items(p), {}, nullptr);
+    return elements == 0 ? status{} : executor_traits<Executor>::template launch<Agent>(e, p, Agent::items(p), {}, {});
   }
   template <class Executor>
   static group_memory mix_memory(index columns) {
     return {mix_backward_agent<group<Executor>, T, policy<Executor>>::near_elements(int(columns)) * sizeof(accumulate), 0};
   }
   template <class Executor>
+  static workspace_bytes mix_backward_bytes(Executor e, mix_backward_args const& a) {
+    using traits = executor_traits<Executor>;
+    index const items = mix_backward_agent<group<Executor>, T, policy<Executor>>::items_for(a.z.extent[0] * a.z.extent[1]);
+    return workspace_bytes::of(sums_bytes<Executor>(a), traits::bytes_per_worker(mix_memory<Executor>(a.z.extent[2])), traits::workers(e, items));
+  }
+  template <class Executor>
   static size sums_bytes(mix_backward_args const& a) {
     index const items = mix_backward_agent<group<Executor>, T, policy<Executor>>::items_for(a.z.extent[0] * a.z.extent[1]);
-    return round_up(size(items * 4 * a.z.extent[2]) * sizeof(accumulate), workspace::alignment);
+    return detail::workspace_part(size(items), size(4 * a.z.extent[2]) * sizeof(accumulate));
   }
 };
 

@@ -344,7 +344,7 @@ struct executor_traits<testing::fibers<Threads>> {
   template <class Agent, class Params>
   static bool supports(testing::fibers<Threads>) { return true; }
   template <class Agent, class Params>
-  static status launch(testing::fibers<Threads> e, Params const& params, index items, group_memory memory, void* scratch) {
+  static status launch(testing::fibers<Threads> e, Params const& params, index items, group_memory memory, workspace scratch) {
     constexpr size shared_memory_limit = 227 * 1024;  // of a block, on sm_90
     if (items == 0) return {};
     if (memory.near_bytes > shared_memory_limit) return status_code::unsupported_device;
@@ -364,7 +364,7 @@ struct executor_traits<testing::fibers<Threads>> {
     };
     auto& scheduler = testing::fiber_scheduler::get();
     testing::random_bits random{e.seed};
-    int const groups = int(workers(e, items));
+    int const groups = int(max(index(1), workers_that_fit(workers(e, items), bytes_per_worker(memory), scratch.bytes)));
     constexpr int cluster = testing::fiber_cluster::size_for<Agent>;
     // What a group is given is kept until all have run, so that nothing but the end of the launch orders two groups.
     struct given {
@@ -383,7 +383,7 @@ struct executor_traits<testing::fibers<Threads>> {
         all[size(i)]->near[c].reset(new testing::near_memory(memory.near_bytes));
         testing::fiber_cluster::near[i % testing::fiber_scheduler::max_groups][c] = work.near[c] = all[size(i)]->near[c]->data();
       }
-      work.far = static_cast<char*>(scratch) + size(g) * bytes_per_worker(memory);
+      work.far = static_cast<char*>(scratch.data) + size(g) * bytes_per_worker(memory);
       good = scheduler.run(cluster * Agent::group_type::size(), &job::body, &work, random(), i, Agent::group_type::size());
     }
     scheduler.join();

@@ -34,7 +34,7 @@ struct chunked_attention_mma_scores_agent : detail::attention_gradient_warps<Gro
 
   /// What an item of queries leaves of the biases: its diagonals from column - row = -(R - 1) - first on.
   TCNCA_HOST_DEVICE static constexpr index bias_row(index chunk) { return round_up(chunk, index(C)) + R; }
-  static index bias_elements(params_type const& p) { return base::chunks(p) * base::row_blocks(p) * bias_row(p.in.chunk); }
+  static index bias_elements(params_type const& p) { return detail::saturating_multiply(base::chunks(p) * base::row_blocks(p), bias_row(p.in.chunk)); }
 
   TCNCA_HOST_DEVICE void operator()(index item) {
     int const column = int(item % key_tiles_of(params)) * columns, width = min(columns, in.key_dim() - column);

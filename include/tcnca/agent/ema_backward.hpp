@@ -40,7 +40,7 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
   static constexpr int slots = shared ? tiling::slots(N) : 0, stage = table + 2 * slots, scratch = stage + tiling::stage;
   static constexpr int sums = scratch + int(round_up(Scan::template bytes<dual<A>, group_size> / sizeof(A) + 1, size(16)));
   static constexpr int sum_width = group_size * W;
-  static constexpr size near_elements(params_type const& p) { return size(sums + (4 * N + 1) * sum_width - (p.grad_state_out.present() ? 0 : 2 * N * sum_width)); }
+  static constexpr size near_elements(params_type const& p) { return size(sums + (4 * N + 1) * sum_width - (p.grad_state_out.given() ? 0 : 2 * N * sum_width)); }
   static constexpr size far_elements(params_type const& p) {
     return size(p.x.extent[2]) * channels * ((Shape.skip ? 1 : 0) + (halves ? 1 : 0));
   }

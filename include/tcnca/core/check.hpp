@@ -6,6 +6,28 @@
 
 namespace tcnca::inline TCNCA_TARGET {
 
+/// The largest tensors. Whatever an operation multiplies the extents of such tensors with, it fits 64 bits.
+struct tensor_limits {
+  static constexpr index elements = index(1) << 48;  ///< the product of the extents, those of 0 counted as 1
+  static constexpr index bytes = index(1) << 60;     ///< from the first element to the end of the last
+
+  /// Whether no extent is negative and their product is within the limit.
+  template <class T, int Rank>
+  static constexpr bool hold(tensor_view<T, Rank> const& v) {
+    index n = 1;
+    bool signs = true;
+    for (int r = 0; r < Rank; r++) signs = signs && v.extent[r] >= 0, n = detail::saturating_multiply(n, max(index(1), v.extent[r]));
+    return signs && n <= elements;
+  }
+  /// Bytes from the first element to the end of the last, extents of 0 counted as 1; no stride may be negative.
+  template <class T, int Rank>
+  static constexpr index span(tensor_view<T, Rank> const& v) {
+    index n = 1;
+    for (int r = 0; r < Rank; r++) n = detail::saturating_add(n, detail::saturating_multiply(max(index(1), v.extent[r]) - 1, v.stride[r]));
+    return detail::saturating_multiply(n, index(sizeof(T)));
+  }
+};
+
 /// Pairs of names of arguments that may be the very same memory (in place).
 struct in_place_pairs {
   char const *a = "", *b = "", *c = "", *d = "";
@@ -38,9 +60,13 @@ class argument_check {
       require(v.stride[r] >= 0, status_code::invalid_stride, name);
       require(r != contiguous_axis || v.extent[r] <= 1 || v.stride[r] == 1, status_code::invalid_stride, name);
     }
+    if (!ok()) return *this;
+    index const bytes = tensor_limits::span(v);
+    require(tensor_limits::hold(v), status_code::invalid_extent, name).require(bytes <= tensor_limits::bytes, status_code::invalid_stride, name);
     if (!ok() || v.count() == 0) return *this;
-    require(v.data != nullptr, status_code::null_pointer, name);
-    require(reinterpret_cast<std::uintptr_t>(v.data) % alignof(T) == 0, status_code::misaligned_pointer, name);
+    std::uintptr_t const at = reinterpret_cast<std::uintptr_t>(v.data);
+    require(at != 0, status_code::null_pointer, name).require(at % alignof(T) == 0, status_code::misaligned_pointer, name);
+    require(at <= ~std::uintptr_t(0) - std::uintptr_t(bytes), status_code::invalid_stride, name);
     if (ok()) remember(name, v, false);
     return *this;
   }
@@ -56,6 +82,22 @@ class argument_check {
     return require(unfolded(r), status_code::invalid_stride, name);
   }
 
+  /// An input or an output that may be left out.
+  template <class T, int Rank>
+  argument_check& optional_input(char const* name, tensor_view<T, Rank> const& v, index const (&extents)[Rank], int contiguous_axis = -1) {
+    return v.given() ? input(name, v, extents, contiguous_axis) : *this;
+  }
+  template <class T, int Rank>
+  argument_check& optional_output(char const* name, tensor_view<T, Rank> const& v, index const (&extents)[Rank], int contiguous_axis = -1) {
+    return v.given() ? output(name, v, extents, contiguous_axis) : *this;
+  }
+
+  /// An argument that must be left out where the condition does not hold.
+  template <class T, int Rank>
+  argument_check& only_if(bool condition, char const* name, tensor_view<T, Rank> const& v) {
+    return require(condition || !v.given(), status_code::unexpected_argument, name);
+  }
+
   /// Every output against every other argument, but those allowed to be in place.
   argument_check& overlaps(in_place_pairs const& in_place = {}) {
     for (int i = 0; i < count_ && ok(); i++)
@@ -68,13 +110,12 @@ class argument_check {
     return *this;
   }
 
-  argument_check& scratch(workspace w, size bytes) {
-    require(w.bytes >= bytes && (w.data != nullptr || bytes == 0), status_code::workspace_too_small, "workspace");
+  argument_check& scratch(workspace w, workspace_bytes need) {
+    bool const enough = w.bytes >= need.least && need.least <= size(tensor_limits::bytes);
+    require(enough && (w.data != nullptr || need.least == 0), status_code::workspace_too_small, "workspace");
     require(reinterpret_cast<std::uintptr_t>(w.data) % workspace::alignment == 0, status_code::workspace_misaligned, "workspace");
-    if (ok() && bytes > 0) {
-      auto v = contiguous(static_cast<char*>(w.data), index(bytes));
-      remember("workspace", v, true);
-    }
+    size const used = min(min(w.bytes, need.all), size(tensor_limits::bytes));
+    if (ok() && used > 0) remember("workspace", contiguous(static_cast<char*>(w.data), index(used)), true);
     return *this;
   }
 
@@ -82,9 +123,9 @@ class argument_check {
   /// Left out, where elements are asked for.
   template <class T, int Rank>
   static constexpr bool absent(tensor_view<T, Rank> const& v, index const (&extents)[Rank]) {
-    bool default_view = v.data == nullptr, wanted = true;
-    for (int r = 0; r < Rank; r++) default_view = default_view && v.extent[r] == 0, wanted = wanted && extents[r] != 0;
-    return default_view && wanted;
+    bool wanted = true;
+    for (int r = 0; r < Rank; r++) wanted = wanted && extents[r] != 0;
+    return wanted && !v.given();
   }
 
   static constexpr int axes = 4;
@@ -136,7 +177,7 @@ class argument_check {
     if (a.data + std::uintptr_t(a.span() + a.element) <= b.data || b.data + std::uintptr_t(b.span() + b.element) <= a.data) return false;
     for (int i = 0; i < axes; i++)
       if (a.stride[i] != b.stride[i]) return true;
-    return reachable(a, b, index(b.data) - index(a.data), 0);
+    return reachable(a, b, index(b.data - a.data), 0);
   }
   // Is there a byte of a, as far from a.data as a byte of b is from b.data plus `distance`?
   static bool reachable(region const& a, region const& b, index distance, int axis) {

@@ -6,9 +6,15 @@ struct CUstream_st;
 
 namespace tcnca {
 
-/// The CPU. The call returns when the work is done.
+/// The CPU. The call returns when the work is done. All its threads compute in the caller's floating-point mode (rounding, denormals).
+///
+/// After a fork, a child of a process that had used several threads must not use several itself: GCC's OpenMP library waits there for threads that
+/// exist in the parent only. Give such children cpu{1}, which never enters OpenMP, or fork before the first call.
 struct cpu {
-  /// 0: as many as OpenMP gives. Without OpenMP in the consumer's build, always one.
+  /// More threads than this are never used, whatever `threads` or OpenMP say.
+  static constexpr int max_threads = 1024;
+
+  /// 0: as many as OpenMP gives; else at most so many. Without OpenMP in the consumer's build, always one.
   int threads = 0;
 };
 

@@ -1,11 +1,13 @@
 // Non-owning views of the caller's memory.
 #pragma once
+#include "checked.hpp"
 #include "config.hpp"
 #include "options.hpp"
 
 namespace tcnca {
 
-/// A non-owning strided view. Extents and strides are counted in elements. A default view is absent.
+/// A non-owning strided view. Extents and strides are counted in elements. A view is absent if its pointer is null and all its extents are 0,
+/// as those of a default view are.
 template <class T, int Rank>
 struct tensor_view {
   using value_type = T;
@@ -36,13 +38,19 @@ struct tensor_view {
     return data + i * stride[0] + j * stride[1] + k * stride[2] + l * stride[3];
   }
 
-  /// Number of elements.
+  /// Number of elements; the largest index where that does not fit.
   TCNCA_HOST_DEVICE constexpr index count() const {
     index n = 1;
-    for (int r = 0; r < Rank; r++) n *= extent[r];
+    for (int r = 0; r < Rank; r++) n = detail::saturating_multiply(n, extent[r]);
     return n;
   }
-  /// An optional argument is given by a view with a pointer, and left out by a default view.
+  /// Whether the view is not absent: what argument checks and workspace queries ask.
+  constexpr bool given() const {
+    bool any = data != nullptr;
+    for (int r = 0; r < Rank; r++) any = any || extent[r] != 0;
+    return any;
+  }
+  /// Whether there is memory: what kernels ask. After the argument checks a given view is present or has no elements.
   TCNCA_HOST_DEVICE constexpr bool present() const { return data != nullptr; }
 
   /// A view of mutable elements is a view of const ones.
@@ -60,7 +68,8 @@ struct tensor_view {
 template <class T>
 using sequence_view = tensor_view<T, 3>;
 
-/// A row-major view of contiguous memory: contiguous(p, 2, 3) has strides 3 and 1.
+/// A row-major view of contiguous memory: contiguous(p, 2, 3) has strides 3 and 1. A stride that does not fit is the largest index, which
+/// every operation refuses.
 template <class T, class... Extents>
 TCNCA_HOST_DEVICE constexpr tensor_view<T, sizeof...(Extents)> contiguous(T* data, Extents... extents) {
   constexpr int rank = sizeof...(Extents);
@@ -71,7 +80,7 @@ TCNCA_HOST_DEVICE constexpr tensor_view<T, sizeof...(Extents)> contiguous(T* dat
   for (int r = rank - 1; r >= 0; r--) {
     v.extent[r] = e[r];
     v.stride[r] = s;
-    s *= e[r];
+    s = detail::saturating_multiply(s, e[r]);
   }
   return v;
 }
@@ -79,8 +88,9 @@ TCNCA_HOST_DEVICE constexpr tensor_view<T, sizeof...(Extents)> contiguous(T* dat
 /// A contiguous sequence in the given layout, indexed (batch, channels, length).
 template <class T>
 TCNCA_HOST_DEVICE constexpr sequence_view<T> sequence(T* data, layout order, index batch, index channels, index length) {
-  if (order == layout::batch_channels_length) return {data, {batch, channels, length}, {channels * length, length, 1}};
-  return {data, {batch, channels, length}, {channels * length, 1, channels}};
+  index const all = detail::saturating_multiply(channels, length);
+  if (order == layout::batch_channels_length) return {data, {batch, channels, length}, {all, length, 1}};
+  return {data, {batch, channels, length}, {all, 1, channels}};
 }
 
 }  // namespace tcnca

@@ -1,5 +1,6 @@
 // Launch on the CPU: the items of an agent, shared out to threads; each thread is a group of one.
 #pragma once
+#include "../arch/floating_point_mode.hpp"
 #include "../block/group.hpp"
 #include "../core/executor.hpp"
 #include "../core/status.hpp"
@@ -15,7 +16,13 @@ struct machine {
   int compute_capability = 0;
 };
 
-/// How an executor runs agents. A specialisation has `target` (a machine), `group<Threads>`, `valid`, `workers` and `launch`.
+/// How many of `workers` groups a workspace has room for that need `each` bytes of it.
+constexpr index workers_that_fit(index workers, size each, size bytes) {
+  return each == 0 || bytes / each >= size(workers) ? workers : index(bytes / each);
+}
+
+/// How an executor runs agents. A specialisation has `target` (a machine), `group<Threads>`, `valid`, `workers`, `bytes_per_worker` and `launch`,
+/// which takes as many workers as there are and fit in the workspace, at least one.
 template <class Executor>
 struct executor_traits;
 
@@ -35,7 +42,7 @@ struct executor_traits<cpu> {
   /// Groups that run at once.
   static index workers(cpu e, index items) {
 #if defined(_OPENMP)
-    index const threads = e.threads > 0 ? e.threads : omp_get_max_threads();
+    index const threads = min(e.threads > 0 ? e.threads : omp_get_max_threads(), cpu::max_threads);
 #else
     index const threads = 1;
     (void)e;
@@ -48,29 +55,44 @@ struct executor_traits<cpu> {
   }
 
   template <class Agent, class Params>
-  TCNCA_HIDDEN static status launch(cpu e, Params const& params, index items, group_memory memory, void* scratch) {
-    using accumulate = typename Agent::A;
-    index const threads = workers(e, items);
-    size const near = round_up(memory.near_bytes, workspace::alignment), each = bytes_per_worker(memory);
+  TCNCA_HIDDEN static status launch(cpu e, Params const& params, index items, group_memory memory, workspace scratch) {
+    size const each = bytes_per_worker(memory);
+    index const threads = max(index(1), workers_that_fit(workers(e, items), each, scratch.bytes));
+    index next = 0;
+    auto const work = [&](index worker) {
+      run_items<Agent>(params, items, next, static_cast<char*>(scratch.data) + size(worker) * each, round_up(memory.near_bytes, workspace::alignment));
+    };
 #if defined(_OPENMP)
-#pragma omp parallel num_threads(int(threads)) if (threads > 1)
-#endif
-    {
-#if defined(_OPENMP)
-      index const worker = omp_get_thread_num();
-#else
-      index const worker = 0;
-#endif
-      char* const own = static_cast<char*>(scratch) + size(worker) * each;
-      Agent agent(serial_group{}, params, reinterpret_cast<accumulate*>(own), reinterpret_cast<accumulate*>(own + near));
-#if defined(_OPENMP)
-#pragma omp for schedule(dynamic)
-#endif
-      for (index item = 0; item < items; item++) agent(item);
+    // One worker does not enter OpenMP: in a child process after a fork that would wait for threads which do not exist.
+    if (threads > 1) {
+      detail::floating_point_mode const mode = detail::floating_point_mode::current();
+#pragma omp parallel num_threads(int(threads))
+      {
+        detail::scoped_floating_point_mode const scope(mode);
+        work(omp_get_thread_num());
+      }
+      return {};
     }
-    (void)threads;
+#endif
+    work(0);
     return {};
   }
+
+ private:
+  /// One worker: takes the next item until there is none.
+  template <class Agent, class Params>
+  TCNCA_HIDDEN __attribute__((noinline)) static void run_items(Params const& params, index items, index& next, char* own, size near_bytes) {
+    using accumulate = typename Agent::A;
+    Agent agent(serial_group{}, params, reinterpret_cast<accumulate*>(own), reinterpret_cast<accumulate*>(own + near_bytes));
+    for (index item; (item = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < items;) agent(item);
+  }
 };
+
+/// What a launch of an agent asks of its workspace, beside `shared` bytes.
+template <class Agent, class Executor, class Params>
+workspace_bytes workspace_for(Executor e, Params const& p, group_memory memory, size shared = 0) {
+  using traits = executor_traits<Executor>;
+  return workspace_bytes::of(shared, traits::bytes_per_worker(memory), traits::workers(e, Agent::items(p)));
+}
 
 }  // namespace tcnca

@@ -90,7 +90,7 @@ struct executor_traits<cuda> {
 
   /// Errors are those of the calls made here. One that was pending before stays so, and one of ours does not.
   template <class Agent, class Params>
-  TCNCA_HIDDEN static status launch(cuda e, Params const& params, index items, group_memory memory, void* scratch) {
+  TCNCA_HIDDEN static status launch(cuda e, Params const& params, index items, group_memory memory, workspace scratch) {
     constexpr int threads = Agent::group_type::size();
     auto const kernel = detail::run_agent<Agent, Params, threads>;
     if (items == 0) return {};
@@ -104,7 +104,7 @@ struct executor_traits<cuda> {
       before.forget();
       return {detail::is_unsupported(error) ? status_code::unsupported_device : status_code::launch_failed, cudaGetErrorName(error)};
     }
-    index const blocks = memory.far_bytes > 0 ? workers(e, items) : min(items, index(1) << 30);
+    index const blocks = memory.far_bytes > 0 ? max(index(1), workers_that_fit(workers(e, items), bytes_per_worker(memory), scratch.bytes)) : min(items, index(1) << 30);
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3(unsigned(blocks)), config.blockDim = dim3(threads);
     config.dynamicSmemBytes = memory.near_bytes, config.stream = e.stream;
@@ -115,7 +115,7 @@ struct executor_traits<cuda> {
       attribute.val.clusterDim.x = cluster, attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
       config.gridDim = dim3(unsigned(min(blocks, index(1) << 27)) * cluster), config.attrs = &attribute, config.numAttrs = 1;
     }
-    error = cudaLaunchKernelEx(&config, kernel, params, items, bytes_per_worker(memory), static_cast<char*>(scratch));
+    error = cudaLaunchKernelEx(&config, kernel, params, items, bytes_per_worker(memory), static_cast<char*>(scratch.data));
     if (error == cudaSuccess) return {};
     before.forget();
     return {status_code::launch_failed, cudaGetErrorName(error)};
