@@ -4,6 +4,7 @@
 # libblas-dev, whose cblas.h is not that of OpenBLAS. Wants root. Ends with 77 where that cannot be done.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+PATH=$PATH:/usr/sbin:/sbin
 
 skip() { echo "check_bootstrap: SKIPPED: $*"; exit 77; }
 fail() { echo "check_bootstrap: $*" >&2; exit 1; }
@@ -11,7 +12,9 @@ fail() { echo "check_bootstrap: $*" >&2; exit 1; }
 command -v debootstrap >/dev/null || skip "debootstrap is not installed"
 unshare --mount true 2>/dev/null || skip "mounts of our own are not permitted here"
 release=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
-targets=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Identifier: Packages')
+targets() { apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Identifier: Packages'; }
+[ -n "$(targets)" ] || apt-get update -qq
+targets=$(targets)
 mirror=$(awk -v release="$release" '$2 == release && $3 == "main" { print $1; exit }' <<<"$targets")
 [ -n "$mirror" ] || skip "apt is set to no mirror of the release \"$release\""
 components=$(awk -v mirror="$mirror" '$1 == mirror { print $3 }' <<<"$targets" | sort -u | paste -sd ,)
@@ -20,16 +23,17 @@ roots=$(mktemp -d)
 trap 'rm -rf --one-file-system -- "$roots"' EXIT
 tree="/home/a fresh clone"
 
-# inside ROOT COMMAND...: in the tree's copy there. /dev and /proc are mounted in a namespace that ends with the command, so nothing is left to
-# unmount, and what removes the roots cannot reach through.
+# inside ROOT COMMAND...: in the tree's copy there. The mounts are in a namespace that ends with the command, so nothing is left to unmount, and what
+# removes the roots cannot reach through them; nor does a process outlive this script.
 inside() {
   local name keep=()
   for name in http_proxy https_proxy no_proxy CMAKE_BUILD_PARALLEL_LEVEL; do [ -z "${!name:-}" ] || keep+=("$name=${!name}"); done
-  unshare --mount --fork --kill-child sh -ec 'root=$1; shift; for part in dev proc; do mount --rbind "/$part" "$root/$part"; done; exec chroot "$root" "$@"' \
-    sh "$1" env -i --chdir="$tree" "${keep[@]}" PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 "TCNCA_DEMO_SECONDS=${TCNCA_DEMO_SECONDS:-60}" "${@:2}"
+  setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child \
+    sh -ec 'root=$1; shift; mount --rbind /dev "$root/dev"; mount -t proc proc "$root/proc"; exec chroot "$root" "$@"' sh "$1" \
+    env -i --chdir="$tree" "${keep[@]}" PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 "TCNCA_DEMO_SECONDS=${TCNCA_DEMO_SECONDS:-60}" "${@:2}"
 }
 step() { printf -- '--- %s (%d s)\n' "$*" "$SECONDS"; }
-refused() { fail "this had to fail with \"$1\", and did not: $2"; }
+must_fail_with() { fail "this had to fail and to say \"$1\": $2"; }
 
 step "a root of $release"
 case "$mirror" in https:*) secure=(--include=ca-certificates) ;; *) secure=() ;; esac
@@ -44,8 +48,8 @@ tar --exclude-vcs --exclude=./build --exclude=./shared -c . | tar -x --no-same-o
 cp -a "$roots/bare" "$roots/netlib"
 
 step "neither root nor sudo"
-output=$(inside "$roots/bare" setpriv --reuid=nobody ./cmake/bootstrap.sh demo 2>&1) && refused "neither root nor sudo" "$output"
-[[ $output = *"neither root nor sudo"*libopenblas-dev* ]] || refused "neither root nor sudo" "$output"
+output=$(inside "$roots/bare" setpriv --reuid=nobody ./cmake/bootstrap.sh demo 2>&1) && must_fail_with "neither root nor sudo" "$output"
+[[ $output = *"neither root nor sudo"*libopenblas-dev* ]] || must_fail_with "neither root nor sudo" "$output"
 
 step "bare: test, configuration"
 inside "$roots/bare" ./cmake/bootstrap.sh test --configure-only
@@ -62,6 +66,6 @@ for preset in test demo; do inside "$roots/netlib" ./cmake/bootstrap.sh "$preset
 
 step "netlib: without OpenBLAS and two more, one message names all"
 inside "$roots/netlib" sh -c 'dpkg --purge --force-depends $(dpkg-query -W -f "\${Package}\n" "libopenblas*-dev" libfftw3-dev libbenchmark-dev) >/dev/null'
-output=$(inside "$roots/netlib" cmake --fresh --preset demo 2>&1) && refused "a message" "$output"
-for package in libopenblas-dev libfftw3-dev libbenchmark-dev; do [[ $output = *"apt-get install "*"$package"* ]] || refused "$package" "$output"; done
+output=$(inside "$roots/netlib" cmake --fresh --preset demo 2>&1) && must_fail_with "a message" "$output"
+for package in libopenblas-dev libfftw3-dev libbenchmark-dev; do [[ $output = *"apt-get install "*"$package"* ]] || must_fail_with "$package" "$output"; done
 step "all passed"
