@@ -131,7 +131,7 @@ TCNCA_HOST_DEVICE void dilated_sum(Group group, ring<A, Lanes> x, dilated_taps<A
         unroll<0, decltype(steps)::value>([&](auto k) TCNCA_INLINE {
           value const weight = load_tap<A, Lanes>(tap, p);
           unroll<0, Run>([&](auto m) TCNCA_INLINE { sum[m] = fma(weight, window[(int(m) + Run - int(k) % Run) % Run], sum[m]); });
-          if constexpr (decltype(k)::value < needed) {
+          if constexpr (int(k) < needed) {
             at -= uint32(d);
             window[Run - 1 - int(k) % Run] = x.load(at, p);
           }
