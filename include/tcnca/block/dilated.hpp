@@ -138,11 +138,11 @@ TCNCA_HOST_DEVICE void dilated_sum(Group group, ring<A, Lanes> x, dilated_taps<A
           tap += w.step;
         });
       };
-      // The last tap needs no input after it, and nothing may have been written there.
+      // The last tap needs no input after it, and where threads share a tile nothing may have been written there.
       if constexpr (Taps <= 2 * Run) {
         turn(constant<Taps>{}, constant<Taps - 1>{});
       } else {
-        constexpr int turns = (Taps - 1) / Run, rest = Taps - turns * Run;
+        constexpr int turns = (Taps - (Group::size() == 1 ? 0 : 1)) / Run, rest = Taps - turns * Run;
         for (int k = 0; k < turns; k++) turn(constant<Run>{}, constant<Run>{});
         turn(constant<rest>{}, constant<rest - 1>{});
       }
