@@ -131,18 +131,18 @@ TCNCA_HOST_DEVICE void dilated_sum(Group group, ring<A, Lanes> x, dilated_taps<A
         unroll<0, decltype(steps)::value>([&](auto k) TCNCA_INLINE {
           value const weight = load_tap<A, Lanes>(tap, p);
           unroll<0, Run>([&](auto m) TCNCA_INLINE { sum[m] = fma(weight, window[(int(m) + Run - int(k) % Run) % Run], sum[m]); });
-          if constexpr (decltype(k)::value < needed) {
+          if constexpr (int(k) < needed) {
             at -= uint32(d);
             window[Run - 1 - int(k) % Run] = x.load(at, p);
           }
           tap += w.step;
         });
       };
-      // The last tap needs no input after it, and nothing may have been written there.
+      // The last tap needs no input after it, and where threads share a tile nothing may have been written there.
       if constexpr (Taps <= 2 * Run) {
         turn(constant<Taps>{}, constant<Taps - 1>{});
       } else {
-        constexpr int turns = (Taps - 1) / Run, rest = Taps - turns * Run;
+        constexpr int turns = (Taps - (Group::size() == 1 ? 0 : 1)) / Run, rest = Taps - turns * Run;
         for (int k = 0; k < turns; k++) turn(constant<Run>{}, constant<Run>{});
         turn(constant<rest>{}, constant<rest - 1>{});
       }
