@@ -64,7 +64,8 @@ inline std::vector<row> measure_arena(arena& a, run_request const& request, time
       r.shape = headline_stacks[s];
       plan.begin(r.name());
       contender const stack = a.stack(s, direction),
-                      levels = a.levels(s, direction, std::min(request.levels_limit_seconds, std::max(0.15 * plan.left(), 0.5)));
+                      levels = plan.left() > 0 ? a.levels(s, direction, std::min(request.levels_limit_seconds, std::max(0.15 * plan.left(), 0.5)))
+                                               : contender{{}, {}, "for some rows the time limit had passed"};
       if (!levels.run) add_note(remarks.left_out, levels_name + " is left out: " + levels.missing + ".");
       auto const times = measure_paired({stack.run, given.run, generated.run, scan.run, levels.run},
                                         {request.backend == "cpu" ? request.p.threads : 0, plan.row_seconds()});
