@@ -151,7 +151,7 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
       for (int r = group.rank(); r < rows; r += group.size()) {
         index const row = params.row_of(chunk_, first + r);
         A const lse = r >= missing ? *params.lse.at(chunk_.batch, chunk_.head, chunk_.origin + first + r - in.position) : A(0);
-        at(plan.statistics)[r] = lse == -detail::infinity<A>() ? A(0) : lse;
+        at(plan.statistics)[r] = detail::is_minus_infinity(lse) ? A(0) : lse;
         at(plan.statistics)[R + r] = r >= missing ? params.delta[row] : A(0);
       }
     group.sync();

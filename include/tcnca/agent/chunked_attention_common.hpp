@@ -52,7 +52,17 @@ TCNCA_HOST_DEVICE T infinity() {
   if constexpr (sizeof(T) == 4) return __uint_as_float(0x7f800000u);
   else return __longlong_as_double(0x7ff0000000000000ll);
 #else
-  return T(__builtin_huge_val());
+  if constexpr (sizeof(T) == 4) return rounded(bits_as<float>(0x7f800000u));
+  else return rounded(bits_as<double>(0x7ff0000000000000ull));
+#endif
+}
+template <class T>
+TCNCA_HOST_DEVICE bool is_minus_infinity(T x) {
+#if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
+  return x == -infinity<T>();
+#else
+  using bits = typename bits_of<T>::type;
+  return opaque_bits<bits>(x) == opaque_bits<bits>(-infinity<T>());
 #endif
 }
 
@@ -166,7 +176,7 @@ struct attention_group {
     int const across = divide_up(dim, W), down = divide_up(round_up(count, tile::columns), W);
     for_each_pair(group, down, across, [&](int i, int n) TCNCA_INLINE {
       int const r = i * W, c = n * W;
-      value rows[W];
+      detail::array<value, W> rows;
       unroll<0, W>([&](auto w) TCNCA_INLINE {
         auto const from = r + w < count ? source(r + w) : decltype(source(0))(nullptr);
         rows[w] = from ? load(from, c, dim) * broadcast<W>(factor(r + w)) : broadcast<W>(A(0));

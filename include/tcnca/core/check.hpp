@@ -31,7 +31,7 @@ class argument_check {
 
   /// An argument that is read: its extents, non-negative strides (0 broadcasts), stride 1 on the axis that must be contiguous (-1: none).
   template <class T, int Rank>
-  argument_check& input(char const* name, tensor_view<T, Rank> const& v, index const (&extents)[Rank], int contiguous_axis = -1) {
+  argument_check& input(char const* name, tensor_view<T, Rank> const& v, detail::array<index const, Rank>& extents, int contiguous_axis = -1) {
     require(!absent(v, extents), status_code::missing_argument, name);
     for (int r = 0; r < Rank; r++) {
       require(v.extent[r] == extents[r] && extents[r] >= 0, status_code::invalid_extent, name);
@@ -47,7 +47,7 @@ class argument_check {
 
   /// An argument that is written: as for input, and no two indices may name the same element.
   template <class T, int Rank>
-  argument_check& output(char const* name, tensor_view<T, Rank> const& v, index const (&extents)[Rank], int contiguous_axis = -1) {
+  argument_check& output(char const* name, tensor_view<T, Rank> const& v, detail::array<index const, Rank>& extents, int contiguous_axis = -1) {
     int const before = count_;
     input(name, v, extents, contiguous_axis);
     if (!ok() || count_ == before) return *this;
@@ -81,7 +81,7 @@ class argument_check {
  private:
   /// Left out, where elements are asked for.
   template <class T, int Rank>
-  static constexpr bool absent(tensor_view<T, Rank> const& v, index const (&extents)[Rank]) {
+  static constexpr bool absent(tensor_view<T, Rank> const& v, detail::array<index const, Rank>& extents) {
     bool default_view = v.data == nullptr, wanted = true;
     for (int r = 0; r < Rank; r++) default_view = default_view && v.extent[r] == 0, wanted = wanted && extents[r] != 0;
     return default_view && wanted;
