@@ -248,9 +248,9 @@ struct chunked_attention {
     extents const x(a);
     check.require(a.chunk >= 1 && a.chunk <= limits::chunk, status_code::invalid_value, "chunk");
     check.require(a.position >= 0 && a.position <= index(1) << 62, status_code::invalid_position, "position");
-    check.require(a.scale >= -greatest && a.scale <= greatest, status_code::invalid_value, "scale");
-    if (Shape.dropout) check.require(a.dropout >= 0 && a.dropout < 1, status_code::invalid_value, "dropout");
-    else check.require(a.dropout == 0, status_code::unexpected_argument, "dropout");
+    check.require(detail::is_finite(a.scale) && a.scale >= -greatest && a.scale <= greatest, status_code::invalid_value, "scale");
+    if (Shape.dropout) check.require(detail::is_finite(a.dropout) && a.dropout >= 0 && a.dropout < 1, status_code::invalid_value, "dropout");
+    else check.require(detail::is_finite(a.dropout) && a.dropout == 0, status_code::unexpected_argument, "dropout");
     check.require(valid_dim(x.key_dim, limits::key_dim_min, limits::key_dim), status_code::invalid_extent, "q");
     check.input("q", a.q, {x.batch, x.heads, x.length, x.key_dim}, 3);
     check.input("k", a.k, {x.batch, x.heads, x.length, x.key_dim}, 3);

@@ -218,8 +218,8 @@ struct gated_fusion {
     else check.only_if(false, "u", a.u);
     if (Shape.mixer_path) rows(check, "hx", a.hx, a.h);
     else check.only_if(false, "hx", a.hx);
-    if (Shape.dropout) check.require(a.dropout >= 0 && a.dropout < 1, status_code::invalid_value, "dropout");
-    else check.require(a.dropout == 0, status_code::unexpected_argument, "dropout");
+    if (Shape.dropout) check.require(detail::is_finite(a.dropout) && a.dropout >= 0 && a.dropout < 1, status_code::invalid_value, "dropout");
+    else check.require(detail::is_finite(a.dropout) && a.dropout == 0, status_code::unexpected_argument, "dropout");
   }
   static detail::element_dropout dropout(auto const& a) { return {a.dropout > 0 && a.dropout < 1 ? uint32(a.dropout * 4294967296.0) : 0, 1 / (1 - a.dropout), a.seed, a.offset}; }
 

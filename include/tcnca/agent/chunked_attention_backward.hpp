@@ -154,7 +154,7 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
         index const row = params.row_of(chunk_, first + r);
         index const t = chunk_.origin + first + r - in.position;
         A const most = r >= missing ? *params.lse.at(chunk_.batch, chunk_.head, t, 0) : A(0);
-        at(plan.statistics)[r] = most == -detail::infinity<A>() ? A(0) : most;
+        at(plan.statistics)[r] = detail::is_minus_infinity(most) ? A(0) : most;
         at(plan.statistics)[R + r] = r >= missing ? params.delta[row] : A(0);
         at(plan.statistics)[2 * R + r] = r >= missing ? *params.lse.at(chunk_.batch, chunk_.head, t, 1) : A(0);
       }

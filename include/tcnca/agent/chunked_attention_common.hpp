@@ -52,7 +52,17 @@ TCNCA_HOST_DEVICE T infinity() {
   if constexpr (sizeof(T) == 4) { return __uint_as_float(0x7f800000u); }
   else { return __longlong_as_double(0x7ff0000000000000ll); }
 #else
-  return T(__builtin_huge_val());
+  if constexpr (sizeof(T) == 4) { return rounded(bits_as<float>(0x7f800000u)); }
+  else { return rounded(bits_as<double>(0x7ff0000000000000ull)); }
+#endif
+}
+template <class T>
+TCNCA_HOST_DEVICE bool is_minus_infinity(T x) {
+#if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
+  return x == -infinity<T>();
+#else
+  using bits = typename bits_of<T>::type;
+  return opaque_bits<bits>(x) == opaque_bits<bits>(-infinity<T>());
 #endif
 }
 
@@ -76,8 +86,8 @@ TCNCA_HOST_DEVICE T logarithm(T x) {
 /// for beside a large maximum the logarithm would vanish in their sum.
 template <class A>
 TCNCA_HOST_DEVICE void store_lse(tensor_view<A, 4> const& lse, index batch, index head, index t, A most, A total) {
-  *lse.at(batch, head, t, 0) = total == A(0) ? -infinity<A>() : most;
-  *lse.at(batch, head, t, 1) = total == A(0) ? A(0) : logarithm(total);
+  *lse.at(batch, head, t, 0) = is_zero(total) ? -infinity<A>() : most;
+  *lse.at(batch, head, t, 1) = is_zero(total) ? A(0) : logarithm(total);
 }
 
 /// A weight that is not normalised, and its derivative by the score.
@@ -174,7 +184,7 @@ struct attention_group {
     int const across = divide_up(dim, W), down = divide_up(round_up(count, tile::columns), W);
     for_each_pair(group, down, across, [&](int i, int n) TCNCA_INLINE {
       int const r = i * W, c = n * W;
-      value rows[W];
+      detail::array<value, W> rows;
       unroll<0, W>([&](auto w) TCNCA_INLINE {
         auto const from = r + w < count ? source(r + w) : decltype(source(0))(nullptr);
         rows[w] = from ? load(from, c, dim) * broadcast<W>(factor(r + w)) : broadcast<W>(A(0));

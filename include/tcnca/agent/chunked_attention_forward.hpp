@@ -232,7 +232,7 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
     if constexpr (softmax) {
       for (int i = begin_ - first_ + group.rank(); i < rows(); i += group.size()) {
         A const total = sum()[i], most = maximum()[i];
-        rescale()[i] = total == A(0) ? A(0) : A(1) / total;
+        rescale()[i] = detail::is_zero(total) ? A(0) : A(1) / total;
         if (params.lse.present() && column_ == 0)
           detail::store_lse(params.lse, chunk_.batch, chunk_.head, chunk_.origin + first_ + i - in.position, most, total);
       }
@@ -244,7 +244,7 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
       value v = broadcast<W>(A(0));
       if (any) {
         v = load<W>(const_cast<A const*>(at(params.plan.output) + i * params.plan.output_row + c));
-        if constexpr (softmax) { v = rescale()[i] == A(0) ? broadcast<W>(A(0)) : v * broadcast<W>(rescale()[i]); }
+        if constexpr (softmax) { v = detail::is_zero(rescale()[i]) ? broadcast<W>(A(0)) : v * broadcast<W>(rescale()[i]); }
       }
       T* const to = params.o.at(chunk_.batch, chunk_.head, chunk_.origin + first_ + i - in.position, 0);
       base::store(to, column_ + c, column_ + columns_, v);

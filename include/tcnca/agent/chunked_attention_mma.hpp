@@ -16,8 +16,8 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
   static constexpr int bytes = int(sizeof(T)), line = swizzled_rows::line, key_tiles = C / mma_fragment::columns;
   static_assert(key_tiles <= 8 && Group::size() % warp_size == 0 && R == M * (Group::size() / warp_size) && C % M == 0 && Policy.value_tile % line == 0,
                 "tcnca::chunked_attention: a policy for tensor cores needs 16 queries a warp, keys in 16s up to 64, and values in 64s");
-  using scores = float[key_tiles][4];    // of the warp's rows and a block of columns
-  using weights = uint32[C / M][4];      // the same as elements, a fragment a for 16 columns
+  using scores = detail::array<float[4], key_tiles>;    // of the warp's rows and a block of columns
+  using weights = detail::array<uint32[4], C / M>;      // the same as elements, a fragment a for 16 columns
 
   warp_of<Group> warp{};
   attention_chunk chunk_{};
@@ -119,7 +119,7 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
   /// `special`: of one step, or -1. There, on the diagonal, a column is masked for some of the warp's rows only, and has an infinite or NaN
   /// element. That must not meet the weight 0: it is left out, and added to the rows that see it.
   template <bool Whole, bool Below, int Tiles>
-  TCNCA_HOST_DEVICE void add_products(float (&acc)[Tiles][4], weights const& p, T const* columns, int row, int width, int begin, int end, int special) const {
+  TCNCA_HOST_DEVICE void add_products(detail::array<float[4], Tiles>& acc, weights const& p, T const* columns, int row, int width, int begin, int end, int special) const {
     tile_position const b_at = mma_load::b_of_rows(lane());
     auto const at = warp.place(columns) + b_at.row * row * bytes;
     if (!Whole && special >= 0) add_special<Below>(acc, p, columns, row, width, special);
@@ -145,7 +145,7 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
   }
   /// Below: a row sees the columns up to its own number, else from it on.
   template <bool Below, int Tiles>
-  TCNCA_HOST_DEVICE void add_products(float (&acc)[Tiles][4], weights const& p, T const* columns, int row, int width, int from, int begin, int end) const {
+  TCNCA_HOST_DEVICE void add_products(detail::array<float[4], Tiles>& acc, weights const& p, T const* columns, int row, int width, int from, int begin, int end) const {
     int const diagonal = (first_row_ - from) / M;
     bool const mixed = Shape.causal && first_row_ >= from && begin <= diagonal && diagonal < end;
     int const special = mixed && holds_special(columns + diagonal * M * row, row, width) ? diagonal : -1;
@@ -166,7 +166,7 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
   }
   /// What the infinite and NaN elements of 16 columns, on the diagonal of the warp's rows, add to the rows that see them. Rare: short code.
   template <bool Below, int Tiles>
-  TCNCA_HOST_DEVICE void add_special(float (&acc)[Tiles][4], weights const& p, T const* columns, int row, int width, int step) const {
+  TCNCA_HOST_DEVICE void add_special(detail::array<float[4], Tiles>& acc, weights const& p, T const* columns, int row, int width, int step) const {
     uint32 a[4] = {0, 0, 0, 0};
     TCNCA_UNROLL
     for (int k = 0; k < C / M; k++) {
@@ -198,7 +198,7 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
   }
 
   template <int N>
-  TCNCA_HOST_DEVICE static void clear(float (&c)[N][4]) {
+  TCNCA_HOST_DEVICE static void clear(detail::array<float[4], N>& c) {
     TCNCA_UNROLL
     for (int n = 0; n < N; n++) c[n][0] = c[n][1] = c[n][2] = c[n][3] = 0;
   }

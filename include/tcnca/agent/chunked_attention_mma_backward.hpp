@@ -162,7 +162,7 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
 
   /// Gradients of keys or values, columns [column, column + width) of `dim`: those of the state, or the caller's; zero past the valid ones.
   template <int Tiles>
-  TCNCA_HOST_DEVICE void store_keys(float const (&acc)[Tiles][4], A factor, int column, int width, tensor_view<A const, 4> const& after,
+  TCNCA_HOST_DEVICE void store_keys(detail::array<float const[4], Tiles>& acc, A factor, int column, int width, tensor_view<A const, 4> const& after,
                                     tensor_view<A, 4> const& before, tensor_view<T, 4> const& grad) const {
     bool const kept = after.present() && chunk_.origin + in.chunk > in.position + in.q.extent[2];  // in the state after
     TCNCA_UNROLL
@@ -238,7 +238,7 @@ struct chunked_attention_mma_values_agent : detail::attention_gradient_warps<Gro
     auto const queries = [&](int stage) TCNCA_INLINE { return near + R * row + stage * stage_elements(in.key_dim()); };
     auto const grads = [&](int stage) TCNCA_INLINE { return queries(stage) + C * row; };
     auto const numbers = [&](int stage) TCNCA_INLINE { return reinterpret_cast<A*>(grads(stage) + C * columns); };
-    float acc[tiles][4];
+    detail::array<float[4], tiles> acc;
     base::clear(acc);
     if (begin_ < end_) this->template load_rows<R>(near, row, wide, 0, in.key_dim(), [&](int r) TCNCA_INLINE { return this->key_row_of(first_ + r); });
     int const blocks = divide_up(end_ - begin_, C);

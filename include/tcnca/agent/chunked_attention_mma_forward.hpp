@@ -61,7 +61,8 @@ struct chunked_attention_mma_forward_agent : detail::attention_warps<Group, T, S
 
   /// The output of a warp's queries: of fragments c, one for 8 columns; running maximum and sum of the rows g and g + 8 (sums: this lane's part).
   struct accumulators {
-    float o[tiles][4], most[2], sum[2];
+    detail::array<float[4], tiles> o;
+    float most[2], sum[2];
   };
 
   TCNCA_HOST_DEVICE T* queries() const { return near; }

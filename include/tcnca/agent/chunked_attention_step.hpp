@@ -38,7 +38,7 @@ struct chunked_attention_step_agent : detail::attention_group<Group, T, Shape, P
     A scale = A(1);
     if constexpr (softmax) {
       auto const [most, total] = normalize(count);
-      scale = total == A(0) ? A(0) : A(1) / total;
+      scale = detail::is_zero(total) ? A(0) : A(1) / total;
       if (params.lse.present() && column == 0 && group.rank() == 0)
         detail::store_lse(params.lse, chunk.batch, chunk.head, t, most, total);
     }
@@ -82,8 +82,8 @@ struct chunked_attention_step_agent : detail::attention_group<Group, T, Shape, P
     parts[group.rank()] = fold(most);
     group.sync();
     A all = parts[0];
-    for (int r = 1; r < group.size(); r++) all = parts[r] > all ? parts[r] : all;
-    A const zero_point = all == -detail::infinity<A>() ? A(0) : all;
+    for (int r = 1; r < group.size(); r++) all = detail::if_greater(parts[r], all, parts[r], all);
+    A const zero_point = detail::is_minus_infinity(all) ? A(0) : all;
     each([&](int j) TCNCA_INLINE {
       value const p = detail::exp_or_zero(load<W>(const_cast<A const*>(near + j)) - broadcast<W>(zero_point));
       total = total + p;
@@ -98,7 +98,7 @@ struct chunked_attention_step_agent : detail::attention_group<Group, T, Shape, P
   TCNCA_HOST_DEVICE static A fold(value v) {
     A most = v.lane(0);
     TCNCA_UNROLL
-    for (int w = 1; w < W; w++) most = v.lane(w) > most ? v.lane(w) : most;
+    for (int w = 1; w < W; w++) most = detail::if_greater(v.lane(w), most, v.lane(w), most);
     return most;
   }
 
@@ -106,7 +106,7 @@ struct chunked_attention_step_agent : detail::attention_group<Group, T, Shape, P
     constexpr int packs = Group::size() > 1 ? 1 : 8;  // side by side: each sum waits for the one before
     int const last = min(column + columns, in.value_dim()), i = int(in.position + t - chunk.origin);
     for (int c = column + group.rank() * packs * W; c < last; c += group.size() * packs * W) {
-      value sum[packs];
+      detail::array<value, packs> sum;
       unroll<0, packs>([&](auto n) TCNCA_INLINE { sum[n] = broadcast<W>(A(0)); });
       philox_words words{};
       for (int j = 0; j < count; j++) {
@@ -120,7 +120,7 @@ struct chunked_attention_step_agent : detail::attention_group<Group, T, Shape, P
       }
       T* const to = params.o.at(chunk.batch, chunk.head, t, 0);
       unroll<0, packs>([&](auto n) TCNCA_INLINE {
-        if (c + int(n) * W < last) this->store(to, c + int(n) * W, last, scale == A(0) ? broadcast<W>(A(0)) : sum[n] * broadcast<W>(scale));
+        if (c + int(n) * W < last) this->store(to, c + int(n) * W, last, detail::is_zero(scale) ? broadcast<W>(A(0)) : sum[n] * broadcast<W>(scale));
       });
     }
   }

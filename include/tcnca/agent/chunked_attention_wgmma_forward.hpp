@@ -73,7 +73,8 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_warps<Group, T,
 
   /// The output of a warp's queries as in the agent for mma; running maximum and sum of the rows g and g + 8 (sums: this lane's part of this group's).
   struct accumulators {
-    float o[tiles][4], most[2], sum[2];
+    detail::array<float[4], tiles> o;
+    float most[2], sum[2];
   };
 
   TCNCA_HOST_DEVICE T* elements(int at) const { return reinterpret_cast<T*>(near + at); }

@@ -7,16 +7,16 @@ namespace tcnca::inline TCNCA_TARGET {
 /// Tiles and rings of a backward pass.
 template <int Layers>
 struct conv_stack_backward_plan {
-  index tile[Layers] = {};
+  detail::array<index, Layers> tile = {};
   index longest = 0;
   index step = 0;      // how much of x comes in at a time: a tile, or all of a short sequence
   bool whole = false;  // all of it
   memory_place weight, sums, spare[2];
-  memory_place input[Layers] = {};  // each layer's inputs, until their part in the weight gradient is done
-  memory_place slope[Layers] = {};  // of its activation, until its gradient comes
-  memory_place grad[Layers] = {};   // gradients of its sums
+  detail::array<memory_place, Layers> input = {};  // each layer's inputs, until their part in the weight gradient is done
+  detail::array<memory_place, Layers> slope = {};  // of its activation, until its gradient comes
+  detail::array<memory_place, Layers> grad = {};   // gradients of its sums
   // Without an activation a sum's gradient is that of the output: these two are then the rings of the layers' gradients.
-  memory_place span[Layers] = {};   // gradients of a span's output, until they are added to that of its input
+  detail::array<memory_place, Layers> span = {};   // gradients of a span's output, until they are added to that of its input
   memory_place skip;                // gradients before the final SiLU, until they are added to grad_x
   memory_place carry, total, partial; // of a bidirectional stack, whole sequences: the first half's output, the gradient of the sum, grad_x
   size near = 0, far = 0;           // elements
@@ -34,7 +34,7 @@ constexpr auto make_conv_stack_backward_plan(index length, bool state, int threa
 
   // A stage that has `late` positions fewer than x at the least has `latest` fewer at the most: forward it waits for the rest of a tile.
   // Leads differ between the halves of a bidirectional stack; both must fit.
-  index late[2 * layers + 1] = {}, latest[2 * layers + 1] = {};  // inputs of layer l at l; gradients of its outputs at 2 layers - 1 - l
+  detail::array<index, 2 * layers + 1> late = {}, latest = {};  // inputs of layer l at l; gradients of its outputs at 2 layers - 1 - l
   for (int l = 0; l < layers; l++) {
     index const lead = Shape.lead(l, far_half), had = lead == 0 ? tiling::tile(l > 0 ? l - 1 : 0) : 0;
     late[l + 1] = late[l] + Shape.lead(l, 0);

@@ -91,9 +91,9 @@ struct conv_stack_tiling {
 /// Tiles and rings of a forward pass.
 template <int Layers>
 struct conv_stack_forward_plan {
-  index tile[Layers] = {};
+  detail::array<index, Layers> tile = {};
   index step = 0;                   // how much of x comes in at a time: a tile, or all of a short sequence
-  memory_place input[Layers] = {};  // a ring of each layer's newest inputs
+  detail::array<memory_place, Layers> input = {};  // a ring of each layer's newest inputs
   memory_place weight, spare, partial;
   size near = 0, far = 0;           // elements
 };

@@ -199,7 +199,7 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
   /// Count positions of a run: all of them, or a single one where the sequence ends within it.
   template <int Count, int Half, bool Driven>
   TCNCA_HOST_DEVICE void part(share const& mine, int first, bool injects) const {
-    value x[Count], g[Count], grad_x[Count];
+    detail::array<value, Count> x, g, grad_x;
     this->load_run(near + tile_x, mine, first, x);
     this->load_run(near + tile_g, mine, first, g);
     if constexpr (!Driven) {
@@ -229,8 +229,8 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
 
   /// Those of States states from s on, side by side.
   template <int States, bool Driven, int Count>
-  TCNCA_HOST_DEVICE void states(share const& mine, int first, int s, bool injects, value const (&x)[Count], value const (&g)[Count],
-                                value (&grad_x)[Count]) const {
+  TCNCA_HOST_DEVICE void states(share const& mine, int first, int s, bool injects, detail::array<value const, Count>& x, detail::array<value const, Count>& g,
+                                detail::array<value, Count>& grad_x) const {
     bool const ends = !shared || (mine.last && first + Count == mine.count);
     spread_table<dual<A>> const slots_at{near + table, slots};
     A* const k = this->at(memory::q, this->row(s));
@@ -238,7 +238,7 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
     A* const sum = sum_at((Driven ? 0 : 2 * N + 1) + 2 * s);
     int const slot = this->row(s) * workers + worker_;
     constexpr int slope = back_slope - back;
-    value q[States], weight[States], l[States], e[States], of_l[States], of_e[States];
+    detail::array<value, States> q, weight, l, e, of_l, of_e;
     unroll<0, States>([&](auto j) {
       q[j] = load<W>(k + j * channels), weight[j] = load<W>(k + (Driven ? memory::uw : memory::u) + j * channels);
       of_l[j] = load<W>(const_cast<A const*>(sum + 2 * j * sum_width)), of_e[j] = load<W>(const_cast<A const*>(sum + (2 * j + 1) * sum_width));

@@ -148,7 +148,7 @@ struct ema_group {
   }
   /// Positions of a run from `first` on; zeros behind its end.
   template <int Count>
-  TCNCA_HOST_DEVICE static void load_run(A const* tile, share const& mine, int first, value (&x)[Count]) {
+  TCNCA_HOST_DEVICE static void load_run(A const* tile, share const& mine, int first, detail::array<value, Count>& x) {
     unroll<0, Count>([&](auto i) {
       x[i] = Count == 1 || first + i < mine.count ? load<W>(tile + mine.offset + (first + i) * mine.step) : broadcast<W>(A(0));
     });
@@ -182,7 +182,7 @@ struct ema_group {
   template <bool Exact>
   TCNCA_HOST_DEVICE void end_states(A const* tile, share const& mine, int table) const {
     if (worker_ >= tiling::workers) return;
-    value x[run];
+    detail::array<value, run> x;
     load_run(tile, mine, 0, x);
     A const* k = at(memory::q, pack_);
 #if defined(__CUDA_ARCH__)
@@ -200,7 +200,7 @@ struct ema_group {
   /// Count positions of this thread's run: all of them, or a single one where the sequence ends within it.
   template <int Count, bool Exact, class Emit>
   TCNCA_HOST_DEVICE void average_part(A const* tile, share const& mine, int first, int carry, int table, Emit& emit) const {
-    value x[Count], y[Count];
+    detail::array<value, Count> x, y;
     load_run(tile, mine, first, x);
     unroll<0, Count>([&](auto i) { y[i] = broadcast<W>(A(0)); });
     int s = 0;
@@ -216,14 +216,14 @@ struct ema_group {
 
   /// Those of States states from s on: each is a chain of its own, and one alone would wait for itself.
   template <int States, bool Exact, int Count>
-  TCNCA_HOST_DEVICE void average_states(share const& mine, int first, int s, value const (&x)[Count], value (&y)[Count], int carry,
+  TCNCA_HOST_DEVICE void average_states(share const& mine, int first, int s, detail::array<value const, Count>& x, detail::array<value, Count>& y, int carry,
                                         int table) const {
     bool const ends = !shared || (mine.last && first + Count == mine.count);
     spread_table<A> const slots{near + table};
     A* const k = at(memory::q, row(s));
     A* const c = at(carry, row(s));
     int const slot = row(s) * tiling::workers + worker_;
-    value h[States], q[States], u[States], w[States];
+    detail::array<value, States> h, q, u, w;
     unroll<0, States>([&](auto j) {
       q[j] = load<W>(k + j * channels), u[j] = load<W>(k + (Exact ? memory::u : memory::uw) + j * channels);
       w[j] = Exact ? load<W>(k + memory::w + j * channels) : u[j];

@@ -97,7 +97,7 @@ struct ema_kernel_agent {
 
   TCNCA_HOST_DEVICE void generate(index row, index first, index length) const {
     for (int b = 0; b < chunk && first + b * block < length; b++) {
-      value sum[packs];
+      detail::array<value, packs> sum;
       unroll<0, packs>([&](auto j) { sum[j] = broadcast<W>(A(0)); });
 #if defined(__CUDA_ARCH__)
 #pragma unroll 2
@@ -124,7 +124,7 @@ struct ema_kernel_agent {
 #pragma unroll 2
 #endif
     for (int n = 0; n < N; n++) {
-      value plain[packs], moment[packs];
+      detail::array<value, packs> plain, moment;
       A* const at = near + sums + n * own;
       unroll<0, packs>([&](auto j) {
         plain[j] = load<W>(const_cast<A const*>(at + place(j)));

@@ -42,7 +42,7 @@ struct ema_sequence {
         if (t < n) tcnca::store<W>(at + t, load_some<W>(from + t, 1, n - t));
       }
       for (int t = 0; t < n; t += W) {
-        value rows[W];
+        detail::array<value, W> rows;
         unroll<0, W>([&](auto i) { rows[i] = tcnca::load<W>(const_cast<A const*>(stage) + i * Tiling::stage_stride + t); });
         transpose(rows);
         unroll<0, W>([&](auto i) { tcnca::store<W>(to + (t + i) * W, rows[i]); });
@@ -57,7 +57,7 @@ struct ema_sequence {
   TCNCA_HOST_DEVICE void store(Group group, index first, int n, A const* from, [[maybe_unused]] A* stage) const {
     if constexpr (turned) {
       for (int t = 0; t < n; t += W) {
-        value rows[W];
+        detail::array<value, W> rows;
         unroll<0, W>([&](auto i) { rows[i] = tcnca::load<W>(from + (t + i) * W); });
         transpose(rows);
         unroll<0, W>([&](auto i) { tcnca::store<W>(stage + i * Tiling::stage_stride + t, rows[i]); });

@@ -71,7 +71,8 @@ TCNCA_HOST_DEVICE F widen_bits(U h) {
     return bits_as<F>(h << 16);
   } else {
     U const magnitude = (h & 0x7fffu) << 13;
-    F const scaled = bits_as<F>(magnitude) * 0x1p112f;  // exact, denormals included
+    // Not denormals times 2^112: they are zero to a processor in the mode that programs linked with -ffast-math begin in.
+    F const scaled = magnitude < 0x00800000u ? bits_as<F>(magnitude + 0x38800000u) - 0x1p-14f : bits_as<F>(magnitude + 0x38000000u);
     U const special = magnitude >= 0x0f800000u ? (h - h) + 0x7f800000u : h - h;  // infinity or NaN
     return bits_as<F>(bits_as<U>(scaled) | special | (h & 0x8000u) << 16);
   }
@@ -103,9 +104,20 @@ struct convert {
     typedef E type __attribute__((vector_size(sizeof(E) * W)));
   };
 
+  // A vector that is wider than a register has no way into a function or out of it that is the same for all flags: its halves have.
+  static constexpr bool wide = sizeof(accumulate) * W > register_bytes;
+  struct half {
+    typedef accumulate type __attribute__((vector_size(sizeof(accumulate) * W / (wide ? 2 : 1))));
+    type v;
+  };
+  using of_half = convert<half, T, W / 2>;
+
   static TCNCA_HOST_DEVICE Pack load(T const* p) {
     Pack a;
-    if constexpr (same) {
+    if constexpr (wide && !same) {
+      half const parts[] = {of_half::load(p), of_half::load(p + W / 2)};
+      __builtin_memcpy(&a.v, parts, sizeof(a.v));
+    } else if constexpr (same) {
       __builtin_memcpy(&a.v, p, sizeof(T) * W);
     } else if constexpr (W == 1) {
       a.v = widen_bits<T, uint32, float>(p->bits);
@@ -125,11 +137,19 @@ struct convert {
     }
   }
   static TCNCA_HOST_DEVICE void store(T* p, Pack a) {
-    auto const elements = narrowed(a);
-    __builtin_memcpy(p, &elements, sizeof(T) * W);
+    if constexpr (same) {
+      __builtin_memcpy(p, &a.v, sizeof(T) * W);
+    } else if constexpr (wide) {
+      half parts[2];
+      __builtin_memcpy(parts, &a.v, sizeof(a.v));
+      of_half::store(p, parts[0]), of_half::store(p + W / 2, parts[1]);
+    } else {
+      auto const elements = narrowed(a);
+      __builtin_memcpy(p, &elements, sizeof(T) * W);
+    }
   }
   static TCNCA_HOST_DEVICE void stream(T* p, Pack a) {
-    if constexpr (W > 1) { detail::stream(p, narrowed(a)); }
+    if constexpr (W > 1 && !wide) { detail::stream(p, narrowed(a)); }
     else { store(p, a); }
   }
 };

@@ -3,9 +3,131 @@
 #pragma once
 #include "../core/config.hpp"
 
+// Clang takes the arithmetic of these functions, of packs and of activations as it is written, whatever the flags; GCC is told where it matters.
+#if defined(__clang__) && !defined(__CUDACC__)
+#pragma float_control(push)
+#pragma float_control(precise, on)
+#endif
+
 namespace tcnca::inline TCNCA_TARGET::detail {
 
-#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__) && defined(__SSE2__)
+/// Bytes of the widest vector register that the translation unit may use.
+inline constexpr int register_bytes =
+#if defined(__AVX512F__)
+    64;
+#elif defined(__AVX__)
+    32;
+#else
+    16;
+#endif
+
+/// x, rounded: a product that passes through here is not contracted into a fused multiply-add with what follows, whatever the compiler's
+/// flags. Results then do not depend on what it chose to inline where.
+template <class V>
+TCNCA_HOST_DEVICE V rounded(V x) {
+  // Clang has no register for a vector of less than 16 bytes.
+  [[maybe_unused]] constexpr bool short_vector = sizeof(V) < 16 && requires { x[0]; };
+#if defined(__x86_64__) && defined(__AVX512VL__)
+  if constexpr (sizeof(V) <= 64 && !short_vector) { asm("" : "+v"(x)); }
+  else { asm("" : "+m"(x)); }
+#elif defined(__x86_64__) && defined(__AVX__)
+  if constexpr (sizeof(V) <= 32 && !short_vector) { asm("" : "+x"(x)); }
+  else { asm("" : "+m"(x)); }
+#elif defined(__x86_64__)
+  if constexpr (sizeof(V) <= 16 && !short_vector) { asm("" : "+x"(x)); }
+  else { asm("" : "+m"(x)); }
+#elif defined(__aarch64__)
+  if constexpr (sizeof(V) <= 16) { asm("" : "+w"(x)); }
+  else { asm("" : "+m"(x)); }
+#else
+  asm("" : "+m"(x));
+#endif
+  return x;
+}
+
+/// a / b, rounded once. With -ffast-math compilers take an estimate of 1 / b instead, which has no value for infinities and is off by a unit in the
+/// last place elsewhere: what is left of 1 - a / b is then lost.
+template <class V>
+TCNCA_HOST_DEVICE V quotient(V a, V b) {
+#if !defined(__clang__) && defined(__FAST_MATH__) && defined(__SSE2__)
+  if constexpr (sizeof(V) >= 16) {
+    if constexpr (sizeof(a[0]) == 4) {
+#if defined(__AVX512F__)
+      if constexpr (sizeof(V) == 64) { asm("vdivps %1, %0, %0" : "+v"(a) : "v"(b)); }
+      else
+#endif
+#if defined(__AVX__)
+      if constexpr (sizeof(V) <= 32) { asm("vdivps %1, %0, %0" : "+x"(a) : "x"(b)); }
+#else
+      if constexpr (sizeof(V) == 16) { asm("divps %1, %0" : "+x"(a) : "x"(b)); }
+#endif
+      else { return a / b; }  // wider than a register: nobody's default
+      return a;
+    }
+  }
+#endif
+  return a / b;
+}
+
+/// Whether the compiler takes it that there are no infinities and NaNs (-ffinite-math-only, -ffast-math). Here they have a meaning all the same.
+inline constexpr bool finite_math =
+#if defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ && !defined(__CUDA_ARCH__)
+    true;
+#else
+    false;
+#endif
+
+/// The bits of an fp32 or fp64 number, or of a vector of them, as signed integers I of the same shape; the compiler knows nothing of the number.
+template <class I, class V>
+TCNCA_HOST_DEVICE I opaque_bits(V x) {
+  static_assert(sizeof(I) == sizeof(V));
+  x = rounded(x);
+  I bits;
+  __builtin_memcpy(&bits, &x, sizeof(I));
+  return bits;
+}
+/// The integers of the same shape as V.
+template <class V>
+struct bits_of {  // V is a vector
+  using type = decltype(V{} > V{});
+  using number = typename bits_of<decltype(V{}[0] + V{}[0])>::number;
+};
+template <>
+struct bits_of<float> {
+  using type = int;
+  using number = float;
+};
+template <>
+struct bits_of<double> {
+  using type = long long;
+  using number = double;
+};
+
+/// a > b ? yes : no in each lane, no where a or b is NaN.
+template <class V>
+TCNCA_HOST_DEVICE V if_greater(V a, V b, V yes, V no) {
+  if constexpr (finite_math) {
+    using ints = typename bits_of<V>::type;
+    constexpr bool is_double = same<typename bits_of<V>::number, double>;
+    constexpr int sign = is_double ? 63 : 31;
+    constexpr auto magnitude = static_cast<typename bits_of<typename bits_of<V>::number>::type>(is_double ? 0x7fffffffffffffff : 0x7fffffff);
+    constexpr auto infinity = static_cast<typename bits_of<typename bits_of<V>::number>::type>(is_double ? 0x7ff0000000000000 : 0x7f800000);
+    ints const x = opaque_bits<ints>(a), y = opaque_bits<ints>(b);
+    auto const greater = (x ^ ((x >> sign) & magnitude)) > (y ^ ((y >> sign) & magnitude));  // numbers are ordered as these are
+    auto const numbers = ((x & magnitude) <= infinity) & ((y & magnitude) <= infinity);
+    return (greater & numbers) ? yes : no;
+  } else {
+    return a > b ? yes : no;
+  }
+}
+/// Whether x is zero; not where it is NaN.
+template <class T>
+TCNCA_HOST_DEVICE bool is_zero(T x) {
+  if constexpr (finite_math) { return (opaque_bits<typename bits_of<T>::type>(x) & ~(typename bits_of<T>::type(1) << (8 * sizeof(T) - 1))) == 0; }
+  else { return x == T(0); }
+}
+
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__) && defined(__SSE2__) && !(defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
 /// In each lane a > b ? a : b (b where one is NaN), for a vector of the machine's own size; other vectors take the slow way.
 template <class V>
 TCNCA_HOST_DEVICE V larger(V a, V b) {
@@ -28,7 +150,7 @@ TCNCA_HOST_DEVICE V larger(V a, V b) {
 #else
 template <class V>
 TCNCA_HOST_DEVICE V larger(V a, V b) {
-  return a > b ? a : b;
+  return if_greater(a, b, a, b);
 }
 #endif
 
@@ -132,28 +254,8 @@ TCNCA_HOST_DEVICE void prefetch([[maybe_unused]] void const* p) {
 #endif
 }
 
-/// x, rounded: a product that passes through here is not contracted into a fused multiply-add with what follows, whatever the compiler's
-/// flags. Results then do not depend on what it chose to inline where.
-template <class V>
-TCNCA_HOST_DEVICE V rounded(V x) {
-  // Clang has no register for a vector of less than 16 bytes.
-  [[maybe_unused]] constexpr bool short_vector = sizeof(V) < 16 && requires { x[0]; };
-#if defined(__x86_64__) && defined(__AVX512VL__)
-  if constexpr (sizeof(V) <= 64 && !short_vector) { asm("" : "+v"(x)); }
-  else { asm("" : "+m"(x)); }
-#elif defined(__x86_64__) && defined(__AVX__)
-  if constexpr (sizeof(V) <= 32 && !short_vector) { asm("" : "+x"(x)); }
-  else { asm("" : "+m"(x)); }
-#elif defined(__x86_64__)
-  if constexpr (sizeof(V) <= 16 && !short_vector) { asm("" : "+x"(x)); }
-  else { asm("" : "+m"(x)); }
-#elif defined(__aarch64__)
-  if constexpr (sizeof(V) <= 16) { asm("" : "+w"(x)); }
-  else { asm("" : "+m"(x)); }
-#else
-  asm("" : "+m"(x));
-#endif
-  return x;
-}
-
 }  // namespace tcnca::detail
+
+#if defined(__clang__) && !defined(__CUDACC__)
+#pragma float_control(pop)
+#endif

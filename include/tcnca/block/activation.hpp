@@ -8,6 +8,11 @@
 #include <cmath>
 #endif
 
+#if defined(__clang__) && !defined(__CUDACC__)
+#pragma float_control(push)
+#pragma float_control(precise, on)
+#endif
+
 namespace tcnca::inline TCNCA_TARGET {
 
 namespace detail {
@@ -19,7 +24,7 @@ inline constexpr bool polynomials = true;
 #endif
 
 template <class T, int W, int N>
-TCNCA_HOST_DEVICE pack<T, W> horner(pack<T, W> x, T const (&c)[N]) {
+TCNCA_HOST_DEVICE pack<T, W> horner(pack<T, W> x, array<T const, N>& c) {
   auto y = broadcast<W>(c[N - 1]);
   unroll<2, N + 1>([&](auto i) TCNCA_INLINE { y = fma(y, x, broadcast<W>(c[N - int(i)])); });
   return y;
@@ -34,9 +39,10 @@ TCNCA_HOST_DEVICE pack<T, W> exp(pack<T, W> x) {
     using ints = typename vector_of<int, W>::type;
     // Held from below, then, with the sign turned, from above; a NaN stays one.
     auto v = -larger(broadcast<W>(-88.f).v, -larger(broadcast<W>(-87.f).v, x.v));
-    auto const shifted = v * 1.44269504f + 12582912.f;
-    auto const n = shifted - 12582912.f;
-    auto const r = (v - n * 0.693359375f) + n * 2.12194440e-4f;
+    // rounded: -ffast-math would take the sums apart that round to an integer and keep the remainder exact.
+    auto const shifted = rounded(v * 1.44269504f + 12582912.f);
+    auto const n = rounded(shifted - 12582912.f);
+    auto const r = rounded(v - n * 0.693359375f) + n * 2.12194440e-4f;
     float const c[] = {1.f, 1.f, 0.5000000027f, 0.16666576646f, 0.04166637413f, 0.008363235074f, 0.0013941214246f};
     auto const scale = bits_as<decltype(v)>((bits_as<ints>(shifted) << 23) + (127 << 23));
     return {horner(pack<T, W>{r}, c).v * scale};
@@ -81,9 +87,10 @@ TCNCA_HOST_DEVICE pack<T, W> erf(pack<T, W> x) {
     float const p[] = {1.12837917f, -0.376126271f, 0.112836002f, -0.0268544446f, 0.00518953534f, -8.02084127e-4f, 7.8891195e-5f};
     float const q[] = {-1.46606783e-4f, 0.569601022f, 1.04156773f, 2.76289403f, -1.57719203f, 17.8265998f, -29.8887312f, 15.1223711f};
     auto const zero = broadcast<W>(0.f), one = broadcast<W>(1.f), z = x * x;
-    auto const a = select_positive(x, x, zero - x);
+    // -min(|x|, 16): what stands for a division with -ffast-math has no answer for infinities.
+    auto const a = larger(broadcast<W>(-16.f).v, -larger(x.v, (zero - x).v));
     auto const small = x * horner(z, p);
-    auto const tail = exp(zero - z) * horner(one / (a + broadcast<W>(2.f)), q);
+    auto const tail = exp(zero - z) * horner(one / (broadcast<W>(2.f) - pack<T, W>{a}), q);
     auto const large = select_positive(x, one - tail, tail - one);
     return select_positive(one - z, small, large);
   } else {
@@ -142,3 +149,7 @@ TCNCA_HOST_DEVICE value_and_slope<T, W> activate(pack<T, W> x) {
 }
 
 }  // namespace tcnca
+
+#if defined(__clang__) && !defined(__CUDACC__)
+#pragma float_control(pop)
+#endif

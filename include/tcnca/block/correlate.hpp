@@ -10,7 +10,7 @@ namespace detail {
 template <int N, class A, int W>
 struct tap_sums {
   static constexpr int chains = N >= 8 ? 1 : N >= 4 ? 2 : 4;
-  pack<A, W> sum[N][chains];
+  array<array<pack<A, W>, chains>, N> sum;
 
   TCNCA_HOST_DEVICE explicit tap_sums(A const* at, int stride) {
     unroll<0, N>([&](auto k) TCNCA_INLINE {
@@ -51,7 +51,7 @@ TCNCA_HOST_DEVICE void correlate_taps(Group group, ring<A, Lanes> g, ring<A, Lan
   tap_sums<N, A, Lanes.width> taps(mine_at, stride);
 
   for_each_run<Run, Lanes>(group, blocks, d, [&](int offset, int overlap, int p) TCNCA_INLINE {
-    value grad[Run];
+    detail::array<value, Run> grad;
     unroll<0, Run>([&](auto m) TCNCA_INLINE { grad[m] = keep_lanes(g.load(from + uint32(offset + int(m) * d), p), overlap, Lanes.width); });
     // Each input serves every pair (output m, tap k) with m - k = j.
     unroll<0, N + Run - 1>([&](auto i) TCNCA_INLINE {
@@ -89,7 +89,7 @@ TCNCA_HOST_DEVICE void correlate_packs(ring<A, Lanes> g, ring<A, Lanes> x, dilat
   tap_sums<N, A, P> taps(at, stride);
   auto const add = [&](int start, auto packs) TCNCA_INLINE {
     A const* const grads = g.at(uint32(tile.first) + uint32(start), 0);
-    A const* in[N];
+    detail::array<A const*, N> in;
     unroll<0, N>([&](auto k) TCNCA_INLINE {
       if constexpr (Dilation == 0) { in[k] = x.at(origin + uint32(start) - uint32(int(k)) * tile.dilation, 0); }
       else if constexpr (int(k) == 0) { in[0] = x.at(origin + uint32(start) - uint32(span), 0) + span; }

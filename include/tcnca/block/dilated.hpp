@@ -94,7 +94,7 @@ TCNCA_HOST_DEVICE void dilated_sum(Group group, ring<A, Lanes> x, dilated_taps<A
   if constexpr (Dilation > 0) {
     constexpr int chunk = dilated_chunk<Taps>, span = dilated_span<Taps>(Dilation, P);
     for (start = all_taps ? mine.worker * Run * P : 0; all_taps && start < tile.count; start += mine.workers * Run * P) {
-      value sum[Run];
+      detail::array<value, Run> sum;
       unroll<0, Run>([&](auto m) TCNCA_INLINE { sum[m] = bias; });
       A const* tap = w.tap;
       uint32 from = origin + uint32(start) - uint32(span);
@@ -122,7 +122,7 @@ TCNCA_HOST_DEVICE void dilated_sum(Group group, ring<A, Lanes> x, dilated_taps<A
     bool const runs = all_taps && d >= P && d <= tile.count && (!blocked || d % P != 0 || x.mask >= near_ring);
     int const blocks = runs ? tile.count / (Run * d) : 0;
     for_each_run<Run, Lanes>(group, blocks, d, [&](int offset, int, int p) TCNCA_INLINE {
-      value sum[Run], window[Run];
+      detail::array<value, Run> sum, window;
       uint32 at = origin + uint32(offset);
       unroll<0, Run>([&](auto m) TCNCA_INLINE { window[m] = x.load(at + uint32(int(m) * d), p), sum[m] = bias; });
       A const* tap = w.tap;
@@ -154,7 +154,7 @@ TCNCA_HOST_DEVICE void dilated_sum(Group group, ring<A, Lanes> x, dilated_taps<A
   // The rest, and tiles at an end of the sequence: neighbouring packs, any range of taps.
   int const step = (blocked ? 1 : mine.workers) * P;
   for (start += mine.worker * (blocked ? Run : 1) * P; start < tile.count; start += Run * mine.workers * P) {
-    value sum[Run];
+    detail::array<value, Run> sum;
     unroll<0, Run>([&](auto m) TCNCA_INLINE { sum[m] = bias; });
     uint32 at = origin + uint32(start) - uint32(tile.first_tap) * tile.dilation;
     A const* tap = w.tap + tile.first_tap * w.step;

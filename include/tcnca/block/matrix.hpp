@@ -13,7 +13,7 @@ struct matrix_tile {
   static constexpr int rows = M, columns = N * W;
   using value = pack<A, W>;
 
-  value sum[M][N];
+  detail::array<detail::array<value, N>, M> sum;
 
   TCNCA_HOST_DEVICE void clear() {
     unroll<0, M>([&](auto m) TCNCA_INLINE { unroll<0, N>([&](auto n) TCNCA_INLINE { sum[m][n] = broadcast<W>(A(0)); }); });
@@ -47,7 +47,7 @@ struct matrix_tile {
   TCNCA_HOST_DEVICE void add(A const* a, A const* b, int first, int last) {
     a += index(first) * AColumn, b += index(first) * BRow;
     for (int k = first; k < last; k++, a += AColumn, b += BRow) {
-      value in[N];
+      detail::array<value, N> in;
       unroll<0, N>([&](auto n) TCNCA_INLINE { in[n] = tcnca::load<W>(b + int(n) * W); });
       unroll<0, M>([&](auto m) TCNCA_INLINE {
         value const factor = broadcast<W>(a[int(m) * ARow]);

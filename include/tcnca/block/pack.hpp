@@ -6,6 +6,11 @@
 #include "../core/config.hpp"
 #include "../core/numeric.hpp"
 
+#if defined(__clang__) && !defined(__CUDACC__)
+#pragma float_control(push)
+#pragma float_control(precise, on)
+#endif
+
 namespace tcnca::inline TCNCA_TARGET {
 
 #if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
@@ -93,18 +98,18 @@ struct pack {
   TCNCA_HOST_DEVICE friend pack operator+(pack a, pack b) { return {a.v + b.v}; }
   TCNCA_HOST_DEVICE friend pack operator-(pack a, pack b) { return {a.v - b.v}; }
   TCNCA_HOST_DEVICE friend pack operator*(pack a, pack b) { return {detail::rounded(a.v * b.v)}; }
-  TCNCA_HOST_DEVICE friend pack operator/(pack a, pack b) { return {a.v / b.v}; }
+  TCNCA_HOST_DEVICE friend pack operator/(pack a, pack b) { return {detail::quotient(a.v, b.v)}; }
   /// a * b + c, rounded once where the machine has a fused multiply-add.
   TCNCA_HOST_DEVICE friend pack fma(pack a, pack b, pack c) { return {detail::fused(a.v, b.v, c.v)}; }
   /// In each lane: x < 0 ? 0 : x; a NaN stays one.
   TCNCA_HOST_DEVICE friend pack max_zero(pack x) {
-    if constexpr (W == 1) { return {x.v < 0 ? T(0) : x.v}; }
+    if constexpr (W == 1) { return {detail::if_greater(T(0), x.v, T(0), x.v)}; }
     else { return {detail::max_zero(x.v)}; }
   }
   /// In each lane: x > 0 ? a : b.
   TCNCA_HOST_DEVICE friend pack select_positive(pack x, pack a, pack b) {
     typename detail::vector_of<T, W>::type zero{};
-    return {x.v > zero ? a.v : b.v};
+    return {detail::if_greater(x.v, zero, a.v, b.v)};
   }
 };
 
@@ -134,7 +139,7 @@ TCNCA_HOST_DEVICE pack<T, W> greater(pack<T, W> a, pack<T, W> b) {
   for (int i = 0; i < W; i++) b.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i];
   return b;
 #else
-  return {a.v > b.v ? a.v : b.v};
+  return {detail::if_greater(a.v, b.v, a.v, b.v)};
 #endif
 }
 
@@ -173,7 +178,7 @@ TCNCA_HOST_DEVICE pack<T, W> map(pack<T, W> p, F f) {
 /// The sum of the lanes, as a balanced tree in a fixed order.
 template <class T, int W>
 TCNCA_HOST_DEVICE T sum_lanes(pack<T, W> p) {
-  T s[W];
+  detail::array<T, W> s;
   TCNCA_UNROLL
   for (int i = 0; i < W; i++) s[i] = p.lane(i);
   TCNCA_UNROLL
@@ -256,3 +261,7 @@ TCNCA_RARE void store_some(T* p, index stride, index n, pack<accumulate_t<T>, W>
 }
 
 }  // namespace tcnca
+
+#if defined(__clang__) && !defined(__CUDACC__)
+#pragma float_control(pop)
+#endif

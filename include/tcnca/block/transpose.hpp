@@ -8,7 +8,7 @@ namespace tcnca::inline TCNCA_TARGET::detail {
 #if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
 
 template <class A, int W>
-TCNCA_HOST_DEVICE void transpose(pack<A, W> (&rows)[W]) {
+TCNCA_HOST_DEVICE void transpose(array<pack<A, W>, W>& rows) {
   TCNCA_UNROLL
   for (int i = 0; i < W; i++) {
     TCNCA_UNROLL
@@ -70,7 +70,7 @@ TCNCA_HOST_DEVICE void exchange_rows(V& a, V& b, lane_list<I...>) {
 #endif
 
 template <int W, int (*Lane)(int, int), int Distance, class A>
-TCNCA_HOST_DEVICE void exchange_all(pack<A, W> (&rows)[W]) {
+TCNCA_HOST_DEVICE void exchange_all(array<pack<A, W>, W>& rows) {
   unroll<0, W / 2>([&](auto i) {
     constexpr int at = int(i) / Distance * 2 * Distance + int(i) % Distance;
     exchange_rows<W, Lane>(rows[at].v, rows[at + Distance].v, typename first_lanes<W>::type{});
@@ -80,7 +80,7 @@ TCNCA_HOST_DEVICE void exchange_all(pack<A, W> (&rows)[W]) {
 /// Row i, lane j to row j, lane i. Two shuffles of two registers for each pair of rows and each power of two; all stay in their 16-byte
 /// blocks but the last.
 template <class A, int W>
-TCNCA_HOST_DEVICE void transpose(pack<A, W> (&rows)[W]) {
+TCNCA_HOST_DEVICE void transpose(array<pack<A, W>, W>& rows) {
   if constexpr (W > 1) {
     constexpr int block = min(W, int(16 / sizeof(A)));
     using exchange = detail::exchange<W, block>;

@@ -53,7 +53,7 @@ class argument_check {
 
   /// An argument that is read: its extents, non-negative strides (0 broadcasts), stride 1 on the axis that must be contiguous (-1: none).
   template <class T, int Rank>
-  argument_check& input(char const* name, tensor_view<T, Rank> const& v, index const (&extents)[Rank], int contiguous_axis = -1) {
+  argument_check& input(char const* name, tensor_view<T, Rank> const& v, detail::array<index const, Rank>& extents, int contiguous_axis = -1) {
     require(!absent(v, extents), status_code::missing_argument, name);
     for (int r = 0; r < Rank; r++) {
       require(v.extent[r] == extents[r] && extents[r] >= 0, status_code::invalid_extent, name);
@@ -73,7 +73,7 @@ class argument_check {
 
   /// An argument that is written: as for input, and no two indices may name the same element.
   template <class T, int Rank>
-  argument_check& output(char const* name, tensor_view<T, Rank> const& v, index const (&extents)[Rank], int contiguous_axis = -1) {
+  argument_check& output(char const* name, tensor_view<T, Rank> const& v, detail::array<index const, Rank>& extents, int contiguous_axis = -1) {
     int const before = count_;
     input(name, v, extents, contiguous_axis);
     if (!ok() || count_ == before) return *this;
@@ -84,11 +84,11 @@ class argument_check {
 
   /// An input or an output that may be left out.
   template <class T, int Rank>
-  argument_check& optional_input(char const* name, tensor_view<T, Rank> const& v, index const (&extents)[Rank], int contiguous_axis = -1) {
+  argument_check& optional_input(char const* name, tensor_view<T, Rank> const& v, detail::array<index const, Rank>& extents, int contiguous_axis = -1) {
     return v.given() ? input(name, v, extents, contiguous_axis) : *this;
   }
   template <class T, int Rank>
-  argument_check& optional_output(char const* name, tensor_view<T, Rank> const& v, index const (&extents)[Rank], int contiguous_axis = -1) {
+  argument_check& optional_output(char const* name, tensor_view<T, Rank> const& v, detail::array<index const, Rank>& extents, int contiguous_axis = -1) {
     return v.given() ? output(name, v, extents, contiguous_axis) : *this;
   }
 
@@ -122,7 +122,7 @@ class argument_check {
  private:
   /// Left out, where elements are asked for.
   template <class T, int Rank>
-  static constexpr bool absent(tensor_view<T, Rank> const& v, index const (&extents)[Rank]) {
+  static constexpr bool absent(tensor_view<T, Rank> const& v, detail::array<index const, Rank>& extents) {
     bool wanted = true;
     for (int r = 0; r < Rank; r++) wanted = wanted && extents[r] != 0;
     return wanted && !v.given();

@@ -144,3 +144,18 @@ TCNCA_HOST_DEVICE constexpr index power_of_two(index a) {
 }
 
 }  // namespace tcnca
+
+namespace tcnca::inline TCNCA_TARGET::detail {
+
+/// T x[N], for N that depends on a template argument: GCC takes each such bound for a conversion that changes a sign (-Wsign-conversion).
+#if defined(__GNUC__) && !defined(__CUDACC__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-conversion"
+#endif
+template <class T, int N>
+using array = T[N];
+#if defined(__GNUC__) && !defined(__CUDACC__)
+#pragma GCC diagnostic pop
+#endif
+
+}  // namespace tcnca::detail

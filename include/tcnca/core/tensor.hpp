@@ -14,8 +14,8 @@ struct tensor_view {
   static constexpr int rank = Rank;
 
   T* data = nullptr;
-  index extent[Rank] = {};
-  index stride[Rank] = {};
+  detail::array<index, Rank> extent = {};
+  detail::array<index, Rank> stride = {};
 
   TCNCA_HOST_DEVICE constexpr T* at(index i) const
     requires(Rank == 1)
