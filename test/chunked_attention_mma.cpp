@@ -238,5 +238,19 @@ static_assert(on_tensor_cores<attention_subject<fiber_backend<>, bf16, softmax_p
 static_assert(!on_tensor_cores<attention_subject<fiber_backend<>, float, softmax_plain>> && !on_tensor_cores<attention_subject<cpu_backend, bf16, softmax_plain>>);
 static_assert(!on_tensor_cores<attention_subject<fiber_backend<37>, bf16, softmax_plain>>, "a group of other size has no warps to share the queries out to");
 
+// The gradient of a bias is a sum over many items: in fp32 it would lose digits.
+TEST(chunked_attention_mma_biases, fiber_many_items) {
+  using agents = tuned<attention_subject<fiber_backend<>, bf16, softmax_causal_bias>>;
+  using agent = agents::grad_biases_agent;
+  index const length = 20000;  // chunks of one position
+  agent::params_type p{};
+  p.of.in.q.extent[0] = p.of.in.q.extent[1] = 1, p.of.in.q.extent[2] = length, p.of.in.chunk = 1;
+  std::vector<float> shares(std::size_t(agents::grad_queries_agent::bias_elements(p.of)), 0.1f);
+  float sum = 0;
+  p.of.bias_sums = shares.data(), p.grad_bias = contiguous(&sum, 1, 1);
+  ASSERT_TRUE(executor_traits<fibers<>>::launch<agent>(fibers<>{1}, p, agent::items(p), {}, nullptr).ok());
+  EXPECT_EQ(sum, float(double(length) * double(0.1f)));
+}
+
 }  // namespace
 }  // namespace tcnca::testing

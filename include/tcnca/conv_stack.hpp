@@ -2,6 +2,7 @@
 #pragma once
 #include "agent/conv_stack_backward.hpp"
 #include "agent/conv_stack_step.hpp"
+#include "agent/conv_stack_sums.hpp"
 #include "core/check.hpp"
 #include "launch/wide.hpp"
 #include "policy/conv_stack.hpp"
@@ -51,7 +52,8 @@ struct tuned_conv_stack {
 ///          state_out may be the same memory. Causal stacks only. A few tokens in place cost layers * taps multiply-adds each.
 /// Aliasing No output may overlap anything else, but for the state in place.
 /// Determinism  Every result is the same from run to run, and y, grad_x also for any number of threads, segments and cuts; gradients of
-///          weights are summed in a fixed order.
+///          weights are summed in a fixed order, 1024 positions a lane in accumulate_t<T> and the rest in fp64: their error does not grow
+///          with the length.
 /// Cost     taps * layers multiply-adds an element forward, up to three times as many backward; x and y pass through memory once.
 ///          Taps that lie wholly before the sequence are left out. Workspace: what the queries say; independent of batch and channels.
 /// Errors   A status; on anything but success nothing was written. Nothing is allocated, nothing thrown.

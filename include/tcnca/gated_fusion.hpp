@@ -29,7 +29,7 @@ namespace tcnca::inline TCNCA_TARGET {
 /// Determinism  Every result is the same from run to run and for any number of threads; gradients of gq, mq, gk, mk are summed over rows in an
 ///          order that depends on the extents only.
 /// Cost     one access an element of each tensor: forward 5 tensors (update), 3 (reset, mix); backward 9, 5, 4. Workspace: mix_backward only,
-///          about 1000 x 4 key_dim numbers.
+///          about 1000 x 4 key_dim numbers, of more than a million rows one of 1000.
 /// Errors   A status; on anything but success nothing was written. Nothing is allocated, nothing thrown.
 /// Source   MEGA (arXiv 2209.10655), equations 5 to 15 and its released code; TCNCA (arXiv 2312.05605) has the same gates.
 /// The arithmetic is public: block/gate.hpp, for epilogues of matrix products.

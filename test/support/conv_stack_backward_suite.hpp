@@ -45,6 +45,18 @@ TYPED_TEST_P(conv_stack_backward, matches_the_reference_at_random_extents) {
   }
 }
 
+// Sequences so long that sums in the arithmetic end within them, twice. (long_sums.cpp looks at what that is for, and at threads that share a sequence.)
+TYPED_TEST_P(conv_stack_backward, matches_the_reference_where_sums_end) {
+  using S = TypeParam;
+  TCNCA_TEST_NEEDS(S::backend);
+  if (executor_traits<typename S::backend::executor>::target.compute_capability != 0) return;
+  index const lanes = S::shape.order == layout::batch_channels_length ? 16 / index(sizeof(typename S::A)) : 1;
+  conv_stack_problem<S> problem({.batch = 2, .channels = 2, .length = 2 * 1024 * lanes + 77, .state_in = S::causal, .state_out = S::causal}, 4);
+  problem.want_gradients();
+  problem.run_backward(1);
+  problem.expect_backward();
+}
+
 TYPED_TEST_P(conv_stack_backward, repeats_bit_by_bit) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
@@ -117,8 +129,8 @@ TYPED_TEST_P(conv_stack_backward, grad_state_in_is_optional) {
   EXPECT_TRUE(problem.grad_weight.bits() == weight);
 }
 
-REGISTER_TYPED_TEST_SUITE_P(conv_stack_backward, matches_the_reference_at_edges, matches_the_reference_at_random_extents, repeats_bit_by_bit,
-                            split_through_the_state_is_the_whole, grad_state_in_is_optional);
+REGISTER_TYPED_TEST_SUITE_P(conv_stack_backward, matches_the_reference_at_edges, matches_the_reference_at_random_extents, matches_the_reference_where_sums_end,
+                            repeats_bit_by_bit, split_through_the_state_is_the_whole, grad_state_in_is_optional);
 
 }  // namespace
 }  // namespace tcnca::testing

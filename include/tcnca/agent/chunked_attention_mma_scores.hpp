@@ -200,13 +200,13 @@ struct chunked_attention_mma_biases_agent {
     index const head = item / blocks(params), from = item % blocks(params) * block, chunk = p.in.chunk, row = queries::bias_row(chunk);
     index const row_blocks = queries::row_blocks(p), each = p.in.chunks() * row_blocks;
     for (index d = from + group.rank(); d < min(from + block, 2 * chunk - 1); d += group.size()) {
-      A sum = 0;
+      double sum = 0;  // of many items
       for (index b = 0; b < p.in.q.extent[0]; b++)
         for (index n = 0; n < each; n++) {
           index const x = d - (chunk - 1) + n % row_blocks * queries::R + queries::R - 1;
-          if (x >= 0 && x < row) sum += p.bias_sums[((b * p.in.heads() + head) * each + n) * row + x];
+          if (x >= 0 && x < row) sum += double(p.bias_sums[((b * p.in.heads() + head) * each + n) * row + x]);
         }
-      *params.grad_bias.at(head, d) = sum;
+      *params.grad_bias.at(head, d) = A(sum);
     }
   }
 };

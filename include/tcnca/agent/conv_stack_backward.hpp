@@ -88,6 +88,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     start();
     bool const last_layer = curved || Shape.skip || !backwards;  // else its outputs are of no use
     bool const state = params.grad_state_in.present();
+    int steps = 0;
     for (index before = 0;; before += plan.step) {
       index const end = min(before + plan.step, length_);
       this->append(ring_at(plan.input[0]), x_, before, end);
@@ -124,6 +125,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
         }
       }
       if (has >= length_) break;
+      if (plan.steps_of_a_sum > 0 && ++steps % plan.steps_of_a_sum == 0) add_to_totals();
     }
     if (backwards) store_sums();
     group.sync();  // the next walk reuses the memory
@@ -144,7 +146,9 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     low_ = state ? -Shape.receptive_field() : 0;
     A* const sums = at(plan.sums);
     for (int i = group.rank(); i < tiling::sum_rows * group.size(); i += group.size()) store<width>(sums + i * width, broadcast<width>(A(0)));
+    for (int i = group.rank(); i < tiling::sum_rows * Lanes.channels() && plan.steps_of_a_sum > 0; i += group.size()) totals()[i] = 0;
   }
+  TCNCA_HOST_DEVICE double* totals() const { return reinterpret_cast<double*>(at(params.plan.totals)); }
 
   /// Tiles are no longer than the sequence, but for those before it, whose gradients belong to the state.
   TCNCA_HOST_DEVICE index longest_tile() const { return params.state_in.present() ? params.plan.longest : min(params.plan.longest, length_); }
@@ -336,53 +340,44 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     }
   }
 
+  /// The sum of a row over all threads, in a fixed order, for one channel; each thread's part begins anew.
+  TCNCA_HOST_DEVICE A take_sum(int row, int c) const {
+    A total = 0;
+    for (int r = c / width; r < group.size(); r += packs) {
+      A* const own = at(params.plan.sums) + size(row * group.size() + r) * width;
+      if constexpr (Lanes.along_length) {
+        total += sum_lanes(load<width>(const_cast<A const*>(own)));
+        store<width>(own, broadcast<width>(A(0)));
+      } else {
+        total += own[c % width], own[c % width] = A(0);
+      }
+    }
+    return total;
+  }
+  /// The threads' sums to those in fp64. After a barrier.
+  TCNCA_RARE void add_to_totals() const {
+    double* const to = totals();
+    if constexpr (!Lanes.along_length && Group::size() == 1 && packs == 1) {
+      A* const from = at(params.plan.sums);
+      for (int i = 0; i < tiling::sum_rows * width; i++) to[i] += double(from[i]), from[i] = A(0);
+    } else {
+      for (int i = group.rank(); i < tiling::sum_rows * Lanes.channels(); i += group.size()) to[i] += double(take_sum(i / Lanes.channels(), i % Lanes.channels()));
+    }
+    group.sync();
+  }
   /// The sums of all threads, in a fixed order, for this sequence and these channels.
   TCNCA_RARE void store_sums() const {
     group.sync();
-    A const* const sums = at(params.plan.sums);
     int const first = half_ * tiling::half_rows;
     for (int i = group.rank(); i < tiling::sum_rows * Lanes.channels(); i += group.size()) {
       int const row = i / Lanes.channels(), c = i % Lanes.channels();
       bool const of_omega = Shape.skip && row == tiling::sum_rows - 1;
       if (c >= x_.channels || (of_omega && halves && half_ == 0)) continue;
-      A total = 0;
-      for (int r = c / width; r < group.size(); r += packs) {
-        A const* const own = sums + size(row * group.size() + r) * width;
-        total += Lanes.along_length ? sum_lanes(load<width>(own)) : own[c % width];
-      }
+      A total = take_sum(row, c);
+      if (params.plan.steps_of_a_sum > 0) total = A(totals()[i] + double(total));
       // A reversed layer has its taps the other way round.
       int const tap = row % taps, to = row < layers * taps && half_ == 1 ? row - tap + taps - 1 - tap : row;
       *params.sums.at(batch_, of_omega ? Shape.halves() * tiling::half_rows : first + to, channel_ + c) = total;
-    }
-  }
-};
-
-/// Adds up the sums of all sequences of a batch, in their order, into the gradients of weights, biases and omega. One item a row.
-template <class Group, element T, conv_stack_shape Shape>
-struct conv_stack_sums_agent {
-  using A = accumulate_t<T>;
-  using group_type = Group;
-  struct params_type {
-    tensor_view<A, 3> sums;
-    tensor_view<A, 3> grad_weight;
-    tensor_view<A, 2> grad_bias;
-    tensor_view<A, 1> grad_omega;
-  };
-  static constexpr int weights = Shape.layers() * Shape.taps, half = weights + (Shape.bias ? Shape.layers() : 0);
-  static constexpr index items(params_type const& p) { return p.sums.extent[1]; }
-
-  Group group;
-  params_type const& params;
-  TCNCA_HOST_DEVICE conv_stack_sums_agent(Group g, params_type const& p, A*, A*) : group(g), params(p) {}
-
-  TCNCA_HOST_DEVICE void operator()(index row) const {
-    int const h = int(row) / half, r = int(row) % half;
-    for (index c = group.rank(); c < params.sums.extent[2]; c += group.size()) {
-      A total = 0;
-      for (index b = 0; b < params.sums.extent[0]; b++) total += *params.sums.at(b, row, c);
-      if (h == Shape.halves()) *params.grad_omega.at(c) = total;
-      else if (r < weights) *params.grad_weight.at(h * Shape.layers() + r / Shape.taps, r % Shape.taps, c) = total;
-      else *params.grad_bias.at(h * Shape.layers() + r - weights, c) = total;
     }
   }
 };

@@ -12,6 +12,10 @@ struct conv_stack_backward_plan {
   index step = 0;      // how much of x comes in at a time: a tile, or all of a short sequence
   bool whole = false;  // all of it
   memory_place weight, sums, spare[2];
+  // A lane's sum of more than 1024 terms would show in the gradients: after so many steps the threads' sums go to sums in fp64, of which there is
+  // one a channel. 0: the sequence is shorter.
+  int steps_of_a_sum = 0;
+  memory_place totals;
   detail::array<memory_place, Layers> input = {};  // each layer's inputs, until their part in the weight gradient is done
   detail::array<memory_place, Layers> slope = {};  // of its activation, until its gradient comes
   detail::array<memory_place, Layers> grad = {};   // gradients of its sums
@@ -84,6 +88,12 @@ constexpr auto make_conv_stack_backward_plan(index length, bool state, int threa
       plan.partial = memory.place(all);
     }
     plan.near = memory.near, plan.far = memory.far;
+    index const terms = plan.tile[0] * order.packs / (index(order.positions()) * threads), steps = max(index(1), 1024 / max(index(1), terms));
+    if (!whole && length > steps * plan.tile[0]) {  // rarely used: they need not be near
+      plan.steps_of_a_sum = int(steps);
+      plan.totals = {memory.far, 0, true};
+      plan.far += round_up(size(tiling::sum_rows) * size(order.channels()) * (sizeof(double) / sizeof(accumulate_t<T>)), 64 / sizeof(accumulate_t<T>));
+    }
     return plan;
   };
   if (length <= tiling::in_one_step) {

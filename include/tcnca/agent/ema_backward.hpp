@@ -17,7 +17,7 @@ struct ema_backward_params {
   sequence_view<accumulate_t<T> const> grad_state_out;
   sequence_view<T> grad_x;
   sequence_view<accumulate_t<T>> grad_state_in;
-  tensor_view<accumulate_t<T>, 3> sums;  // [batch, 3 states + 1, halves * channels]: gradients of u, w, q of each state; of omega
+  tensor_view<double, 3> sums;  // [batch, 3 states + 1, halves * channels]: gradients of u, w, q of each state; of omega
   bool x_wide = false, grad_y_wide = false, grad_x_wide = false;
 };
 
@@ -41,15 +41,22 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
   static constexpr int sums = scratch + int(round_up(Scan::template bytes<dual<A>, group_size> / sizeof(A) + 1, size(16)));
   static constexpr int sum_width = group_size * W;
   static constexpr size near_elements(params_type const& p) { return size(sums + (4 * N + 1) * sum_width - (p.grad_state_out.given() ? 0 : 2 * N * sum_width)); }
+  // Sums in A of more terms than this would show in the gradients: then they go to sums in fp64, of which there is one a channel.
+  static constexpr int longest_sum = 1024, tiles_of_a_sum = max(1, longest_sum / (run * Policy.runs));
+  TCNCA_HOST_DEVICE static constexpr bool is_long(params_type const& p) { return p.x.extent[2] > index(tiles_of_a_sum) * tiling::tile; }
+  TCNCA_HOST_DEVICE static constexpr size total_elements(params_type const& p) {
+    return is_long(p) ? size((4 * N + 1) * channels) * (sizeof(double) / sizeof(A)) : 0;
+  }
   static constexpr size far_elements(params_type const& p) {
-    return size(p.x.extent[2]) * channels * ((Shape.skip ? 1 : 0) + (halves ? 1 : 0));
+    return total_elements(p) + size(p.x.extent[2]) * channels * ((Shape.skip ? 1 : 0) + (halves ? 1 : 0));
   }
   static constexpr index items(params_type const& p) { return base::items(p.x.extent[0], p.x.extent[1]); }
 
   params_type const& params;
   A *far_g, *far_x;
   TCNCA_HOST_DEVICE ema_backward_agent(Group g, params_type const& p, A* near_memory, A* far_memory)
-      : base(g, near_memory), params(p), far_g(far_memory), far_x(far_memory + (Shape.skip ? p.x.extent[2] * channels : 0)) {}
+      : base(g, near_memory), params(p), far_g(far_memory + total_elements(p)), far_x(far_g + (Shape.skip ? p.x.extent[2] * channels : 0)),
+        totals_(is_long(p) ? reinterpret_cast<double*>(far_memory) : nullptr) {}
 
   TCNCA_HOST_DEVICE void operator()(index item) {
     index const groups = divide_up(params.x.extent[1], index(channels));
@@ -68,6 +75,7 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
   }
 
  private:
+  double* totals_;  // [kind][channel], of a long sequence
   index batch_, channel_;
   detail::ema_sequence<Group, T const, tiling> x_, grad_y_;
   detail::ema_sequence<Group, T, tiling> grad_x_;
@@ -120,8 +128,10 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
     constexpr bool Reverse = Half == 0, last = Half + 1 == Shape.halves();
     bool const state = params.grad_state_out.present();
     begin(Half);
-    for (int i = 0; i < (state ? 4 : 2) * N + 1; i++) store<W>(sum_at(i), broadcast<W>(A(0)));
+    for (int i = 0; i < kinds(); i++) store<W>(sum_at(i), broadcast<W>(A(0)));
+    for (int j = group.rank(); totals_ && j < kinds() * channels; j += group.size()) totals_[j] = 0;
     bool start = true;
+    int tiles = 0;
     this->template for_each_tile<Reverse>(params.x.extent[2], [&](index first, int n) {
       group.sync();
       x_.load(group, first, n, near + tile_x, near + stage);
@@ -147,6 +157,7 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
       group.sync();
       if constexpr (last) { grad_x_.store(group, first, n, near + tile_g, near + stage); }
       else { this->copy(near + tile_g, far_at(far_x, first), n * channels); }
+      if (totals_ && ++tiles % tiles_of_a_sum == 0) add_to_totals();
     });
     group.sync();
     finish(Half);
@@ -271,6 +282,22 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
   /// This thread's own sum i.
   TCNCA_HOST_DEVICE A* sum_at(int i) const { return near + sums + i * sum_width + group.rank() * W; }
 
+  /// How many sums a channel has: two for each state of what comes from g, omega's, two for each state of what comes from grad_state_out.
+  TCNCA_HOST_DEVICE int kinds() const { return (params.grad_state_out.present() ? 4 : 2) * N + 1; }
+  /// The threads' sums to those in fp64, and begins them anew. After a barrier; before the next, where threads add again.
+  TCNCA_HOST_DEVICE void add_to_totals() const {
+    if constexpr (group_size == 1) {
+      A* const own = sum_at(0);
+      for (int j = 0; j < kinds() * W; j++) totals_[j] += double(own[j]), own[j] = A(0);
+    } else {
+      for (int j = group.rank(); j < kinds() * channels; j += group.size()) {
+        int const c = j % channels, i = j / channels;
+        totals_[j] += double(total(i, c, j));
+        for (int w = 0; w < workers; w++) near[sums + i * sum_width + c + w * channels] = A(0);
+      }
+    }
+  }
+
   /// The threads' sums of channel c in a fixed order: another for each of the threads that add them up, so that they do not collide.
   TCNCA_HOST_DEVICE A total(int i, int c, int start) const {
     A const* const all = near + sums + i * sum_width + c;  // W == 1, or one thread
@@ -282,27 +309,33 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
   /// What the walk has summed up: the gradients of u, w, q of each state, of omega, of state_in.
   TCNCA_HOST_DEVICE void finish(int half) const {
     bool const state = params.grad_state_out.present();
-    int const kinds = (state ? 4 : 2) * N + 1;
-    for (int j = group.rank(); j < kinds * channels; j += group.size()) {
-      int const c = j % channels, i = j / channels;
-      A const sum = total(i, c, j);
-      if (i == 2 * N && Shape.skip && half == 0 && c < x_.existing) *params.sums.at(batch_, 3 * N, channel_ + c) = sum;
-      near[sums + i * sum_width + c] = sum;  // where only this thread reads
+    if (totals_) {
+      add_to_totals();
+    } else {
+      for (int j = group.rank(); j < kinds() * channels; j += group.size()) {
+        int const c = j % channels, i = j / channels;
+        near[sums + i * sum_width + c] = total(i, c, j);  // where only this thread reads
+      }
     }
     group.sync();
     index const half_row = half * params.x.extent[1];
+    auto const sum_of = [&](int i, int c) { return totals_ ? totals_[i * channels + c] : double(near[sums + i * sum_width + c]); };
+    if (Shape.skip && half == 0)
+      for (int c = group.rank(); c < x_.existing; c += group.size()) *params.sums.at(batch_, 3 * N, channel_ + c) = sum_of(2 * N, c);
     for (int j = group.rank(); j < N * channels; j += group.size()) {
       int const c = j % channels, n = j / channels;
       if (c >= x_.existing) continue;
-      auto const sum = [&](int i) { return near[sums + i * sum_width + c]; };
+      auto const sum = [&](int i) { return sum_of(i, c); };
       A const q = near[memory::q + j], u = near[memory::u + j], w = near[memory::w + j], h = half == 0 ? initial(n, c) : A(0);
       A const l = near[back + j], e = near[back_slope + j];
-      A const of_l = sum(2 * n), of_e = sum(2 * n + 1);
-      A of_u = w * of_l, of_w = u * of_l + q * h * l, of_q = w * (u * of_e + h * (l + q * e)), of_h = w * q * l;
+      double const of_l = sum(2 * n), of_e = sum(2 * n + 1);
+      double of_u = double(w) * of_l, of_w = double(u) * of_l + double(q * h * l);
+      double of_q = double(w) * (double(u) * of_e + double(h * (l + q * e)));
+      A of_h = w * q * l;
       if (state) {
         A const end = near[back + N * channels + j], slope = near[back_slope + N * channels + j];
         of_u += sum(2 * N + 1 + 2 * n);
-        of_q += u * sum(2 * N + 2 + 2 * n) + h * (end + q * slope);
+        of_q += double(u) * sum(2 * N + 2 + 2 * n) + double(h * (end + q * slope));
         of_h += params.x.extent[2] > 0 ? q * end : near[terminal + j];
       }
       *params.sums.at(batch_, 3 * n, half_row + channel_ + c) = of_u;

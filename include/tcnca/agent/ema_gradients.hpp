@@ -10,14 +10,15 @@ struct ema_gradients {
   tensor_view<A, 2> delta, alpha, beta, gamma;
   tensor_view<A, 1> omega;
 
-  /// From those of u = p beta, w = gamma / sqrt(states) and q = 1 - p a, of one channel and state.
-  TCNCA_HOST_DEVICE void store(ema_parameters<A> const& of, index row, index state, A scale, A of_u, A of_w, A of_q) const {
+  /// From those of u = p beta, w = gamma / sqrt(states) and q = 1 - p a, of one channel and state. They come in fp64: in the gradient of
+  /// delta two of them nearly cancel.
+  TCNCA_HOST_DEVICE void store(ema_parameters<A> const& of, index row, index state, A scale, double of_u, double of_w, double of_q) const {
     detail::ema_coefficients<A, 1> const k(of, row, state, 1, scale);
-    A const p = k.p.lane(0), a = k.a.lane(0), one = 1;
-    *gamma.at(row, state) = of_w * scale;
-    *beta.at(row, state) = of_u * p;
-    *delta.at(row, state) = (of_u * k.beta.lane(0) - of_q * a) * p * (one - p);
-    *alpha.at(row, state) = -of_q * p * a * (one - a);
+    double const p = double(k.p.lane(0)), a = double(k.a.lane(0));
+    *gamma.at(row, state) = A(of_w * double(scale));
+    *beta.at(row, state) = A(of_u * p);
+    *delta.at(row, state) = A((of_u * double(k.beta.lane(0)) - of_q * a) * p * (1 - p));
+    *alpha.at(row, state) = A(-of_q * p * a * (1 - a));
   }
 };
 
@@ -30,7 +31,7 @@ struct ema_sums_agent {
   struct params_type {
     ema_parameters<A> parameters;
     ema_gradients<A> gradients;
-    tensor_view<A, 3> sums;
+    tensor_view<double, 3> sums;
   };
   static constexpr index items(params_type const&) { return Shape.states + (Shape.skip ? 1 : 0); }
 
@@ -42,14 +43,14 @@ struct ema_sums_agent {
     bool const of_omega = item == Shape.states;
     index const rows = of_omega ? params.gradients.omega.extent[0] : params.sums.extent[2];
     for (index c = group.rank(); c < rows; c += group.size()) {
-      if (of_omega) *params.gradients.omega.at(c) = total(3 * Shape.states, c);
+      if (of_omega) *params.gradients.omega.at(c) = A(total(3 * Shape.states, c));
       else params.gradients.store(params.parameters, c, item, A(detail::ema_scale<Shape.states>), total(3 * item, c), total(3 * item + 1, c), total(3 * item + 2, c));
     }
   }
 
  private:
-  TCNCA_HOST_DEVICE A total(index row, index c) const {
-    A sum = 0;
+  TCNCA_HOST_DEVICE double total(index row, index c) const {
+    double sum = 0;
     for (index b = 0; b < params.sums.extent[0]; b++) sum += *params.sums.at(b, row, c);
     return sum;
   }

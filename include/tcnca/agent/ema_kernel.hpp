@@ -25,9 +25,9 @@ struct ema_kernel_agent {
   static constexpr int block = group_size * W * packs, chunk = 16;  // positions of a block, blocks between barriers
   using value = pack<A, W>;
 
-  // In elements of A: fp64 tables [state] of q, u, w, q^block, the power at the chunk's first position; then q^i of the block's positions
+  // In elements of A: fp64 tables [state] of q, u, w, q^block, the power at the chunk's first position, and backward two sums; then q^i of the block's positions
   // [state][pack][thread]; anchors [state][block of the chunk]; and backward sums [kind][state][pack][thread].
-  static constexpr int wide = int(sizeof(double) / sizeof(A)), table = round_up(5 * N * wide, 16);
+  static constexpr int wide = int(sizeof(double) / sizeof(A)), table = round_up(7 * N * wide, 16);
   static constexpr int own = packs * group_size * W, anchor = table + N * own, sums = round_up(anchor + N * chunk, 16);
   static constexpr size near_elements = size(sums + (Backward ? 2 * N * own : 0));
   static constexpr index items(params_type const& p) { return Backward ? p.grad_kappa.extent[0] : p.kappa.extent[0]; }
@@ -48,15 +48,21 @@ struct ema_kernel_agent {
         wide_at(anchor_power)[n] = power;
       }
       group.sync();
-      if constexpr (Backward) { gather(row, first, length); }
-      else { generate(row, first, length); }
+      if constexpr (Backward) {
+        gather(row, first, length);
+        if ((first / (block * chunk) + 1) % chunks_of_a_sum == 0) add_to_totals();
+      } else {
+        generate(row, first, length);
+      }
     }
     if constexpr (Backward) { finish(row, length); }
     group.sync();  // the next item reuses the memory
   }
 
  private:
-  enum { q, u, w, step, anchor_power };
+  enum { q, u, w, step, anchor_power, of_power, of_moment };
+  // Sums in A of more terms than 1024 would show in the gradients: then they go to sums in fp64.
+  static constexpr index chunks_of_a_sum = 1024 / chunk;
   TCNCA_HOST_DEVICE double* wide_at(int kind) const { return reinterpret_cast<double*>(near) + kind * N; }
   /// The first position of this thread's pack j in a block.
   TCNCA_HOST_DEVICE int place(int j) const { return (j * group_size + group.rank()) * W; }
@@ -79,6 +85,7 @@ struct ema_kernel_agent {
       wide_at(w)[n] = double(*from.gamma.at(row, n)) * detail::ema_scale<N>;
       wide_at(step)[n] = raise(1 - p * a, block);
       wide_at(anchor_power)[n] = Backward ? 1 : wide_at(u)[n] * wide_at(w)[n];
+      wide_at(of_power)[n] = wide_at(of_moment)[n] = 0;
     }
     group.sync();
 #if defined(__CUDA_ARCH__)
@@ -143,19 +150,27 @@ struct ema_kernel_agent {
     }
   }
 
-  TCNCA_HOST_DEVICE void finish(index row, index length) const {
+  /// The sums of all places to those in fp64, and begins them anew.
+  TCNCA_HOST_DEVICE void add_to_totals() const {
     group.sync();
     for (int n = group.rank(); n < N; n += group.size()) {
-      double of_power = 0, of_moment = 0;
+      A *const plain_at = near + sums + n * own, *const moment_at = plain_at + N * own;
       for (int i = 0; i < own; i++) {
-        double const power_of_q = double(near[table + n * own + i]), plain = double(near[sums + n * own + i]);
-        of_power += power_of_q * plain;
-        of_moment += power_of_q * (double(near[sums + (N + n) * own + i]) + i * plain);
+        double const power_of_q = double(near[table + n * own + i]), plain = double(plain_at[i]);
+        wide_at(of_power)[n] += power_of_q * plain;
+        wide_at(of_moment)[n] += power_of_q * (double(moment_at[i]) + i * plain);
+        plain_at[i] = moment_at[i] = A(0);
       }
-      double const decay = wide_at(q)[n], of_w = wide_at(u)[n] * of_power, of_u = wide_at(w)[n] * of_power;
+    }
+  }
+
+  TCNCA_HOST_DEVICE void finish(index row, index length) const {
+    add_to_totals();
+    for (int n = group.rank(); n < N; n += group.size()) {  // of the same thread
+      double const decay = wide_at(q)[n], of_w = wide_at(u)[n] * wide_at(of_power)[n], of_u = wide_at(w)[n] * wide_at(of_power)[n];
       // sum of l q^(l-1) grad; a decay of zero leaves its second term
-      double const slope = decay > 0 ? of_moment / decay : length > 1 ? double(*params.grad_kappa.at(row, 1)) : 0;
-      params.gradients.store(params.parameters, row, n, A(detail::ema_scale<N>), A(of_u), A(of_w), A(wide_at(u)[n] * wide_at(w)[n] * slope));
+      double const slope = decay > 0 ? wide_at(of_moment)[n] / decay : length > 1 ? double(*params.grad_kappa.at(row, 1)) : 0;
+      params.gradients.store(params.parameters, row, n, A(detail::ema_scale<N>), of_u, of_w, wide_at(u)[n] * wide_at(w)[n] * slope);
     }
   }
 };
