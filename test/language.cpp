@@ -340,7 +340,9 @@ TEST_F(language_runs, models_stand_side_by_side) {
 }
 
 TEST(language, a_table_says_what_was_not_measured) {
-  language::contender a{.name = "tcnca", .parameters = 5, .bytes = 1 << 20, .forward = 1, .backward = 2, .update = 1}, b = a;
+  language::contender a;
+  a.name = "tcnca", a.parameters = 5, a.bytes = 1 << 20, a.forward = 1, a.backward = 2, a.update = 1;
+  language::contender b = a;
   b.name = "mega", b.mixers = {0.5, 1}, b.trained.loss = 2;
   std::string const table = language::table({a, b}), json = language::json({a, b});
   EXPECT_NE(table.find("| tcnca | 5 | 1.0 | 1000.00 | 2000.00 | 1000.00 | not measured | not measured | 0 | not measured | 0 |"), std::string::npos) << table;

@@ -77,6 +77,9 @@ TEST(models, says_what_it_cannot_make) {
   expect_sentence("even number", [](auto& m) { m.head = head_kind::pair_class, m.batch = 3; });
   expect_sentence("Adam", [](auto& m) { m.beta2 = 1; });
   expect_sentence("not negative", [](auto& m) { m.clip = std::nan(""); });
+  model_config large;
+  large.batch = large.channels = 1 << 20, large.length = 1 << 24;  // products of these pass 2^64
+  EXPECT_THROW(make_model(large), std::bad_alloc);
 }
 
 }  // namespace

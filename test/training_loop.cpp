@@ -247,6 +247,14 @@ TEST_F(training_loop, reports_only_what_was_measured) {
   EXPECT_EQ(line(said(fails).second).text("loss"), "null");
 }
 
+TEST_F(training_loop, counts_the_tokens_of_every_step) {
+  t.next = [this](long step) { return models::examples{1, step, &token, &token, nullptr}; };
+  number_model m;
+  said(m);
+  record const first = read_log(file("log.jsonl")).front();
+  EXPECT_NEAR(first.number("tokens_per_second") * first.number("seconds"), 1 + 2 + 3 + 4, 0.02);  // both have four digits
+}
+
 TEST_F(training_loop, of_a_finished_run_goes_on_with_more_steps) {
   for (char const* const kind : {"linear", "constant"}) {
     bool const depends = kind[0] == 'l';

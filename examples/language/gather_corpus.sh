@@ -11,7 +11,7 @@ output=$(realpath -m -- "${1:-$(dirname "$0")/../../build/corpus.txt}")
 fail() { echo "gather_corpus: $*" >&2; exit 1; }
 command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || fail "apt-get and dpkg-deb are needed, for the text is in a Debian package, $package"
 as_root() {
-  if [ "$(id -u)" -eq 0 ]; then "$@"; elif command -v sudo >/dev/null; then sudo "$@"; else fail "neither root nor sudo, which \"$*\" needs"; fi
+  if [ "$(id -u)" -eq 0 ]; then "$@"; elif command -v sudo >/dev/null; then sudo "$@"; else fail "\"$*\" needs root or sudo, and there is neither"; fi
 }
 
 mkdir -p -- "$(dirname -- "$output")"
@@ -40,5 +40,5 @@ done >"$aside/corpus"
 size=$(stat -c %s -- "$aside/corpus")
 [ "$size" -ge 5000000 ] || fail "only $size bytes of text were found in $package, which should hold 5 MB"
 mv -- "$aside/corpus" "$output"
-echo "$output: $size bytes of ${#files[@]} files of $(cd -- "$aside" && echo "$package"_*.deb)"
+echo "$output has $size bytes of ${#files[@]} files of $(cd -- "$aside" && echo "$package"_*.deb)"
 echo "SHA-256 $(sha256sum <"$output" | cut -d ' ' -f 1)"

@@ -27,7 +27,7 @@ class sweep {
       throw std::invalid_argument("there are results in " + o_.output + ": give --resume to go on from them, or another --output");
     for (options& c : cells_) {
       std::string const name = c.model + ", vocabulary " + std::to_string(c.data.vocabulary) + ", length " + std::to_string(c.data.length);
-      std::fprintf(stderr, "[%zu of %zu] %s\n", results_.size() + 1, cells_.size(), name.c_str());
+      std::fprintf(stderr, "%s: run %zu of %zu is %s\n", o_.program.c_str(), results_.size() + 1, cells_.size(), name.c_str());
       auto const kept = std::filesystem::path(c.output) / "result.json";
       experiment e(c);
       if (std::filesystem::exists(kept)) {

@@ -62,7 +62,8 @@ class progress {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-/// Says now and then how far something is that may take long, such as the making of examples. Nothing is said of what takes two seconds.
+/// Says ever less often, at last once a minute, how far something is that may take long, such as the making of examples. Nothing is said of what takes
+/// less than two seconds.
 class notice {
  public:
   /// `done` is what has been done, such as "examples were generated".
@@ -71,8 +72,8 @@ class notice {
   /// By one thread at a time.
   void operator()(long count) {
     auto const now = std::chrono::steady_clock::now();
-    if (now - last_ < interval || count >= total_) return;
-    last_ = now;
+    if (now - last_ < wait_ || count >= total_) return;
+    last_ = now, wait_ = std::min(2 * wait_, 30 * interval);
     std::fprintf(stderr, "%s%s: %ld of %ld %s\n", isatty(STDERR_FILENO) != 0 ? "\r\033[K" : "", program_.c_str(), count, total_, done_.c_str());
   }
   static inline std::chrono::milliseconds interval{2000};
@@ -80,6 +81,7 @@ class notice {
  private:
   std::string program_, done_;
   long total_;
+  std::chrono::milliseconds wait_ = interval;
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
 
