@@ -10,6 +10,12 @@ cmake_path(GET TCNCA_CUDA_RUNTIME PARENT_PATH folder)
 find_library(TCNCA_CUDA_RUNTIME_BLAS cublas PATHS ${folder} NO_DEFAULT_PATH)  # of such a runtime, for the parts of models
 mark_as_advanced(TCNCA_CUDA_RUNTIME_BLAS)
 
+# The part of a program's tests that launches each of its kernels, where all take long: attention at its edges, which are all kinds of calls, and
+# where numbers are special; not more extents, the same once more, or precision.
+set(less "-*random_extents*:*repeats_bit_by_bit*:*precision*:*huge_scores*:*rise_from_block*")
+foreach(stem "" _more _16bit _wgmma)
+  set(part_chunked_attention${stem} ${less})
+endforeach()
 # Launches that the runtime refuses, as it should, are findings to it.
 set(part_launch "-*refused*")
 
