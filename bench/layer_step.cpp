@@ -71,15 +71,20 @@ int run(step_options const& o) {
     r.p = p;
     bool const measured = measure(block, r, o);
     ceilings.measure_fma(0.1);
-    if (measured) rows.push_back(r);
-    else machine.drop("d " + std::to_string(p.channels) + ", length " + std::to_string(p.length));
+    if (measured) {
+      rows.push_back(r);
+    } else {
+      for (bool const backward : {false, true})
+        for (step_mixer const m : step_mixers)
+          machine.drop(std::string(backward ? "backward, " : "forward, ") + to_string(m) + ", d " + std::to_string(p.channels) + ", length " + std::to_string(p.length));
+    }
     line.end();
   }
   line.clear();
   for (auto& r : rows) r.fma_rate = ceilings.fma_rate();
 
   step_origin const origin{openblas_description(), ceilings.fma_rate(), o.processor_time};
-  machine.finish(rows.size());
+  machine.finish(rows.size() * 2 * step_mixers.size());
   write_summary(rows, machine, origin, o.output);
   print_table(rows, stdout);
   std::printf(

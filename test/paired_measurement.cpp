@@ -3,10 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <fstream>
 #include <functional>
+#include <iterator>
 #include <string>
 #include <vector>
 
+#include "../bench/headline/report.hpp"
+#include "../bench/headline/summary.hpp"
 #include "../bench/support/machine.hpp"
 #include "../bench/support/paired.hpp"
 
@@ -171,6 +175,22 @@ TEST(machine_record, says_how_many_rows_were_dropped) {
   EXPECT_NE(m.warning().find("1 of 8 rows could not be measured"), std::string::npos) << m.warning();
   for (char const* const part : {"\"commit\": \"abc1234\"", "\"rows\": 7", "\"rows_dropped\": 1", "\"others_share\": ", "\"load_before\": ", "\"dropped\": [\"cpu, fp32, length 1024, K4f4D6\"]"})
     EXPECT_NE(m.to_json().find(part), std::string::npos) << part << " in " << m.to_json();
+}
+
+TEST(report, says_that_an_opponent_was_left_out_and_that_rows_were_dropped) {
+  std::string const file = ::testing::TempDir() + "paired_measurement.md";
+  write_report({}, "1 of 1 rows could not be measured.", {"oneDNN is left out: it was not found when this program was built."}, file);
+  std::ifstream in(file);
+  std::string const text{std::istreambuf_iterator<char>(in), {}};
+  EXPECT_EQ(text, "**1 of 1 rows could not be measured.**\n\n\noneDNN is left out: it was not found when this program was built.\n");
+}
+
+TEST(report, a_limit_that_was_not_measured_is_no_number) {
+  row r;
+  r.backend = "cpu", r.dtype = "fp32", r.shape = headline_stacks[0], r.p = {1, 1, 1024, 1}, r.conv_ms = 1, r.operations = 1, r.bytes = 1;
+  r.fma_rate = 1e9, r.copy_rate = not_measured;
+  EXPECT_TRUE(std::isnan(r.percent_of_limit()));
+  EXPECT_NE(to_json(r).find("\"percent_of_limit\": null, \"limit\": null"), std::string::npos) << to_json(r);
 }
 
 }  // namespace
