@@ -1,5 +1,5 @@
 // Gradients of parameters over up to a million positions. All terms are positive, so that no error hides behind another. At most 1024 terms are summed in
-// fp32, the rest in fp64: what remains is the random walk of 1024 roundings, 16 units of roundoff. A sum in fp32 alone is off by 70 and more.
+// fp32, the rest in fp64: what remains is the random walk of 1024 roundings, 16 units of roundoff. Sums in fp32 alone were off by 18 to 1500 units.
 #include <tcnca/conv_stack.hpp>
 #include <tcnca/ema.hpp>
 #include <tcnca/gated_fusion.hpp>
