@@ -208,6 +208,26 @@ TEST(workspace_query, is_the_same_for_any_pointers) {
   EXPECT_EQ(ema_op::backward_workspace(cpu{1}, back), given);
 }
 
+// The same on a GPU, where only what does not fit shared memory is in the workspace: here of a causal half's outputs.
+TEST(workspaces_of_fiber_groups, from_what_one_group_needs) {
+  ema_problem<ema_subject<fiber_backend<>, float, ema_both_ways>> p{{.batch = 3, .channels = 5, .length = 40}, 1};
+  using op = decltype(p)::op;
+  auto const a = p.forward();
+  size const one = op::forward_workspace(fibers<>{1, 1}, a), all = op::forward_workspace(fibers<>{1, 3}, a);
+  EXPECT_EQ(all, 3 * one);
+  std::vector<unsigned char> expected;
+  for (size const bytes : {one, 2 * one - 256, 2 * one, all}) {
+    p.y.clear();
+    scratch_memory const scratch(bytes);
+    EXPECT_TRUE(op::forward(fibers<>{1, 3}, a, scratch.get()).ok());
+    EXPECT_TRUE(scratch.intact());
+    if (expected.empty()) expected = p.y.bits();
+    EXPECT_TRUE(p.y.bits() == expected) << bytes;
+  }
+  scratch_memory const less(one - 1);
+  EXPECT_TRUE(op::forward(fibers<>{1, 3}, a, less.get()) == code::workspace_too_small);
+}
+
 TEST(executors, more_threads_than_any_machine_has) {
   stack_problem<small_stack> p({.batch = 3000, .channels = 1, .length = 3});
   for (entry const& call : p.entries()) {
