@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include <tcnca/agent/conv_stack_shape.hpp>
+#include <tcnca/conv_stack/shape.hpp>
 #include "../baselines/ema_parameters.hpp"
 
 namespace tcnca::bench {

@@ -3,7 +3,7 @@
 #include <tcnca/block/pack.hpp>
 #include <tcnca/block/unroll.hpp>
 #include <tcnca/launch/cpu.hpp>
-#include <tcnca/policy/registers.hpp>
+#include <tcnca/launch/registers.hpp>
 #if defined(__CUDACC__)
 #include <tcnca/launch/cuda.cuh>
 #endif

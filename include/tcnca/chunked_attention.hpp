@@ -1,9 +1,9 @@
 // The operation chunked_attention: attention within chunks of a sequence, for values much wider than keys.
 #pragma once
 #include "core/check.hpp"
-#include "launch/wide.hpp"
-#include "policy/chunked_attention.hpp"
-#include "policy/chunked_attention_agents.hpp"
+#include "launch/alignment.hpp"
+#include "chunked_attention/tuning.hpp"
+#include "chunked_attention/dispatch.hpp"
 #if defined(__CUDACC__)
 #include "launch/cuda.cuh"
 #endif

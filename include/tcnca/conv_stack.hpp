@@ -1,11 +1,11 @@
 // The operation conv_stack: a stack of dilated depthwise convolutions in one pass over memory.
 #pragma once
-#include "agent/conv_stack_backward.hpp"
-#include "agent/conv_stack_step.hpp"
-#include "agent/conv_stack_sums.hpp"
+#include "conv_stack/backward.hpp"
+#include "conv_stack/step.hpp"
+#include "conv_stack/reduce.hpp"
 #include "core/check.hpp"
-#include "launch/wide.hpp"
-#include "policy/conv_stack.hpp"
+#include "launch/alignment.hpp"
+#include "conv_stack/tuning.hpp"
 #if defined(__CUDACC__)
 #include "launch/cuda.cuh"
 #endif

@@ -1,11 +1,11 @@
 // The operation ema: MEGA's damped exponential moving average, as a recurrence.
 #pragma once
-#include "agent/ema_backward.hpp"
-#include "agent/ema_forward.hpp"
-#include "agent/ema_kernel.hpp"
+#include "ema/backward.hpp"
+#include "ema/forward.hpp"
+#include "ema/kernel.hpp"
 #include "core/check.hpp"
-#include "launch/wide.hpp"
-#include "policy/ema.hpp"
+#include "launch/alignment.hpp"
+#include "ema/tuning.hpp"
 #if defined(__CUDACC__)
 #include "block/scan.cuh"
 #include "launch/cuda.cuh"

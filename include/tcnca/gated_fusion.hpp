@@ -2,10 +2,10 @@
 #pragma once
 #include <initializer_list>
 
-#include "agent/gated_fusion_sums.hpp"
+#include "gated_fusion/reduce.hpp"
 #include "core/check.hpp"
-#include "launch/wide.hpp"
-#include "policy/gated_fusion.hpp"
+#include "launch/alignment.hpp"
+#include "gated_fusion/tuning.hpp"
 #if defined(__CUDACC__)
 #include "launch/cuda.cuh"
 #endif

@@ -5,11 +5,11 @@
 #include <string>
 
 static char const source[] = R"(
-#include <tcnca/agent/chunked_attention_mma_forward.hpp>
-#include <tcnca/agent/chunked_attention_sums.hpp>
-#include <tcnca/agent/conv_stack_backward.hpp>
-#include <tcnca/agent/conv_stack_forward.hpp>
-#include <tcnca/agent/gated_fusion_sums.hpp>
+#include <tcnca/chunked_attention/mma_forward.hpp>
+#include <tcnca/chunked_attention/reduce.hpp>
+#include <tcnca/conv_stack/backward.hpp>
+#include <tcnca/conv_stack/forward.hpp>
+#include <tcnca/gated_fusion/reduce.hpp>
 #include <tcnca/block/group.hpp>
 
 constexpr int threads = 128;

@@ -1,0 +1,183 @@
+// One group walks along the sequences of its channels once: x comes in tile by tile, passes all layers in fast memory, y goes out.
+// Each layer keeps a ring of its newest inputs, as many as it looks back; nothing else is stored.
+#pragma once
+#include "common.hpp"
+
+namespace tcnca::inline TCNCA_TARGET {
+
+/// What a forward pass is given; the same for all groups.
+template <element T, int Layers>
+struct conv_stack_forward_params {
+  sequence_view<T const> x;
+  tensor_view<T const, 3> weight;
+  tensor_view<T const, 2> bias;
+  tensor_view<T const, 1> omega;
+  sequence_view<accumulate_t<T> const> state_in;
+  sequence_view<T> y;
+  sequence_view<accumulate_t<T>> state_out;
+  index position = 0;
+  index segments = 1, segment_length = 0;  // each sequence is cut in this many pieces, walked by different groups
+  bool x_wide = false, y_wide = false;     // packs of x and y may be accessed whole
+  bool y_streaming = false;                // y goes past the caches: its rows are aligned, and larger than what a later pass would find there
+  bool all_wide = false;                   // and those of every other tensor too
+  conv_stack_forward_plan<Layers> plan = {};
+};
+
+/// The forward pass of one item: some channels of one sequence, one segment.
+template <class Group, element T, conv_stack_shape Shape, conv_stack_policy Policy>
+struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Policy> {
+  using base = detail::conv_stack_group<Group, T, Shape, Policy>;
+  using typename base::A, typename base::ring_type, typename base::value;
+  using tiling = conv_stack_tiling<T, Shape, Policy>;
+  using base::Lanes, base::group, base::io, base::at, base::ring_at;
+  using group_type = Group;
+  using params_type = conv_stack_forward_params<T, Shape.layers()>;
+  static constexpr int layers = Shape.layers(), taps = Shape.taps;
+  static constexpr index P = Lanes.positions();
+  params_type const& params;
+
+  TCNCA_HOST_DEVICE conv_stack_forward_agent(Group g, params_type const& p, A* near_memory, A* far_memory)
+      : base{g, near_memory, far_memory}, params(p) {
+    this->spare = at(p.plan.spare);
+  }
+
+  /// Items, each a call of operator().
+  TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) {
+    return p.x.extent[0] * divide_up(p.x.extent[1], index(Lanes.channels())) * p.segments;
+  }
+
+  TCNCA_HOST_DEVICE void operator()(index item) {
+    index const segment = item % params.segments, groups = divide_up(params.x.extent[1], index(Lanes.channels()));
+    batch_ = item / params.segments / groups;
+    channel_ = item / params.segments % groups * Lanes.channels();
+    length_ = params.x.extent[2];
+    from_ = segment * params.segment_length;
+    to_ = min(length_, from_ + params.segment_length);
+    x_ = {params.x, batch_, channel_, params.x_wide};
+    y_ = {params.y, batch_, channel_, params.y_wide};
+    for (half_ = 0; half_ < Shape.halves(); half_++) walk();
+    if (base::streams(layers - 1) && params.y_streaming) end_streaming();
+  }
+
+ private:
+  index batch_, channel_, length_;
+  index from_, to_;   // the outputs of this segment
+  index begin_, low_; // the walk begins here; inputs before low_ are zero
+  int half_;
+  sequence_lanes<T const, Lanes> x_;
+  sequence_lanes<T, Lanes> y_;
+
+  /// One half of the stack over the segment.
+  TCNCA_HOST_DEVICE void walk() {
+    auto const& plan = params.plan;
+    start();
+    for (index before = begin_;; before += plan.step) {
+      index const end = min(before + plan.step, length_);
+      this->append(ring_at(plan.input[0]), x_, before, end);
+      if (before < length_ && end == length_) finish(0);
+      group.sync();
+      // What each layer had and has now of its inputs follows from what the first one had and has.
+      // With all of x there a causal layer has no more than a tile to do, and need not wait for the tile to fill.
+      bool const all = Shape.dir == direction::causal && end == length_;
+      index had = before, has = all ? tiling::beyond(length_) : before + plan.step;
+      for (int l = 0; l < layers; l++) {
+        index const lead = Shape.lead(l, half_), step = plan.tile[l];
+        index const done = detail::whole_tiles(had, lead, step, begin_);
+        had = done;
+        has = detail::whole_tiles(has, lead, step, begin_);
+        for (index t = done; t < min(has, length_); t += step) layer(l, t, t + step);
+      }
+      if (has >= to_) break;
+    }
+    if (params.state_out.present() && to_ == length_) store_state();
+    group.sync();  // the next walk reuses the memory
+  }
+
+  /// Weights, and what lies before the sequence: the state, or as many zeros as one tile can reach.
+  TCNCA_RARE void start() {
+    index ahead = 0;
+    for (int l = 0; l < layers; l++) ahead += Shape.lead(l, half_);
+    // A later segment starts a receptive field early: what its own outputs depend on is then exact.
+    begin_ = max(index(0), from_ + ahead - (Shape.receptive_field() - 1)) / io * io;
+    bool const state = params.state_in.present() && begin_ == 0;
+    this->load_weights(at(params.plan.weight), params.weight, params.bias, params.omega, channel_, x_.channels, half_);
+    for (int l = 0; l < layers; l++) {
+      ring_type const r = ring_at(params.plan.input[l]);
+      if (state) this->load_history(r, params.state_in, batch_, channel_, x_.channels, l, params.position);
+      else this->clear(r, begin_ - tiling::reach(l, params.plan.tile[l], to_ - begin_), begin_);
+    }
+    low_ = state ? -Shape.receptive_field() : begin_;
+  }
+
+  /// A layer that looks ahead reads zeros past the end.
+  TCNCA_HOST_DEVICE void finish(int l) const {
+    if constexpr (Shape.dir != direction::causal) {
+      if (index const ahead = Shape.lead(l, half_); ahead > 0)
+        this->clear(ring_at(params.plan.input[l]), length_, length_ + tiling::reach_ahead(l, min(params.plan.tile[l], length_), ahead));
+    }
+  }
+
+  /// Outputs [from, to) of a layer into the next ring or into y.
+  TCNCA_HOST_DEVICE void layer(int l, index from, index to) const {
+    bool const last = l + 1 == layers;
+    if (last) from = max(from, from_);
+    to = min(to, last ? to_ : length_);
+    if (from >= to) return;
+    A const* const weights = at(params.plan.weight);
+    ring_type const in = ring_at(params.plan.input[l]);
+    ring_type const span = ring_at(params.plan.input[Shape.span() > 0 ? l / Shape.span() * Shape.span() : 0]);
+    // Loops of their own, so that none chooses for each pack where it goes.
+    auto const sums = [&](auto dilation, auto const& emit) TCNCA_INLINE {
+      base::pieces(l, from, to, Shape.lead(l, half_), low_, length_, [&](dilated_tile const& tile, int begin) TCNCA_INLINE {
+        dilated_sum<taps, Policy.run, decltype(dilation)::value>(
+            group, in, this->taps_of(weights, l, half_ == 1), tile, [&](int offset, int p, value sum) TCNCA_INLINE {
+              value v = activate<Shape.act>(sum).value;
+              if (Shape.ends_span(l)) v = v + span.load(uint32(from + begin + offset), p);
+              emit(begin + offset, p, v);
+            });
+      });
+    };
+    if (last) {
+      sequence_writer<T, Lanes> const y(y_, from, to - from, base::streams(layers - 1) && params.y_streaming);
+      sums(constant<base::short_dilation(layers - 1)>{}, [&](int offset, int p, value v) TCNCA_INLINE { output(y, weights, from, offset, p, to, v); });
+    } else {
+      tile_writer<A, Lanes> const next(ring_at(params.plan.input[l + 1]), from, to - from, this->spare);
+      base::template with_dilation<0, layers - 1>(l, [&](auto dilation) TCNCA_INLINE {
+        sums(dilation, [&](int offset, int p, value v) TCNCA_INLINE { next.store(offset, p, v); });
+      });
+      next.finish();
+      if (to == length_) finish(l + 1);
+    }
+    group.sync();
+  }
+
+  /// The stack's result at t: the sum of the halves, the skip connection, y.
+  TCNCA_HOST_DEVICE void output(sequence_writer<T, Lanes> const& y, A const* weights, index from, int offset, int p, index to, value v) const {
+    [[maybe_unused]] index const t = from + offset;
+    if constexpr (Shape.dir == direction::bidirectional) {
+      A* const partial = at(params.plan.partial) + (t - from_) * Lanes.channels() + p * Lanes.width;
+      if (half_ == 0) return store<Lanes.width>(partial, v);
+      v = v + load<Lanes.width>(const_cast<A const*>(partial));
+    }
+    if constexpr (Shape.skip) {
+      value const omega = load_tap<A, Lanes>(this->omega(weights), p);
+      v = activate<activation::silu>(fma(omega, x_.load(t, p, to - t), v)).value;
+    }
+    y.store(offset, p, v);
+  }
+
+  TCNCA_RARE void store_state() const {
+    for (int l = 0; l < layers; l++) {
+      ring_type const r = ring_at(params.plan.input[l]);
+      index const history = Shape.history(l), begin = Shape.history_before(l);
+      for (index i = group.rank(); i < history * Lanes.channels(); i += group.size()) {
+        index const c = i % Lanes.channels(), t = length_ - history + i / Lanes.channels();
+        if (c >= x_.channels) continue;
+        A const v = t >= 0 || low_ < 0 ? r.load_sample(uint32(t), int(c)) : A(0);
+        *params.state_out.at(batch_, channel_ + c, begin + detail::modulo(params.position + t, history)) = v;
+      }
+    }
+  }
+};
+
+}  // namespace tcnca

@@ -1,0 +1,81 @@
+// A few tokens: each reads the taps it needs from the state and leaves its inputs there. A token costs layers * taps multiply-adds
+// a channel, however long the receptive field is.
+#pragma once
+#include "forward.hpp"
+
+namespace tcnca::inline TCNCA_TARGET {
+
+/// Tokens of some channels, in place in state_out. Takes the forward pass's parameters; its sums have the same bits.
+template <class Group, element T, conv_stack_shape Shape, conv_stack_policy Policy>
+struct conv_stack_step_agent {
+  using A = accumulate_t<T>;
+  using group_type = Group;
+  using params_type = conv_stack_forward_params<T, Shape.layers()>;
+  static constexpr bool along_length = Shape.order == layout::batch_channels_length;
+  static constexpr lanes Lanes{along_length ? 1 : Policy.width, 1, false};
+  using value = pack<A, Lanes.width>;
+
+  Group group;
+  params_type const& params;
+  TCNCA_HOST_DEVICE conv_stack_step_agent(Group g, params_type const& p, A*, A*) : group(g), params(p) {}
+
+  TCNCA_HOST_DEVICE static constexpr index packs(params_type const& p) { return p.x.extent[0] * divide_up(p.x.extent[1], index(Lanes.width)); }
+  /// Each thread of a group takes one pack of channels.
+  TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) { return divide_up(packs(p), index(Group::size())); }
+
+  TCNCA_HOST_DEVICE void operator()(index item) const {
+    index const i = item * Group::size() + group.rank(), groups = divide_up(params.x.extent[1], index(Lanes.width));
+    if (i >= packs(params)) return;
+    index const batch = i / groups, channel = i % groups * Lanes.width;
+    if (params.state_in.data != params.state_out.data) copy_state(batch, channel);
+    for (index t = 0; t < params.x.extent[2]; t++) token(batch, channel, t);
+  }
+
+ private:
+  template <class U>
+  TCNCA_HOST_DEVICE auto lanes_of(sequence_view<U> const& v, index batch, index channel) const {
+    return sequence_lanes<U, Lanes>(v, batch, channel, Lanes.width == 1 || params.all_wide);
+  }
+  /// The parameters of these channels.
+  TCNCA_HOST_DEVICE value load_channels(T const* p, index stride, index channel) const {
+    index const n = min(index(Lanes.width), params.x.extent[1] - channel);
+    if (params.all_wide && stride == 1 && n == Lanes.width) return load<Lanes.width>(p);
+    return load_some<Lanes.width>(p, stride, n);
+  }
+
+  TCNCA_HOST_DEVICE void copy_state(index batch, index channel) const {
+    auto const to = lanes_of(params.state_out, batch, channel);
+    bool const state = params.state_in.present();
+    for (index s = 0; s < Shape.receptive_field() - 1; s++)
+      to.store(s, 0, 1, state ? lanes_of(params.state_in, batch, channel).load(s, 0, 1) : broadcast<Lanes.width>(A(0)));
+  }
+
+  TCNCA_HOST_DEVICE void token(index batch, index channel, index t) const {
+    auto const x = lanes_of(params.x, batch, channel);
+    auto const state = lanes_of(params.state_out, batch, channel);
+    value const in = x.load(t, 0, 1);
+    value a = in, span = in;
+    for (int l = 0; l < Shape.layers(); l++) {
+      if (Shape.starts_span(l)) span = a;
+      value sum = broadcast<Lanes.width>(A(0));
+      if constexpr (Shape.bias) { sum = load_channels(params.bias.at(l, channel), params.bias.stride[1], channel); }
+      index const d = Shape.dilation(l), history = Shape.history(l), ring = Shape.history_before(l);
+      index const now = history > 0 ? (params.position + t) % history : 0;
+      for (int k = 0; k < Shape.taps; k++) {
+        index const slot = now - k * d;
+        value const tap = k == 0 ? a : state.load(ring + (slot < 0 ? slot + history : slot), 0, 1);
+        sum = fma(load_channels(params.weight.at(l, k, channel), params.weight.stride[2], channel), tap, sum);
+      }
+      if (history > 0) state.store(ring + now, 0, 1, a);
+      a = activate<Shape.act>(sum).value;
+      if (Shape.ends_span(l)) a = a + span;
+    }
+    if constexpr (Shape.skip) {
+      value const omega = load_channels(params.omega.at(channel), params.omega.stride[0], channel);
+      a = activate<activation::silu>(fma(omega, in, a)).value;
+    }
+    lanes_of(params.y, batch, channel).store(t, 0, 1, a);
+  }
+};
+
+}  // namespace tcnca
