@@ -1,7 +1,7 @@
 // Complex numbers in the vector registers of the CPU, real and imaginary parts apart; in memory they are interleaved.
 #pragma once
 #include <tcnca/block/pack.hpp>
-#include <tcnca/launch/registers.hpp>
+#include <tcnca/arch/host.hpp>
 
 #include <cstring>
 #include <utility>

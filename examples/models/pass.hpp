@@ -3,7 +3,7 @@
 #include <tcnca/block/pack.hpp>
 #include <tcnca/block/unroll.hpp>
 #include <tcnca/launch/cpu.hpp>
-#include <tcnca/launch/registers.hpp>
+#include <tcnca/arch/host.hpp>
 #if defined(__CUDACC__)
 #include <tcnca/launch/cuda.cuh>
 #endif
