@@ -57,7 +57,7 @@ struct executor_traits<cpu> {
   template <class Agent, class Params>
   TCNCA_HIDDEN static status launch(cpu e, Params const& params, index items, group_memory memory, workspace scratch) {
     size const each = bytes_per_worker(memory);
-    index const threads = max(index(1), workers_that_fit(workers(e, items), each, scratch.bytes));
+    [[maybe_unused]] index const threads = max(index(1), workers_that_fit(workers(e, items), each, scratch.bytes));
     index next = 0;
     auto const work = [&](index worker) {
       run_items<Agent>(params, items, next, static_cast<char*>(scratch.data) + size(worker) * each, round_up(memory.near_bytes, workspace::alignment));
