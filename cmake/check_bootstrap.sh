@@ -36,8 +36,9 @@ step() { printf -- '--- %s (%d s)\n' "$*" "$SECONDS"; }
 must_fail_with() { fail "this had to fail and to say \"$1\": $2"; }
 
 step "a root of $release"
+# In a mount namespace of its own, too: what debootstrap mounts in the root ends with it, even if it is killed.
 case "$mirror" in https:*) secure=(--include=ca-certificates) ;; *) secure=() ;; esac
-debootstrap --variant=minbase --components="$components" "${secure[@]}" "$release" "$roots/bare" "$mirror" >"$roots/log" 2>&1 || { tail "$roots/log"; fail "debootstrap failed"; }
+unshare --mount debootstrap --variant=minbase --components="$components" "${secure[@]}" "$release" "$roots/bare" "$mirror" >"$roots/log" 2>&1 || { tail "$roots/log"; fail "debootstrap failed"; }
 cp --dereference /etc/hosts "$roots/bare/etc/hosts"
 # How this machine's apt reaches its mirror; and without the waits for the disk that a root of minutes does not need.
 apt-config dump | grep -E '^Acquire::(http|https|Check)[-:]' >"$roots/bare/etc/apt/apt.conf.d/90of-this-machine" || true

@@ -1,11 +1,11 @@
 #!/bin/sh
-# check_braces.sh [FILE]...: those files; without any all sources of the tree.
+# check_braces.sh [FILE]...: those files; without any all sources of include, test, bench and examples.
 # The body of each `if constexpr`, and of an `else` that belongs to one, stands in braces: of a discarded body without braces
 # (`if constexpr (false) for (...) ...;`) nvcc 13.0 drops the statement behind it, too.
 set -eu
 if [ $# -eq 0 ]; then
   cd "$(dirname "$0")/.."
-  set -- $(find . -path ./build -prune -o -path ./.git -prune -o -type f \( -name '*.hpp' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu' \) -print | sort)
+  set -- $(find include test bench examples -type f \( -name '*.hpp' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu' \) | sort)
 fi
 awk '
 function complain(what) { print FILENAME ":" line ": " what " has a body without braces"; bad = 1 }

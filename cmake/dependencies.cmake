@@ -162,6 +162,6 @@ if(missing)
       string(APPEND install "\n  ${system}${install_${system}}")
     endif()
   endforeach()
-  message(FATAL_ERROR "tcnca: missing for what this build is to contain:${missing}\nInstall them:${install}\n"
+  message(FATAL_ERROR "tcnca: this build needs what was not found:${missing}\nInstall them:${install}\n"
     "or leave out what needs them, by -D and OFF: TCNCA_BUILD_TESTS, TCNCA_BUILD_BENCH, TCNCA_BUILD_EXAMPLES, TCNCA_BUILD_MODELS.")
 endif()
