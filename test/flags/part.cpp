@@ -149,6 +149,11 @@ void attention(collector& to, std::string const& name) {
     s.scale = scale;
     to.answer("a scale that is no number", op::forward(on_cpu, s, {}));
   }
+  // Scores so large that beside their maximum the logarithm of the sum would vanish.
+  numbers const zero(n);
+  f.q = f.k = b.q = b.k = view(zero), f.v = b.v = view(grad_o);
+  for (REAL& x : bias) x = REAL(1e7);
+  both(", large");
 }
 
 /// All 65536 numbers of a 16-bit type, and fp32 numbers between them on their way back.

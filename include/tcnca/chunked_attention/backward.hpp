@@ -190,11 +190,12 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
       value p = zero, ds = zero;
       if (j < visible) {
         value s = tcnca::load<W>(const_cast<A const*>(weight));
-        if constexpr (Shape.bias) { s = s + load_anywhere<W>(const_cast<A const*>(at(plan.bias)) + R - 1 - i + j); }
+        if constexpr (Shape.bias) { s = settled(s + load_anywhere<W>(const_cast<A const*>(at(plan.bias)) + R - 1 - i + j)); }
         value dp = tcnca::load<W>(const_cast<A const*>(slope)), keep = broadcast<W>(A(1));
         if constexpr (Shape.dropout) { keep = this->dropout_of_keys(chunk_, first + i, from + j), dp = dp * keep; }
         if constexpr (softmax) {
-          p = detail::exp_or_zero(s - broadcast<W>(at(plan.statistics)[i]) - broadcast<W>(at(plan.statistics)[2 * R + i]));
+          // In two steps: -ffast-math would add the logarithm to the maximum first, and there it vanishes.
+          p = detail::exp_or_zero(settled(s - broadcast<W>(at(plan.statistics)[i])) - broadcast<W>(at(plan.statistics)[2 * R + i]));
           ds = p * (dp - broadcast<W>(at(plan.statistics)[R + i]));
         } else {
           auto const a = detail::attention_weight<Shape.function>(s);
