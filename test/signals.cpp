@@ -82,6 +82,7 @@ class signals : public tcnca::testing::training_loop {
   child start(long at, bool for_ever = false) {
     return child([this, at, for_ever](auto const& say) {
       if (std::freopen((folder / "said").c_str(), "w", stderr) == nullptr) return 99;
+      std::signal(SIGHUP, [](int) {});  // one that comes after training has ended changes nothing
       waiting_model m;
       m.at = at, m.for_ever = for_ever, m.say = say;
       int const status = train(o, m, t).status();
