@@ -53,6 +53,7 @@ TEST(bench_options, what_is_wrong_is_said_in_a_sentence) {
       {conv, {"--lengths"}, "--lengths needs a value."},
       {conv, {"--lengths", "1024,4096,1024"}, "--lengths: 1024 is given twice."},
       {conv, {"--batch", "0"}, "--batch: 0 is not a whole number from 1 to 4096."},
+      {conv, {"--batch", "010"}, "--batch: 010 is not a whole number from 1 to 4096."},
       {conv, {"--batch", "1.5"}, "--batch: 1.5 is not a whole number from 1 to 4096."},
       {conv, {"--batch", "2", "--batch", "3"}, "--batch is given more than once."},
       {conv, {"--channels", "65537"}, "--channels: 65537 is not a whole number from 1 to 65536."},
