@@ -24,7 +24,7 @@ struct lanes {
 /// Memory of a ring, in elements of A.
 template <lanes Lanes>
 TCNCA_HOST_DEVICE constexpr size ring_elements(index positions) {
-  return size(positions) * Lanes.channels() + Lanes.front() + Lanes.back();
+  return size(positions) * size(Lanes.channels()) + size(Lanes.front() + Lanes.back());
 }
 
 }  // namespace tcnca

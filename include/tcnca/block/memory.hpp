@@ -30,7 +30,7 @@ struct memory_planner {
   constexpr memory_place place_ring(index positions) {
     index const n = power_of_two(max(positions, index(max(4 * Lanes.width, 2 * Lanes.margin))));
     memory_place at = place(ring_elements<Lanes>(n));
-    at.offset += Lanes.front();
+    at.offset += size(Lanes.front());
     at.mask = uint32(n - 1);
     return at;
   }
