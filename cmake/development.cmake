@@ -18,7 +18,7 @@ if(NOT TCNCA_HAS_CUDA)
 elseif(TCNCA_GPU)
   message(STATUS "tcnca ${PROJECT_VERSION}: CPU and CUDA, on ${TCNCA_GPU}")
 else()
-  message(STATUS "tcnca ${PROJECT_VERSION}: CPU and CUDA. No GPU was found: CUDA code is compiled, its tests are skipped")
+  message(STATUS "tcnca ${PROJECT_VERSION}: CPU and CUDA. No GPU was found: CUDA tests are skipped; the preset emulated runs them without one")
 endif()
 
 # For tests and models where nothing can run them: no time goes into how fast they would be.

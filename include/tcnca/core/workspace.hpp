@@ -14,10 +14,10 @@ namespace tcnca {
 /// the sum does not fit. A call with less, down to what one worker needs (on the CPU the answer for cpu{1}), runs on as many workers as fit; below
 /// that it answers workspace_too_small. Results are the same bits for any number of workers.
 struct workspace {
-  static constexpr size alignment = 256;
+  static constexpr size_t alignment = 256;
 
   void* data = nullptr;
-  size bytes = 0;
+  size_t bytes = 0;
 };
 
 }  // namespace tcnca
@@ -26,19 +26,19 @@ namespace tcnca::inline TCNCA_TARGET {
 
 /// What a call asks of its workspace: `least` for one worker, `all` for as many as the executor has.
 struct workspace_bytes {
-  size least = 0, all = 0;
+  size_t least = 0, all = 0;
 
   /// `shared` bytes, and `each` for every worker.
-  static constexpr workspace_bytes of(size shared, size each, index workers) {
-    return {detail::saturating_add(shared, each), detail::saturating_add(shared, detail::saturating_multiply(each, size(workers)))};
+  static constexpr workspace_bytes of(size_t shared, size_t each, index_t workers) {
+    return {detail::saturating_add(shared, each), detail::saturating_add(shared, detail::saturating_multiply(each, size_t(workers)))};
   }
 };
 
 namespace detail {
 /// Bytes of a part of a workspace, whole units of its alignment; the largest size where that does not fit.
-constexpr size workspace_part(size elements, size element_bytes) {
-  size const bytes = saturating_multiply(elements, element_bytes);
-  return bytes > largest<size> - workspace::alignment ? largest<size> : round_up(bytes, workspace::alignment);
+constexpr size_t workspace_part(size_t elements, size_t element_bytes) {
+  size_t const bytes = saturating_multiply(elements, element_bytes);
+  return bytes > largest<size_t> - workspace::alignment ? largest<size_t> : round_up(bytes, workspace::alignment);
 }
 }  // namespace detail
 
