@@ -21,12 +21,6 @@ else()
   message(STATUS "tcnca ${PROJECT_VERSION}: CPU and CUDA. No GPU was found: CUDA tests are skipped; the preset emulated runs them without one")
 endif()
 
-# For tests and models where nothing can run them: no time goes into how fast they would be.
-set(TCNCA_CUDA_IN_HASTE "")
-if(TCNCA_HAS_CUDA AND NOT TCNCA_GPU AND NOT TCNCA_REQUIRE_CUDA AND NOT TCNCA_DEVICE_BUNDLE AND CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 13)
-  set(TCNCA_CUDA_IN_HASTE $<$<COMPILE_LANGUAGE:CUDA>:--Ofast-compile=max>)
-endif()
-
 add_library(tcnca_development INTERFACE)
 target_link_libraries(tcnca_development INTERFACE tcnca::tcnca)
 # -Wpedantic is for C++ alone: the line directives that nvcc writes are not standard.
@@ -53,7 +47,10 @@ if(TCNCA_BUILD_MODELS)
     file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/examples/models/*.cu)
     target_sources(tcnca_models PRIVATE ${sources})
     target_link_libraries(tcnca_models PRIVATE CUDA::cublas CUDA::cufft)
-    target_compile_options(tcnca_models PRIVATE ${TCNCA_CUDA_IN_HASTE})
+    # Where nothing can run them: no time goes into how fast they would be.
+    if(NOT TCNCA_GPU AND NOT TCNCA_REQUIRE_CUDA AND NOT TCNCA_DEVICE_BUNDLE AND CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 13)
+      target_compile_options(tcnca_models PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--Ofast-compile=max>)
+    endif()
     target_compile_definitions(tcnca_models PRIVATE TCNCA_MODELS_CUDA)
   endif()
 endif()
