@@ -45,7 +45,7 @@ struct tensor_view {
     return n;
   }
   /// Whether the view is not absent: what argument checks and workspace queries ask.
-  constexpr bool given() const {
+  TCNCA_HOST_DEVICE constexpr bool given() const {
     bool any = data != nullptr;
     for (int r = 0; r < Rank; r++) any = any || extent[r] != 0;
     return any;
