@@ -49,7 +49,7 @@ TCNCA_HOST_DEVICE V rounded(V x) {
 /// last place elsewhere: what is left of 1 - a / b is then lost.
 template <class V>
 TCNCA_HOST_DEVICE V quotient(V a, V b) {
-#if !defined(__clang__) && defined(__FAST_MATH__) && defined(__SSE2__)
+#if !defined(__clang__) && defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ && defined(__SSE2__)
   if constexpr (sizeof(V) >= 16) {
     if constexpr (sizeof(a[0]) == 4) {
 #if defined(__AVX512F__)
