@@ -88,7 +88,8 @@ constexpr auto make_conv_stack_backward_plan(index length, bool state, int threa
       plan.partial = memory.place(all);
     }
     plan.near = memory.near, plan.far = memory.far;
-    index const terms = plan.tile[0] * order.packs / (index(order.positions()) * threads), steps = max(index(1), 1024 / max(index(1), terms));
+    index const terms = divide_up(plan.tile[0] * order.packs, index(order.positions()) * threads);
+    index const steps = max(index(1), 1024 / terms);
     if (!whole && length > steps * plan.tile[0]) {  // rarely used: they need not be near
       plan.steps_of_a_sum = int(steps);
       plan.totals = {memory.far, 0, true};
