@@ -12,8 +12,8 @@ struct conv_stack_backward_plan {
   index step = 0;      // how much of x comes in at a time: a tile, or all of a short sequence
   bool whole = false;  // all of it
   memory_place weight, sums, spare[2];
-  // A lane's sum of more than 1024 terms would show in the gradients: after so many steps the threads' sums go to sums in fp64, of which there is
-  // one a channel. 0: the sequence is shorter.
+  // After this many steps the threads' partial sums are added to fp64 totals, one a row and channel, so that no lane sums more than about 1024
+  // terms in A. 0 where the sequence is too short to need totals.
   int steps_of_a_sum = 0;
   memory_place totals;
   detail::array<memory_place, Layers> input = {};  // each layer's inputs, until their part in the weight gradient is done
@@ -90,7 +90,7 @@ constexpr auto make_conv_stack_backward_plan(index length, bool state, int threa
     plan.near = memory.near, plan.far = memory.far;
     index const terms = divide_up(plan.tile[0] * order.packs, index(order.positions()) * threads);
     index const steps = max(index(1), 1024 / terms);
-    if (!whole && length > steps * plan.tile[0]) {  // rarely used: they need not be near
+    if (!whole && length > steps * plan.tile[0]) {  // accessed rarely, so they go to the workspace
       plan.steps_of_a_sum = int(steps);
       plan.totals = {memory.far, 0, true};
       plan.far += round_up(size(tiling::sum_rows) * size(order.channels()) * (sizeof(double) / sizeof(accumulate_t<T>)), 64 / sizeof(accumulate_t<T>));
