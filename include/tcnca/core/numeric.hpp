@@ -19,6 +19,7 @@ struct fp16 {
 namespace tcnca::inline TCNCA_TARGET {
 
 namespace detail {
+#if !defined(__CUDACC_RTC__)
 /// Whether an argument is neither infinite nor NaN. Tests the bits, because -ffast-math lets the compiler assume that it is finite.
 inline bool is_finite(double x) {
   asm("" : "+m"(x));
@@ -26,6 +27,7 @@ inline bool is_finite(double x) {
   __builtin_memcpy(&bits, &x, sizeof bits);
   return (bits & 0x7ff0000000000000u) != 0x7ff0000000000000u;
 }
+#endif
 
 template <class T>
 struct element_traits {
