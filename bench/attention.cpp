@@ -36,9 +36,9 @@ std::vector<attention_case> cases(attention_options const& o) {
     for (auto const& dtype : o.dtypes_on(backend))
       for (auto const& function : o.functions)
         for (auto const& mask : o.masks)
-          for (index const z : o.key_dims)
-            for (index const h : o.value_dims)
-              for (index const chunk : o.chunks) {
+          for (index_t const z : o.key_dims)
+            for (index_t const h : o.value_dims)
+              for (index_t const chunk : o.chunks) {
                 auto p = o.problem_on(backend, chunk, z, h);
                 p.function = function == "softmax" ? score_function::softmax : score_function::laplace;
                 p.causal = mask == "causal";
@@ -71,12 +71,12 @@ class attention_factory {
 };
 
 /// Prints a line for each comparison if asked to; returns how many failed.
-int check_all(attention_options const& o, attention_factory& make, std::vector<index> const& lengths, bool print) {
+int check_all(attention_options const& o, attention_factory& make, std::vector<index_t> const& lengths, bool print) {
   int failed = 0, compared = 0;
   attention_options small = o;
   small.batch = 2, small.heads = 2;
   if (!print) small.key_dims = {32}, small.value_dims = {48}, small.chunks = {64};
-  for (index const length : lengths) {
+  for (index_t const length : lengths) {
     small.length = length;
     for (auto const& c : cases(small)) {
       double const bound = c.dtype == "fp32" ? 2e-5 : 2e-2;  // of the largest value
@@ -107,7 +107,7 @@ bool measure_row(attention_row& r, attention_arena& a, double min_time) {
   }
   auto const times = measure_paired(contenders, {r.backend == "cpu" ? r.p.threads : 0, min_time * static_cast<double>(contenders.size())});
   r.ms = times.ms[0];
-  for (size i = 0; i < r.opponents.size(); i++) r.opponents[i].ms = times.ms[i + 1];
+  for (size_t i = 0; i < r.opponents.size(); i++) r.opponents[i].ms = times.ms[i + 1];
   r.peak_rate = a.peak_rate(), r.peak_name = a.peak_name();
   return times.reliable;
 }
@@ -132,7 +132,7 @@ int run(attention_options const& o) {
   machine.gpu(std::find(o.backends.begin(), o.backends.end(), "cuda") == o.backends.end() ? "" : attention_device_name());
   progress line(static_cast<int>(steps.size()));
   std::vector<attention_row> rows;
-  size not_begun = 0;
+  size_t not_begun = 0;
   for (auto const& [c, direction] : steps) {
     std::string const name = name_of(c, direction);
     if (o.time_limit > 0 && line.elapsed() > o.time_limit) {

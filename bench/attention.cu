@@ -15,13 +15,13 @@ namespace {
 template <class T>
 class cuda_attention_arena final : public attention_arena {
  public:
-  explicit cuda_attention_arena(attention_problem const& p) : p_(p), lse_(static_cast<size>(2 * p.sequences() * p.length)) {
-    for (part w : {part::q, part::k, part::grad_q, part::grad_k}) at(w) = memory(static_cast<size>(p.key_elements()));
-    for (part w : {part::v, part::grad_o, part::o, part::grad_v}) at(w) = memory(static_cast<size>(p.value_elements()));
+  explicit cuda_attention_arena(attention_problem const& p) : p_(p), lse_(static_cast<size_t>(2 * p.sequences() * p.length)) {
+    for (part w : {part::q, part::k, part::grad_q, part::grad_k}) at(w) = memory(static_cast<size_t>(p.key_elements()));
+    for (part w : {part::v, part::grad_o, part::o, part::grad_v}) at(w) = memory(static_cast<size_t>(p.value_elements()));
     part const inputs[] = {part::q, part::k, part::v, part::grad_o};
     for (std::uint64_t i = 0; i < 4; i++) {
       std::vector<T> host(at(inputs[i]).size());
-      text::noise(contiguous(host.data(), 1, 1, static_cast<index>(host.size())), 1 + i);
+      text::noise(contiguous(host.data(), 1, 1, static_cast<index_t>(host.size())), 1 + i);
       at(inputs[i]).write(host);
     }
   }

@@ -36,13 +36,13 @@ void run(benchmark::State& state, pass direction) {
   using accumulate = accumulate_t<T>;
   attention_problem p;
   p.chunk = state.range(0), p.key_dim = state.range(1), p.value_dim = state.range(2), p.causal = Shape.causal;
-  p.length = std::max<index>(2 * p.chunk, 512);
+  p.length = std::max<index_t>(2 * p.chunk, 512);
   cpu const executor{static_cast<int>(state.range(3))};
   auto const keys = [&](auto* data) { return contiguous(data, 1, 1, p.length, p.key_dim); };
   auto const values = [&](auto* data) { return contiguous(data, 1, 1, p.length, p.value_dim); };
-  auto const count = [](index n) { return static_cast<size>(n); };
+  auto const count = [](index_t n) { return static_cast<size_t>(n); };
   auto const noise = [](auto& b, std::uint64_t stream, float scale = 1) {
-    text::noise(contiguous(b.data(), 1, 1, static_cast<index>(b.size())), stream, scale);
+    text::noise(contiguous(b.data(), 1, 1, static_cast<index_t>(b.size())), stream, scale);
   };
   buffer<T> q(count(p.key_elements())), k(q.size()), v(count(p.value_elements())), o(v.size()), grad_o(v.size());
   buffer<accumulate> bias(count(2 * p.chunk - 1)), lse(count(2 * p.length));
@@ -51,7 +51,7 @@ void run(benchmark::State& state, pass direction) {
     args.q = keys(static_cast<T const*>(q.data())), args.k = keys(static_cast<T const*>(k.data()));
     args.v = values(static_cast<T const*>(v.data())), args.chunk = p.chunk;
     if constexpr (Shape.bias) {
-      args.bias = contiguous(static_cast<accumulate const*>(bias.data()), 1, static_cast<index>(bias.size()));
+      args.bias = contiguous(static_cast<accumulate const*>(bias.data()), 1, static_cast<index_t>(bias.size()));
     }
     if constexpr (Shape.dropout) { args.dropout = 0.1, args.seed = 1; }
   };
@@ -74,7 +74,7 @@ void run(benchmark::State& state, pass direction) {
       backward.o = values(static_cast<T const*>(o.data())),
       backward.lse = contiguous(static_cast<accumulate const*>(lse.data()), 1, 1, p.length, 2);
     }
-    if constexpr (Shape.bias) { backward.grad_bias = contiguous(grad_bias.data(), 1, static_cast<index>(bias.size())); }
+    if constexpr (Shape.bias) { backward.grad_bias = contiguous(grad_bias.data(), 1, static_cast<index_t>(bias.size())); }
     buffer<unsigned char> more(attention::backward_workspace(executor, backward));
     for (auto _ : state) ok = attention::backward(executor, backward, {more.data(), more.size()}).ok() && ok;
   }
@@ -93,7 +93,7 @@ void add() {
         benchmark::RegisterBenchmark(name.c_str(), [direction](benchmark::State& s) { run<T, Shape>(s, direction); });
     b->ArgNames({"chunk", "key", "value", "threads"})->Unit(benchmark::kMillisecond)->UseRealTime();
     for (int const threads : {1, 2}) {
-      for (index const chunk : {128, 512, 2048}) b->Args({chunk, 128, 1024, threads});
+      for (index_t const chunk : {128, 512, 2048}) b->Args({chunk, 128, 1024, threads});
       b->Args({512, 64, 256, threads});
       b->Args({1000, 128, 2048, threads});
     }

@@ -17,8 +17,8 @@ namespace {
 using namespace tcnca::bench;
 using tcnca::activation, tcnca::bf16, tcnca::contiguous, tcnca::conv_stack_shape, tcnca::layout, tcnca::residual,
     tcnca::sequence;
-using tcnca::index;
-using tcnca::size;
+using tcnca::index_t;
+using tcnca::size_t;
 
 template <class T>
 char const* name_of() {
@@ -39,14 +39,14 @@ void run(benchmark::State& state, pass direction) {
   using grad = tcnca::accumulate_t<T>;
   problem const p{state.range(0), state.range(1), state.range(2), static_cast<int>(state.range(3))};
   tcnca::cpu const executor{p.threads};
-  auto const count = static_cast<size>(p.elements());
+  auto const count = static_cast<size_t>(p.elements());
   buffer<T> x(count), y(count), grad_y(count), grad_x(count),
-      weight(static_cast<size>(Shape.layers() * Shape.taps * p.channels));
+      weight(static_cast<size_t>(Shape.layers() * Shape.taps * p.channels));
   buffer<grad> grad_weight(weight.size());
   auto const view = [&](buffer<T>& b) { return sequence(b.data(), Shape.order, p.batch, p.channels, p.length); };
   text::noise(view(x), 1);
   text::noise(view(grad_y), 2);
-  text::noise(contiguous(weight.data(), 1, 1, static_cast<index>(weight.size())), 3,
+  text::noise(contiguous(weight.data(), 1, 1, static_cast<index_t>(weight.size())), 3,
               1 / std::sqrt(static_cast<float>(Shape.taps)));
   auto const weights = contiguous(weight.data(), Shape.layers(), Shape.taps, p.channels);
 
@@ -81,7 +81,7 @@ void add() {
         benchmark::RegisterBenchmark(name.c_str(), [direction](benchmark::State& s) { run<T, Shape>(s, direction); });
     b->ArgNames({"batch", "channels", "length", "threads"})->Unit(benchmark::kMillisecond)->UseRealTime();
     for (int const threads : {1, 2})
-      for (index const length : {1000, 16384, 131072}) b->Args({2, 64, length, threads});
+      for (index_t const length : {1000, 16384, 131072}) b->Args({2, 64, length, threads});
   }
 }
 

@@ -26,15 +26,15 @@ namespace {
 
 using namespace tcnca::bench;
 using tcnca::bf16;
-using tcnca::index;
-using tcnca::size;
+using tcnca::index_t;
+using tcnca::size_t;
 
 /// Makes arenas, and keeps what lives as long as the run.
 class factory {
  public:
   explicit factory(options const& o) : options_(o), text_(o.input) {}
 
-  problem at(std::string const& backend, index length) const {
+  problem at(std::string const& backend, index_t length) const {
     return {options_.batch_on(backend), options_.channels_on(backend), length, options_.threads};
   }
   text const& input() const { return text_; }
@@ -52,14 +52,14 @@ class factory {
   std::shared_ptr<cpu_ceilings> ceilings_;
 };
 
-size element_bytes(std::string const& dtype) { return dtype == "fp32" ? 4 : 2; }
+size_t element_bytes(std::string const& dtype) { return dtype == "fp32" ? 4 : 2; }
 
 /// Prints a line for each comparison if asked to; returns how many failed.
-int check_all(options const& o, factory& make, std::vector<index> const& lengths, bool print) {
+int check_all(options const& o, factory& make, std::vector<index_t> const& lengths, bool print) {
   int failed = 0, compared = 0;
   for (auto const& backend : o.backends)
     for (auto const& dtype : o.dtypes)
-      for (index const length : lengths) {
+      for (index_t const length : lengths) {
         problem p = make.at(backend, length);
         p.batch = 2, p.channels = 24;
         double const bound = dtype == "fp32" ? 2e-5 : 2e-2;  // of the largest value
@@ -90,7 +90,7 @@ int run(options const& o) {
   run_notes remarks;
   for (auto const& backend : o.backends)
     for (auto const& dtype : o.dtypes)
-      for (index const length : o.lengths) {
+      for (index_t const length : o.lengths) {
         problem const p = make.at(backend, length);
         plan.begin(backend + ", " + dtype + ", length " + std::to_string(length) + ": planning the FFT");
         if (make.ceilings()) make.ceilings()->measure_fma(0.1);

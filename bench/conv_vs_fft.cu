@@ -28,7 +28,7 @@ class cuda_arena final : public arena {
         grad_y_(count()),
         y_(count()),
         grad_x_(count()),
-        kappa_(static_cast<size>(p.channels * p.length)) {
+        kappa_(static_cast<size_t>(p.channels * p.length)) {
     std::vector<T> host(count());
     auto const view = sequence(host.data(), headline_layout, p.batch, p.channels, p.length);
     input.embed(view);
@@ -36,7 +36,7 @@ class cuda_arena final : public arena {
     text::noise(view, 2);
     grad_y_.write(host);
     ema_on_device(parameters_).generate(kappa_.data(), p.length);
-    for (size s = 0; s < headline_stacks.size(); s++) {
+    for (size_t s = 0; s < headline_stacks.size(); s++) {
       std::vector<T> w(weight_count(s, p));
       initial_weight(s, p, w.data());
       weights_.emplace_back(w.size()).write(w);
@@ -68,14 +68,14 @@ class cuda_arena final : public arena {
             {}};
   }
   contender scan(pass direction) override { return bind_scan(cuda_device{}, direction, shared(), parameters_); }
-  contender stack(size which, pass direction) override {
+  contender stack(size_t which, pass direction) override {
     return bind_headline_stack(cuda_device{}, which, direction, shared(),
                                static_cast<T const*>(weights_[which].data()));
   }
   contender levels(size, pass, double) override { return {{}, {}, "cuDNN is compared by bench/baselines/peers.py"}; }
 
   double fma_rate() override { return ceilings_->fma_rate(); }
-  double copy_rate(size moved_bytes) override { return ceilings_->copy_rate(moved_bytes); }
+  double copy_rate(size_t moved_bytes) override { return ceilings_->copy_rate(moved_bytes); }
   std::string fft_variant() const override { return "cuFFT, R2C and C2R of all rows at once"; }
   void forget() override {
     require(cudaMemset(y_.data(), 0x7f, count() * sizeof(T)));
@@ -86,12 +86,12 @@ class cuda_arena final : public arena {
   std::vector<float> grad_y() override { return cuda_device::read(grad_y_.data(), count()); }
   std::vector<float> kernel() override { return kappa_.read(); }
   ema_parameters const& ema() override { return parameters_; }
-  std::vector<float> weight(size which) override {
+  std::vector<float> weight(size_t which) override {
     return cuda_device::read(weights_[which].data(), weights_[which].size());
   }
 
  private:
-  size count() const { return static_cast<size>(p_.elements()); }
+  size_t count() const { return static_cast<size_t>(p_.elements()); }
   sequences<T> shared() { return {p_, x_.data(), grad_y_.data(), y_.data(), grad_x_.data()}; }
 
   problem p_;

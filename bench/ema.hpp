@@ -24,8 +24,8 @@ inline std::string name_of(ema_shape const& s) {
 
 /// Gaussian numbers in a Device's memory.
 template <class Device, class T>
-typename Device::template memory<T> drawn(Device const& device, index count, std::uint64_t stream) {
-  std::vector<T> host(static_cast<size>(count));
+typename Device::template memory<T> drawn(Device const& device, index_t count, std::uint64_t stream) {
+  std::vector<T> host(static_cast<size_t>(count));
   text::noise(contiguous(host.data(), 1, 1, count), stream);
   typename Device::template memory<T> memory(host.size());
   device.write(memory.data(), host);
@@ -36,10 +36,10 @@ typename Device::template memory<T> drawn(Device const& device, index count, std
 template <class Device, class A>
 struct parameters {
   typename Device::template memory<A> delta, alpha, beta, gamma;
-  index rows;
+  index_t rows;
   int states;
 
-  parameters(Device const& device, index r, int n)
+  parameters(Device const& device, index_t r, int n)
       : delta(drawn<Device, A>(device, r * n, 10)), alpha(drawn<Device, A>(device, r * n, 11)), beta(drawn<Device, A>(device, r * n, 12)),
         gamma(drawn<Device, A>(device, r * n, 13)), rows(r), states(n) {}
   auto view(typename Device::template memory<A>& m) const { return contiguous(m.data(), rows, states); }
@@ -67,8 +67,8 @@ void run_ema(benchmark::State& state, bench_machine<Device> const& machine, pass
        grad_x = drawn<Device, T>(device, p.elements(), 4);
   auto const view = [&](auto& m) { return sequence(m.data(), Shape.order, p.batch, p.channels, p.length); };
   parameters<Device, A> value(device, Shape.halves() * p.channels, Shape.states), grad(device, Shape.halves() * p.channels, Shape.states);
-  numbers omega(static_cast<size>(p.channels)), grad_omega(omega.size());
-  numbers h(static_cast<size>(p.batch * p.channels * Shape.states)), grad_h(h.size());
+  numbers omega(static_cast<size_t>(p.channels)), grad_omega(omega.size());
+  numbers h(static_cast<size_t>(p.batch * p.channels * Shape.states)), grad_h(h.size());
   auto const states = [&](numbers& m) { return contiguous(m.data(), p.batch, p.channels, Shape.states); };
 
   bool ok = true;
@@ -99,7 +99,7 @@ void run_ema(benchmark::State& state, bench_machine<Device> const& machine, pass
   using benchmark::Counter;
   state.counters["flops"] = Counter(elements * 2 * multiply_adds * Shape.states * Shape.halves(), Counter::kIsIterationInvariantRate);
   state.counters["bytes"] = Counter(moved, Counter::kIsIterationInvariantRate, Counter::kIs1024);
-  state.counters["of_copy"] = Counter(moved / machine.copy_rate(p.threads, static_cast<size>(moved)), Counter::kIsIterationInvariantRate);
+  state.counters["of_copy"] = Counter(moved / machine.copy_rate(p.threads, static_cast<size_t>(moved)), Counter::kIsIterationInvariantRate);
 }
 
 /// Registers both passes of a shape: batch, channels, length, threads, state.
@@ -120,7 +120,7 @@ template <class Device>
 void run_kernel(benchmark::State& state, bench_machine<Device> const& machine, pass way) {
   using average = ema<float, ema_shape{}>;
   using bytes = typename Device::template memory<unsigned char>;
-  index const channels = state.range(0), length = state.range(1);
+  index_t const channels = state.range(0), length = state.range(1);
   Device const device = machine.device(static_cast<int>(state.range(2)));
   parameters<Device, float> value(device, channels, 16), grad(device, channels, 16);
   auto kappa = drawn<Device, float>(device, channels * length, 3);

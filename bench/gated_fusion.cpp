@@ -12,7 +12,7 @@
 namespace tcnca::bench {
 namespace {
 
-double copy_rate(int threads, size bytes) {
+double copy_rate(int threads, size_t bytes) {
   static std::map<int, cpu_ceilings> ceilings;
   return ceilings.try_emplace(threads, threads).first->second.copy_rate(bytes);
 }
@@ -20,26 +20,26 @@ cpu_device make_device(int threads) { return {cpu{threads}}; }
 
 /// y = x + sigmoid(u) (silu(hx + h) - x) in five operations, each a vectorised pass over both threads: what fusion saves.
 void unfused(benchmark::State& state) {
-  index const rows = state.range(0), columns = state.range(1);
+  index_t const rows = state.range(0), columns = state.range(1);
   int const threads = static_cast<int>(state.range(2));
   gate_tensors<cpu_device, float> t(make_device(threads), rows, columns, 7);
   auto const all = [&](auto f) {
-    index const n = rows * columns;
+    index_t const n = rows * columns;
 #pragma omp parallel for simd num_threads(threads) schedule(static)
-    for (index i = 0; i < n; i++) f(i);
+    for (index_t i = 0; i < n; i++) f(i);
   };
   float *const x = t.data(0), *const u = t.data(1), *const hx = t.data(2), *const h = t.data(3), *const y = t.data(4);
   float *const gate = t.data(5), *const candidate = t.data(6);
   for (auto _ : state)
     state.SetIterationTime(cpu_device::time([&] {
-      all([=](index i) { gate[i] = 1 / (1 + std::exp(-u[i])); });
-      all([=](index i) { candidate[i] = hx[i] + h[i]; });
-      all([=](index i) { candidate[i] = candidate[i] / (1 + std::exp(-candidate[i])); });
-      all([=](index i) { candidate[i] = candidate[i] - x[i]; });
-      all([=](index i) { y[i] = x[i] + gate[i] * candidate[i]; });
+      all([=](index_t i) { gate[i] = 1 / (1 + std::exp(-u[i])); });
+      all([=](index_t i) { candidate[i] = hx[i] + h[i]; });
+      all([=](index_t i) { candidate[i] = candidate[i] / (1 + std::exp(-candidate[i])); });
+      all([=](index_t i) { candidate[i] = candidate[i] - x[i]; });
+      all([=](index_t i) { y[i] = x[i] + gate[i] * candidate[i]; });
     }));
   double const bytes = static_cast<double>(rows * columns) * sizeof(float) * 5;
-  count_gate_bytes(state, bytes, copy_rate(threads, static_cast<size>(bytes)));
+  count_gate_bytes(state, bytes, copy_rate(threads, static_cast<size_t>(bytes)));
 }
 
 }  // namespace

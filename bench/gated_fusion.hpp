@@ -16,19 +16,19 @@ namespace tcnca::bench {
 template <class Device, class T>
 class gate_tensors {
  public:
-  gate_tensors(Device const& device, index rows, index columns, int count) : rows_(rows), columns_(columns) {
-    std::vector<T> host(static_cast<size>(rows * columns));
+  gate_tensors(Device const& device, index_t rows, index_t columns, int count) : rows_(rows), columns_(columns) {
+    std::vector<T> host(static_cast<size_t>(rows * columns));
     for (int i = 0; i < count; i++) {
       text::noise(sequence(host.data(), layout::batch_length_channels, 1, columns, rows), static_cast<std::uint64_t>(i + 1));
       all_.emplace_back(host.size());
       device.write(all_.back().data(), host);
     }
   }
-  T* data(int i) { return all_[static_cast<size>(i)].data(); }
+  T* data(int i) { return all_[static_cast<size_t>(i)].data(); }
   auto view(int i) { return contiguous(data(i), 1, rows_, columns_); }
 
  private:
-  index rows_, columns_;
+  index_t rows_, columns_;
   std::vector<typename Device::template memory<T>> all_;
 };
 
@@ -46,7 +46,7 @@ void add_gates(std::string const& name, std::vector<std::vector<std::int64_t>> c
   using tensors = gate_tensors<Device, T>;
   auto const pass = [&](std::string const& what, int passed, auto const& call) {
     auto* const b = benchmark::RegisterBenchmark((what + "/" + name).c_str(), [=](benchmark::State& state) {
-      index const rows = state.range(0), columns = state.range(1);
+      index_t const rows = state.range(0), columns = state.range(1);
       int const threads = static_cast<int>(state.range(2));
       Device const device = make_device(threads);
       tensors t(device, rows, columns, passed);
@@ -54,7 +54,7 @@ void add_gates(std::string const& name, std::vector<std::vector<std::int64_t>> c
       for (auto _ : state) state.SetIterationTime(device.time([&] { ok = call(t, device.executor).ok() && ok; }));
       if (!ok) state.SkipWithError("The operation returned an error.");
       double const bytes = static_cast<double>(rows * columns) * static_cast<double>(sizeof(T)) * passed;
-      count_gate_bytes(state, bytes, copy_rate(threads, static_cast<size>(bytes)));
+      count_gate_bytes(state, bytes, copy_rate(threads, static_cast<size_t>(bytes)));
     });
     b->ArgNames({"rows", "columns", "threads"})->Unit(benchmark::kMillisecond)->UseManualTime();
     for (auto const& s : sizes) b->Args(s);

@@ -43,12 +43,12 @@ bool measure(step_block& b, step_row& r, step_options const& o) {
     add(t.forward, std::move(forward)), add(t.backward, std::move(backward));
   };
   for (step_mixer const m : step_mixers) {
-    both(r.step[size(m)], [&b, m] { b.forward(m); }, [&b, m] { b.backward(m); });
-    if (m != step_mixer::nothing) both(r.mixer[size(m)], [&b, m] { b.mix(m); }, [&b, m] { b.mix_backward(m); });
+    both(r.step[size_t(m)], [&b, m] { b.forward(m); }, [&b, m] { b.backward(m); });
+    if (m != step_mixer::nothing) both(r.mixer[size_t(m)], [&b, m] { b.mix(m); }, [&b, m] { b.mix_backward(m); });
   }
-  for (step_part const q : step_parts) both(r.part[size(q)], [&b, q] { b.run(q); }, [&b, q] { b.run_backward(q); });
+  for (step_part const q : step_parts) both(r.part[size_t(q)], [&b, q] { b.run(q); }, [&b, q] { b.run_backward(q); });
   auto const times = measure_paired(calls, {o.processor_time ? 0 : o.threads, o.min_time, 5, true});
-  for (size i = 0; i < results.size(); i++) *results[i] = times.ms[i];
+  for (size_t i = 0; i < results.size(); i++) *results[i] = times.ms[i];
   return times.reliable;
 }
 

@@ -32,7 +32,7 @@ static std::vector<float> run(char const* name) {
   for (int i = 0; i < 10; i++) {
     auto const start = std::chrono::steady_clock::now();
     if (!Stack::forward(tcnca::cpu{}, args, scratch).ok()) return {};
-    best = tcnca::min(best, std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
+    best = tcnca::min_of(best, std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
   }
   std::printf("%-12s %.3f ms\n", name, best);
   return y;

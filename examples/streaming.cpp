@@ -32,7 +32,7 @@ int main() {
   auto const ring = tcnca::sequence(state.data(), order, 1, channels, stack::state_length);
   long at = 0;
   for (long piece : {1L, 1L, 1L, 700L, 3L, 1000L, 1L, length}) {
-    piece = tcnca::min(piece, length - at);
+    piece = tcnca::min_of(piece, length - at);
     args.x = tcnca::sequence<float const>(x.data() + at * channels, order, 1, channels, piece);
     args.y = tcnca::sequence(pieces.data() + at * channels, order, 1, channels, piece);
     args.state_in = ring, args.state_out = ring;  // in place

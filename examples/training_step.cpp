@@ -41,7 +41,7 @@ int main() {
                                       .grad_weight = tcnca::contiguous(grad_weight.data(), stack::layers, 3, channels),
                                       .grad_bias = tcnca::contiguous(grad_bias.data(), stack::layers, channels)};
   tcnca::cpu const cpu;
-  scratch_memory const scratch(tcnca::max(stack::forward_workspace(cpu, forward), stack::backward_workspace(cpu, backward)));
+  scratch_memory const scratch(tcnca::max_of(stack::forward_workspace(cpu, forward), stack::backward_workspace(cpu, backward)));
   if (!stack::forward(cpu, forward, scratch).ok()) return 1;
 
   forward.weight = backward.weight, forward.bias = backward.bias;

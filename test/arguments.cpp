@@ -10,7 +10,7 @@ namespace tcnca::testing {
 namespace {
 
 using code = status_code;
-constexpr index least = std::numeric_limits<index>::min(), most = std::numeric_limits<index>::max();
+constexpr index_t least = std::numeric_limits<index_t>::min(), most = std::numeric_limits<index_t>::max();
 
 struct full_stack {
   static constexpr char const* name = "full";
@@ -185,12 +185,12 @@ TYPED_TEST(arguments, every_view_of_every_call) {
 
 /// Every view that has the extents of the first takes others, with strides that name little memory.
 template <class View>
-void stretch(View& v, index a, index b, index c) {
-  index const extent[3] = {a, b, c};
+void stretch(View& v, index_t a, index_t b, index_t c) {
+  index_t const extent[3] = {a, b, c};
   for (int r = 0; r < 3; r++) v.extent[r] = extent[r], v.stride[r] = v.stride[r] == 1 ? 1 : 0;
 }
-constexpr index too_many[][3] = {{index(1) << 31, index(1) << 31, index(1) << 31}, {index(1) << 32, index(1) << 32, 0}, {index(1) << 32, index(1) << 32, 1},
-                                 {1, 0, most}, {most, most, most}, {(index(1) << 48) + 1, 1, 1}};
+constexpr index_t too_many[][3] = {{index_t(1) << 31, index_t(1) << 31, index_t(1) << 31}, {index_t(1) << 32, index_t(1) << 32, 0}, {index_t(1) << 32, index_t(1) << 32, 1},
+                                 {1, 0, most}, {most, most, most}, {(index_t(1) << 48) + 1, 1, 1}};
 
 TEST(arguments, products_of_extents_that_do_not_fit) {
   stack_calls<full_stack> const stack;
@@ -237,8 +237,8 @@ TEST(arguments, products_of_extents_that_do_not_fit) {
 
 // The largest that the checks let through: what a query computes from it fits, or is the largest number.
 TEST(arguments, queries_of_the_largest_extents) {
-  constexpr index limit = index(1) << 48;
-  index const shapes[][3] = {{limit, 1, 1}, {1, limit, 1}, {1, 1, limit}, {index(1) << 24, index(1) << 24, 0}, {1, 1, 0}};
+  constexpr index_t limit = index_t(1) << 48;
+  index_t const shapes[][3] = {{limit, 1, 1}, {1, limit, 1}, {1, 1, limit}, {index_t(1) << 24, index_t(1) << 24, 0}, {1, 1, 0}};
   for (auto const& e : shapes)
     for (int const threads : {1, 2, std::numeric_limits<int>::max()}) {
       auto const sequences = [&](auto const& calls) {
@@ -255,8 +255,8 @@ TEST(arguments, queries_of_the_largest_extents) {
       sequences(stack_calls<full_stack>()), sequences(stack_calls<bare_stack>()), sequences(ema_calls<full_ema>()), sequences(ema_calls<bare_ema>());
       attention_calls<softmax_causal_bias> const attention;
       using op = decltype(attention)::op;
-      for (index const chunk : {1, 5, 16384})
-        for (index const position : {index(0), index(16383), index(1) << 62}) {
+      for (index_t const chunk : {1, 5, 16384})
+        for (index_t const position : {index_t(0), index_t(16383), index_t(1) << 62}) {
           auto f = attention.p.forward();
           auto b = attention.p.backward();
           for (auto* v : {&f.q, &f.k, &f.v, &b.q, &b.k, &b.v}) stretch(*v, e[0] > 16 ? e[0] / 16 : e[0], e[1], e[2] > 16 ? e[2] / 16 : e[2]);
@@ -274,19 +274,19 @@ TEST(arguments, positions_and_chunks) {
     EXPECT_TRUE(s == expected) << to_string(s);
     EXPECT_STREQ(s.argument(), name);
   };
-  for (index const position : {least, index(-1), (index(1) << 62) + 1, most}) {
+  for (index_t const position : {least, index_t(-1), (index_t(1) << 62) + 1, most}) {
     auto const at = [&](auto a) { return a.position = position, a; };
     judge(stack.forward(at(stack.p.forward())), code::invalid_position, "position");
     judge(stack.backward(at(stack.p.backward())), code::invalid_position, "position");
     judge(attention.forward(at(attention.p.forward())), code::invalid_position, "position");
     judge(attention.backward(at(attention.p.backward())), code::invalid_position, "position");
   }
-  auto const last = [](auto a) { return a.position = index(1) << 62, a; };
+  auto const last = [](auto a) { return a.position = index_t(1) << 62, a; };
   judge(stack.forward(last(stack.p.forward())), code::success, "");
   judge(stack.backward(last(stack.p.backward())), code::success, "");
   judge(attention.forward(last(attention.p.forward())), code::success, "");
   judge(attention.backward(last(attention.p.backward())), code::success, "");
-  for (index const chunk : {least, index(-1), index(0), index(16385), most}) {
+  for (index_t const chunk : {least, index_t(-1), index_t(0), index_t(16385), most}) {
     auto const of = [&](auto a) { return a.chunk = chunk, a; };
     judge(attention.forward(of(attention.p.forward())), code::invalid_value, "chunk");
     judge(attention.backward(of(attention.p.backward())), code::invalid_value, "chunk");
@@ -297,10 +297,10 @@ TEST(arguments, positions_and_chunks) {
 // What a caller computes a view with may overflow as well.
 TEST(arguments, views_of_too_much) {
   float x = 0;
-  index const big = index(1) << 40;
+  index_t const big = index_t(1) << 40;
   EXPECT_EQ(contiguous(&x, big, big, big).count(), most);
   EXPECT_EQ(contiguous(&x, big, big, big).stride[0], most);
-  EXPECT_EQ(contiguous(&x, big, big, index(0)).count(), 0);
+  EXPECT_EQ(contiguous(&x, big, big, index_t(0)).count(), 0);
   EXPECT_EQ(sequence(&x, layout::batch_channels_length, 2, big, big).stride[0], most);
   EXPECT_FALSE((tensor_view<float, 2>{}).given());
   EXPECT_TRUE((tensor_view<float, 2>{nullptr, {0, 1}, {}}).given());

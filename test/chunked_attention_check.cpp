@@ -110,14 +110,14 @@ TEST(chunked_attention_check, every_tensor_backward) {
 
 TEST(chunked_attention_check, dims_have_a_range) {
   with_all t;
-  for (index const dim : {0, 8, 15, 20, 264}) t.both(code::invalid_extent, "q", [=](auto& a, auto&, auto&) { a.q.extent[3] = a.k.extent[3] = dim; });
-  for (index const dim : {0, 8, 15, 20, 2056}) t.both(code::invalid_extent, "v", [=](auto& a, auto&, auto&) { a.v.extent[3] = dim; });
+  for (index_t const dim : {0, 8, 15, 20, 264}) t.both(code::invalid_extent, "q", [=](auto& a, auto&, auto&) { a.q.extent[3] = a.k.extent[3] = dim; });
+  for (index_t const dim : {0, 8, 15, 20, 2056}) t.both(code::invalid_extent, "v", [=](auto& a, auto&, auto&) { a.v.extent[3] = dim; });
 }
 
 TEST(chunked_attention_check, numbers_have_a_range) {
   with_all t;
   bare b;
-  for (index const chunk : {index(-1), index(0), index(16385), index(1) << 40})
+  for (index_t const chunk : {index_t(-1), index_t(0), index_t(16385), index_t(1) << 40})
     t.both(code::invalid_value, "chunk", [=](auto& a, auto&, auto&) { a.chunk = chunk; });
   for (double const p : {-0.1, 1.0, 1.5, double(NAN), double(INFINITY)})
     t.both(code::invalid_value, "dropout", [=](auto& a, auto&, auto&) { a.dropout = p; });
@@ -204,7 +204,7 @@ TEST(chunked_attention_check, queries_survive_bad_arguments) {
     change(f), change(b);
     (void)op::forward_workspace(cpu{2}, f), (void)op::backward_workspace(cpu{2}, b);
   };
-  for (index const chunk : {index(-1), index(0), index(1) << 40}) ask([=](auto& a) { a.chunk = chunk; });
+  for (index_t const chunk : {index_t(-1), index_t(0), index_t(1) << 40}) ask([=](auto& a) { a.chunk = chunk; });
   for (int axis = 0; axis < 4; axis++) ask([=](auto& a) { a.q.extent[axis] = -1; }), ask([=](auto& a) { a.q.extent[axis] = 0; });
   ask([](auto& a) { a.v.extent[3] = -8; }), ask([](auto& a) { a.position = -1; }), ask([](auto& a) { a = {}; });
 }
@@ -212,7 +212,7 @@ TEST(chunked_attention_check, queries_survive_bad_arguments) {
 TEST(chunked_attention_check, rotary) {
   using op = with_all::op;
   std::vector<float> memory(5 * 200, 7.0f);
-  auto const at = [&](int part, index columns) { return contiguous(memory.data() + part * 200, 3, columns); };
+  auto const at = [&](int part, index_t columns) { return contiguous(memory.data() + part * 200, 3, columns); };
   typename op::rotary_args f;
   f.a = at(0, 16), f.b = at(1, 16), f.bias = at(2, 9), f.chunk = 5;
   typename op::rotary_backward_args b;
@@ -233,7 +233,7 @@ TEST(chunked_attention_check, rotary) {
     change(args, e), judge(op::rotary_backward(e, args), expected, name);
   };
   auto const both = [&](code expected, char const* name, auto change) { forward(expected, name, change), backward(expected, name, change); };
-  for (index const chunk : {0, -1, 16385}) both(code::invalid_value, "chunk", [=](auto& a, auto&) { a.chunk = chunk; });
+  for (index_t const chunk : {0, -1, 16385}) both(code::invalid_value, "chunk", [=](auto& a, auto&) { a.chunk = chunk; });
   both(code::invalid_extent, "a", [](auto& a, auto&) { a.a.extent[1] = 15; });
   both(code::invalid_extent, "b", [](auto& a, auto&) { a.a.extent[1] = 14; });
   both(code::invalid_extent, "b", [](auto& a, auto&) { a.b.extent[0] = 2; });

@@ -35,7 +35,7 @@ TYPED_TEST(chunked_attention_golden, agrees_with_jax) {
   e.chunk = g->option("chunk"), e.position = g->option("position"), e.lengths = g->has("lengths"), e.state_out = g->has("keys_out");
   attention_problem<S> problem(e, 1);
   auto& p = problem.p;
-  for (index b = 0; e.lengths && b < e.batch; b++) p.lengths[std::size_t(b)] = index(g->values("lengths")[std::size_t(b)]);
+  for (index_t b = 0; e.lengths && b < e.batch; b++) p.lengths[std::size_t(b)] = index_t(g->values("lengths")[std::size_t(b)]);
   auto const give = [&](char const* what, auto& t, std::vector<double>& values) {
     if (t.present()) t.assign(values = g->values(what));
   };
@@ -58,7 +58,7 @@ TYPED_TEST(chunked_attention_golden, agrees_with_jax) {
     auto const& theirs = g->values(what);
     ASSERT_EQ(theirs.size(), std::size_t(got.count())) << what;
     for (std::size_t i = 0; i < theirs.size(); i++) {
-      double const ours = to_double(*got.at(index(i)));
+      double const ours = to_double(*got.at(index_t(i)));
       if (state && theirs[i] == 0) continue;
       ASSERT_NEAR(ours, theirs[i], 2 * (bounds.empty() ? 0 : bounds[i].e) + 1e-14 * (1 + std::abs(theirs[i]))) << what << " " << i;
     }
@@ -70,7 +70,7 @@ TYPED_TEST(chunked_attention_golden, agrees_with_jax) {
 
   // The rotary table, and from its gradient to those of a and b.
   if (!g->has("a")) return;
-  auto const table = [&](char const* what, index columns) {
+  auto const table = [&](char const* what, index_t columns) {
     tensor<A, 2> t({e.heads, columns}, {0, 1});
     if (g->has(what)) t.assign(g->values(what));
     return t;
@@ -87,7 +87,7 @@ TYPED_TEST(chunked_attention_golden, agrees_with_jax) {
   double noise = 1e-14;  // the sum of what the table's gradient is off by, times a and b below 2
   for (auto const& x : b.bias) noise += 4 * x.e;
   auto const close = [&](char const* what, tensor<A, 2> const& got) {
-    for (std::size_t i = 0; i < g->values(what).size(); i++) ASSERT_NEAR(double(*got.at(index(i))), g->values(what)[i], noise) << what << " " << i;
+    for (std::size_t i = 0; i < g->values(what).size(); i++) ASSERT_NEAR(double(*got.at(index_t(i))), g->values(what)[i], noise) << what << " " << i;
   };
   close("bias", bias), close("grad_a", a2), close("grad_b", b2);
 }

@@ -29,20 +29,20 @@ struct chunked_attention_gradient : ::testing::Test {
   /// All inputs that have a gradient, with it.
   template <class F>
   static void each_input(problem_type& p, F f) {
-    index const all = p.e.chunk, filled = p.p.filled_before();
+    index_t const all = p.e.chunk, filled = p.p.filled_before();
     f(p.q, p.grad_q, all), f(p.k, p.grad_k, all), f(p.v, p.grad_v, all), f(p.bias, p.grad_bias, all);
     f(p.keys_in, p.grad_keys_in, filled), f(p.values_in, p.grad_values_in, filled);
   }
   /// The elements of an input that count: all, or the filled slots of a state.
   template <class E, int Rank>
-  static std::vector<E*> elements(tensor<E, Rank> const& t, bool state, index filled) {
+  static std::vector<E*> elements(tensor<E, Rank> const& t, bool state, index_t filled) {
     std::vector<E*> all;
-    for (index i = 0; i < t.count(); i++)
+    for (index_t i = 0; i < t.count(); i++)
       if (!state || i / t.view().extent[Rank - 1] % t.view().extent[Rank - 2] < filled) all.push_back(t.at(i));
     return all;
   }
   static void gather(problem_type& p, std::vector<double*>& inputs, std::vector<double*>& gradients) {
-    each_input(p, [&](auto& t, auto& g, index filled) {
+    each_input(p, [&](auto& t, auto& g, index_t filled) {
       bool const state = t.present() && (t.view().data == p.keys_in.view().data || t.view().data == p.values_in.view().data);
       for (double* x : elements(t, state, filled)) inputs.push_back(x);
       for (double* x : elements(g, state, filled)) gradients.push_back(x);
@@ -52,10 +52,10 @@ struct chunked_attention_gradient : ::testing::Test {
   static double weighted(problem_type& p) {
     p.run_forward(1);
     double sum = 0;
-    for (index i = 0; i < p.o.count(); i++) sum += p.p.grad_o[std::size_t(i)] * *p.o.at(i);
+    for (index_t i = 0; i < p.o.count(); i++) sum += p.p.grad_o[std::size_t(i)] * *p.o.at(i);
     auto const add = [&](auto const& state, std::vector<double> const& u) {
       for (std::size_t i = 0; i < u.size(); i++)
-        if (!std::isnan(u[i])) sum += u[i] * *state.at(index(i));
+        if (!std::isnan(u[i])) sum += u[i] * *state.at(index_t(i));
     };
     add(p.keys_out, p.p.grad_keys_out), add(p.values_out, p.p.grad_values_out);
     return sum;
@@ -116,7 +116,7 @@ TYPED_TEST(chunked_attention_gradient, is_the_slope_of_the_forward_pass) {
       expect(v);
     }
     std::size_t begin = 0;
-    this->each_input(problem, [&](auto const& t, auto const&, index filled) {  // some coordinates of each input
+    this->each_input(problem, [&](auto const& t, auto const&, index_t filled) {  // some coordinates of each input
       bool const state = t.present() && (t.view().data == problem.keys_in.view().data || t.view().data == problem.values_in.view().data);
       auto const n = this->elements(t, state, filled).size();
       for (int i = 0; i < 6 && n > 0; i++) {
@@ -151,14 +151,14 @@ template <class B, class T>
 struct rotary_problem {
   using A = accumulate_t<T>;
   using op = chunked_attention<T, chunked_attention_shape{.bias = true}>;
-  index heads, dim, chunk;
+  index_t heads, dim, chunk;
   tensor<A, 2> a, b, bias, grad_bias, grad_a, grad_b;
-  rotary_problem(index h, index d, index c, placement where, std::uint64_t seed) : heads(h), dim(d), chunk(c) {
+  rotary_problem(index_t h, index_t d, index_t c, placement where, std::uint64_t seed) : heads(h), dim(d), chunk(c) {
     random_bits r{seed};
     for (auto* t : {&a, &b, &grad_a, &grad_b}) *t = tensor<A, 2>({h, d}, {0, 1}, where);
     for (auto* t : {&bias, &grad_bias}) *t = tensor<A, 2>({h, 2 * c - 1}, {0, 1}, where);
     for (auto* t : {&a, &b, &grad_bias})
-      for (index i = 0; i < t->count(); i++) *t->at(i) = A(uniform(r));
+      for (index_t i = 0; i < t->count(); i++) *t->at(i) = A(uniform(r));
   }
   void run(std::uint64_t seed) {
     typename op::rotary_args f;
@@ -178,7 +178,7 @@ TYPED_TEST(chunked_attention_rotary, matches_the_reference) {
   TCNCA_TEST_NEEDS(B);
   namespace r = reference::attention;
   std::uint64_t seed = 1;
-  auto const check = [&]<class T>(T, index heads, index dim, index chunk) {
+  auto const check = [&]<class T>(T, index_t heads, index_t dim, index_t chunk) {
     SCOPED_TRACE(::testing::Message() << name_of<T> << ", heads " << heads << ", dim " << dim << ", chunk " << chunk << ", seed " << seed);
     rotary_problem<B, T> p(heads, dim, chunk, seed % 2 ? placement{} : placement{3, 1}, seed);
     p.run(seed++);
@@ -195,8 +195,8 @@ TYPED_TEST(chunked_attention_rotary, matches_the_reference) {
     p.run(seed + 7);
     EXPECT_TRUE((bits == std::vector{p.bias.bits(), p.grad_a.bits(), p.grad_b.bits()}));
   };
-  for (index const dim : {16, 24, 128})
-    for (index const chunk : {1, 2, 17, 300}) check(float{}, 2, dim, chunk), check(double{}, 3, dim, chunk);
+  for (index_t const dim : {16, 24, 128})
+    for (index_t const chunk : {1, 2, 17, 300}) check(float{}, 2, dim, chunk), check(double{}, 3, dim, chunk);
   check(bf16{}, 1, 16, 5), check(float{}, 0, 16, 5);
 }
 
@@ -209,7 +209,7 @@ TYPED_TEST(chunked_attention_rotary, gradient_is_the_slope) {
   judge::judge();
   auto const table = reference::attention::rotary<bounded>(2, 16, 12, p.a.values(), p.b.values());
   reference::attention::sum<bounded> all;
-  for (std::size_t i = 0; i < table.size(); i++) all.add(bounded(*p.grad_bias.at(index(i))), table[i]);
+  for (std::size_t i = 0; i < table.size(); i++) all.add(bounded(*p.grad_bias.at(index_t(i))), table[i]);
   auto const a = p.a.values(), b = p.b.values(), grad_a = p.grad_a.values(), grad_b = p.grad_b.values();
   random_bits r{5};
   for (int n = 0; n < 8; n++) {
@@ -222,10 +222,10 @@ TYPED_TEST(chunked_attention_rotary, gradient_is_the_slope) {
       magnitude += std::abs(u[i] * grad_a[i]) + std::abs(v[i] * grad_b[i]);
     }
     auto const moved = [&](double h) {
-      for (std::size_t i = 0; i < u.size(); i++) *p.a.at(index(i)) = a[i] + h * u[i], *p.b.at(index(i)) = b[i] + h * v[i];
+      for (std::size_t i = 0; i < u.size(); i++) *p.a.at(index_t(i)) = a[i] + h * u[i], *p.b.at(index_t(i)) = b[i] + h * v[i];
       p.run(1);
       double sum = 0;
-      for (index i = 0; i < p.bias.count(); i++) sum += *p.grad_bias.at(i) * *p.bias.at(i);
+      for (index_t i = 0; i < p.bias.count(); i++) sum += *p.grad_bias.at(i) * *p.bias.at(i);
       p.a.assign(a), p.b.assign(b);
       return sum;
     };

@@ -30,7 +30,7 @@ struct product_agent {
   static int offset(int r, int c) { return r * row + (Fault == fault::straight_rows ? c : swizzled_rows::offset(r, c)); }
   auto at(int first, tile_position x) const { return warp.place(near + first * row + offset(x.row, x.column)); }
 
-  void operator()(index) {
+  void operator()(index_t) {
     int const lane = group.rank();
     bf16 const* const from = lane < 16 ? p.a : p.b;
     for (int c = 0; c < 16; c += 8) warp.copy_16(warp.place(near + lane / 16 * 16 * row + offset(lane % 16, c)), from + lane % 16 * 16 + c, true);
@@ -66,7 +66,7 @@ std::pair<bool, bool> multiplies(bool columns, std::uint64_t seed) {
   for (std::size_t i = 0; i < 256; i++) a16[i] = from_double<bf16>(a[i]), b16[i] = from_double<bf16>(b[columns ? i % 16 * 16 + i / 16 : i]);
   // Sixteen bytes at a time need their alignment.
   tensor<bf16, 2> left({16, 16}, {0, 1}), right({16, 16}, {0, 1});
-  for (index i = 0; i < 256; i++) *left.at(i) = a16[std::size_t(i)], *right.at(i) = b16[std::size_t(i)];
+  for (index_t i = 0; i < 256; i++) *left.at(i) = a16[std::size_t(i)], *right.at(i) = b16[std::size_t(i)];
   std::vector<float> c(256, NAN);
   product const p{left.view().data, right.view().data, columns, c.data()};
   using agent = product_agent<fiber_group<32>, Fault>;
@@ -195,14 +195,14 @@ TYPED_TEST_P(chunked_attention_mma, special_values_stay_where_they_are_seen) {
   problem.run_forward(1);
   auto const clean = problem.o.values();
   for (double const bad : {double(NAN), double(INFINITY), -double(INFINITY)}) {
-    for (index const spoilt : {0, 37, 79, 80, 128})
-      for (index const column : {1, 264}) {
+    for (index_t const spoilt : {0, 37, 79, 80, 128})
+      for (index_t const column : {1, 264}) {
         *problem.v.at(spoilt * e.value_dim + column) = from_double<typename S::T>(bad);
         problem.clear();
         problem.run_forward(2);
         *problem.v.at(spoilt * e.value_dim + column) = from_double<typename S::T>(problem.p.v[std::size_t(spoilt * e.value_dim + column)]);
-        for (index i = 0; i < e.length; i++)
-          for (index c = 0; c < e.value_dim; c++) {
+        for (index_t i = 0; i < e.length; i++)
+          for (index_t c = 0; c < e.value_dim; c++) {
             double const x = to_double(*problem.o.at(i * e.value_dim + c));
             if (c != column || (S::causal && i < spoilt)) {
               ASSERT_EQ(x, clean[std::size_t(i * e.value_dim + c)]) << "query " << i << ", column " << c << ", spoilt key " << spoilt << ", column " << column;
@@ -242,7 +242,7 @@ static_assert(!on_tensor_cores<attention_subject<fiber_backend<37>, bf16, softma
 TEST(chunked_attention_mma_biases, fiber_many_items) {
   using agents = tuned<attention_subject<fiber_backend<>, bf16, softmax_causal_bias>>;
   using agent = agents::grad_biases_agent;
-  index const length = 20000;  // chunks of one position
+  index_t const length = 20000;  // chunks of one position
   agent::params_type p{};
   p.of.in.q.extent[0] = p.of.in.q.extent[1] = 1, p.of.in.q.extent[2] = length, p.of.in.chunk = 1;
   std::vector<float> shares(std::size_t(agents::grad_queries_agent::bias_elements(p.of)), 0.1f);

@@ -32,7 +32,7 @@ struct product_agent {
   void put(bf16* to, bf16 const* from, int height, int width) const {
     for (int i = group.rank(); i < height * width; i += group.size()) to[offset(height, i / width, i % width)] = from[i];
   }
-  void operator()(index) {
+  void operator()(index_t) {
     bf16* const b = near + 64 * depth;
     put(near, p.a, 64, depth);
     if (p.columns) put(b, p.b, depth, 256);
@@ -184,14 +184,14 @@ TYPED_TEST_P(chunked_attention_wgmma, special_values_stay_where_they_are_seen) {
   problem.run_forward(1);
   auto const clean = problem.o.values();
   for (double const bad : {double(NAN), -double(INFINITY)})
-    for (index const spoilt : {0, 37, 127, 128, 199})
-      for (index const column : {1, 264}) {
+    for (index_t const spoilt : {0, 37, 127, 128, 199})
+      for (index_t const column : {1, 264}) {
         *problem.v.at(spoilt * e.value_dim + column) = from_double<typename S::T>(bad);
         problem.clear();
         problem.run_forward(2);
         *problem.v.at(spoilt * e.value_dim + column) = from_double<typename S::T>(problem.p.v[std::size_t(spoilt * e.value_dim + column)]);
-        for (index i = 0; i < e.length; i++)
-          for (index c = 0; c < e.value_dim; c++) {
+        for (index_t i = 0; i < e.length; i++)
+          for (index_t c = 0; c < e.value_dim; c++) {
             double const x = to_double(*problem.o.at(i * e.value_dim + c));
             if (c != column || (S::causal && i < spoilt)) {
               ASSERT_EQ(x, clean[std::size_t(i * e.value_dim + c)]) << "query " << i << ", column " << c << ", spoilt key " << spoilt << ", column " << column;

@@ -73,7 +73,7 @@ struct conv_stack_check : ::testing::Test {
     auto const with = [&](auto f) { return [=](Args& a, cpu&, workspace&) { f(a.*member); }; };
     std::string const blamed = name == "x" ? "any" : name;  // x says how large the others must be
     for (int axis = 0; axis < rank; axis++) {
-      for (index const by : {-1, 1}) expect<Args>(code::invalid_extent, blamed, with([=](View& v) { v.extent[axis] += by; }));
+      for (index_t const by : {-1, 1}) expect<Args>(code::invalid_extent, blamed, with([=](View& v) { v.extent[axis] += by; }));
       expect<Args>(code::invalid_extent, blamed, with([=](View& v) { v.extent[axis] = -v.extent[axis]; }));
       expect<Args>(code::invalid_stride, name, with([=](View& v) { v.stride[axis] = -v.stride[axis]; }));
       if (output) expect<Args>(code::invalid_stride, name, with([=](View& v) { v.extent[axis] > 1 ? v.stride[axis] = 0 : v.stride[axis] = -1; }));
@@ -100,7 +100,7 @@ struct conv_stack_check : ::testing::Test {
     for (int const where : {0, 1, 2}) {
       auto const change = [=](Args& args, cpu&, workspace&) {
         auto const& v = args.*other;
-        index last = 0;
+        index_t last = 0;
         for (int r = 0; r < Other::rank; r++) last += (v.extent[r] - 1) * v.stride[r];
         std::uintptr_t const at = reinterpret_cast<std::uintptr_t>(v.data) + (where == 1 ? sizeof(*v.data) : where == 2 ? std::size_t(last) * sizeof(*v.data) : 0);
         (args.*out).data = reinterpret_cast<decltype((args.*out).data)>(at & ~(alignof(A) - 1));
@@ -231,17 +231,17 @@ TYPED_TEST(conv_stack_check, slices_of_one_buffer_are_apart) {
   auto args = p.forward();
   auto half = both.view();
   half.extent[1] = p.e.channels;
-  for (index b = 0; b < p.e.batch; b++)
-    for (index c = 0; c < p.e.channels; c++)
-      for (index t = 0; t < p.e.length; t++) *half.at(b, c, t) = *args.x.at(b, c, t);
+  for (index_t b = 0; b < p.e.batch; b++)
+    for (index_t c = 0; c < p.e.channels; c++)
+      for (index_t t = 0; t < p.e.length; t++) *half.at(b, c, t) = *args.x.at(b, c, t);
   args.x = half;
   args.y = half;
   args.y.data += p.e.channels * half.stride[1];
   scratch_memory const scratch(S::op::forward_workspace(this->executor, args));
   EXPECT_TRUE(S::op::forward(this->executor, args, scratch.get()).ok());
-  for (index b = 0; b < p.e.batch; b++)
-    for (index c = 0; c < p.e.channels; c++)
-      for (index t = 0; t < p.e.length; t++) *p.y.view().at(b, c, t) = *args.y.at(b, c, t);
+  for (index_t b = 0; b < p.e.batch; b++)
+    for (index_t c = 0; c < p.e.channels; c++)
+      for (index_t t = 0; t < p.e.length; t++) *p.y.view().at(b, c, t) = *args.y.at(b, c, t);
   p.expect_forward();
 }
 
@@ -260,20 +260,20 @@ TYPED_TEST(conv_stack_check, fuzz_forward) {
       float const v = float(uniform(r));
       std::memcpy(arena.data() + i, &v, 4);
     }
-    index const batch = between(r, 0, 2), channels = between(r, 1, 3), length = between(r, 0, 5);
+    index_t const batch = between(r, 0, 2), channels = between(r, 1, 3), length = between(r, 0, 5);
     arena_oracle o{arena_bytes, {}};
     bool valid = true, extents_right = true;
     typename S::op::forward_args args;
     // Places a view: contiguous or with gaps, somewhere; now and then something about it is wrong.
     std::ptrdiff_t next = 0;
-    auto const place = [&](auto& v, char const* name, std::vector<index> const& extent, std::vector<int> const& order, bool sequence_like, bool written, bool optional = false) {
+    auto const place = [&](auto& v, char const* name, std::vector<index_t> const& extent, std::vector<int> const& order, bool sequence_like, bool written, bool optional = false) {
       using view = std::remove_reference_t<decltype(v)>;
       constexpr int rank = view::rank;
-      index stride = 1;
+      index_t stride = 1;
       for (int i = rank - 1; i >= 0; i--) {
         v.extent[order[std::size_t(i)]] = extent[std::size_t(order[std::size_t(i)])];
         v.stride[order[std::size_t(i)]] = stride;
-        stride *= std::max<index>(extent[std::size_t(order[std::size_t(i)])], 1);
+        stride *= std::max<index_t>(extent[std::size_t(order[std::size_t(i)])], 1);
         if (between(r, 0, 3) == 0) stride += between(r, 0, 3);
       }
       std::ptrdiff_t at = next;
@@ -287,8 +287,8 @@ TYPED_TEST(conv_stack_check, fuzz_forward) {
       v.data = reinterpret_cast<decltype(v.data)>(arena.data() + at);
       if (fault == 3) v.data = nullptr;
       if (fault == 4 && optional) return void(v = {});  // absent
-      if (fault == 5) v.extent[axis] = index(1) << between(r, 40, 62);
-      if (fault == 6) v.stride[axis] = index(1) << between(r, 60, 62);
+      if (fault == 5) v.extent[axis] = index_t(1) << between(r, 40, 62);
+      if (fault == 6) v.stride[axis] = index_t(1) << between(r, 60, 62);
       if (fault == 6 && v.extent[axis] > 1) valid = extents_right = false;
       bool const empty = v.count() == 0;
       for (int i = 0; i < rank; i++) {
@@ -301,15 +301,15 @@ TYPED_TEST(conv_stack_check, fuzz_forward) {
       if (!empty && v.data && at % 4 != 0) valid = false;
       arena_oracle::argument a{name, {}, 4, written, at, {v.extent, v.extent + rank}, {v.stride, v.stride + rank}};
       if (extents_right && v.data)
-        for (index i = 0; i < v.count(); i++) {
-          index rest = i, element = 0;
+        for (index_t i = 0; i < v.count(); i++) {
+          index_t rest = i, element = 0;
           for (int k = rank - 1; k >= 0; k--) element += rest % v.extent[k] * v.stride[k], rest /= v.extent[k];
           a.bytes.push_back(at + element * 4);
         }
       if (v.data) o.all.push_back(a);
     };
     std::vector<int> const order = S::shape.order == layout::batch_channels_length ? std::vector{0, 1, 2} : std::vector{0, 2, 1};
-    index const rows = S::op::layers;
+    index_t const rows = S::op::layers;
     place(args.x, "x", {batch, channels, length}, order, true, false);
     place(args.weight, "weight", {rows, S::shape.taps, channels}, {0, 1, 2}, false, false);
     if (S::shape.bias) place(args.bias, "bias", {rows, channels}, {0, 1}, false, false);
@@ -343,7 +343,7 @@ TYPED_TEST(conv_stack_check, fuzz_forward) {
       for (auto const& a : o.all)
         if (a.written)
           for (std::ptrdiff_t const b : a.bytes)
-            for (index k = 0; k < a.element; k++) mine[std::size_t(b + k)] = true;
+            for (index_t k = 0; k < a.element; k++) mine[std::size_t(b + k)] = true;
       for (std::size_t i = 0; i < mine.size(); i++) ASSERT_TRUE(mine[i] || before[i] == after[i]) << "byte " << i << " was written";
     } else {
       ASSERT_TRUE(before == after) << "refused, but something was written: " << to_string(s);

@@ -22,7 +22,7 @@ TYPED_TEST_SUITE(conv_stack_far, far_types, subject_name);
 
 template <class S>
 std::vector<extents> far_extents() {
-  index const r = S::op::receptive_field;
+  index_t const r = S::op::receptive_field;
   return {{.batch = 1, .channels = 1, .length = 1, .position = 77, .state_in = true, .state_out = true},
           {.batch = 2, .channels = 3, .length = 700},
           {.batch = 1, .channels = 3, .length = 5000, .position = 123456, .state_in = true, .state_out = true},
@@ -67,14 +67,14 @@ TYPED_TEST_SUITE(conv_stack_large, large_types, subject_name);
 TYPED_TEST(conv_stack_large, DISABLED_more_than_2_to_the_31_elements) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
-  index const length = (index(1) << 31) + 777;
+  index_t const length = (index_t(1) << 31) + 777;
   guarded_bytes const x(std::size_t(length) * 2, 0), y(std::size_t(length) * 2, 0);
   auto const in = reinterpret_cast<bf16*>(x.data()), out = reinterpret_cast<bf16*>(y.data());
   // x is a sawtooth whose period is prime, so that a position that is off shows.
-  auto const at = [](index t) { return t < 0 ? 0.0 : double(t % 251) - 125; };
+  auto const at = [](index_t t) { return t < 0 ? 0.0 : double(t % 251) - 125; };
   bf16 table[251];
   for (int i = 0; i < 251; i++) table[i] = from_double<bf16>(at(i));
-  for (index t = 0; t < length; t++) in[t] = table[t % 251];
+  for (index_t t = 0; t < length; t++) in[t] = table[t % 251];
   double const w[2][2] = {{1, 0.5}, {1, -0.25}};
   bf16 weight[4];
   for (int i = 0; i < 4; i++) weight[i] = from_double<bf16>(w[i / 2][i % 2]);
@@ -82,8 +82,8 @@ TYPED_TEST(conv_stack_large, DISABLED_more_than_2_to_the_31_elements) {
                                           .weight = contiguous(static_cast<bf16 const*>(weight), 2, 2, 1),
                                           .y = contiguous(out, 1, 1, length)};
   conv_stack_problem<S>::run_forward(args, 0);
-  auto const first = [&](index t) { return t < 0 ? 0.0 : w[0][0] * at(t) + w[0][1] * at(t - 1); };
-  for (index t = 0; t < length; t += t < 100000 || t > length - 100000 ? 1 : 4099)
+  auto const first = [&](index_t t) { return t < 0 ? 0.0 : w[0][0] * at(t) + w[0][1] * at(t - 1); };
+  for (index_t t = 0; t < length; t += t < 100000 || t > length - 100000 ? 1 : 4099)
     ASSERT_EQ(to_double(out[t]), round_to(w[1][0] * first(t) + w[1][1] * first(t - 5), format_of<bf16>)) << "position " << t;
   EXPECT_TRUE(y.intact());
 }

@@ -31,7 +31,7 @@ struct conv_stack_gradient : ::testing::Test {
     auto const move = [&](double by) {
       i = 0;
       each_input(problem, [&](auto const& t) {
-        for (index k = 0; k < t.count(); k++) *t.at(k) += by * v[i++];
+        for (index_t k = 0; k < t.count(); k++) *t.at(k) += by * v[i++];
       });
     };
     std::vector<std::vector<double>> saved;
@@ -39,8 +39,8 @@ struct conv_stack_gradient : ::testing::Test {
     move(h);
     problem.run_forward();
     double sum = 0;
-    for (index k = 0; k < problem.y.count(); k++) sum += problem.p.grad_y[std::size_t(k)] * *problem.y.at(k);
-    for (index k = 0; k < problem.state_out.count(); k++) sum += problem.p.grad_state_out[std::size_t(k)] * *problem.state_out.at(k);
+    for (index_t k = 0; k < problem.y.count(); k++) sum += problem.p.grad_y[std::size_t(k)] * *problem.y.at(k);
+    for (index_t k = 0; k < problem.state_out.count(); k++) sum += problem.p.grad_state_out[std::size_t(k)] * *problem.state_out.at(k);
     auto s = saved.begin();
     each_input(problem, [&](auto& t) { t.assign(*s++); });
     return sum;

@@ -24,9 +24,9 @@ struct always_streaming : default_conv_stack_tuning<float, shape> {
 
 TEST(conv_stack_tiles, past_the_caches) {
   using stack = conv_stack<float, shape, always_streaming>;
-  index const channels = 3, row = 1024;  // rows are aligned or not as the first is
-  for (index const offset : {0, 16, 5})
-    for (index const length : {16, 256, 300, 1024}) {
+  index_t const channels = 3, row = 1024;  // rows are aligned or not as the first is
+  for (index_t const offset : {0, 16, 5})
+    for (index_t const length : {16, 256, 300, 1024}) {
       SCOPED_TRACE(::testing::Message() << "length " << length << " offset " << offset);
       std::vector<float> memory[5];
       float* rows[5];
@@ -38,7 +38,7 @@ TEST(conv_stack_tiles, past_the_caches) {
       float *const x = rows[0], *const y = rows[1], *const grad_y = rows[2], *const grad_x = rows[3];
       float weight[2 * channels], grad_weight[2 * channels];
       for (int c = 0; c < 3; c++) weight[c] = float(c + 1), weight[channels + c] = -2.0f;
-      for (index i = 0; i < channels * row; i++) x[i] = float(i % 31), grad_y[i] = float(i % 29);
+      for (index_t i = 0; i < channels * row; i++) x[i] = float(i % 31), grad_y[i] = float(i % 29);
       auto const at = [&](float* p) { return sequence_view<float>{p, {1, channels, length}, {channels * row, row, 1}}; };
       auto const in = [&](float const* p) { return sequence_view<float const>{p, {1, channels, length}, {channels * row, row, 1}}; };
       auto const weights = contiguous(static_cast<float const*>(weight), 1, 2, channels);
@@ -50,13 +50,13 @@ TEST(conv_stack_tiles, past_the_caches) {
       workspace const space{reinterpret_cast<void*>(start), scratch.size() * 8 - 256};
       ASSERT_TRUE(stack::forward(cpu{1}, f, space).ok());
       ASSERT_TRUE(stack::backward(cpu{1}, b, space).ok());
-      for (index c = 0; c < channels; c++) {
-        for (index t = 0; t < length; t++) {  // small whole numbers: exact
+      for (index_t c = 0; c < channels; c++) {
+        for (index_t t = 0; t < length; t++) {  // small whole numbers: exact
           float const *const xs = x + c * row, *const gs = grad_y + c * row;
           ASSERT_EQ(y[c * row + t], weight[c] * xs[t] + weight[channels + c] * (t > 0 ? xs[t - 1] : 0.0f)) << t;
           ASSERT_EQ(grad_x[c * row + t], weight[c] * gs[t] + weight[channels + c] * (t + 1 < length ? gs[t + 1] : 0.0f)) << t;
         }
-        for (index t = length; t < row && t < length + 64; t++) ASSERT_TRUE(y[c * row + t] == -7.0f && grad_x[c * row + t] == -7.0f) << t;
+        for (index_t t = length; t < row && t < length + 64; t++) ASSERT_TRUE(y[c * row + t] == -7.0f && grad_x[c * row + t] == -7.0f) << t;
       }
     }
 }

@@ -11,9 +11,9 @@ TYPED_TEST_SUITE_P(ema_test);
 TYPED_TEST_P(ema_test, matches_the_reference_at_edges) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
-  index const t = S::tile;
+  index_t const t = S::tile;
   std::uint64_t seed = 1;
-  for (index const length : {index(0), index(1), index(2), index(17), t - 1, t, t + 1, 3 * t - 2}) {
+  for (index_t const length : {index_t(0), index_t(1), index_t(2), index_t(17), t - 1, t, t + 1, 3 * t - 2}) {
     for (int state = 0; state < (S::causal ? 4 : 1); state++) {
       average_extents e{.batch = 2, .channels = 3, .length = length, .state_in = (state & 1) != 0, .state_out = (state & 2) != 0};
       e.where = seed % 2 ? placement{} : placement{int(seed % 5), int(seed % 3)};
@@ -52,7 +52,7 @@ TYPED_TEST_P(ema_test, matches_the_reference_at_random_extents) {
 TYPED_TEST_P(ema_test, matches_the_reference_where_sums_end) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
-  index const length = 2 * (1024 / (S::policy.run * S::policy.runs)) * S::tile + 3;
+  index_t const length = 2 * (1024 / (S::policy.run * S::policy.runs)) * S::tile + 3;
   if (length > 20000) return;  // where all threads share one channel
   ema_problem<S> problem({.batch = 2, .channels = 3, .length = length, .state_in = S::causal, .state_out = S::causal}, 9);
   for (std::uint64_t seed = 1; seed <= 2; seed++) {
@@ -66,7 +66,7 @@ TYPED_TEST_P(ema_test, kernel_matches_the_reference) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   std::uint64_t seed = 1;
-  for (index const length : {0, 1, 2, 63, 64, 65, 1000, 3001}) {
+  for (index_t const length : {0, 1, 2, 63, 64, 65, 1000, 3001}) {
     average_extents e{.batch = 1, .channels = 2, .length = length};
     e.where = seed % 2 ? placement{} : placement{int(seed % 5), int(seed % 3)};
     SCOPED_TRACE(::testing::Message() << e << ", seed " << seed);
@@ -97,14 +97,14 @@ TYPED_TEST_P(ema_test, cut_anywhere_is_the_whole) {
   using A = typename S::A;
   TCNCA_TEST_NEEDS(S::backend);
   if constexpr (S::causal) {
-    index const length = S::tile + 21;
+    index_t const length = S::tile + 21;
     ema_problem<S> whole({.batch = 2, .channels = 3, .length = length, .state_in = true, .state_out = true}, 5);
     whole.run_forward(0);
     auto const y = whole.y.bits(), end = whole.state_out.bits();
-    for (index const cut : {index(0), index(1), index(7), S::tile, length - 1, length}) {
+    for (index_t const cut : {index_t(0), index_t(1), index_t(7), S::tile, length - 1, length}) {
       SCOPED_TRACE(::testing::Message() << "cut at " << cut);
       auto state = whole.template new_state<A>();
-      for (index i = 0; i < state.count(); i++) *state.at(i) = *whole.state_in.at(i);
+      for (index_t i = 0; i < state.count(); i++) *state.at(i) = *whole.state_in.at(i);
       auto first = whole.forward(), second = first;
       first.x.extent[2] = first.y.extent[2] = cut;
       second.x.extent[2] = second.y.extent[2] = length - cut;
@@ -113,7 +113,7 @@ TYPED_TEST_P(ema_test, cut_anywhere_is_the_whole) {
       whole.y.clear();
       ema_problem<S>::run_forward(first, 1);
       ema_problem<S>::run_forward(second, 2);
-      for (index i = 0; i < state.count(); i++) *whole.state_out.at(i) = *state.at(i);
+      for (index_t i = 0; i < state.count(); i++) *whole.state_out.at(i) = *state.at(i);
       whole.expect_forward();
       if constexpr (!S::shared) {
         EXPECT_TRUE(whole.y.bits() == y && whole.state_out.bits() == end);
@@ -127,15 +127,15 @@ TYPED_TEST_P(ema_test, an_infinity_stays_where_it_is_seen) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   if constexpr (S::causal) {
-    index const length = 2 * S::tile, spoilt = S::tile + 20;
+    index_t const length = 2 * S::tile, spoilt = S::tile + 20;
     ema_problem<S> problem({.batch = 1, .channels = 3, .length = length}, 6);
     problem.run_forward(1);
     auto const y = problem.y.values();
     *problem.x.at(length + spoilt) = from_double<typename S::T>(INFINITY);
     problem.run_forward(1);
     auto const z = problem.y.values();
-    for (index c = 0; c < 3; c++)
-      for (index t = 0; t < length; t++) {
+    for (index_t c = 0; c < 3; c++)
+      for (index_t t = 0; t < length; t++) {
         auto const i = std::size_t(c * length + t);
         if (c != 1 || t < spoilt) {
           ASSERT_EQ(z[i], y[i]) << "channel " << c << ", position " << t;

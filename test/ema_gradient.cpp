@@ -55,12 +55,12 @@ struct ema_gradient : ::testing::Test {
     std::size_t i = 0;
     each_input(problem, [&](auto& t) {
       saved.push_back(t.values());
-      for (index k = 0; k < t.count(); k++) *t.at(k) += h * v[i++];
+      for (index_t k = 0; k < t.count(); k++) *t.at(k) += h * v[i++];
     });
     problem.run_forward(1);
     double sum = 0;
-    for (index k = 0; k < problem.y.count(); k++) sum += problem.p.grad_y[std::size_t(k)] * *problem.y.at(k);
-    for (index k = 0; k < problem.state_out.count(); k++) sum += problem.p.grad_state_out[std::size_t(k)] * *problem.state_out.at(k);
+    for (index_t k = 0; k < problem.y.count(); k++) sum += problem.p.grad_y[std::size_t(k)] * *problem.y.at(k);
+    for (index_t k = 0; k < problem.state_out.count(); k++) sum += problem.p.grad_state_out[std::size_t(k)] * *problem.state_out.at(k);
     auto s = saved.begin();
     each_input(problem, [&](auto& t) { t.assign(*s++); });
     return sum;

@@ -22,7 +22,7 @@ struct ema_subject {
   using traits = executor_traits<typename Backend::executor>;
   static constexpr ema_policy policy = default_ema_tuning<T, shape>::backward(traits::target);
   static constexpr int threads = traits::template group<policy.threads>::size();
-  static constexpr index tile = ema_tiling<threads, T, shape, policy>::tile;
+  static constexpr index_t tile = ema_tiling<threads, T, shape, policy>::tile;
   static constexpr bool causal = shape.dir == direction::causal, shared = threads > 1;
   static std::string name() { return std::string(Backend::name) + std::to_string(threads) + "_" + name_of<T> + "_" + Case::name; }
 };
@@ -34,7 +34,7 @@ struct ema_subject_name {
 };
 
 struct average_extents {
-  index batch = 1, channels = 1, length = 1;
+  index_t batch = 1, channels = 1, length = 1;
   bool state_in = false, state_out = false;
   placement where = {};
   friend std::ostream& operator<<(std::ostream& out, average_extents const& e) {
@@ -79,7 +79,7 @@ struct ema_problem {
   }
   template <class E, int Rank>
   static std::vector<double> fill(tensor<E, Rank>& t, random_bits& r, double scale) {
-    for (index i = 0; i < t.count(); i++) *t.at(i) = from_double<E>(scale * uniform(r));
+    for (index_t i = 0; i < t.count(); i++) *t.at(i) = from_double<E>(scale * uniform(r));
     return t.values();
   }
 

@@ -13,7 +13,7 @@ namespace {
 using namespace models;
 
 struct setting {
-  index batch, channels, length;
+  index_t batch, channels, length;
   int threads = 1;
 };
 std::ostream& operator<<(std::ostream& o, setting const& s) { return o << s.batch << " x " << s.channels << " x " << s.length; }
@@ -36,25 +36,25 @@ struct bench_of {
   region x, y, grad_y, grad_x;
 
   explicit bench_of(setting const& s) : c(s.threads, s.batch, s.length), mixer(c, s.channels) {
-    index const n = c.rows() * s.channels;
+    index_t const n = c.rows() * s.channels;
     x = c.kept.take(n), y = c.kept.take(n), grad_y = c.kept.take(n), grad_x = c.kept.take(n);
     c.commit();
     mixer.reserve(c, c.kept[x], c.kept[y]);
     c.commit_scratch();
     c.initialise(11);
     for (auto const& e : c.parameters())
-      for (size i = 0; i < e.where.count; i++) c.values[e.where][i] = T(float(c.values[e.where][i]));
+      for (size_t i = 0; i < e.where.count; i++) c.values[e.where][i] = T(float(c.values[e.where][i]));
   }
   outcome run(setting const& s) {
     c.batch = s.batch, c.length = s.length;
-    size const n = size(c.rows() * s.channels);
+    size_t const n = size_t(c.rows() * s.channels);
     random_bits r{3};
-    for (size i = 0; i < n; i++) c.kept[x][i] = T(float(uniform(r))), c.kept[grad_y][i] = T(float(uniform(r)));
+    for (size_t i = 0; i < n; i++) c.kept[x][i] = T(float(uniform(r))), c.kept[grad_y][i] = T(float(uniform(r)));
     for (region const where : {y, grad_x}) std::fill_n(c.kept[where], n, T(NAN));
     std::fill_n(c.gradients.data(), c.gradients.count(), T(NAN));
     mixer.forward(c, c.kept[x], c.kept[y]);
     mixer.backward(c, c.kept[x], c.kept[grad_y], c.kept[grad_x]);
-    auto const copy = [](T const* p, size count) { return numbers(p, p + count); };
+    auto const copy = [](T const* p, size_t count) { return numbers(p, p + count); };
     outcome o{copy(c.kept[x], n), copy(c.kept[grad_y], n), copy(c.kept[y], n), copy(c.kept[grad_x], n), {}, {}};
     for (auto const& e : c.parameters()) {
       o.parameters.push_back(copy(c.values[e.where], e.where.count));
@@ -74,10 +74,10 @@ template <int N>
 struct terms {
   double p[N], a[N], q[N], scale[N];
 
-  terms(outcome const& o, size row) {
-    for (size n = 0; n < N; n++) {
+  terms(outcome const& o, size_t row) {
+    for (size_t n = 0; n < N; n++) {
       auto const sigmoid = [](double v) { return 1 / (1 + std::exp(-v)); };
-      auto const at = [&](size which) { return o.parameters[which][row * N + n]; };
+      auto const at = [&](size_t which) { return o.parameters[which][row * N + n]; };
       p[n] = sigmoid(at(0)), a[n] = sigmoid(at(1)), q[n] = 1 - p[n] * a[n], scale[n] = p[n] * at(2) * at(3) / std::sqrt(double(N));
     }
   }
@@ -89,15 +89,15 @@ struct terms {
 template <class T, int N>
 class bounds {
  public:
-  bounds(setting const& s, outcome const& o, bool bidirectional, bool skip, size channel) : length_(s.length) {
+  bounds(setting const& s, outcome const& o, bool bidirectional, bool skip, size_t channel) : length_(s.length) {
     eps_ = std::numeric_limits<T>::epsilon();
     fft_ = 3.5 * eps_ * (std::log2(2 * double(s.length)) + 5);
-    size const d = size(s.channels), l = size(s.length);
-    for (size half = 0; half < (bidirectional ? 2 : 1); half++) {
+    size_t const d = size_t(s.channels), l = size_t(s.length);
+    for (size_t half = 0; half < (bidirectional ? 2 : 1); half++) {
       terms<N> const t(o, half * d + channel);
       numbers sum(l), worst(l);
-      for (size n = 0; n < N; n++)
-        for (size i = 0; i < l; i++) {
+      for (size_t n = 0; n < N; n++)
+        for (size_t i = 0; i < l; i++) {
           double const v = t.scale[n] * std::pow(t.q[n], double(i));
           sum[i] += v, worst[i] += std::abs(v), rounding_ += (2 * double(i) + N + 12) * eps_ * std::abs(v);
         }
@@ -106,10 +106,10 @@ class bounds {
     omega_ = skip ? std::abs(o.parameters[4][channel]) : 0;
     // The largest of the batch.
     double largest_x = 0, x2 = 0, largest_g = 0, g2 = 0, g1 = 0;
-    for (size b = 0; b < size(s.batch); b++) {
+    for (size_t b = 0; b < size_t(s.batch); b++) {
       numbers x(l), g(l);
-      for (size i = 0; i < l; i++) x[i] = o.x[(b * l + i) * d + channel], g[i] = 1.1 * o.grad_y[(b * l + i) * d + channel];
-      for (size i = 0; i < l; i++) largest_x = std::max(largest_x, std::abs(x[i])), largest_g = std::max(largest_g, std::abs(g[i]));
+      for (size_t i = 0; i < l; i++) x[i] = o.x[(b * l + i) * d + channel], g[i] = 1.1 * o.grad_y[(b * l + i) * d + channel];
+      for (size_t i = 0; i < l; i++) largest_x = std::max(largest_x, std::abs(x[i])), largest_g = std::max(largest_g, std::abs(g[i]));
       x2 = std::max(x2, norm2(x)), g2 = std::max(g2, norm2(g)), g1 = std::max(g1, norm1(g));
     }
     double const before = convolution(x2, largest_x) + 3 * eps_ * (kernel1_ + omega_) * largest_x;
@@ -127,7 +127,7 @@ class bounds {
   template <class Slope>
   double parameter(Slope const& slope) const {
     double sum = 0;
-    for (index i = 0; i < length_; i++) sum += std::abs(slope(double(i))) * (grad_kappa + (2 * double(i) + double(length_) + 40) * eps_ * kappa_size_);
+    for (index_t i = 0; i < length_; i++) sum += std::abs(slope(double(i))) * (grad_kappa + (2 * double(i) + double(length_) + 40) * eps_ * kappa_size_);
     return sum;
   }
   double y, grad_x, grad_kappa, grad_omega;
@@ -136,7 +136,7 @@ class bounds {
   /// Of a convolution with the kernel.
   double convolution(double two, double largest) const { return fft_ * two * (2 * kernel2_ + kernel1_) + rounding_ * largest; }
 
-  index length_;
+  index_t length_;
   double eps_, fft_, omega_ = 0, kernel1_ = 0, kernel2_ = 0, rounding_ = 0, kappa_size_;
 };
 
@@ -145,24 +145,24 @@ void expect_same(setting const& s) {
   constexpr int N = Shape.states;
   outcome const a = bench_of<T, fft_mixer<T, cpu, Shape>>(s).run(s), e = bench_of<double, ema_mixer<double, cpu, Shape>>(s).run(s);
   ASSERT_EQ(a.parameters, e.parameters);
-  size const d = size(s.channels);
-  for (size c = 0; c < d; c++) {
+  size_t const d = size_t(s.channels);
+  for (size_t c = 0; c < d; c++) {
     bounds<T, N> const bound(s, e, Shape.halves() == 2, Shape.skip, c);
-    for (size i = c; i < e.y.size(); i += d) {
+    for (size_t i = c; i < e.y.size(); i += d) {
       ASSERT_NEAR(a.y[i], e.y[i], bound.y) << s << ": y " << i;
       ASSERT_NEAR(a.grad_x[i], e.grad_x[i], bound.grad_x) << s << ": grad_x " << i;
     }
     if constexpr (Shape.skip) {
       ASSERT_NEAR(a.gradients[4][c], e.gradients[4][c], bound.grad_omega) << s << ": omega " << c;
     }
-    for (size half = 0; half < size(Shape.halves()); half++) {
+    for (size_t half = 0; half < size_t(Shape.halves()); half++) {
       terms<N> const t(e, half * d + c);
-      for (size n = 0; n < N; n++) {
-        size const i = (half * d + c) * N + n;
+      for (size_t n = 0; n < N; n++) {
+        size_t const i = (half * d + c) * N + n;
         double const p = t.p[n], al = t.a[n], q = t.q[n], beta = e.parameters[2][i], gamma = e.parameters[3][i];
         auto const power = [=](double l) { return l < 0 ? 0 : std::pow(q, l); };
         auto const of_q = [=](double l) { return std::abs(t.scale[n]) * l * power(l - 1) * p * al; };
-        auto const check = [&](size which, char const* name, double b) {
+        auto const check = [&](size_t which, char const* name, double b) {
           ASSERT_NEAR(a.gradients[which][i], e.gradients[which][i], b) << s << ": " << name << " " << i;
         };
         check(0, "delta", bound.parameter([&](double l) { return (1 - p) * (std::abs(t.scale[n]) * power(l) + of_q(l)); }));
@@ -217,11 +217,11 @@ using types = ::testing::Types<float, double>;
 INSTANTIATE_TYPED_TEST_SUITE_P(cpu, fft_mixer_of, types);
 
 TEST(fft_mixer, takes_lengths_without_large_factors) {
-  for (index length = 1; length < 5000; length++) {
-    index const n = circular_convolution<float>::points(length);
+  for (index_t length = 1; length < 5000; length++) {
+    index_t const n = circular_convolution<float>::points(length);
     ASSERT_GE(n, length);
     ASSERT_TRUE(length <= 4 ? n == length : 4 * n <= 5 * length + 3) << length << ": " << n;
-    index rest = n;
+    index_t rest = n;
     while (rest % 2 == 0) rest /= 2;
     ASSERT_LE(rest, 7);
   }

@@ -29,7 +29,7 @@ struct reverse_agent {
 
   reverse_agent(Group g, parameters const& p, int* near_memory, int*) : group(g), params(p), near(near_memory) {}
 
-  void operator()(index item) const {
+  void operator()(index_t item) const {
     int const n = params.n;
     for (int i = group.rank(); i < n; i += group.size()) near[i] = params.in[i];
     if (Fault == fault::divergence && group.rank() == group.size() / 2) return;
@@ -41,7 +41,7 @@ struct reverse_agent {
 };
 
 template <fault Fault, int Threads>
-status reverse(std::vector<int> const& in, std::vector<int>& out, index items, std::uint64_t seed, int groups = 3) {
+status reverse(std::vector<int> const& in, std::vector<int>& out, index_t items, std::uint64_t seed, int groups = 3) {
   parameters const p{in.data(), out.data(), int(in.size())};
   using executor = fibers<Threads>;
   using agent = reverse_agent<fiber_group<Threads>, Fault>;
@@ -55,12 +55,12 @@ std::vector<int> count_up(int n) {
 }
 
 template <fault Fault, int Threads>
-void expect_reversed(int n, index items) {
+void expect_reversed(int n, index_t items) {
   auto const in = count_up(n);
   for (std::uint64_t seed = 1; seed <= 5; seed++) {
     std::vector<int> out(static_cast<std::size_t>(n * items), 0);
     ASSERT_TRUE((reverse<Fault, Threads>(in, out, items, seed).ok()));
-    for (index i = 0; i < n * items; i++) ASSERT_EQ(out[std::size_t(i)], n - i % n) << "seed " << seed;
+    for (index_t i = 0; i < n * items; i++) ASSERT_EQ(out[std::size_t(i)], n - i % n) << "seed " << seed;
   }
 }
 

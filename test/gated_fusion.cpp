@@ -41,9 +41,9 @@ TYPED_TEST_SUITE_P(gated_fusion_test);
 TYPED_TEST_P(gated_fusion_test, matches_the_reference_at_edges) {
   TCNCA_TEST_NEEDS(TypeParam::backend);
   std::uint64_t seed = 1;
-  for (index const columns : {1, 3, 4, 15, 16, 17, 128, 160, 1000})
-    for (index const rows : {0, 1, 7, 33}) {
-      gates_extents e{.batch = 1 + index(seed % 2), .length = rows, .columns = columns, .dropout = seed % 3 ? 0.25 : 0};
+  for (index_t const columns : {1, 3, 4, 15, 16, 17, 128, 160, 1000})
+    for (index_t const rows : {0, 1, 7, 33}) {
+      gates_extents e{.batch = 1 + index_t(seed % 2), .length = rows, .columns = columns, .dropout = seed % 3 ? 0.25 : 0};
       e.where = seed % 2 ? placement{} : placement{int(seed % 5), int(seed % 3)};
       this->run(e, seed++);
       if (this->HasFailure()) return;
@@ -121,16 +121,16 @@ TYPED_TEST_P(gated_fusion_test, slices_of_one_matrix) {
   using op = typename S::op;
   TCNCA_TEST_NEEDS(S::backend);
   if constexpr (S::shape.update_gate && S::shape.mixer_path && !S::shape.dropout) {
-    index const columns = 24;
+    index_t const columns = 24;
     gates_problem<S> whole({.batch = 2, .length = 11, .columns = columns}, 4);
     tensor<T, 3> product({2, 11, 2 * columns}, {0, 1, 2}), gradient({2, 11, 2 * columns}, {0, 1, 2});
-    auto const half = [&](tensor<T, 3> const& t, index first) {
+    auto const half = [&](tensor<T, 3> const& t, index_t first) {
       auto v = t.view();
       v.data += first, v.extent[2] = columns;
       return v;
     };
-    for (index i = 0; i < whole.u.count(); i++) {
-      index const at = i / columns * 2 * columns + i % columns;
+    for (index_t i = 0; i < whole.u.count(); i++) {
+      index_t const at = i / columns * 2 * columns + i % columns;
       *product.at(at) = *whole.u.at(i), *product.at(at + columns) = *whole.hx.at(i);
     }
     whole.run_update(1);
@@ -143,7 +143,7 @@ TYPED_TEST_P(gated_fusion_test, slices_of_one_matrix) {
     backward.u = half(product, 0), backward.hx = half(product, columns), backward.grad_u = half(gradient, 0), backward.grad_hx = half(gradient, columns);
     whole.succeed(op::update_backward(S::backend::make(1), backward));
     EXPECT_TRUE(whole.y.bits() == y && whole.grad_h.bits() == grad_h);
-    for (index i = 0; i < whole.h.count(); i++)
+    for (index_t i = 0; i < whole.h.count(); i++)
       ASSERT_EQ(to_double(*gradient.at(i / columns * 2 * columns + columns + i % columns)), to_double(*whole.grad_h.at(i)));
   }
 }
@@ -211,7 +211,7 @@ struct differences {
   template <class F, class U, int Rank>
   void expect(char const* name, tensor<U, Rank>& by, std::vector<double> const& gradient, F value) {
     double const step = 1e-5;
-    for (index i = 0; i < by.count(); i++) {
+    for (index_t i = 0; i < by.count(); i++) {
       double const at = *by.at(i);
       *by.at(i) = at + step;
       double const high = value();
@@ -223,7 +223,7 @@ struct differences {
   }
   static double dot(tensor<double, 3> const& a, tensor<double, 3> const& b) {
     double sum = 0;
-    for (index i = 0; i < a.count(); i++) sum += *a.at(i) * *b.at(i);
+    for (index_t i = 0; i < a.count(); i++) sum += *a.at(i) * *b.at(i);
     return sum;
   }
 };

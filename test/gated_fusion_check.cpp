@@ -41,7 +41,7 @@ struct checked {
   void mix(code c, std::string const& name, std::function<void(typename op::mix_args&)> change) {
     expect<typename op::mix_args>(c, name, &problem_type::mix, [](cpu e, auto const& a) { return op::mix(e, a); }, change);
   }
-  void mix_backward(code c, std::string const& name, std::function<void(typename op::mix_backward_args&)> change, size less = 0) {
+  void mix_backward(code c, std::string const& name, std::function<void(typename op::mix_backward_args&)> change, size_t less = 0) {
     scratch_memory const scratch(op::mix_backward_workspace(cpu{1}, problem.mix_backward()));
     workspace w = scratch.get();
     w.bytes -= less;

@@ -24,7 +24,7 @@ struct counting_agent {
   counted_numbers const& p;
   A* near;
   TCNCA_HOST_DEVICE counting_agent(Group g, counted_numbers const& given, A* near_memory, A*) : group(g), p(given), near(near_memory) {}
-  TCNCA_HOST_DEVICE void operator()(index item) const {
+  TCNCA_HOST_DEVICE void operator()(index_t item) const {
     for (int i = group.rank(); i < p.count; i += group.size()) near[p.count - 1 - i] = float(item + i);
     group.sync();
     for (int i = group.rank(); i < p.count; i += group.size()) p.to[item * p.count + i] = near[p.count - 1 - i];
@@ -49,9 +49,9 @@ constexpr auto kernel = detail::run_agent<agent, counted_numbers, threads>;
 class results {
  public:
   explicit results(int shared_bytes) : bytes_(shared_bytes) {}
-  status fill(cudaStream_t stream = nullptr) { return traits::launch<agent>(cuda{stream}, given_, 2, {size(bytes_), 0}, nullptr); }
+  status fill(cudaStream_t stream = nullptr) { return traits::launch<agent>(cuda{stream}, given_, 2, {size_t(bytes_), 0}, nullptr); }
   bool complete() const {
-    for (index i = 0; i < values_.count(); i++)
+    for (index_t i = 0; i < values_.count(); i++)
       if (*values_.at(i) != float(i / given_.count + i % given_.count)) return false;
     return true;
   }

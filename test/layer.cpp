@@ -16,9 +16,9 @@ void expect_slopes(layer_setting const& s, std::vector<std::int64_t> const& leng
   b.loss();
   b.backward();
   double magnitude = 0;
-  for (size i = 0; i < b.y.count; i++) magnitude += std::abs(b.c.kept[b.y][i] * b.c.kept[b.u][i]);
+  for (size_t i = 0; i < b.y.count; i++) magnitude += std::abs(b.c.kept[b.y][i] * b.c.kept[b.u][i]);
   double const noise = 0x1p-43 * magnitude;  // a number of y has passed fewer than 2^10 roundings
-  auto const check = [&](char const* what, size number, double& value, double expected) {
+  auto const check = [&](char const* what, size_t number, double& value, double expected) {
     double const saved = value, h = 2e-4;
     auto const difference = [&](double step) {
       value = saved + step;
@@ -34,12 +34,12 @@ void expect_slopes(layer_setting const& s, std::vector<std::int64_t> const& leng
     ASSERT_NEAR(fine, expected, bound) << s.name << ": " << what << " " << number;
     ASSERT_LT(bound, 1e-6 * (1 + std::abs(expected))) << "the test has no force";
   };
-  for (size p = 0; p < b.c.parameters().size(); p++) {
+  for (size_t p = 0; p < b.c.parameters().size(); p++) {
     region const where = b.c.parameters()[p].where;
-    for (size i = 0; i < where.count; i++)
+    for (size_t i = 0; i < where.count; i++)
       check(("parameter " + std::to_string(p)).c_str(), i, b.c.values[where][i], b.c.gradients[where][i]);
   }
-  for (size i = 0; i < b.x.count; i++) check("x", i, b.c.kept[b.x][i], b.c.kept[b.grad][i]);
+  for (size_t i = 0; i < b.x.count; i++) check("x", i, b.c.kept[b.x][i], b.c.kept[b.grad][i]);
 }
 
 constexpr layer_kind tcnca_layer{}, simple_layer{.gates = false}, mega_layer{.mixer = mixer_kind::average, .laplace = true};
@@ -113,7 +113,7 @@ TEST(layer, takes_a_smaller_batch) {
   std::vector<double> const first(whole.c.kept[whole.y], whole.c.kept[whole.y] + s.length * s.layer.channels);
   whole.c.batch = 1;
   whole.loss();
-  for (size i = 0; i < first.size(); i++) EXPECT_NEAR(whole.c.kept[whole.y][i], first[i], 1e-12 * (1 + std::abs(first[i])));
+  for (size_t i = 0; i < first.size(); i++) EXPECT_NEAR(whole.c.kept[whole.y][i], first[i], 1e-12 * (1 + std::abs(first[i])));
 }
 
 /// What stands behind the end of a sequence, and how much of it, says nothing to what stands before. (Products of matrices have the same terms, but
@@ -124,7 +124,7 @@ TEST(layer, padding_does_not_matter) {
       for (norm_kind const norm : {norm_kind::scale, norm_kind::batch}) {
         SCOPED_TRACE(::testing::Message() << "mixer " << int(mixer) << ", laplace " << laplace << ", norm " << int(norm));
         layer_setting s = make_setting("padded", {mixer, true, false, laplace}, norm, norm == norm_kind::batch, bias_kind::simple, 0);
-        index const d = s.layer.channels, valid = 7;
+        index_t const d = s.layer.channels, valid = 7;
         s.batch = 1, s.length = valid;
         layer_block exact(s);
         s.length = 13;
@@ -135,11 +135,11 @@ TEST(layer, padding_does_not_matter) {
         padded.set_lengths({valid});
         exact.loss(), padded.loss();
         exact.backward(), padded.backward();
-        for (index i = 0; i < valid * d; i++) {
+        for (index_t i = 0; i < valid * d; i++) {
           EXPECT_NEAR(padded.c.kept[padded.y][i], exact.c.kept[exact.y][i], 0x1p-40);
           EXPECT_NEAR(padded.c.kept[padded.grad][i], exact.c.kept[exact.grad][i], 0x1p-40);
         }
-        for (size i = 0; i < exact.c.gradients.count(); i++) EXPECT_NEAR(padded.c.gradients.data()[i], exact.c.gradients.data()[i], 0x1p-38);
+        for (size_t i = 0; i < exact.c.gradients.count(); i++) EXPECT_NEAR(padded.c.gradients.data()[i], exact.c.gradients.data()[i], 0x1p-38);
       }
   }
 }

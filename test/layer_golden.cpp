@@ -31,17 +31,17 @@ void expect_golden(golden_case const& inputs, golden_case const& theirs, mixer_k
   layer_setting s = make_setting(theirs.name, kind, tcnca ? norm_kind::layer : norm_kind::scale, tcnca, tcnca ? bias_kind::rotary : bias_kind::simple, 0);
   s.batch = inputs.tensors.at("x").extent[0], s.length = inputs.tensors.at("x").extent[1];
   layer_block b(s);
-  auto const give = [&](std::string const& what, double* to, size count) {
+  auto const give = [&](std::string const& what, double* to, size_t count) {
     ASSERT_GE(inputs.values(what).size(), count) << what;
     std::copy_n(inputs.values(what).begin(), count, to);
   };
   give("x", b.c.kept[b.x], b.x.count), give("grad_y", b.c.kept[b.u], b.u.count);
   names const all = parameters_of(tcnca, kind.gates, causal);
   ASSERT_EQ(all.size(), b.c.parameters().size());
-  for (size p = 0; p < all.size(); p++) give(all[p], b.c.values[b.c.parameters()[p].where], b.c.parameters()[p].where.count);
-  std::vector<std::int64_t> lengths(size(s.batch), s.length);
+  for (size_t p = 0; p < all.size(); p++) give(all[p], b.c.values[b.c.parameters()[p].where], b.c.parameters()[p].where.count);
+  std::vector<std::int64_t> lengths(size_t(s.batch), s.length);
   if (!causal) {
-    for (size i = 0; i < lengths.size(); i++) lengths[i] = std::int64_t(inputs.values("lengths")[i]);
+    for (size_t i = 0; i < lengths.size(); i++) lengths[i] = std::int64_t(inputs.values("lengths")[i]);
     b.set_lengths(lengths);
   }
   b.loss();
@@ -51,16 +51,16 @@ void expect_golden(golden_case const& inputs, golden_case const& theirs, mixer_k
     auto const& values = theirs.values(what);
     double largest = 1;
     for (double v : values) largest = std::max(largest, std::abs(v));
-    for (size i = 0; i < values.size(); i++) {
+    for (size_t i = 0; i < values.size(); i++) {
       if (!counts(i)) continue;
       ASSERT_NEAR(ours[i], values[i], 0x1p-43 * largest) << theirs.name << ": " << what << " " << i;
     }
   };
   auto const all_of_it = [](size) { return true; };
-  size const d = size(s.layer.channels), row = size(s.length) * d;
-  expect("y", b.c.kept[b.y], [&](size i) { return std::int64_t(i % row / d) < lengths[i / row]; });
+  size_t const d = size_t(s.layer.channels), row = size_t(s.length) * d;
+  expect("y", b.c.kept[b.y], [&](size_t i) { return std::int64_t(i % row / d) < lengths[i / row]; });
   expect("grad_x", b.c.kept[b.grad], all_of_it);
-  for (size p = 0; p < all.size(); p++) {
+  for (size_t p = 0; p < all.size(); p++) {
     ASSERT_EQ(theirs.values("grad_" + all[p]).size(), b.c.parameters()[p].where.count) << all[p];
     expect("grad_" + all[p], b.c.gradients[b.c.parameters()[p].where], all_of_it);
   }
@@ -69,7 +69,7 @@ void expect_golden(golden_case const& inputs, golden_case const& theirs, mixer_k
 TEST(layer_golden, agrees_with_jax) {
   auto const cases = read_golden("layer.txt");
   ASSERT_EQ(cases.size(), 11u);
-  for (size i = 1; i < cases.size(); i++) {
+  for (size_t i = 1; i < cases.size(); i++) {
     bool const tcnca = cases[i].option("tcnca") == 1;
     expect_golden(cases[0], cases[i], tcnca ? mixer_kind::convolution : mixer_kind::average);
     if (!tcnca) expect_golden(cases[0], cases[i], mixer_kind::average_by_fft);

@@ -15,7 +15,7 @@ constexpr double allowed = 0x1p-20;
 template <class B>
 struct long_sums : ::testing::Test {
   // Where threads share a sequence, enough for sums that end within it.
-  static constexpr index length = std::is_same_v<B, cpu_backend> ? (index(1) << 20) + 5 : 300005;
+  static constexpr index_t length = std::is_same_v<B, cpu_backend> ? (index_t(1) << 20) + 5 : 300005;
 
   template <class F>
   static void run(std::size_t bytes, F f) {
@@ -28,7 +28,7 @@ struct long_sums : ::testing::Test {
   template <int Rank>
   static std::vector<double> fill(tensor<float, Rank>& t, std::uint64_t seed) {
     random_bits r{seed};
-    for (index i = 0; i < t.count(); i++) *t.at(i) = float(std::abs(uniform(r)));
+    for (index_t i = 0; i < t.count(); i++) *t.at(i) = float(std::abs(uniform(r)));
     return t.values();
   }
   static double silu_slope(double v) {
@@ -48,7 +48,7 @@ TYPED_TEST(long_sums, of_an_average) {
   using B = TypeParam;
   TCNCA_TEST_NEEDS(B);
   using op = ema<float, ema_shape{.states = 1, .skip = true}>;
-  index const n = this->length;
+  index_t const n = this->length;
   tensor<float, 3> x({1, 1, n}, {0, 1, 2}), grad_y({1, 1, n}, {0, 1, 2}), grad_x({1, 1, n}, {0, 1, 2});
   tensor<float, 2> zero({1, 1}, {0, 1}), one({1, 1}, {0, 1}), delta({1, 1}, {0, 1}), alpha({1, 1}, {0, 1}), beta({1, 1}, {0, 1}), gamma({1, 1}, {0, 1});
   tensor<float, 1> omega({1}, {0}), grad_omega({1}, {0});
@@ -78,7 +78,7 @@ TYPED_TEST(long_sums, of_the_kernel_of_an_average) {
   using B = TypeParam;
   TCNCA_TEST_NEEDS(B);
   using op = ema<float, ema_shape{.states = 1}>;
-  index const n = this->length;
+  index_t const n = this->length;
   tensor<float, 2> slow({1, 1}, {0, 1}), one({1, 1}, {0, 1}), grad_kappa({1, n}, {0, 1});
   tensor<float, 2> delta({1, 1}, {0, 1}), alpha({1, 1}, {0, 1}), beta({1, 1}, {0, 1}), gamma({1, 1}, {0, 1});
   slow.assign({-7}), one.assign({1});  // a decay of one in a million
@@ -109,9 +109,9 @@ struct channels_last {
 };
 /// y = silu(bias + sum of weight x + omega x), and the gradients of the parameters twice, by different numbers of threads.
 template <class Case, class Test, class B>
-void check_stack(index channels, B) {
+void check_stack(index_t channels, B) {
   using op = typename Case::op;
-  index const n = Test::length;
+  index_t const n = Test::length;
   auto const make = [&] { return tensor<float, 3>::sequence(Case::shape.order, 1, channels, n); };
   auto x = make(), grad_y = make(), grad_x = make();
   tensor<float, 3> weight({1, 4, channels}, {0, 1, 2}), grad_weight({1, 4, channels}, {0, 1, 2});
@@ -160,7 +160,7 @@ TYPED_TEST(long_sums, of_gates) {
   using B = TypeParam;
   TCNCA_TEST_NEEDS(B);
   using op = gated_fusion<float, gated_fusion_shape{}>;
-  index const n = this->length;
+  index_t const n = this->length;
   tensor<float, 3> z({1, n, 1}, {0, 1, 2}), grad_q({1, n, 1}, {0, 1, 2}), grad_k({1, n, 1}, {0, 1, 2}), grad_z({1, n, 1}, {0, 1, 2});
   tensor<float, 1> one({1}, {0}), gq({1}, {0}), mq({1}, {0}), gk({1}, {0}), mk({1}, {0});
   auto const in = this->fill(z, 8), of_q = this->fill(grad_q, 9), of_k = this->fill(grad_k, 10);
@@ -182,7 +182,7 @@ TYPED_TEST(long_sums, of_gates) {
 // However many rows there are, fp32 sums of gates end after 1024.
 template <element T>
 using gates_agent = mix_backward_agent<serial_group, T, default_gated_fusion_tuning<T>::pass(machine{0})>;
-static_assert(gates_agent<float>::rows_of_item(index(1) << 40) == 1024 && gates_agent<bf16>::rows_of_item(33) == 32);
+static_assert(gates_agent<float>::rows_of_item(index_t(1) << 40) == 1024 && gates_agent<bf16>::rows_of_item(33) == 32);
 
 }  // namespace
 }  // namespace tcnca::testing

@@ -27,7 +27,7 @@ TYPED_TEST_SUITE_P(model_parts);
 TYPED_TEST_P(model_parts, norms) {
   TCNCA_TEST_NEEDS(TypeParam::backend);
   for (norm_kind const kind : all_norms)
-    for (index const channels : {1, 3, 16, 37, 64, 300}) {
+    for (index_t const channels : {1, 3, 16, 37, 64, 300}) {
       this->check(norm_case{kind, {2, channels > 64 ? 4 : 19, channels}, channels % 2 == 1});
       if (kind == norm_kind::batch) this->check(norm_case{kind, {3, 17, channels, {17, 0, 5}}, channels % 2 == 0});
     }
@@ -40,21 +40,21 @@ TYPED_TEST_P(model_parts, linear_maps) {
 }
 TYPED_TEST_P(model_parts, embeddings) {
   TCNCA_TEST_NEEDS(TypeParam::backend);
-  for (index const channels : {1, 5, 40}) {
+  for (index_t const channels : {1, 5, 40}) {
     this->check(embedding_case{embedding_kind::table, {3, 21, channels}, 9});
     this->check(embedding_case{embedding_kind::level, {3, 21, channels}, 256});
   }
 }
 TYPED_TEST_P(model_parts, pooling) {
   TCNCA_TEST_NEEDS(TypeParam::backend);
-  for (index const channels : {1, 7, 33, 100}) {
+  for (index_t const channels : {1, 7, 33, 100}) {
     this->check(pooling_case{{2, 45, channels}});
     this->check(pooling_case{{4, 45, channels, {1, 45, 0, 20}}});
   }
 }
 TYPED_TEST_P(model_parts, cross_entropy) {
   TCNCA_TEST_NEEDS(TypeParam::backend);
-  for (index const classes : {1, 2, 5, 19, 256, 1100}) this->check(cross_entropy_case{classes > 256 ? 3 : 13, classes});
+  for (index_t const classes : {1, 2, 5, 19, 256, 1100}) this->check(cross_entropy_case{classes > 256 ? 3 : 13, classes});
   this->check(cross_entropy_case{300, 3});
 }
 TYPED_TEST_P(model_parts, feed_forward) {
@@ -66,17 +66,17 @@ TYPED_TEST_P(model_parts, passes_over_elements) {
   using T = typename TypeParam::number;
   using E = typename TypeParam::backend::executor;
   TCNCA_TEST_NEEDS(TypeParam::backend);
-  for (index const n : {0, 1, 15, 4096, 9001}) {
+  for (index_t const n : {0, 1, 15, 4096, 9001}) {
     part_memory<T, E> m(2, 1, 1);
     auto const x = m.c.kept.take(n), y = m.c.kept.take(n);
     m.c.commit();
     E const e = m.c.executor();
     T *const px = m.c.kept[x], *const py = m.c.kept[y];
-    numbers const v = some_numbers(size(n), 1);
+    numbers const v = some_numbers(size_t(n), 1);
     auto const expect = [&](char const* what, double roundings, auto f) {
       numbers expected;
       for (double a : v) expected.push_back(f(a));
-      expect_near<T>(what, m.get(py, size(n)), expected, roundings);
+      expect_near<T>(what, m.get(py, size_t(n)), expected, roundings);
     };
     m.put(px, v);
     models::fill(e, n, T(0.5), py);
@@ -100,7 +100,7 @@ TYPED_TEST_P(model_parts, passes_over_elements) {
     EXPECT_TRUE(models::all_finite(m.c, n, px));
     if (n == 0) continue;
     numbers bad = v;
-    bad[size(n) - 1] = n % 2 == 1 ? std::numeric_limits<double>::infinity() : std::numeric_limits<double>::quiet_NaN();
+    bad[size_t(n) - 1] = n % 2 == 1 ? std::numeric_limits<double>::infinity() : std::numeric_limits<double>::quiet_NaN();
     m.put(px, bad);
     EXPECT_FALSE(models::all_finite(m.c, n, px));
   }
@@ -110,20 +110,20 @@ TYPED_TEST_P(model_parts, dropout_is_a_function_of_seed_step_site_and_element) {
   using T = typename TypeParam::number;
   using E = typename TypeParam::backend::executor;
   TCNCA_TEST_NEEDS(TypeParam::backend);
-  for (index const n : {1, 4, 1023, 5001}) {
+  for (index_t const n : {1, 4, 1023, 5001}) {
     part_memory<T, E> m(2, 1, 1);
     auto const x = m.c.kept.take(n);
     m.c.commit();
     m.c.seed = 0x123456789abcdefu, m.c.step = 77;
-    m.put(m.c.kept[x], numbers(size(n), 3));
+    m.put(m.c.kept[x], numbers(size_t(n), 3));
     models::dropout(m.c, 0.25, 9, n, m.c.kept[x]);
     numbers expected;
-    for (index i = 0; i < n; i++)
+    for (index_t i = 0; i < n; i++)
       expected.push_back(philox(m.c.seed, {{uint32(i / 4), 0, 77, 9}}).word[i % 4] < (uint32(1) << 30) ? 0 : double(T(1 / 0.75) * T(3)));
-    EXPECT_EQ(m.get(m.c.kept[x], size(n)), expected);
+    EXPECT_EQ(m.get(m.c.kept[x], size_t(n)), expected);
     m.c.training = false;
     models::dropout(m.c, 0.25, 10, n, m.c.kept[x]);
-    EXPECT_EQ(m.get(m.c.kept[x], size(n)), expected);
+    EXPECT_EQ(m.get(m.c.kept[x], size_t(n)), expected);
   }
 }
 
@@ -132,7 +132,7 @@ TYPED_TEST_P(model_parts, adam_and_running_statistics) {
   using T = typename TypeParam::number;
   using E = typename TypeParam::backend::executor;
   TCNCA_TEST_NEEDS(TypeParam::backend);
-  index const d = 5, rows = 12;
+  index_t const d = 5, rows = 12;
   part_memory<T, E> m(2, 3, 4);
   models::norm<T, E> const part(m.c, norm_kind::batch, d);
   auto const big = m.c.parameter(9001, {.deviation = 1});  // more than a block of the gradient's norm
@@ -141,17 +141,17 @@ TYPED_TEST_P(model_parts, adam_and_running_statistics) {
   m.c.initialise(3);
   models::adam_config const config{.beta1 = 0.8, .beta2 = 0.95, .decay = 0.1, .clip = 2};
   models::adam<T, E> optimiser(m.c, config);
-  size const count = m.c.values.count();
+  size_t const count = m.c.values.count();
   numbers value = m.get(m.c.values.data(), count), first(count), second(count), mean(5), variance(5, 1);
   double const unit = std::numeric_limits<T>::epsilon() / 2;
 
   for (int step = 1; step <= 4; step++) {
-    numbers const in = some_numbers(size(rows * d), std::uint64_t(step));
+    numbers const in = some_numbers(size_t(rows * d), std::uint64_t(step));
     m.put(m.c.kept[x], in);
     part.forward(m.c, m.c.kept[x], m.c.kept[y]);
     numbers g(count);
     numbers const drawn = some_numbers(9001, std::uint64_t(step) + 10);
-    for (size i = 0; i < drawn.size(); i++) g[big.offset + i] = step == 2 ? drawn[i] / 1024 : drawn[i];  // one is not clipped
+    for (size_t i = 0; i < drawn.size(); i++) g[big.offset + i] = step == 2 ? drawn[i] / 1024 : drawn[i];  // one is not clipped
     if (step == 3) g[big.offset + 8999] = std::numeric_limits<double>::infinity();
     m.put(m.c.gradients.data(), g);
     if (step == 3) {  // nothing is learned, by the gradient or by the loss
@@ -165,14 +165,14 @@ TYPED_TEST_P(model_parts, adam_and_running_statistics) {
       EXPECT_NEAR(optimiser.step(m.c, 0.01), norm, 9001 * 0x1p-53 * norm);
       double const n = double(optimiser.steps());
       EXPECT_EQ(n, step > 3 ? step - 1 : step);
-      for (size i = 0; i < count; i++) {
+      for (size_t i = 0; i < count; i++) {
         first[i] = 0.8 * first[i] + 0.2 * shrink * g[i], second[i] = 0.95 * second[i] + 0.05 * shrink * g[i] * shrink * g[i];
         value[i] -= 0.01 * 0.1 * value[i] + 0.01 * first[i] / (1 - std::pow(0.8, n)) / (std::sqrt(second[i] / (1 - std::pow(0.95, n))) + 1e-8);
       }
-      for (size k = 0; k < size(d); k++) {
+      for (size_t k = 0; k < size_t(d); k++) {
         double sum = 0, squares = 0;
-        for (size r = 0; r < size(rows); r++) sum += in[r * size(d) + k];
-        for (size r = 0; r < size(rows); r++) squares += std::pow(in[r * size(d) + k] - sum / double(rows), 2);
+        for (size_t r = 0; r < size_t(rows); r++) sum += in[r * size_t(d) + k];
+        for (size_t r = 0; r < size_t(rows); r++) squares += std::pow(in[r * size_t(d) + k] - sum / double(rows), 2);
         mean[k] += 0.1 * (sum / double(rows) - mean[k]), variance[k] += 0.1 * (squares / double(rows - 1) - variance[k]);
       }
     }
@@ -181,18 +181,18 @@ TYPED_TEST_P(model_parts, adam_and_running_statistics) {
     expect_near<T>("first moments", m.get(optimiser.first(), count), first, 100);
     expect_near<T>("second moments", m.get(optimiser.second(), count), second, 100);
     numbers const running = m.get(m.c.statistics.data(), m.c.statistics.count());
-    size const apart = m.c.statistics.count() / 2;
-    for (size k = 0; k < size(d); k++) {
+    size_t const apart = m.c.statistics.count() / 2;
+    for (size_t k = 0; k < size_t(d); k++) {
       EXPECT_NEAR(running[k], mean[k], 64 * unit) << "step " << step;
       EXPECT_NEAR(running[apart + k], variance[k], 64 * unit) << "step " << step;
     }
   }
   m.c.training = false;
   part.forward(m.c, m.c.kept[x], m.c.kept[y]);
-  numbers const in = some_numbers(size(rows * d), 4);
+  numbers const in = some_numbers(size_t(rows * d), 4);
   numbers expected;
-  for (size i = 0; i < in.size(); i++) {
-    size const k = i % size(d), gain = 0, bias = m.c.parameters()[1].where.offset;
+  for (size_t i = 0; i < in.size(); i++) {
+    size_t const k = i % size_t(d), gain = 0, bias = m.c.parameters()[1].where.offset;
     expected.push_back(value[gain + k] * (in[i] - mean[k]) / std::sqrt(variance[k] + 1e-5) + value[bias + k]);
   }
   expect_near<T>("by the running statistics", m.get(m.c.kept[y], in.size()), expected, 400);
@@ -228,7 +228,7 @@ TEST(model_part_blocks, add_up_to_the_whole) {
     expect_part<double, cpu_backend>(part), expect_part<float, cpu_backend>(part);
     auto const inputs = part.inputs();
     part_results const blocks = part.template run<double, cpu>(inputs, 1), whole = part.template run<double, fibers<>>(inputs, 1);
-    for (size n = 0; n < inputs.size(); n++) expect_near<double>("gradient", blocks.gradients[n], whole.gradients[n], part.roundings());
+    for (size_t n = 0; n < inputs.size(); n++) expect_near<double>("gradient", blocks.gradients[n], whole.gradients[n], part.roundings());
   };
   check(linear_case{{2, 4101, 5}, 33});
   check(feed_forward_case{{2, 4101, 5}, 33});

@@ -64,7 +64,7 @@ std::vector<double> numbers(saved_part const& p) {
   std::memcpy(v.data(), p.bytes.data(), p.bytes.size());
   return v;
 }
-void put(saved_part& p, size i, double v) { std::memcpy(p.bytes.data() + i * sizeof v, &v, sizeof v); }
+void put(saved_part& p, size_t i, double v) { std::memcpy(p.bytes.data() + i * sizeof v, &v, sizeof v); }
 bool same_bytes(std::vector<saved_part> const& a, std::vector<saved_part> const& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](auto const& p, auto const& q) { return p.name == q.name && p.bytes == q.bytes; });
 }
@@ -77,8 +77,8 @@ void expect_slopes(model_config const& m, bool padded) {
   double const loss = net->learn(d.view, 1, 1e-3).loss;
   auto const gradients = numbers(net->save()[2]), values = numbers(begin[0]);
   ASSERT_EQ(gradients.size(), values.size());
-  size checked = 0;
-  for (size i = 0; i < values.size(); i += 7) {
+  size_t checked = 0;
+  for (size_t i = 0; i < values.size(); i += 7) {
     auto poked = begin;
     auto const at = [&](double v) {
       put(poked[0], i, v);
@@ -146,33 +146,33 @@ TEST(network, goes_on_where_it_was) {
         double sum = 0, counted = 0;
         long at = 0;
         for (long const length : {1L, 2L, 13L, 1L, 4L, 18L}) {
-          std::vector<int> tokens, targets, predicted(size(m.batch * length));
+          std::vector<int> tokens, targets, predicted(size_t(m.batch * length));
           double targets_of_piece = 0;
           for (long b = 0; b < m.batch; b++)
             for (long t = at; t < at + length; t++) {
-              tokens.push_back(d.tokens[size(b * m.length + t)]), targets.push_back(d.targets[size(b * m.length + t)]);
+              tokens.push_back(d.tokens[size_t(b * m.length + t)]), targets.push_back(d.targets[size_t(b * m.length + t)]);
               targets_of_piece += targets.back() >= 0;
             }
           sum += targets_of_piece * net->go_on({m.batch, length, tokens.data(), targets.data(), nullptr}, predicted.data());
           counted += targets_of_piece;
           for (long b = 0; b < m.batch; b++)
-            for (long t = 0; t < length; t++) pieces[size(b * m.length + at + t)] = predicted[size(b * length + t)];
+            for (long t = 0; t < length; t++) pieces[size_t(b * m.length + at + t)] = predicted[size_t(b * length + t)];
           at += length;
         }
         ASSERT_EQ(at, m.length);
         EXPECT_NEAR(sum / counted, expected, 0x1p-40 * (1 + expected)) << int(mixer);
         EXPECT_EQ(pieces, whole) << int(mixer);
       }
-      std::vector<float> one(size(m.batch * m.vocabulary)), all(one.size());
+      std::vector<float> one(size_t(m.batch * m.vocabulary)), all(one.size());
       net->forget();
       for (long t = 0; t < m.length; t++) {
         std::vector<int> tokens;
-        for (long b = 0; b < m.batch; b++) tokens.push_back(d.tokens[size(b * m.length + t)]);
+        for (long b = 0; b < m.batch; b++) tokens.push_back(d.tokens[size_t(b * m.length + t)]);
         net->read({m.batch, 1, tokens.data(), nullptr, nullptr}, one.data());
       }
       net->forget();
       net->read({m.batch, m.length, d.tokens.data(), nullptr, nullptr}, all.data());
-      for (size i = 0; i < one.size(); i++) EXPECT_NEAR(one[i], all[i], 0x1p-22 * (1 + std::abs(all[i])));
+      for (size_t i = 0; i < one.size(); i++) EXPECT_NEAR(one[i], all[i], 0x1p-22 * (1 + std::abs(all[i])));
       EXPECT_THROW(net->go_on({m.batch - 1, 1, d.tokens.data(), nullptr, nullptr}), std::invalid_argument);
     }
 }
@@ -206,7 +206,7 @@ TEST(network, loads_nothing_of_another_model) {
   };
   refuses(make(m)->save());
   refuses({});
-  for (size i = 0; i < good.size(); i++) {
+  for (size_t i = 0; i < good.size(); i++) {
     auto renamed = good, shorter = good;
     renamed[0].bytes[0] ^= 1, renamed[i].name += "s";
     shorter[0].bytes[0] ^= 1, shorter[i].bytes.pop_back();
@@ -223,7 +223,7 @@ TEST(network, names_what_is_not_finite) {
   EXPECT_EQ(net->not_finite(), "");
   auto const begin = net->save();
   std::vector<std::string> names;
-  for (size i = 0; i < numbers(begin[0]).size(); i += 3) {
+  for (size_t i = 0; i < numbers(begin[0]).size(); i += 3) {
     auto poked = begin;
     put(poked[0], i, std::nan(""));
     net->load(poked);
@@ -236,7 +236,7 @@ TEST(network, names_what_is_not_finite) {
   EXPECT_EQ(names, (std::vector<std::string>{"embedding", "layer 1 (attention)", "layer 1 (convolution)", "layer 1 (feed-forward)", "layer 1 (gates)",
                                              "layer 2 (attention)", "layer 2 (convolution)", "layer 2 (feed-forward)", "layer 2 (gates)", "the loss"}));
   auto steep = begin;
-  for (size i = 0, n = numbers(begin[0]).size(); i < size(m.channels * m.vocabulary); i++) put(steep[0], n - 40 + i, i % 2 ? 1e200 : -1e200);
+  for (size_t i = 0, n = numbers(begin[0]).size(); i < size_t(m.channels * m.vocabulary); i++) put(steep[0], n - 40 + i, i % 2 ? 1e200 : -1e200);
   net->load(steep);
   auto const step = net->learn(d.view, 2, 1e-2);
   EXPECT_TRUE(std::isfinite(step.loss));
@@ -275,7 +275,7 @@ TEST(network, plans_its_memory_once) {
   auto const net = make(m);
   net->forget();
   std::vector<int> predictions(d.tokens.size());
-  std::vector<float> logits(size(m.batch * m.vocabulary));
+  std::vector<float> logits(size_t(m.batch * m.vocabulary));
   std::size_t const bytes = net->memory_bytes();
   EXPECT_GT(bytes, 4 * net->parameter_count() * sizeof(double));
   long most = 0;

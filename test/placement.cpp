@@ -8,12 +8,12 @@ namespace tcnca::testing {
 namespace {
 
 /// Extents up to two accesses of eight elements, and one more.
-constexpr index most = 9;
+constexpr index_t most = 9;
 
 /// visit(extent, placement) for all extents up to `most`, offsets and paddings up to three elements, and whole accesses of four.
 template <class Visit>
 void for_each_placement(Visit visit) {
-  for (index extent = 1; extent <= most; extent++)
+  for (index_t extent = 1; extent <= most; extent++)
     for (int offset = 0; offset <= 4; offset++)
       for (int const padding : {0, 1, 2, 3, 4}) {
         if (offset > 1 && padding > 1 && offset != padding) continue;
@@ -44,9 +44,9 @@ TYPED_TEST_SUITE(conv_stack_placement, stacks, subject_name);
 TYPED_TEST(conv_stack_placement, forward_and_backward) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
-  for_each_placement([&](index extent, placement where) {
+  for_each_placement([&](index_t extent, placement where) {
     // Of channels first the extent is the rest of a row behind two accesses.
-    index const channels = S::shape.order == layout::batch_channels_length ? 2 : extent, length = S::shape.order == layout::batch_channels_length ? 16 + extent : 11;
+    index_t const channels = S::shape.order == layout::batch_channels_length ? 2 : extent, length = S::shape.order == layout::batch_channels_length ? 16 + extent : 11;
     conv_stack_problem<S> problem({.batch = 2, .channels = channels, .length = length, .position = 3, .state_in = true, .state_out = true, .where = where}, 1);
     problem.run_forward();
     problem.expect_forward();
@@ -59,7 +59,7 @@ TYPED_TEST(conv_stack_placement, forward_and_backward) {
 TYPED_TEST(conv_stack_placement, tokens) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
-  for_each_placement([&](index extent, placement where) {
+  for_each_placement([&](index_t extent, placement where) {
     conv_stack_problem<S> problem({.batch = 2, .channels = extent, .length = 2, .position = 3, .state_in = true, .state_out = true, .where = where}, 1);
     problem.run_forward();
     problem.expect_forward();
@@ -84,7 +84,7 @@ TYPED_TEST_SUITE(ema_placement, averages, ema_subject_name);
 TYPED_TEST(ema_placement, forward_and_backward) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
-  for_each_placement([&](index extent, placement where) {
+  for_each_placement([&](index_t extent, placement where) {
     ema_problem<S> problem({.batch = 2, .channels = extent, .length = 7 + extent, .state_in = true, .state_out = true, .where = where}, 1);
     problem.run_forward(1);
     problem.expect_forward();
@@ -96,7 +96,7 @@ TYPED_TEST(ema_placement, forward_and_backward) {
 TYPED_TEST(ema_placement, kernel) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
-  for_each_placement([&](index extent, placement where) { ema_problem<S>({.batch = 1, .channels = 2, .length = extent, .where = where}, 1).run_kernel(1); });
+  for_each_placement([&](index_t extent, placement where) { ema_problem<S>({.batch = 1, .channels = 2, .length = extent, .where = where}, 1).run_kernel(1); });
 }
 
 // Tiles that are no multiple of an access: every second begins in the middle of one.
@@ -118,7 +118,7 @@ struct odd_tiles {
 TEST(ema_tiles, that_are_no_multiple_of_an_access) {
   using S = odd_tiles::subject<bf16>;
   TCNCA_TEST_NEEDS(S::backend);
-  for (index const length : {12, 40}) {
+  for (index_t const length : {12, 40}) {
     ema_problem<S> problem({.batch = 2, .channels = 2, .length = length, .state_in = true, .state_out = true, .where = {8, 0}}, 1);
     problem.run_forward(1);
     problem.expect_forward();
@@ -142,7 +142,7 @@ TYPED_TEST_SUITE(gates_placement, gates, gates_subject_name);
 TYPED_TEST(gates_placement, forward_and_backward) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
-  for_each_placement([&](index extent, placement where) {
+  for_each_placement([&](index_t extent, placement where) {
     gates_problem<S> problem({.batch = 2, .length = 3, .columns = extent, .where = where}, 1);
     problem.run_mix(1);
     S::backend::finish();

@@ -46,12 +46,12 @@ struct all_gates {
 /// A call that takes a workspace.
 struct entry {
   std::string name;
-  std::function<size(cpu)> query;
+  std::function<size_t(cpu)> query;
   std::function<status(cpu, workspace)> call;
   std::function<std::vector<unsigned char>(bool clear)> results;
 
   /// The bits of the results with `bytes` of workspace.
-  std::vector<unsigned char> run(cpu e, size bytes, char const* what) const {
+  std::vector<unsigned char> run(cpu e, size_t bytes, char const* what) const {
     SCOPED_TRACE(::testing::Message() << name << ", " << what << ", " << e.threads << " threads, " << bytes << " bytes");
     results(true);
     scratch_memory const scratch(bytes);
@@ -150,11 +150,11 @@ struct workspaces : ::testing::Test {
 
 TEST_F(workspaces, from_what_one_thread_needs_to_what_all_need) {
   for (entry const& call : entries) {
-    size const one = call.query({1}), all = call.query({4});
+    size_t const one = call.query({1}), all = call.query({4});
     auto const expected = call.run({1}, one, "the query");
     EXPECT_GE(all, one) << call.name;
     for (int const threads : {1, 2, 4})
-      for (size const bytes : {one, one + 256, (one + all) / 2 / 256 * 256, all - 256, all, 2 * all})
+      for (size_t const bytes : {one, one + 256, (one + all) / 2 / 256 * 256, all - 256, all, 2 * all})
         if (bytes >= one) {
           EXPECT_TRUE(call.run({threads}, bytes, "less") == expected) << call.name << ", " << threads << " threads, " << bytes << " bytes";
         }
@@ -176,7 +176,7 @@ TEST_F(workspaces, other_threads_than_the_query_was_asked_for) {
       for (int const given : {1, 3, 8}) {
         auto const expected = call.run({1}, call.query({1}), "one thread");
         omp_set_num_threads(asked);
-        size const bytes = call.query({});
+        size_t const bytes = call.query({});
         omp_set_num_threads(given);
         EXPECT_TRUE(call.run({}, bytes, "other threads") == expected) << call.name;
       }
@@ -191,7 +191,7 @@ TEST(workspace_query, is_the_same_for_any_pointers) {
   auto apart = p.forward(), in_place = apart, nowhere = apart;
   in_place.state_out.data = const_cast<float*>(in_place.state_in.data);
   nowhere.x.data = nullptr, nowhere.y.data = nullptr, nowhere.state_in.data = nullptr, nowhere.state_out.data = nullptr;
-  size const bytes = op::forward_workspace(cpu{4}, apart);
+  size_t const bytes = op::forward_workspace(cpu{4}, apart);
   EXPECT_EQ(op::forward_workspace(cpu{4}, in_place), bytes);
   EXPECT_EQ(op::forward_workspace(cpu{4}, nowhere), bytes);
   scratch_memory const scratch(bytes);
@@ -203,7 +203,7 @@ TEST(workspace_query, is_the_same_for_any_pointers) {
   ema_problem<ema_subject<cpu_backend, float, small_ema>> average{{.batch = 2, .channels = 3, .length = 9, .state_in = true, .state_out = true}, 1};
   using ema_op = decltype(average)::op;
   auto back = average.backward();
-  size const given = ema_op::backward_workspace(cpu{1}, back);
+  size_t const given = ema_op::backward_workspace(cpu{1}, back);
   back.grad_state_out.data = nullptr;
   EXPECT_EQ(ema_op::backward_workspace(cpu{1}, back), given);
 }
@@ -213,10 +213,10 @@ TEST(workspaces_of_fiber_groups, from_what_one_group_needs) {
   ema_problem<ema_subject<fiber_backend<>, float, ema_both_ways>> p{{.batch = 3, .channels = 5, .length = 40}, 1};
   using op = decltype(p)::op;
   auto const a = p.forward();
-  size const one = op::forward_workspace(fibers<>{1, 1}, a), all = op::forward_workspace(fibers<>{1, 3}, a);
+  size_t const one = op::forward_workspace(fibers<>{1, 1}, a), all = op::forward_workspace(fibers<>{1, 3}, a);
   EXPECT_EQ(all, 3 * one);
   std::vector<unsigned char> expected;
-  for (size const bytes : {one, 2 * one - 256, 2 * one, all}) {
+  for (size_t const bytes : {one, 2 * one - 256, 2 * one, all}) {
     p.y.clear();
     scratch_memory const scratch(bytes);
     EXPECT_TRUE(op::forward(fibers<>{1, 3}, a, scratch.get()).ok());
@@ -270,9 +270,9 @@ TEST(executors, one_thread_in_a_child_after_a_parallel_call) {
 /// The bits of y of a stack with work for all threads, whose data are denormal or not.
 std::vector<unsigned char> bits_in_mode(int threads, double magnitude, std::function<void()> enter) {
   static stack_problem<stack_both_ways> p({.batch = 300, .channels = 1, .length = 4000});
-  for (index i = 0; i < p.x.count(); i++) *p.x.at(i) = float(double(i % 1000) * magnitude);
+  for (index_t i = 0; i < p.x.count(); i++) *p.x.at(i) = float(double(i % 1000) * magnitude);
   auto const call = p.entries()[0];
-  size const bytes = call.query({threads});
+  size_t const bytes = call.query({threads});
   scratch_memory const scratch(bytes);
   p.y.clear();
   std::fenv_t before;

@@ -17,7 +17,7 @@ class attention_arena {
   virtual contender library(pass direction) = 0;
   virtual std::vector<std::string> opponents() const = 0;
   /// tuned: cuts its work in the way that is found to be fastest.
-  virtual contender opponent(size which, pass direction, bool tuned) = 0;
+  virtual contender opponent(size_t which, pass direction, bool tuned) = 0;
   /// How the opponent made last was built: a note.
   virtual std::string how() const = 0;
   /// Operations a second that the machine can do, and what they are.

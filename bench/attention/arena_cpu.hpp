@@ -23,13 +23,13 @@ class cpu_attention_arena final : public attention_arena {
     part const inputs[] = {part::q, part::k, part::v, part::grad_o};
     for (std::uint64_t i = 0; i < 4; i++) {
       auto& b = own_.at(inputs[i]);
-      text::noise(contiguous(b.data(), 1, 1, static_cast<index>(b.size())), 1 + i);
+      text::noise(contiguous(b.data(), 1, 1, static_cast<index_t>(b.size())), 1 + i);
     }
   }
 
   contender library(pass direction) override { return make_cpu_attention(direction, p_, own_.view()); }
   std::vector<std::string> opponents() const override { return {"OpenBLAS", "oneDNN"}; }
-  contender opponent(size which, [[maybe_unused]] pass direction, [[maybe_unused]] bool tuned) override {
+  contender opponent(size_t which, [[maybe_unused]] pass direction, [[maybe_unused]] bool tuned) override {
     how_.clear();
     if (which == 0) {
 #if defined(TCNCA_BENCH_OPENBLAS)
@@ -66,9 +66,9 @@ class cpu_attention_arena final : public attention_arena {
   struct memory {
     buffer<U> parts[8];
     buffer<float> lse;
-    explicit memory(attention_problem const& p) : lse(static_cast<size>(2 * p.sequences() * p.length)) {
-      for (part w : {part::q, part::k, part::grad_q, part::grad_k}) at(w) = buffer<U>(static_cast<size>(p.key_elements()));
-      for (part w : {part::v, part::grad_o, part::o, part::grad_v}) at(w) = buffer<U>(static_cast<size>(p.value_elements()));
+    explicit memory(attention_problem const& p) : lse(static_cast<size_t>(2 * p.sequences() * p.length)) {
+      for (part w : {part::q, part::k, part::grad_q, part::grad_k}) at(w) = buffer<U>(static_cast<size_t>(p.key_elements()));
+      for (part w : {part::v, part::grad_o, part::o, part::grad_v}) at(w) = buffer<U>(static_cast<size_t>(p.value_elements()));
     }
     buffer<U>& at(part w) { return parts[static_cast<int>(w)]; }
     attention_tensors<U> view() {
@@ -137,13 +137,13 @@ class cpu_attention_arena final : public attention_arena {
     }
   }
   template <class To, class From>
-  void convert(To* to, From const* from, size count) const {
-    constexpr size piece = 16384;
-    auto const pieces = static_cast<index>((count + piece - 1) / piece);
+  void convert(To* to, From const* from, size_t count) const {
+    constexpr size_t piece = 16384;
+    auto const pieces = static_cast<index_t>((count + piece - 1) / piece);
 #pragma omp parallel for schedule(static) num_threads(p_.threads)
-    for (index i = 0; i < pieces; i++) {
-      size const first = static_cast<size>(i) * piece;
-      for (size j = first; j < std::min(count, first + piece); j++) to[j] = from_float<To>(to_float(from[j]));
+    for (index_t i = 0; i < pieces; i++) {
+      size_t const first = static_cast<size_t>(i) * piece;
+      for (size_t j = first; j < std::min(count, first + piece); j++) to[j] = from_float<To>(to_float(from[j]));
     }
   }
 

@@ -11,9 +11,9 @@
 namespace tcnca::bench {
 
 struct attention_options {
-  index batch = 0, heads = 0, length = 0;  ///< 0: what suits the machine
+  index_t batch = 0, heads = 0, length = 0;  ///< 0: what suits the machine
   int threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  std::vector<index> chunks{128, 512, 2048}, key_dims{128}, value_dims{1024};
+  std::vector<index_t> chunks{128, 512, 2048}, key_dims{128}, value_dims{1024};
   std::vector<std::string> functions{"softmax", "laplace"}, masks{"full", "causal"}, directions{"forward", "backward"},
       dtypes, backends;
   std::string filter, output = "attention.json";
@@ -25,7 +25,7 @@ struct attention_options {
     return all || backend == "cuda" ? std::vector<std::string>{"fp32", "bf16"} : std::vector<std::string>{"fp32"};
   }
   /// A GPU needs more chunks to be busy than a CPU.
-  attention_problem problem_on(std::string const& backend, index chunk, index key_dim, index value_dim) const {
+  attention_problem problem_on(std::string const& backend, index_t chunk, index_t key_dim, index_t value_dim) const {
     bool const gpu = backend == "cuda";
     attention_problem p;
     p.batch = batch != 0 ? batch : gpu ? 4 : 1, p.heads = heads != 0 ? heads : gpu ? 2 : 1;
@@ -45,7 +45,7 @@ inline attention_options parse_attention(int argc, char const* const* argv, std:
                     "Prints a table and writes a summary (JSON).");
   line.option("--batch", o.batch, "Sequences (default: 1 on a CPU, 4 on a GPU)", whole_number(1, 4096), false);
   line.option("--heads", o.heads, "Heads (default: 1 on a CPU, 2 on a GPU)", whole_number(1, 4096), false);
-  line.option("--length", o.length, "Rows of a sequence (default: 4096 on a CPU, 32768 on a GPU)", whole_number(1, index{1} << 24), false);
+  line.option("--length", o.length, "Rows of a sequence (default: 4096 on a CPU, 32768 on a GPU)", whole_number(1, index_t{1} << 24), false);
   line.list("--chunks", o.chunks, "Rows of a chunk", whole_number(1, 16384));
   line.list("--key-dims", o.key_dims, "Length of q and k", whole_number(16, 256));
   line.list("--value-dims", o.value_dims, "Length of v and o", whole_number(16, 2048));
@@ -65,7 +65,7 @@ inline attention_options parse_attention(int argc, char const* const* argv, std:
   line.parse(argc, argv);
   if (o.all) o.chunks = {128, 512, 2048}, o.key_dims = {64, 128}, o.value_dims = {256, 1024, 2048};
   for (auto const& backend : o.backends) {
-    auto const largest = [](std::vector<index> const& all) { return *std::max_element(all.begin(), all.end()); };
+    auto const largest = [](std::vector<index_t> const& all) { return *std::max_element(all.begin(), all.end()); };
     auto const p = o.problem_on(backend, 1, largest(o.key_dims), largest(o.value_dims));
     // Eight tensors; an opponent in fp32 has its own beside those in bf16.
     if (backend == "cpu" && !o.check)

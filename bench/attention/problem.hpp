@@ -13,23 +13,23 @@ inline char const* to_string(score_function f) { return f == score_function::sof
 
 /// q, k [batch, heads, length, key_dim], v, o [batch, heads, length, value_dim], contiguous; chunks of `chunk` rows.
 struct attention_problem {
-  index batch = 1, heads = 1, length = 0, chunk = 0, key_dim = 0, value_dim = 0;
+  index_t batch = 1, heads = 1, length = 0, chunk = 0, key_dim = 0, value_dim = 0;
   score_function function = score_function::softmax;
   bool causal = false;
   int threads = 1;
 
-  index sequences() const { return batch * heads; }
-  index chunks() const { return (length + chunk - 1) / chunk; }
+  index_t sequences() const { return batch * heads; }
+  index_t chunks() const { return (length + chunk - 1) / chunk; }
   /// Rows of chunk `c`: the last one may be short.
-  index rows(index c) const { return std::min(chunk, length - c * chunk); }
-  index key_elements() const { return sequences() * length * key_dim; }
-  index value_elements() const { return sequences() * length * value_dim; }
+  index_t rows(index_t c) const { return std::min(chunk, length - c * chunk); }
+  index_t key_elements() const { return sequences() * length * key_dim; }
+  index_t value_elements() const { return sequences() * length * value_dim; }
 
   /// Scale of the scores in a row with so many valid keys.
-  float scale(index valid) const;
+  float scale(index_t valid) const;
 };
 
-inline float attention_problem::scale(index valid) const {
+inline float attention_problem::scale(index_t valid) const {
   return function == score_function::softmax ? 1 / __builtin_sqrtf(static_cast<float>(key_dim))
                                              : 1 / static_cast<float>(valid);
 }
@@ -37,7 +37,7 @@ inline float attention_problem::scale(index valid) const {
 /// Pairs of a query and a key that it sees.
 inline double valid_pairs(attention_problem const& p) {
   double pairs = 0;
-  for (index c = 0; c < p.chunks(); c++) {
+  for (index_t c = 0; c < p.chunks(); c++) {
     auto const n = static_cast<double>(p.rows(c));
     pairs += p.causal ? n * (n + 1) / 2 : n * n;
   }

@@ -45,7 +45,7 @@ inline void print_table(std::vector<attention_row> const& rows, std::FILE* out) 
       std::fprintf(out, "\n%6s %5s %5s %7s |%9s %9s %8s |", "chunk", "key", "value", "length", "tcnca", "", "% of");
       for (auto const& o : r.opponents) std::fprintf(out, "%9s %8s %8s |", o.name.c_str(), "% of", "tcnca");
       std::fprintf(out, "\n%6s %5s %5s %7s |%9s %9s %8s |", "", "dim", "dim", "", "ms", "GFLOP/s", "peak");
-      for (size i = 0; i < r.opponents.size(); i++) std::fprintf(out, "%9s %8s %8s |", "ms", "peak", "over it");
+      for (size_t i = 0; i < r.opponents.size(); i++) std::fprintf(out, "%9s %8s %8s |", "ms", "peak", "over it");
       std::fputc('\n', out);
       last = block;
     }
@@ -78,7 +78,7 @@ inline std::string to_json(attention_row const& r) {
   field("chunk", json(r.p.chunk));
   field("key_dim", json(r.p.key_dim));
   field("value_dim", json(r.p.value_dim));
-  field("threads", json(index{r.p.threads}));
+  field("threads", json(index_t{r.p.threads}));
   field("ms", json(r.ms));
   field("gflops", json(r.rate(r.ms) * 1e-9));
   field("percent_of_peak", json(r.percent(r.ms)));

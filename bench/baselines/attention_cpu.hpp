@@ -31,14 +31,14 @@ class attention_by_products {
  public:
   /// How the work is cut.
   struct plan {
-    index rows = 256;
+    index_t rows = 256;
     bool threads_inside = false, keep = false;
   };
 
   explicit attention_by_products(attention_problem const& p) : p_(p), row_(padded(p.chunk)) {
-    helpers_.resize(static_cast<size>(p.threads));
+    helpers_.resize(static_cast<size_t>(p.threads));
     for (auto& h : helpers_) h = std::make_unique<helper>();
-    set({std::min<index>(256, p.chunk), false, false});
+    set({std::min<index_t>(256, p.chunk), false, false});
   }
 
   /// Finds the best plan for a direction, by trying each choice after the other.
@@ -57,7 +57,7 @@ class attention_by_products {
         if (time < (same_kind(candidate, best) ? 1.0 : 0.97) * least) least = time, best = candidate;
       }
     };
-    for (index rows : {32, 64, 128, 256, 512, 1024, 2048})
+    for (index_t rows : {32, 64, 128, 256, 512, 1024, 2048})
       if (rows == 64 || (rows < 2 * p_.chunk && (rows > 64 || p_.causal)))
         consider({std::min(rows, p_.chunk), false, false});
     plan other = best;
@@ -78,12 +78,12 @@ class attention_by_products {
   }
 
   void forward(attention_tensors<T> const& t) {
-    index const blocks = divide_up(p_.chunk, plan_.rows), tasks = p_.sequences() * p_.chunks() * blocks;
-    each(tasks, [&](helper& h, index task, int inside) { forward_block(t, h, task / blocks, task % blocks, inside); });
+    index_t const blocks = divide_up(p_.chunk, plan_.rows), tasks = p_.sequences() * p_.chunks() * blocks;
+    each(tasks, [&](helper& h, index_t task, int inside) { forward_block(t, h, task / blocks, task % blocks, inside); });
   }
   void backward(attention_tensors<T> const& t) {
     each(p_.sequences() * p_.chunks(),
-         [&](helper& h, index item, int inside) { backward_chunk(t, h, item, inside); });
+         [&](helper& h, index_t item, int inside) { backward_chunk(t, h, item, inside); });
   }
 
  private:
@@ -95,14 +95,14 @@ class attention_by_products {
   static constexpr bool plain = std::is_same_v<T, float>;
   /// Where a chunk lies: its rows, and its first row among those of all sequences.
   struct place {
-    index first, rows;
+    index_t first, rows;
   };
 
   /// A change of kind must be worth it: the choice is made on few calls.
   static bool same_kind(plan const& a, plan const& b) { return a.threads_inside == b.threads_inside && a.keep == b.keep; }
-  static index padded(index chunk) { return (chunk + lanes - 1) / lanes * lanes + lanes; }
-  static size count(index n) { return static_cast<size>(n); }
-  size kept_bytes() const { return count(p_.sequences() * p_.length * row_) * sizeof(float); }
+  static index_t padded(index_t chunk) { return (chunk + lanes - 1) / lanes * lanes + lanes; }
+  static size_t count(index_t n) { return static_cast<size_t>(n); }
+  size_t kept_bytes() const { return count(p_.sequences() * p_.length * row_) * sizeof(float); }
   void set(plan next) {
     plan_ = next;
     for (auto& h : helpers_) {
@@ -113,40 +113,40 @@ class attention_by_products {
     }
     if (next.keep && kept_.size() == 0) kept_ = buffer<float>(kept_bytes() / sizeof(float));
   }
-  place at(index item) const {
-    index const sequence = item / p_.chunks(), chunk = item % p_.chunks();
+  place at(index_t item) const {
+    index_t const sequence = item / p_.chunks(), chunk = item % p_.chunks();
     return {sequence * p_.length + chunk * p_.chunk, p_.rows(chunk)};
   }
 
   template <class Body>
-  void each(index tasks, Body const& body) {
+  void each(index_t tasks, Body const& body) {
     if (plan_.threads_inside) {
       Gemm::threads(p_.threads);
-      for (index i = 0; i < tasks; i++) body(*helpers_[0], i, p_.threads);
+      for (index_t i = 0; i < tasks; i++) body(*helpers_[0], i, p_.threads);
       return;
     }
     Gemm::threads(1);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(p_.threads)
-    for (index i = 0; i < tasks; i++) {
+    for (index_t i = 0; i < tasks; i++) {
       int thread = 0;
 #if defined(_OPENMP)
       thread = omp_get_thread_num();
 #endif
-      body(*helpers_[static_cast<size>(thread)], i, 1);
+      body(*helpers_[static_cast<size_t>(thread)], i, 1);
     }
     Gemm::threads(p_.threads);
   }
-  index valid(place const& c, index row) const { return p_.causal ? row + 1 : c.rows; }
+  index_t valid(place const& c, index_t row) const { return p_.causal ? row + 1 : c.rows; }
   /// Keys that rows below `end` see.
-  index width(place const& c, index end) const { return p_.causal ? end : c.rows; }
+  index_t width(place const& c, index_t end) const { return p_.causal ? end : c.rows; }
 
   /// Rows as an operand of a product.
-  T const* operand(buffer<T>& room, float const* from, index m, index keys, int inside) const {
+  T const* operand(buffer<T>& room, float const* from, index_t m, index_t keys, int inside) const {
     if constexpr (plain) {
       return from;
     } else {
 #pragma omp parallel for schedule(static) num_threads(inside) if (inside > 1)
-      for (index i = 0; i < m; i++) narrow(room.data() + i * row_, from + i * row_, 1.f, keys);
+      for (index_t i = 0; i < m; i++) narrow(room.data() + i * row_, from + i * row_, 1.f, keys);
       return room.data();
     }
   }
@@ -159,11 +159,11 @@ class attention_by_products {
     }
   }
 
-  void forward_block(attention_tensors<T> const& t, helper& with, index item, index block, int inside) {
+  void forward_block(attention_tensors<T> const& t, helper& with, index_t item, index_t block, int inside) {
     place const c = at(item);
-    index const z = p_.key_dim, h = p_.value_dim, r = block * plan_.rows, m = std::min(plan_.rows, c.rows - r);
+    index_t const z = p_.key_dim, h = p_.value_dim, r = block * plan_.rows, m = std::min(plan_.rows, c.rows - r);
     if (m <= 0) return;
-    index const keys = width(c, r + m);
+    index_t const keys = width(c, r + m);
     T const *q = t.q + (c.first + r) * z, *k = t.k + c.first * z, *v = t.v + c.first * h;
     // Kept are the probabilities of a softmax, and the scores of laplace: its slope is no function of its value.
     float* const own = with.scores.data();
@@ -172,8 +172,8 @@ class attention_by_products {
     float* const a = p_.function == score_function::laplace ? own : kept;
     with.multiply({m, keys, z, false, true}, q, z, k, z, scores, row_);
 #pragma omp parallel for schedule(dynamic, 8) num_threads(inside) if (inside > 1)
-    for (index i = 0; i < m; i++) {
-      index const seen = valid(c, r + i);
+    for (index_t i = 0; i < m; i++) {
+      index_t const seen = valid(c, r + i);
       if (p_.function == score_function::softmax)
         t.lse[c.first + r + i] = softmax_row(scores + i * row_, a + i * row_, seen, keys, p_.scale(seen));
       else
@@ -182,22 +182,22 @@ class attention_by_products {
     with.multiply({m, h, keys}, operand(with.weights, a, m, keys, inside), row_, v, h, t.o + (c.first + r) * h, h);
   }
 
-  void backward_chunk(attention_tensors<T> const& t, helper& with, index item, int inside) {
+  void backward_chunk(attention_tensors<T> const& t, helper& with, index_t item, int inside) {
     place const c = at(item);
-    index const z = p_.key_dim, h = p_.value_dim;
+    index_t const z = p_.key_dim, h = p_.value_dim;
     T const *k = t.k + c.first * z, *v = t.v + c.first * h;
     float *const sum_k = sums(with.sum_k, t.grad_k + c.first * z), *const sum_v = sums(with.sum_v, t.grad_v + c.first * h);
     bool add = false;  // the last block sees all keys: it begins the sums
-    for (index r = (c.rows - 1) / plan_.rows * plan_.rows; r >= 0; r -= plan_.rows, add = true) {
-      index const m = std::min(plan_.rows, c.rows - r), keys = width(c, r + m);
+    for (index_t r = (c.rows - 1) / plan_.rows * plan_.rows; r >= 0; r -= plan_.rows, add = true) {
+      index_t const m = std::min(plan_.rows, c.rows - r), keys = width(c, r + m);
       T const *q = t.q + (c.first + r) * z, *grad_o = t.grad_o + (c.first + r) * h;
       float *own = with.scores.data(), *const grad = with.grad.data();
       float* const kept = plan_.keep ? kept_.data() + (c.first + r) * row_ : own;
       if (!plan_.keep) with.multiply({m, keys, z, false, true}, q, z, k, z, own, row_);
       with.multiply({m, keys, h, false, true}, grad_o, h, v, h, grad, row_);
 #pragma omp parallel for schedule(dynamic, 8) num_threads(inside) if (inside > 1)
-      for (index i = 0; i < m; i++) {
-        index const seen = valid(c, r + i), at_row = i * row_;
+      for (index_t i = 0; i < m; i++) {
+        index_t const seen = valid(c, r + i), at_row = i * row_;
         float const scale = p_.scale(seen);
         if (p_.function == score_function::laplace) {
           laplace_backward_row(kept + at_row, own + at_row, grad + at_row, seen, keys, scale);
@@ -218,7 +218,7 @@ class attention_by_products {
     }
     if constexpr (!plain) {
 #pragma omp parallel for schedule(static) num_threads(inside) if (inside > 1)
-      for (index i = 0; i < c.rows; i++) {
+      for (index_t i = 0; i < c.rows; i++) {
         narrow(t.grad_k + (c.first + i) * z, sum_k + i * z, 1.f, z);
         narrow(t.grad_v + (c.first + i) * h, sum_v + i * h, 1.f, h);
       }
@@ -226,7 +226,7 @@ class attention_by_products {
   }
 
   attention_problem p_;
-  index row_;  ///< room of a row of scores
+  index_t row_;  ///< room of a row of scores
   plan plan_;
   std::vector<std::unique_ptr<helper>> helpers_;
   buffer<float> kept_;

@@ -15,7 +15,7 @@ struct score_rows {
   T* grad;          ///< backward: the gradient of the weights, then of the scores; or null
   float* lse;       ///< [chunks, chunk], softmax
   float const* delta;  ///< likewise, backward
-  index chunk, stride, first, rows, width;
+  index_t chunk, stride, first, rows, width;
   float scale;      ///< softmax
   bool causal;
 };
@@ -49,16 +49,16 @@ template <class T, score_function Function, bool Backward, int RowThreads, int Q
 __global__ void __launch_bounds__(pass_threads) score_pass(score_rows<T> a) {
   constexpr int count = quad<T>::count;
   int const lane = static_cast<int>(threadIdx.x) % RowThreads;
-  index const row = static_cast<index>(blockIdx.x) * (pass_threads / RowThreads) + threadIdx.x / RowThreads;
+  index_t const row = static_cast<index_t>(blockIdx.x) * (pass_threads / RowThreads) + threadIdx.x / RowThreads;
   if (row >= a.rows) return;  // whole warps: a row never shares one
-  index const in_chunk = a.first + row, at = static_cast<index>(blockIdx.y) * a.chunk + in_chunk;
-  index const valid = a.causal ? in_chunk + 1 : a.width;
+  index_t const in_chunk = a.first + row, at = static_cast<index_t>(blockIdx.y) * a.chunk + in_chunk;
+  index_t const valid = a.causal ? in_chunk + 1 : a.width;
   auto* const scores = reinterpret_cast<quad<T>*>(a.scores + at * a.stride);
   auto* const grad = reinterpret_cast<quad<T>*>(a.grad + at * a.stride);
   float s[Quads][count];
 #pragma unroll
   for (int i = 0; i < Quads; i++) {
-    index const j = i * RowThreads + lane;
+    index_t const j = i * RowThreads + lane;
     quad<T> const q = j * count < valid ? scores[j] : quad<T>{};
 #pragma unroll
     for (int c = 0; c < count; c++) s[i][c] = to_float(q.value[c]);
@@ -73,7 +73,7 @@ __global__ void __launch_bounds__(pass_threads) score_pass(score_rows<T> a) {
   auto const put = [&](quad<T>* to, float const (&from)[Quads][count]) {
 #pragma unroll
     for (int i = 0; i < Quads; i++) {
-      index const j = i * RowThreads + lane;
+      index_t const j = i * RowThreads + lane;
       quad<T> q;
 #pragma unroll
       for (int c = 0; c < count; c++) q.value[c] = from_float<T>(from[i][c]);
@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(pass_threads) score_pass(score_rows<T> a) {
                 delta = Function == score_function::softmax ? a.delta[at] : 0.f;
 #pragma unroll
     for (int i = 0; i < Quads; i++) {
-      index const j = i * RowThreads + lane;
+      index_t const j = i * RowThreads + lane;
       quad<T> const q = j * count < valid ? grad[j] : quad<T>{};
 #pragma unroll
       for (int c = 0; c < count; c++) {
@@ -121,14 +121,14 @@ __global__ void __launch_bounds__(pass_threads) score_pass(score_rows<T> a) {
 }
 
 template <class T, score_function Function, bool Backward, int RowThreads, int Quads>
-void launch_score_pass(score_rows<T> const& a, index chunks) {
-  constexpr index rows = pass_threads / RowThreads;
+void launch_score_pass(score_rows<T> const& a, index_t chunks) {
+  constexpr index_t rows = pass_threads / RowThreads;
   dim3 const grid(static_cast<unsigned>((a.rows + rows - 1) / rows), static_cast<unsigned>(chunks));
   score_pass<T, Function, Backward, RowThreads, Quads><<<grid, pass_threads>>>(a);
 }
 template <class T, score_function Function, bool Backward>
-void launch_score_pass(score_rows<T> const& a, index chunks) {
-  index const quads = (a.width + quad<T>::count - 1) / quad<T>::count;
+void launch_score_pass(score_rows<T> const& a, index_t chunks) {
+  index_t const quads = (a.width + quad<T>::count - 1) / quad<T>::count;
   if (quads <= 32) return launch_score_pass<T, Function, Backward, 32, 1>(a, chunks);
   if (quads <= 64) return launch_score_pass<T, Function, Backward, 32, 2>(a, chunks);
   if (quads <= 128) return launch_score_pass<T, Function, Backward, 128, 1>(a, chunks);
@@ -140,18 +140,18 @@ void launch_score_pass(score_rows<T> const& a, index chunks) {
 
 /// delta[row] = grad_o[row] . o[row], a warp a row.
 template <class T>
-__global__ void __launch_bounds__(pass_threads) row_products(float* delta, T const* grad_o, T const* o, index rows, index dim) {
-  index const row = static_cast<index>(blockIdx.x) * (pass_threads / 32) + threadIdx.x / 32;
+__global__ void __launch_bounds__(pass_threads) row_products(float* delta, T const* grad_o, T const* o, index_t rows, index_t dim) {
+  index_t const row = static_cast<index_t>(blockIdx.x) * (pass_threads / 32) + threadIdx.x / 32;
   if (row >= rows) return;
   float sum = 0;
-  for (index c = threadIdx.x % 32; c < dim; c += 32) sum += to_float(grad_o[row * dim + c]) * to_float(o[row * dim + c]);
+  for (index_t c = threadIdx.x % 32; c < dim; c += 32) sum += to_float(grad_o[row * dim + c]) * to_float(o[row * dim + c]);
   sum = across_row<32>(sum, [](float x, float y) { return x + y; });
   if (threadIdx.x % 32 == 0) delta[row] = sum;
 }
 }  // namespace detail
 
 template <class T, bool Backward>
-void score_pass(score_function function, score_rows<T> const& a, index chunks) {
+void score_pass(score_function function, score_rows<T> const& a, index_t chunks) {
   if (function == score_function::softmax)
     detail::launch_score_pass<T, score_function::softmax, Backward>(a, chunks);
   else

@@ -24,10 +24,10 @@ namespace detail {
 [[gnu::always_inline]] inline floats larger(floats a, floats b) { return choose(a > b, a, b); }
 [[gnu::always_inline]] inline floats smaller(floats a, floats b) { return choose(a < b, a, b); }
 /// All ones in the first `count` lanes.
-[[gnu::always_inline]] inline ints first_lanes(index count) {
+[[gnu::always_inline]] inline ints first_lanes(index_t count) {
   ints lane;
   for (int i = 0; i < lanes; i++) lane[i] = i;
-  int const n = static_cast<int>(std::min<index>(count, lanes));
+  int const n = static_cast<int>(std::min<index_t>(count, lanes));
   return lane < n - ints{};
 }
 inline float sum(floats v) {
@@ -41,8 +41,8 @@ inline float largest(floats v) {
   return m;
 }
 /// Zeroes the registers behind the valid entries.
-inline void mask_rest(float* row, index valid, index width) {
-  for (index j = (valid + lanes - 1) / lanes * lanes; j < width; j += lanes) store(row + j, floats{});
+inline void mask_rest(float* row, index_t valid, index_t width) {
+  for (index_t j = (valid + lanes - 1) / lanes * lanes; j < width; j += lanes) store(row + j, floats{});
 }
 }  // namespace detail
 
@@ -85,10 +85,10 @@ inline constexpr float log2_e = std::numbers::log2e_v<float>;
 inline constexpr float laplace_mu = 0.70710678f, laplace_slope = 2.50662827f;  // the slope is 1 / (sigma sqrt 2)
 
 /// to = softmax(scale * from) over the valid entries; returns the logarithm of the sum.
-inline float softmax_row(float const* from, float* to, index valid, index width, float scale) {
+inline float softmax_row(float const* from, float* to, index_t valid, index_t width, float scale) {
   floats m[4];
   for (auto& v : m) v = splat(-std::numeric_limits<float>::infinity());
-  index j = 0;
+  index_t j = 0;
   for (; j + 4 * lanes <= valid; j += 4 * lanes)
     for (int i = 0; i < 4; i++) m[i] = detail::larger(m[i], load(from + j + i * lanes));
   for (; j < valid; j += lanes)
@@ -115,10 +115,10 @@ inline float softmax_row(float const* from, float* to, index valid, index width,
 }
 
 /// Scores to probabilities again, with the logarithm of the sum kept; and, in the same pass, grad: from dL/dP to dL/dS times scale.
-inline void softmax_backward_row(float* scores, float* grad, index valid, index width, float scale, float lse,
+inline void softmax_backward_row(float* scores, float* grad, index_t valid, index_t width, float scale, float lse,
                                  float delta) {
   floats const factor = splat(scale * log2_e), shift = splat(lse * log2_e), d = splat(delta), s = splat(scale);
-  for (index j = 0; j < valid; j += lanes) {
+  for (index_t j = 0; j < valid; j += lanes) {
     ints const ok = detail::first_lanes(valid - j);
     floats const p = exp2(load(scores + j) * factor - shift);
     store(scores + j, detail::choose(ok, p, floats{}));
@@ -128,27 +128,27 @@ inline void softmax_backward_row(float* scores, float* grad, index valid, index 
   detail::mask_rest(grad, valid, width);
 }
 /// The same with the probabilities kept.
-inline void softmax_backward_kept_row(float const* p, float* grad, index valid, index width, float scale, float delta) {
+inline void softmax_backward_kept_row(float const* p, float* grad, index_t valid, index_t width, float scale, float delta) {
   floats const d = splat(delta), s = splat(scale);
-  for (index j = 0; j < valid; j += lanes)
+  for (index_t j = 0; j < valid; j += lanes)
     store(grad + j,
           detail::choose(detail::first_lanes(valid - j), load(p + j) * (load(grad + j) - d) * s, floats{}));
   detail::mask_rest(grad, valid, width);
 }
 
 /// to = laplace(scale * from) at the valid entries, 0 elsewhere.
-inline void laplace_row(float const* from, float* to, index valid, index width, float scale) {
+inline void laplace_row(float const* from, float* to, index_t valid, index_t width, float scale) {
   floats const factor = splat(scale * laplace_slope), shift = splat(laplace_mu * laplace_slope), half = splat(0.5f);
-  for (index j = 0; j < valid; j += lanes)
+  for (index_t j = 0; j < valid; j += lanes)
     store(to + j, detail::choose(detail::first_lanes(valid - j),
                                  half + half * erf(load(from + j) * factor - shift), floats{}));
   detail::mask_rest(to, valid, width);
 }
 /// to = laplace(scale * scores), and grad from dL/dA to dL/dS times scale: dA/dS = sqrt(2) exp(-u^2), u what the error function sees.
-inline void laplace_backward_row(float const* scores, float* to, float* grad, index valid, index width, float scale) {
+inline void laplace_backward_row(float const* scores, float* to, float* grad, index_t valid, index_t width, float scale) {
   floats const factor = splat(scale * laplace_slope), shift = splat(laplace_mu * laplace_slope), half = splat(0.5f);
   floats const slope = splat(scale * std::numbers::sqrt2_v<float>);
-  for (index j = 0; j < valid; j += lanes) {
+  for (index_t j = 0; j < valid; j += lanes) {
     ints const ok = detail::first_lanes(valid - j);
     floats const u = load(scores + j) * factor - shift;
     store(to + j, detail::choose(ok, half + half * erf(u), floats{}));
@@ -158,20 +158,20 @@ inline void laplace_backward_row(float const* scores, float* to, float* grad, in
   detail::mask_rest(grad, valid, width);
 }
 
-inline float dot(float const* a, float const* b, index count) {
+inline float dot(float const* a, float const* b, index_t count) {
   floats s[4] = {};
-  index j = 0;
+  index_t j = 0;
   for (; j + 4 * lanes <= count; j += 4 * lanes)
     for (int i = 0; i < 4; i++) s[i] += load(a + j + i * lanes) * load(b + j + i * lanes);
   float rest = 0;
   for (; j < count; j++) rest += a[j] * b[j];
   return detail::sum(s[0] + s[1] + s[2] + s[3]) + rest;
 }
-inline float dot(bf16 const* a, bf16 const* b, index count) {
-  constexpr index piece = 256;
+inline float dot(bf16 const* a, bf16 const* b, index_t count) {
+  constexpr index_t piece = 256;
   float wide_a[piece], wide_b[piece], sum = 0;
-  for (index j = 0; j < count; j += piece) {
-    index const n = std::min(piece, count - j);
+  for (index_t j = 0; j < count; j += piece) {
+    index_t const n = std::min(piece, count - j);
     widen(wide_a, a + j, n), widen(wide_b, b + j, n);
     sum += dot(wide_a, wide_b, n);
   }

@@ -25,9 +25,9 @@ __global__ void cuda_fma_loop(float* out, float m, float c) {
   if (sum == -1.f) out[threadIdx.x] = sum;
 }
 
-__global__ void cuda_copy_loop(uint4* to, uint4 const* from, size count) {
-  size const step = static_cast<size>(gridDim.x) * blockDim.x;
-  for (size i = static_cast<size>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += step) to[i] = from[i];
+__global__ void cuda_copy_loop(uint4* to, uint4 const* from, size_t count) {
+  size_t const step = static_cast<size_t>(gridDim.x) * blockDim.x;
+  for (size_t i = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += step) to[i] = from[i];
 }
 }  // namespace detail
 
@@ -47,16 +47,16 @@ class cuda_ceilings {
   double fma_rate() const { return fma_rate_; }
 
   /// As cpu_ceilings::copy_rate: of a copy that moves as many bytes, or of a large one if that is faster.
-  double copy_rate(size moved_bytes) {
-    constexpr size large = size{2} << 30;
+  double copy_rate(size_t moved_bytes) {
+    constexpr size_t large = size{2} << 30;
     return std::max(measured(std::min(moved_bytes, large)), measured(large));
   }
 
  private:
-  double measured(size moved_bytes) {
+  double measured(size_t moved_bytes) {
     auto const [at, fresh] = rates_.try_emplace(moved_bytes, 0.0);
     if (!fresh) return at->second;
-    size const part = std::max<size>(moved_bytes / 2 / 256 * 256, 256), count = part / sizeof(uint4);
+    size_t const part = std::max<size_t>(moved_bytes / 2 / 256 * 256, 256), count = part / sizeof(uint4);
     device_memory<unsigned char> from(part), to(part);
     double best = 1e300;
     for (int i = 0; i < 20; i++) {

@@ -33,7 +33,7 @@ class dnnl_level {
   using tag = dnnl::memory::format_tag;
   enum operation { forward, backward_data, backward_weights };
   struct shape {
-    index batch, channels, length, taps, dilation;
+    index_t batch, channels, length, taps, dilation;
   };
 
   dnnl_level(dnnl::engine const& engine, shape s, tag order) : engine_(engine), shape_(s), order_(order) {}
@@ -41,9 +41,9 @@ class dnnl_level {
   /// Picks a formulation for each operation; returns the seconds to expect of the direction for the real shape.
   double choose(bool with_backward) {
     shape probe = shape_;
-    index const d = std::min(shape_.dilation, shape_.length);
-    probe.batch = 1, probe.channels = std::min<index>(16, shape_.channels),
-    probe.length = std::min(shape_.length, divide_up<index>(4096, d) * d);
+    index_t const d = std::min(shape_.dilation, shape_.length);
+    probe.batch = 1, probe.channels = std::min<index_t>(16, shape_.channels),
+    probe.length = std::min(shape_.length, divide_up<index_t>(4096, d) * d);
     double const factor = static_cast<double>(shape_.batch * shape_.channels * shape_.length) /
                           static_cast<double>(probe.channels * probe.length);
     double expected = 0;
@@ -74,11 +74,11 @@ class dnnl_level {
   void set_weight(float const* w) {
     for (operation op : {forward, backward_data})
       if (chosen_[op])
-        chosen_[op]->exchange_weight([&](index k, index c, float& value) { value = w[k * shape_.channels + c]; }, true);
+        chosen_[op]->exchange_weight([&](index_t k, index_t c, float& value) { value = w[k * shape_.channels + c]; }, true);
   }
   void get_grad_weight(float* w) {
     chosen_[backward_weights]->exchange_weight(
-        [&](index k, index c, float& value) { w[k * shape_.channels + c] = value; }, false);
+        [&](index_t k, index_t c, float& value) { w[k * shape_.channels + c] = value; }, false);
   }
 
  private:
@@ -113,8 +113,8 @@ class dnnl_level {
       dnnl::memory plain(plain_weight, engine);
       auto* const p = static_cast<float*>(plain.get_data_handle());
       if (!to_library) dnnl::reorder(w, plain).execute(stream, w, plain), stream.wait();
-      for (index c = 0; c < s.channels; c++)
-        for (index k = 0; k < s.taps; k++) exchange(k, c, p[c * s.taps + s.taps - 1 - k]);
+      for (index_t c = 0; c < s.channels; c++)
+        for (index_t k = 0; k < s.taps; k++) exchange(k, c, p[c * s.taps + s.taps - 1 - k]);
       if (to_library) dnnl::reorder(plain, w).execute(stream, plain, w), stream.wait();
     }
   };
@@ -122,7 +122,7 @@ class dnnl_level {
   std::optional<primitive> make(shape s, operation op, bool folded) const try {
     using memory = dnnl::memory;
     using dims = memory::dims;
-    index const d = std::min(s.dilation, s.length);  // a longer dilation reaches nothing but zeros, as this one does
+    index_t const d = std::min(s.dilation, s.length);  // a longer dilation reaches nothing but zeros, as this one does
     dims const image = folded ? dims{s.batch, s.channels, s.length / d, d} : dims{s.batch, s.channels, 1, s.length};
     dims const kernel = folded ? dims{s.channels, 1, 1, s.taps, 1} : dims{s.channels, 1, 1, 1, s.taps};
     dims const dilation = folded ? dims{0, 0} : dims{0, d - 1};
@@ -166,7 +166,7 @@ class dnnl_level {
 /// The whole stack, set up for forward or for backward. Check reason() first: not empty says why there is nothing to run.
 class dnnl_stack {
  public:
-  dnnl_stack(index batch, index channels, index length, index taps, std::vector<index> const& dilations, int threads,
+  dnnl_stack(index_t batch, index_t channels, index_t length, index_t taps, std::vector<index_t> const& dilations, int threads,
              bool with_backward, double limit)
       : batch_(batch),
         channels_(channels),
@@ -181,14 +181,14 @@ class dnnl_stack {
 #else
     (void)threads;
 #endif
-    for (index d : dilations)
+    for (index_t d : dilations)
       if (d < length) padded_ = divide_up(length, d) * d;
     double best = 1e300;
     using tag = dnnl_level::tag;
     for (tag order : {tag::nChw16c, tag::nhwc}) {
       std::vector<dnnl_level> levels;
       double expected = 0;
-      for (index d : dilations) {
+      for (index_t d : dilations) {
         levels.emplace_back(engine_, dnnl_level::shape{batch, channels, padded_, taps, d}, order);
         expected += levels.back().choose(with_backward);
       }
@@ -207,8 +207,8 @@ class dnnl_stack {
     }
     if (!reason_.empty()) return;
     for (auto& level : levels_) level.prepare(with_backward);
-    size const count = sequence_desc(order_).get_size() / sizeof(float);
-    for (size i = 0; i <= levels_.size(); i++)
+    size_t const count = sequence_desc(order_).get_size() / sizeof(float);
+    for (size_t i = 0; i <= levels_.size(); i++)
       if (with_backward || i < 2) inputs_.emplace_back(count);
     if (with_backward)
       for (auto& g : grads_) g = buffer<float>(count);
@@ -222,16 +222,16 @@ class dnnl_stack {
   /// x [batch, channels, length] and weight [levels, taps, channels], tap 0 the newest, to oneDNN's memory.
   void load(float const* x, float const* weight) {
     reorder_in(x, inputs_[0]);
-    for (size l = 0; l < levels_.size(); l++) levels_[l].set_weight(weight + static_cast<index>(l) * taps_ * channels_);
+    for (size_t l = 0; l < levels_.size(); l++) levels_[l].set_weight(weight + static_cast<index_t>(l) * taps_ * channels_);
   }
   void load_grad(float const* grad_y) { reorder_in(grad_y, grads_[levels_.size() % 2]); }
   void forward() {
-    for (size l = 0; l < levels_.size(); l++)
+    for (size_t l = 0; l < levels_.size(); l++)
       levels_[l].run(dnnl_level::forward, input(l).data(), input(l + 1).data(), stream_);
   }
   /// Needs a forward() before it, and load_grad() again if the result is read: grad_x stands in the second of two buffers.
   void backward() {
-    for (size l = levels_.size(); l-- > 0;) {
+    for (size_t l = levels_.size(); l-- > 0;) {
       levels_[l].run(dnnl_level::backward_weights, input(l).data(), grads_[(l + 1) % 2].data(), stream_);
       levels_[l].run(dnnl_level::backward_data, grads_[l % 2].data(), grads_[(l + 1) % 2].data(), stream_);
     }
@@ -239,33 +239,33 @@ class dnnl_stack {
   void store_y(float* y) { reorder_out(y, input(levels_.size())); }
   void store_grads(float* grad_x, float* grad_weight) {
     reorder_out(grad_x, grads_[0]);
-    for (size l = 0; l < levels_.size(); l++)
-      levels_[l].get_grad_weight(grad_weight + static_cast<index>(l) * taps_ * channels_);
+    for (size_t l = 0; l < levels_.size(); l++)
+      levels_[l].get_grad_weight(grad_weight + static_cast<index_t>(l) * taps_ * channels_);
   }
 
  private:
-  buffer<float>& input(size level) { return inputs_[with_backward_ ? level : level % 2]; }
+  buffer<float>& input(size_t level) { return inputs_[with_backward_ ? level : level % 2]; }
   dnnl::memory::desc sequence_desc(dnnl_level::tag order) const {
     return {{batch_, channels_, 1, padded_}, dnnl::memory::data_type::f32, order};
   }
   void reorder_in(float const* from, buffer<float>& to) {
-    buffer<float> plain(static_cast<size>(batch_ * channels_ * padded_));
-    for (index r = 0; r < batch_ * channels_; r++) std::copy_n(from + r * length_, length_, plain.data() + r * padded_);
+    buffer<float> plain(static_cast<size_t>(batch_ * channels_ * padded_));
+    for (index_t r = 0; r < batch_ * channels_; r++) std::copy_n(from + r * length_, length_, plain.data() + r * padded_);
     dnnl::memory a(sequence_desc(dnnl_level::tag::nchw), engine_, plain.data()),
         b(sequence_desc(order_), engine_, to.data());
     dnnl::reorder(a, b).execute(stream_, a, b);
     stream_.wait();
   }
   void reorder_out(float* to, buffer<float>& from) {
-    buffer<float> plain(static_cast<size>(batch_ * channels_ * padded_));
+    buffer<float> plain(static_cast<size_t>(batch_ * channels_ * padded_));
     dnnl::memory a(sequence_desc(order_), engine_, from.data()),
         b(sequence_desc(dnnl_level::tag::nchw), engine_, plain.data());
     dnnl::reorder(a, b).execute(stream_, a, b);
     stream_.wait();
-    for (index r = 0; r < batch_ * channels_; r++) std::copy_n(plain.data() + r * padded_, length_, to + r * length_);
+    for (index_t r = 0; r < batch_ * channels_; r++) std::copy_n(plain.data() + r * padded_, length_, to + r * length_);
   }
 
-  index batch_, channels_, length_, padded_, taps_;
+  index_t batch_, channels_, length_, padded_, taps_;
   dnnl::engine engine_;
   dnnl::stream stream_;
   bool with_backward_;

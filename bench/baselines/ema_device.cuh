@@ -24,7 +24,7 @@ __device__ __forceinline__ ema_state ema_state_of(float delta, float alpha, floa
 
 /// kappa[c, l]: a block of x positions, channel y; each thread takes neighbours, so that a power costs one exponential in four.
 __global__ void generate_kernel(float* kappa, float const* delta, float const* alpha, float const* beta,
-                                float const* gamma, int states, index length) {
+                                float const* gamma, int states, index_t length) {
   extern __shared__ float2 shared[];  // scale and log_decay of each state, then decay
   float* const decay = reinterpret_cast<float*>(shared + states);
   for (int n = static_cast<int>(threadIdx.x); n < states; n += static_cast<int>(blockDim.x)) {
@@ -33,7 +33,7 @@ __global__ void generate_kernel(float* kappa, float const* delta, float const* a
     shared[n] = {s.scale, s.log_decay}, decay[n] = s.decay;
   }
   __syncthreads();
-  index const first = (static_cast<index>(blockIdx.x) * blockDim.x + threadIdx.x) * 4;
+  index_t const first = (static_cast<index_t>(blockIdx.x) * blockDim.x + threadIdx.x) * 4;
   float sum[4] = {};
   for (int n = 0; n < states; n++) {
     float v = shared[n].x * exp2f(shared[n].y * static_cast<float>(first));
@@ -47,7 +47,7 @@ __global__ void generate_kernel(float* kappa, float const* delta, float const* a
 
 /// One block for a channel and a state: sums over all positions in a fixed order.
 __global__ void differentiate_kernel(float const* grad_kappa, float const* delta, float const* alpha, float const* beta,
-                                     float const* gamma, int states, index length, float* grad_delta, float* grad_alpha,
+                                     float const* gamma, int states, index_t length, float* grad_delta, float* grad_alpha,
                                      float* grad_beta, float* grad_gamma) {
   constexpr int threads = 256;
   __shared__ float plain[threads], moment[threads];
@@ -55,7 +55,7 @@ __global__ void differentiate_kernel(float const* grad_kappa, float const* delta
             rank = static_cast<int>(threadIdx.x);
   ema_state const s = ema_state_of(delta[i], alpha[i], beta[i], gamma[i], states);
   float of_scale = 0, of_log = 0;
-  for (index l = rank; l < length; l += threads) {
+  for (index_t l = rank; l < length; l += threads) {
     float const v = grad_kappa[blockIdx.y * length + l] * exp2f(s.log_decay * static_cast<float>(l));
     of_scale += v, of_log += v * static_cast<float>(l);
   }
@@ -83,12 +83,12 @@ class ema_on_device {
       value_[i].write(*parts[i]);
     }
   }
-  void generate(float* kappa, index length) const {
+  void generate(float* kappa, index_t length) const {
     dim3 const grid(static_cast<unsigned>((length + 1023) / 1024), static_cast<unsigned>(channels_));
     detail::generate_kernel<<<grid, 256, static_cast<size_t>(states_) * 3 * sizeof(float)>>>(
         kappa, value_[0].data(), value_[1].data(), value_[2].data(), value_[3].data(), states_, length);
   }
-  void differentiate(float const* grad_kappa, index length) {
+  void differentiate(float const* grad_kappa, index_t length) {
     dim3 const grid(static_cast<unsigned>(states_), static_cast<unsigned>(channels_));
     detail::differentiate_kernel<<<grid, 256>>>(grad_kappa, value_[0].data(), value_[1].data(), value_[2].data(),
                                                 value_[3].data(), states_, length, grad_[0].data(), grad_[1].data(),
@@ -105,7 +105,7 @@ class ema_on_device {
   }
 
  private:
-  index channels_;
+  index_t channels_;
   int states_;
   device_memory<float> value_[4], grad_[4];
 };

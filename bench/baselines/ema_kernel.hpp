@@ -19,7 +19,7 @@ struct block_powers {
   explicit block_powers(ema_channel const& channel) {
     for (int n = 0; n < channel.states; n++) {
       double power_of_decay = 1;
-      for (int i = 0; i < block; i++, power_of_decay *= channel.decay[static_cast<size>(n)])
+      for (int i = 0; i < block; i++, power_of_decay *= channel.decay[static_cast<size_t>(n)])
         power[n][i] = static_cast<float>(power_of_decay);
       step[n] = power_of_decay;
     }
@@ -28,18 +28,18 @@ struct block_powers {
 }  // namespace detail
 
 /// kappa[0 .. length): the last block may need up to 4 * lanes - 1 floats of room behind it.
-inline void generate_kernel(ema_channel const& channel, float* kappa, index length) {
+inline void generate_kernel(ema_channel const& channel, float* kappa, index_t length) {
   detail::block_powers const powers(channel);
   std::array<double, ema_channel::max_states> anchor = channel.scale;
-  for (index first = 0; first < length; first += detail::block) {
+  for (index_t first = 0; first < length; first += detail::block) {
     floats s0{}, s1{}, s2{}, s3{};
     for (int n = 0; n < channel.states; n++) {
-      floats const scale = splat(static_cast<float>(anchor[static_cast<size>(n)]));
+      floats const scale = splat(static_cast<float>(anchor[static_cast<size_t>(n)]));
       s0 += scale * load(powers.power[n]);
       s1 += scale * load(powers.power[n] + lanes);
       s2 += scale * load(powers.power[n] + 2 * lanes);
       s3 += scale * load(powers.power[n] + 3 * lanes);
-      anchor[static_cast<size>(n)] *= powers.step[n];
+      anchor[static_cast<size_t>(n)] *= powers.step[n];
     }
     store(kappa + first, s0), store(kappa + first + lanes, s1), store(kappa + first + 2 * lanes, s2),
         store(kappa + first + 3 * lanes, s3);
@@ -48,27 +48,27 @@ inline void generate_kernel(ema_channel const& channel, float* kappa, index leng
 
 /// From grad_kappa[0 .. length) to the gradients of the channel's delta, alpha, beta and gamma. grad_kappa is read up to a multiple of
 /// 4 * lanes; what lies behind `length` must be finite and is ignored.
-inline void differentiate_kernel(ema_parameters const& parameters, index c, float* grad_kappa, index length,
+inline void differentiate_kernel(ema_parameters const& parameters, index_t c, float* grad_kappa, index_t length,
                                  ema_parameters& grad) {
   ema_channel const channel(parameters, c);
   detail::block_powers const powers(channel);
-  for (index i = length; i % detail::block != 0; i++) grad_kappa[i] = 0;
+  for (index_t i = length; i % detail::block != 0; i++) grad_kappa[i] = 0;
   // sum_l grad q^l and sum_l grad l q^l, kept apart for each position within a block and multiplied by its power at the end
   alignas(64) float plain[ema_channel::max_states][detail::block] = {},
                     moment[ema_channel::max_states][detail::block] = {};
   std::array<double, ema_channel::max_states> anchor;
   anchor.fill(1);
-  for (index first = 0; first < length; first += detail::block) {
+  for (index_t first = 0; first < length; first += detail::block) {
     floats g[4];
     for (int j = 0; j < 4; j++) g[j] = load(grad_kappa + first + j * lanes);
     for (int n = 0; n < channel.states; n++) {
-      floats const one = splat(static_cast<float>(anchor[static_cast<size>(n)]));
-      floats const position = splat(static_cast<float>(anchor[static_cast<size>(n)] * static_cast<double>(first)));
+      floats const one = splat(static_cast<float>(anchor[static_cast<size_t>(n)]));
+      floats const position = splat(static_cast<float>(anchor[static_cast<size_t>(n)] * static_cast<double>(first)));
       for (int j = 0; j < 4; j++) {
         store(plain[n] + j * lanes, load(plain[n] + j * lanes) + one * g[j]);
         store(moment[n] + j * lanes, load(moment[n] + j * lanes) + position * g[j]);
       }
-      anchor[static_cast<size>(n)] *= powers.step[n];
+      anchor[static_cast<size_t>(n)] *= powers.step[n];
     }
   }
   double const s = std::sqrt(1.0 / channel.states);
@@ -78,8 +78,8 @@ inline void differentiate_kernel(ema_parameters const& parameters, index c, floa
       of_scale += double{powers.power[n][i]} * double{plain[n][i]};
       of_log_decay += double{powers.power[n][i]} * (double{moment[n][i]} + i * double{plain[n][i]});
     }
-    auto const m = static_cast<size>(n);
-    size const i = static_cast<size>(c) * static_cast<size>(channel.states) + m;
+    auto const m = static_cast<size_t>(n);
+    size_t const i = static_cast<size_t>(c) * static_cast<size_t>(channel.states) + m;
     double const p = channel.p[m], a = channel.a[m], beta = double{parameters.beta[i]},
                  gamma = double{parameters.gamma[i]};
     double const of_decay = channel.scale[m] * of_log_decay / channel.decay[m];

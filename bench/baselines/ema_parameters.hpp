@@ -10,14 +10,14 @@ namespace tcnca::bench {
 
 /// Parameters of the EMA, each [channels, states].
 struct ema_parameters {
-  index channels = 0;
+  index_t channels = 0;
   int states = 0;
   std::vector<float> delta, alpha, beta, gamma;
 
   ema_parameters() = default;
-  ema_parameters(index c, int n)
+  ema_parameters(index_t c, int n)
       : channels(c), states(n), delta(count()), alpha(count()), beta(count()), gamma(count()) {}
-  size count() const { return static_cast<size>(channels) * static_cast<size>(states); }
+  size_t count() const { return static_cast<size_t>(channels) * static_cast<size_t>(states); }
 };
 
 /// What a channel's kernel is made of: kappa[l] = sum_n scale[n] decay[n]^l.
@@ -26,11 +26,11 @@ struct ema_channel {
   int states = 0;
   std::array<double, max_states> p{}, a{}, decay{}, scale{};
 
-  ema_channel(ema_parameters const& from, index channel) : states(from.states) {
+  ema_channel(ema_parameters const& from, index_t channel) : states(from.states) {
     auto const sigmoid = [](double v) { return 1 / (1 + std::exp(-v)); };
     double const s = std::sqrt(1.0 / states);
-    for (size n = 0; n < static_cast<size>(states); n++) {
-      size const i = static_cast<size>(channel) * static_cast<size>(states) + n;
+    for (size_t n = 0; n < static_cast<size_t>(states); n++) {
+      size_t const i = static_cast<size_t>(channel) * static_cast<size_t>(states) + n;
       p[n] = sigmoid(double{from.delta[i]});
       a[n] = sigmoid(double{from.alpha[i]});
       decay[n] = 1 - p[n] * a[n];

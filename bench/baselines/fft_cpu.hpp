@@ -25,14 +25,14 @@ namespace tcnca::bench {
 template <class Transform>
 class fft_recurrence {
  public:
-  fft_recurrence(index batch, index channels, index length, int threads)
+  fft_recurrence(index_t batch, index_t channels, index_t length, int threads)
       : batch_(batch),
         channels_(channels),
         length_(length),
         threads_(threads),
         transform_(std::make_shared<Transform>(length)),
-        scratch_(static_cast<size>(threads)) {
-    size const row = round(transform_->row_floats() + 4 * lanes), spectrum = round(transform_->spectrum_floats());
+        scratch_(static_cast<size_t>(threads)) {
+    size_t const row = round(transform_->row_floats() + 4 * lanes), spectrum = round(transform_->spectrum_floats());
     for (auto& s : scratch_)
       s = {buffer<float>(row), buffer<float>(row), buffer<float>(spectrum), buffer<float>(spectrum),
            buffer<float>(spectrum)};
@@ -41,14 +41,14 @@ class fft_recurrence {
   /// y = kappa * x, kernel given: kappa [channels, length].
   template <class T>
   void forward(T const* x, float const* kappa, T* y) {
-    each_channel([&](index c, scratch& s) {
+    each_channel([&](index_t c, scratch& s) {
       forward_channel(x, y, c, s, [&](float* row) { std::copy_n(kappa + c * length_, length_, row); });
     });
   }
   /// y = kappa * x, kernel generated.
   template <class T>
   void forward(T const* x, ema_parameters const& parameters, T* y) {
-    each_channel([&](index c, scratch& s) {
+    each_channel([&](index_t c, scratch& s) {
       forward_channel(x, y, c, s, [&](float* row) {
         generate_kernel(ema_channel(parameters, c), row, length_);
         std::fill_n(row + length_, 4 * lanes, 0.f);
@@ -59,13 +59,13 @@ class fft_recurrence {
   /// The spectra of x and kappa, kept for backward.
   template <class T>
   void keep(T const* x, float const* kappa) {
-    size const n = stride();
-    kept_ = buffer<float>(n * static_cast<size>(batch_ * channels_));
-    kernels_ = buffer<float>(n * static_cast<size>(channels_));
-    each_channel([&](index c, scratch& s) {
+    size_t const n = stride();
+    kept_ = buffer<float>(n * static_cast<size_t>(batch_ * channels_));
+    kernels_ = buffer<float>(n * static_cast<size_t>(channels_));
+    each_channel([&](index_t c, scratch& s) {
       std::copy_n(kappa + c * length_, length_, s.in.data());
-      transform_->forward(s.in.data(), kernels_.data() + static_cast<size>(c) * n);
-      for (index b = 0; b < batch_; b++) {
+      transform_->forward(s.in.data(), kernels_.data() + static_cast<size_t>(c) * n);
+      for (index_t b = 0; b < batch_; b++) {
         widen(s.in.data(), x + row(b, c), length_);
         transform_->forward(s.in.data(), kept(b, c));
       }
@@ -75,7 +75,7 @@ class fft_recurrence {
   /// grad_x, and grad_kappa [channels, length] summed over the batch; needs keep().
   template <class T>
   void backward(T const* grad_y, T* grad_x, float* grad_kappa) {
-    each_channel([&](index c, scratch& s) {
+    each_channel([&](index_t c, scratch& s) {
       backward_channel(grad_y, grad_x, c, s);
       narrow(grad_kappa + c * length_, s.out.data(), scale(), length_);
     });
@@ -83,7 +83,7 @@ class fft_recurrence {
   /// grad_x, and the gradients of the EMA's parameters; needs keep() with the kernel that they generate.
   template <class T>
   void backward(T const* grad_y, T* grad_x, ema_parameters const& parameters, ema_parameters& grad) {
-    each_channel([&](index c, scratch& s) {
+    each_channel([&](index_t c, scratch& s) {
       backward_channel(grad_y, grad_x, c, s);
       narrow(s.out.data(), s.out.data(), scale(), length_);
       differentiate_kernel(parameters, c, s.out.data(), length_, grad);
@@ -96,11 +96,11 @@ class fft_recurrence {
     buffer<float> out;  ///< a row that comes back
     buffer<float> spectrum, kernel, sum;
   };
-  static size round(size n) { return (n + 31) / 32 * 32 + 16; }  // off the powers of two: fewer conflicts in the cache
-  index row(index b, index c) const { return (b * channels_ + c) * length_; }
+  static size_t round(size_t n) { return (n + 31) / 32 * 32 + 16; }  // off the powers of two: fewer conflicts in the cache
+  index_t row(index_t b, index_t c) const { return (b * channels_ + c) * length_; }
   /// Floats from one kept spectrum to the next: FFTW wants them all aligned alike.
-  size stride() const { return (transform_->spectrum_floats() + 31) / 32 * 32; }
-  float* kept(index b, index c) { return kept_.data() + static_cast<size>(b * channels_ + c) * stride(); }
+  size_t stride() const { return (transform_->spectrum_floats() + 31) / 32 * 32; }
+  float* kept(index_t b, index_t c) { return kept_.data() + static_cast<size_t>(b * channels_ + c) * stride(); }
   float scale() const {
     return 1.f / static_cast<float>(std::is_same_v<Transform, real_transform> ? 2 * length_ : length_);
   }
@@ -108,7 +108,7 @@ class fft_recurrence {
   template <class Body>
   void each_channel(Body const& body) {
 #pragma omp parallel for schedule(static) num_threads(threads_)
-    for (index c = 0; c < channels_; c++) body(c, scratch_[static_cast<size>(thread())]);
+    for (index_t c = 0; c < channels_; c++) body(c, scratch_[static_cast<size_t>(thread())]);
   }
   static int thread() {
 #if defined(_OPENMP)
@@ -119,10 +119,10 @@ class fft_recurrence {
   }
 
   template <class T, class Kernel>
-  void forward_channel(T const* x, T* y, index c, scratch& s, Kernel const& write_kernel) {
+  void forward_channel(T const* x, T* y, index_t c, scratch& s, Kernel const& write_kernel) {
     write_kernel(s.in.data());
     transform_->forward(s.in.data(), s.kernel.data());
-    for (index b = 0; b < batch_; b++) {
+    for (index_t b = 0; b < batch_; b++) {
       widen(s.in.data(), x + row(b, c), length_);
       transform_->forward(s.in.data(), s.spectrum.data());
       transform_->convolve(s.spectrum.data(), s.kernel.data());
@@ -132,9 +132,9 @@ class fft_recurrence {
   }
   /// Leaves grad_kappa, not yet scaled, in s.out.
   template <class T>
-  void backward_channel(T const* grad_y, T* grad_x, index c, scratch& s) {
-    float const* const kernel = kernels_.data() + static_cast<size>(c) * stride();
-    for (index b = 0; b < batch_; b++) {
+  void backward_channel(T const* grad_y, T* grad_x, index_t c, scratch& s) {
+    float const* const kernel = kernels_.data() + static_cast<size_t>(c) * stride();
+    for (index_t b = 0; b < batch_; b++) {
       widen(s.in.data(), grad_y + row(b, c), length_);
       transform_->forward(s.in.data(), s.spectrum.data());
       transform_->correlate(s.sum.data(), s.spectrum.data(), kept(b, c), b > 0);
@@ -145,7 +145,7 @@ class fft_recurrence {
     transform_->inverse(s.sum.data(), s.out.data());
   }
 
-  index batch_, channels_, length_;
+  index_t batch_, channels_, length_;
   int threads_;
   std::shared_ptr<Transform const> transform_;
   std::vector<scratch> scratch_;

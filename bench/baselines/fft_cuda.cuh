@@ -19,7 +19,7 @@ inline void require(cufftResult r) {
 /// Batched real transforms of `rows` rows of 2L points.
 class cufft_rows {
  public:
-  cufft_rows(index rows, index length)
+  cufft_rows(index_t rows, index_t length)
       : forward_(make(rows, length, CUFFT_R2C)), inverse_(make(rows, length, CUFFT_C2R)) {}
   cufft_rows(cufft_rows const&) = delete;
   cufft_rows& operator=(cufft_rows const&) = delete;
@@ -28,7 +28,7 @@ class cufft_rows {
   void inverse(cufftComplex* spectra, float* rows) const { require(cufftExecC2R(inverse_, spectra, rows)); }
 
  private:
-  static cufftHandle make(index rows, index length, cufftType type) {
+  static cufftHandle make(index_t rows, index_t length, cufftType type) {
     cufftHandle plan;
     require(cufftCreate(&plan));
     long long n = 2 * length, bins = length + 1;
@@ -43,35 +43,35 @@ class cufft_rows {
 
 namespace detail {
 /// A grid of rows (y) and positions (x).
-inline dim3 row_grid(index positions, index rows) {
+inline dim3 row_grid(index_t positions, index_t rows) {
   return {static_cast<unsigned>((positions + 255) / 256), static_cast<unsigned>(rows), 1};
 }
 
 template <class T>
-__global__ void pad_rows(float* to, T const* from, index length) {
-  index const i = static_cast<index>(blockIdx.x) * blockDim.x + threadIdx.x;
+__global__ void pad_rows(float* to, T const* from, index_t length) {
+  index_t const i = static_cast<index_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i < 2 * length) to[blockIdx.y * 2 * length + i] = i < length ? to_float(from[blockIdx.y * length + i]) : 0.f;
 }
 template <class T>
-__global__ void slice_rows(T* to, float const* from, float scale, index length) {
-  index const i = static_cast<index>(blockIdx.x) * blockDim.x + threadIdx.x;
+__global__ void slice_rows(T* to, float const* from, float scale, index_t length) {
+  index_t const i = static_cast<index_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i < length) to[blockIdx.y * length + i] = from_float<T>(scale * from[blockIdx.y * 2 * length + i]);
 }
 /// a[row] *= b[row mod channels], or its conjugate
-__global__ void multiply_rows(cufftComplex* a, cufftComplex const* b, index bins, index channels, bool conjugate) {
-  index const i = static_cast<index>(blockIdx.x) * blockDim.x + threadIdx.x;
+__global__ void multiply_rows(cufftComplex* a, cufftComplex const* b, index_t bins, index_t channels, bool conjugate) {
+  index_t const i = static_cast<index_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= bins) return;
   cufftComplex const u = a[blockIdx.y * bins + i], v = b[blockIdx.y % channels * bins + i];
   float const im = conjugate ? -v.y : v.y;
   a[blockIdx.y * bins + i] = {u.x * v.x - u.y * im, u.x * im + u.y * v.x};
 }
 /// sum[c] = sum over the batch of a[b, c] conj(x[b, c])
-__global__ void correlate_batch(cufftComplex* sum, cufftComplex const* a, cufftComplex const* x, index bins,
-                                index channels, index batch) {
-  index const i = static_cast<index>(blockIdx.x) * blockDim.x + threadIdx.x;
+__global__ void correlate_batch(cufftComplex* sum, cufftComplex const* a, cufftComplex const* x, index_t bins,
+                                index_t channels, index_t batch) {
+  index_t const i = static_cast<index_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= bins) return;
   cufftComplex s = {0, 0};
-  for (index b = 0; b < batch; b++) {
+  for (index_t b = 0; b < batch; b++) {
     cufftComplex const u = a[(b * channels + blockIdx.y) * bins + i], v = x[(b * channels + blockIdx.y) * bins + i];
     s.x += u.x * v.x + u.y * v.y;
     s.y += u.y * v.x - u.x * v.y;
@@ -82,7 +82,7 @@ __global__ void correlate_batch(cufftComplex* sum, cufftComplex const* a, cufftC
 
 class fft_recurrence_cuda {
  public:
-  fft_recurrence_cuda(index batch, index channels, index length)
+  fft_recurrence_cuda(index_t batch, index_t channels, index_t length)
       : batch_(batch),
         channels_(channels),
         length_(length),
@@ -134,8 +134,8 @@ class fft_recurrence_cuda {
   }
 
  private:
-  static size count(index n) { return static_cast<size>(n); }
-  index rows() const { return batch_ * channels_; }
+  static size_t count(index_t n) { return static_cast<size_t>(n); }
+  index_t rows() const { return batch_ * channels_; }
   float scale() const { return 1.f / static_cast<float>(2 * length_); }
   template <class T>
   void transform_rows(T const* x, cufftComplex* spectra) {
@@ -152,7 +152,7 @@ class fft_recurrence_cuda {
     detail::slice_rows<<<detail::row_grid(length_, rows()), 256>>>(y, padded_.data(), scale(), length_);
   }
 
-  index batch_, channels_, length_, bins_;
+  index_t batch_, channels_, length_, bins_;
   cufft_rows rows_, kernel_rows_;
   device_memory<float> padded_, padded_kernel_, kappa_;
   device_memory<cufftComplex> spectra_, kernel_spectra_, kept_, kept_kernel_;

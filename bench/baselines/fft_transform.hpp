@@ -41,14 +41,14 @@ inline fftwf_complex* as_complex(float* p) { return reinterpret_cast<fftwf_compl
 class real_transform {
  public:
   static constexpr char const* name = "r2c";
-  explicit real_transform(index length)
+  explicit real_transform(index_t length)
       : bins_(length + 1),
         forward_(plan_forward(static_cast<int>(2 * length))),
         inverse_(plan_inverse(static_cast<int>(2 * length))) {}
 
   /// Floats of a spectrum and of a padded row.
-  size spectrum_floats() const { return static_cast<size>(2 * bins_); }
-  size row_floats() const { return static_cast<size>(2 * bins_ - 2); }
+  size_t spectrum_floats() const { return static_cast<size_t>(2 * bins_); }
+  size_t row_floats() const { return static_cast<size_t>(2 * bins_ - 2); }
 
   /// The row stays as it is.
   void forward(float* row, float* spectrum) const { fftwf_execute_dft_r2c(forward_.get(), row, as_complex(spectrum)); }
@@ -57,34 +57,34 @@ class real_transform {
 
   /// a = a * b (a sequence convolved with a kernel)
   void convolve(float* a, float const* b) const {
-    for_bins(0, bins_, [&]<class V>(index k) {
+    for_bins(0, bins_, [&]<class V>(index_t k) {
       store_complex<V>(a + 2 * k, load_complex<V>(a + 2 * k) * load_complex<V>(b + 2 * k));
     });
   }
   /// out = a * conj(b), or out += a * conj(b) (a sequence correlated with another)
   void correlate(float* out, float const* a, float const* b, bool add) const {
     if (add)
-      for_bins(0, bins_, [&]<class V>(index k) {
+      for_bins(0, bins_, [&]<class V>(index_t k) {
         store_complex<V>(out + 2 * k,
                          load_complex<V>(out + 2 * k) + load_complex<V>(a + 2 * k) * conj(load_complex<V>(b + 2 * k)));
       });
     else
-      for_bins(0, bins_, [&]<class V>(index k) {
+      for_bins(0, bins_, [&]<class V>(index_t k) {
         store_complex<V>(out + 2 * k, load_complex<V>(a + 2 * k) * conj(load_complex<V>(b + 2 * k)));
       });
   }
 
  private:
   static fftw_plan_holder plan_forward(int n) {
-    buffer<float> row(static_cast<size>(n)), spectrum(static_cast<size>(n + 2));
+    buffer<float> row(static_cast<size_t>(n)), spectrum(static_cast<size_t>(n + 2));
     return fftw_plan_holder(fftwf_plan_dft_r2c_1d(n, row.data(), as_complex(spectrum.data()), FFTW_MEASURE));
   }
   static fftw_plan_holder plan_inverse(int n) {
-    buffer<float> row(static_cast<size>(n)), spectrum(static_cast<size>(n + 2));
+    buffer<float> row(static_cast<size_t>(n)), spectrum(static_cast<size_t>(n + 2));
     return fftw_plan_holder(
         fftwf_plan_dft_c2r_1d(n, as_complex(spectrum.data()), row.data(), FFTW_MEASURE | FFTW_DESTROY_INPUT));
   }
-  index bins_;
+  index_t bins_;
   fftw_plan_holder forward_, inverse_;
 };
 
@@ -96,20 +96,20 @@ class real_transform {
 class packed_transform {
  public:
   static constexpr char const* name = "packed c2c";
-  explicit packed_transform(index length)
+  explicit packed_transform(index_t length)
       : length_(length),
-        twiddle_(static_cast<size>(2 * (length / 2 + 1))),
+        twiddle_(static_cast<size_t>(2 * (length / 2 + 1))),
         forward_(plan(length, FFTW_FORWARD)),
         inverse_(plan(length, FFTW_BACKWARD)) {
-    for (index k = 0; k <= length / 2; k++) {
+    for (index_t k = 0; k <= length / 2; k++) {
       double const angle = 2 * std::numbers::pi * static_cast<double>(k) / static_cast<double>(length);
-      twiddle_[static_cast<size>(2 * k)] = static_cast<float>(-std::cos(angle));
-      twiddle_[static_cast<size>(2 * k + 1)] = static_cast<float>(std::sin(angle));
+      twiddle_[static_cast<size_t>(2 * k)] = static_cast<float>(-std::cos(angle));
+      twiddle_[static_cast<size_t>(2 * k + 1)] = static_cast<float>(std::sin(angle));
     }
   }
 
-  size spectrum_floats() const { return static_cast<size>(2 * length_); }
-  size row_floats() const { return static_cast<size>(2 * length_); }
+  size_t spectrum_floats() const { return static_cast<size_t>(2 * length_); }
+  size_t row_floats() const { return static_cast<size_t>(2 * length_); }
 
   void forward(float* row, float* spectrum) const {
     fftwf_execute_dft(forward_.get(), as_complex(row), as_complex(spectrum));
@@ -119,14 +119,14 @@ class packed_transform {
   }
 
   void convolve(float* a, float const* b) const {
-    each_pair([&]<class V>(index k, index mirror) {
+    each_pair([&]<class V>(index_t k, index_t mirror) {
       auto const x = untangle<V>(a, k, mirror), w = untangle<V>(b, k, mirror);
       auto const t = load_complex<V>(twiddle_.data() + 2 * k);
       tangle<V>(a, k, mirror, {x.e * w.e + t * (x.d * w.d), x.e * w.d + x.d * w.e});
     });
   }
   void correlate(float* out, float const* a, float const* b, bool add) const {
-    each_pair([&]<class V>(index k, index mirror) {
+    each_pair([&]<class V>(index_t k, index_t mirror) {
       auto const x = untangle<V>(a, k, mirror), w = untangle<V>(b, k, mirror);
       auto const t = load_complex<V>(twiddle_.data() + 2 * k);
       halves<V> y{x.e * conj(w.e) + x.d * conj(w.d), conj(t) * (x.e * conj(w.d)) + x.d * conj(w.e)};
@@ -144,12 +144,12 @@ class packed_transform {
     complex_of<V> e, d;
   };
   template <class V>
-  [[gnu::always_inline]] static halves<V> untangle(float const* z, index k, index mirror) {
+  [[gnu::always_inline]] static halves<V> untangle(float const* z, index_t k, index_t mirror) {
     auto const a = load_complex<V>(z + 2 * k), b = conj(load_backwards<V>(z + 2 * mirror));
     return {0.5f * (a + b), 0.5f * (a - b)};
   }
   template <class V>
-  [[gnu::always_inline]] static void tangle(float* z, index k, index mirror, halves<V> y) {
+  [[gnu::always_inline]] static void tangle(float* z, index_t k, index_t mirror, halves<V> y) {
     store_complex<V>(z + 2 * k, y.e + y.d);
     store_backwards<V>(z + 2 * mirror, conj(y.e - y.d));
   }
@@ -157,16 +157,16 @@ class packed_transform {
   template <class Body>
   [[gnu::always_inline]] void each_pair(Body const& body) const {
     body.template operator()<float>(0, 0);
-    index k = 1;
+    index_t k = 1;
     for (; 2 * (k + lanes) <= length_; k += lanes) body.template operator()<floats>(k, length_ - k);
     for (; 2 * k <= length_; k++) body.template operator()<float>(k, length_ - k);
   }
-  static fftw_plan_holder plan(index length, int sign) {
-    buffer<float> from(static_cast<size>(2 * length)), to(static_cast<size>(2 * length));
+  static fftw_plan_holder plan(index_t length, int sign) {
+    buffer<float> from(static_cast<size_t>(2 * length)), to(static_cast<size_t>(2 * length));
     return fftw_plan_holder(fftwf_plan_dft_1d(static_cast<int>(length), as_complex(from.data()), as_complex(to.data()),
                                               sign, FFTW_MEASURE));
   }
-  index length_;
+  index_t length_;
   buffer<float> twiddle_;
   fftw_plan_holder forward_, inverse_;
 };

@@ -29,7 +29,7 @@
 namespace tcnca::bench {
 
 struct product {
-  index m, n, k;
+  index_t m, n, k;
   bool a_transposed = false, b_transposed = false, add = false;
 };
 
@@ -38,8 +38,8 @@ class openblas_gemm {
  public:
   static constexpr char const* name = "OpenBLAS";
   static void threads(int n) { openblas_set_num_threads(n); }
-  void operator()(product p, float const* a, index lda, float const* b, index ldb, float* c, index ldc) const {
-    auto const i = [](index v) { return static_cast<blasint>(v); };
+  void operator()(product p, float const* a, index_t lda, float const* b, index_t ldb, float* c, index_t ldc) const {
+    auto const i = [](index_t v) { return static_cast<blasint>(v); };
     cblas_sgemm(CblasRowMajor, p.a_transposed ? CblasTrans : CblasNoTrans, p.b_transposed ? CblasTrans : CblasNoTrans,
                 i(p.m), i(p.n), i(p.k), 1, a, i(lda), b, i(ldb), p.add ? 1.f : 0.f, c, i(ldc));
   }
@@ -57,7 +57,7 @@ class dnnl_gemm {
 #endif
   }
   template <class T, class C>
-  void operator()(product p, T const* a, index lda, T const* b, index ldb, C* c, index ldc) {
+  void operator()(product p, T const* a, index_t lda, T const* b, index_t ldb, C* c, index_t ldc) {
     auto& way = ways_[{p.m, p.n, p.k, lda, ldb, ldc, p.a_transposed, p.b_transposed, p.add, sizeof(T), sizeof(C)}];
     if (!way) way = std::make_unique<ways>(choose<T, C>(p, lda, ldb, ldc));
     if constexpr (std::is_same_v<T, float>) {
@@ -80,7 +80,7 @@ class dnnl_gemm {
       stream.wait();
     }
   };
-  static void sgemm(product p, float const* a, index lda, float const* b, index ldb, float* c, index ldc) {
+  static void sgemm(product p, float const* a, index_t lda, float const* b, index_t ldb, float* c, index_t ldc) {
     dnnl::sgemm(p.a_transposed ? 'T' : 'N', p.b_transposed ? 'T' : 'N', p.m, p.n, p.k, 1, a, lda, b, ldb,
                 p.add ? 1.f : 0.f, c, ldc);
   }
@@ -88,8 +88,8 @@ class dnnl_gemm {
   static constexpr memory::data_type type = std::is_same_v<T, float> ? memory::data_type::f32 : memory::data_type::bf16;
 
   template <class T, class C>
-  ways choose(product p, index lda, index ldb, index ldc) {
-    auto const desc = [](index rows, index columns, memory::data_type element, index ld, bool transposed) {
+  ways choose(product p, index_t lda, index_t ldb, index_t ldc) {
+    auto const desc = [](index_t rows, index_t columns, memory::data_type element, index_t ld, bool transposed) {
       return memory::desc({rows, columns}, element, transposed ? memory::dims{1, ld} : memory::dims{ld, 1});
     };
     auto const da = desc(p.m, p.k, type<T>, lda, p.a_transposed), db = desc(p.k, p.n, type<T>, ldb, p.b_transposed),
@@ -109,7 +109,7 @@ class dnnl_gemm {
            {dc, engine_, nullptr},
            {made.scratchpad_desc(), engine_}};
     if constexpr (!std::is_same_v<T, float>) { return w; }
-    auto const room = [](index rows, index ld) { return buffer<float>(static_cast<size>(rows * ld)); };
+    auto const room = [](index_t rows, index_t ld) { return buffer<float>(static_cast<size_t>(rows * ld)); };
     auto const a = room(p.a_transposed ? p.k : p.m, lda), b = room(p.b_transposed ? p.n : p.k, ldb);
     auto c = room(p.m, ldc);
     double best[2] = {1e300, 1e300};
@@ -126,7 +126,7 @@ class dnnl_gemm {
 
   dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream_{engine_};
-  std::map<std::tuple<index, index, index, index, index, index, bool, bool, bool, size, size>, std::unique_ptr<ways>> ways_;
+  std::map<std::tuple<index_t, index_t, index_t, index_t, index_t, index_t, bool, bool, bool, size, size_t>, std::unique_ptr<ways>> ways_;
 };
 #endif
 

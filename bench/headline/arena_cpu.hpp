@@ -35,12 +35,12 @@ class cpu_arena final : public arena {
         y_(count()),
         grad_x_(count()),
         ema_(initial_ema(p.channels)),
-        kappa_(static_cast<size>(p.channels * p.length + 4 * lanes)) {
+        kappa_(static_cast<size_t>(p.channels * p.length + 4 * lanes)) {
     input.embed(view(x_));
     text::noise(view(grad_y_), 2);
-    for (index c = 0; c < p.channels; c++)
+    for (index_t c = 0; c < p.channels; c++)
       generate_kernel(ema_channel(ema_, c), kappa_.data() + c * p.length, p.length);
-    for (size s = 0; s < headline_stacks.size(); s++) {
+    for (size_t s = 0; s < headline_stacks.size(); s++) {
       auto& w = weights_.emplace_back(weight_count(s, p));
       initial_weight(s, p, w.data());
     }
@@ -53,11 +53,11 @@ class cpu_arena final : public arena {
 
   contender scan(pass direction) override { return make_cpu_scan(direction, shared(), ema_); }
 
-  contender stack(size which, pass direction) override {
+  contender stack(size_t which, pass direction) override {
     return make_cpu_stack(which, direction, shared(), static_cast<T const*>(weights_[which].data()));
   }
 
-  contender levels([[maybe_unused]] size which, [[maybe_unused]] pass direction,
+  contender levels([[maybe_unused]] size_t which, [[maybe_unused]] pass direction,
                    [[maybe_unused]] double limit_seconds) override {
 #if defined(TCNCA_BENCH_DNNL)
     if constexpr (std::is_same_v<T, float>) { return bind_dnnl(which, direction, limit_seconds); }
@@ -68,7 +68,7 @@ class cpu_arena final : public arena {
   }
 
   double fma_rate() override { return ceilings_->fma_rate(); }
-  double copy_rate(size moved_bytes) override { return ceilings_->copy_rate(moved_bytes); }
+  double copy_rate(size_t moved_bytes) override { return ceilings_->copy_rate(moved_bytes); }
   std::string fft_variant() const override { return fft_variant_; }
 
   void forget() override {
@@ -80,13 +80,13 @@ class cpu_arena final : public arena {
   std::vector<float> grad_y() override { return read(grad_y_); }
   std::vector<float> kernel() override { return {kappa_.data(), kappa_.data() + p_.channels * p_.length}; }
   ema_parameters const& ema() override { return ema_; }
-  std::vector<float> weight(size which) override { return read(weights_[which]); }
+  std::vector<float> weight(size_t which) override { return read(weights_[which]); }
 
  private:
   template <class Transform>
   using fft_of = std::shared_ptr<fft_recurrence<Transform>>;
 
-  size count() const { return static_cast<size>(p_.elements()); }
+  size_t count() const { return static_cast<size_t>(p_.elements()); }
   sequence_view<T> view(buffer<T>& b) const {
     return sequence(b.data(), headline_layout, p_.batch, p_.channels, p_.length);
   }
@@ -132,7 +132,7 @@ class cpu_arena final : public arena {
                                return o;
                              });
     }
-    auto const grad = std::make_shared<buffer<float>>(static_cast<size>(p_.channels * p_.length));
+    auto const grad = std::make_shared<buffer<float>>(static_cast<size_t>(p_.channels * p_.length));
     return timed_contender([this, f, grad] { f->backward(grad_y_.data(), grad_x_.data(), grad->data()); },
                            [this, grad] {
                              return outcome{read(grad_x_), {grad->begin(), grad->end()}};
@@ -140,9 +140,9 @@ class cpu_arena final : public arena {
   }
 
 #if defined(TCNCA_BENCH_DNNL)
-  contender bind_dnnl(size which, pass direction, double limit_seconds) {
+  contender bind_dnnl(size_t which, pass direction, double limit_seconds) {
     auto const& shape = headline_stacks[which];
-    std::vector<index> dilations;
+    std::vector<index_t> dilations;
     for (int layer = 0; layer < shape.layers(); layer++) dilations.push_back(shape.dilation(layer));
     bool const back = direction == pass::backward;
     auto const stack = std::make_shared<dnnl_stack>(p_.batch, p_.channels, p_.length, shape.taps, dilations, p_.threads,

@@ -20,18 +20,18 @@ contender bind_scan(Device const& device, pass direction, sequences<T> const& s,
   using numbers = typename Device::template memory<float>;
   using bytes = typename Device::template memory<unsigned char>;
   problem const p = s.p;
-  auto const count = static_cast<size>(p.elements());
+  auto const count = static_cast<size_t>(p.elements());
   auto const view = [p](auto* data) { return sequence(data, headline_layout, p.batch, p.channels, p.length); };
   auto const matrix = [p](auto* data) { return contiguous(data, p.channels, headline_ema.states); };
   // delta, alpha, beta, gamma
   auto const values = std::make_shared<std::array<numbers, 4>>();
   std::array<std::vector<float> const*, 4> const given{&parameters.delta, &parameters.alpha, &parameters.beta,
                                                        &parameters.gamma};
-  for (size i = 0; i < 4; i++) {
+  for (size_t i = 0; i < 4; i++) {
     (*values)[i] = numbers(parameters.count());
     device.write((*values)[i].data(), *given[i]);
   }
-  auto const value = [&](size i) { return matrix(static_cast<float const*>((*values)[i].data())); };
+  auto const value = [&](size_t i) { return matrix(static_cast<float const*>((*values)[i].data())); };
   if (direction == pass::forward) {
     typename average::forward_args const args{
         .x = view(s.x), .delta = value(0), .alpha = value(1), .beta = value(2), .gamma = value(3), .y = view(s.y)};

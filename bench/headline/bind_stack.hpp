@@ -16,7 +16,7 @@ contender bind_stack(Device const& device, pass direction, sequences<T> const& s
   using bytes = typename Device::template memory<unsigned char>;
   problem const p = s.p;
   auto const view = [p](auto* data) { return sequence(data, Shape.order, p.batch, p.channels, p.length); };
-  auto const count = static_cast<size>(p.elements());
+  auto const count = static_cast<size_t>(p.elements());
   auto const weights = contiguous(weight, Shape.layers(), Shape.taps, p.channels);
   if (direction == pass::forward) {
     typename stack::forward_args const args{.x = view(s.x), .weight = weights, .y = view(s.y)};
@@ -33,7 +33,7 @@ contender bind_stack(Device const& device, pass direction, sequences<T> const& s
   }
   using grad = accumulate_t<T>;
   auto const grad_weight = std::make_shared<typename Device::template memory<grad>>(
-      static_cast<size>(Shape.layers() * Shape.taps * p.channels));
+      static_cast<size_t>(Shape.layers() * Shape.taps * p.channels));
   typename stack::backward_args const args{
       .x = view(s.x),
       .weight = weights,
@@ -53,7 +53,7 @@ contender bind_stack(Device const& device, pass direction, sequences<T> const& s
 }
 
 template <class T, class Device>
-contender bind_headline_stack(Device const& device, size which, pass direction, sequences<T> const& s,
+contender bind_headline_stack(Device const& device, size_t which, pass direction, sequences<T> const& s,
                               T const* weight) {
   contender made;
   [&]<size... I>(std::index_sequence<I...>) {

@@ -27,9 +27,9 @@ struct cpu_device {
     std::copy(from.begin(), from.end(), to);
   }
   template <class T>
-  static std::vector<float> read(T const* from, size count) {
+  static std::vector<float> read(T const* from, size_t count) {
     std::vector<float> to(count);
-    widen(to.data(), from, static_cast<index>(count));
+    widen(to.data(), from, static_cast<index_t>(count));
     return to;
   }
 };

@@ -24,7 +24,7 @@ struct cuda_device {
     require(cudaMemcpy(to, from.data(), from.size() * sizeof(T), cudaMemcpyHostToDevice));
   }
   template <class T>
-  static std::vector<float> read(T const* from, size count) {
+  static std::vector<float> read(T const* from, size_t count) {
     std::vector<T> raw(count);
     require(cudaMemcpy(raw.data(), from, count * sizeof(T), cudaMemcpyDeviceToHost));
     std::vector<float> to(count);

@@ -8,24 +8,24 @@
 namespace tcnca::bench {
 
 /// The EMA of the benchmark, as MEGA initialises it: 16 states a channel.
-inline ema_parameters initial_ema(index channels) {
+inline ema_parameters initial_ema(index_t channels) {
   ema_parameters p(channels, 16);
-  for (size i = 0; i < p.count(); i++) {
+  for (size_t i = 0; i < p.count(); i++) {
     p.delta[i] = 0.2f * gaussian(11, i), p.alpha[i] = 0.2f * gaussian(12, i), p.gamma[i] = gaussian(14, i);
     p.beta[i] = 0.02f * gaussian(13, i) + (i % 2 == 0 ? 1.f : -1.f);
   }
   return p;
 }
 
-inline size weight_count(size stack, problem const& p) {
-  return static_cast<size>(headline_stacks[stack].layers() * headline_stacks[stack].taps * p.channels);
+inline size_t weight_count(size_t stack, problem const& p) {
+  return static_cast<size_t>(headline_stacks[stack].layers() * headline_stacks[stack].taps * p.channels);
 }
 
 /// Gaussian, of variance 1 / taps: [layers, taps, channels].
 template <class T>
-void initial_weight(size stack, problem const& p, T* weight) {
+void initial_weight(size_t stack, problem const& p, T* weight) {
   float const scale = 1 / std::sqrt(static_cast<float>(headline_stacks[stack].taps));
-  text::noise(contiguous(weight, 1, 1, static_cast<index>(weight_count(stack, p))), 20 + stack, scale);
+  text::noise(contiguous(weight, 1, 1, static_cast<index_t>(weight_count(stack, p))), 20 + stack, scale);
 }
 
 }  // namespace tcnca::bench

@@ -11,23 +11,23 @@
 namespace tcnca::bench {
 
 struct options {
-  index batch = 0, channels = 0;  ///< 0: what suits the machine, see batch_on
+  index_t batch = 0, channels = 0;  ///< 0: what suits the machine, see batch_on
   int threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  std::vector<index> lengths{1024, 4096, 16384, 65536, 131072};
+  std::vector<index_t> lengths{1024, 4096, 16384, 65536, 131072};
   std::vector<std::string> stacks, dtypes{"fp32", "bf16"}, backends;
   std::string input, output = "summary.json";
   double time_limit = 150, levels_limit = 20;
   bool check = false;
 
   /// A GPU needs more rows to be busy than a CPU. At 131k positions a sequence in fp32 is then 64 MiB on a CPU, 512 MiB on a GPU.
-  index batch_on(std::string const& backend) const { return batch != 0 ? batch : backend == "cuda" ? 4 : 2; }
-  index channels_on(std::string const& backend) const {
+  index_t batch_on(std::string const& backend) const { return batch != 0 ? batch : backend == "cuda" ? 4 : 2; }
+  index_t channels_on(std::string const& backend) const {
     return channels != 0 ? channels : backend == "cuda" ? 256 : 64;
   }
   /// Indices into headline_stacks.
-  std::vector<size> chosen_stacks() const {
-    std::vector<size> chosen;
-    for (size s = 0; s < headline_stacks.size(); s++)
+  std::vector<size_t> chosen_stacks() const {
+    std::vector<size_t> chosen;
+    for (size_t s = 0; s < headline_stacks.size(); s++)
       if (stacks.empty() || std::find(stacks.begin(), stacks.end(), stack_name(headline_stacks[s])) != stacks.end())
         chosen.push_back(s);
     return chosen;
@@ -46,7 +46,7 @@ inline options parse(int argc, char const* const* argv, std::vector<std::string>
   line.option("--batch", o.batch, "Sequences (default: 2 on a CPU, 4 on a GPU)", whole_number(1, 4096), false);
   line.option("--channels", o.channels, "Channels (default: 64 on a CPU, 256 on a GPU)", whole_number(1, 65536), false);
   line.option("--threads", o.threads, "Threads of the CPU, for every contender", whole_number(1, 1024));
-  line.list("--lengths", o.lengths, "Sequence lengths (1048576 is a good one more)", whole_number(1, index{1} << 24));
+  line.list("--lengths", o.lengths, "Sequence lengths (1048576 is a good one more)", whole_number(1, index_t{1} << 24));
   line.list("--stacks", o.stacks, "Stacks (all)", one_of(names));
   line.list("--dtype", o.dtypes, "Element types", one_of({"fp32", "bf16"}));
   line.list("--backend", o.backends, "Machines (all that are here)", one_of(backends));
@@ -57,7 +57,7 @@ inline options parse(int argc, char const* const* argv, std::vector<std::string>
   line.flag("--check", o.check, "Only compare every contender with the direct sum, at small lengths");
   line.parse(argc, argv);
   for (auto const& backend : o.backends) {
-    index const rows = o.batch_on(backend) * o.channels_on(backend), longest = *std::max_element(o.lengths.begin(), o.lengths.end());
+    index_t const rows = o.batch_on(backend) * o.channels_on(backend), longest = *std::max_element(o.lengths.begin(), o.lengths.end());
     if (backend == "cuda" && rows > 65535)
       throw usage_error("--channels: " + std::to_string(o.channels_on(backend)) + " channels of " + std::to_string(o.batch_on(backend)) +
                         " sequences are more than the 65535 rows that the FFT on CUDA has.");

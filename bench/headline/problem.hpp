@@ -33,9 +33,9 @@ enum class pass { forward, backward };
 inline char const* to_string(pass p) { return p == pass::forward ? "forward" : "backward"; }
 
 struct problem {
-  index batch = 0, channels = 0, length = 0;
+  index_t batch = 0, channels = 0, length = 0;
   int threads = 1;
-  index elements() const { return batch * channels * length; }
+  index_t elements() const { return batch * channels * length; }
 };
 
 /// Operations that a plain evaluation of the stack needs: 2 for each tap that falls inside the sequence (taps before its start are not
@@ -43,11 +43,11 @@ struct problem {
 inline double useful_operations(conv_stack_shape const& s, problem const& p, pass direction) {
   double taps = 0;
   for (int layer = 0; layer < s.layers(); layer++)
-    for (index k = 0; k < s.taps; k++) taps += static_cast<double>(max<index>(p.length - k * s.dilation(layer), 0));
+    for (index_t k = 0; k < s.taps; k++) taps += static_cast<double>(max_of<index_t>(p.length - k * s.dilation(layer), 0));
   return (direction == pass::forward ? 2.0 : 6.0) * taps * static_cast<double>(p.batch * p.channels);
 }
 /// Bytes that must cross memory: x and y, or x, grad_y and grad_x.
-inline double useful_bytes(problem const& p, pass direction, size element_bytes) {
+inline double useful_bytes(problem const& p, pass direction, size_t element_bytes) {
   return (direction == pass::forward ? 2.0 : 3.0) * static_cast<double>(p.elements()) *
          static_cast<double>(element_bytes);
 }
@@ -74,12 +74,12 @@ class arena {
   virtual ~arena() = default;
   virtual contender fft(pass direction, bool generated) = 0;
   virtual contender scan(pass direction) = 0;
-  virtual contender stack(size which, pass direction) = 0;
+  virtual contender stack(size_t which, pass direction) = 0;
   /// The machine's own library of convolutions, level by level.
-  virtual contender levels(size which, pass direction, double limit_seconds) = 0;
+  virtual contender levels(size_t which, pass direction, double limit_seconds) = 0;
   /// fp32 multiply-add operations a second, and bytes read plus written by a copy that moves this many.
   virtual double fma_rate() = 0;
-  virtual double copy_rate(size moved_bytes) = 0;
+  virtual double copy_rate(size_t moved_bytes) = 0;
   /// A word on how the FFT was done.
   virtual std::string fft_variant() const = 0;
 
@@ -94,7 +94,7 @@ class arena {
   /// The parameters that generate it.
   virtual ema_parameters const& ema() = 0;
   /// [layers, taps, channels], tap 0 the newest sample.
-  virtual std::vector<float> weight(size which) = 0;
+  virtual std::vector<float> weight(size_t which) = 0;
 };
 
 }  // namespace tcnca::bench

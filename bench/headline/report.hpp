@@ -13,14 +13,14 @@ namespace tcnca::bench {
 /// `warning`, unless empty, comes first; who was left out, and why, last.
 inline void write_report(std::vector<row> const& rows, std::string const& warning, notes const& left_out, std::string const& file) {
   using detail::cell, detail::milliseconds;
-  std::set<index> all;
+  std::set<index_t> all;
   for (row const& r : rows) all.insert(r.p.length);
-  std::vector<index> const lengths(all.begin(), all.end());
+  std::vector<index_t> const lengths(all.begin(), all.end());
   std::ofstream out(file);
   if (!warning.empty()) out << "**" << warning << "**\n\n";
   row const* last = nullptr;
   for (row const& r : rows) {
-    index const length = r.p.length;
+    index_t const length = r.p.length;
     if (r.dtype != rows.front().dtype || (length != lengths.front() && length != lengths[lengths.size() / 2] && length != lengths.back())) continue;
     if (last == nullptr || last->backend != r.backend) {
       out << (last == nullptr ? "" : "\n") << r.backend << ", " << r.dtype << ", batch " << r.p.batch << ", channels " << r.p.channels;

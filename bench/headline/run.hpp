@@ -34,9 +34,9 @@ class time_plan {
 
 struct run_request {
   std::string backend, dtype;
-  size element_bytes;
+  size_t element_bytes;
   problem p;
-  std::vector<size> stacks;
+  std::vector<size_t> stacks;
   double levels_limit_seconds;
   bool note_fft = true;  ///< say how the FFT was done
 };
@@ -58,8 +58,8 @@ inline std::vector<row> measure_arena(arena& a, run_request const& request, time
     common.direction = direction, common.backend = request.backend, common.dtype = request.dtype, common.p = request.p;
     contender const given = a.fft(direction, false), generated = a.fft(direction, true), scan = a.scan(direction);
     common.bytes = useful_bytes(request.p, direction, request.element_bytes);
-    common.copy_rate = a.copy_rate(static_cast<size>(common.bytes));
-    for (size const s : request.stacks) {
+    common.copy_rate = a.copy_rate(static_cast<size_t>(common.bytes));
+    for (size_t const s : request.stacks) {
       row r = common;
       r.shape = headline_stacks[s];
       plan.begin(r.name());

@@ -17,7 +17,7 @@ struct sequences {
 
 /// Stack `which` of headline_stacks with weights [layers, taps, channels].
 template <class T>
-contender make_cpu_stack(size which, pass direction, sequences<T> const& s, T const* weight);
+contender make_cpu_stack(size_t which, pass direction, sequences<T> const& s, T const* weight);
 
 /// The recurrence itself, by the library's scan.
 template <class T>

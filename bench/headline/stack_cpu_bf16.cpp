@@ -5,7 +5,7 @@
 namespace tcnca::bench {
 
 template <>
-contender make_cpu_stack(size which, pass direction, sequences<bf16> const& s, bf16 const* weight) {
+contender make_cpu_stack(size_t which, pass direction, sequences<bf16> const& s, bf16 const* weight) {
   return bind_headline_stack(cpu_device{{s.p.threads}}, which, direction, s, weight);
 }
 

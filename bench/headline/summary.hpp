@@ -23,14 +23,14 @@ inline std::string to_json(row const& r) {
   field("direction", json(std::string(to_string(r.direction))));
   field("backend", json(r.backend));
   field("dtype", json(r.dtype));
-  field("taps", json(index{r.shape.taps}));
-  field("depth", json(index{r.shape.levels()}));
-  field("dilation_base", json(index{r.shape.dilation_base}));
+  field("taps", json(index_t{r.shape.taps}));
+  field("depth", json(index_t{r.shape.levels()}));
+  field("dilation_base", json(index_t{r.shape.dilation_base}));
   field("receptive_field", json(r.shape.receptive_field()));
   field("batch", json(r.p.batch));
   field("channels", json(r.p.channels));
   field("length", json(r.p.length));
-  field("threads", json(index{r.p.threads}));
+  field("threads", json(index_t{r.p.threads}));
   field("conv_ms", json(r.conv_ms));
   field("fft_given_ms", json(r.fft_given_ms));
   field("fft_generated_ms", json(r.fft_generated_ms));

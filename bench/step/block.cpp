@@ -7,7 +7,7 @@ namespace tcnca::bench {
 using models::require;
 
 step_block::step_block(step_problem const& p) : p_(p), c_(p.threads, p.batch, p.length) {
-  auto const make_choice = [&](step_context& c, index channels) {
+  auto const make_choice = [&](step_context& c, index_t channels) {
     auto choice = std::make_unique<mixer_choice>(chosen_);
     mixers_ = choice.get();
     auto const make = [&](models::mixer_kind kind, char const* stack) {
@@ -31,10 +31,10 @@ step_block::step_block(step_problem const& p) : p_(p), c_(p.threads, p.batch, p.
   second.channels = p.channels, second.hidden = p.hidden;
   second_ = std::make_unique<models::feed_forward<float, cpu>>(c_, second);
 
-  index const n = c_.rows(), d = p.channels, h = p.value_dim, z = p.key_dim, f = p.hidden, wide = std::max(d, std::max(h, f));
+  index_t const n = c_.rows(), d = p.channels, h = p.value_dim, z = p.key_dim, f = p.hidden, wide = std::max(d, std::max(h, f));
   for (auto const& [in, out] : {std::pair(d, h), std::pair(d, p.columns()), std::pair(h, d), std::pair(d, f), std::pair(f, d)})
     products_.emplace_back(c_, in, out);
-  auto const take = [&](index count, auto&... to) { ((to = c_.kept.take(count)), ...); };
+  auto const take = [&](index_t count, auto&... to) { ((to = c_.kept.take(count)), ...); };
   take(n * d, x_, middle_, y_, grad_, normed_, mixed_, grad_mixed_, grad_normed_);
   take(n * wide, wide_, grad_wide_), take(n * p.columns(), columns_, grad_columns_);
   take(n * z, q_, k_, grad_q_, grad_k_), take(n * h, v_, o_, grad_v_, grad_o_), take(2 * n, lse_);
@@ -49,7 +49,7 @@ step_block::step_block(step_problem const& p) : p_(p), c_(p.threads, p.batch, p.
   c_.initialise(1);
   uint32 bits = 1;
   for (models::region const& r : {x_, normed_, grad_mixed_, wide_, columns_, q_, k_, v_, grad_q_, grad_k_, grad_o_, bias_, vectors_})
-    for (size i = 0; i < r.count; i++) bits = bits * 1664525u + 1013904223u, c_.kept[r][i] = float(bits >> 8) * 0x1p-24f - 0.5f;
+    for (size_t i = 0; i < r.count; i++) bits = bits * 1664525u + 1013904223u, c_.kept[r][i] = float(bits >> 8) * 0x1p-24f - 0.5f;
 }
 
 void step_block::forward(step_mixer m) {
@@ -66,12 +66,12 @@ void step_block::backward(step_mixer m) {
 void step_block::mix(step_mixer m) { mixers_->at(m).forward(c_, c_.kept[normed_], c_.kept[mixed_]); }
 void step_block::mix_backward(step_mixer m) { mixers_->at(m).backward(c_, c_.kept[normed_], c_.kept[grad_mixed_], c_.kept[grad_normed_]); }
 
-tensor_view<float, 3> step_block::rows(models::region r, index first, index columns, index stride) const {
+tensor_view<float, 3> step_block::rows(models::region r, index_t first, index_t columns, index_t stride) const {
   return models::rows_view(c_.kept[r] + first, p_.batch, p_.length, columns, stride);
 }
 step_block::attention::forward_args step_block::attention_forward() const {
   auto const& kept = c_.kept;
-  index const b = p_.batch, l = p_.length;
+  index_t const b = p_.batch, l = p_.length;
   attention::forward_args a;
   a.q = models::head_view(kept[q_], b, l, p_.key_dim), a.k = models::head_view(kept[k_], b, l, p_.key_dim);
   a.v = models::head_view(kept[v_], b, l, p_.value_dim), a.bias = contiguous(kept[bias_], 1, 2 * p_.chunk - 1), a.chunk = p_.chunk;
@@ -80,7 +80,7 @@ step_block::attention::forward_args step_block::attention_forward() const {
 }
 step_block::attention::backward_args step_block::attention_backward() const {
   auto const& kept = c_.kept;
-  index const b = p_.batch, l = p_.length;
+  index_t const b = p_.batch, l = p_.length;
   auto const f = attention_forward();
   attention::backward_args a;
   a.q = f.q, a.k = f.k, a.v = f.v, a.bias = f.bias, a.chunk = f.chunk, a.o = f.o, a.lse = f.lse;
@@ -90,8 +90,8 @@ step_block::attention::backward_args step_block::attention_backward() const {
   return a;
 }
 step_block::gates::mix_backward_args step_block::gates_mix_backward() const {
-  index const z = p_.key_dim, d = p_.channels, all = p_.columns();
-  auto const vector = [&](models::region r, index i) { return contiguous(c_.kept[r] + i * z, z); };
+  index_t const z = p_.key_dim, d = p_.channels, all = p_.columns();
+  auto const vector = [&](models::region r, index_t i) { return contiguous(c_.kept[r] + i * z, z); };
   gates::mix_backward_args a;
   a.z = rows(columns_, d, z, all), a.gq = vector(vectors_, 0), a.gk = vector(vectors_, 2);
   a.grad_q = rows(grad_q_, 0, z, z), a.grad_k = rows(grad_k_, 0, z, z), a.grad_z = rows(grad_columns_, d, z, all);
@@ -100,7 +100,7 @@ step_block::gates::mix_backward_args step_block::gates_mix_backward() const {
 }
 
 void step_block::run(step_part part) {
-  index const d = p_.channels, h = p_.value_dim, z = p_.key_dim, all = p_.columns();
+  index_t const d = p_.channels, h = p_.value_dim, z = p_.key_dim, all = p_.columns();
   if (part == step_part::products) {
     for (auto const& m : products_) m.forward(c_, c_.kept[wide_], c_.kept[grad_columns_]);
   } else if (part == step_part::attention) {
@@ -119,7 +119,7 @@ void step_block::run(step_part part) {
   }
 }
 void step_block::run_backward(step_part part) {
-  index const d = p_.channels, h = p_.value_dim, z = p_.key_dim, all = p_.columns();
+  index_t const d = p_.channels, h = p_.value_dim, z = p_.key_dim, all = p_.columns();
   if (part == step_part::products) {
     for (auto const& m : products_) m.backward(c_, c_.kept[wide_], c_.kept[columns_], c_.kept[grad_wide_]);
   } else if (part == step_part::attention) {
@@ -140,7 +140,7 @@ void step_block::run_backward(step_part part) {
 }
 
 double step_block::distance() {
-  for (size i = 0; i < 5; i++) {
+  for (size_t i = 0; i < 5; i++) {
     auto const &from = c_.parameters()[scan_parameters_ + i].where, &to = c_.parameters()[fft_parameters_ + i].where;
     std::copy_n(c_.values[from], from.count, c_.values[to]);
   }
@@ -152,7 +152,7 @@ double step_block::distance() {
     results[i].insert(results[i].end(), c_.kept[grad_], c_.kept[grad_] + grad_.count);
   }
   double largest = 0, distance = 0;
-  for (size i = 0; i < results[0].size(); i++) {
+  for (size_t i = 0; i < results[0].size(); i++) {
     largest = std::max(largest, std::abs(double(results[0][i])));
     double const apart = std::abs(double(results[0][i]) - double(results[1][i]));
     if (!(apart <= distance)) distance = apart;

@@ -16,7 +16,7 @@ class mixer_choice final : public models::mixer<float, cpu> {
  public:
   explicit mixer_choice(step_mixer const& chosen) : chosen_(chosen) {}
   void add(std::unique_ptr<models::mixer<float, cpu>> m) { all_.push_back(std::move(m)); }
-  models::mixer<float, cpu> const& at(step_mixer m) const { return *all_[size(m)]; }
+  models::mixer<float, cpu> const& at(step_mixer m) const { return *all_[size_t(m)]; }
 
   void reserve(step_context& c, float const* x, float* y) const override {
     for (auto const& m : all_) m->reserve(c, x, y);
@@ -58,7 +58,7 @@ class step_block {
   using attention = chunked_attention<float, attention_shape>;
   using gates = gated_fusion<float, gates_shape>;
 
-  tensor_view<float, 3> rows(models::region r, index first, index columns, index stride) const;
+  tensor_view<float, 3> rows(models::region r, index_t first, index_t columns, index_t stride) const;
   attention::forward_args attention_forward() const;
   attention::backward_args attention_backward() const;
   gates::mix_backward_args gates_mix_backward() const;
@@ -67,7 +67,7 @@ class step_block {
   step_context c_;
   step_mixer chosen_ = step_mixer::nothing;
   mixer_choice* mixers_ = nullptr;  ///< the layer's
-  size scan_parameters_ = 0, fft_parameters_ = 0;
+  size_t scan_parameters_ = 0, fft_parameters_ = 0;
   std::unique_ptr<layer> layer_;
   std::unique_ptr<models::feed_forward<float, cpu>> second_;
   std::vector<models::linear<float, cpu>> products_;

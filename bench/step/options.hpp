@@ -11,8 +11,8 @@
 namespace tcnca::bench {
 
 struct step_options {
-  std::vector<index> widths{64, 128, 256, 512}, lengths;
-  index batch = 1, chunk = 0;
+  std::vector<index_t> widths{64, 128, 256, 512}, lengths;
+  index_t batch = 1, chunk = 0;
   int threads = int(std::max(1u, std::thread::hardware_concurrency()));
   double min_time = 2;
   bool processor_time = false;
@@ -25,8 +25,8 @@ struct step_options {
       if (std::find(widths.begin(), widths.end(), p.channels) == widths.end()) continue;
       if (chunk > 0) p.chunk = chunk;
       p.batch = batch, p.threads = threads;
-      std::vector<index> const known = p.channels == 512 ? std::vector<index>{2048, 4096, 8192, 16384} : std::vector<index>{1024, 4096, 16384, 65536};
-      for (index const l : lengths.empty() ? known : lengths) p.length = l, all.push_back(p);
+      std::vector<index_t> const known = p.channels == 512 ? std::vector<index_t>{2048, 4096, 8192, 16384} : std::vector<index_t>{1024, 4096, 16384, 65536};
+      for (index_t const l : lengths.empty() ? known : lengths) p.length = l, all.push_back(p);
     }
     return all;
   }
@@ -39,7 +39,7 @@ inline step_options parse_step(int argc, char const* const* argv) {
                     "One layer and its feed-forward block, forward and backward in fp32 on the CPU: TCNCA's convolutions against MEGA's average,\n"
                     "as a scan and by FFT. Prints a table and writes a summary (JSON).");
   line.list("--widths", o.widths, "Channels of the models", one_of({"64", "128", "256", "512"}));
-  line.list("--lengths", o.lengths, "Positions of a sequence (default: 2048 to 16384 with 512 channels, else 1024 to 65536)", whole_number(1, index{1} << 24));
+  line.list("--lengths", o.lengths, "Positions of a sequence (default: 2048 to 16384 with 512 channels, else 1024 to 65536)", whole_number(1, index_t{1} << 24));
   line.option("--batch", o.batch, "Sequences", whole_number(1, 4096));
   line.option("--chunk", o.chunk, "Positions of a chunk (default: the model's)", whole_number(1, 16384), false);
   line.option("--threads", o.threads, "Threads, for everyone", whole_number(1, 1024));

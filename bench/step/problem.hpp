@@ -9,12 +9,12 @@
 namespace tcnca::bench {
 
 struct step_problem {
-  index channels = 0, value_dim = 0, key_dim = 0, hidden = 0, chunk = 0;  ///< d, h, z, of the feed-forward block, of attention
-  index batch = 1, length = 0;
+  index_t channels = 0, value_dim = 0, key_dim = 0, hidden = 0, chunk = 0;  ///< d, h, z, of the feed-forward block, of attention
+  index_t batch = 1, length = 0;
   int threads = 1;
 
   /// Columns of the product that makes all gates.
-  index columns() const { return 2 * channels + key_dim + value_dim; }
+  index_t columns() const { return 2 * channels + key_dim + value_dim; }
 };
 
 /// Models by their width: the paper's for EnWik8 (512), and smaller ones of the same proportions.
@@ -46,9 +46,9 @@ struct step_row {
   std::array<step_times, step_parts.size()> part;
   double fma_rate = 0;
 
-  double ms(step_mixer m, bool backward) const { return step[size(m)].of(backward); }
-  double mixer_ms(step_mixer m, bool backward) const { return m == step_mixer::nothing ? 0 : mixer[size(m)].of(backward); }
-  double part_ms(step_part q, bool backward) const { return part[size(q)].of(backward); }
+  double ms(step_mixer m, bool backward) const { return step[size_t(m)].of(backward); }
+  double mixer_ms(step_mixer m, bool backward) const { return m == step_mixer::nothing ? 0 : mixer[size_t(m)].of(backward); }
+  double part_ms(step_part q, bool backward) const { return part[size_t(q)].of(backward); }
   /// Norms, activations, sums, biases; and whatever parts lose to each other's data in the cache, for they are timed alone.
   double rest_ms(step_mixer m, bool backward) const {
     double rest = ms(m, backward) - mixer_ms(m, backward);
@@ -61,7 +61,7 @@ struct step_row {
   double mixer_over_fft(step_mixer m, bool backward) const { return mixer_ms(step_mixer::fft, backward) / mixer_ms(m, backward); }
   /// Of the matrix products: five, each with one product forward and two backward.
   double product_operations(bool backward) const {
-    index const weights = p.channels * (p.value_dim + p.columns()) + p.value_dim * p.channels + 2 * p.channels * p.hidden;
+    index_t const weights = p.channels * (p.value_dim + p.columns()) + p.value_dim * p.channels + 2 * p.channels * p.hidden;
     return (backward ? 4. : 2.) * double(p.batch * p.length) * double(weights);
   }
 };

@@ -21,7 +21,7 @@ inline std::string times(double v) { return bare(cell(v, 8)) + "x"; }
 
 inline void print_table(std::vector<step_row> const& rows, std::FILE* out) {
   using detail::bare, detail::cell, detail::milliseconds, detail::times;
-  index width = 0;
+  index_t width = 0;
   for (auto const& r : rows) {
     auto const& p = r.p;
     if (p.channels != width)
@@ -54,7 +54,7 @@ inline std::string to_json(step_row const& r, step_mixer m, bool backward) {
   field("direction", json(std::string(backward ? "backward" : "forward")));
   field("mixer", json(std::string(to_string(m))));
   field("channels", json(r.p.channels)), field("value_dim", json(r.p.value_dim)), field("key_dim", json(r.p.key_dim)), field("hidden", json(r.p.hidden));
-  field("chunk", json(r.p.chunk)), field("batch", json(r.p.batch)), field("length", json(r.p.length)), field("threads", json(index{r.p.threads}));
+  field("chunk", json(r.p.chunk)), field("batch", json(r.p.batch)), field("length", json(r.p.length)), field("threads", json(index_t{r.p.threads}));
   field("step_ms", json(r.ms(m, backward))), field("mixer_ms", json(r.mixer_ms(m, backward)));
   field("products_ms", json(r.part_ms(step_part::products, backward))), field("attention_ms", json(r.part_ms(step_part::attention, backward)));
   field("gates_ms", json(r.part_ms(step_part::gates, backward))), field("rest_ms", json(r.rest_ms(m, backward)));

@@ -46,10 +46,10 @@ inline std::string joined(std::vector<std::string> const& words) {
 }  // namespace detail
 
 /// Decimal digits, and a sign if the range has negative numbers: 12, not 0x0c, 12.0 or 1e1.
-inline CLI::Validator whole_number(index low, index high) {
+inline CLI::Validator whole_number(index_t low, index_t high) {
   std::string const range = std::to_string(low) + " to " + std::to_string(high);
   return {[=](std::string& text) {
-            index v = 0;
+            index_t v = 0;
             auto const [end, error] = std::from_chars(text.data(), text.data() + text.size(), v);
             bool const good = error == std::errc() && end == text.data() + text.size() && v >= low && v <= high;
             return good ? std::string() : detail::shown(text) + " is not a whole number from " + range + ".";

@@ -20,13 +20,13 @@ TCNCA_HOST_DEVICE T from_float(float v) {
 
 /// to[i] = from[i]
 template <class T>
-void widen(float* __restrict to, T const* __restrict from, index count) {
-  for (index i = 0; i < count; i++) to[i] = to_float(from[i]);
+void widen(float* __restrict to, T const* __restrict from, index_t count) {
+  for (index_t i = 0; i < count; i++) to[i] = to_float(from[i]);
 }
 /// to[i] = scale * from[i]
 template <class T>
-void narrow(T* __restrict to, float const* __restrict from, float scale, index count) {
-  for (index i = 0; i < count; i++) to[i] = from_float<T>(scale * from[i]);
+void narrow(T* __restrict to, float const* __restrict from, float scale, index_t count) {
+  for (index_t i = 0; i < count; i++) to[i] = from_float<T>(scale * from[i]);
 }
 
 }  // namespace tcnca::bench

@@ -37,11 +37,11 @@ template <class T>
 class device_memory {
  public:
   device_memory() = default;
-  explicit device_memory(tcnca::size count) : values_(count) {}
+  explicit device_memory(tcnca::size_t count) : values_(count) {}
 
   T* data() { return thrust::raw_pointer_cast(values_.data()); }
   T const* data() const { return thrust::raw_pointer_cast(values_.data()); }
-  tcnca::size size() const { return values_.size(); }
+  tcnca::size_t size() const { return values_.size(); }
 
   void write(std::vector<T> const& from) { thrust::copy(from.begin(), from.end(), values_.begin()); }
   std::vector<T> read() const {

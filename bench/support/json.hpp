@@ -22,6 +22,6 @@ inline std::string json(std::string const& v) {
   }
   return text + '"';
 }
-inline std::string json(index v) { return std::to_string(v); }
+inline std::string json(index_t v) { return std::to_string(v); }
 
 }  // namespace tcnca::bench::detail

@@ -62,10 +62,10 @@ class machine_record {
   }
   std::string to_json() const {
     using detail::json;
-    std::string text = "{\"processor\": " + json(processor_) + ", \"processors\": " + json(index{clock_.processors()}) + ", \"threads\": " + json(index{threads_}) +
+    std::string text = "{\"processor\": " + json(processor_) + ", \"processors\": " + json(index_t{clock_.processors()}) + ", \"threads\": " + json(index_t{threads_}) +
                        ", \"gpu\": " + (gpu_.empty() ? "null" : json(gpu_)) + ", \"compiler\": " + json(compiler()) + ", \"commit\": " + json(commit_) + ", \"date\": " + json(date_) +
                        ", \"load_before\": " + json(load_before_) + ", \"load_after\": " + json(load_after_) + ", \"others_share\": " + json(others_) +
-                       ", \"rows\": " + json(static_cast<index>(rows_)) + ", \"rows_dropped\": " + json(static_cast<index>(dropped_.size())) + ", \"dropped\": [";
+                       ", \"rows\": " + json(static_cast<index_t>(rows_)) + ", \"rows_dropped\": " + json(static_cast<index_t>(dropped_.size())) + ", \"dropped\": [";
     for (std::size_t i = 0; i < dropped_.size(); i++) text += (i == 0 ? "" : ", ") + json(dropped_[i]);
     return text + "]}";
   }

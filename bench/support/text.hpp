@@ -51,15 +51,15 @@ class text {
   template <class T>
   void embed(tensor_view<T, 3> x) const {
     if (bytes_.empty()) return noise(x, 1);
-    index const batch = x.extent[0], channels = x.extent[1], length = x.extent[2];
-    std::vector<T> table(static_cast<size>(256 * channels));
-    for (size i = 0; i < table.size(); i++) table[i] = from_float<T>(gaussian(0, i));
+    index_t const batch = x.extent[0], channels = x.extent[1], length = x.extent[2];
+    std::vector<T> table(static_cast<size_t>(256 * channels));
+    for (size_t i = 0; i < table.size(); i++) table[i] = from_float<T>(gaussian(0, i));
 #pragma omp parallel for collapse(2) schedule(static)
-    for (index b = 0; b < batch; b++)
-      for (index c = 0; c < channels; c++)
-        for (index t = 0; t < length; t++) {
-          auto const byte = static_cast<unsigned char>(bytes_[static_cast<size>(b * length + t) % bytes_.size()]);
-          *x.at(b, c, t) = table[static_cast<size>(byte * channels + c)];
+    for (index_t b = 0; b < batch; b++)
+      for (index_t c = 0; c < channels; c++)
+        for (index_t t = 0; t < length; t++) {
+          auto const byte = static_cast<unsigned char>(bytes_[static_cast<size_t>(b * length + t) % bytes_.size()]);
+          *x.at(b, c, t) = table[static_cast<size_t>(byte * channels + c)];
         }
   }
   /// Gaussian numbers, from a table of 64 Ki of them in scattered order.
@@ -67,12 +67,12 @@ class text {
   static void noise(tensor_view<T, 3> x, std::uint64_t stream, float scale = 1) {
     constexpr std::uint64_t count = 65536;
     std::vector<T> table(count);
-    for (size i = 0; i < count; i++) table[i] = from_float<T>(scale * gaussian(stream, i));
-    index const batch = x.extent[0], channels = x.extent[1], length = x.extent[2];
+    for (size_t i = 0; i < count; i++) table[i] = from_float<T>(scale * gaussian(stream, i));
+    index_t const batch = x.extent[0], channels = x.extent[1], length = x.extent[2];
 #pragma omp parallel for collapse(2) schedule(static)
-    for (index b = 0; b < batch; b++)
-      for (index c = 0; c < channels; c++)
-        for (index t = 0; t < length; t++) {
+    for (index_t b = 0; b < batch; b++)
+      for (index_t c = 0; c < channels; c++)
+        for (index_t t = 0; t < length; t++) {
           auto const i = static_cast<std::uint64_t>((b * channels + c) * length + t);
           *x.at(b, c, t) = table[(i * 0x9e3779b97f4a7c15u) >> 48];
         }

@@ -16,12 +16,12 @@ struct adam_config {
 namespace detail {
 
 /// Of these many gradients squares are summed at once.
-constexpr index square_block = 4096;
+constexpr index_t square_block = 4096;
 template <class T>
 struct square_term {
   using number = double;
   T const* x;
-  TCNCA_HOST_DEVICE double operator()(index i) const { return double(x[i]) * double(x[i]); }
+  TCNCA_HOST_DEVICE double operator()(index_t i) const { return double(x[i]) * double(x[i]); }
 };
 
 template <class T>
@@ -30,7 +30,7 @@ struct adam_op {
   T const* gradient;
   T *value, *first, *second;
   template <int W>
-  TCNCA_HOST_DEVICE void at(index i) const {
+  TCNCA_HOST_DEVICE void at(index_t i) const {
     auto const g = load<W>(gradient + i) * broadcast<W>(scale);
     auto const m = broadcast<W>(beta1) * load<W>(first + i) + broadcast<W>(1 - beta1) * g;
     auto const v = broadcast<W>(beta2) * load<W>(second + i) + broadcast<W>(1 - beta2) * g * g;
@@ -48,7 +48,7 @@ class adam {
  public:
   /// After the context's `commit`.
   adam(context<T, E> const& c, adam_config const& config) : config_(config) {
-    index const count = index(c.gradients.count());
+    index_t const count = index_t(c.gradients.count());
     first_.take(count), second_.take(count);
     partial_ = totals_.take(divide_up(count, detail::square_block)), square_ = totals_.take(1);
     first_.commit(), second_.commit(), totals_.commit();
@@ -58,7 +58,7 @@ class adam {
   /// context's statistics do.
   double step(context<T, E> const& c, double rate, double loss = 0) {
     E const e = c.executor();
-    index const count = index(c.gradients.count()), blocks = index(partial_.count);
+    index_t const count = index_t(c.gradients.count()), blocks = index_t(partial_.count);
     double *const partial = totals_[partial_], *const square = totals_[square_];
     using term = detail::square_term<T>;
     run_pass(e, blocks, detail::sum_pass<term, double>{term{c.gradients.data()}, count, detail::square_block, partial});
@@ -76,23 +76,23 @@ class adam {
     op.step_size = T(rate / (1 - std::pow(config_.beta1, double(steps_)))), op.unbias = T(1 / (1 - std::pow(config_.beta2, double(steps_))));
     op.gradient = c.gradients.data(), op.value = c.values.data(), op.first = first_.data(), op.second = second_.data();
     each_element<T>(e, count, op);
-    copy(e, index(c.statistics.count()), c.next_statistics.data(), c.statistics.data());
+    copy(e, index_t(c.statistics.count()), c.next_statistics.data(), c.statistics.data());
     return norm;
   }
 
   /// What is remembered from step to step: moments, on the executor's side as the parameters lie, and the number of steps.
   T* first() const { return first_.data(); }
   T* second() const { return second_.data(); }
-  index& steps() { return steps_; }
+  index_t& steps() { return steps_; }
   /// All that has been allocated.
-  size bytes() const { return first_.bytes() + second_.bytes() + totals_.bytes(); }
+  size_t bytes() const { return first_.bytes() + second_.bytes() + totals_.bytes(); }
 
  private:
   adam_config config_;
   pool<T, E> first_, second_;
   pool<double, E> totals_;
   region partial_, square_;
-  index steps_ = 0;
+  index_t steps_ = 0;
 };
 
 }  // namespace tcnca::models

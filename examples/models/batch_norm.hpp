@@ -10,22 +10,22 @@ namespace detail {
 
 /// Positions at the front of each sequence that count.
 struct valid_positions {
-  index const* lengths;  ///< null: all
-  index length;
-  TCNCA_HOST_DEVICE bool has(index row) const { return lengths == nullptr || row % length < lengths[row / length]; }
+  index_t const* lengths;  ///< null: all
+  index_t length;
+  TCNCA_HOST_DEVICE bool has(index_t row) const { return lengths == nullptr || row % length < lengths[row / length]; }
 };
 
 /// x, or with `centre` (sums of x over the positions) the squared distance from their mean.
 template <class T, bool Centred>
 struct batch_moment {
   static constexpr int kinds = 1;
-  index channels;
+  index_t channels;
   valid_positions valid;
   T const *x, *centre;
   T share;
-  TCNCA_HOST_DEVICE bool counts(index row) const { return valid.has(row); }
+  TCNCA_HOST_DEVICE bool counts(index_t row) const { return valid.has(row); }
   template <int W>
-  TCNCA_HOST_DEVICE void add(pack<T, W>* sums, index r, index k) const {
+  TCNCA_HOST_DEVICE void add(pack<T, W>* sums, index_t r, index_t k) const {
     auto v = load<W>(x + r * channels + k);
     if constexpr (Centred) {
       v = v - load<W>(centre + k) * broadcast<W>(share);
@@ -38,18 +38,18 @@ struct batch_moment {
 /// From the sums of a batch: mean and 1 / deviation, and what will be the running ones.
 template <class T>
 struct batch_statistics {
-  index count;
+  index_t count;
   T const *sum, *squares, *running_mean, *running_variance;
   T *mean, *inverse, *next_mean, *next_variance;
   static constexpr double momentum = 0.1;
   template <int W>
-  TCNCA_HOST_DEVICE void at(index k) const {
-    for (index i = k; i < k + W; i++) {
-      T const n = T(max(index(1), count)), variance = squares[i] / n;
+  TCNCA_HOST_DEVICE void at(index_t k) const {
+    for (index_t i = k; i < k + W; i++) {
+      T const n = T(max_of(index_t(1), count)), variance = squares[i] / n;
       mean[i] = sum[i] / n;
       inverse[i] = 1 / std::sqrt(variance + T(norm_epsilon));
       // The variance of all data is estimated by one less than the count.
-      T const unbiased = squares[i] / T(max(index(1), count - 1));
+      T const unbiased = squares[i] / T(max_of(index_t(1), count - 1));
       next_mean[i] = T(1 - momentum) * running_mean[i] + T(momentum) * mean[i];
       next_variance[i] = T(1 - momentum) * running_variance[i] + T(momentum) * unbiased;
     }
@@ -60,8 +60,8 @@ struct running_statistics {
   T const *running_mean, *running_variance;
   T *mean, *inverse;
   template <int W>
-  TCNCA_HOST_DEVICE void at(index k) const {
-    for (index i = k; i < k + W; i++) mean[i] = running_mean[i], inverse[i] = 1 / std::sqrt(running_variance[i] + T(norm_epsilon));
+  TCNCA_HOST_DEVICE void at(index_t k) const {
+    for (index_t i = k; i < k + W; i++) mean[i] = running_mean[i], inverse[i] = 1 / std::sqrt(running_variance[i] + T(norm_epsilon));
   }
 };
 
@@ -69,13 +69,13 @@ template <class T>
 struct batch_norm_forward {
   using number = T;
   static constexpr int near = 0;
-  index channels;
+  index_t channels;
   T const *x, *gain, *bias, *mean, *inverse;
   T* y;
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index row, bool beyond, T*) const {
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T*) const {
     if (beyond) return;
-    threads.template each<T>(channels, [&](auto w, index k) TCNCA_INLINE {
+    threads.template each<T>(channels, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
       auto const v = (load<W>(x + row * channels + k) - load<W>(mean + k)) * load<W>(inverse + k);
       store<W>(y + row * channels + k, load<W>(gain + k) * v + load<W>(bias + k));
@@ -87,11 +87,11 @@ struct batch_norm_forward {
 template <class T>
 struct batch_norm_gain {
   static constexpr int kinds = 2;
-  index channels;
+  index_t channels;
   T const *x, *grad_y, *mean, *inverse;
-  TCNCA_HOST_DEVICE static constexpr bool counts(index) { return true; }
+  TCNCA_HOST_DEVICE static constexpr bool counts(index_t) { return true; }
   template <int W>
-  TCNCA_HOST_DEVICE void add(pack<T, W>* sums, index r, index k) const {
+  TCNCA_HOST_DEVICE void add(pack<T, W>* sums, index_t r, index_t k) const {
     auto const g = load<W>(grad_y + r * channels + k);
     sums[0] = sums[0] + g * ((load<W>(x + r * channels + k) - load<W>(mean + k)) * load<W>(inverse + k));
     sums[1] = sums[1] + g;
@@ -103,17 +103,17 @@ template <class T>
 struct batch_norm_backward {
   using number = T;
   static constexpr int near = 0;
-  index channels;
+  index_t channels;
   valid_positions valid;
   T share;  ///< of one position: 0 where mean and deviation are constants
   bool add;
   T const *x, *grad_y, *gain, *mean, *inverse, *grad_gain, *grad_bias;
   T* grad_x;
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index row, bool beyond, T*) const {
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T*) const {
     if (beyond) return;
     T const part = valid.has(row) ? share : T(0);
-    threads.template each<T>(channels, [&](auto w, index k) TCNCA_INLINE {
+    threads.template each<T>(channels, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
       auto const inv = load<W>(inverse + k), normed = (load<W>(x + row * channels + k) - load<W>(mean + k)) * inv;
       auto const common = broadcast<W>(part) * (load<W>(grad_bias + k) + normed * load<W>(grad_gain + k));
@@ -131,7 +131,7 @@ struct batch_norm_backward {
 template <class T, class E>
 class batch_norm {
  public:
-  batch_norm(context<T, E>& c, index channels)
+  batch_norm(context<T, E>& c, index_t channels)
       : channels_(channels),
         gain_(c.parameter(channels, {.mean = 1})),
         bias_(c.parameter(channels, {})),
@@ -148,8 +148,8 @@ class batch_norm {
   void forward(context<T, E> const& c, T const* x, T* y) const {
     T *const mean = c.kept[mean_], *const inverse = c.kept[inverse_], *const sum = c.kept[sum_], *const squares = c.kept[squares_];
     if (c.training) {
-      index const count = c.valid_rows();
-      T const share = 1 / T(std::max(index(1), count));
+      index_t const count = c.valid_rows();
+      T const share = 1 / T(std::max(index_t(1), count));
       column_sums(c, c.rows(), channels_, detail::batch_moment<T, false>{channels_, valid(c), x, nullptr, share}, {sum});
       column_sums(c, c.rows(), channels_, detail::batch_moment<T, true>{channels_, valid(c), x, sum, share}, {squares});
       each_element<T>(c.executor(), channels_,
@@ -165,7 +165,7 @@ class batch_norm {
   void backward(context<T, E> const& c, T const* x, T const* grad_y, T* grad_x, bool add) const {
     T const *const mean = c.kept[mean_], *const inverse = c.kept[inverse_];
     T *const grad_gain = c.gradients[gain_], *const grad_bias = c.gradients[bias_];
-    T const share = c.training ? 1 / T(std::max(index(1), c.valid_rows())) : T(0);
+    T const share = c.training ? 1 / T(std::max(index_t(1), c.valid_rows())) : T(0);
     column_sums(c, c.rows(), channels_, detail::batch_norm_gain<T>{channels_, x, grad_y, mean, inverse}, {grad_gain, grad_bias});
     detail::batch_norm_backward<T> const op{channels_, valid(c), share, add, x, grad_y, c.values[gain_], mean, inverse, grad_gain, grad_bias, grad_x};
     each_row(c.executor(), c.rows(), channels_, op);
@@ -174,7 +174,7 @@ class batch_norm {
  private:
   detail::valid_positions valid(context<T, E> const& c) const { return {c.lengths(), c.length}; }
 
-  index channels_;
+  index_t channels_;
   region gain_, bias_, running_mean_, running_variance_, mean_, inverse_, sum_, squares_;
 };
 

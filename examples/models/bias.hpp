@@ -11,7 +11,7 @@ namespace tcnca::models {
 template <class T, class E, class Attention>
 class relative_bias {
  public:
-  relative_bias(context<T, E>& c, bias_kind kind, index chunk, index key_dim) : kind_(kind), chunk_(chunk), key_dim_(key_dim) {
+  relative_bias(context<T, E>& c, bias_kind kind, index_t chunk, index_t key_dim) : kind_(kind), chunk_(chunk), key_dim_(key_dim) {
     if (kind == bias_kind::simple) {
       table_ = c.parameter(2 * chunk - 1, {.deviation = 0.02});
     } else {
@@ -45,7 +45,7 @@ class relative_bias {
   tensor_view<T, 2> vector(T* p) const { return contiguous(p, 1, key_dim_); }
 
   bias_kind kind_;
-  index chunk_, key_dim_;
+  index_t chunk_, key_dim_;
   region table_, grad_table_, a_, b_;
 };
 

@@ -10,15 +10,15 @@ namespace tcnca::models {
 
 /// C[m, n] = op(A) op(B), or with `add` on top of C; row-major and contiguous.
 struct product {
-  index m, n, k;
+  index_t m, n, k;
   bool a_transposed = false, b_transposed = false, add = false;
 };
 
 namespace detail {
 /// OpenBLAS takes its extents as ints.
 template <class T>
-void gemm(product p, T const* a, index lda, T const* b, index ldb, T* c, index ldc) {
-  auto const i = [](index v) { return static_cast<blasint>(std::max(v, index(1))); };
+void gemm(product p, T const* a, index_t lda, T const* b, index_t ldb, T* c, index_t ldc) {
+  auto const i = [](index_t v) { return static_cast<blasint>(std::max(v, index_t(1))); };
   auto const ta = p.a_transposed ? CblasTrans : CblasNoTrans, tb = p.b_transposed ? CblasTrans : CblasNoTrans;
   T const beta = p.add ? T(1) : T(0);
   if constexpr (sizeof(T) == 4) {
@@ -32,14 +32,14 @@ void gemm(product p, T const* a, index lda, T const* b, index ldb, T* c, index l
 /// which spin between its calls. Call `one_blas_thread` before.
 template <class E, class T>
 void multiply(device<E> const&, int threads, product p, T const* a, T const* b, T* c) {
-  index const lda = p.a_transposed ? p.m : p.k, ldb = p.b_transposed ? p.k : p.n, ldc = p.n;
+  index_t const lda = p.a_transposed ? p.m : p.k, ldb = p.b_transposed ? p.k : p.n, ldc = p.n;
   bool const by_rows = p.m >= p.n;
-  index const extent = by_rows ? p.m : p.n;
+  index_t const extent = by_rows ? p.m : p.n;
   // Pieces are whole register tiles. Small products are not worth a thread.
   bool const small = double(p.m) * double(p.n) * double(p.k) < 1e5;
-  index const piece = small ? extent : ((extent + threads - 1) / threads + 15) / 16 * 16;
+  index_t const piece = small ? extent : ((extent + threads - 1) / threads + 15) / 16 * 16;
 #pragma omp parallel for num_threads(threads) schedule(static) if (!small)
-  for (index first = 0; first < extent; first += piece) {
+  for (index_t first = 0; first < extent; first += piece) {
     product part = p;
     (by_rows ? part.m : part.n) = std::min(piece, extent - first);
     if (by_rows)
@@ -53,9 +53,9 @@ void multiply(device<E> const&, int threads, product p, T const* a, T const* b, 
 /// cuBLAS counts by columns: to it the matrices are transposed, so C' = op(B)' op(A)'.
 template <class T>
 void multiply(device<cuda> const& d, int /*threads*/, product p, T const* a, T const* b, T* c) {
-  auto const i = [](index v) { return static_cast<int>(std::max(v, index(1))); };
+  auto const i = [](index_t v) { return static_cast<int>(std::max(v, index_t(1))); };
   auto const ta = p.a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N, tb = p.b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
-  index const lda = p.a_transposed ? p.m : p.k, ldb = p.b_transposed ? p.k : p.n, ldc = p.n;
+  index_t const lda = p.a_transposed ? p.m : p.k, ldb = p.b_transposed ? p.k : p.n, ldc = p.n;
   T const one = 1, beta = p.add ? T(1) : T(0);
   if (p.m == 0 || p.n == 0) return;
   if constexpr (sizeof(T) == 4) {

@@ -14,14 +14,14 @@ namespace detail {
 struct target_term {
   using number = double;
   int const* targets;
-  TCNCA_HOST_DEVICE double operator()(index i) const { return targets[i] >= 0 ? 1 : 0; }
+  TCNCA_HOST_DEVICE double operator()(index_t i) const { return targets[i] >= 0 ? 1 : 0; }
 };
 
 template <class T>
 struct cross_entropy_rows {
   using number = T;
   static constexpr int near = 1;
-  index classes;
+  index_t classes;
   T const* logits;
   int const* targets;
   double const* counted;
@@ -29,7 +29,7 @@ struct cross_entropy_rows {
   int* predictions;
 
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index row, bool beyond, T* memory) const {
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T* memory) const {
     T const* const in = logits + row * classes;
     int const target = beyond || targets == nullptr ? -1 : targets[row];
     T const most = greatest(threads, in, beyond, memory);
@@ -39,7 +39,7 @@ struct cross_entropy_rows {
     }
     if (targets == nullptr) return;  // for all threads alike
     T const at = target >= 0 ? in[target] : T(0);
-    T const sum = threads.template sum<T>(beyond, classes, memory, [&](auto w, index k) TCNCA_INLINE {
+    T const sum = threads.template sum<T>(beyond, classes, memory, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
       return tcnca::detail::exp(load<W>(in + k) - broadcast<W>(most));
     });
@@ -48,7 +48,7 @@ struct cross_entropy_rows {
     if (grad == nullptr) return;
     T const weight = target >= 0 ? T(1 / *counted) : T(0), scale = weight / sum;
     T* const out = grad + row * classes;
-    threads.template each<T>(classes, [&](auto w, index k) TCNCA_INLINE {
+    threads.template each<T>(classes, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
       auto const probability = tcnca::detail::exp(load<W>(in + k) - broadcast<W>(most)) * broadcast<W>(scale);
       store<W>(out + k, target >= 0 ? probability : broadcast<W>(T(0)));
@@ -64,13 +64,13 @@ struct cross_entropy_rows {
     auto packs = broadcast<W>(beyond ? T(0) : in[0]);
     auto rest = broadcast<1>(packs.lane(0));
     if (!beyond)
-      threads.template each<T>(classes, [&](auto w, index k) TCNCA_INLINE {
+      threads.template each<T>(classes, [&](auto w, index_t k) TCNCA_INLINE {
         if constexpr (decltype(w)::value == W) { packs = greater(packs, load<W>(in + k)); }
         else { rest = greater(rest, load<1>(in + k)); }
       });
     T most = rest.lane(0);
-    for (int i = 0; i < W; i++) most = max(most, packs.lane(i));
-    return threads.tree(most, memory, [](T a, T b) TCNCA_INLINE { return max(a, b); });
+    for (int i = 0; i < W; i++) most = max_of(most, packs.lane(i));
+    return threads.tree(most, memory, [](T a, T b) TCNCA_INLINE { return max_of(a, b); });
   }
 
   /// The first column that has the largest. As a number of type T it would be rounded from 2^24 on: more classes than memory holds logits of.
@@ -78,7 +78,7 @@ struct cross_entropy_rows {
   TCNCA_HOST_DEVICE int first_of(Threads const& threads, T const* in, T most, bool beyond, T* memory) const {
     T first = T(classes - 1);
     if (!beyond)
-      threads.template each<T>(classes, [&](auto w, index k) TCNCA_INLINE {
+      threads.template each<T>(classes, [&](auto w, index_t k) TCNCA_INLINE {
         auto const v = load<decltype(w)::value>(in + k);
         for (int i = 0; i < decltype(w)::value; i++)
           if (v.lane(i) == most && T(k + i) < first) first = T(k + i);
@@ -93,12 +93,12 @@ struct cross_entropy_rows {
 template <class T, class E>
 class cross_entropy {
  public:
-  cross_entropy(context<T, E>& c, index most_rows, index classes)
+  cross_entropy(context<T, E>& c, index_t most_rows, index_t classes)
       : classes_(classes), costs_(c.kept.take(most_rows)), counted_(c.totals.take(1)), total_(c.totals.take(1)) {}
 
   /// With `grad`, its gradient by the logits, which may stand in their memory. `predictions`, one a row, are the most likely classes (the first of
   /// equals). Targets may be null where only predictions are wanted (then the loss is 0). All pointers are on the executor's side; waits for the result.
-  double operator()(context<T, E> const& c, index rows, T const* logits, int const* targets, T* grad, int* predictions = nullptr) const {
+  double operator()(context<T, E> const& c, index_t rows, T const* logits, int const* targets, T* grad, int* predictions = nullptr) const {
     double *const counted = c.totals[counted_], *const total = c.totals[total_];
     T* const costs = c.kept[costs_];
     if (targets != nullptr) detail::sum_terms(c.executor(), rows, detail::target_term{targets}, counted);
@@ -111,7 +111,7 @@ class cross_entropy {
   }
 
  private:
-  index classes_;
+  index_t classes_;
   region costs_, counted_, total_;
 };
 

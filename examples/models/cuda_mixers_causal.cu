@@ -2,4 +2,4 @@
 #include "make_mixer.hpp"
 
 template std::unique_ptr<tcnca::models::mixer<float, tcnca::cuda>> tcnca::models::make_mixer<float, tcnca::cuda, true>(
-    model_config const&, context<float, tcnca::cuda>&, tcnca::index);
+    model_config const&, context<float, tcnca::cuda>&, tcnca::index_t);

@@ -37,7 +37,7 @@ class device<cuda> {
     check(cublasSetMathMode(blas(), allow ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_DEFAULT_MATH), "choose its arithmetic");
   }
 
-  static void* allocate(size bytes) {
+  static void* allocate(size_t bytes) {
     void* p = nullptr;
     if (cudaError_t const e = cudaMalloc(&p, bytes); e != cudaSuccess)
       fail("CUDA", "allocate " + std::to_string(bytes) + " bytes", cudaGetErrorString(e));
@@ -46,13 +46,13 @@ class device<cuda> {
     return p;
   }
   static void release(void* p) { cudaFree(p); }
-  size bytes() const { return workspace_bytes; }
+  size_t bytes() const { return workspace_bytes; }
 
-  void upload(void const* from, void* to, size bytes) const {
+  void upload(void const* from, void* to, size_t bytes) const {
     check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_.get()), "copy to the device");
     check(cudaStreamSynchronize(stream_.get()), "copy to the device");
   }
-  void download(void const* from, void* to, size bytes) const {
+  void download(void const* from, void* to, size_t bytes) const {
     check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_.get()), "copy from the device");
     check(cudaStreamSynchronize(stream_.get()), "copy from the device");
   }
@@ -65,7 +65,7 @@ class device<cuda> {
   }
 
  private:
-  static constexpr size workspace_bytes = size(32) << 20;  // what cuBLAS wants on an H100
+  static constexpr size_t workspace_bytes = size_t(32) << 20;  // what cuBLAS wants on an H100
   [[noreturn]] static void fail(std::string const& who, std::string const& what, char const* why) {
     throw std::runtime_error(who + " could not " + what + ": " + why);
   }

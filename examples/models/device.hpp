@@ -18,16 +18,16 @@ class device {
   E executor() const { return executor_; }
 
   /// Zeroed, and aligned as a workspace is. Throws where there is none.
-  static void* allocate(size bytes) { return std::memset(::operator new(bytes, std::align_val_t(workspace::alignment)), 0, bytes); }
+  static void* allocate(size_t bytes) { return std::memset(::operator new(bytes, std::align_val_t(workspace::alignment)), 0, bytes); }
   static void release(void* p) { ::operator delete(p, std::align_val_t(workspace::alignment)); }
   /// Bytes that it keeps for itself.
-  size bytes() const { return 0; }
+  size_t bytes() const { return 0; }
 
   /// From the host's memory to the device's, and back; the call returns when the bytes are there.
-  void upload(void const* from, void* to, size bytes) const {
+  void upload(void const* from, void* to, size_t bytes) const {
     if (bytes > 0) std::memcpy(to, from, bytes);  // from nowhere, nothing
   }
-  void download(void const* from, void* to, size bytes) const { upload(from, to, bytes); }
+  void download(void const* from, void* to, size_t bytes) const { upload(from, to, bytes); }
 
  private:
   E executor_{};

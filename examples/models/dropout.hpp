@@ -16,17 +16,17 @@ struct dropout_pass {
   static constexpr int near = 0;
   static constexpr int draws = 32;
   template <class Group>
-  static constexpr index block = Group::size() == 1 ? 8 * 4 * draws : 4 * Group::size();
+  static constexpr index_t block = Group::size() == 1 ? 8 * 4 * draws : 4 * Group::size();
   uint32 below, site;
   T kept;
   uint64 seed, step;
-  index count;
+  index_t count;
   T* x;
 
   template <class Group>
-  TCNCA_HOST_DEVICE void operator()(Group group, index item, T*) const {
-    index const last = min(count, (item + 1) * block<Group>);
-    index i = item * block<Group> + 4 * group.rank();
+  TCNCA_HOST_DEVICE void operator()(Group group, index_t item, T*) const {
+    index_t const last = min_of(count, (item + 1) * block<Group>);
+    index_t i = item * block<Group> + 4 * group.rank();
     if constexpr (Group::size() == 1) {
       for (; i + 4 * draws <= last; i += 4 * draws) many(i);
     }
@@ -40,7 +40,7 @@ struct dropout_pass {
 
  private:
   /// The rounds of philox(), for `draws` counters side by side.
-  TCNCA_HOST_DEVICE void many(index first) const {
+  TCNCA_HOST_DEVICE void many(index_t first) const {
     uint32 c[4][draws], words[4 * draws], k0 = uint32(seed), k1 = uint32(seed >> 32);
     for (int j = 0; j < draws; j++) {
       uint64 const at = uint64(first / 4 + j);
@@ -65,7 +65,7 @@ struct dropout_pass {
 /// In place: drops elements with a probability and divides the others by 1 - probability. The mask is a function of the context's seed and step, of
 /// the site and of the element, the same on every machine; so the same call on the gradient is the backward pass.
 template <class T, class E>
-void dropout(context<T, E> const& c, double probability, uint32 site, index n, T* x) {
+void dropout(context<T, E> const& c, double probability, uint32 site, index_t n, T* x) {
   if (probability == 0 || !c.training) return;
   using pass = detail::dropout_pass<T>;
   pass const p{uint32(probability * 4294967296.0), site, T(1 / (1 - probability)), c.seed, c.step, n, x};

@@ -13,7 +13,7 @@ struct fill_op {
   T value;
   T* y;
   template <int W>
-  TCNCA_HOST_DEVICE void at(index i) const {
+  TCNCA_HOST_DEVICE void at(index_t i) const {
     store<W>(y + i, broadcast<W>(value));
   }
 };
@@ -22,7 +22,7 @@ struct copy_op {
   T const* x;
   T* y;
   template <int W>
-  TCNCA_HOST_DEVICE void at(index i) const {
+  TCNCA_HOST_DEVICE void at(index_t i) const {
     store<W>(y + i, load<W>(x + i));
   }
 };
@@ -31,7 +31,7 @@ struct add_op {
   T const* x;
   T* y;
   template <int W>
-  TCNCA_HOST_DEVICE void at(index i) const {
+  TCNCA_HOST_DEVICE void at(index_t i) const {
     store<W>(y + i, load<W>(y + i) + load<W>(x + i));
   }
 };
@@ -40,7 +40,7 @@ struct activation_op {
   T const* x;
   T* y;
   template <int W>
-  TCNCA_HOST_DEVICE void at(index i) const {
+  TCNCA_HOST_DEVICE void at(index_t i) const {
     store<W>(y + i, activate<A>(load<W>(x + i)).value);
   }
 };
@@ -49,7 +49,7 @@ struct activation_backward_op {
   T const *x, *grad_y;
   T* grad_x;
   template <int W>
-  TCNCA_HOST_DEVICE void at(index i) const {
+  TCNCA_HOST_DEVICE void at(index_t i) const {
     store<W>(grad_x + i, load<W>(grad_y + i) * activate<A>(load<W>(x + i)).slope);
   }
 };
@@ -58,37 +58,37 @@ struct activation_backward_op {
 
 /// y = value, everywhere.
 template <class E, class T>
-void fill(E e, index n, T value, T* y) {
+void fill(E e, index_t n, T value, T* y) {
   each_element<T>(e, n, detail::fill_op<T>{value, y});
 }
 /// y = x.
 template <class E, class T>
-void copy(E e, index n, T const* x, T* y) {
+void copy(E e, index_t n, T const* x, T* y) {
   each_element<T>(e, n, detail::copy_op<T>{x, y});
 }
 /// y += x.
 template <class E, class T>
-void add(E e, index n, T const* x, T* y) {
+void add(E e, index_t n, T const* x, T* y) {
   each_element<T>(e, n, detail::add_op<T>{x, y});
 }
 /// y = silu(x).
 template <class E, class T>
-void silu(E e, index n, T const* x, T* y) {
+void silu(E e, index_t n, T const* x, T* y) {
   each_element<T>(e, n, detail::activation_op<activation::silu, T>{x, y});
 }
 /// grad_x = grad_y silu'(x); both may be the same memory.
 template <class E, class T>
-void silu_backward(E e, index n, T const* x, T const* grad_y, T* grad_x) {
+void silu_backward(E e, index_t n, T const* x, T const* grad_y, T* grad_x) {
   each_element<T>(e, n, detail::activation_backward_op<activation::silu, T>{x, grad_y, grad_x});
 }
 /// y = gelu(x), the form with erf.
 template <class E, class T>
-void gelu(E e, index n, T const* x, T* y) {
+void gelu(E e, index_t n, T const* x, T* y) {
   each_element<T>(e, n, detail::activation_op<activation::gelu_erf, T>{x, y});
 }
 /// grad_x = grad_y gelu'(x); both may be the same memory.
 template <class E, class T>
-void gelu_backward(E e, index n, T const* x, T const* grad_y, T* grad_x) {
+void gelu_backward(E e, index_t n, T const* x, T const* grad_y, T* grad_x) {
   each_element<T>(e, n, detail::activation_backward_op<activation::gelu_erf, T>{x, grad_y, grad_x});
 }
 

@@ -13,15 +13,15 @@ template <class T>
 struct embedding_table_forward {
   using number = T;
   static constexpr int near = 0;
-  index channels;
+  index_t channels;
   int const* tokens;
   T const* table;
   T* y;
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index row, bool beyond, T*) const {
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T*) const {
     if (beyond) return;
     T const* const from = table + tokens[row] * channels;
-    threads.template each<T>(channels, [&](auto w, index k) TCNCA_INLINE {
+    threads.template each<T>(channels, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
       store<W>(y + row * channels + k, load<W>(from + k));
     });
@@ -32,13 +32,13 @@ struct embedding_table_forward {
 template <class T>
 struct rows_of_token {
   static constexpr int kinds = 1;
-  index channels;
+  index_t channels;
   int const* tokens;
   T const* grad_y;
   int token;
-  TCNCA_HOST_DEVICE bool counts(index row) const { return tokens[row] == token; }
+  TCNCA_HOST_DEVICE bool counts(index_t row) const { return tokens[row] == token; }
   template <int W>
-  TCNCA_HOST_DEVICE void add(pack<T, W>* sums, index r, index c) const {
+  TCNCA_HOST_DEVICE void add(pack<T, W>* sums, index_t r, index_t c) const {
     sums[0] = sums[0] + load<W>(grad_y + r * channels + c);
   }
 };
@@ -49,31 +49,31 @@ template <class T>
 struct embedding_table_backward {
   using number = T;
   static constexpr int near = 1;
-  static constexpr index cpu_columns = 64 / index(sizeof(T));
-  index vocabulary, channels, rows;
+  static constexpr index_t cpu_columns = 64 / index_t(sizeof(T));
+  index_t vocabulary, channels, rows;
   int const* tokens;
   T const* grad_y;
   T* grad;
 
   template <class Group>
-  static constexpr index items(index vocabulary, index channels) {
-    return Group::size() == 1 ? divide_up(channels, cpu_columns) : vocabulary * divide_up(channels, index(summed_columns<Group, T>));
+  static constexpr index_t items(index_t vocabulary, index_t channels) {
+    return Group::size() == 1 ? divide_up(channels, cpu_columns) : vocabulary * divide_up(channels, index_t(summed_columns<Group, T>));
   }
   template <class Group>
-  TCNCA_HOST_DEVICE void operator()(Group group, index item, T* memory) const {
+  TCNCA_HOST_DEVICE void operator()(Group group, index_t item, T* memory) const {
     if constexpr (Group::size() == 1) {
-      index const first = item * cpu_columns, last = min(channels, first + cpu_columns);
-      for (index v = 0; v < vocabulary; v++)
-        for (index k = first; k < last; k++) grad[v * channels + k] = 0;
-      for (index r = 0; r < rows; r++) {
+      index_t const first = item * cpu_columns, last = min_of(channels, first + cpu_columns);
+      for (index_t v = 0; v < vocabulary; v++)
+        for (index_t k = first; k < last; k++) grad[v * channels + k] = 0;
+      for (index_t r = 0; r < rows; r++) {
         T* const to = grad + tokens[r] * channels;
-        for (index k = first; k < last; k++) to[k] += grad_y[r * channels + k];
+        for (index_t k = first; k < last; k++) to[k] += grad_y[r * channels + k];
       }
     } else {
-      constexpr index block = summed_columns<Group, T>;
-      index const blocks = divide_up(channels, block), token = item / blocks;
+      constexpr index_t block = summed_columns<Group, T>;
+      index_t const blocks = divide_up(channels, block), token = item / blocks;
       sum_rows<T>(group, memory, 0, rows, item % blocks * block, channels, rows_of_token<T>{channels, tokens, grad_y, int(token)},
-                  [&](int, index c, T sum) TCNCA_INLINE { grad[token * channels + c] = sum; });
+                  [&](int, index_t c, T sum) TCNCA_INLINE { grad[token * channels + c] = sum; });
     }
   }
 };
@@ -87,15 +87,15 @@ template <class T>
 struct embedding_level_forward {
   using number = T;
   static constexpr int near = 0;
-  index channels;
+  index_t channels;
   int const* tokens;
   T const *weight, *bias;
   T* y;
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index row, bool beyond, T*) const {
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T*) const {
     if (beyond) return;
     T const level = level_of<T>(tokens[row]);
-    threads.template each<T>(channels, [&](auto w, index k) TCNCA_INLINE {
+    threads.template each<T>(channels, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
       store<W>(y + row * channels + k, fma(broadcast<W>(level), load<W>(weight + k), load<W>(bias + k)));
     });
@@ -104,12 +104,12 @@ struct embedding_level_forward {
 template <class T>
 struct embedding_level_backward {
   static constexpr int kinds = 2;
-  index channels;
+  index_t channels;
   int const* tokens;
   T const* grad_y;
-  TCNCA_HOST_DEVICE static constexpr bool counts(index) { return true; }
+  TCNCA_HOST_DEVICE static constexpr bool counts(index_t) { return true; }
   template <int W>
-  TCNCA_HOST_DEVICE void add(pack<T, W>* sums, index r, index c) const {
+  TCNCA_HOST_DEVICE void add(pack<T, W>* sums, index_t r, index_t c) const {
     auto const g = load<W>(grad_y + r * channels + c);
     sums[0] = fma(g, broadcast<W>(level_of<T>(tokens[r])), sums[0]);
     sums[1] = sums[1] + g;
@@ -123,7 +123,7 @@ struct embedding_level_backward {
 template <class T, class E>
 class embedding {
  public:
-  embedding(context<T, E>& c, index vocabulary, index channels, embedding_kind kind = embedding_kind::table)
+  embedding(context<T, E>& c, index_t vocabulary, index_t channels, embedding_kind kind = embedding_kind::table)
       : kind_(kind), vocabulary_(vocabulary), channels_(channels) {
     initial const normal{.deviation = 1 / std::sqrt(double(channels))};
     table_ = c.parameter(kind == embedding_kind::table ? vocabulary * channels : channels, normal);
@@ -150,7 +150,7 @@ class embedding {
 
  private:
   embedding_kind kind_;
-  index vocabulary_, channels_;
+  index_t vocabulary_, channels_;
   region table_, bias_;
 };
 

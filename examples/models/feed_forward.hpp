@@ -7,8 +7,8 @@
 namespace tcnca::models {
 
 struct feed_forward_config {
-  index channels = 64;
-  index hidden = 128;
+  index_t channels = 64;
+  index_t hidden = 128;
   norm_kind norm = norm_kind::layer;
   bool pre_norm = true;
   double dropout = 0;         ///< of the result
@@ -25,16 +25,16 @@ class feed_forward {
         norm_(c, config.norm, config.channels),
         first_(c, config.channels, config.hidden),
         second_(c, config.hidden, config.channels) {
-    index const n = c.rows(), d = config.channels, f = config.hidden;
+    index_t const n = c.rows(), d = config.channels, f = config.hidden;
     normed_ = c.kept.take(n * d), before_ = c.kept.take(n * f), hidden_ = c.kept.take(n * f), sum_ = c.kept.take(n * d);
-    size const begin = c.temporary.end();
+    size_t const begin = c.temporary.end();
     grad_out_ = c.temporary.take(n * d), grad_hidden_ = c.temporary.take(n * f), grad_normed_ = c.temporary.take(n * d);
     c.temporary.rewind(begin);
   }
 
   void forward(context<T, E> const& c, T const* x, T* y) const {
     auto const& kept = c.kept;
-    index const n = c.rows(), d = config_.channels, f = config_.hidden;
+    index_t const n = c.rows(), d = config_.channels, f = config_.hidden;
     if (config_.pre_norm) norm_.forward(c, x, kept[normed_]);
     T* const sum = config_.pre_norm ? y : kept[sum_];
     first_.forward_silu(c, config_.pre_norm ? kept[normed_] : x, kept[before_], kept[hidden_]);
@@ -48,7 +48,7 @@ class feed_forward {
   /// `grad` is the gradient of y, and then that of x.
   void backward(context<T, E> const& c, T const* x, T* grad) const {
     auto const &kept = c.kept, &temporary = c.temporary;
-    index const n = c.rows(), d = config_.channels, f = config_.hidden;
+    index_t const n = c.rows(), d = config_.channels, f = config_.hidden;
     if (!config_.pre_norm) norm_.backward(c, kept[sum_], grad, grad, false);
     T* const out = temporary[grad_out_];
     copy(c.executor(), n * d, grad, out);

@@ -48,10 +48,10 @@ struct fftw<double> {
 template <class T>
 class circular_convolution {
  public:
-  explicit circular_convolution(index n) : n_(n), twiddle_(size(2 * (n / 2 + 1))) {
-    for (index k = 0; k <= n / 2; k++) {
+  explicit circular_convolution(index_t n) : n_(n), twiddle_(size_t(2 * (n / 2 + 1))) {
+    for (index_t k = 0; k <= n / 2; k++) {
       double const angle = 2 * std::numbers::pi * double(k) / double(n);
-      twiddle_[size(2 * k)] = T(-std::cos(angle)), twiddle_[size(2 * k + 1)] = T(std::sin(angle));
+      twiddle_[size_t(2 * k)] = T(-std::cos(angle)), twiddle_[size_t(2 * k + 1)] = T(std::sin(angle));
     }
     std::unique_ptr<T, aligned> const from(allocate()), to(allocate());
     forward_ = fftw<T>::make(int(n), from.get(), to.get(), FFTW_FORWARD);
@@ -63,30 +63,30 @@ class circular_convolution {
 
   /// How many points to take for sequences of `length`, that the start of one does not reach the end of another: the next of 4, 5, 6, 7 times a power
   /// of two. So lengths that vary need few plans, and none has large prime factors.
-  static index points(index length) {
-    index unit = 1;
+  static index_t points(index_t length) {
+    index_t unit = 1;
     while (7 * unit < length) unit *= 2;
     return length <= 4 ? length : (length + unit - 1) / unit * unit;
   }
   /// The plan for `length`, made when first asked for, which is slow, and kept as long as the program runs. FFTW chooses the fastest by trying: bits
   /// repeat while the program runs, and may differ in another run.
-  static circular_convolution const& of(index length) {
+  static circular_convolution const& of(index_t length) {
     static std::mutex one_plans;
-    static std::map<index, std::unique_ptr<circular_convolution>> plans;
+    static std::map<index_t, std::unique_ptr<circular_convolution>> plans;
     std::lock_guard const lock(one_plans);
     auto& plan = plans[points(length)];
     if (!plan) plan = std::make_unique<circular_convolution>(points(length));
     return *plan;
   }
 
-  index points() const { return n_; }
+  index_t points() const { return n_; }
   /// The row stays as it is.
   void forward(T* row, T* spectrum) const { fftw<T>::run(forward_, row, spectrum); }
   void inverse(T* spectrum, T* row) const { fftw<T>::run(inverse_, spectrum, row); }
 
   /// out = a * b: a sequence convolved with a kernel. `out` may be a.
   void convolve(T* out, T const* a, T const* b) const {
-    each_pair([&]<int W>(index k, index mirror) {
+    each_pair([&]<int W>(index_t k, index_t mirror) {
       auto const x = untangle<W>(a, k, mirror), w = untangle<W>(b, k, mirror);
       auto const t = load_complex<W>(twiddle_.data() + 2 * k);
       tangle<W>(out, k, mirror, {x.e * w.e + t * (x.d * w.d), x.e * w.d + x.d * w.e});
@@ -94,7 +94,7 @@ class circular_convolution {
   }
   /// out = a * conj(b), a sequence correlated with another, or with `add` on top of out. `out` may be a.
   void correlate(T* out, T const* a, T const* b, bool add) const {
-    each_pair([&]<int W>(index k, index mirror) {
+    each_pair([&]<int W>(index_t k, index_t mirror) {
       auto const x = untangle<W>(a, k, mirror), w = untangle<W>(b, k, mirror);
       auto const t = load_complex<W>(twiddle_.data() + 2 * k);
       halves<W> y{x.e * conj(w.e) + x.d * conj(w.d), conj(t) * (x.e * conj(w.d)) + x.d * conj(w.e)};
@@ -110,19 +110,19 @@ class circular_convolution {
   struct aligned {
     void operator()(T* p) const { ::operator delete(p, std::align_val_t(64)); }
   };
-  T* allocate() const { return static_cast<T*>(::operator new(size(2 * n_) * sizeof(T), std::align_val_t(64))); }
+  T* allocate() const { return static_cast<T*>(::operator new(size_t(2 * n_) * sizeof(T), std::align_val_t(64))); }
 
   template <int W>
   struct halves {
     complex_lanes<T, W> e, d;
   };
   template <int W>
-  [[gnu::always_inline]] static halves<W> untangle(T const* z, index k, index mirror) {
+  [[gnu::always_inline]] static halves<W> untangle(T const* z, index_t k, index_t mirror) {
     auto const a = load_complex<W>(z + 2 * k), b = conj(load_backwards<W>(z + 2 * mirror));
     return {T(0.5) * (a + b), T(0.5) * (a - b)};
   }
   template <int W>
-  [[gnu::always_inline]] static void tangle(T* z, index k, index mirror, halves<W> y) {
+  [[gnu::always_inline]] static void tangle(T* z, index_t k, index_t mirror, halves<W> y) {
     store_complex<W, T>(z + 2 * k, y.e + y.d);
     store_backwards<W, T>(z + 2 * mirror, conj(y.e - y.d));
   }
@@ -131,12 +131,12 @@ class circular_convolution {
   [[gnu::always_inline]] void each_pair(Body const& body) const {
     constexpr int lanes = tcnca::detail::register_bytes / int(sizeof(T));
     body.template operator()<1>(0, 0);
-    index k = 1;
+    index_t k = 1;
     for (; 2 * (k + lanes) <= n_; k += lanes) body.template operator()<lanes>(k, n_ - k);
     for (; 2 * k <= n_; k++) body.template operator()<1>(k, n_ - k);
   }
 
-  index n_;
+  index_t n_;
   std::vector<T> twiddle_;
   typename fftw<T>::plan forward_, inverse_;
 };

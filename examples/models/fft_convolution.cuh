@@ -20,15 +20,15 @@ namespace tcnca::models {
 template <class T>
 class cufft_rows {
  public:
-  cufft_rows(index rows, index n) : forward_(make(rows, n, true)), inverse_(make(rows, n, false)) {}
+  cufft_rows(index_t rows, index_t n) : forward_(make(rows, n, true)), inverse_(make(rows, n, false)) {}
   cufft_rows(cufft_rows const&) = delete;
   cufft_rows& operator=(cufft_rows const&) = delete;
   ~cufft_rows() { cufftDestroy(forward_), cufftDestroy(inverse_); }
 
   /// The plan for so many rows, made when first asked for, and never destroyed: the device may be gone before.
-  static cufft_rows const& of(index rows, index n) {
+  static cufft_rows const& of(index_t rows, index_t n) {
     static std::mutex one_plans;
-    static auto* const plans = new std::map<std::tuple<int, index, index>, std::unique_ptr<cufft_rows>>;
+    static auto* const plans = new std::map<std::tuple<int, index_t, index_t>, std::unique_ptr<cufft_rows>>;
     int device = 0;
     cudaGetDevice(&device);
     std::lock_guard const lock(one_plans);
@@ -36,7 +36,7 @@ class cufft_rows {
     if (!plan) plan = std::make_unique<cufft_rows>(rows, n);
     return *plan;
   }
-  size bytes() const { return std::max(bytes(forward_), bytes(inverse_)); }
+  size_t bytes() const { return std::max(bytes(forward_), bytes(inverse_)); }
   void forward(cudaStream_t stream, void* scratch, T* rows, T* spectra) const {
     set(forward_, stream, scratch);
     if constexpr (sizeof(T) == 4) { check(cufftExecR2C(forward_, rows, reinterpret_cast<cufftComplex*>(spectra))); }
@@ -54,12 +54,12 @@ class cufft_rows {
     if (r != CUFFT_SUCCESS) throw std::runtime_error("cuFFT failed with error " + std::to_string(int(r)));
   }
   static void set(cufftHandle plan, cudaStream_t stream, void* scratch) { check(cufftSetStream(plan, stream)), check(cufftSetWorkArea(plan, scratch)); }
-  static size bytes(cufftHandle plan) {
-    size b = 0;
+  static size_t bytes(cufftHandle plan) {
+    size_t b = 0;
     check(cufftGetSize(plan, &b));
     return b;
   }
-  static cufftHandle make(index rows, index n, bool forward) {
+  static cufftHandle make(index_t rows, index_t n, bool forward) {
     cufftHandle plan;
     check(cufftCreate(&plan));
     check(cufftSetAutoAllocation(plan, 0));
@@ -77,9 +77,9 @@ class cufft_rows {
 /// the kernel are kept for the backward pass.
 template <class T>
 struct fft_convolution<T, cuda> {
-  static size spectra_count(index batch, index channels, index length) { return size(batch * channels * 2 * (points(length) + 1)); }
-  static size kernel_spectra_count(index channels, index length) { return spectra_count(1, channels, length); }
-  static size scratch_bytes(cuda, fft_problem<T> const& p) {
+  static size_t spectra_count(index_t batch, index_t channels, index_t length) { return size_t(batch * channels * 2 * (points(length) + 1)); }
+  static size_t kernel_spectra_count(index_t channels, index_t length) { return spectra_count(1, channels, length); }
+  static size_t scratch_bytes(cuda, fft_problem<T> const& p) {
     if (p.length * p.batch * p.channels == 0) return 0;
     places const s(p);
     return s.end + std::max(s.all.bytes(), s.kernels.bytes());
@@ -89,7 +89,7 @@ struct fft_convolution<T, cuda> {
   static void forward(cuda e, fft_problem<T> const& p, T const* x, T const* kappa, T* y) {
     if (p.length * p.batch * p.channels == 0) return;
     places const s(p);
-    index const n = s.n, d = p.channels, bins = n + 1;
+    index_t const n = s.n, d = p.channels, bins = n + 1;
     detail::lay_out_kernel<<<blocks(d * 2 * n), threads, 0, e.stream>>>(kappa, s.rows, d, p.length, n, p.bidirectional);
     s.kernels.forward(e.stream, s.work, s.rows, p.kernel_spectra);
     detail::channels_to_rows<<<tiles(p, 2 * n), tile_threads, 0, e.stream>>>(x, static_cast<T const*>(nullptr), s.rows, p.length, d, 2 * n);
@@ -102,7 +102,7 @@ struct fft_convolution<T, cuda> {
   static void backward(cuda e, fft_problem<T> const& p, T const* x, T const* grad_y, T* grad_x, T* grad_kappa, T* grad_omega) {
     if (p.length * p.batch * p.channels == 0) return;
     places const s(p);
-    index const n = s.n, d = p.channels, bins = n + 1;
+    index_t const n = s.n, d = p.channels, bins = n + 1;
     if (grad_omega != nullptr) {
       dim3 const grid(unsigned((d + 31) / 32), unsigned(segments));
       detail::sum_omega<<<grid, dim3(32, 8), 0, e.stream>>>(x, grad_y, p.before, s.partial, p.batch * p.length, d);
@@ -121,17 +121,17 @@ struct fft_convolution<T, cuda> {
 
  private:
   static constexpr unsigned threads = 256;
-  static constexpr index segments = 64;
+  static constexpr index_t segments = 64;
   static inline dim3 const tile_threads{32, 8};
 
   /// Lengths without large prime factors: the next of 4, 5, 6, 7 times a power of two.
-  static index points(index length) {
-    index unit = 1;
+  static index_t points(index_t length) {
+    index_t unit = 1;
     while (7 * unit < length) unit *= 2;
     return length <= 4 ? length : (length + unit - 1) / unit * unit;
   }
-  static unsigned blocks(index elements) { return unsigned((elements + threads - 1) / threads); }
-  static dim3 tiles(fft_problem<T> const& p, index positions) {
+  static unsigned blocks(index_t elements) { return unsigned((elements + threads - 1) / threads); }
+  static dim3 tiles(fft_problem<T> const& p, index_t positions) {
     return {unsigned((positions + 31) / 32), unsigned((p.channels + 31) / 32), unsigned(p.batch)};
   }
   static void launched() {
@@ -140,18 +140,18 @@ struct fft_convolution<T, cuda> {
 
   /// Where things lie in the scratch memory.
   struct places {
-    index const n;
+    index_t const n;
     cufft_rows<T> const &all, &kernels;
     T const scale;
     T *rows = nullptr, *spectra = nullptr, *sums = nullptr, *partial = nullptr;
     void* work = nullptr;
-    size end = 0;
+    size_t end = 0;
 
     explicit places(fft_problem<T> const& p)
         : n(points(p.length)), all(cufft_rows<T>::of(p.batch * p.channels, n)), kernels(cufft_rows<T>::of(p.channels, n)), scale(T(1) / T(2 * n)) {
-      auto const take = [&](index count) {
-        size const at = end;
-        end += (size(count) * sizeof(T) + 255) / 256 * 256;
+      auto const take = [&](index_t count) {
+        size_t const at = end;
+        end += (size_t(count) * sizeof(T) + 255) / 256 * 256;
         return p.scratch == nullptr ? nullptr : reinterpret_cast<T*>(static_cast<char*>(p.scratch) + at);
       };
       rows = take(p.batch * p.channels * 2 * n), spectra = take(p.batch * p.channels * 2 * (n + 1)), sums = take(p.channels * 2 * (n + 1));

@@ -19,9 +19,9 @@ namespace tcnca::models {
 /// Threads share out such groups of channels, and going forward sequences.
 template <class T>
 struct fft_convolution<T, cpu> {
-  static size spectra_count(index batch, index channels, index length) { return size(batch * channels * spectrum(length)); }
-  static size kernel_spectra_count(index channels, index length) { return size(channels * spectrum(length)); }
-  static size scratch_bytes(cpu e, fft_problem<T> const& p) { return size(threads(e) * thread_count(p.length)) * sizeof(T); }
+  static size_t spectra_count(index_t batch, index_t channels, index_t length) { return size_t(batch * channels * spectrum(length)); }
+  static size_t kernel_spectra_count(index_t channels, index_t length) { return size_t(channels * spectrum(length)); }
+  static size_t scratch_bytes(cpu e, fft_problem<T> const& p) { return size_t(threads(e) * thread_count(p.length)) * sizeof(T); }
   /// Plans, so that no step must.
   static void prepare(cpu, fft_problem<T> const& p) {
     if (p.length > 0) circular_convolution<T>::of(p.length);
@@ -31,19 +31,19 @@ struct fft_convolution<T, cpu> {
   static void forward(cpu e, fft_problem<T> const& p, T const* x, T const* kappa, T* y) {
     if (p.length == 0) return;
     runner const r(e, p);
-    r.each(p.channels, [&](index c, places const& s) {
+    r.each(p.channels, [&](index_t c, places const& s) {
       r.lay_out_kernel(kappa, c, s.input);
       r.plan.forward(s.input, s.spectrum);
       r.keep(s.spectrum, p.kernel_spectra + c * r.stride);
     });
-    index const groups = r.groups();
-    r.each(p.batch * groups, [&](index i, places const& s) { r.forward_group(x, y, i / groups, i % groups * lanes, s); });
+    index_t const groups = r.groups();
+    r.each(p.batch * groups, [&](index_t i, places const& s) { r.forward_group(x, y, i / groups, i % groups * lanes, s); });
   }
   /// grad_kappa is summed over the batch, and so is grad_omega, if there is one.
   static void backward(cpu e, fft_problem<T> const& p, T const* x, T const* grad_y, T* grad_x, T* grad_kappa, T* grad_omega) {
     if (p.length == 0) return;
     runner const r(e, p);
-    r.each(r.groups(), [&](index i, places const& s) { r.backward_group(x, grad_y, grad_x, grad_kappa, grad_omega, i * lanes, s); });
+    r.each(r.groups(), [&](index_t i, places const& s) { r.backward_group(x, grad_y, grad_x, grad_kappa, grad_omega, i * lanes, s); });
   }
 
  private:
@@ -51,7 +51,7 @@ struct fft_convolution<T, cpu> {
   using vector = pack<T, lanes>;
   /// Positions from one that is read or written to the one to fetch: strides of whole positions are beyond the machine's own foresight. 5 to 8 % of a pass
   /// at 512 channels (AMD EPYC Zen 5, 2026-11-24).
-  static constexpr index ahead = 32;
+  static constexpr index_t ahead = 32;
 
   static int threads([[maybe_unused]] cpu e) {
 #if defined(_OPENMP)
@@ -60,11 +60,11 @@ struct fft_convolution<T, cpu> {
     return 1;
 #endif
   }
-  static index whole_lines(index n) { return (n + line - 1) / line * line; }
-  static index spectrum(index length) { return whole_lines(2 * circular_convolution<T>::points(length)); }
-  static index row(index length) { return whole_lines(length) + line; }  // off the powers of two: fewer conflicts in the cache
-  static index buffer(index length) { return spectrum(length) + line; }
-  static index thread_count(index length) { return lanes * row(length) + (3 + lanes) * buffer(length); }
+  static index_t whole_lines(index_t n) { return (n + line - 1) / line * line; }
+  static index_t spectrum(index_t length) { return whole_lines(2 * circular_convolution<T>::points(length)); }
+  static index_t row(index_t length) { return whole_lines(length) + line; }  // off the powers of two: fewer conflicts in the cache
+  static index_t buffer(index_t length) { return spectrum(length) + line; }
+  static index_t thread_count(index_t length) { return lanes * row(length) + (3 + lanes) * buffer(length); }
 
   /// A thread's memory. A row's elements past the sequence are zero.
   struct places {
@@ -75,7 +75,7 @@ struct fft_convolution<T, cpu> {
     int const workers;
     fft_problem<T> const& p;
     circular_convolution<T> const& plan;
-    index const stride, row_stride;
+    index_t const stride, row_stride;
     T const scale;
 
     runner(cpu e, fft_problem<T> const& problem)
@@ -86,18 +86,18 @@ struct fft_convolution<T, cpu> {
           row_stride(row(problem.length)),
           scale(T(1) / T(plan.points())) {}
 
-    index groups() const { return (p.channels + lanes - 1) / lanes; }
-    T* kept(index b, index c) const { return p.spectra + (b * p.channels + c) * stride; }
+    index_t groups() const { return (p.channels + lanes - 1) / lanes; }
+    T* kept(index_t b, index_t c) const { return p.spectra + (b * p.channels + c) * stride; }
 
     template <class Body>
-    void each(index count, Body const& body) const {
+    void each(index_t count, Body const& body) const {
 #pragma omp parallel for num_threads(workers) schedule(static)
-      for (index i = 0; i < count; i++) {
+      for (index_t i = 0; i < count; i++) {
         int thread = 0;
 #if defined(_OPENMP)
         thread = omp_get_thread_num();
 #endif
-        index const one = buffer(p.length);
+        index_t const one = buffer(p.length);
         T* const rows = static_cast<T*>(p.scratch) + thread * thread_count(p.length);
         T* const input = rows + lanes * row_stride;
         body(i, places{rows, input, input + one, input + 2 * one, input + 3 * one});
@@ -105,22 +105,22 @@ struct fft_convolution<T, cpu> {
     }
 
     /// Lag m is at position m, lag -m at position -m of the circle.
-    void lay_out_kernel(T const* kappa, index c, T* to) const {
+    void lay_out_kernel(T const* kappa, index_t c, T* to) const {
       T const* const causal = kappa + c * p.length;
       std::copy_n(causal, p.length, to);
       std::fill(to + p.length, to + 2 * plan.points(), T(0));
       if (!p.bidirectional) return;
       T const* const other = kappa + (p.channels + c) * p.length;
       to[0] += other[0];
-      for (index m = 1; m < p.length; m++) to[2 * plan.points() - m] += other[m];
+      for (index_t m = 1; m < p.length; m++) to[2 * plan.points() - m] += other[m];
     }
-    void take_apart(T const* circle, index c, T* grad_kappa) const {
+    void take_apart(T const* circle, index_t c, T* grad_kappa) const {
       T* const causal = grad_kappa + c * p.length;
-      for (index m = 0; m < p.length; m++) causal[m] = scale * circle[m];
+      for (index_t m = 0; m < p.length; m++) causal[m] = scale * circle[m];
       if (!p.bidirectional) return;
       T* const other = grad_kappa + (p.channels + c) * p.length;
       other[0] = causal[0];
-      for (index m = 1; m < p.length; m++) other[m] = scale * circle[2 * plan.points() - m];
+      for (index_t m = 1; m < p.length; m++) other[m] = scale * circle[2 * plan.points() - m];
     }
     /// The spectrum of a row.
     void transform(T const* row, places const& s) const {
@@ -131,24 +131,24 @@ struct fft_convolution<T, cpu> {
     /// A copy: FFTW is slow where it writes to memory that is not in the cache.
     void keep(T const* spectrum, T* to) const { std::copy_n(spectrum, stride, to); }
     /// The row that a spectrum belongs to, on top of omega times what was in the row.
-    void transform_back(places const& s, index c, T* row) const {
+    void transform_back(places const& s, index_t c, T* row) const {
       plan.inverse(s.spectrum, s.output);
       T const factor = p.omega != nullptr ? p.omega[c] : T(0), by = scale;
       T const* const from = s.output;
-      for (index t = 0; t < p.length; t++) row[t] = by * from[t] + factor * row[t];
+      for (index_t t = 0; t < p.length; t++) row[t] = by * from[t] + factor * row[t];
     }
 
-    static vector read(T const* p, index n) { return n == lanes ? load<lanes>(p) : load_some<lanes>(p, 1, n); }
-    static void write(T* p, index n, vector v) {
+    static vector read(T const* p, index_t n) { return n == lanes ? load<lanes>(p) : load_some<lanes>(p, 1, n); }
+    static void write(T* p, index_t n, vector v) {
       if (n == lanes) store<lanes>(p, v);
       else store_some<lanes>(p, 1, n, v);
     }
     /// Rows from channels: get(t) is what the channels have at position t.
     template <class Get>
     void to_rows(T* rows, Get const& get) const {
-      for (index t = 0; t < p.length; t += lanes) {
+      for (index_t t = 0; t < p.length; t += lanes) {
         vector tile[lanes];
-        index const n = std::min(index(lanes), p.length - t);
+        index_t const n = std::min(index_t(lanes), p.length - t);
         for (int i = 0; i < lanes; i++) tile[i] = i < n ? get(t + i) : broadcast<lanes>(T(0));
         tcnca::detail::transpose(tile);
         for (int i = 0; i < lanes; i++) write(rows + i * row_stride + t, n, tile[i]);
@@ -156,46 +156,46 @@ struct fft_convolution<T, cpu> {
     }
     template <class Put>
     void from_rows(T const* rows, Put const& put) const {
-      for (index t = 0; t < p.length; t += lanes) {
+      for (index_t t = 0; t < p.length; t += lanes) {
         vector tile[lanes];
-        index const n = std::min(index(lanes), p.length - t);
+        index_t const n = std::min(index_t(lanes), p.length - t);
         for (int i = 0; i < lanes; i++) tile[i] = read(rows + i * row_stride + t, n);
         tcnca::detail::transpose(tile);
         for (int i = 0; i < n; i++) put(t + i, tile[i]);
       }
     }
 
-    void forward_group(T const* x, T* y, index b, index first, places const& s) const {
-      index const n = std::min(index(lanes), p.channels - first), d = p.channels, at = b * p.length * d + first;
-      to_rows(s.rows, [&](index t) {
+    void forward_group(T const* x, T* y, index_t b, index_t first, places const& s) const {
+      index_t const n = std::min(index_t(lanes), p.channels - first), d = p.channels, at = b * p.length * d + first;
+      to_rows(s.rows, [&](index_t t) {
         __builtin_prefetch(x + at + (t + ahead) * d);
         return read(x + at + t * d, n);
       });
-      for (index i = 0; i < n; i++) {
+      for (index_t i = 0; i < n; i++) {
         transform(s.rows + i * row_stride, s);
         keep(s.spectrum, kept(b, first + i));
         plan.convolve(s.spectrum, s.spectrum, p.kernel_spectra + (first + i) * stride);
         transform_back(s, first + i, s.rows + i * row_stride);
       }
       if (p.omega != nullptr)
-        from_rows(s.rows, [&](index t, vector v) {
+        from_rows(s.rows, [&](index_t t, vector v) {
           __builtin_prefetch(y + at + (t + ahead) * d, 1);
           __builtin_prefetch(p.before + at + (t + ahead) * d, 1);
           write(p.before + at + t * d, n, v);
           write(y + at + t * d, n, activate<activation::silu>(v).value);
         });
       else
-        from_rows(s.rows, [&](index t, vector v) { write(y + at + t * d, n, v); });
+        from_rows(s.rows, [&](index_t t, vector v) { write(y + at + t * d, n, v); });
     }
 
-    void backward_group(T const* x, T const* grad_y, T* grad_x, T* grad_kappa, T* grad_omega, index first, places const& s) const {
-      index const n = std::min(index(lanes), p.channels - first), d = p.channels, one = buffer(p.length);
+    void backward_group(T const* x, T const* grad_y, T* grad_x, T* grad_kappa, T* grad_omega, index_t first, places const& s) const {
+      index_t const n = std::min(index_t(lanes), p.channels - first), d = p.channels, one = buffer(p.length);
       double of_omega[lanes] = {};
-      for (index b = 0; b < p.batch; b++) {
-        index const at = b * p.length * d + first;
+      for (index_t b = 0; b < p.batch; b++) {
+        index_t const at = b * p.length * d + first;
         auto sum = broadcast<lanes>(T(0));  // of a tile
         if (p.omega != nullptr)
-          to_rows(s.rows, [&](index t) {
+          to_rows(s.rows, [&](index_t t) {
             __builtin_prefetch(grad_y + at + (t + ahead) * d);
             __builtin_prefetch(p.before + at + (t + ahead) * d);
             __builtin_prefetch(x + at + (t + ahead) * d);
@@ -208,19 +208,19 @@ struct fft_convolution<T, cpu> {
             return g;
           });
         else
-          to_rows(s.rows, [&](index t) { return read(grad_y + at + t * d, n); });
-        for (index i = 0; i < n; i++) {
+          to_rows(s.rows, [&](index_t t) { return read(grad_y + at + t * d, n); });
+        for (index_t i = 0; i < n; i++) {
           transform(s.rows + i * row_stride, s);
           plan.correlate(s.sums + i * one, s.spectrum, kept(b, first + i), b > 0);
           plan.correlate(s.spectrum, s.spectrum, p.kernel_spectra + (first + i) * stride, false);
           transform_back(s, first + i, s.rows + i * row_stride);
         }
-        from_rows(s.rows, [&](index t, vector v) {
+        from_rows(s.rows, [&](index_t t, vector v) {
           __builtin_prefetch(grad_x + at + (t + ahead) * d, 1);
           write(grad_x + at + t * d, n, v);
         });
       }
-      for (index i = 0; i < n; i++) {
+      for (index_t i = 0; i < n; i++) {
         plan.inverse(s.sums + i * one, s.output);
         take_apart(s.output, first + i, grad_kappa);
         if (grad_omega != nullptr) grad_omega[first + i] = T(of_omega[i]);

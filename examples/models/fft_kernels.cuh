@@ -10,12 +10,12 @@ template <class T>
 __device__ __forceinline__ value_and_slope<T, 1> silu_at(T v) {
   return activate<activation::silu>(broadcast<1>(v));
 }
-__device__ __forceinline__ index element() { return index(blockIdx.x) * blockDim.x + threadIdx.x; }
+__device__ __forceinline__ index_t element() { return index_t(blockIdx.x) * blockDim.x + threadIdx.x; }
 
 /// Lag m is at position m, lag -m at position -m of the circle of 2 n.
 template <class T>
-__global__ void lay_out_kernel(T const* kappa, T* circle, index channels, index length, index n, bool bidirectional) {
-  index const i = element(), c = i / (2 * n), m = i % (2 * n);
+__global__ void lay_out_kernel(T const* kappa, T* circle, index_t channels, index_t length, index_t n, bool bidirectional) {
+  index_t const i = element(), c = i / (2 * n), m = i % (2 * n);
   if (c >= channels) return;
   T const* const other = kappa + (channels + c) * length;
   T v = m < length ? kappa[c * length + m] : T(0);
@@ -24,8 +24,8 @@ __global__ void lay_out_kernel(T const* kappa, T* circle, index channels, index 
   circle[i] = v;
 }
 template <class T>
-__global__ void take_apart(T const* circle, T* grad_kappa, T scale, index channels, index length, index n, bool bidirectional) {
-  index const i = element(), c = i / length, m = i % length;
+__global__ void take_apart(T const* circle, T* grad_kappa, T scale, index_t channels, index_t length, index_t n, bool bidirectional) {
+  index_t const i = element(), c = i / length, m = i % length;
   if (c >= channels) return;
   grad_kappa[i] = scale * circle[c * 2 * n + m];
   if (bidirectional) grad_kappa[channels * length + i] = scale * circle[c * 2 * n + (m == 0 ? 0 : 2 * n - m)];
@@ -34,11 +34,11 @@ __global__ void take_apart(T const* circle, T* grad_kappa, T scale, index channe
 /// Squares of 32 x 32 pass through shared memory, so that both sides are read and written along their rows. Blocks of 32 x 8 threads.
 /// With `before`, from times the slope of silu there. Rows are filled up with zeros.
 template <class T>
-__global__ void channels_to_rows(T const* from, T const* before, T* rows, index length, index channels, index stride) {
+__global__ void channels_to_rows(T const* from, T const* before, T* rows, index_t length, index_t channels, index_t stride) {
   __shared__ T tile[32][33];
-  index const t0 = index(blockIdx.x) * 32, c0 = index(blockIdx.y) * 32, b = blockIdx.z;
+  index_t const t0 = index_t(blockIdx.x) * 32, c0 = index_t(blockIdx.y) * 32, b = blockIdx.z;
   for (int i = int(threadIdx.y); i < 32; i += 8) {
-    index const t = t0 + i, c = c0 + threadIdx.x, at = (b * length + t) * channels + c;
+    index_t const t = t0 + i, c = c0 + threadIdx.x, at = (b * length + t) * channels + c;
     bool const inside = t < length && c < channels;
     T v = inside ? from[at] : T(0);
     if (inside && before != nullptr) v *= silu_at(before[at]).slope.lane(0);
@@ -46,29 +46,29 @@ __global__ void channels_to_rows(T const* from, T const* before, T* rows, index 
   }
   __syncthreads();
   for (int i = int(threadIdx.y); i < 32; i += 8) {
-    index const c = c0 + i, t = t0 + threadIdx.x;
+    index_t const c = c0 + i, t = t0 + threadIdx.x;
     if (c < channels && t < stride) rows[(b * channels + c) * stride + t] = tile[threadIdx.x][i];
   }
 }
 /// put(offset in an activation, channel, value): what stands in the rows.
 template <class T, class Put>
-__device__ __forceinline__ void rows_to_channels(T const* rows, index length, index channels, index stride, Put const& put) {
+__device__ __forceinline__ void rows_to_channels(T const* rows, index_t length, index_t channels, index_t stride, Put const& put) {
   __shared__ T tile[32][33];
-  index const t0 = index(blockIdx.x) * 32, c0 = index(blockIdx.y) * 32, b = blockIdx.z;
+  index_t const t0 = index_t(blockIdx.x) * 32, c0 = index_t(blockIdx.y) * 32, b = blockIdx.z;
   for (int i = int(threadIdx.y); i < 32; i += 8) {
-    index const c = c0 + i, t = t0 + threadIdx.x;
+    index_t const c = c0 + i, t = t0 + threadIdx.x;
     if (c < channels && t < length) tile[i][threadIdx.x] = rows[(b * channels + c) * stride + t];
   }
   __syncthreads();
   for (int i = int(threadIdx.y); i < 32; i += 8) {
-    index const t = t0 + i, c = c0 + threadIdx.x;
+    index_t const t = t0 + i, c = c0 + threadIdx.x;
     if (c < channels && t < length) put((b * length + t) * channels + c, c, tile[threadIdx.x][i]);
   }
 }
 /// With omega: y = silu(before), before = scale rows + omega x; without, y = scale rows.
 template <class T>
-__global__ void rows_to_output(T const* rows, T const* x, T const* omega, T* before, T* y, T scale, index length, index channels, index stride) {
-  rows_to_channels(rows, length, channels, stride, [&](index at, index c, T v) {
+__global__ void rows_to_output(T const* rows, T const* x, T const* omega, T* before, T* y, T scale, index_t length, index_t channels, index_t stride) {
+  rows_to_channels(rows, length, channels, stride, [&](index_t at, index_t c, T v) {
     if (omega == nullptr) {
       y[at] = scale * v;
     } else {
@@ -79,29 +79,29 @@ __global__ void rows_to_output(T const* rows, T const* x, T const* omega, T* bef
   });
 }
 template <class T>
-__global__ void rows_to_gradient(T const* rows, T const* grad_y, T const* omega, T const* before, T* grad_x, T scale, index length, index channels,
-                                 index stride) {
-  rows_to_channels(rows, length, channels, stride, [&](index at, index c, T v) {
+__global__ void rows_to_gradient(T const* rows, T const* grad_y, T const* omega, T const* before, T* grad_x, T scale, index_t length, index_t channels,
+                                 index_t stride) {
+  rows_to_channels(rows, length, channels, stride, [&](index_t at, index_t c, T v) {
     grad_x[at] = omega == nullptr ? scale * v : scale * v + omega[c] * grad_y[at] * silu_at(before[at]).slope.lane(0);
   });
 }
 
 /// out = a b, or a conj(b), where b repeats after `period` bins. `out` may be a.
 template <class T>
-__global__ void multiply_rows(T const* a, T const* b, T* out, index count, index period, bool conjugate) {
-  index const i = element();
+__global__ void multiply_rows(T const* a, T const* b, T* out, index_t count, index_t period, bool conjugate) {
+  index_t const i = element();
   if (i >= count) return;
   T const ar = a[2 * i], ai = a[2 * i + 1], br = b[2 * (i % period)], bi = conjugate ? -b[2 * (i % period) + 1] : b[2 * (i % period) + 1];
   out[2 * i] = ar * br - ai * bi, out[2 * i + 1] = ar * bi + ai * br;
 }
 /// sum = sum over the batch of a conj(x)
 template <class T>
-__global__ void correlate_batch(T const* a, T const* x, T* sum, index batch, index count) {
-  index const i = element();
+__global__ void correlate_batch(T const* a, T const* x, T* sum, index_t batch, index_t count) {
+  index_t const i = element();
   if (i >= count) return;
   T re = 0, im = 0;
-  for (index b = 0; b < batch; b++) {
-    index const k = 2 * (b * count + i);
+  for (index_t b = 0; b < batch; b++) {
+    index_t const k = 2 * (b * count + i);
     re += a[k] * x[k] + a[k + 1] * x[k + 1], im += a[k + 1] * x[k] - a[k] * x[k + 1];
   }
   sum[2 * i] = re, sum[2 * i + 1] = im;
@@ -109,12 +109,12 @@ __global__ void correlate_batch(T const* a, T const* x, T* sum, index batch, ind
 
 /// Sums over segments of the positions, in a fixed order: partial is [segments, channels]. Blocks of 32 x 8 threads, a segment each (y).
 template <class T>
-__global__ void sum_omega(T const* x, T const* grad_y, T const* before, T* partial, index rows, index channels) {
+__global__ void sum_omega(T const* x, T const* grad_y, T const* before, T* partial, index_t rows, index_t channels) {
   __shared__ T sums[8][32];
-  index const c = index(blockIdx.x) * 32 + threadIdx.x, piece = (rows + gridDim.y - 1) / gridDim.y, first = piece * blockIdx.y;
+  index_t const c = index_t(blockIdx.x) * 32 + threadIdx.x, piece = (rows + gridDim.y - 1) / gridDim.y, first = piece * blockIdx.y;
   T sum = 0;
   if (c < channels)
-    for (index r = first + threadIdx.y; r < first + piece && r < rows; r += 8)
+    for (index_t r = first + threadIdx.y; r < first + piece && r < rows; r += 8)
       sum += grad_y[r * channels + c] * silu_at(before[r * channels + c]).slope.lane(0) * x[r * channels + c];
   sums[threadIdx.y][threadIdx.x] = sum;
   __syncthreads();
@@ -123,11 +123,11 @@ __global__ void sum_omega(T const* x, T const* grad_y, T const* before, T* parti
   partial[blockIdx.y * channels + c] = sum;
 }
 template <class T>
-__global__ void add_segments(T const* partial, T* to, index segments, index channels) {
-  index const c = element();
+__global__ void add_segments(T const* partial, T* to, index_t segments, index_t channels) {
+  index_t const c = element();
   if (c >= channels) return;
   T sum = 0;
-  for (index s = 0; s < segments; s++) sum += partial[s * channels + c];
+  for (index_t s = 0; s < segments; s++) sum += partial[s * channels + c];
   to[c] = sum;
 }
 

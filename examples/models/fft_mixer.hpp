@@ -15,12 +15,12 @@ namespace tcnca::models {
 template <class T, class E, ema_shape Shape>
 class fft_mixer final : public ema_mixer<T, E, Shape> {
  public:
-  fft_mixer(context<T, E>& c, index channels) : ema_mixer<T, E, Shape>(c, channels), channels_(channels) {
+  fft_mixer(context<T, E>& c, index_t channels) : ema_mixer<T, E, Shape>(c, channels), channels_(channels) {
     auto const& all = c.parameters();
-    size const first = all.size() - (Shape.skip ? 5 : 4);  // those of ema_mixer, in its order
+    size_t const first = all.size() - (Shape.skip ? 5 : 4);  // those of ema_mixer, in its order
     delta_ = all[first].where, alpha_ = all[first + 1].where, beta_ = all[first + 2].where, gamma_ = all[first + 3].where;
-    spectra_ = c.kept.take(index(by_fft::spectra_count(c.batch, channels, c.length)));
-    kernel_spectra_ = c.kept.take(index(by_fft::kernel_spectra_count(channels, c.length)));
+    spectra_ = c.kept.take(index_t(by_fft::spectra_count(c.batch, channels, c.length)));
+    kernel_spectra_ = c.kept.take(index_t(by_fft::kernel_spectra_count(channels, c.length)));
     if (Shape.skip) omega_ = all[first + 4].where, before_ = c.kept.take(c.rows() * channels);
   }
   using ema_mixer<T, E, Shape>::reserve;
@@ -42,11 +42,11 @@ class fft_mixer final : public ema_mixer<T, E, Shape> {
  private:
   using op = ema<T, Shape>;
   using by_fft = fft_convolution<T, E>;
-  index rows() const { return Shape.halves() * channels_; }
+  index_t rows() const { return Shape.halves() * channels_; }
 
   // The workspace: the kernel or its gradient, then what a call wants.
-  size kappa_bytes(context<T, E> const& c) const {
-    return (size(rows() * c.length) * sizeof(T) + workspace::alignment - 1) / workspace::alignment * workspace::alignment;
+  size_t kappa_bytes(context<T, E> const& c) const {
+    return (size_t(rows() * c.length) * sizeof(T) + workspace::alignment - 1) / workspace::alignment * workspace::alignment;
   }
   T* kappa(context<T, E> const& c) const { return static_cast<T*>(c.scratch().data); }
   workspace scratch(context<T, E> const& c) const {
@@ -83,7 +83,7 @@ class fft_mixer final : public ema_mixer<T, E, Shape> {
     return p;
   }
 
-  index channels_;
+  index_t channels_;
   region delta_, alpha_, beta_, gamma_, omega_, spectra_, kernel_spectra_, before_;
 };
 

@@ -8,7 +8,7 @@ namespace tcnca::models {
 /// y = silu(kappa * x + omega x), or without omega y = kappa * x, for x and y [batch, length, channels].
 template <class T>
 struct fft_problem {
-  index batch = 0, channels = 0, length = 0;
+  index_t batch = 0, channels = 0, length = 0;
   bool bidirectional = false;
   T const* omega = nullptr;     ///< [channels], optional
   T* spectra = nullptr;         ///< of x, written by forward and read by backward

@@ -14,7 +14,7 @@ class head {
   head& operator=(head const&) = delete;
 
   /// Predictions of the step at hand.
-  virtual index rows(context<T, E> const& c) const = 0;
+  virtual index_t rows(context<T, E> const& c) const = 0;
   /// x [batch, length, channels], logits [rows, tokens or classes].
   virtual void forward(context<T, E> const& c, T const* x, T* logits) const = 0;
   virtual void backward(context<T, E> const& c, T const* x, T const* grad_logits, T* grad_x) const = 0;
@@ -27,8 +27,8 @@ class head {
 template <class T, class E>
 class token_head final : public head<T, E> {
  public:
-  token_head(context<T, E>& c, index channels, index vocabulary) : output_(c, channels, vocabulary) {}
-  index rows(context<T, E> const& c) const override { return c.rows(); }
+  token_head(context<T, E>& c, index_t channels, index_t vocabulary) : output_(c, channels, vocabulary) {}
+  index_t rows(context<T, E> const& c) const override { return c.rows(); }
   void forward(context<T, E> const& c, T const* x, T* logits) const override { output_.forward(c, x, logits); }
   void backward(context<T, E> const& c, T const* x, T const* grad_logits, T* grad_x) const override { output_.backward(c, x, grad_logits, grad_x); }
 
@@ -43,13 +43,13 @@ template <class T>
 struct pair_features {
   using number = T;
   static constexpr int near = 0;
-  index channels;
+  index_t channels;
   T const* x;
   T* y;
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index row, bool beyond, T*) const {
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T*) const {
     if (beyond) return;
-    threads.template each<T>(channels, [&](auto w, index k) TCNCA_INLINE {
+    threads.template each<T>(channels, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
       auto const a = load<W>(x + 2 * row * channels + k), b = load<W>(x + (2 * row + 1) * channels + k);
       T* const out = y + 4 * row * channels + k;
@@ -61,15 +61,15 @@ template <class T>
 struct pair_features_backward {
   using number = T;
   static constexpr int near = 0;
-  index channels;
+  index_t channels;
   T const *x, *grad_y;
   T* grad_x;
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index row, bool beyond, T*) const {
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T*) const {
     if (beyond) return;
-    threads.template each<T>(channels, [&](auto w, index k) TCNCA_INLINE {
+    threads.template each<T>(channels, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
-      index const at_a = 2 * row * channels + k, at_b = at_a + channels;
+      index_t const at_a = 2 * row * channels + k, at_b = at_a + channels;
       auto const a = load<W>(x + at_a), b = load<W>(x + at_b);
       T const* const g = grad_y + 4 * row * channels + k;
       auto const product = load<W>(g + 2 * channels), difference = load<W>(g + 3 * channels);
@@ -85,20 +85,20 @@ struct pair_features_backward {
 template <class T, class E>
 class class_head final : public head<T, E> {
  public:
-  class_head(context<T, E>& c, index channels, index hidden, index classes, bool pairs)
+  class_head(context<T, E>& c, index_t channels, index_t hidden, index_t classes, bool pairs)
       : channels_(channels), hidden_dim_(hidden), pairs_(pairs), first_(c, pairs ? 4 * channels : channels, hidden), second_(c, hidden, classes) {
-    index const b = c.batch;
+    index_t const b = c.batch;
     pooled_ = c.kept.take(b * channels), before_ = c.kept.take(b * hidden), hidden_ = c.kept.take(b * hidden);
     if (pairs) features_ = c.kept.take(2 * b * channels);
-    size const begin = c.temporary.end();
+    size_t const begin = c.temporary.end();
     grad_hidden_ = c.temporary.take(b * hidden), grad_pooled_ = c.temporary.take(b * channels);
     if (pairs) grad_features_ = c.temporary.take(2 * b * channels);
     c.temporary.rewind(begin);
   }
-  index rows(context<T, E> const& c) const override { return pairs_ ? c.batch / 2 : c.batch; }
+  index_t rows(context<T, E> const& c) const override { return pairs_ ? c.batch / 2 : c.batch; }
 
   void forward(context<T, E> const& c, T const* x, T* logits) const override {
-    index const n = rows(c);
+    index_t const n = rows(c);
     mean_pooling(c, channels_, x, c.kept[pooled_]);
     if (pairs_) each_row(c.executor(), n, channels_, detail::pair_features<T>{channels_, c.kept[pooled_], c.kept[features_]});
     first_.forward(c, n, features(c), c.kept[before_]);
@@ -106,7 +106,7 @@ class class_head final : public head<T, E> {
     second_.forward(c, n, c.kept[hidden_], logits);
   }
   void backward(context<T, E> const& c, T const*, T const* grad_logits, T* grad_x) const override {
-    index const n = rows(c);
+    index_t const n = rows(c);
     T *const grad_hidden = c.temporary[grad_hidden_], *const grad_pooled = c.temporary[grad_pooled_];
     T* const grad_features = pairs_ ? c.temporary[grad_features_] : grad_pooled;
     second_.backward(c, n, c.kept[hidden_], grad_logits, grad_hidden);
@@ -120,7 +120,7 @@ class class_head final : public head<T, E> {
  private:
   T const* features(context<T, E> const& c) const { return c.kept[pairs_ ? features_ : pooled_]; }
 
-  index channels_, hidden_dim_;
+  index_t channels_, hidden_dim_;
   bool pairs_;
   linear<T, E> first_, second_;
   region pooled_, features_, before_, hidden_, grad_hidden_, grad_pooled_, grad_features_;

@@ -13,10 +13,10 @@
 namespace tcnca::models {
 
 struct layer_config {
-  index channels = 64;    ///< d
-  index value_dim = 128;  ///< h
-  index key_dim = 32;     ///< z
-  index chunk = 64;
+  index_t channels = 64;    ///< d
+  index_t value_dim = 128;  ///< h
+  index_t key_dim = 32;     ///< z
+  index_t chunk = 64;
   norm_kind norm = norm_kind::layer;
   bool pre_norm = true;   ///< the layer's input is normed, else its result
   bias_kind bias = bias_kind::simple;
@@ -29,7 +29,7 @@ struct layer_config {
 template <class T, class E>
 struct passage {
   memory_of<T, E> const* states = nullptr;  ///< null: they begin here; else what is remembered of what came before, and is to be
-  index position = 0;                       ///< absolute, of the first
+  index_t position = 0;                       ///< absolute, of the first
 };
 
 /// What a model knows of a layer. Activations are [batch, length, channels].
@@ -84,12 +84,12 @@ class layer final : public any_layer<T, E> {
         mean_k_(c.parameter(config.key_dim, {})),
         bias_(c, config.bias, config.chunk, config.key_dim),
         candidate_(c, config.value_dim, config.channels) {
-    index const n = c.rows(), d = config.channels, h = config.value_dim, z = config.key_dim;
+    index_t const n = c.rows(), d = config.channels, h = config.value_dim, z = config.key_dim;
     normed_ = c.kept.take(n * d), mixed_ = c.kept.take(n * d), columns_ = c.kept.take(n * columns(config).all);
     v_before_ = c.kept.take(n * h), v_ = c.kept.take(n * h), q_ = c.kept.take(n * z), k_ = c.kept.take(n * z);
     o_ = c.kept.take(n * h), gated_ = c.kept.take(n * h), lse_ = c.kept.take(2 * n), h_ = c.kept.take(n * d);
     if (!config.pre_norm) unnormed_ = c.kept.take(n * d);
-    size const begin = c.temporary.end();
+    size_t const begin = c.temporary.end();
     grad_columns_ = c.temporary.take(n * columns(config).all), grad_h_ = c.temporary.take(n * d), grad_o_ = c.temporary.take(n * h);
     grad_v_ = c.temporary.take(n * h), grad_q_ = c.temporary.take(n * z), grad_k_ = c.temporary.take(n * z);
     grad_mixed_ = c.temporary.take(n * d), grad_normed_ = c.temporary.take(n * d);
@@ -118,7 +118,7 @@ class layer final : public any_layer<T, E> {
   void forward(context<T, E> const& c, T const* x, T* y, passage<T, E> const& at = {}) const override {
     auto const& kept = c.kept;
     E const e = c.executor();
-    index const n = c.rows(), d = config_.channels;
+    index_t const n = c.rows(), d = config_.channels;
     if (config_.pre_norm) norm_.forward(c, x, kept[normed_]);
     else copy(e, n * d, x, kept[normed_]);
     zero_padding(c, d, kept[normed_]);
@@ -148,7 +148,7 @@ class layer final : public any_layer<T, E> {
   void backward(context<T, E> const& c, T const* x, T* grad) const override {
     auto const &kept = c.kept, &temporary = c.temporary;
     E const e = c.executor();
-    index const n = c.rows(), d = config_.channels;
+    index_t const n = c.rows(), d = config_.channels;
     if (!config_.pre_norm) norm_.backward(c, kept[unnormed_], grad, grad, false);
 
     if (drops(c)) update_backward<dropping>(c, x, grad);
@@ -183,13 +183,13 @@ class layer final : public any_layer<T, E> {
 
   /// Where the parts stand in a row of the matrix that one product makes.
   struct column_list {
-    index u, z, r, hx, all;
+    index_t u, z, r, hx, all;
   };
   static column_list columns(layer_config const& config) {
-    index const z = Gates.update_gate ? config.channels : 0, r = z + config.key_dim, hx = r + (Gates.reset_gate ? config.value_dim : 0);
+    index_t const z = Gates.update_gate ? config.channels : 0, r = z + config.key_dim, hx = r + (Gates.reset_gate ? config.value_dim : 0);
     return {0, z, r, hx, hx + (Gates.mixer_path ? config.channels : 0)};
   }
-  tensor_view<T, 3> part(context<T, E> const& c, T* matrix, index first, index count) const {
+  tensor_view<T, 3> part(context<T, E> const& c, T* matrix, index_t first, index_t count) const {
     return rows_view(matrix + first, c.batch, c.length, count, columns(config_).all);
   }
   tensor_view<T, 3> u_columns(context<T, E> const& c, T* m) const { return part(c, m, columns(config_).u, config_.channels); }
@@ -249,7 +249,7 @@ class layer final : public any_layer<T, E> {
   }
   template <class Op>
   void attention_inputs(context<T, E> const& c, auto& a) const {
-    index const b = c.batch, l = c.length;
+    index_t const b = c.batch, l = c.length;
     a.q = head_view(c.kept[q_], b, l, config_.key_dim), a.k = head_view(c.kept[k_], b, l, config_.key_dim);
     a.v = head_view(c.kept[v_], b, l, config_.value_dim), a.bias = bias_.table(c), a.chunk = config_.chunk;
     if (c.lengths()) a.lengths = contiguous(c.lengths(), b);
@@ -272,7 +272,7 @@ class layer final : public any_layer<T, E> {
   }
   template <class Op>
   typename Op::backward_args attention_backward(context<T, E> const& c) const {
-    index const b = c.batch, l = c.length;
+    index_t const b = c.batch, l = c.length;
     typename Op::backward_args a;
     attention_inputs<Op>(c, a);
     if (softmax) a.o = head_view(c.kept[o_], b, l, config_.value_dim), a.lse = contiguous(c.kept[lse_], b, 1, l, 2);

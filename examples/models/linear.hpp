@@ -14,12 +14,12 @@ struct bias_rows {
   static constexpr int near = 0;
   T const* bias;
   T* y;
-  index columns;
+  index_t columns;
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index row, bool beyond, T*) const {
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T*) const {
     if (beyond) return;
     T* const out = y + row * columns;
-    threads.template each<T>(columns, [&](auto w, index k) TCNCA_INLINE {
+    threads.template each<T>(columns, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
       store<W>(out + k, load<W>(bias + k));
     });
@@ -28,12 +28,12 @@ struct bias_rows {
 
 /// f(part, first row, rows, whether the block is the first of its part) for blocks of rows: `parts` of equal numbers of blocks, a thread each at a time.
 template <class F>
-void each_block(int threads, index rows, index block, index parts, F const& f) {
-  index const blocks = divide_up(rows, block);
+void each_block(int threads, index_t rows, index_t block, index_t parts, F const& f) {
+  index_t const blocks = divide_up(rows, block);
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-  for (index p = 0; p < parts; p++) {
-    index const begin = p * blocks / parts, end = (p + 1) * blocks / parts;
-    for (index b = begin; b < end; b++) f(p, b * block, min(block, rows - b * block), b == begin);
+  for (index_t p = 0; p < parts; p++) {
+    index_t const begin = p * blocks / parts, end = (p + 1) * blocks / parts;
+    for (index_t b = begin; b < end; b++) f(p, b * block, min_of(block, rows - b * block), b == begin);
   }
 }
 }  // namespace detail
@@ -42,17 +42,17 @@ void each_block(int threads, index rows, index block, index parts, F const& f) {
 template <class T, class E>
 class linear {
  public:
-  linear(context<T, E>& c, index in, index out)
+  linear(context<T, E>& c, index_t in, index_t out)
       : in_(in), out_(out), weight_(c.parameter(in * out, {.deviation = 0.02})), bias_(c.parameter(out, {})) {
     c.reserve(column_sums_bytes<T>(c.rows(), out, 1));
-    if (in_blocks(c.rows())) c.reserve(size(divide_up(c.rows(), block_rows) * out + parts * in * out) * sizeof(T));
+    if (in_blocks(c.rows())) c.reserve(size_t(divide_up(c.rows(), block_rows) * out + parts * in * out) * sizeof(T));
   }
 
   /// x [rows, in], y [rows, out].
-  void forward(context<T, E> const& c, index rows, T const* x, T* y) const { forward(c, rows, x, y, nullptr); }
+  void forward(context<T, E> const& c, index_t rows, T const* x, T* y) const { forward(c, rows, x, y, nullptr); }
   /// grad_x is overwritten, or with `add` added to.
-  void backward(context<T, E> const& c, index rows, T const* x, T const* grad_y, T* grad_x, bool add = false) const {
-    backward(c, rows, x, grad_y, grad_x, add, [](E, index, index) {});
+  void backward(context<T, E> const& c, index_t rows, T const* x, T const* grad_y, T* grad_x, bool add = false) const {
+    backward(c, rows, x, grad_y, grad_x, add, [](E, index_t, index_t) {});
   }
   /// Of every position.
   void forward(context<T, E> const& c, T const* x, T* y) const { forward(c, c.rows(), x, y); }
@@ -64,19 +64,19 @@ class linear {
   /// `grad` is the gradient of y, and then that of `before`.
   void backward_silu(context<T, E> const& c, T const* x, T const* before, T* grad, T* grad_x, bool add = false) const {
     backward(c, c.rows(), x, grad, grad_x, add,
-             [&](E e, index first, index count) { silu_backward(e, count * out_, before + first * out_, grad + first * out_, grad + first * out_); });
+             [&](E e, index_t first, index_t count) { silu_backward(e, count * out_, before + first * out_, grad + first * out_, grad + first * out_); });
   }
 
  private:
   // On the CPU many rows are taken in blocks, which stay in a core's cache from one pass over them to the next: silu and a map backward then
   // take up to a quarter less (65536 rows of 64 channels, AVX-512). Gradients of weights are sums of each part's, so their bits do not depend on the
   // number of threads.
-  static constexpr index block_rows = 512, parts = 16;
-  bool in_blocks(index rows) const { return same<E, cpu> && rows >= parts * block_rows && in_ + out_ <= 1024; }
+  static constexpr index_t block_rows = 512, parts = 16;
+  bool in_blocks(index_t rows) const { return same<E, cpu> && rows >= parts * block_rows && in_ + out_ <= 1024; }
 
   /// activated, where it is not null: silu(y).
-  void forward(context<T, E> const& c, index rows, T const* x, T* y, T* activated) const {
-    auto const block = [&](E e, int threads, index first, index count) {
+  void forward(context<T, E> const& c, index_t rows, T const* x, T* y, T* activated) const {
+    auto const block = [&](E e, int threads, index_t first, index_t count) {
       T* const out = y + first * out_;
       each_row(e, count, out_, detail::bias_rows<T>{c.values[bias_], out, out_});
       detail::multiply(c.machine(), threads, {.m = count, .n = out_, .k = in_, .add = true}, x + first * in_, c.values[weight_], out);
@@ -85,18 +85,18 @@ class linear {
     if constexpr (same<E, cpu>) {
       if (in_blocks(rows))
         return detail::each_block(c.threads, rows, block_rows, divide_up(rows, block_rows),
-                                  [&](index, index first, index count, bool) { block(cpu{1}, 1, first, count); });
+                                  [&](index_t, index_t first, index_t count, bool) { block(cpu{1}, 1, first, count); });
     }
     block(c.executor(), c.threads, 0, rows);
   }
   /// before(executor, row, rows) comes before these rows of grad_y are read.
-  void backward(context<T, E> const& c, index rows, T const* x, T const* grad_y, T* grad_x, bool add, auto const& before) const {
+  void backward(context<T, E> const& c, index_t rows, T const* x, T const* grad_y, T* grad_x, bool add, auto const& before) const {
     T *const grad_weight = c.gradients[weight_], *const grad_bias = c.gradients[bias_];
     product to_weight{.m = in_, .n = out_, .k = rows, .a_transposed = true}, to_x{.m = rows, .n = in_, .k = out_, .b_transposed = true, .add = add};
     if constexpr (same<E, cpu>) {
       if (in_blocks(rows)) {
         T *const biases = static_cast<T*>(c.scratch().data), *const weights = biases + divide_up(rows, block_rows) * out_;
-        detail::each_block(c.threads, rows, block_rows, parts, [=, this, &c, &before](index part, index first, index count, bool fresh) {
+        detail::each_block(c.threads, rows, block_rows, parts, [=, this, &c, &before](index_t part, index_t first, index_t count, bool fresh) {
           T const* const grad = grad_y + first * out_;
           product to_sum = to_weight, to_rows = to_x;
           to_sum.k = to_rows.m = count, to_sum.add = !fresh;
@@ -114,18 +114,18 @@ class linear {
     column_sums(c, rows, out_, matrix_rows<T>{grad_y, out_}, {grad_bias});
     multiply(c, to_x, grad_y, c.values[weight_], grad_x);
   }
-  void add_rows(index rows, T const* x, T* sum) const {
+  void add_rows(index_t rows, T const* x, T* sum) const {
     std::fill_n(sum, out_, T(0));
-    for (index r = 0; r < rows; r++) {
+    for (index_t r = 0; r < rows; r++) {
 #pragma omp simd
-      for (index k = 0; k < out_; k++) sum[k] += x[r * out_ + k];
+      for (index_t k = 0; k < out_; k++) sum[k] += x[r * out_ + k];
     }
   }
-  static void add_vectors(context<T, E> const& c, index count, index columns, T const* x, T* sum) {
-    run_pass(c.executor(), divide_up(columns, index(256)), detail::segments_pass<T, 1>{x, columns, count, {sum}});
+  static void add_vectors(context<T, E> const& c, index_t count, index_t columns, T const* x, T* sum) {
+    run_pass(c.executor(), divide_up(columns, index_t(256)), detail::segments_pass<T, 1>{x, columns, count, {sum}});
   }
 
-  index in_, out_;
+  index_t in_, out_;
   region weight_, bias_;
 };
 

@@ -24,7 +24,7 @@ template <class T, class E, bool Causal>
 struct stack_choice {
   model_config const& config;
   context<T, E>& c;
-  index channels;
+  index_t channels;
   std::unique_ptr<mixer<T, E>> made = {};
   std::string known = {};
 
@@ -39,7 +39,7 @@ struct stack_choice {
 }  // namespace detail
 
 template <class T, class E, bool Causal>
-std::unique_ptr<mixer<T, E>> make_mixer(model_config const& config, context<T, E>& c, index channels) {
+std::unique_ptr<mixer<T, E>> make_mixer(model_config const& config, context<T, E>& c, index_t channels) {
   constexpr ema_shape average{.states = 16, .dir = detail::direction_of(Causal), .order = layout::batch_length_channels};
   if (config.mixer == mixer_kind::average) return std::make_unique<ema_mixer<T, E, average>>(c, channels);
   if (config.mixer == mixer_kind::average_by_fft) return std::make_unique<fft_mixer<T, E, average>>(c, channels);

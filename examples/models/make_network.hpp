@@ -24,7 +24,7 @@ inline void check(model_config const& m) {
   require_that(m.beta1 >= 0 && m.beta1 < 1 && m.beta2 >= 0 && m.beta2 < 1, "Adam's betas are at least 0 and below 1");
   require_that(m.head != head_kind::pair_class || m.batch % 2 == 0, "a model of pairs takes an even number of sequences");
   // What no memory holds must not come to the sums of sizes, which it would overflow.
-  double const widest = double(max(max(max(m.channels, m.hidden), max(m.value_dim, m.key_dim)), max(m.vocabulary, m.classes)));
+  double const widest = double(max_of(max_of(max_of(m.channels, m.hidden), max_of(m.value_dim, m.key_dim)), max_of(m.vocabulary, m.classes)));
   if (double(m.batch) * double(m.length) * widest * double(m.layers) > 0x1p50) throw std::bad_alloc();
   require_that(m.decay >= 0 && m.clip >= 0, "weight decay and the clipping of gradients are not negative");
 }

@@ -17,36 +17,36 @@ namespace tcnca::models {
 
 /// A stretch of a pool, in elements.
 struct region {
-  size offset = 0, count = 0;
+  size_t offset = 0, count = 0;
 };
 
 /// Elements on the side of an executor, that are laid out first and allocated later, zeroed. Regions begin on cache lines.
 template <class T, class E>
 class pool {
  public:
-  region take(index count) {
-    region const r{end_, size(count)};
+  region take(index_t count) {
+    region const r{end_, size_t(count)};
     end_ += (r.count + line - 1) / line * line;
     most_ = std::max(most_, end_);
     return r;
   }
   /// What is taken after `end` was read is given back by `rewind`: for regions that do not live at the same time.
-  size end() const { return end_; }
-  void rewind(size end) { end_ = end; }
+  size_t end() const { return end_; }
+  void rewind(size_t end) { end_ = end; }
 
   void commit() { memory_.reset(static_cast<T*>(device<E>::allocate(bytes()))); }
   T* operator[](region r) const { return memory_.get() + r.offset; }
   T* data() const { return memory_.get(); }
-  size count() const { return most_; }
-  size bytes() const { return std::max(size(1), most_) * sizeof(T); }
+  size_t count() const { return most_; }
+  size_t bytes() const { return std::max(size_t(1), most_) * sizeof(T); }
 
  private:
-  static constexpr size line = 64 / sizeof(T);
+  static constexpr size_t line = 64 / sizeof(T);
   struct release {
     void operator()(T* p) const { device<E>::release(p); }
   };
   std::unique_ptr<T, release> memory_;
-  size end_ = 0, most_ = 0;
+  size_t end_ = 0, most_ = 0;
 };
 
 /// How a parameter begins: normal, around a mean (whose sign may alternate).
@@ -63,7 +63,7 @@ class context {
 
  public:
   /// The extents are those of the largest batch. Only a CPU has workers.
-  context(int workers, index most_sequences, index most_positions)
+  context(int workers, index_t most_sequences, index_t most_positions)
       : device_(workers),
         threads(workers),
         batch(most_sequences),
@@ -72,7 +72,7 @@ class context {
         lengths_place_(lengths_pool_.take(most_sequences)) {}
 
   int const threads;
-  index batch, length;        ///< of the step at hand
+  index_t batch, length;        ///< of the step at hand
   bool training = true;       ///< dropout is on, and norms measure the batch
   uint64 seed = 0, step = 0;  ///< of dropout
   pool<T, E> values, gradients;              ///< of parameters: the same regions in both
@@ -82,7 +82,7 @@ class context {
   pool<double, E> totals;                    ///< sums on their way to the host
   pool<int, E> integers;                     ///< tokens, targets, predictions
 
-  index rows() const { return batch * length; }
+  index_t rows() const { return batch * length; }
   E executor() const { return device_.executor(); }
   device<E> const& machine() const { return device_; }
 
@@ -90,27 +90,27 @@ class context {
   double* any_total() const { return totals[any_total_]; }
 
   /// How many positions at the front of each sequence count: null, all of them. On the executor's side.
-  index const* lengths() const { return padded_ ? lengths_pool_[lengths_place_] : nullptr; }
+  index_t const* lengths() const { return padded_ ? lengths_pool_[lengths_place_] : nullptr; }
   /// Positions that count.
-  index valid_rows() const { return padded_ ? valid_rows_ : rows(); }
+  index_t valid_rows() const { return padded_ ? valid_rows_ : rows(); }
   /// From the host's memory, `batch` numbers (after `commit`), or null.
   void set_lengths(std::int64_t const* host) {
     padded_ = host != nullptr, valid_rows_ = 0;
     if (!padded_) return;
-    for (index b = 0; b < batch; b++) {
+    for (index_t b = 0; b < batch; b++) {
       if (host[b] < 0 || host[b] > length)
         throw std::invalid_argument("a sequence cannot have " + std::to_string(host[b]) + " of " + std::to_string(length) + " positions");
       valid_rows_ += host[b];
     }
-    upload(host, lengths_pool_[lengths_place_], size(batch));
+    upload(host, lengths_pool_[lengths_place_], size_t(batch));
   }
 
-  region parameter(index count, initial begin) {
+  region parameter(index_t count, initial begin) {
     parameters_.push_back({values.take(count), begin});
     return gradients.take(count);
   }
   /// Numbers that are not learned but belong to the model, such as running means: a checkpoint holds `statistics` beside `values`.
-  region statistic(index count, initial begin) {
+  region statistic(index_t count, initial begin) {
     statistics_.push_back({statistics.take(count), begin});
     return next_statistics.take(count);
   }
@@ -120,19 +120,19 @@ class context {
   };
   std::vector<entry> const& parameters() const { return parameters_; }
   /// Numbers that are learned.
-  size parameter_count() const {
-    size n = 0;
+  size_t parameter_count() const {
+    size_t n = 0;
     for (entry const& e : parameters_) n += e.where.count;
     return n;
   }
   /// All that has been allocated.
-  size bytes() const {
+  size_t bytes() const {
     return values.bytes() + gradients.bytes() + statistics.bytes() + next_statistics.bytes() + kept.bytes() + temporary.bytes() + totals.bytes() +
            integers.bytes() + lengths_pool_.bytes() + scratch_.bytes() + device_.bytes();
   }
 
   /// Workspace that a call will ask for.
-  void reserve(size bytes) { scratch_bytes_ = std::max(scratch_bytes_, bytes); }
+  void reserve(size_t bytes) { scratch_bytes_ = std::max(scratch_bytes_, bytes); }
   workspace scratch() const { return {scratch_.data(), scratch_bytes_}; }
 
   void commit() {
@@ -142,7 +142,7 @@ class context {
   /// After all parts have reserved, with their pointers at hand.
   void commit_scratch() {
     scratch_.rewind(0);
-    scratch_.take(index(scratch_bytes_));
+    scratch_.take(index_t(scratch_bytes_));
     scratch_.commit();
   }
 
@@ -154,11 +154,11 @@ class context {
 
   /// Between the host's memory and the executor's side; the call returns when the elements are there.
   template <class U>
-  void upload(U const* host, U* to, size count) const {
+  void upload(U const* host, U* to, size_t count) const {
     device_.upload(host, to, count * sizeof(U));
   }
   template <class U>
-  void download(U const* from, U* host, size count) const {
+  void download(U const* from, U* host, size_t count) const {
     device_.download(from, host, count * sizeof(U));
   }
 
@@ -168,7 +168,7 @@ class context {
     for (entry const& e : entries) {
       std::normal_distribution<double> normal(0, 1);
       v.resize(e.where.count);
-      for (size i = 0; i < v.size(); i++) {
+      for (size_t i = 0; i < v.size(); i++) {
         double const mean = e.begin.alternating && i % 2 == 1 ? -e.begin.mean : e.begin.mean;
         v[i] = T(mean + (e.begin.deviation > 0 ? e.begin.deviation * normal(random) : 0));
       }
@@ -178,12 +178,12 @@ class context {
 
   std::vector<entry> parameters_, statistics_;
   pool<char, E> scratch_;
-  size scratch_bytes_ = 0;
+  size_t scratch_bytes_ = 0;
   region any_total_;
-  pool<index, E> lengths_pool_;
+  pool<index_t, E> lengths_pool_;
   region lengths_place_;
   bool padded_ = false;
-  index valid_rows_ = 0;
+  index_t valid_rows_ = 0;
 };
 
 /// A model's calls are right by construction: a status that says otherwise is a mistake in the model.
@@ -193,12 +193,12 @@ inline void require(status s) {
 
 /// A matrix whose rows are the positions of a batch of sequences, as the gates see it; `stride` elements from row to row.
 template <class T>
-tensor_view<T, 3> rows_view(T* data, index batch, index length, index columns, index stride) {
+tensor_view<T, 3> rows_view(T* data, index_t batch, index_t length, index_t columns, index_t stride) {
   return {data, {batch, length, columns}, {length * stride, stride, 1}};
 }
 /// The same, as attention sees it: one head.
 template <class T>
-tensor_view<T, 4> head_view(T* data, index batch, index length, index columns) {
+tensor_view<T, 4> head_view(T* data, index_t batch, index_t length, index_t columns) {
   return {data, {batch, 1, length, columns}, {length * columns, length * columns, columns, 1}};
 }
 

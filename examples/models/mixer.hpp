@@ -31,7 +31,7 @@ class mixer {
   /// After `states` has been committed: what workspace `go_on` will want.
   virtual void reserve(context<T, E>&, memory_of<T, E> const&, T const*, T*) const {}
   /// `forward` of a piece that begins at an absolute position.
-  virtual void go_on(context<T, E> const&, memory_of<T, E> const&, index, T const*, T*) const {
+  virtual void go_on(context<T, E> const&, memory_of<T, E> const&, index_t, T const*, T*) const {
     throw std::logic_error("this mixer remembers nothing from piece to piece");
   }
 
@@ -48,7 +48,7 @@ class conv_mixer final : public mixer<T, E> {
   static_assert(Shape.order == layout::batch_length_channels, "activations of a model are [batch, length, channels]");
 
  public:
-  conv_mixer(context<T, E>& c, index channels) : channels_(channels) {
+  conv_mixer(context<T, E>& c, index_t channels) : channels_(channels) {
     weight_ = c.parameter(sets * Shape.taps * channels, {.deviation = (Shape.residuals == residual::level ? 0.1 : 1) / std::sqrt(double(Shape.taps))});
     if (Shape.bias) bias_ = c.parameter(sets * channels, {});
     if (Shape.skip) omega_ = c.parameter(channels, {.mean = 1});
@@ -69,7 +69,7 @@ class conv_mixer final : public mixer<T, E> {
   void reserve(context<T, E>& c, memory_of<T, E> const& states, T const* x, T* y) const override {
     if constexpr (causal) { c.reserve(op::forward_workspace(c.executor(), piece_args(c, states, 0, x, y))); }
   }
-  void go_on(context<T, E> const& c, memory_of<T, E> const& states, index position, T const* x, T* y) const override {
+  void go_on(context<T, E> const& c, memory_of<T, E> const& states, index_t position, T const* x, T* y) const override {
     if constexpr (causal) { require(op::forward(c.executor(), piece_args(c, states, position, x, y), c.scratch())); }
     else { mixer<T, E>::go_on(c, states, position, x, y); }
   }
@@ -89,7 +89,7 @@ class conv_mixer final : public mixer<T, E> {
     inputs(c, a);
     return a;
   }
-  typename op::forward_args piece_args(context<T, E> const& c, memory_of<T, E> const& states, index position, T const* x, T* y) const {
+  typename op::forward_args piece_args(context<T, E> const& c, memory_of<T, E> const& states, index_t position, T const* x, T* y) const {
     auto a = forward_args(c, x, y);
     a.state_out = sequence(states[state_], layout::batch_length_channels, c.batch, channels_, op::state_length);
     a.state_in = a.state_out, a.position = position;
@@ -110,7 +110,7 @@ class conv_mixer final : public mixer<T, E> {
     if (Shape.skip) a.omega = contiguous(c.values[omega_], channels_);
   }
 
-  index channels_;
+  index_t channels_;
   region weight_, bias_, omega_, state_;
 };
 
@@ -120,8 +120,8 @@ class ema_mixer : public mixer<T, E> {
   static_assert(Shape.order == layout::batch_length_channels, "activations of a model are [batch, length, channels]");
 
  public:
-  ema_mixer(context<T, E>& c, index channels) : channels_(channels) {
-    index const count = rows() * Shape.states;
+  ema_mixer(context<T, E>& c, index_t channels) : channels_(channels) {
+    index_t const count = rows() * Shape.states;
     delta_ = c.parameter(count, {.deviation = 0.2}), alpha_ = c.parameter(count, {.deviation = 0.2});
     beta_ = c.parameter(count, {.mean = 1, .deviation = 0.02, .alternating = true}), gamma_ = c.parameter(count, {.deviation = 1});
     if (Shape.skip) omega_ = c.parameter(channels, {.deviation = 1});
@@ -139,7 +139,7 @@ class ema_mixer : public mixer<T, E> {
   void reserve(context<T, E>& c, memory_of<T, E> const& states, T const* x, T* y) const override {
     if constexpr (causal) { c.reserve(op::forward_workspace(c.executor(), piece_args(c, states, x, y))); }
   }
-  void go_on(context<T, E> const& c, memory_of<T, E> const& states, index position, T const* x, T* y) const override {
+  void go_on(context<T, E> const& c, memory_of<T, E> const& states, index_t position, T const* x, T* y) const override {
     if constexpr (causal) { require(op::forward(c.executor(), piece_args(c, states, x, y), c.scratch())); }
     else { mixer<T, E>::go_on(c, states, position, x, y); }
   }
@@ -147,7 +147,7 @@ class ema_mixer : public mixer<T, E> {
  private:
   using op = ema<T, Shape>;
   static constexpr bool causal = Shape.dir == direction::causal;
-  index rows() const { return Shape.halves() * channels_; }
+  index_t rows() const { return Shape.halves() * channels_; }
 
   template <class U>
   sequence_view<U> view(context<T, E> const& c, U* p) const {
@@ -162,7 +162,7 @@ class ema_mixer : public mixer<T, E> {
   }
   typename op::forward_args piece_args(context<T, E> const& c, memory_of<T, E> const& states, T const* x, T* y) const {
     auto a = forward_args(c, x, y);
-    a.state_out = contiguous(states[state_], c.batch, channels_, index(Shape.states));
+    a.state_out = contiguous(states[state_], c.batch, channels_, index_t(Shape.states));
     a.state_in = a.state_out;
     return a;
   }
@@ -181,7 +181,7 @@ class ema_mixer : public mixer<T, E> {
     if (Shape.skip) a.omega = contiguous(v[omega_], channels_);
   }
 
-  index channels_;
+  index_t channels_;
   region delta_, alpha_, beta_, gamma_, omega_, state_;
 };
 

@@ -23,8 +23,8 @@ class network final : public model {
  public:
   network(model_config const& config, layer_maker<T, E> const& make_layer)
       : config_(config), c_(config.threads, config.batch, config.length), embedding_(c_, config.vocabulary, config.channels, config.embedding) {
-    index const elements = c_.rows() * config.channels;
-    for (index i = 0; i < config.layers; i++) {
+    index_t const elements = c_.rows() * config.channels;
+    for (index_t i = 0; i < config.layers; i++) {
       layer_config const l{.channels = config.channels,
                            .value_dim = config.value_dim,
                            .key_dim = config.key_dim,
@@ -84,7 +84,7 @@ class network final : public model {
   void forget() override {
     next_token_only();
     if (!states_planned_) plan_states();
-    fill(c_.executor(), index(states_.count()), T(0), states_.data());
+    fill(c_.executor(), index_t(states_.count()), T(0), states_.data());
     position_ = 0, carried_ = 0;
   }
   double go_on(examples const& e, int* predictions) override {
@@ -92,29 +92,29 @@ class network final : public model {
     return judge(e, predictions);
   }
   void read(examples const& e, float* logits) override {
-    for (index first = 0; first < e.length; first += config_.length) {
-      index const count = std::min(index(config_.length), e.length - first);
-      piece_.resize(size(e.sequences * count));
-      for (index s = 0; s < e.sequences; s++) std::copy_n(e.tokens + s * e.length + first, count, piece_.data() + s * count);
+    for (index_t first = 0; first < e.length; first += config_.length) {
+      index_t const count = std::min(index_t(config_.length), e.length - first);
+      piece_.resize(size_t(e.sequences * count));
+      for (index_t s = 0; s < e.sequences; s++) std::copy_n(e.tokens + s * e.length + first, count, piece_.data() + s * count);
       advance({e.sequences, long(count), piece_.data(), nullptr, nullptr});
     }
-    index const v = config_.vocabulary;
-    for (index s = 0; s < c_.batch; s++) {
+    index_t const v = config_.vocabulary;
+    for (index_t s = 0; s < c_.batch; s++) {
       T const* const last_row = c_.kept[logits_] + ((s + 1) * c_.length - 1) * v;
       if constexpr (same<T, float>) {
-        c_.download(last_row, logits + s * v, size(v));
+        c_.download(last_row, logits + s * v, size_t(v));
       } else {
-        std::vector<T> row(static_cast<size>(v));
+        std::vector<T> row(static_cast<size_t>(v));
         c_.download(last_row, row.data(), row.size());
-        for (index k = 0; k < v; k++) logits[s * v + k] = float(row[size(k)]);
+        for (index_t k = 0; k < v; k++) logits[s * v + k] = float(row[size_t(k)]);
       }
     }
   }
 
   std::string not_finite() const override {
-    index const n = c_.rows(), d = config_.channels;
+    index_t const n = c_.rows(), d = config_.channels;
     if (!finite(input(0), n * d)) return "embedding";
-    for (size i = 0; i < blocks_.size(); i++) {
+    for (size_t i = 0; i < blocks_.size(); i++) {
       std::string const name = "layer " + std::to_string(i + 1);
       if (!finite(c_.kept[blocks_[i].first->mixed()], n * d))
         return name + (config_.mixer == mixer_kind::convolution ? " (convolution)" : " (average)");
@@ -132,7 +132,7 @@ class network final : public model {
       parts.push_back({r.name, std::vector<char>(r.count * sizeof(T))});
       c_.download(reinterpret_cast<char const*>(r.data), parts.back().bytes.data(), parts.back().bytes.size());
     }
-    index const steps = optimiser_->steps();
+    index_t const steps = optimiser_->steps();
     parts.push_back({"steps", std::vector<char>(sizeof steps)});
     std::memcpy(parts.back().bytes.data(), &steps, sizeof steps);
     return parts;
@@ -140,18 +140,18 @@ class network final : public model {
   void load(std::vector<saved_part> const& parts) override {
     auto const regions = lasting();
     auto const wrong = [](std::string const& what) { return std::invalid_argument("what was saved is not of a model of this configuration: " + what); };
-    index steps = 0;
+    index_t steps = 0;
     if (parts.size() != regions.size() + 1) throw wrong("it has " + std::to_string(parts.size()) + " parts where " + std::to_string(regions.size() + 1) + " are due");
-    for (size i = 0; i < parts.size(); i++) {
+    for (size_t i = 0; i < parts.size(); i++) {
       std::string const name = i < regions.size() ? regions[i].name : "steps";
-      size const bytes = i < regions.size() ? regions[i].count * sizeof(T) : sizeof steps;
+      size_t const bytes = i < regions.size() ? regions[i].count * sizeof(T) : sizeof steps;
       if (parts[i].name != name) throw wrong("it has the part \"" + parts[i].name + "\" where \"" + name + "\" is due");
       if (parts[i].bytes.size() != bytes)
         throw wrong("the part \"" + name + "\" has " + std::to_string(parts[i].bytes.size()) + " bytes where " + std::to_string(bytes) + " are due");
     }
     std::memcpy(&steps, parts.back().bytes.data(), sizeof steps);
     if (steps < 0) throw wrong("its number of steps is negative");
-    for (size i = 0; i < regions.size(); i++) c_.upload(parts[i].bytes.data(), reinterpret_cast<char*>(regions[i].data), parts[i].bytes.size());
+    for (size_t i = 0; i < regions.size(); i++) c_.upload(parts[i].bytes.data(), reinterpret_cast<char*>(regions[i].data), parts[i].bytes.size());
     optimiser_->steps() = steps;
   }
 
@@ -170,12 +170,12 @@ class network final : public model {
     region input, middle;
   };
   /// What block i reads, and block i - 1 wrote.
-  T* input(size i) const { return c_.kept[i < blocks_.size() ? blocks_[i].input : result_]; }
+  T* input(size_t i) const { return c_.kept[i < blocks_.size() ? blocks_[i].input : result_]; }
   /// What the head reads.
   T* last() const { return norm_ ? c_.kept[normed_] : input(blocks_.size()); }
 
   /// Kinds of predictions.
-  index outcomes() const { return config_.head == head_kind::next_token ? config_.vocabulary : config_.classes; }
+  index_t outcomes() const { return config_.head == head_kind::next_token ? config_.vocabulary : config_.classes; }
 
   /// Checks what a call was given, and makes it the step at hand.
   void begin(examples const& e, bool targets) {
@@ -190,20 +190,20 @@ class network final : public model {
     require_that(e.tokens != nullptr, [] { return std::string("there are no tokens"); });
     require_that(!targets || e.targets != nullptr, [] { return std::string("there is nothing to learn: no targets"); });
     c_.batch = e.sequences, c_.length = e.length;
-    index const tokens = config_.embedding == embedding_kind::table ? config_.vocabulary : 256;
-    for (index i = 0; i < c_.rows(); i++)
+    index_t const tokens = config_.embedding == embedding_kind::table ? config_.vocabulary : 256;
+    for (index_t i = 0; i < c_.rows(); i++)
       require_that(e.tokens[i] >= 0 && e.tokens[i] < tokens, [&] { return "a token " + text(e.tokens[i]) + ", where there are 0 to " + text(tokens - 1); });
-    for (index i = 0; e.targets && i < head_->rows(c_); i++)
+    for (index_t i = 0; e.targets && i < head_->rows(c_); i++)
       require_that(e.targets[i] < outcomes(), [&] { return "a target " + text(e.targets[i]) + ", where there are 0 to " + text(outcomes() - 1); });
     c_.set_lengths(e.lengths);
-    c_.upload(e.tokens, c_.integers[tokens_], size(c_.rows()));
-    if (e.targets) c_.upload(e.targets, c_.integers[targets_], size(head_->rows(c_)));
+    c_.upload(e.tokens, c_.integers[tokens_], size_t(c_.rows()));
+    if (e.targets) c_.upload(e.targets, c_.integers[targets_], size_t(head_->rows(c_)));
     c_.training = false;
   }
 
   void forward(passage<T, E> const& at) {
     embedding_.forward(c_, c_.integers[tokens_], input(0));
-    for (size i = 0; i < blocks_.size(); i++) {
+    for (size_t i = 0; i < blocks_.size(); i++) {
       blocks_[i].first->forward(c_, input(i), c_.kept[blocks_[i].middle], at);
       blocks_[i].second.forward(c_, c_.kept[blocks_[i].middle], input(i + 1));
     }
@@ -218,7 +218,7 @@ class network final : public model {
     T* const grad = c_.kept[grad_];
     head_->backward(c_, last(), c_.kept[logits_], grad);
     if (norm_) norm_->backward(c_, input(blocks_.size()), grad, grad, false);
-    for (size i = blocks_.size(); i-- > 0;) {
+    for (size_t i = blocks_.size(); i-- > 0;) {
       blocks_[i].second.backward(c_, c_.kept[blocks_[i].middle], grad);
       blocks_[i].first->backward(c_, input(i), grad);
     }
@@ -226,7 +226,7 @@ class network final : public model {
   }
   double judge(examples const& e, int* predictions) {
     last_loss_ = loss(e, nullptr, predictions ? c_.integers[predictions_] : nullptr);
-    if (predictions) c_.download(c_.integers[predictions_], predictions, size(head_->rows(c_)));
+    if (predictions) c_.download(c_.integers[predictions_], predictions, size_t(head_->rows(c_)));
     return last_loss_;
   }
 
@@ -237,8 +237,8 @@ class network final : public model {
     c_.batch = config_.batch, c_.length = config_.length;
     for (block& b : blocks_) b.first->plan_states(c_, states_);
     states_.commit();
-    for (index length : {index(config_.length), index(4), index(3), index(2), index(1)}) {  // the shortest take ways of their own
-      c_.length = std::min(index(config_.length), length);
+    for (index_t length : {index_t(config_.length), index_t(4), index_t(3), index_t(2), index_t(1)}) {  // the shortest take ways of their own
+      c_.length = std::min(index_t(config_.length), length);
       for (block const& b : blocks_) b.first->reserve(c_, states_);
     }
     c_.commit_scratch();
@@ -255,8 +255,8 @@ class network final : public model {
     position_ += e.length, carried_ = e.sequences;
   }
 
-  bool finite(T const* p, index n) const {
-    std::vector<T> host(static_cast<size>(n));
+  bool finite(T const* p, index_t n) const {
+    std::vector<T> host(static_cast<size_t>(n));
     c_.download(p, host.data(), host.size());
     T sum = 0;  // of zeros, unless something is not finite
     for (T v : host) sum += T(0) * v;
@@ -267,10 +267,10 @@ class network final : public model {
   struct lasting_part {
     char const* name;
     T* data;
-    size count;
+    size_t count;
   };
   std::vector<lasting_part> lasting() const {
-    size const n = c_.values.count();
+    size_t const n = c_.values.count();
     return {{"parameters", c_.values.data(), n},
             {"statistics", c_.statistics.data(), c_.statistics.count()},
             {"first moments", optimiser_->first(), n},
@@ -290,7 +290,7 @@ class network final : public model {
 
   memory_of<T, E> states_;
   bool states_planned_ = false;
-  index position_ = 0, carried_ = 0;  ///< of the sequences in pieces
+  index_t position_ = 0, carried_ = 0;  ///< of the sequences in pieces
   std::vector<int> piece_;
 };
 

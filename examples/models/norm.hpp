@@ -11,7 +11,7 @@ namespace tcnca::models {
 template <class T, class E>
 class norm {
  public:
-  norm(context<T, E>& c, norm_kind kind, index channels) {
+  norm(context<T, E>& c, norm_kind kind, index_t channels) {
     if (kind == norm_kind::batch) batch_.emplace_back(c, channels);
     else row_.emplace_back(c, kind, channels);
   }

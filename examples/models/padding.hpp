@@ -9,13 +9,13 @@ template <class T>
 struct zero_padding_rows {
   using number = T;
   static constexpr int near = 0;
-  index length, columns;
-  index const* lengths;
+  index_t length, columns;
+  index_t const* lengths;
   T* x;
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index row, bool beyond, T*) const {
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T*) const {
     if (beyond || row % length < lengths[row / length]) return;
-    threads.template each<T>(columns, [&](auto w, index k) TCNCA_INLINE {
+    threads.template each<T>(columns, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
       store<W>(x + row * columns + k, broadcast<W>(T(0)));
     });
@@ -25,7 +25,7 @@ struct zero_padding_rows {
 
 /// In place: positions that do not count (context::lengths) become 0, so that nothing that goes along time carries them to those that do.
 template <class T, class E>
-void zero_padding(context<T, E> const& c, index columns, T* x) {
+void zero_padding(context<T, E> const& c, index_t columns, T* x) {
   if (c.lengths() == nullptr) return;
   each_row(c.executor(), c.rows(), columns, detail::zero_padding_rows<T>{c.length, columns, c.lengths(), x});
 }

@@ -30,20 +30,20 @@ struct pass_agent {
   F const& f;
   A* near;
   TCNCA_HOST_DEVICE pass_agent(Group g, F const& functor, A* near_memory, A*) : group(g), f(functor), near(near_memory) {}
-  TCNCA_HOST_DEVICE void operator()(index item) const { f(group, item, near); }
+  TCNCA_HOST_DEVICE void operator()(index_t item) const { f(group, item, near); }
 };
 
 /// f(group, item, near) for items 0, 1, ...; `near` has F::near numbers of type F::number for each thread of a group that has more than one.
 /// Items are independent, and what they are does not depend on the number of threads, so results have the same bits for any.
 template <class E, class F>
-TCNCA_HIDDEN void run_pass(E e, index items, F const& f) {
+TCNCA_HIDDEN void run_pass(E e, index_t items, F const& f) {
   if constexpr (same<E, cpu>) {
     [[maybe_unused]] int const threads = int(executor_traits<cpu>::workers(e, items));
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-    for (index item = 0; item < items; item++) f(serial_group{}, item, static_cast<typename F::number*>(nullptr));
+    for (index_t item = 0; item < items; item++) f(serial_group{}, item, static_cast<typename F::number*>(nullptr));
   } else {
     if (items <= 0) return;
-    group_memory const memory{size(F::near) * pass_threads * sizeof(typename F::number), 0};
+    group_memory const memory{size_t(F::near) * pass_threads * sizeof(typename F::number), 0};
     require(executor_traits<E>::template launch<pass_agent<pass_group<E>, F>>(e, f, items, memory, {}));
   }
 }
@@ -54,15 +54,15 @@ struct element_pass {
   using number = T;
   static constexpr int near = 0;
   template <class Group>
-  static constexpr index block = Group::size() == 1 ? 4096 : 4 * Group::size();
+  static constexpr index_t block = Group::size() == 1 ? 4096 : 4 * Group::size();
   Op op;
-  index count;
+  index_t count;
 
   template <class Group>
-  TCNCA_HOST_DEVICE void operator()(Group group, index item, T*) const {
+  TCNCA_HOST_DEVICE void operator()(Group group, index_t item, T*) const {
     constexpr int W = pass_width<Group, T>;
-    index const first = item * block<Group>, last = min(count, first + block<Group>);
-    index i = first + group.rank() * W;
+    index_t const first = item * block<Group>, last = min_of(count, first + block<Group>);
+    index_t i = first + group.rank() * W;
     for (; i + W <= last; i += group.size() * W) op.template at<W>(i);
     if constexpr (W > 1) {
       for (; i < last; i++) op.template at<1>(i);
@@ -70,7 +70,7 @@ struct element_pass {
   }
 };
 template <class T, class E, class Op>
-void each_element(E e, index count, Op const& op) {
+void each_element(E e, index_t count, Op const& op) {
   using pass = element_pass<T, Op>;
   run_pass(e, divide_up(count, pass::template block<pass_group<E>>), pass{op, count});
 }
@@ -83,25 +83,25 @@ struct row_threads {
   template <class T>
   static constexpr int width = pass_width<Group, T>;
 
-  TCNCA_HOST_DEVICE static constexpr int side_for(index columns) {
+  TCNCA_HOST_DEVICE static constexpr int side_for(index_t columns) {
     int n = 1;
     while (n < Group::size() && 4 * n < columns) n *= 2;
     return n;
   }
-  TCNCA_HOST_DEVICE row_threads(Group g, index columns) : group(g), side(side_for(columns)) {}
+  TCNCA_HOST_DEVICE row_threads(Group g, index_t columns) : group(g), side(side_for(columns)) {}
   /// Items that all rows are.
-  static constexpr index items(index rows, index columns) { return divide_up(rows, index(Group::size() / side_for(columns))); }
+  static constexpr index_t items(index_t rows, index_t columns) { return divide_up(rows, index_t(Group::size() / side_for(columns))); }
 
   /// This thread's row of an item, which may lie beyond the last.
-  TCNCA_HOST_DEVICE index row(index item) const { return item * (Group::size() / side) + group.rank() / side; }
+  TCNCA_HOST_DEVICE index_t row(index_t item) const { return item * (Group::size() / side) + group.rank() / side; }
   TCNCA_HOST_DEVICE int lane() const { return group.rank() % side; }
 
   /// f(constant<W>, column) for the columns of a row that fall to this thread.
   template <class T, class F>
-  TCNCA_HOST_DEVICE void each(index columns, F f) const {
+  TCNCA_HOST_DEVICE void each(index_t columns, F f) const {
     constexpr int W = pass_width<Group, T>;
-    index k = index(lane()) * W;
-    for (; k + W <= columns; k += index(side) * W) f(constant<W>{}, k);
+    index_t k = index_t(lane()) * W;
+    for (; k + W <= columns; k += index_t(side) * W) f(constant<W>{}, k);
     if constexpr (W > 1) {
       for (; k < columns; k++) f(constant<1>{}, k);
     }
@@ -126,12 +126,12 @@ struct row_threads {
   }
   /// The sum of the packs f(constant<W>, column) over a row; 0 where it is `beyond` the last. Called by all threads of the group.
   template <class T, class F>
-  TCNCA_HOST_DEVICE T sum(bool beyond, index columns, T* near, F f) const {
+  TCNCA_HOST_DEVICE T sum(bool beyond, index_t columns, T* near, F f) const {
     constexpr int W = pass_width<Group, T>;
     auto packs = broadcast<W>(T(0));
     T rest = 0;
     if (!beyond) {
-      each<T>(columns, [&](auto w, index k) TCNCA_INLINE {
+      each<T>(columns, [&](auto w, index_t k) TCNCA_INLINE {
         if constexpr (decltype(w)::value == W) { packs = packs + f(w, k); }
         else { rest += f(w, k).lane(0); }
       });
@@ -146,17 +146,17 @@ struct row_pass {
   using number = typename Op::number;
   static constexpr int near = Op::near;
   Op op;
-  index rows, columns;
+  index_t rows, columns;
 
   template <class Group>
-  TCNCA_HOST_DEVICE void operator()(Group group, index item, number* memory) const {
+  TCNCA_HOST_DEVICE void operator()(Group group, index_t item, number* memory) const {
     row_threads<Group> const threads(group, columns);
-    index const row = threads.row(item);
+    index_t const row = threads.row(item);
     op(threads, row, row >= rows, memory);
   }
 };
 template <class E, class Op>
-void each_row(E e, index rows, index columns, Op const& op) {
+void each_row(E e, index_t rows, index_t columns, Op const& op) {
   run_pass(e, row_threads<pass_group<E>>::items(rows, columns), row_pass<Op>{op, rows, columns});
 }
 

@@ -11,17 +11,17 @@ template <class T>
 struct mean_pooling_forward {
   using number = T;
   static constexpr int near = 1;
-  index length, channels;
-  index const* lengths;
+  index_t length, channels;
+  index_t const* lengths;
   T const* x;
   T* y;
   template <class Group>
-  TCNCA_HOST_DEVICE void operator()(Group group, index item, T* memory) const {
-    constexpr index block = summed_columns<Group, T>;
-    index const blocks = divide_up(channels, block), b = item / blocks, count = lengths == nullptr ? length : lengths[b];
-    T const share = 1 / T(max(index(1), count));
+  TCNCA_HOST_DEVICE void operator()(Group group, index_t item, T* memory) const {
+    constexpr index_t block = summed_columns<Group, T>;
+    index_t const blocks = divide_up(channels, block), b = item / blocks, count = lengths == nullptr ? length : lengths[b];
+    T const share = 1 / T(max_of(index_t(1), count));
     sum_rows<T>(group, memory, b * length, b * length + count, item % blocks * block, channels, matrix_rows<T>{x, channels},
-                [&](int, index c, T sum) TCNCA_INLINE { y[b * channels + c] = sum * share; });
+                [&](int, index_t c, T sum) TCNCA_INLINE { y[b * channels + c] = sum * share; });
   }
 };
 
@@ -29,16 +29,16 @@ template <class T>
 struct mean_pooling_backward {
   using number = T;
   static constexpr int near = 0;
-  index length, channels;
-  index const* lengths;
+  index_t length, channels;
+  index_t const* lengths;
   T const* grad_y;
   T* grad_x;
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index row, bool beyond, T*) const {
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T*) const {
     if (beyond) return;
-    index const b = row / length, count = lengths == nullptr ? length : lengths[b];
+    index_t const b = row / length, count = lengths == nullptr ? length : lengths[b];
     T const share = row - b * length < count ? 1 / T(count) : T(0);
-    threads.template each<T>(channels, [&](auto w, index k) TCNCA_INLINE {
+    threads.template each<T>(channels, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
       store<W>(grad_x + row * channels + k, load<W>(grad_y + b * channels + k) * broadcast<W>(share));
     });
@@ -49,13 +49,13 @@ struct mean_pooling_backward {
 
 /// y [batch, channels] = the mean of x [batch, length, channels] over the positions that count (context::lengths); 0 where none does.
 template <class T, class E>
-void mean_pooling(context<T, E> const& c, index channels, T const* x, T* y) {
-  index const blocks = divide_up(channels, index(detail::summed_columns<pass_group<E>, T>));
+void mean_pooling(context<T, E> const& c, index_t channels, T const* x, T* y) {
+  index_t const blocks = divide_up(channels, index_t(detail::summed_columns<pass_group<E>, T>));
   run_pass(c.executor(), c.batch * blocks, detail::mean_pooling_forward<T>{c.length, channels, c.lengths(), x, y});
 }
 /// grad_x from grad_y; positions that do not count get 0.
 template <class T, class E>
-void mean_pooling_backward(context<T, E> const& c, index channels, T const* grad_y, T* grad_x) {
+void mean_pooling_backward(context<T, E> const& c, index_t channels, T const* grad_y, T* grad_x) {
   each_row(c.executor(), c.rows(), channels, detail::mean_pooling_backward<T>{c.length, channels, c.lengths(), grad_y, grad_x});
 }
 

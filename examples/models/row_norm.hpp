@@ -17,20 +17,20 @@ struct row_norm_forward {
   using number = T;
   static constexpr int near = 1;
   norm_kind kind;
-  index channels;
+  index_t channels;
   T const *x, *gain, *bias;
   T *y, *mean, *inverse;
 
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index row, bool beyond, T* near_memory) const {
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T* near_memory) const {
     T const* const in = x + row * channels;
     T* const out = y + row * channels;
     T m = 0;
     if (kind == norm_kind::layer) {
-      m = threads.template sum<T>(beyond, channels, near_memory, [&](auto w, index k) TCNCA_INLINE { return load<decltype(w)::value>(in + k); });
+      m = threads.template sum<T>(beyond, channels, near_memory, [&](auto w, index_t k) TCNCA_INLINE { return load<decltype(w)::value>(in + k); });
       m /= T(channels);
     }
-    T const square = threads.template sum<T>(beyond, channels, near_memory, [&](auto w, index k) TCNCA_INLINE {
+    T const square = threads.template sum<T>(beyond, channels, near_memory, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
       auto const v = load<W>(in + k) - broadcast<W>(m);
       return v * v;
@@ -38,7 +38,7 @@ struct row_norm_forward {
     T const inv = 1 / std::sqrt(square / T(channels) + T(norm_epsilon));
     if (beyond) return;
     if (threads.lane() == 0) mean[row] = m, inverse[row] = inv;
-    threads.template each<T>(channels, [&](auto w, index k) TCNCA_INLINE {
+    threads.template each<T>(channels, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
       auto const g = kind == norm_kind::scale ? broadcast<W>(*gain) : load<W>(gain + k);
       auto const v = g * ((load<W>(in + k) - broadcast<W>(m)) * broadcast<W>(inv));
@@ -53,30 +53,30 @@ struct row_norm_backward {
   static constexpr int near = 1;
   norm_kind kind;
   bool add;
-  index channels;
+  index_t channels;
   T const *x, *grad_y, *gain, *mean, *inverse;
   T* grad_x;
 
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index row, bool beyond, T* near_memory) const {
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T* near_memory) const {
     T const *const in = x + row * channels, *const g = grad_y + row * channels;
     T* const out = grad_x + row * channels;
     T const m = beyond ? T(0) : mean[row], inv = beyond ? T(0) : inverse[row];
-    auto const through = [&](auto w, index k) TCNCA_INLINE {
+    auto const through = [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
       return load<W>(g + k) * (kind == norm_kind::scale ? broadcast<W>(*gain) : load<W>(gain + k));
     };
-    auto const normed = [&](auto w, index k) TCNCA_INLINE {
+    auto const normed = [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
       return (load<W>(in + k) - broadcast<W>(m)) * broadcast<W>(inv);
     };
-    auto const along_terms = [&](auto w, index k) TCNCA_INLINE { return through(w, k) * normed(w, k); };
+    auto const along_terms = [&](auto w, index_t k) TCNCA_INLINE { return through(w, k) * normed(w, k); };
     T const along = threads.template sum<T>(beyond, channels, near_memory, along_terms) / T(channels);
     T total = 0;  // where a mean is taken off
     if (kind == norm_kind::layer)
       total = threads.template sum<T>(beyond, channels, near_memory, through) / T(channels);
     if (beyond) return;
-    threads.template each<T>(channels, [&](auto w, index k) TCNCA_INLINE {
+    threads.template each<T>(channels, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
       auto const v = broadcast<W>(inv) * (through(w, k) - broadcast<W>(total) - normed(w, k) * broadcast<W>(along));
       store<W>(out + k, add ? load<W>(out + k) + v : v);
@@ -88,11 +88,11 @@ struct row_norm_backward {
 template <class T, bool Bias>
 struct row_norm_gain {
   static constexpr int kinds = Bias ? 2 : 1;
-  index channels;
+  index_t channels;
   T const *x, *grad_y, *mean, *inverse;
-  TCNCA_HOST_DEVICE static constexpr bool counts(index) { return true; }
+  TCNCA_HOST_DEVICE static constexpr bool counts(index_t) { return true; }
   template <int W>
-  TCNCA_HOST_DEVICE void add(pack<T, W>* sums, index r, index k) const {
+  TCNCA_HOST_DEVICE void add(pack<T, W>* sums, index_t r, index_t k) const {
     auto const g = load<W>(grad_y + r * channels + k);
     sums[0] = sums[0] + g * ((load<W>(x + r * channels + k) - broadcast<W>(mean[r])) * broadcast<W>(inverse[r]));
     if constexpr (Bias) { sums[1] = sums[1] + g; }
@@ -105,7 +105,7 @@ struct row_norm_gain {
 template <class T, class E>
 class row_norm {
  public:
-  row_norm(context<T, E>& c, norm_kind kind, index channels) : kind_(kind), channels_(channels) {
+  row_norm(context<T, E>& c, norm_kind kind, index_t channels) : kind_(kind), channels_(channels) {
     gain_ = c.parameter(kind == norm_kind::scale ? 1 : channels, {.mean = 1});
     if (kind == norm_kind::layer) bias_ = c.parameter(channels, {});
     mean_ = c.kept.take(c.rows()), inverse_ = c.kept.take(c.rows());
@@ -121,7 +121,7 @@ class row_norm {
   }
   void backward(context<T, E> const& c, T const* x, T const* grad_y, T* grad_x, bool add) const {
     T const *const mean = c.kept[mean_], *const inverse = c.kept[inverse_];
-    index const rows = c.rows();
+    index_t const rows = c.rows();
     if (kind_ == norm_kind::layer) {
       column_sums(c, rows, channels_, detail::row_norm_gain<T, true>{channels_, x, grad_y, mean, inverse}, {c.gradients[gain_], c.gradients[bias_]});
     } else {
@@ -135,7 +135,7 @@ class row_norm {
 
  private:
   norm_kind kind_;
-  index channels_;
+  index_t channels_;
   region gain_, bias_, mean_, inverse_, sums_;
 };
 

@@ -13,7 +13,7 @@ inline constexpr int summed_columns = Group::size() == 1 ? 4 * pass_width<Group,
 /// Adds up rows [first, last) of the columns from `column` on, as many as summed_columns; write(kind, column, sum) follows. A term has F::kinds
 /// sums: f.counts(row) says whether the row has one, f.add<W>(sums, row, column) adds it. `near`: F::kinds numbers a thread.
 template <class T, class Group, class F, class Write>
-TCNCA_HOST_DEVICE void sum_rows(Group group, T* near, index first, index last, index column, index columns, F const& f, Write write) {
+TCNCA_HOST_DEVICE void sum_rows(Group group, T* near, index_t first, index_t last, index_t column, index_t columns, F const& f, Write write) {
   constexpr int kinds = F::kinds, W = pass_width<Group, T>, block = summed_columns<Group, T>;
   if constexpr (Group::size() == 1) {
     (void)near;
@@ -21,16 +21,16 @@ TCNCA_HOST_DEVICE void sum_rows(Group group, T* near, index first, index last, i
       pack<T, W> sums[4][kinds];
       for (auto& s : sums)
         for (auto& k : s) k = broadcast<W>(T(0));
-      for (index r = first; r < last; r++)
+      for (index_t r = first; r < last; r++)
         if (f.counts(r)) unroll<0, 4>([&](auto n) TCNCA_INLINE { f.template add<W>(sums[int(n)], r, column + int(n) * W); });
       for (int n = 0; n < 4; n++)
         for (int k = 0; k < kinds; k++)
           for (int i = 0; i < W; i++) write(k, column + n * W + i, sums[n][k].lane(i));
     } else {
-      for (index c = column; c < columns; c++) {
+      for (index_t c = column; c < columns; c++) {
         pack<T, 1> sums[kinds];
         for (auto& k : sums) k = broadcast<1>(T(0));
-        for (index r = first; r < last; r++)
+        for (index_t r = first; r < last; r++)
           if (f.counts(r)) f.template add<1>(sums, r, c);
         for (int k = 0; k < kinds; k++) write(k, c, sums[k].lane(0));
       }
@@ -39,12 +39,12 @@ TCNCA_HOST_DEVICE void sum_rows(Group group, T* near, index first, index last, i
     constexpr int threads = Group::size(), down = threads / block;
     static_assert((down & (down - 1)) == 0, "the threads of a group are a power of two");
     int const rank = group.rank();
-    index const c = column + rank % block;
+    index_t const c = column + rank % block;
     pack<T, 1> sums[kinds];
     TCNCA_UNROLL
     for (int k = 0; k < kinds; k++) sums[k] = broadcast<1>(T(0));
     if (c < columns)
-      for (index r = first + rank / block; r < last; r += down)
+      for (index_t r = first + rank / block; r < last; r += down)
         if (f.counts(r)) f.template add<1>(sums, r, c);
     TCNCA_UNROLL
     for (int k = 0; k < kinds; k++) near[k * threads + rank] = sums[k].lane(0);
@@ -60,7 +60,7 @@ TCNCA_HOST_DEVICE void sum_rows(Group group, T* near, index first, index last, i
 }
 
 /// Rows are cut into segments, so that there is work for many threads.
-constexpr index sum_segments(index rows) { return min(index(64), max(index(1), divide_up(rows, index(32)))); }
+constexpr index_t sum_segments(index_t rows) { return min_of(index_t(64), max_of(index_t(1), divide_up(rows, index_t(32)))); }
 
 /// One item: some columns of a segment.
 template <class T, class F>
@@ -68,16 +68,16 @@ struct segment_pass {
   using number = T;
   static constexpr int near = F::kinds;
   F f;
-  index rows, columns, segments;
+  index_t rows, columns, segments;
   T* partial;  // [segment][kind][columns]
 
   template <class Group>
-  TCNCA_HOST_DEVICE void operator()(Group group, index item, T* memory) const {
-    constexpr index block = summed_columns<Group, T>;
-    index const blocks = divide_up(columns, block), segment = item / blocks, each = divide_up(rows, segments);
+  TCNCA_HOST_DEVICE void operator()(Group group, index_t item, T* memory) const {
+    constexpr index_t block = summed_columns<Group, T>;
+    index_t const blocks = divide_up(columns, block), segment = item / blocks, each = divide_up(rows, segments);
     T* const out = partial + segment * F::kinds * columns;
-    sum_rows<T>(group, memory, segment * each, min(rows, (segment + 1) * each), item % blocks * block, columns, f,
-                [&](int kind, index c, T sum) TCNCA_INLINE { out[kind * columns + c] = sum; });
+    sum_rows<T>(group, memory, segment * each, min_of(rows, (segment + 1) * each), item % blocks * block, columns, f,
+                [&](int kind, index_t c, T sum) TCNCA_INLINE { out[kind * columns + c] = sum; });
   }
 };
 /// Adds up the segments. One item: some columns of all kinds.
@@ -85,17 +85,17 @@ template <class T, int Kinds>
 struct segments_pass {
   using number = T;
   static constexpr int near = 0;
-  static constexpr index block = 256;
+  static constexpr index_t block = 256;
   T const* partial;
-  index columns, segments;
+  index_t columns, segments;
   T* out[Kinds];
 
   template <class Group>
-  TCNCA_HOST_DEVICE void operator()(Group group, index item, T*) const {
-    for (index c = item * block + group.rank(); c < min(columns, (item + 1) * block); c += group.size())
+  TCNCA_HOST_DEVICE void operator()(Group group, index_t item, T*) const {
+    for (index_t c = item * block + group.rank(); c < min_of(columns, (item + 1) * block); c += group.size())
       for (int k = 0; k < Kinds; k++) {
         double total = 0;
-        for (index s = 0; s < segments; s++) total += double(partial[(s * Kinds + k) * columns + c]);
+        for (index_t s = 0; s < segments; s++) total += double(partial[(s * Kinds + k) * columns + c]);
         out[k][c] = T(total);
       }
   }
@@ -107,22 +107,22 @@ struct sum_pass {
   using number = typename Term::number;
   static constexpr int near = 1;
   Term term;
-  index count, block;
+  index_t count, block;
   Total* totals;
 
   template <class Group>
-  TCNCA_HOST_DEVICE void operator()(Group group, index item, number* memory) const {
+  TCNCA_HOST_DEVICE void operator()(Group group, index_t item, number* memory) const {
     row_threads<Group> const threads(group, 4 * Group::size());
-    index const first = item * block, last = min(count, first + block);
+    index_t const first = item * block, last = min_of(count, first + block);
     number sum = 0;
-    for (index i = first + group.rank(); i < last; i += group.size()) sum += term(i);
+    for (index_t i = first + group.rank(); i < last; i += group.size()) sum += term(i);
     sum = threads.tree(sum, memory, [](number a, number b) TCNCA_INLINE { return a + b; });
     if (group.rank() == 0) totals[item] = Total(sum);
   }
 };
 /// *total = the sum of `count` terms.
 template <class E, class Term, class Total>
-void sum_terms(E e, index count, Term const& term, Total* total) {
+void sum_terms(E e, index_t count, Term const& term, Total* total) {
   run_pass(e, 1, sum_pass<Term, Total>{term, count, count, total});
 }
 
@@ -130,46 +130,46 @@ template <class T>
 struct value_term {
   using number = double;
   T const* x;
-  TCNCA_HOST_DEVICE double operator()(index i) const { return double(x[i]); }
+  TCNCA_HOST_DEVICE double operator()(index_t i) const { return double(x[i]); }
 };
 /// 0, or NaN where a number is not finite.
 template <class T>
 struct finite_term {
   using number = T;
   T const* x;
-  TCNCA_HOST_DEVICE T operator()(index i) const { return T(0) * x[i]; }
+  TCNCA_HOST_DEVICE T operator()(index_t i) const { return T(0) * x[i]; }
 };
 
 }  // namespace detail
 
 /// Bytes of the context's workspace that column_sums takes; to be reserved.
 template <class T>
-constexpr size column_sums_bytes(index rows, index columns, int kinds) {
+constexpr size_t column_sums_bytes(index_t rows, index_t columns, int kinds) {
   // Fewer rows may be cut into as many segments.
-  return size(detail::sum_segments(rows) * kinds * columns) * sizeof(T);
+  return size_t(detail::sum_segments(rows) * kinds * columns) * sizeof(T);
 }
 
 /// out[kind][column] = sum over the rows of what `f` adds: `static constexpr int kinds`, `bool counts(row)`, `void add<W>(pack<T, W>*, row, column)`.
 template <class T, class E, class F>
-void column_sums(context<T, E> const& c, index rows, index columns, F const& f, T* const (&out)[F::kinds]) {
-  index const segments = detail::sum_segments(rows);
+void column_sums(context<T, E> const& c, index_t rows, index_t columns, F const& f, T* const (&out)[F::kinds]) {
+  index_t const segments = detail::sum_segments(rows);
   T* const partial = static_cast<T*>(c.scratch().data);
-  run_pass(c.executor(), segments * divide_up(columns, index(detail::summed_columns<pass_group<E>, T>)),
+  run_pass(c.executor(), segments * divide_up(columns, index_t(detail::summed_columns<pass_group<E>, T>)),
            detail::segment_pass<T, F>{f, rows, columns, segments, partial});
   detail::segments_pass<T, F::kinds> add{partial, columns, segments, {}};
   for (int k = 0; k < F::kinds; k++) add.out[k] = out[k];
-  run_pass(c.executor(), divide_up(columns, index(256)), add);
+  run_pass(c.executor(), divide_up(columns, index_t(256)), add);
 }
 
 /// *total = the sum of x.
 template <class T, class E>
-void sum_all(E e, index count, T const* x, T* total) {
+void sum_all(E e, index_t count, T const* x, T* total) {
   detail::sum_terms(e, count, detail::value_term<T>{x}, total);
 }
 
 /// Whether no number is infinite or NaN. For when something has gone wrong: it is slow, and waits.
 template <class T, class E>
-bool all_finite(context<T, E> const& c, index count, T const* x) {
+bool all_finite(context<T, E> const& c, index_t count, T const* x) {
   detail::sum_terms(c.executor(), count, detail::finite_term<T>{x}, c.any_total());
   double result = 0;
   c.download(c.any_total(), &result, 1);
@@ -181,10 +181,10 @@ template <class T>
 struct matrix_rows {
   static constexpr int kinds = 1;
   T const* x;
-  index columns;
-  TCNCA_HOST_DEVICE static constexpr bool counts(index) { return true; }
+  index_t columns;
+  TCNCA_HOST_DEVICE static constexpr bool counts(index_t) { return true; }
   template <int W>
-  TCNCA_HOST_DEVICE void add(pack<T, W>* sums, index r, index c) const {
+  TCNCA_HOST_DEVICE void add(pack<T, W>* sums, index_t r, index_t c) const {
     sums[0] = sums[0] + load<W>(x + r * columns + c);
   }
 };

@@ -48,15 +48,15 @@ struct chunked_attention {
   struct forward_args {
     tensor_view<T const, 4> q = {}, k = {}, v = {};
     tensor_view<accumulate const, 2> bias = {};   ///< if Shape.bias
-    tensor_view<index const, 1> lengths = {};     ///< optional: all keys are valid
+    tensor_view<index_t const, 1> lengths = {};     ///< optional: all keys are valid
     tensor_view<T const, 4> keys_in = {};         ///< needed where position is not a multiple of chunk
     tensor_view<T const, 4> values_in = {};
     tensor_view<T, 4> o = {};
     tensor_view<accumulate, 4> lse = {};          ///< softmax, optional: what the backward pass needs
     tensor_view<T, 4> keys_out = {};              ///< optional
     tensor_view<T, 4> values_out = {};
-    index chunk = 0;                              ///< 1 to 16384
-    index position = 0;                           ///< absolute position of the first query
+    index_t chunk = 0;                              ///< 1 to 16384
+    index_t position = 0;                           ///< absolute position of the first query
     double scale = 0;                             ///< 0: the default; must be finite in accumulate_t<T>
     double dropout = 0;                           ///< if Shape.dropout: probability, below 1
     uint64 seed = 0, offset = 0;
@@ -66,7 +66,7 @@ struct chunked_attention {
   struct backward_args {
     tensor_view<T const, 4> q = {}, k = {}, v = {};
     tensor_view<accumulate const, 2> bias = {};
-    tensor_view<index const, 1> lengths = {};
+    tensor_view<index_t const, 1> lengths = {};
     tensor_view<T const, 4> keys_in = {};
     tensor_view<T const, 4> values_in = {};
     tensor_view<T const, 4> o = {};
@@ -78,8 +78,8 @@ struct chunked_attention {
     tensor_view<accumulate, 2> grad_bias = {};
     tensor_view<accumulate, 4> grad_keys_in = {};           ///< optional; slots that forward reads are written
     tensor_view<accumulate, 4> grad_values_in = {};
-    index chunk = 0;
-    index position = 0;
+    index_t chunk = 0;
+    index_t position = 0;
     double scale = 0;
     double dropout = 0;
     uint64 seed = 0, offset = 0;
@@ -91,7 +91,7 @@ struct chunked_attention {
     tensor_view<accumulate const, 2> a = {};
     tensor_view<accumulate const, 2> b = {};
     tensor_view<accumulate, 2> bias = {};
-    index chunk = 0;
+    index_t chunk = 0;
   };
   struct rotary_backward_args {
     tensor_view<accumulate const, 2> a = {};
@@ -99,12 +99,12 @@ struct chunked_attention {
     tensor_view<accumulate const, 2> grad_bias = {};
     tensor_view<accumulate, 2> grad_a = {};
     tensor_view<accumulate, 2> grad_b = {};
-    index chunk = 0;
+    index_t chunk = 0;
   };
 
   /// Bytes of workspace that let forward run on all workers of the executor (see workspace).
   template <class Executor>
-  TCNCA_HIDDEN static size forward_workspace(Executor e, forward_args const& a) noexcept {
+  TCNCA_HIDDEN static size_t forward_workspace(Executor e, forward_args const& a) noexcept {
     return has_extents(a) ? forward_bytes(e, a).all : 0;
   }
 
@@ -112,7 +112,7 @@ struct chunked_attention {
   template <class Executor>
   TCNCA_HIDDEN static status forward(Executor e, forward_args const& a, workspace scratch) noexcept {
     argument_check check;
-    check.require(executor_traits<Executor>::valid(e), status_code::invalid_executor);
+    check.demand(executor_traits<Executor>::valid(e), status_code::invalid_executor);
     check_inputs(check, a);
     extents const x(a);
     check.output("o", a.o, {x.batch, x.heads, x.length, x.value_dim}, 3);
@@ -145,7 +145,7 @@ struct chunked_attention {
 
   /// Bytes of workspace that let backward run on all workers of the executor (see workspace).
   template <class Executor>
-  TCNCA_HIDDEN static size backward_workspace(Executor e, backward_args const& a) noexcept {
+  TCNCA_HIDDEN static size_t backward_workspace(Executor e, backward_args const& a) noexcept {
     return has_extents(a) ? backward_bytes(e, a).all : 0;
   }
 
@@ -153,7 +153,7 @@ struct chunked_attention {
   template <class Executor>
   TCNCA_HIDDEN static status backward(Executor e, backward_args const& a, workspace scratch) noexcept {
     argument_check check;
-    check.require(executor_traits<Executor>::valid(e), status_code::invalid_executor);
+    check.demand(executor_traits<Executor>::valid(e), status_code::invalid_executor);
     check_inputs(check, a);
     extents const x(a);
     if (softmax) {
@@ -191,7 +191,7 @@ struct chunked_attention {
     if constexpr (tuned<Executor>::backward_tensor_cores) {
       return launch_on_tensor_cores(e, p, a.grad_bias);
     } else {
-      size const end = sums_offsets<Executor>(p).end;
+      size_t const end = sums_offsets<Executor>(p).end;
       workspace const rest{static_cast<char*>(scratch.data) + end, scratch.bytes - end};
       if (status const s = traits::template launch<agent>(e, p, agent::items(p), memory(p.plan), rest); !s.ok()) return s;
       typename sums::params_type const r{p, a.grad_bias};
@@ -203,7 +203,7 @@ struct chunked_attention {
   template <class Executor>
   TCNCA_HIDDEN static status rotary(Executor e, rotary_args const& a) noexcept {
     argument_check check;
-    check_rotary(check.require(executor_traits<Executor>::valid(e), status_code::invalid_executor), a);
+    check_rotary(check.demand(executor_traits<Executor>::valid(e), status_code::invalid_executor), a);
     check.output("bias", a.bias, {a.a.extent[0], table(a.chunk)}).overlaps();
     if (!check.ok() || a.a.extent[0] == 0) return check.result();
     using agent = typename tuned<Executor>::rotary_agent;
@@ -214,7 +214,7 @@ struct chunked_attention {
   template <class Executor>
   TCNCA_HIDDEN static status rotary_backward(Executor e, rotary_backward_args const& a) noexcept {
     argument_check check;
-    check_rotary(check.require(executor_traits<Executor>::valid(e), status_code::invalid_executor), a);
+    check_rotary(check.demand(executor_traits<Executor>::valid(e), status_code::invalid_executor), a);
     check.input("grad_bias", a.grad_bias, {a.a.extent[0], table(a.chunk)});
     check.output("grad_a", a.grad_a, {a.a.extent[0], a.a.extent[1]});
     check.output("grad_b", a.grad_b, {a.a.extent[0], a.a.extent[1]}).overlaps();
@@ -232,45 +232,45 @@ struct chunked_attention {
   using tuned = detail::tuned_chunked_attention<T, Shape, Tuning, Executor>;
 
   struct extents {
-    index batch, heads, length, key_dim, value_dim;
+    index_t batch, heads, length, key_dim, value_dim;
     explicit extents(auto const& a)
         : batch(a.q.extent[0]), heads(a.q.extent[1]), length(a.q.extent[2]), key_dim(a.q.extent[3]), value_dim(a.v.extent[3]) {}
   };
   static bool has_extents(auto const& a) {
     extents const x(a);
-    return tensor_limits::hold(a.q) && a.position >= 0 && a.position <= index(1) << 62 && a.chunk >= 1 && a.chunk <= limits::chunk &&
+    return tensor_limits::hold(a.q) && a.position >= 0 && a.position <= index_t(1) << 62 && a.chunk >= 1 && a.chunk <= limits::chunk &&
            valid_dim(x.key_dim, limits::key_dim_min, limits::key_dim) && valid_dim(x.value_dim, limits::value_dim_min, limits::value_dim);
   }
-  static index table(index chunk) { return detail::saturating_multiply(index(2), chunk) - 1; }
-  static bool valid_dim(index d, index least, index most) { return d >= least && d <= most && d % limits::multiple == 0; }
+  static index_t table(index_t chunk) { return detail::saturating_multiply(index_t(2), chunk) - 1; }
+  static bool valid_dim(index_t d, index_t least, index_t most) { return d >= least && d <= most && d % limits::multiple == 0; }
 
   static void check_inputs(argument_check& check, auto const& a) {
     extents const x(a);
-    check.require(a.chunk >= 1 && a.chunk <= limits::chunk, status_code::invalid_value, "chunk");
-    check.require(a.position >= 0 && a.position <= index(1) << 62, status_code::invalid_position, "position");
-    check.require(detail::is_finite(a.scale) && a.scale >= -greatest && a.scale <= greatest, status_code::invalid_value, "scale");
-    if (Shape.dropout) check.require(detail::is_finite(a.dropout) && a.dropout >= 0 && a.dropout < 1, status_code::invalid_value, "dropout");
-    else check.require(detail::is_finite(a.dropout) && a.dropout == 0, status_code::unexpected_argument, "dropout");
-    check.require(valid_dim(x.key_dim, limits::key_dim_min, limits::key_dim), status_code::invalid_extent, "q");
+    check.demand(a.chunk >= 1 && a.chunk <= limits::chunk, status_code::invalid_value, "chunk");
+    check.demand(a.position >= 0 && a.position <= index_t(1) << 62, status_code::invalid_position, "position");
+    check.demand(detail::is_finite(a.scale) && a.scale >= -greatest && a.scale <= greatest, status_code::invalid_value, "scale");
+    if (Shape.dropout) check.demand(detail::is_finite(a.dropout) && a.dropout >= 0 && a.dropout < 1, status_code::invalid_value, "dropout");
+    else check.demand(detail::is_finite(a.dropout) && a.dropout == 0, status_code::unexpected_argument, "dropout");
+    check.demand(valid_dim(x.key_dim, limits::key_dim_min, limits::key_dim), status_code::invalid_extent, "q");
     check.input("q", a.q, {x.batch, x.heads, x.length, x.key_dim}, 3);
     check.input("k", a.k, {x.batch, x.heads, x.length, x.key_dim}, 3);
-    check.require(valid_dim(x.value_dim, limits::value_dim_min, limits::value_dim), status_code::invalid_extent, "v");
+    check.demand(valid_dim(x.value_dim, limits::value_dim_min, limits::value_dim), status_code::invalid_extent, "v");
     check.input("v", a.v, {x.batch, x.heads, x.length, x.value_dim}, 3);
     if (Shape.bias) check.input("bias", a.bias, {x.heads, table(a.chunk)});
     else check.only_if(false, "bias", a.bias);
     check.optional_input("lengths", a.lengths, {x.batch});
     check.only_if(Shape.causal, "keys_in", a.keys_in);
     check.only_if(Shape.causal, "values_in", a.values_in);
-    check.require(Shape.causal || a.chunk < 1 || a.position % a.chunk == 0, status_code::invalid_position, "position");
+    check.demand(Shape.causal || a.chunk < 1 || a.position % a.chunk == 0, status_code::invalid_position, "position");
     if (a.keys_in.given() || a.values_in.given() || (a.chunk >= 1 && a.position % a.chunk != 0)) {
       check.input("keys_in", a.keys_in, {x.batch, x.heads, a.chunk, x.key_dim}, 3);
       check.input("values_in", a.values_in, {x.batch, x.heads, a.chunk, x.value_dim}, 3);
     }
   }
   static void check_rotary(argument_check& check, auto const& a) {
-    index const heads = a.a.extent[0], dim = a.a.extent[1];
-    check.require(a.chunk >= 1 && a.chunk <= limits::chunk, status_code::invalid_value, "chunk");
-    check.require(dim >= 2 && dim % 2 == 0, status_code::invalid_extent, "a");
+    index_t const heads = a.a.extent[0], dim = a.a.extent[1];
+    check.demand(a.chunk >= 1 && a.chunk <= limits::chunk, status_code::invalid_value, "chunk");
+    check.demand(dim >= 2 && dim % 2 == 0, status_code::invalid_extent, "a");
     check.input("a", a.a, {heads, dim}).input("b", a.b, {heads, dim});
   }
 
@@ -326,11 +326,11 @@ struct chunked_attention {
   /// Where the sums that items leave stand in the workspace.
   template <class Executor>
   struct sums_offsets {
-    size delta = 0, bias = 0, query = 0, end = 0;
+    size_t delta = 0, bias = 0, query = 0, end = 0;
     explicit sums_offsets(auto const& p) {
-      auto const bytes = [](index n) { return detail::workspace_part(size(n), sizeof(accumulate)); };
+      auto const bytes = [](index_t n) { return detail::workspace_part(size_t(n), sizeof(accumulate)); };
       using agent = typename tuned<Executor>::backward_agent;
-      index const heads = p.in.q.extent[0] * p.in.heads(), chunks = heads * p.in.chunks();
+      index_t const heads = p.in.q.extent[0] * p.in.heads(), chunks = heads * p.in.chunks();
       bias = query = delta + (softmax ? bytes(heads * p.in.q.extent[2]) : 0);
       if constexpr (tuned<Executor>::backward_tensor_cores) {
         if (Shape.bias) query = detail::saturating_add(query, bytes(tuned<Executor>::grad_queries_agent::bias_elements(p)));
@@ -354,9 +354,9 @@ struct chunked_attention {
     typename sums::params_type const r{p, grad_bias};
     return executor_traits<Executor>::template launch<sums>(e, r, sums::items(r), {}, {});
   }
-  static group_memory memory(auto const& plan) { return {plan.near * sizeof(accumulate), plan.far * sizeof(accumulate)}; }
+  static group_memory memory(auto const& plan) { return {plan.shared_memory * sizeof(accumulate), plan.global_scratch * sizeof(accumulate)}; }
 
-  static constexpr index step_limit = detail::chunked_attention_step_limit;
+  static constexpr index_t step_limit = detail::chunked_attention_step_limit;
   static bool steps(forward_args const& a) { return Shape.causal && a.q.extent[2] > 0 && a.q.extent[2] <= step_limit; }
   template <class Executor>
   static group_memory step_memory(auto const& p) {
@@ -371,7 +371,7 @@ struct chunked_attention {
   template <class Executor>
   static workspace_bytes backward_bytes(Executor e, backward_args const& a) {
     auto const p = backward_params<Executor>(a, nullptr);
-    size const sums = sums_offsets<Executor>(p).end;
+    size_t const sums = sums_offsets<Executor>(p).end;
     if constexpr (tuned<Executor>::backward_tensor_cores) {
       return {sums, sums};
     } else {

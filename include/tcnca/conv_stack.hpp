@@ -71,9 +71,9 @@ struct conv_stack {
 
   using accumulate = accumulate_t<T>;
   static constexpr int layers = Shape.layers();
-  static constexpr index receptive_field = Shape.receptive_field();
-  static constexpr index state_length = receptive_field - 1;
-  static_assert(receptive_field <= (index(1) << 30), "tcnca::conv_stack: the receptive field must not pass 2^30");
+  static constexpr index_t receptive_field = Shape.receptive_field();
+  static constexpr index_t state_length = receptive_field - 1;
+  static_assert(receptive_field <= (index_t(1) << 30), "tcnca::conv_stack: the receptive field must not pass 2^30");
 
   struct forward_args {
     sequence_view<T const> x = {};
@@ -83,7 +83,7 @@ struct conv_stack {
     sequence_view<accumulate const> state_in = {};   ///< optional; zero where absent
     sequence_view<T> y = {};
     sequence_view<accumulate> state_out = {};        ///< optional
-    index position = 0;
+    index_t position = 0;
   };
 
   /// The inputs are those of the forward pass; gradients are overwritten. grad_y is needed, each other gradient optional but for grad_x
@@ -101,12 +101,12 @@ struct conv_stack {
     tensor_view<accumulate, 2> grad_bias = {};
     tensor_view<accumulate, 1> grad_omega = {};
     sequence_view<accumulate> grad_state_in = {};         ///< optional
-    index position = 0;
+    index_t position = 0;
   };
 
   /// Bytes of workspace that let forward run on all workers of the executor (see workspace). 0 for a few tokens with a state_out.
   template <class Executor>
-  TCNCA_HIDDEN static size forward_workspace(Executor e, forward_args const& a) noexcept {
+  TCNCA_HIDDEN static size_t forward_workspace(Executor e, forward_args const& a) noexcept {
     return tensor_limits::hold(a.x) ? forward_bytes(e, a).all : 0;
   }
 
@@ -114,7 +114,7 @@ struct conv_stack {
   template <class Executor>
   TCNCA_HIDDEN static status forward(Executor e, forward_args const& a, workspace scratch) noexcept {
     argument_check check;
-    check.require(executor_traits<Executor>::valid(e), status_code::invalid_executor);
+    check.demand(executor_traits<Executor>::valid(e), status_code::invalid_executor);
     check_inputs(check, a);
     check.output("y", a.y, {a.x.extent[0], a.x.extent[1], a.x.extent[2]}, contiguous_axis);
     check_state(check.only_if(causal, "state_out", a.state_out), "state_out", a.state_out, a);
@@ -132,7 +132,7 @@ struct conv_stack {
 
   /// Bytes of workspace that let backward run on all workers of the executor (see workspace).
   template <class Executor>
-  TCNCA_HIDDEN static size backward_workspace(Executor e, backward_args const& a) noexcept {
+  TCNCA_HIDDEN static size_t backward_workspace(Executor e, backward_args const& a) noexcept {
     return tensor_limits::hold(a.x) ? backward_bytes(e, a).all : 0;
   }
 
@@ -140,9 +140,9 @@ struct conv_stack {
   template <class Executor>
   TCNCA_HIDDEN static status backward(Executor e, backward_args const& a, workspace scratch) noexcept {
     argument_check check;
-    check.require(executor_traits<Executor>::valid(e), status_code::invalid_executor);
+    check.demand(executor_traits<Executor>::valid(e), status_code::invalid_executor);
     check_inputs(check, a);
-    index const batch = a.x.extent[0], channels = a.x.extent[1], length = a.x.extent[2];
+    index_t const batch = a.x.extent[0], channels = a.x.extent[1], length = a.x.extent[2];
     check.input("grad_y", a.grad_y, {batch, channels, length}, contiguous_axis);
     check.output("grad_x", a.grad_x, {batch, channels, length}, contiguous_axis);
     check.output("grad_weight", a.grad_weight, {Shape.halves() * layers, Shape.taps, channels});
@@ -181,7 +181,7 @@ struct conv_stack {
     check.optional_output(name, state, {a.x.extent[0], a.x.extent[1], state_length}, contiguous_axis);
   }
   static void check_inputs(argument_check& check, auto const& a) {
-    index const batch = a.x.extent[0], channels = a.x.extent[1], length = a.x.extent[2];
+    index_t const batch = a.x.extent[0], channels = a.x.extent[1], length = a.x.extent[2];
     check.input("x", a.x, {batch, channels, length}, contiguous_axis);
     check.input("weight", a.weight, {Shape.halves() * layers, Shape.taps, channels});
     if (Shape.bias) check.input("bias", a.bias, {Shape.halves() * layers, channels});
@@ -190,7 +190,7 @@ struct conv_stack {
     else check.only_if(false, "omega", a.omega);
     check.only_if(causal, "state_in", a.state_in);
     check.optional_input("state_in", a.state_in, {batch, channels, state_length}, contiguous_axis);
-    check.require(a.position >= 0 && a.position <= index(1) << 62, status_code::invalid_position, "position");
+    check.demand(a.position >= 0 && a.position <= index_t(1) << 62, status_code::invalid_position, "position");
   }
 
   /// The demand must not depend on pointers, so it covers both cases: uncut sequences (state in place), and sequences cut for all workers.
@@ -202,7 +202,7 @@ struct conv_stack {
     workspace_bytes need = workspace_for<agent>(e, whole, memory(whole));
     if (agent::items(whole) < most_workers(e)) {
       auto const cut = forward_params<Executor>(a, most_workers(e));
-      need.all = max(need.all, workspace_for<agent>(e, cut, memory(cut)).all);
+      need.all = max_of(need.all, workspace_for<agent>(e, cut, memory(cut)).all);
     }
     return need;
   }
@@ -212,21 +212,21 @@ struct conv_stack {
     return workspace_for<typename tuned<Executor>::backward_agent>(e, p, memory(p), sums_bytes(a));
   }
   template <class Executor>
-  static index most_workers(Executor e) {
-    return executor_traits<Executor>::workers(e, index(1) << 30);
+  static index_t most_workers(Executor e) {
+    return executor_traits<Executor>::workers(e, index_t(1) << 30);
   }
 
   /// Parameters with sequences cut for as many workers as fit in the workspace. With the state in place nothing is cut, because a segment would
   /// read what another has overwritten.
   template <class Executor>
-  static auto forward_params_that_fit(Executor e, forward_args const& a, size bytes) {
+  static auto forward_params_that_fit(Executor e, forward_args const& a, size_t bytes) {
     using traits = executor_traits<Executor>;
     bool const in_place = a.state_out.present() && a.state_out.data == a.state_in.data;
-    for (index wanted = in_place ? 1 : most_workers(e);;) {
+    for (index_t wanted = in_place ? 1 : most_workers(e);;) {
       auto const p = forward_params<Executor>(a, wanted);
-      index const used = min(wanted, tuned<Executor>::forward_agent::items(p)), fit = workers_that_fit(used, traits::bytes_per_worker(memory(p)), bytes);
+      index_t const used = min_of(wanted, tuned<Executor>::forward_agent::items(p)), fit = workers_that_fit(used, traits::bytes_per_worker(memory(p)), bytes);
       if (wanted == 1 || fit == used) return p;
-      wanted = max(fit, index(1));
+      wanted = max_of(fit, index_t(1));
     }
   }
   template <class Executor>
@@ -237,22 +237,22 @@ struct conv_stack {
   }
   /// Parameters for `wanted` workers: fewer sequences than that are cut into segments.
   template <class Executor>
-  static auto forward_params(forward_args const& a, index wanted) {
+  static auto forward_params(forward_args const& a, index_t wanted) {
     constexpr conv_stack_policy policy = tuned<Executor>::forward;
     using agent = typename tuned<Executor>::forward_agent;
     auto p = pass_params<Executor>(a);
-    index const length = a.x.extent[2];
+    index_t const length = a.x.extent[2];
     // Too few sequences for the machine: cut them, as long as a segment is much longer than what it must compute again.
-    index const have = max(index(1), agent::items(p));
-    p.segment_length = max(length, index(1));
+    index_t const have = max_of(index_t(1), agent::items(p));
+    p.segment_length = max_of(length, index_t(1));
     if (policy.segment_fields > 0 && have < wanted) {
-      index const shortest = max(policy.segment_fields * receptive_field, index(policy.tile));
-      p.segment_length = min(p.segment_length, round_up(max(divide_up(length, divide_up(wanted, have)), shortest), index(policy.tile)));
-      p.segments = divide_up(max(length, index(1)), p.segment_length);
+      index_t const shortest = max_of(policy.segment_fields * receptive_field, index_t(policy.tile));
+      p.segment_length = min_of(p.segment_length, round_up(max_of(divide_up(length, divide_up(wanted, have)), shortest), index_t(policy.tile)));
+      p.segments = divide_up(max_of(length, index_t(1)), p.segment_length);
     }
-    index walk = p.segment_length + receptive_field + policy.tile;  // a group sees this much of x, and its layers wait for whole tiles
+    index_t walk = p.segment_length + receptive_field + policy.tile;  // a group sees this much of x, and its layers wait for whole tiles
     for (int l = 0; l < layers; l++) walk += tuned<Executor>::tiling::tile(l);
-    walk = min(walk, length);
+    walk = min_of(walk, length);
     p.plan = make_conv_stack_forward_plan<T, Shape, policy>(walk, p.segment_length, a.state_in.given());
     p.x_wide = wide_access<Executor>(a.x, Shape.order, agent::x_access);
     p.y_wide = wide_access<Executor>(a.y, Shape.order, agent::Lanes.width);
@@ -277,19 +277,19 @@ struct conv_stack {
   /// Whether a result goes past the caches.
   template <conv_stack_policy Policy>
   static bool streaming(sequence_view<T> const& v) {
-    auto const whole = [](size bytes) { return bytes % 64 == 0; };
-    return Policy.streaming_bytes > 0 && size(v.count()) * sizeof(T) >= Policy.streaming_bytes &&
-           whole(reinterpret_cast<std::uintptr_t>(v.data)) && whole(size(v.stride[0]) * sizeof(T)) && whole(size(v.stride[1]) * sizeof(T));
+    auto const whole = [](size_t bytes) { return bytes % 64 == 0; };
+    return Policy.streaming_bytes > 0 && size_t(v.count()) * sizeof(T) >= Policy.streaming_bytes &&
+           whole(reinterpret_cast<std::uintptr_t>(v.data)) && whole(size_t(v.stride[0]) * sizeof(T)) && whole(size_t(v.stride[1]) * sizeof(T));
   }
   static constexpr int sum_rows = Shape.halves() * layers * (Shape.taps + (Shape.bias ? 1 : 0)) + (Shape.skip ? 1 : 0);
 
-  static size sums_bytes(backward_args const& a) {
-    return detail::workspace_part(size(a.x.extent[0] * a.x.extent[1]), sum_rows * sizeof(accumulate));
+  static size_t sums_bytes(backward_args const& a) {
+    return detail::workspace_part(size_t(a.x.extent[0] * a.x.extent[1]), sum_rows * sizeof(accumulate));
   }
-  static group_memory memory(auto const& p) { return {p.plan.near * sizeof(accumulate), p.plan.far * sizeof(accumulate)}; }
+  static group_memory memory(auto const& p) { return {p.plan.shared_memory * sizeof(accumulate), p.plan.global_scratch * sizeof(accumulate)}; }
   /// A few tokens at the state's cost would be dear: read what they need from it instead.
   static bool steps(forward_args const& a) {
-    return causal && a.state_out.given() && a.x.extent[2] < divide_up(receptive_field, index(layers) * Shape.taps);
+    return causal && a.state_out.given() && a.x.extent[2] < divide_up(receptive_field, index_t(layers) * Shape.taps);
   }
 };
 

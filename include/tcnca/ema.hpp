@@ -126,20 +126,20 @@ struct ema {
 
   /// Bytes of workspace that let forward run on all workers of the executor (see workspace).
   template <class Executor>
-  TCNCA_HIDDEN static size forward_workspace(Executor e, forward_args const& a) noexcept {
+  TCNCA_HIDDEN static size_t forward_workspace(Executor e, forward_args const& a) noexcept {
     return tensor_limits::hold(a.x) ? forward_bytes(e, a).all : 0;
   }
 
   /// y (and state_out) from x (and state_in).
   template <class Executor>
   TCNCA_HIDDEN static status forward(Executor e, forward_args const& a, workspace scratch) noexcept {
-    index const batch = a.x.extent[0], channels = a.x.extent[1], length = a.x.extent[2];
+    index_t const batch = a.x.extent[0], channels = a.x.extent[1], length = a.x.extent[2];
     argument_check check;
-    check.require(executor_traits<Executor>::valid(e), status_code::invalid_executor);
+    check.demand(executor_traits<Executor>::valid(e), status_code::invalid_executor);
     check_inputs(check, a);
     check.output("y", a.y, {batch, channels, length}, contiguous_axis);
     check.only_if(causal, "state_out", a.state_out);
-    check.optional_output("state_out", a.state_out, {batch, channels, index(states)});
+    check.optional_output("state_out", a.state_out, {batch, channels, index_t(states)});
     check.scratch(scratch, check.ok() ? forward_bytes(e, a) : workspace_bytes{}).overlaps({"state_in", "state_out"});
     if (!check.ok()) return check.result();
 
@@ -150,16 +150,16 @@ struct ema {
 
   /// Bytes of workspace that let backward run on all workers of the executor (see workspace).
   template <class Executor>
-  TCNCA_HIDDEN static size backward_workspace(Executor e, backward_args const& a) noexcept {
+  TCNCA_HIDDEN static size_t backward_workspace(Executor e, backward_args const& a) noexcept {
     return tensor_limits::hold(a.x) ? backward_bytes(e, a).all : 0;
   }
 
   /// The gradients of a forward pass with the same inputs. What it needs of that is computed again, not stored.
   template <class Executor>
   TCNCA_HIDDEN static status backward(Executor e, backward_args const& a, workspace scratch) noexcept {
-    index const batch = a.x.extent[0], channels = a.x.extent[1], length = a.x.extent[2];
+    index_t const batch = a.x.extent[0], channels = a.x.extent[1], length = a.x.extent[2];
     argument_check check;
-    check.require(executor_traits<Executor>::valid(e), status_code::invalid_executor);
+    check.demand(executor_traits<Executor>::valid(e), status_code::invalid_executor);
     check_inputs(check, a);
     check.input("grad_y", a.grad_y, {batch, channels, length}, contiguous_axis);
     check.output("grad_x", a.grad_x, {batch, channels, length}, contiguous_axis);
@@ -167,9 +167,9 @@ struct ema {
     if (Shape.skip) check.output("grad_omega", a.grad_omega, {channels});
     else check.only_if(false, "grad_omega", a.grad_omega);
     check.only_if(causal, "grad_state_out", a.grad_state_out);
-    check.optional_input("grad_state_out", a.grad_state_out, {batch, channels, index(states)});
+    check.optional_input("grad_state_out", a.grad_state_out, {batch, channels, index_t(states)});
     check.only_if(a.state_in.given(), "grad_state_in", a.grad_state_in);
-    check.optional_output("grad_state_in", a.grad_state_in, {batch, channels, index(states)});
+    check.optional_output("grad_state_in", a.grad_state_in, {batch, channels, index_t(states)});
     check.scratch(scratch, check.ok() ? backward_bytes(e, a) : workspace_bytes{}).overlaps();
     if (!check.ok()) return check.result();
 
@@ -184,7 +184,7 @@ struct ema {
 
   /// Bytes of workspace that let kernel run on all workers of the executor (see workspace).
   template <class Executor>
-  TCNCA_HIDDEN static size kernel_workspace(Executor e, kernel_args const& a) noexcept {
+  TCNCA_HIDDEN static size_t kernel_workspace(Executor e, kernel_args const& a) noexcept {
     return tensor_limits::hold(a.kappa) ? kernel_bytes<typename tuned<Executor>::kernel_agent>(e, a.kappa).all : 0;
   }
 
@@ -192,8 +192,8 @@ struct ema {
   template <class Executor>
   TCNCA_HIDDEN static status kernel(Executor e, kernel_args const& a, workspace scratch) noexcept {
     argument_check check;
-    check.require(executor_traits<Executor>::valid(e), status_code::invalid_executor);
-    check.require(a.kappa.extent[0] % Shape.halves() == 0, status_code::invalid_extent, "kappa");
+    check.demand(executor_traits<Executor>::valid(e), status_code::invalid_executor);
+    check.demand(a.kappa.extent[0] % Shape.halves() == 0, status_code::invalid_extent, "kappa");
     check_parameters(check, a, a.kappa.extent[0]);
     check.output("kappa", a.kappa, {a.kappa.extent[0], a.kappa.extent[1]}, 1);
     check.scratch(scratch, check.ok() ? kernel_bytes<typename tuned<Executor>::kernel_agent>(e, a.kappa) : workspace_bytes{}).overlaps();
@@ -204,7 +204,7 @@ struct ema {
 
   /// Bytes of workspace that let kernel_backward run on all workers of the executor (see workspace).
   template <class Executor>
-  TCNCA_HIDDEN static size kernel_backward_workspace(Executor e, kernel_backward_args const& a) noexcept {
+  TCNCA_HIDDEN static size_t kernel_backward_workspace(Executor e, kernel_backward_args const& a) noexcept {
     return tensor_limits::hold(a.grad_kappa) ? kernel_bytes<typename tuned<Executor>::kernel_backward_agent>(e, a.grad_kappa).all : 0;
   }
 
@@ -212,8 +212,8 @@ struct ema {
   template <class Executor>
   TCNCA_HIDDEN static status kernel_backward(Executor e, kernel_backward_args const& a, workspace scratch) noexcept {
     argument_check check;
-    check.require(executor_traits<Executor>::valid(e), status_code::invalid_executor);
-    check.require(a.grad_kappa.extent[0] % Shape.halves() == 0, status_code::invalid_extent, "grad_kappa");
+    check.demand(executor_traits<Executor>::valid(e), status_code::invalid_executor);
+    check.demand(a.grad_kappa.extent[0] % Shape.halves() == 0, status_code::invalid_extent, "grad_kappa");
     check_parameters(check, a, a.grad_kappa.extent[0]);
     check.input("grad_kappa", a.grad_kappa, {a.grad_kappa.extent[0], a.grad_kappa.extent[1]}, 1);
     check_gradients(check, a, a.grad_kappa.extent[0]);
@@ -226,34 +226,34 @@ struct ema {
  private:
   static constexpr bool causal = Shape.dir == direction::causal;
   static constexpr int contiguous_axis = Shape.order == layout::batch_channels_length ? 2 : 1;
-  static constexpr index rows(index channels) { return detail::saturating_multiply(index(Shape.halves()), channels); }
+  static constexpr index_t rows(index_t channels) { return detail::saturating_multiply(index_t(Shape.halves()), channels); }
 
   template <class Executor>
   using tuned = detail::tuned_ema<T, Shape, Tuning, Executor>;
 
   template <class Args>
-  static void check_parameters(argument_check& check, Args const& a, index rows) {
-    check.input("delta", a.delta, {rows, index(states)});
-    check.input("alpha", a.alpha, {rows, index(states)});
-    check.input("beta", a.beta, {rows, index(states)});
-    check.input("gamma", a.gamma, {rows, index(states)});
+  static void check_parameters(argument_check& check, Args const& a, index_t rows) {
+    check.input("delta", a.delta, {rows, index_t(states)});
+    check.input("alpha", a.alpha, {rows, index_t(states)});
+    check.input("beta", a.beta, {rows, index_t(states)});
+    check.input("gamma", a.gamma, {rows, index_t(states)});
   }
   template <class Args>
-  static void check_gradients(argument_check& check, Args const& a, index rows) {
-    check.output("grad_delta", a.grad_delta, {rows, index(states)});
-    check.output("grad_alpha", a.grad_alpha, {rows, index(states)});
-    check.output("grad_beta", a.grad_beta, {rows, index(states)});
-    check.output("grad_gamma", a.grad_gamma, {rows, index(states)});
+  static void check_gradients(argument_check& check, Args const& a, index_t rows) {
+    check.output("grad_delta", a.grad_delta, {rows, index_t(states)});
+    check.output("grad_alpha", a.grad_alpha, {rows, index_t(states)});
+    check.output("grad_beta", a.grad_beta, {rows, index_t(states)});
+    check.output("grad_gamma", a.grad_gamma, {rows, index_t(states)});
   }
   template <class Args>
   static void check_inputs(argument_check& check, Args const& a) {
-    index const batch = a.x.extent[0], channels = a.x.extent[1], length = a.x.extent[2];
+    index_t const batch = a.x.extent[0], channels = a.x.extent[1], length = a.x.extent[2];
     check.input("x", a.x, {batch, channels, length}, contiguous_axis);
     check_parameters(check, a, rows(channels));
     if (Shape.skip) check.input("omega", a.omega, {channels});
     else check.only_if(false, "omega", a.omega);
     check.only_if(causal, "state_in", a.state_in);
-    check.optional_input("state_in", a.state_in, {batch, channels, index(states)});
+    check.optional_input("state_in", a.state_in, {batch, channels, index_t(states)});
   }
   template <class Args>
   static ema_gradients<accumulate> gradients(Args const& a, tensor_view<accumulate, 1> omega) {
@@ -278,9 +278,9 @@ struct ema {
     p.grad_x_wide = wide_access<Executor>(a.grad_x, Shape.order, io);
     return p;
   }
-  static constexpr index sum_rows = 3 * states + 1;
-  static size sums_bytes(sequence_view<T const> const& x) {
-    return detail::workspace_part(size(x.extent[0] * rows(x.extent[1])), sum_rows * sizeof(double));
+  static constexpr index_t sum_rows = 3 * states + 1;
+  static size_t sums_bytes(sequence_view<T const> const& x) {
+    return detail::workspace_part(size_t(x.extent[0] * rows(x.extent[1])), sum_rows * sizeof(double));
   }
 
   template <class Agent, class Params>

@@ -95,7 +95,7 @@ struct gated_fusion {
 
   /// Bytes of workspace that let mix_backward run on all workers of the executor (see workspace).
   template <class Executor>
-  TCNCA_HIDDEN static size mix_backward_workspace(Executor e, mix_backward_args const& a) noexcept {
+  TCNCA_HIDDEN static size_t mix_backward_workspace(Executor e, mix_backward_args const& a) noexcept {
     return tensor_limits::hold(a.z) && a.z.extent[2] <= most_columns ? mix_backward_bytes(e, a).all : 0;
   }
   /// All gradients of mix; each is overwritten.
@@ -192,25 +192,25 @@ struct gated_fusion {
   using group = typename executor_traits<Executor>::template group<policy<Executor>.threads>;
 
   struct extent_list {
-    index batch, length, columns;
+    index_t batch, length, columns;
   };
   static extent_list extents(input const& v) { return {v.extent[0], v.extent[1], v.extent[2]}; }
 
   template <class Executor>
   static argument_check begin(Executor e) {
     argument_check check;
-    check.require(executor_traits<Executor>::valid(e), status_code::invalid_executor);
+    check.demand(executor_traits<Executor>::valid(e), status_code::invalid_executor);
     return check;
   }
-  static constexpr index most_columns = index(1) << 28;
+  static constexpr index_t most_columns = index_t(1) << 28;
   static void rows(argument_check& check, char const* name, input const& v, input const& like) {
     check.input(name, v, {like.extent[0], like.extent[1], like.extent[2]}, 2);
-    check.require(v.extent[2] <= most_columns, status_code::invalid_extent, name);
+    check.demand(v.extent[2] <= most_columns, status_code::invalid_extent, name);
   }
   static void result(argument_check& check, char const* name, output const& v, input const& like) {
     check.output(name, v, {like.extent[0], like.extent[1], like.extent[2]}, 2);
   }
-  static void parameters(argument_check& check, char const* name, tensor_view<accumulate const, 1> const& v, index columns) {
+  static void parameters(argument_check& check, char const* name, tensor_view<accumulate const, 1> const& v, index_t columns) {
     check.input(name, v, {columns});
   }
   static void gates(argument_check& check, auto const& a) {
@@ -218,8 +218,8 @@ struct gated_fusion {
     else check.only_if(false, "u", a.u);
     if (Shape.mixer_path) rows(check, "hx", a.hx, a.h);
     else check.only_if(false, "hx", a.hx);
-    if (Shape.dropout) check.require(detail::is_finite(a.dropout) && a.dropout >= 0 && a.dropout < 1, status_code::invalid_value, "dropout");
-    else check.require(detail::is_finite(a.dropout) && a.dropout == 0, status_code::unexpected_argument, "dropout");
+    if (Shape.dropout) check.demand(detail::is_finite(a.dropout) && a.dropout >= 0 && a.dropout < 1, status_code::invalid_value, "dropout");
+    else check.demand(detail::is_finite(a.dropout) && a.dropout == 0, status_code::unexpected_argument, "dropout");
   }
   static detail::element_dropout dropout(auto const& a) { return {a.dropout > 0 && a.dropout < 1 ? uint32(a.dropout * 4294967296.0) : 0, 1 / (1 - a.dropout), a.seed, a.offset}; }
 
@@ -228,34 +228,34 @@ struct gated_fusion {
   static pass_access access(std::initializer_list<input> inputs, std::initializer_list<output> results) {
     constexpr gated_fusion_policy p = policy<Executor>;
     pass_access how{true, p.streaming_bytes > 0};
-    size bytes = 0;
+    size_t bytes = 0;
     for (auto const& v : inputs) how.wide = how.wide && wide_rows<Executor>(p.width, v);
     for (auto const& v : results) {
       how.wide = how.wide && wide_rows<Executor>(p.width, v);
       how.streaming = how.streaming && aligned_rows(p.width, v);
-      bytes += size(v.count()) * sizeof(T);
+      bytes += size_t(v.count()) * sizeof(T);
     }
     how.streaming = how.streaming && bytes > p.streaming_bytes;
     return how;
   }
   template <class Agent, class Executor, class Params>
-  static status launch(Executor e, Params const& p, index elements) {
+  static status launch(Executor e, Params const& p, index_t elements) {
     return elements == 0 ? status{} : executor_traits<Executor>::template launch<Agent>(e, p, Agent::items(p), {}, {});
   }
   template <class Executor>
-  static group_memory mix_memory(index columns) {
+  static group_memory mix_memory(index_t columns) {
     return {mix_backward_agent<group<Executor>, T, policy<Executor>>::near_elements(int(columns)) * sizeof(accumulate), 0};
   }
   template <class Executor>
   static workspace_bytes mix_backward_bytes(Executor e, mix_backward_args const& a) {
     using traits = executor_traits<Executor>;
-    index const items = mix_backward_agent<group<Executor>, T, policy<Executor>>::items_for(a.z.extent[0] * a.z.extent[1]);
+    index_t const items = mix_backward_agent<group<Executor>, T, policy<Executor>>::items_for(a.z.extent[0] * a.z.extent[1]);
     return workspace_bytes::of(sums_bytes<Executor>(a), traits::bytes_per_worker(mix_memory<Executor>(a.z.extent[2])), traits::workers(e, items));
   }
   template <class Executor>
-  static size sums_bytes(mix_backward_args const& a) {
-    index const items = mix_backward_agent<group<Executor>, T, policy<Executor>>::items_for(a.z.extent[0] * a.z.extent[1]);
-    return detail::workspace_part(size(items), size(4 * a.z.extent[2]) * sizeof(accumulate));
+  static size_t sums_bytes(mix_backward_args const& a) {
+    index_t const items = mix_backward_agent<group<Executor>, T, policy<Executor>>::items_for(a.z.extent[0] * a.z.extent[1]);
+    return detail::workspace_part(size_t(items), size_t(4 * a.z.extent[2]) * sizeof(accumulate));
   }
 };
 

@@ -11,4 +11,4 @@ struct wide : tcnca::default_ema_tuning<float, shape> {
     return p;
   }
 };
-tcnca::size bytes() { return tcnca::ema<float, shape, wide>::kernel_workspace(tcnca::testing::fibers<>{}, {}); }
+tcnca::size_t bytes() { return tcnca::ema<float, shape, wide>::kernel_workspace(tcnca::testing::fibers<>{}, {}); }

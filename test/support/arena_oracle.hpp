@@ -14,19 +14,19 @@ struct arena_oracle {
   struct argument {
     std::string name;
     std::vector<std::ptrdiff_t> bytes;  // first byte of each element, from the arena's beginning; may repeat
-    index element;
+    index_t element;
     bool written;
     std::ptrdiff_t at;
-    std::vector<index> extents, strides;
+    std::vector<index_t> extents, strides;
   };
   std::ptrdiff_t arena_bytes;
   std::vector<argument> all;
   friend std::ostream& operator<<(std::ostream& out, arena_oracle const& o) {
     for (auto const& a : o.all) {
       out << "\n  " << a.name << (a.written ? " (written)" : "") << " at " << a.at << ", extents";
-      for (index const e : a.extents) out << " " << e;
+      for (index_t const e : a.extents) out << " " << e;
       out << ", strides";
-      for (index const s : a.strides) out << " " << s;
+      for (index_t const s : a.strides) out << " " << s;
     }
     return out;
   }
@@ -42,7 +42,7 @@ struct arena_oracle {
     std::vector<int> writer(std::size_t(arena_bytes), -1);
     for (int i = 0; i < int(all.size()); i++)
       for (std::ptrdiff_t const b : all[std::size_t(i)].bytes)
-        for (index k = 0; k < all[std::size_t(i)].element; k++) {
+        for (index_t k = 0; k < all[std::size_t(i)].element; k++) {
           auto const& a = all[std::size_t(i)];
           std::size_t const at = std::size_t(b + k);
           if (a.written && writer[at] >= 0) return false;

@@ -67,15 +67,15 @@ struct argument_table {
   }
   static inline double memory[8] = {};  // what a view that has no use points to
   template <std::size_t N>
-  static void set_all(index (&values)[N], index to) {
-    for (index& v : values) v = to;
+  static void set_all(index_t (&values)[N], index_t to) {
+    for (index_t& v : values) v = to;
   }
 
   void check_view(int n) const {
     using code = status_code;
     role what{};
     int rank = 0, i = 0;
-    std::vector<index> extents;
+    std::vector<index_t> extents;
     visit(good, [&](char const*, auto& v, role r) {
       if (i++ != n) return;
       what = r, rank = std::remove_reference_t<decltype(v)>::rank;
@@ -95,12 +95,12 @@ struct argument_table {
     if (what == role::needed) expect(n, code::missing_argument, "absent", [](auto& v) { v = {}; });
     expect(n, code::invalid_stride, "beyond the address space", [](auto& v) { v.data = reinterpret_cast<decltype(v.data)>(~std::uintptr_t(7)); });
     for (int axis = 0; axis < rank; axis++) {
-      for (index const huge : {index(1) << 40, index(1) << 62, std::numeric_limits<index>::max()}) {
-        if (what != role::first || huge > index(1) << 48) expect(n, code::invalid_extent, "huge extent", [=](auto& v) { v.extent[axis] = huge; });
-        if (huge > index(1) << 60 && extents[std::size_t(axis)] > 1) expect(n, code::invalid_stride, "huge stride", [=](auto& v) { v.stride[axis] = huge; });
+      for (index_t const huge : {index_t(1) << 40, index_t(1) << 62, std::numeric_limits<index_t>::max()}) {
+        if (what != role::first || huge > index_t(1) << 48) expect(n, code::invalid_extent, "huge extent", [=](auto& v) { v.extent[axis] = huge; });
+        if (huge > index_t(1) << 60 && extents[std::size_t(axis)] > 1) expect(n, code::invalid_stride, "huge stride", [=](auto& v) { v.stride[axis] = huge; });
       }
-      expect(n, code::invalid_extent, "least extent", [=](auto& v) { v.extent[axis] = std::numeric_limits<index>::min(); });
-      expect(n, code::invalid_stride, "least stride", [=](auto& v) { v.stride[axis] = std::numeric_limits<index>::min(); });
+      expect(n, code::invalid_extent, "least extent", [=](auto& v) { v.extent[axis] = std::numeric_limits<index_t>::min(); });
+      expect(n, code::invalid_stride, "least stride", [=](auto& v) { v.stride[axis] = std::numeric_limits<index_t>::min(); });
     }
   }
 };

@@ -31,7 +31,7 @@ struct attention_subject_name {
 };
 
 struct attention_extents {
-  index batch = 1, heads = 1, length = 1, key_dim = 16, value_dim = 16, chunk = 1, position = 0;
+  index_t batch = 1, heads = 1, length = 1, key_dim = 16, value_dim = 16, chunk = 1, position = 0;
   bool lengths = false, state_in = false, state_out = false;  // state_in: even where it holds nothing
   double scale = 0, dropout = 0, spread = 1.5;  // spread: of q and k
   bool heads_inside = false;                    // [batch, length, heads, dim] in memory
@@ -62,14 +62,14 @@ struct attention_problem {
   tensor<A, 4> grad_keys_out, grad_values_out, grad_keys_in, grad_values_in;
   tensor<A, 4> lse;
   tensor<A, 2> bias, grad_bias;
-  tensor<index, 1> lengths_given;  // what p.lengths says, where kernels can read it
+  tensor<index_t, 1> lengths_given;  // what p.lengths says, where kernels can read it
 
   attention_problem(attention_extents const& size, std::uint64_t seed) : e(size) {
     random_bits r{seed};
     p.batch = e.batch, p.heads = e.heads, p.length = e.length, p.key_dim = e.key_dim, p.value_dim = e.value_dim, p.chunk = e.chunk;
     p.position = e.position, p.scale = e.scale, p.dropout = e.dropout;
     if (shape.dropout) p.seed = r(), p.offset = r() >> between(r, 0, 63);
-    lengths_given = tensor<index, 1>({e.batch}, {0}, e.where);
+    lengths_given = tensor<index_t, 1>({e.batch}, {0}, e.where);
     for (auto* t : {&q, &k, &grad_q, &grad_k}) *t = sequence(e.key_dim);
     for (auto* t : {&v, &o, &grad_o, &grad_v}) *t = sequence(e.value_dim);
     p.q = fill(q, r, e.spread), p.k = fill(k, r, e.spread), p.v = fill(v, r, 1), p.grad_o = fill(grad_o, r, 1);
@@ -79,7 +79,7 @@ struct attention_problem {
       p.bias = fill(bias, r, 1);
     }
     if (e.lengths)
-      for (index b = 0; b < e.batch; b++)  // somewhere in the sequence or behind it, or before its chunk
+      for (index_t b = 0; b < e.batch; b++)  // somewhere in the sequence or behind it, or before its chunk
         p.lengths.push_back(between(r, 0, 3) ? e.position / e.chunk * e.chunk + between(r, 0, int(e.length + e.chunk)) : between(r, 0, 1) ? e.position / 2 : 0);
     if (e.state_in || p.filled_before() > 0) {
       keys_in = state<T>(e.key_dim), values_in = state<T>(e.value_dim), grad_keys_in = state<A>(e.key_dim), grad_values_in = state<A>(e.value_dim);
@@ -91,26 +91,26 @@ struct attention_problem {
     }
   }
 
-  tensor<T, 4> sequence(index dim) const {
+  tensor<T, 4> sequence(index_t dim) const {
     if (e.heads_inside) return tensor<T, 4>({e.batch, e.heads, e.length, dim}, {0, 2, 1, 3}, e.where);
     return tensor<T, 4>({e.batch, e.heads, e.length, dim}, {0, 1, 2, 3}, e.where);
   }
   template <class E>
-  tensor<E, 4> state(index dim) const {
+  tensor<E, 4> state(index_t dim) const {
     return tensor<E, 4>({e.batch, e.heads, e.chunk, dim}, {0, 1, 2, 3}, e.where);
   }
   /// Random numbers; of a state only those in the first slots, the others stay NaN.
   template <class E, int Rank>
-  static std::vector<double> fill(tensor<E, Rank>& t, random_bits& r, double scale, index slots = std::numeric_limits<index>::max()) {
+  static std::vector<double> fill(tensor<E, Rank>& t, random_bits& r, double scale, index_t slots = std::numeric_limits<index_t>::max()) {
     auto const view = t.view();
-    for (index i = 0; i < t.count(); i++)
+    for (index_t i = 0; i < t.count(); i++)
       if (Rank != 4 || i / view.extent[Rank - 1] % view.extent[Rank - 2] < slots) *t.at(i) = from_double<E>(scale * uniform(r));
     return t.values();
   }
 
-  tensor_view<index const, 1> lengths() const {
+  tensor_view<index_t const, 1> lengths() const {
     if (p.lengths.empty()) return {};
-    for (index b = 0; b < e.batch; b++) *lengths_given.at(b) = p.lengths[std::size_t(b)];
+    for (index_t b = 0; b < e.batch; b++) *lengths_given.at(b) = p.lengths[std::size_t(b)];
     return lengths_given.view();
   }
   forward_args forward() const {
@@ -184,7 +184,7 @@ struct attention_problem {
   /// Log of the sum of exp(score) of each query: what its two statistics stand for.
   tensor<double, 3> log_sums() const {
     tensor<double, 3> all({e.batch, e.heads, e.length}, {0, 1, 2});
-    for (index i = 0; i < all.count(); i++) *all.at(i) = double(*lse.at(2 * i)) + double(*lse.at(2 * i + 1));
+    for (index_t i = 0; i < all.count(); i++) *all.at(i) = double(*lse.at(2 * i)) + double(*lse.at(2 * i + 1));
     return all;
   }
   void clear() {
@@ -241,20 +241,20 @@ struct attention_problem {
     std::vector<bounded> bounds = exact;
     for (std::size_t i = 0; i < exact.size(); i++) {
       bool const none = exact[i].v == -INFINITY;
-      double const most = double(*lse.at(2 * index(i))), sum = double(*lse.at(2 * index(i) + 1));
+      double const most = double(*lse.at(2 * index_t(i))), sum = double(*lse.at(2 * index_t(i) + 1));
       if (none && !(most == -INFINITY && sum == 0)) return ::testing::AssertionFailure() << "row " << i << " has no valid key, but " << most << ", " << sum;
-      if (none) *finite.at(index(i)) = 0, bounds[i] = bounded(0);
+      if (none) *finite.at(index_t(i)) = 0, bounds[i] = bounded(0);
     }
     return matches(finite, bounds);
   }
   // Gradients of a state: of the slots that are filled; the others are not written.
   ::testing::AssertionResult state_matches(tensor<A, 4> const& got, std::vector<bounded> const& exact) const {
-    index const dim = got.view().extent[3], filled = p.filled_before();
+    index_t const dim = got.view().extent[3], filled = p.filled_before();
     tensor<A, 4> mine({e.batch, e.heads, filled, dim}, {0, 1, 2, 3});
     std::vector<bounded> bounds;
-    for (index i = 0; i < got.count(); i++) {
+    for (index_t i = 0; i < got.count(); i++) {
       if (i / dim % e.chunk < filled) {
-        *mine.at(index(bounds.size())) = *got.at(i);
+        *mine.at(index_t(bounds.size())) = *got.at(i);
         bounds.push_back(exact[std::size_t(i)]);
       } else if (!std::isnan(*got.at(i))) {
         return ::testing::AssertionFailure() << "slot " << i / dim % e.chunk << " of " << filled << " was written";

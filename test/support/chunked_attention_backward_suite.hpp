@@ -67,14 +67,14 @@ TYPED_TEST_P(chunked_attention_backward, cut_anywhere_is_the_whole) {
   for (std::uint64_t seed = 1; seed <= 8; seed++) {
     random_bits r{seed};
     SCOPED_TRACE(::testing::Message() << "seed " << seed);
-    index const chunk = between(r, 1, 60), length = between(r, 0, 130), cut = between(r, 0, int(length)), position = between(r, 0, 99);
+    index_t const chunk = between(r, 1, 60), length = between(r, 0, 130), cut = between(r, 0, int(length)), position = between(r, 0, 99);
     attention_problem<S> whole({.batch = 2, .heads = 2, .length = length, .key_dim = 16, .value_dim = 40, .chunk = chunk, .position = position,
                                 .lengths = seed % 3 == 0, .state_out = true, .dropout = S::shape.dropout ? 0.3 : 0},
                                seed);
     whole.run_forward(1);
     auto keys = whole.template state<typename S::T>(16), values = whole.template state<typename S::T>(40);
     auto first_part = whole.forward();
-    auto const part_inputs = [&](auto& a, index begin, index n) {
+    auto const part_inputs = [&](auto& a, index_t begin, index_t n) {
       a.position = position + begin;
       a.q = part_of(a.q, begin, n), a.k = part_of(a.k, begin, n), a.v = part_of(a.v, begin, n);
       if (a.o.present()) a.o = part_of(a.o, begin, n);
@@ -85,7 +85,7 @@ TYPED_TEST_P(chunked_attention_backward, cut_anywhere_is_the_whole) {
     attention_problem<S>::run_forward(first_part, 1);  // the state at the cut; o is written with the numbers that it has
 
     auto first = whole.backward(), second = whole.backward();
-    auto const part = [&](auto& a, index begin, index n) {
+    auto const part = [&](auto& a, index_t begin, index_t n) {
       part_inputs(a, begin, n);
       a.grad_o = part_of(a.grad_o, begin, n);
       a.grad_q = part_of(a.grad_q, begin, n), a.grad_k = part_of(a.grad_k, begin, n), a.grad_v = part_of(a.grad_v, begin, n);
@@ -99,7 +99,7 @@ TYPED_TEST_P(chunked_attention_backward, cut_anywhere_is_the_whole) {
     attention_problem<S>::run_backward(second, 2);
     first.grad_keys_out = of_keys.view(), first.grad_values_out = of_values.view();
     attention_problem<S>::run_backward(first, 3);
-    for (index i = 0; i < other_bias.count(); i++) *whole.grad_bias.at(i) += *other_bias.at(i);
+    for (index_t i = 0; i < other_bias.count(); i++) *whole.grad_bias.at(i) += *other_bias.at(i);
     whole.expect_backward();
     if (this->HasFailure()) return;
   }
@@ -112,7 +112,7 @@ TYPED_TEST_P(chunked_attention_backward, broadcasts_inputs) {
   attention_problem<S> many({.batch = 2, .heads = 3, .length = 40, .key_dim = 16, .value_dim = 24, .chunk = 16, .dropout = S::shape.dropout ? 0.3 : 0}, 3);
   auto& p = many.p;
   auto args = many.forward();
-  auto const repeat = [](std::vector<double>& values, index inner) {
+  auto const repeat = [](std::vector<double>& values, index_t inner) {
     for (std::size_t i = 0; i < values.size(); i++) values[i] = values[i % std::size_t(inner)];
   };
   repeat(p.k, 40 * 16), repeat(p.v, 40 * 24), repeat(p.grad_o, 24);

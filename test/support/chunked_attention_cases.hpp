@@ -44,13 +44,13 @@ std::vector<attention_extents> edge_extents() {
   constexpr auto target = executor_traits<typename S::backend::executor>::target;
   constexpr auto forward = tuning::forward(target);
   std::vector<attention_extents> all;
-  index const key_dims[] = {16, 24, 64}, value_dims[] = {16, 40, 136};
-  auto const add = [&](index chunk, index length) {
+  index_t const key_dims[] = {16, 24, 64}, value_dims[] = {16, 40, 136};
+  auto const add = [&](index_t chunk, index_t length) {
     std::size_t const i = all.size();
     if (length < 0) return;
-    attention_extents e{.batch = 2, .heads = index(1 + i % 2), .length = length, .key_dim = key_dims[i % 3], .value_dim = value_dims[i / 3 % 3]};
+    attention_extents e{.batch = 2, .heads = index_t(1 + i % 2), .length = length, .key_dim = key_dims[i % 3], .value_dim = value_dims[i / 3 % 3]};
     e.chunk = chunk;
-    index const positions[] = {0, chunk / 2, 4 * chunk, 7 * chunk - 1, (index(1) << 40) / chunk * chunk + 1};
+    index_t const positions[] = {0, chunk / 2, 4 * chunk, 7 * chunk - 1, (index_t(1) << 40) / chunk * chunk + 1};
     e.position = S::causal ? positions[i % 5] : positions[i % 2 * 2];
     e.lengths = i % 3 == 1, e.state_in = S::causal && i % 4 == 0, e.state_out = S::causal && i % 2 == 0;
     e.scale = i % 5 == 4 ? 0.37 : 0, e.dropout = S::shape.dropout ? 0.1 + 0.2 * double(i % 4) : 0;
@@ -58,10 +58,10 @@ std::vector<attention_extents> edge_extents() {
     e.where = i % 3 == 0 ? placement{} : placement{int(i % 5), int(i % 4)};
     all.push_back(e);
   };
-  for (index const chunk : {1, 2, 17, 64, 100})
-    for (index const length : {index(0), index(1), chunk - 1, chunk, chunk + 1, 3 * chunk + 7}) add(chunk, length);
-  for (index const block : {index(forward.queries), index(forward.keys)})
-    for (index const chunk : {block - 1, block, block + 1}) add(std::min<index>(chunk, 300), std::min<index>(chunk, 300) + block / 2);
+  for (index_t const chunk : {1, 2, 17, 64, 100})
+    for (index_t const length : {index_t(0), index_t(1), chunk - 1, chunk, chunk + 1, 3 * chunk + 7}) add(chunk, length);
+  for (index_t const block : {index_t(forward.queries), index_t(forward.keys)})
+    for (index_t const chunk : {block - 1, block, block + 1}) add(std::min<index_t>(chunk, 300), std::min<index_t>(chunk, 300) + block / 2);
   // Many blocks of keys; the widest rows; the longest chunk, in its middle.
   attention_extents many{.batch = 1, .heads = 1, .length = 630, .key_dim = 16, .value_dim = 16, .chunk = 601, .dropout = S::shape.dropout ? 0.2 : 0};
   attention_extents wide{.batch = 1, .heads = 2, .length = 21, .key_dim = 256, .value_dim = 2048, .chunk = 13, .dropout = many.dropout};
@@ -92,7 +92,7 @@ inline bool has(bool property) { return property; }
 
 /// A part of a sequence.
 template <class View>
-View part_of(View v, index begin, index length) {
+View part_of(View v, index_t begin, index_t length) {
   v.data += begin * v.stride[2], v.extent[2] = length;
   return v;
 }

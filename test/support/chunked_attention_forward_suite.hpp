@@ -62,7 +62,7 @@ TYPED_TEST_P(chunked_attention_forward, cut_anywhere_is_the_whole) {
   for (std::uint64_t seed = 1; seed <= 8; seed++) {
     random_bits r{seed};
     SCOPED_TRACE(::testing::Message() << "seed " << seed);
-    index const chunk = between(r, 1, 90), length = between(r, 1, 200);
+    index_t const chunk = between(r, 1, 90), length = between(r, 1, 200);
     attention_problem<S> whole({.batch = 2, .heads = 2, .length = length, .key_dim = 16, .value_dim = 40, .chunk = chunk, .position = between(r, 0, 300),
                                 .lengths = seed % 3 == 0, .state_out = true, .dropout = S::shape.dropout ? 0.3 : 0, .heads_inside = seed % 2 == 0},
                                seed);
@@ -73,8 +73,8 @@ TYPED_TEST_P(chunked_attention_forward, cut_anywhere_is_the_whole) {
     whole.o.clear(), whole.lse.clear(), whole.keys_out.clear(), whole.values_out.clear();
     auto keys = whole.template state<typename S::T>(16), values = whole.template state<typename S::T>(40);
     if (whole.keys_in.present()) keys.assign(whole.p.keys_in), values.assign(whole.p.values_in);
-    for (index done = 0; done < length;) {
-      index const n = seed == 1 && done < 40 ? 1 : std::min<index>(length - done, between(r, 0, int(length / 2) + 1));
+    for (index_t done = 0; done < length;) {
+      index_t const n = seed == 1 && done < 40 ? 1 : std::min<index_t>(length - done, between(r, 0, int(length / 2) + 1));
       bool const in_place = between(r, 0, 1);
       auto part = args;
       part.position = args.position + done;
@@ -85,22 +85,22 @@ TYPED_TEST_P(chunked_attention_forward, cut_anywhere_is_the_whole) {
       part.keys_out = in_place ? keys.view() : next_keys.view(), part.values_out = in_place ? values.view() : next_values.view();
       attention_problem<S>::run_forward(part, seed + std::uint64_t(done));
       if (!in_place) std::swap(keys, next_keys), std::swap(values, next_values);
-      for (index i = 0; i < whole.o.count(); i++) {
-        index const at = i / 40 % length;
+      for (index_t i = 0; i < whole.o.count(); i++) {
+        index_t const at = i / 40 % length;
         if (n <= 4 && done <= at && at < done + n) few[std::size_t(i)] = true;
       }
       done += n;
     }
     // Slots behind the last key may still hold older ones.
     auto const keep = [&](auto& to, auto const& from) {
-      index const dim = from.view().extent[3];
-      for (index i = 0; i < from.count(); i++)
+      index_t const dim = from.view().extent[3];
+      for (index_t i = 0; i < from.count(); i++)
         if (i / dim % chunk < whole.p.filled_after()) *to.at(i) = *from.at(i);
     };
     keep(whole.keys_out, keys), keep(whole.values_out, values);
     whole.expect_forward();
     if (std::is_same_v<typename S::backend, cpu_backend> && length > 4)
-      for (index i = 0; i < whole.o.count(); i++) {
+      for (index_t i = 0; i < whole.o.count(); i++) {
         ASSERT_TRUE(few[std::size_t(i)] || std::memcmp(whole.o.at(i), &o[std::size_t(i) * sizeof(typename S::T)], sizeof(typename S::T)) == 0) << i;
       }
     if (this->HasFailure()) return;
@@ -111,16 +111,16 @@ TYPED_TEST_P(chunked_attention_forward, token_by_token_in_place_is_the_whole) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   if (!has(S::causal)) return;
-  for (index const chunk : {1, 7, 60}) {
+  for (index_t const chunk : {1, 7, 60}) {
     SCOPED_TRACE(::testing::Message() << "chunk " << chunk);
-    index const length = chunk + chunk / 2 + 3;
+    index_t const length = chunk + chunk / 2 + 3;
     attention_problem<S> whole({.batch = 2, .heads = 3, .length = length, .key_dim = 24, .value_dim = 48, .chunk = chunk, .position = 11 * chunk + chunk / 3,
                                 .dropout = S::shape.dropout ? 0.3 : 0},
                                3);
     auto const args = whole.forward();
     auto keys = whole.template state<typename S::T>(24), values = whole.template state<typename S::T>(48);
     if (whole.keys_in.present()) keys.assign(whole.p.keys_in), values.assign(whole.p.values_in);
-    for (index t = 0; t < length; t++) {
+    for (index_t t = 0; t < length; t++) {
       auto token = args;
       token.position += t;
       token.q = part_of(args.q, t, 1), token.k = part_of(args.k, t, 1), token.v = part_of(args.v, t, 1), token.o = part_of(args.o, t, 1);
@@ -144,13 +144,13 @@ TYPED_TEST_P(chunked_attention_forward, broadcasts_inputs) {
   auto args = many.forward();
   auto const repeat = [](auto& view, std::vector<double>& values, int axis) {  // along an axis, what is first in it
     view.stride[axis] = 0;
-    index const inner = axis == 0 ? view.extent[1] * view.extent[2] * view.extent[3] : view.extent[2] * view.extent[3];
-    for (index i = 0; i < index(values.size()); i++)
+    index_t const inner = axis == 0 ? view.extent[1] * view.extent[2] * view.extent[3] : view.extent[2] * view.extent[3];
+    for (index_t i = 0; i < index_t(values.size()); i++)
       values[std::size_t(i)] = values[std::size_t(axis == 0 ? i % inner : i / (inner * view.extent[1]) * (inner * view.extent[1]) + i % inner)];
   };
   repeat(args.q, p.q, 0), repeat(args.k, p.k, 1), repeat(args.v, p.v, 1), repeat(args.v, p.v, 0);
   if (args.keys_in.present()) repeat(args.keys_in, p.keys_in, 1), repeat(args.values_in, p.values_in, 0);
-  tensor<index, 1> const all({1}, {0});
+  tensor<index_t, 1> const all({1}, {0});
   *all.at(0) = 33;
   args.lengths = {all.view().data, {2}, {0}};
   p.lengths.assign(2, 33);

@@ -18,16 +18,16 @@ struct chunked_attention_special : ::testing::Test {
   }
   /// A row of a sequence's tensor.
   template <class E>
-  static std::vector<double> row(tensor<E, 4> const& t, index b, index h, index i) {
-    index const dim = t.view().extent[3];
+  static std::vector<double> row(tensor<E, 4> const& t, index_t b, index_t h, index_t i) {
+    index_t const dim = t.view().extent[3];
     std::vector<double> r;
-    for (index d = 0; d < dim; d++) r.push_back(to_double(*t.at(((b * t.view().extent[1] + h) * t.view().extent[2] + i) * dim + d)));
+    for (index_t d = 0; d < dim; d++) r.push_back(to_double(*t.at(((b * t.view().extent[1] + h) * t.view().extent[2] + i) * dim + d)));
     return r;
   }
   template <class E>
-  static void set_row(tensor<E, 4>& t, std::vector<double>& values, index b, index h, index i, double x) {
-    index const dim = t.view().extent[3], at = ((b * t.view().extent[1] + h) * t.view().extent[2] + i) * dim;
-    for (index d = 0; d < dim; d++) *t.at(at + d) = from_double<E>(x), values[std::size_t(at + d)] = x;
+  static void set_row(tensor<E, 4>& t, std::vector<double>& values, index_t b, index_t h, index_t i, double x) {
+    index_t const dim = t.view().extent[3], at = ((b * t.view().extent[1] + h) * t.view().extent[2] + i) * dim;
+    for (index_t d = 0; d < dim; d++) *t.at(at + d) = from_double<E>(x), values[std::size_t(at + d)] = x;
   }
   static bool all(std::vector<double> const& r, auto f) { return std::all_of(r.begin(), r.end(), f); }
   static constexpr auto zero = [](double x) { return x == 0; };
@@ -46,8 +46,8 @@ TYPED_TEST_P(chunked_attention_special, a_row_without_a_key_is_zero) {
   this->run(problem);
   problem.expect_forward();
   problem.expect_backward();
-  for (index h = 0; h < e.heads; h++)
-    for (index i = 0; i < e.length; i++) {
+  for (index_t h = 0; h < e.heads; h++)
+    for (index_t i = 0; i < e.length; i++) {
       auto const o0 = this->row(problem.o, 0, h, i), o1 = this->row(problem.o, 1, h, i);
       ASSERT_TRUE(this->all(o0, this->zero) && this->all(this->row(problem.grad_q, 0, h, i), this->zero)) << i;
       if (e.position + i >= 2 * e.chunk) {
@@ -74,9 +74,9 @@ TYPED_TEST_P(chunked_attention_special, what_is_masked_may_be_anything) {
     problem.p.lengths = {5, e.chunk + 7, 3 * e.chunk + 1};
     this->run(problem);
     auto const clean = problem.bits();
-    for (index b = 0; b < e.batch; b++)
-      for (index h = 0; h < e.heads; h++)
-        for (index i = problem.p.lengths[std::size_t(b)]; i < e.length; i++) {
+    for (index_t b = 0; b < e.batch; b++)
+      for (index_t h = 0; h < e.heads; h++)
+        for (index_t i = problem.p.lengths[std::size_t(b)]; i < e.length; i++) {
           this->set_row(problem.k, problem.p.k, b, h, i, garbage);
           this->set_row(problem.v, problem.p.v, b, h, i, garbage);
         }
@@ -89,13 +89,13 @@ TYPED_TEST_P(chunked_attention_special, what_is_masked_may_be_anything) {
     later.p.lengths = {1000, 1000, 1000};
     this->run(later);
     auto const o = later.o.values(), q = later.grad_q.values(), k = later.grad_k.values(), v = later.grad_v.values();
-    index const spoilt = e.chunk + 9;
+    index_t const spoilt = e.chunk + 9;
     this->set_row(later.k, later.p.k, 1, 1, spoilt, garbage), this->set_row(later.v, later.p.v, 1, 1, spoilt, garbage);
     this->run(later);
-    auto const same = [&](tensor<typename S::T, 4> const& t, std::vector<double> const& before, index from, char const* name) {
-      index const dim = t.view().extent[3];
-      for (index i = 0; i < t.count(); i++) {
-        index const at = i / dim % e.length;
+    auto const same = [&](tensor<typename S::T, 4> const& t, std::vector<double> const& before, index_t from, char const* name) {
+      index_t const dim = t.view().extent[3];
+      for (index_t i = 0; i < t.count(); i++) {
+        index_t const at = i / dim % e.length;
         if (i / dim / e.length == 3 && from <= at && at < 2 * e.chunk) continue;
         ASSERT_EQ(to_double(*t.at(i)), before[std::size_t(i)]) << name << ", row " << i / dim / e.length << ", position " << at;
       }
@@ -110,7 +110,7 @@ TYPED_TEST_P(chunked_attention_special, what_is_no_number_shows_and_stays) {
   TCNCA_TEST_NEEDS(S::backend);
   if (!has(S::softmax)) return;
   auto const e = this->extents();
-  index const i = e.chunk + 9;
+  index_t const i = e.chunk + 9;
   for (double const bad : {double(NAN), double(INFINITY)})
     for (bool const key : {false, true}) {
       SCOPED_TRACE(::testing::Message() << bad << (key ? " in a key" : " in a query"));
@@ -121,24 +121,24 @@ TYPED_TEST_P(chunked_attention_special, what_is_no_number_shows_and_stays) {
       // The sum of infinities of both signs is NaN; make them one sign, so that there is a +infinity in each row.
       if (!std::isnan(bad))
         for (auto* t : {&problem.q, &problem.k})
-          for (index n = 0; n < t->count(); n++) *t->at(n) = from_double<typename S::T>(std::abs(to_double(*t->at(n))));
+          for (index_t n = 0; n < t->count(); n++) *t->at(n) = from_double<typename S::T>(std::abs(to_double(*t->at(n))));
       this->run(problem);
       auto const log_sums = problem.log_sums();
-      for (index b = 0; b < e.batch; b++)
-        for (index h = 0; h < e.heads; h++)
-          for (index at = 0; at < e.length; at++) {
+      for (index_t b = 0; b < e.batch; b++)
+        for (index_t h = 0; h < e.heads; h++)
+          for (index_t at = 0; at < e.length; at++) {
             bool const sees = b == 1 && h == 0 && (key ? at / e.chunk == 1 && (!S::causal || at >= i) : at == i), near = b == 1 && h == 0 && at / e.chunk == 1;
             auto const o = this->row(problem.o, b, h, at);
             std::size_t const from = std::size_t(((b * e.heads + h) * e.length + at));
             if (sees) {
               ASSERT_TRUE(this->all(o, this->nan)) << b << " " << h << " " << at;
-              ASSERT_TRUE(std::isnan(*log_sums.at(index(from))) || *log_sums.at(index(from)) == INFINITY) << at;
+              ASSERT_TRUE(std::isnan(*log_sums.at(index_t(from))) || *log_sums.at(index_t(from)) == INFINITY) << at;
               ASSERT_TRUE(this->all(this->row(problem.grad_q, b, h, at), this->nan)) << b << " " << h << " " << at;
             } else {
               ASSERT_TRUE(this->all(o, [](double x) { return std::isfinite(x); })) << b << " " << h << " " << at;
             }
             if (std::isnan(bad) && !sees) {
-              ASSERT_EQ(*log_sums.at(index(from)), lse[from]) << b << " " << h << " " << at;
+              ASSERT_EQ(*log_sums.at(index_t(from)), lse[from]) << b << " " << h << " " << at;
               for (std::size_t c = 0; c < o.size(); c++) ASSERT_EQ(o[c], clean[from * o.size() + c]) << b << " " << h << " " << at;
             }
             if (std::isnan(bad) && !near) {
@@ -158,9 +158,9 @@ TYPED_TEST_P(chunked_attention_special, biases_of_minus_infinity_mask) {
     SCOPED_TRACE(what);
     attention_problem<S> problem(e, 6);
     auto const view = problem.bias.view();
-    for (index h = 0; h < e.heads; h++)
-      for (index m = 0; m < 2 * e.chunk - 1; m++) {
-        index const apart = m - (e.chunk - 1);
+    for (index_t h = 0; h < e.heads; h++)
+      for (index_t m = 0; m < 2 * e.chunk - 1; m++) {
+        index_t const apart = m - (e.chunk - 1);
         // Every third diagonal; all but the keys five before; everything.
         if (what == 0 ? m % 3 == 0 : what == 1 ? apart != -5 : true) *view.at(h, m) = typename S::A(-INFINITY);
       }
@@ -169,7 +169,7 @@ TYPED_TEST_P(chunked_attention_special, biases_of_minus_infinity_mask) {
     problem.expect_forward();
     problem.expect_backward();
     if (what == 0) continue;
-    for (index i = 0; i < e.length; i++) {
+    for (index_t i = 0; i < e.length; i++) {
       if (what == 1 && i % e.chunk >= 5) continue;
       ASSERT_TRUE(this->all(this->row(problem.o, 1, 1, i), this->zero) && this->all(this->row(problem.grad_q, 1, 1, i), this->zero)) << i;
     }
@@ -185,12 +185,12 @@ TYPED_TEST_P(chunked_attention_special, biases_without_a_use_may_be_anything) {
   attention_problem<S> problem(e, 6);
   this->run(problem);
   auto const clean = problem.bits();
-  for (index h = 0; h < e.heads; h++)
-    for (index m = e.chunk; m < 2 * e.chunk - 1; m++) *problem.bias.view().at(h, m) = typename S::A(NAN);
+  for (index_t h = 0; h < e.heads; h++)
+    for (index_t m = e.chunk; m < 2 * e.chunk - 1; m++) *problem.bias.view().at(h, m) = typename S::A(NAN);
   this->run(problem);
   EXPECT_TRUE(problem.bits() == clean);
-  for (index h = 0; h < e.heads; h++)
-    for (index m = e.chunk; m < 2 * e.chunk - 1; m++) ASSERT_EQ(*problem.grad_bias.view().at(h, m), 0);
+  for (index_t h = 0; h < e.heads; h++)
+    for (index_t m = e.chunk; m < 2 * e.chunk - 1; m++) ASSERT_EQ(*problem.grad_bias.view().at(h, m), 0);
 }
 
 TYPED_TEST_P(chunked_attention_special, huge_scores) {
@@ -218,7 +218,7 @@ TYPED_TEST_P(chunked_attention_special, huge_scores) {
   for (double const shift : {-6e4, 6e4}) {  // of all scores: the weights do not mind
     SCOPED_TRACE(shift);
     attention_problem<S> problem(this->extents(), 7);
-    for (index i = 0; i < problem.bias.count(); i++) *problem.bias.at(i) += typename S::A(shift);
+    for (index_t i = 0; i < problem.bias.count(); i++) *problem.bias.at(i) += typename S::A(shift);
     problem.p.bias = problem.bias.values();
     this->run(problem);
     problem.expect_forward();
@@ -236,7 +236,7 @@ TYPED_TEST_P(chunked_attention_special, scores_that_rise_from_block_to_block) {
     auto e = this->extents();
     e.batch = 1, e.heads = 1, e.length = e.chunk = 500;
     attention_problem<S> problem(e, 10);
-    for (index m = 0; m < 2 * e.chunk - 1; m++) *problem.bias.view().at(0, m) = typename S::A(slope * double(m));
+    for (index_t m = 0; m < 2 * e.chunk - 1; m++) *problem.bias.view().at(0, m) = typename S::A(slope * double(m));
     problem.p.bias = problem.bias.values();
     this->run(problem);
     problem.expect_forward();
@@ -256,15 +256,15 @@ TYPED_TEST_P(chunked_attention_special, a_bias_of_all_scores_changes_nothing) {
   e.dropout = 0;
   for (bool const ones : {false, true}) {  // values and gradients are random, or all 1: then the gradient of a value is the sum of its weights
     attention_problem<S> problem(e, 11);
-    for (index i = 0; i < problem.q.count(); i++) *problem.q.at(i) = from_double<T>(problem.p.q[std::size_t(i)] = 0);
-    for (index i = 0; ones && i < problem.v.count(); i++) {
+    for (index_t i = 0; i < problem.q.count(); i++) *problem.q.at(i) = from_double<T>(problem.p.q[std::size_t(i)] = 0);
+    for (index_t i = 0; ones && i < problem.v.count(); i++) {
       *problem.v.at(i) = from_double<T>(problem.p.v[std::size_t(i)] = 1);
       *problem.grad_o.at(i) = from_double<T>(problem.p.grad_o[std::size_t(i)] = 1);
     }
     std::vector<double> o, grad_q, grad_v, grad_bias;
     for (A const b : {A(0), A(1e3), A(1e7), A(-1e9), limits::lowest(), limits::lowest() / 2, limits::max() / 4, limits::max()}) {
       SCOPED_TRACE(::testing::Message() << "bias " << b << (ones ? ", ones" : ""));
-      for (index i = 0; i < problem.bias.count(); i++) *problem.bias.at(i) = b;
+      for (index_t i = 0; i < problem.bias.count(); i++) *problem.bias.at(i) = b;
       problem.p.bias = problem.bias.values();
       this->run(problem);
       if (b == A(0)) {
@@ -274,13 +274,13 @@ TYPED_TEST_P(chunked_attention_special, a_bias_of_all_scores_changes_nothing) {
       }
       ASSERT_TRUE(problem.o.values() == o && problem.grad_q.values() == grad_q && problem.grad_v.values() == grad_v);
       ASSERT_TRUE(problem.grad_bias.values() == grad_bias);
-      for (index h = 0; h < e.heads; h++)
-        for (index t = 0; t < e.length; t++) {
-          index const keys = S::causal ? t % e.chunk + 1 : std::min(e.chunk, e.length - t / e.chunk * e.chunk);
+      for (index_t h = 0; h < e.heads; h++)
+        for (index_t t = 0; t < e.length; t++) {
+          index_t const keys = S::causal ? t % e.chunk + 1 : std::min(e.chunk, e.length - t / e.chunk * e.chunk);
           ASSERT_EQ(*problem.lse.view().at(2, h, t, 0), b) << t;
           ASSERT_NEAR(double(*problem.lse.view().at(2, h, t, 1)), std::log(double(keys)), 1e-6) << t;
           double sum = 0;  // of the weights of key t
-          for (index i = S::causal ? t % e.chunk : 0; i < std::min(e.chunk, e.length - t / e.chunk * e.chunk); i++)
+          for (index_t i = S::causal ? t % e.chunk : 0; i < std::min(e.chunk, e.length - t / e.chunk * e.chunk); i++)
             sum += 1 / double(S::causal ? i + 1 : keys);
           if (!ones) continue;
           for (double const x : this->row(problem.grad_v, 2, h, t)) ASSERT_NEAR(x, sum, sum * (std::is_same_v<T, A> ? 4e-6 : std::ldexp(3, -format_of<T>.digits))) << t;
@@ -300,8 +300,8 @@ TYPED_TEST_P(chunked_attention_special, very_low_biases_mask) {
   std::vector<std::vector<unsigned char>> masked;
   for (A const low : {A(-INFINITY), A(-1e9), std::numeric_limits<A>::lowest()}) {
     SCOPED_TRACE(low);
-    for (index h = 0; h < e.heads; h++)
-      for (index apart = 1 - e.chunk; apart < e.chunk; apart++)
+    for (index_t h = 0; h < e.heads; h++)
+      for (index_t apart = 1 - e.chunk; apart < e.chunk; apart++)
         if (apart % 3 != 0) *problem.bias.view().at(h, e.chunk - 1 + apart) = low;
     problem.p.bias = problem.bias.values();
     this->run(problem);
@@ -330,20 +330,20 @@ TYPED_TEST_P(chunked_attention_special, dropout_is_the_generators) {
   using T = typename S::T;
   TCNCA_TEST_NEEDS(S::backend);
   if (!has(S::shape.dropout)) return;
-  index const chunk = 64, length = 2 * chunk;
+  index_t const chunk = 64, length = 2 * chunk;
   double dropped = 0, count = 0, expected = 0, variance = 0;
   for (std::uint64_t seed = 1; seed <= 6; seed++) {
     double const dropout = seed == 1 ? 0 : seed == 2 ? 0.999 : 0.15 * double(seed);
-    attention_extents e{.batch = 2, .heads = 2, .length = length, .key_dim = 16, .value_dim = chunk, .chunk = chunk, .position = index(seed - 1) * chunk};
+    attention_extents e{.batch = 2, .heads = 2, .length = length, .key_dim = 16, .value_dim = chunk, .chunk = chunk, .position = index_t(seed - 1) * chunk};
     e.dropout = dropout, e.spread = 1;
     attention_problem<S> problem(e, seed);
-    for (index i = 0; i < problem.v.count(); i++)
+    for (index_t i = 0; i < problem.v.count(); i++)
       *problem.v.at(i) = from_double<T>(problem.p.v[std::size_t(i)] = i % chunk == i / chunk % length % chunk ? 1 : 0);
     problem.run_forward(seed);
     problem.expect_forward();
-    for (index head = 0; head < 4; head++)
-      for (index t = 0; t < length; t++)
-        for (index j = 0; j < (S::causal ? t % chunk + 1 : chunk); j++) {
+    for (index_t head = 0; head < 4; head++)
+      for (index_t t = 0; t < length; t++)
+        for (index_t j = 0; j < (S::causal ? t % chunk + 1 : chunk); j++) {
           bool const keep = reference::attention::kept(problem.p, problem.p.position + t, j, head);
           ASSERT_EQ(to_double(*problem.o.at((head * length + t) * chunk + j)) != 0, keep)
               << "head " << head << ", query " << t << ", key " << j << ", seed " << seed;
@@ -375,7 +375,7 @@ TYPED_TEST_P(chunked_attention_special, precision_is_that_of_a_naive_computation
   auto const expect = [&](char const* name, auto const& got, std::vector<float> const& by_naive, std::vector<double> const& value) {
     double ours = 0, theirs = 0, our_most = 0, their_most = 0, size = 0;
     for (std::size_t i = 0; i < value.size(); i++) {
-      double const a = std::abs(to_double(*got.at(index(i))) - value[i]), b = std::abs(double(by_naive[i]) - value[i]);
+      double const a = std::abs(to_double(*got.at(index_t(i))) - value[i]), b = std::abs(double(by_naive[i]) - value[i]);
       ours += a * a, theirs += b * b, our_most = std::max(our_most, a), their_most = std::max(their_most, b), size += value[i] * value[i];
     }
     double const n = double(value.size()), functions = 1e-7 * std::sqrt(size / n);

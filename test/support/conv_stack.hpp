@@ -65,7 +65,7 @@ struct subject_name {
 };
 
 struct extents {
-  index batch = 1, channels = 1, length = 1, position = 0;
+  index_t batch = 1, channels = 1, length = 1, position = 0;
   bool state_in = false, state_out = false;
   placement where = {};
   friend std::ostream& operator<<(std::ostream& out, extents const& e) {
@@ -96,7 +96,7 @@ struct conv_stack_problem {
 
   conv_stack_problem(extents const& size, std::uint64_t seed) : e(size) {
     random_bits r{seed};
-    index const rows = index(stack.halves()) * stack.layers();
+    index_t const rows = index_t(stack.halves()) * stack.layers();
     x = new_sequence<T>(e.length);
     // Magnitudes of order 1 in all layers: independent inputs of variance 1/3 keep it where sum w^2 is 1.
     double const scale = std::sqrt(3.0 / stack.taps);
@@ -113,7 +113,7 @@ struct conv_stack_problem {
   /// The tensors that only backward needs.
   void want_gradients() {
     random_bits r{seed_};
-    index const rows = index(stack.halves()) * stack.layers();
+    index_t const rows = index_t(stack.halves()) * stack.layers();
     grad_y = new_sequence<T>(e.length), p.grad_y = fill(grad_y, r, 1);
     if (e.state_out) grad_state_out = new_sequence<A>(stack.state_length()), p.grad_state_out = fill(grad_state_out, r, 1);
     grad_x = new_sequence<T>(e.length);
@@ -124,12 +124,12 @@ struct conv_stack_problem {
   }
 
   template <class E>
-  tensor<E, 3> new_sequence(index length) const {
+  tensor<E, 3> new_sequence(index_t length) const {
     return tensor<E, 3>::sequence(shape.order, e.batch, e.channels, length, e.where);
   }
   template <class E, int Rank>
   static std::vector<double> fill(tensor<E, Rank>& t, random_bits& r, double scale) {
-    for (index i = 0; i < t.count(); i++) *t.at(i) = from_double<E>(scale * uniform(r));
+    for (index_t i = 0; i < t.count(); i++) *t.at(i) = from_double<E>(scale * uniform(r));
     return t.values();
   }
 
@@ -205,10 +205,10 @@ struct conv_stack_problem {
 
 /// Lengths at which something begins or ends: nothing, the receptive field, tiles.
 template <class S>
-std::vector<index> edge_lengths() {
-  index const r = S::op::receptive_field, t = S::policy.tile;
-  std::vector<index> all;
-  for (index n : {index(0), index(1), index(2), r - 1, r, r + 1, t - 1, t, t + 1, 2 * t + 1, 3 * t - 1, 2 * (t + r) + 3})
+std::vector<index_t> edge_lengths() {
+  index_t const r = S::op::receptive_field, t = S::policy.tile;
+  std::vector<index_t> all;
+  for (index_t n : {index_t(0), index_t(1), index_t(2), r - 1, r, r + 1, t - 1, t, t + 1, 2 * t + 1, 3 * t - 1, 2 * (t + r) + 3})
     if (n >= 0 && std::find(all.begin(), all.end(), n) == all.end()) all.push_back(n);
   return all;
 }
@@ -219,9 +219,9 @@ extents random_extents(random_bits& r) {
   extents e;
   e.batch = between(r, 0, 8) == 0 ? 0 : between(r, 1, 3);
   e.channels = between(r, 0, 8) == 0 ? 0 : between(r, 1, 7);
-  index const far = 2 * S::op::receptive_field + 3 * S::policy.tile;
+  index_t const far = 2 * S::op::receptive_field + 3 * S::policy.tile;
   e.length = between(r, 0, 3) == 0 ? between(r, 0, 4) : between(r, 0, int(far));
-  e.position = between(r, 0, 1) ? between(r, 0, 1000) : (index(1) << 40) + between(r, 0, 1000);
+  e.position = between(r, 0, 1) ? between(r, 0, 1000) : (index_t(1) << 40) + between(r, 0, 1000);
   e.state_in = S::causal && between(r, 0, 1);
   e.state_out = S::causal && between(r, 0, 1);
   if (between(r, 0, 1)) e.where = {between(r, 0, 9), between(r, 0, 9)};

@@ -13,7 +13,7 @@ TYPED_TEST_P(conv_stack_backward, matches_the_reference_at_edges) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   std::uint64_t seed = 1;
-  for (index const length : edge_lengths<S>()) {
+  for (index_t const length : edge_lengths<S>()) {
     extents e{.batch = 2, .channels = 3, .length = length, .position = 5};
     for (int state = 0; state < (S::causal ? 4 : 1); state++) {
       e.state_in = state & 1, e.state_out = state & 2;
@@ -50,7 +50,7 @@ TYPED_TEST_P(conv_stack_backward, matches_the_reference_where_sums_end) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   if (executor_traits<typename S::backend::executor>::target.compute_capability != 0) return;
-  index const lanes = S::shape.order == layout::batch_channels_length ? 16 / index(sizeof(typename S::A)) : 1;
+  index_t const lanes = S::shape.order == layout::batch_channels_length ? 16 / index_t(sizeof(typename S::A)) : 1;
   conv_stack_problem<S> problem({.batch = 2, .channels = 2, .length = 2 * 1024 * lanes + 77, .state_in = S::causal, .state_out = S::causal}, 4);
   problem.want_gradients();
   problem.run_backward(1);
@@ -81,13 +81,13 @@ TYPED_TEST_P(conv_stack_backward, split_through_the_state_is_the_whole) {
   using A = typename S::A;
   TCNCA_TEST_NEEDS(S::backend);
   if (!S::causal) return;
-  index const length = S::policy.tile + S::op::receptive_field + 5;
-  for (index const cut : {index(0), index(1), index(7), S::op::receptive_field, length - 1, length}) {
+  index_t const length = S::policy.tile + S::op::receptive_field + 5;
+  for (index_t const cut : {index_t(0), index_t(1), index_t(7), S::op::receptive_field, length - 1, length}) {
     SCOPED_TRACE(::testing::Message() << "cut at " << cut);
     conv_stack_problem<S> whole({.batch = 2, .channels = 3, .length = length, .position = 9, .state_in = true, .state_out = true}, 5);
     whole.want_gradients();
     auto const state = whole.template new_sequence<A>(S::op::state_length), grad_state = whole.template new_sequence<A>(S::op::state_length);
-    auto const part = [&](auto args, index from, index n) {
+    auto const part = [&](auto args, index_t from, index_t n) {
       args.position += from;
       for (auto* const v : {&args.x, &args.grad_y}) v->extent[2] = n, v->data += from * v->stride[2];
       args.grad_x.extent[2] = n, args.grad_x.data += from * args.grad_x.stride[2];
@@ -106,7 +106,7 @@ TYPED_TEST_P(conv_stack_backward, split_through_the_state_is_the_whole) {
     first.grad_state_out = grad_state.view();
     whole.run_backward(first, 2);
     auto const add = [](auto& to, std::vector<double> const& more) {
-      for (std::size_t i = 0; i < more.size(); i++) *to.at(index(i)) += A(more[i]);
+      for (std::size_t i = 0; i < more.size(); i++) *to.at(index_t(i)) += A(more[i]);
     };
     add(whole.grad_weight, weight), add(whole.grad_bias, bias), add(whole.grad_omega, omega);
     whole.expect_backward();

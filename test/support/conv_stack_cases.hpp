@@ -95,7 +95,7 @@ struct far_last_4096 {
 };
 
 /// A tuning under which all edges come early: small tiles, short segments, and rings that do not fit in fast memory.
-template <class T, int Tile = 32, size Near = 2048>
+template <class T, int Tile = 32, size_t Near = 2048>
 struct small_tuning {
   static constexpr conv_stack_policy forward(machine m) {
     bool const on_cpu = m.compute_capability == 0;

@@ -13,7 +13,7 @@ TYPED_TEST_P(conv_stack_forward, matches_the_reference_at_edges) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   std::uint64_t seed = 1;
-  for (index const length : edge_lengths<S>()) {
+  for (index_t const length : edge_lengths<S>()) {
     extents e{.batch = 2, .channels = 3, .length = length, .position = 5};
     for (int state = 0; state < (S::causal ? 4 : 1); state++) {
       e.state_in = state & 1, e.state_out = state & 2;
@@ -63,12 +63,12 @@ TYPED_TEST_P(conv_stack_forward, cut_anywhere_is_the_whole) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   if (!S::causal) return;
-  index const length = S::policy.tile * 3 + S::op::receptive_field + 5;
+  index_t const length = S::policy.tile * 3 + S::op::receptive_field + 5;
   for (std::uint64_t seed = 1; seed <= 6; seed++) {
     random_bits r{seed};
     SCOPED_TRACE(::testing::Message() << "seed " << seed);
     bool const state = seed % 2;
-    conv_stack_problem<S> whole({.batch = 2, .channels = 3, .length = length, .position = index(seed * 1000), .state_in = state, .state_out = true}, seed);
+    conv_stack_problem<S> whole({.batch = 2, .channels = 3, .length = length, .position = index_t(seed * 1000), .state_in = state, .state_out = true}, seed);
     whole.run_forward(seed);
     auto const y = whole.y.bits(), last_state = whole.state_out.bits();
     whole.y.clear();
@@ -76,8 +76,8 @@ TYPED_TEST_P(conv_stack_forward, cut_anywhere_is_the_whole) {
     auto carried = whole.template new_sequence<typename S::A>(S::op::state_length);
     carried.assign(whole.p.state_in);
     bool has_state = state;
-    for (index done = 0; done < length;) {
-      index const n = seed == 1 && done < 70 ? 1 : std::min<index>(length - done, between(r, 0, int(length / 2)));
+    for (index_t done = 0; done < length;) {
+      index_t const n = seed == 1 && done < 70 ? 1 : std::min<index_t>(length - done, between(r, 0, int(length / 2)));
       bool const in_place = has_state && between(r, 0, 1);
       auto next = whole.template new_sequence<typename S::A>(S::op::state_length);
       auto part = args;
@@ -101,7 +101,7 @@ TYPED_TEST_P(conv_stack_forward, token_by_token_in_place_is_the_whole) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   if (!S::causal) return;
-  index const length = std::min<index>(S::op::receptive_field + 20, 150);
+  index_t const length = std::min<index_t>(S::op::receptive_field + 20, 150);
   conv_stack_problem<S> whole({.batch = 2, .channels = 5, .length = length, .position = 11, .state_in = true, .state_out = true}, 3);
   whole.run_forward();
   auto const y = whole.y.bits();
@@ -109,7 +109,7 @@ TYPED_TEST_P(conv_stack_forward, token_by_token_in_place_is_the_whole) {
   whole.y.clear();
   auto state = whole.template new_sequence<typename S::A>(S::op::state_length);
   state.assign(whole.p.state_in);
-  for (index t = 0; t < length; t++) {
+  for (index_t t = 0; t < length; t++) {
     auto token = args;
     token.position += t;
     token.x.extent[2] = token.y.extent[2] = 1;

@@ -338,20 +338,20 @@ struct executor_traits<testing::fibers<Threads>> {
   using group = testing::fiber_group<Threads == 0 ? PolicyThreads : Threads>;
 
   static constexpr bool valid(testing::fibers<Threads>) { return true; }
-  static constexpr index workers(testing::fibers<Threads> e, index items) { return max(index(1), min(items, index(e.groups))); }
-  static constexpr size bytes_per_worker(group_memory m) { return round_up(m.far_bytes, workspace::alignment); }
+  static constexpr index_t workers(testing::fibers<Threads> e, index_t items) { return max_of(index_t(1), min_of(items, index_t(e.groups))); }
+  static constexpr size_t bytes_per_worker(group_memory m) { return round_up(m.far_bytes, workspace::alignment); }
 
   template <class Agent, class Params>
   static bool supports(testing::fibers<Threads>) { return true; }
   template <class Agent, class Params>
-  static status launch(testing::fibers<Threads> e, Params const& params, index items, group_memory memory, workspace scratch) {
-    constexpr size shared_memory_limit = 227 * 1024;  // of a block, on sm_90
+  static status launch(testing::fibers<Threads> e, Params const& params, index_t items, group_memory memory, workspace scratch) {
+    constexpr size_t shared_memory_limit = 227 * 1024;  // of a block, on sm_90
     if (items == 0) return {};
     if (memory.near_bytes > shared_memory_limit) return status_code::unsupported_device;
 
     struct job {
       Params const& params;
-      index items, first, step;
+      index_t items, first, step;
       char *near[testing::fiber_cluster::most], *far;
       static void body(void* argument, int rank) {
         job const& j = *static_cast<job const*>(argument);
@@ -359,36 +359,36 @@ struct executor_traits<testing::fibers<Threads>> {
         typename Agent::group_type g;
         g.rank_ = rank % g.size();
         Agent agent(g, j.params, reinterpret_cast<accumulate*>(j.near[rank / g.size()]), reinterpret_cast<accumulate*>(j.far));
-        for (index item = j.first; item < j.items; item += j.step) agent(item);
+        for (index_t item = j.first; item < j.items; item += j.step) agent(item);
       }
     };
     auto& scheduler = testing::fiber_scheduler::get();
     testing::random_bits random{e.seed};
-    int const groups = int(max(index(1), workers_that_fit(workers(e, items), bytes_per_worker(memory), scratch.bytes)));
+    int const groups = int(max_of(index_t(1), workers_that_fit(workers(e, items), bytes_per_worker(memory), scratch.bytes)));
     constexpr int cluster = testing::fiber_cluster::size_for<Agent>;
     // What a group is given is kept until all have run, so that nothing but the end of the launch orders two groups.
     struct given {
       std::unique_ptr<testing::near_memory> near[cluster];
       job work;
     };
-    std::unique_ptr<std::unique_ptr<given>[]> const all(new std::unique_ptr<given>[size(groups)]);
-    std::unique_ptr<int[]> const order(new int[size(groups)]);
+    std::unique_ptr<std::unique_ptr<given>[]> const all(new std::unique_ptr<given>[size_t(groups)]);
+    std::unique_ptr<int[]> const order(new int[size_t(groups)]);
     random.permute(order.get(), groups);
     bool good = true;
     for (int i = 0; i < groups && good; i++) {
-      int const g = order[size(i)];
-      all[size(i)].reset(new given{{}, {params, items, g, groups, {}, nullptr}});
-      job& work = all[size(i)]->work;
+      int const g = order[size_t(i)];
+      all[size_t(i)].reset(new given{{}, {params, items, g, groups, {}, nullptr}});
+      job& work = all[size_t(i)]->work;
       for (int c = 0; c < cluster; c++) {
-        all[size(i)]->near[c].reset(new testing::near_memory(memory.near_bytes));
-        testing::fiber_cluster::near[i % testing::fiber_scheduler::max_groups][c] = work.near[c] = all[size(i)]->near[c]->data();
+        all[size_t(i)]->near[c].reset(new testing::near_memory(memory.near_bytes));
+        testing::fiber_cluster::near[i % testing::fiber_scheduler::max_groups][c] = work.near[c] = all[size_t(i)]->near[c]->data();
       }
-      work.far = static_cast<char*>(scratch.data) + size(g) * bytes_per_worker(memory);
+      work.far = static_cast<char*>(scratch.data) + size_t(g) * bytes_per_worker(memory);
       good = scheduler.run(cluster * Agent::group_type::size(), &job::body, &work, random(), i, Agent::group_type::size());
     }
     scheduler.join();
     for (int i = 0; i < groups * cluster; i++)
-      if (all[size(i / cluster)] && !all[size(i / cluster)]->near[i % cluster]->intact()) {
+      if (all[size_t(i / cluster)] && !all[size_t(i / cluster)]->near[i % cluster]->intact()) {
         std::fprintf(stderr, "fiber_group: written outside of the group's near memory\n");
         good = false;
       }

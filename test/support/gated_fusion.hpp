@@ -30,7 +30,7 @@ struct gates_subject_name {
 };
 
 struct gates_extents {
-  index batch = 1, length = 1, columns = 1;
+  index_t batch = 1, length = 1, columns = 1;
   double dropout = 0;
   placement where = {};
   friend std::ostream& operator<<(std::ostream& out, gates_extents const& e) {
@@ -70,7 +70,7 @@ struct gates_problem {
   std::vector<tensor<A, 1>*> all_parameters() { return {&gq, &mq, &gk, &mk, &grad_gq, &grad_mq, &grad_gk, &grad_mk}; }
   template <class E, int Rank>
   static std::vector<double> fill(tensor<E, Rank>& t, random_bits& random, double scale) {
-    for (index i = 0; i < t.count(); i++) *t.at(i) = from_double<E>(scale * uniform(random));
+    for (index_t i = 0; i < t.count(); i++) *t.at(i) = from_double<E>(scale * uniform(random));
     return t.values();
   }
 

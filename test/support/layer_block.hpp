@@ -13,7 +13,7 @@ struct layer_setting {
   layer_kind kind;
   models::layer_config layer;
   models::feed_forward_config ffn;
-  index batch = 2, length = 5;
+  index_t batch = 2, length = 5;
 };
 
 /// Key and value dimensions are the smallest that attention takes.
@@ -34,7 +34,7 @@ struct layer_block {
   models::region x, middle, y, u, grad;
 
   explicit layer_block(layer_setting const& s, int threads = 1) : c(threads, s.batch, s.length), first(make_layer(c, s.layer, s.kind)), second(c, s.ffn) {
-    index const n = c.rows() * s.layer.channels;
+    index_t const n = c.rows() * s.layer.channels;
     x = c.kept.take(n), middle = c.kept.take(n), y = c.kept.take(n), u = c.kept.take(n), grad = c.kept.take(n);
     c.commit();
     first->reserve(c);
@@ -42,21 +42,21 @@ struct layer_block {
     c.seed = 5, c.step = 7;
     random_bits r{3};
     for (auto const& e : c.parameters())
-      for (size i = 0; i < e.where.count; i++) c.values[e.where][i] = e.begin.mean / 2 + uniform(r);
-    for (size i = 0; i < x.count; i++) c.kept[x][i] = uniform(r), c.kept[u][i] = uniform(r);
+      for (size_t i = 0; i < e.where.count; i++) c.values[e.where][i] = e.begin.mean / 2 + uniform(r);
+    for (size_t i = 0; i < x.count; i++) c.kept[x][i] = uniform(r), c.kept[u][i] = uniform(r);
   }
   void set_lengths(std::vector<std::int64_t> const& lengths) {
     c.set_lengths(lengths.data());
-    index const channels = index(u.count) / c.rows();
-    for (index r = 0; r < c.rows(); r++)
-      for (index k = 0; k < channels; k++)
-        if (r % c.length >= lengths[size(r / c.length)]) c.kept[u][r * channels + k] = 0;
+    index_t const channels = index_t(u.count) / c.rows();
+    for (index_t r = 0; r < c.rows(); r++)
+      for (index_t k = 0; k < channels; k++)
+        if (r % c.length >= lengths[size_t(r / c.length)]) c.kept[u][r * channels + k] = 0;
   }
   double loss() {
     first->forward(c, c.kept[x], c.kept[middle]);
     second.forward(c, c.kept[middle], c.kept[y]);
     double sum = 0;
-    for (size i = 0; i < y.count; i++) sum += c.kept[y][i] * c.kept[u][i];
+    for (size_t i = 0; i < y.count; i++) sum += c.kept[y][i] * c.kept[u][i];
     return sum;
   }
   void backward() {

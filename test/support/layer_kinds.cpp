@@ -9,7 +9,7 @@ using namespace models;
 using mixer_pointer = std::unique_ptr<mixer<double, cpu>>;
 
 template <bool Causal>
-mixer_pointer make_mixer(context<double, cpu>& c, index channels, mixer_kind kind) {
+mixer_pointer make_mixer(context<double, cpu>& c, index_t channels, mixer_kind kind) {
   constexpr direction dir = Causal ? direction::causal : direction::bidirectional;
   constexpr layout order = layout::batch_length_channels;
   constexpr conv_stack_shape stack{.taps = 3,
@@ -31,7 +31,7 @@ template <bool Causal, attention_function Function>
 std::unique_ptr<any_layer<double, cpu>> make(context<double, cpu>& c, layer_config const& config, layer_kind kind) {
   constexpr chunked_attention_shape attention{.function = Function, .causal = Causal, .bias = true};
   constexpr gated_fusion_shape simple{.update_gate = false, .reset_gate = false, .mixer_path = false};
-  auto const mixing = [&](context<double, cpu>& of, index channels) { return make_mixer<Causal>(of, channels, kind.mixer); };
+  auto const mixing = [&](context<double, cpu>& of, index_t channels) { return make_mixer<Causal>(of, channels, kind.mixer); };
   if (kind.gates) return std::make_unique<layer<double, cpu, gated_fusion_shape{}, attention>>(c, config, mixing);
   return std::make_unique<layer<double, cpu, simple, attention>>(c, config, mixing);
 }

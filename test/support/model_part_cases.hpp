@@ -12,12 +12,12 @@ namespace tcnca::testing {
 
 /// Extents of activations [batch, length, channels], and how many positions of each sequence count (none given: all).
 struct part_extents {
-  index batch, length, channels;
+  index_t batch, length, channels;
   std::vector<std::int64_t> lengths = {};
 
-  size rows() const { return size(batch * length); }
-  size count() const { return size(batch * length * channels); }
-  bool valid(size row) const { return lengths.empty() || std::int64_t(row) % length < lengths[row / size(length)]; }
+  size_t rows() const { return size_t(batch * length); }
+  size_t count() const { return size_t(batch * length * channels); }
+  bool valid(size_t row) const { return lengths.empty() || std::int64_t(row) % length < lengths[row / size_t(length)]; }
   std::int64_t const* pointer() const { return lengths.empty() ? nullptr : lengths.data(); }
   friend std::ostream& operator<<(std::ostream& o, part_extents const& e) {
     return o << e.batch << " x " << e.length << " x " << e.channels << (e.lengths.empty() ? "" : ", padded");
@@ -33,7 +33,7 @@ struct norm_case {
   friend std::ostream& operator<<(std::ostream& o, norm_case const& c) { return o << "norm " << int(c.kind) << ", " << c.e; }
   bool biased() const { return kind == models::norm_kind::layer || kind == models::norm_kind::batch; }
   std::vector<numbers> inputs() const {
-    size const d = size(e.channels);
+    size_t const d = size_t(e.channels);
     std::vector<numbers> v{some_numbers(e.count(), 1), some_numbers(kind == models::norm_kind::scale ? 1 : d, 2)};
     if (biased()) v.push_back(some_numbers(d, 3));
     return v;
@@ -43,21 +43,21 @@ struct norm_case {
   double roundings() const { return 64 * double(e.channels + std::int64_t(e.rows())); }
 
   numbers naive(std::vector<numbers> const& in) const {
-    size const d = size(e.channels), rows = e.rows();
+    size_t const d = size_t(e.channels), rows = e.rows();
     numbers y(e.count());
     bool const over_rows = kind == models::norm_kind::batch, centred = biased();
-    for (size group = 0; group < (over_rows ? d : rows); group++) {
-      std::vector<size> all, members;  // elements that are normed, and those that are measured
-      for (size i = 0; i < (over_rows ? rows : d); i++) {
-        size const at = over_rows ? i * d + group : group * d + i;
+    for (size_t group = 0; group < (over_rows ? d : rows); group++) {
+      std::vector<size_t> all, members;  // elements that are normed, and those that are measured
+      for (size_t i = 0; i < (over_rows ? rows : d); i++) {
+        size_t const at = over_rows ? i * d + group : group * d + i;
         all.push_back(at);
         if (!over_rows || e.valid(i)) members.push_back(at);
       }
       double mean = 0, square = 0;
-      for (size i : members) mean += in[0][i] / double(members.size());
+      for (size_t i : members) mean += in[0][i] / double(members.size());
       if (!centred) mean = 0;
-      for (size i : members) square += (in[0][i] - mean) * (in[0][i] - mean) / double(members.size());
-      for (size i : all)
+      for (size_t i : members) square += (in[0][i] - mean) * (in[0][i] - mean) / double(members.size());
+      for (size_t i : all)
         y[i] = in[1][kind == models::norm_kind::scale ? 0 : i % d] * (in[0][i] - mean) / std::sqrt(square + 1e-5) + (centred ? in[2][i % d] : 0);
     }
     return y;
@@ -66,20 +66,20 @@ struct norm_case {
   part_results run(std::vector<numbers> const& in, int threads) const {
     part_memory<T, E> m(threads, e.batch, e.length);
     models::norm<T, E> const part(m.c, kind, e.channels);
-    auto const x = m.c.kept.take(index(e.count())), y = m.c.kept.take(index(e.count())), grad = m.c.kept.take(index(e.count()));
+    auto const x = m.c.kept.take(index_t(e.count())), y = m.c.kept.take(index_t(e.count())), grad = m.c.kept.take(index_t(e.count()));
     m.c.commit(), m.c.commit_scratch();
     m.c.set_lengths(e.pointer());
     m.put(m.c.kept[x], in[0]), m.put_parameters(in, 1), m.put(m.c.kept[grad], cotangent());
     part.forward(m.c, m.c.kept[x], m.c.kept[y]);
     part_results r{m.get(m.c.kept[y], e.count()), {}, {}};
     if (kind == models::norm_kind::batch)
-      for (size half : {size(0), m.c.next_statistics.count() / 2})
-        for (double v : m.get(m.c.next_statistics.data() + half, size(e.channels))) r.more.push_back(v);
+      for (size_t half : {size_t(0), m.c.next_statistics.count() / 2})
+        for (double v : m.get(m.c.next_statistics.data() + half, size_t(e.channels))) r.more.push_back(v);
     if (add) {  // on top of what is there
       m.put(m.c.kept[y], in[0]);
       part.backward(m.c, m.c.kept[x], m.c.kept[grad], m.c.kept[y], true);
       r.gradients.push_back(m.get(m.c.kept[y], e.count()));
-      for (size i = 0; i < e.count(); i++) r.gradients[0][i] -= in[0][i];
+      for (size_t i = 0; i < e.count(); i++) r.gradients[0][i] -= in[0][i];
     } else {  // in place
       part.backward(m.c, m.c.kept[x], m.c.kept[grad], m.c.kept[grad], false);
       r.gradients.push_back(m.get(m.c.kept[grad], e.count()));
@@ -92,22 +92,22 @@ struct norm_case {
 /// inputs: x, weight, bias.
 struct linear_case {
   part_extents e;
-  index out;
+  index_t out;
 
   friend std::ostream& operator<<(std::ostream& o, linear_case const& c) { return o << "linear to " << c.out << ", " << c.e; }
   std::vector<numbers> inputs() const {
-    return {some_numbers(e.count(), 1), some_numbers(size(e.channels * out), 2), some_numbers(size(out), 3)};
+    return {some_numbers(e.count(), 1), some_numbers(size_t(e.channels * out), 2), some_numbers(size_t(out), 3)};
   }
-  numbers cotangent() const { return some_numbers(e.rows() * size(out), 4); }
+  numbers cotangent() const { return some_numbers(e.rows() * size_t(out), 4); }
   /// Terms of sums, all at most 1.
   double roundings() const { return double(e.channels + out + std::int64_t(e.rows())) * double(e.channels + out + std::int64_t(e.rows())); }
   numbers naive(std::vector<numbers> const& in) const {
-    size const d = size(e.channels), o = size(out);
+    size_t const d = size_t(e.channels), o = size_t(out);
     numbers y(e.rows() * o);
-    for (size r = 0; r < e.rows(); r++)
-      for (size c = 0; c < o; c++) {
+    for (size_t r = 0; r < e.rows(); r++)
+      for (size_t c = 0; c < o; c++) {
         y[r * o + c] = in[2][c];
-        for (size k = 0; k < d; k++) y[r * o + c] += in[0][r * d + k] * in[1][k * o + c];
+        for (size_t k = 0; k < d; k++) y[r * o + c] += in[0][r * d + k] * in[1][k * o + c];
       }
     return y;
   }
@@ -115,9 +115,9 @@ struct linear_case {
   part_results run(std::vector<numbers> const& in, int threads) const {
     part_memory<T, E> m(threads, e.batch, e.length);
     models::linear<T, E> const part(m.c, e.channels, out);
-    size const made = e.rows() * size(out);
-    auto const x = m.c.kept.take(index(e.count())), grad_x = m.c.kept.take(index(e.count()));
-    auto const y = m.c.kept.take(index(made)), grad = m.c.kept.take(index(made));
+    size_t const made = e.rows() * size_t(out);
+    auto const x = m.c.kept.take(index_t(e.count())), grad_x = m.c.kept.take(index_t(e.count()));
+    auto const y = m.c.kept.take(index_t(made)), grad = m.c.kept.take(index_t(made));
     m.c.commit(), m.c.commit_scratch();
     m.put(m.c.kept[x], in[0]), m.put_parameters(in, 1), m.put(m.c.kept[grad], cotangent());
     part.forward(m.c, m.c.kept[x], m.c.kept[y]);
@@ -134,7 +134,7 @@ struct linear_case {
 struct embedding_case {
   models::embedding_kind kind;
   part_extents e;
-  index vocabulary;
+  index_t vocabulary;
 
   friend std::ostream& operator<<(std::ostream& o, embedding_case const& c) { return o << "embedding " << int(c.kind) << ", " << c.e; }
   bool level() const { return kind == models::embedding_kind::level; }
@@ -145,24 +145,24 @@ struct embedding_case {
     return t;
   }
   std::vector<numbers> inputs() const {
-    if (level()) return {some_numbers(size(e.channels), 1), some_numbers(size(e.channels), 2)};
-    return {some_numbers(size(vocabulary * e.channels), 1)};
+    if (level()) return {some_numbers(size_t(e.channels), 1), some_numbers(size_t(e.channels), 2)};
+    return {some_numbers(size_t(vocabulary * e.channels), 1)};
   }
   numbers cotangent() const { return some_numbers(e.count(), 3); }
   double roundings() const { return 4 * double(e.rows()) * double(e.rows()); }
   numbers naive(std::vector<numbers> const& in) const {
-    size const d = size(e.channels);
+    size_t const d = size_t(e.channels);
     auto const t = tokens();
     numbers y(e.count());
-    for (size i = 0; i < y.size(); i++)
-      y[i] = level() ? (t[i / d] / 255. - 0.5) / 0.5 * in[0][i % d] + in[1][i % d] : in[0][size(t[i / d]) * d + i % d];
+    for (size_t i = 0; i < y.size(); i++)
+      y[i] = level() ? (t[i / d] / 255. - 0.5) / 0.5 * in[0][i % d] + in[1][i % d] : in[0][size_t(t[i / d]) * d + i % d];
     return y;
   }
   template <class T, class E>
   part_results run(std::vector<numbers> const& in, int threads) const {
     part_memory<T, E> m(threads, e.batch, e.length);
     models::embedding<T, E> const part(m.c, vocabulary, e.channels, kind);
-    auto const y = m.c.kept.take(index(e.count())), grad = m.c.kept.take(index(e.count()));
+    auto const y = m.c.kept.take(index_t(e.count())), grad = m.c.kept.take(index_t(e.count()));
     auto const t = m.c.integers.take(e.batch * e.length);
     m.c.commit(), m.c.commit_scratch();
     m.put_integers(t, tokens()), m.put_parameters(in, 0), m.put(m.c.kept[grad], cotangent());
@@ -180,14 +180,14 @@ struct pooling_case {
 
   friend std::ostream& operator<<(std::ostream& o, pooling_case const& c) { return o << "mean pooling, " << c.e; }
   std::vector<numbers> inputs() const { return {some_numbers(e.count(), 1)}; }
-  numbers cotangent() const { return some_numbers(size(e.batch * e.channels), 2); }
+  numbers cotangent() const { return some_numbers(size_t(e.batch * e.channels), 2); }
   double roundings() const { return double(e.length) + 2; }
   numbers naive(std::vector<numbers> const& in) const {
-    size const d = size(e.channels);
-    numbers y(size(e.batch) * d);
-    for (size r = 0; r < e.rows(); r++)
-      for (size k = 0; k < d && e.valid(r); k++) {
-        size const b = r / size(e.length);
+    size_t const d = size_t(e.channels);
+    numbers y(size_t(e.batch) * d);
+    for (size_t r = 0; r < e.rows(); r++)
+      for (size_t k = 0; k < d && e.valid(r); k++) {
+        size_t const b = r / size_t(e.length);
         y[b * d + k] += in[0][r * d + k] / double(e.lengths.empty() ? e.length : e.lengths[b]);
       }
     return y;
@@ -195,8 +195,8 @@ struct pooling_case {
   template <class T, class E>
   part_results run(std::vector<numbers> const& in, int threads) const {
     part_memory<T, E> m(threads, e.batch, e.length);
-    size const made = size(e.batch * e.channels);
-    auto const x = m.c.kept.take(index(e.count())), y = m.c.kept.take(index(made)), grad = m.c.kept.take(index(made));
+    size_t const made = size_t(e.batch * e.channels);
+    auto const x = m.c.kept.take(index_t(e.count())), y = m.c.kept.take(index_t(made)), grad = m.c.kept.take(index_t(made));
     m.c.commit();
     m.c.set_lengths(e.pointer());
     m.put(m.c.kept[x], in[0]), m.put(m.c.kept[grad], cotangent());
@@ -210,35 +210,35 @@ struct pooling_case {
 
 /// inputs: the logits. y: the loss. `more`: the predictions.
 struct cross_entropy_case {
-  index rows, classes;
+  index_t rows, classes;
   double scale = 3;
   bool all_count = false;
 
   friend std::ostream& operator<<(std::ostream& o, cross_entropy_case const& c) { return o << "cross entropy of " << c.rows << " x " << c.classes; }
   std::vector<int> targets() const {
     random_bits random{8};
-    std::vector<int> t(size(rows), 0);
+    std::vector<int> t(size_t(rows), 0);
     for (int& v : t) v = random.below(int(classes) + (all_count ? 0 : 1)) - (all_count ? 0 : 1);
     return t;
   }
   std::vector<numbers> inputs() const {
-    numbers v = some_numbers(size(rows * classes), 1);
+    numbers v = some_numbers(size_t(rows * classes), 1);
     for (double& x : v) x = double(float(scale * x));
     if (classes > 2)  // equals, of which the first is predicted
-      for (size r = 0; r < size(rows); r += 2) v[r * size(classes) + size(classes) - 1] = v[r * size(classes) + 1] = 2 * scale;
+      for (size_t r = 0; r < size_t(rows); r += 2) v[r * size_t(classes) + size_t(classes) - 1] = v[r * size_t(classes) + 1] = 2 * scale;
     return {v};
   }
   numbers cotangent() const { return {1}; }
   /// Sums over classes and rows; e^x is as exact as the library says, a few units, and its argument is off by one of 4 scale.
   double roundings() const { return double(rows + classes) + 16 + 4 * scale; }
   numbers naive(std::vector<numbers> const& in) const {
-    size const v = size(classes);
+    size_t const v = size_t(classes);
     auto const t = targets();
     double sum = 0, counted = 0;
-    for (size r = 0; r < size(rows); r++) {
+    for (size_t r = 0; r < size_t(rows); r++) {
       if (t[r] < 0) continue;
       double all = 0;
-      for (size k = 0; k < v; k++) all += std::exp(in[0][r * v + k] - in[0][r * v + size(t[r])]);
+      for (size_t k = 0; k < v; k++) all += std::exp(in[0][r * v + k] - in[0][r * v + size_t(t[r])]);
       sum += std::log(all), counted++;
     }
     return {counted > 0 ? sum / counted : 0};
@@ -254,20 +254,20 @@ struct cross_entropy_case {
     T* const x = m.c.kept[logits];
     part_results r;
     r.y = {part(m.c, rows, x, m.c.integers[wanted], nullptr)};
-    std::vector<int> predicted(static_cast<size>(rows));
+    std::vector<int> predicted(static_cast<size_t>(rows));
     EXPECT_EQ(part(m.c, rows, x, nullptr, nullptr, m.c.integers[found]), 0);
     m.c.download(m.c.integers[found], predicted.data(), predicted.size());
     r.more.assign(predicted.begin(), predicted.end());
     EXPECT_EQ(part(m.c, rows, x, m.c.integers[wanted], x, m.c.integers[found]), r.y[0]);  // in place
     m.c.download(m.c.integers[found], predicted.data(), predicted.size());
     EXPECT_TRUE(std::equal(predicted.begin(), predicted.end(), r.more.begin()));
-    for (size i = 0; i < size(rows); i++) EXPECT_EQ(first_of_largest(in[0], i), predicted[i]) << *this << ", row " << i;
-    r.gradients.push_back(m.get(x, size(rows * classes)));
+    for (size_t i = 0; i < size_t(rows); i++) EXPECT_EQ(first_of_largest(in[0], i), predicted[i]) << *this << ", row " << i;
+    r.gradients.push_back(m.get(x, size_t(rows * classes)));
     return r;
   }
 
  private:
-  int first_of_largest(numbers const& v, size row) const {
+  int first_of_largest(numbers const& v, size_t row) const {
     auto const begin = v.begin() + std::ptrdiff_t(row) * classes;
     return int(std::max_element(begin, begin + classes) - begin);
   }
@@ -276,37 +276,37 @@ struct cross_entropy_case {
 /// inputs: x and the parameters of a pre-norm block that drops both ways.
 struct feed_forward_case {
   part_extents e;
-  index hidden;
+  index_t hidden;
 
   models::feed_forward_config config() const { return {.channels = e.channels, .hidden = hidden, .dropout = 0.25, .hidden_dropout = 0.5, .site = 6}; }
   friend std::ostream& operator<<(std::ostream& o, feed_forward_case const& c) { return o << "feed-forward, " << c.e; }
   std::vector<numbers> inputs() const {
-    size const d = size(e.channels), f = size(hidden);
+    size_t const d = size_t(e.channels), f = size_t(hidden);
     return {some_numbers(e.count(), 1), some_numbers(d, 2), some_numbers(d, 3),     some_numbers(d * f, 4),
             some_numbers(f, 5),         some_numbers(f * d, 6), some_numbers(d, 7)};
   }
   numbers cotangent() const { return some_numbers(e.count(), 8); }
   double roundings() const { return linear_case{e, hidden}.roundings() + norm_case{models::norm_kind::layer, e}.roundings(); }
   /// 0, or 1 / (1 - probability).
-  double factor(double probability, std::uint32_t site, size i) const {
+  double factor(double probability, std::uint32_t site, size_t i) const {
     auto const words = philox(11, {{uint32(i / 4), 0, 12, site}});
     return words.word[i % 4] < probability * 0x1p32 ? 0 : 1 / (1 - probability);
   }
   numbers naive(std::vector<numbers> const& in) const {
     numbers normed = norm_case{models::norm_kind::layer, e}.naive({in[0], in[1], in[2]});
     numbers between = linear_case{e, hidden}.naive({normed, in[3], in[4]});
-    for (size i = 0; i < between.size(); i++) between[i] *= factor(0.5, 6, i) / (1 + std::exp(-between[i]));
+    for (size_t i = 0; i < between.size(); i++) between[i] *= factor(0.5, 6, i) / (1 + std::exp(-between[i]));
     part_extents inner = e;
     inner.channels = hidden;
     numbers y = linear_case{inner, e.channels}.naive({between, in[5], in[6]});
-    for (size i = 0; i < y.size(); i++) y[i] = in[0][i] + factor(0.25, 7, i) * y[i];
+    for (size_t i = 0; i < y.size(); i++) y[i] = in[0][i] + factor(0.25, 7, i) * y[i];
     return y;
   }
   template <class T, class E>
   part_results run(std::vector<numbers> const& in, int threads) const {
     part_memory<T, E> m(threads, e.batch, e.length);
     models::feed_forward<T, E> const part(m.c, config());
-    auto const x = m.c.kept.take(index(e.count())), y = m.c.kept.take(index(e.count())), grad = m.c.kept.take(index(e.count()));
+    auto const x = m.c.kept.take(index_t(e.count())), y = m.c.kept.take(index_t(e.count())), grad = m.c.kept.take(index_t(e.count()));
     m.c.commit(), m.c.commit_scratch();
     m.c.seed = 11, m.c.step = 12;
     m.put(m.c.kept[x], in[0]), m.put_parameters(in, 1), m.put(m.c.kept[grad], cotangent());

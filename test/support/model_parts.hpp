@@ -23,7 +23,7 @@ namespace tcnca::testing {
 using numbers = std::vector<double>;
 
 /// Numbers in [-1, 1] that fp32 has.
-inline numbers some_numbers(size count, std::uint64_t seed) {
+inline numbers some_numbers(size_t count, std::uint64_t seed) {
   random_bits random{seed};
   numbers v(count);
   for (double& x : v) x = double(float(uniform(random)));
@@ -41,21 +41,21 @@ struct part_results {
 template <class T, class E>
 struct part_memory {
   models::context<T, E> c;
-  part_memory(int threads, index batch, index length) : c(threads, batch, length) {}
+  part_memory(int threads, index_t batch, index_t length) : c(threads, batch, length) {}
 
   void put(T* to, numbers const& v) const {
     std::vector<T> const host(v.begin(), v.end());
     c.upload(host.data(), to, host.size());
   }
   void put_integers(models::region r, std::vector<int> const& v) const { c.upload(v.data(), c.integers[r], v.size()); }
-  numbers get(T const* from, size count) const {
+  numbers get(T const* from, size_t count) const {
     std::vector<T> host(count);
     c.download(from, host.data(), count);
     return numbers(host.begin(), host.end());
   }
   /// The parameters, in the order in which the part asked for them, from inputs[first] on.
-  void put_parameters(std::vector<numbers> const& inputs, size first) const {
-    for (size p = 0; p < c.parameters().size(); p++) put(c.values[c.parameters()[p].where], inputs[first + p]);
+  void put_parameters(std::vector<numbers> const& inputs, size_t first) const {
+    for (size_t p = 0; p < c.parameters().size(); p++) put(c.values[c.parameters()[p].where], inputs[first + p]);
   }
   void get_gradients(std::vector<numbers>& to) const {
     for (auto const& p : c.parameters()) to.push_back(get(c.gradients[p.where], p.where.count));
@@ -73,15 +73,15 @@ void expect_slopes(Case const& part) {
   auto const loss = [&] {
     numbers const y = part.template run<double, cpu>(inputs, 1).y;
     double sum = 0;
-    for (size i = 0; i < u.size(); i++) sum += y[i] * u[i];
+    for (size_t i = 0; i < u.size(); i++) sum += y[i] * u[i];
     return sum;
   };
   double magnitude = 1;
-  for (size i = 0; i < u.size(); i++) magnitude += std::abs(at.y[i] * u[i]);
+  for (size_t i = 0; i < u.size(); i++) magnitude += std::abs(at.y[i] * u[i]);
   double const noise = 0x1p-43 * magnitude, h = 2e-4;  // a number of y has passed fewer than 2^10 roundings
-  for (size n = 0; n < inputs.size(); n++) {
+  for (size_t n = 0; n < inputs.size(); n++) {
     ASSERT_EQ(at.gradients[n].size(), inputs[n].size()) << "input " << n;
-    for (size i = 0; i < inputs[n].size(); i++) {
+    for (size_t i = 0; i < inputs[n].size(); i++) {
       double const saved = inputs[n][i];
       auto const difference = [&](double step) {
         inputs[n][i] = saved + step;
@@ -107,7 +107,7 @@ void expect_near(char const* what, numbers const& ours, numbers const& theirs, d
   double largest = 1;
   for (double v : theirs) largest = std::max(largest, std::abs(v));
   double const unit = std::numeric_limits<T>::epsilon() / 2;
-  for (size i = 0; i < ours.size(); i++) ASSERT_NEAR(ours[i], theirs[i], roundings * unit * largest) << what << "[" << i << "]";
+  for (size_t i = 0; i < ours.size(); i++) ASSERT_NEAR(ours[i], theirs[i], roundings * unit * largest) << what << "[" << i << "]";
 }
 
 /// The forward pass against the case's naive one; the rest against the CPU in fp64; and the same bits from any number of threads, in any order.
@@ -118,7 +118,7 @@ void expect_part(Case const& part) {
   auto const inputs = part.inputs();
   part_results const exact = part.template run<double, cpu>(inputs, 1), first = part.template run<T, E>(inputs, 1);
   expect_near<T>("y", first.y, part.naive(inputs), part.roundings());
-  for (size n = 0; n < exact.gradients.size(); n++)
+  for (size_t n = 0; n < exact.gradients.size(); n++)
     expect_near<T>(("gradient of input " + std::to_string(n)).c_str(), first.gradients[n], exact.gradients[n], part.roundings());
   expect_near<T>("more", first.more, exact.more, part.roundings());
   for (int threads = 2; threads <= 4; threads++) {

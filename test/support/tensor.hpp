@@ -100,8 +100,8 @@ class tensor {
  public:
   tensor() = default;
   /// `order`: the axes from the outermost to the innermost.
-  tensor(index const (&extents)[Rank], int const (&order)[Rank], placement where = {}) {
-    index stride = 1;
+  tensor(index_t const (&extents)[Rank], int const (&order)[Rank], placement where = {}) {
+    index_t stride = 1;
     for (int r = Rank - 1; r >= 0; r--) {
       int const axis = order[r];
       view_.extent[axis] = extents[axis];
@@ -114,15 +114,15 @@ class tensor {
     clear();
   }
   /// A sequence [batch, channels, length] in the given layout.
-  static tensor sequence(layout order, index batch, index channels, index length, placement where = {}) {
+  static tensor sequence(layout order, index_t batch, index_t channels, index_t length, placement where = {}) {
     if (order == layout::batch_channels_length) return {{batch, channels, length}, {0, 1, 2}, where};
     return {{batch, channels, length}, {0, 2, 1}, where};
   }
 
   tensor_view<T, Rank> view() const { return view_; }
-  index count() const { return view_.count(); }
+  index_t count() const { return view_.count(); }
   bool present() const { return view_.present(); }
-  index bytes() const { return elements_ * index(sizeof(T)); }
+  index_t bytes() const { return elements_ * index_t(sizeof(T)); }
   guarded_bytes const& memory() const { return memory_; }
 
   /// All NaN.
@@ -130,8 +130,8 @@ class tensor {
     if (memory_.size() > 0) std::memset(memory_.data(), 0xff, memory_.size());
   }
 
-  T* at(index i) const {  // row-major number of an element
-    index at = 0;
+  T* at(index_t i) const {  // row-major number of an element
+    index_t at = 0;
     for (int r = Rank - 1; r >= 0; r--) {
       at += i % view_.extent[r] * view_.stride[r];
       i /= view_.extent[r];
@@ -139,17 +139,17 @@ class tensor {
     return view_.data + at;
   }
   void assign(std::vector<double> const& values) {
-    for (std::size_t i = 0; i < values.size(); i++) *at(index(i)) = from_double<T>(values[i]);
+    for (std::size_t i = 0; i < values.size(); i++) *at(index_t(i)) = from_double<T>(values[i]);
   }
   std::vector<double> values() const {
     std::vector<double> v(static_cast<std::size_t>(count()));
-    for (std::size_t i = 0; i < v.size(); i++) v[i] = to_double(*at(index(i)));
+    for (std::size_t i = 0; i < v.size(); i++) v[i] = to_double(*at(index_t(i)));
     return v;
   }
   /// The elements' bits, row-major.
   std::vector<unsigned char> bits() const {
     std::vector<unsigned char> v(static_cast<std::size_t>(count()) * sizeof(T));
-    for (index i = 0; i < count(); i++) std::memcpy(&v[std::size_t(i) * sizeof(T)], at(i), sizeof(T));
+    for (index_t i = 0; i < count(); i++) std::memcpy(&v[std::size_t(i) * sizeof(T)], at(i), sizeof(T));
     return v;
   }
   /// All bytes, those between the rows included.
@@ -160,7 +160,7 @@ class tensor {
     if (!memory_.intact()) return false;
     if (elements_ == count()) return true;
     std::vector<bool> mine(static_cast<std::size_t>(elements_));
-    for (index i = 0; i < count(); i++) mine[std::size_t(at(i) - view_.data)] = true;
+    for (index_t i = 0; i < count(); i++) mine[std::size_t(at(i) - view_.data)] = true;
     unsigned char const* const p = memory_.data();
     for (std::size_t i = 0; i < mine.size() * sizeof(T); i++)
       if (!mine[i / sizeof(T)] && p[i] != 0xff) return false;
@@ -169,7 +169,7 @@ class tensor {
 
  private:
   tensor_view<T, Rank> view_;
-  index elements_ = 0;
+  index_t elements_ = 0;
   guarded_bytes memory_;
 };
 

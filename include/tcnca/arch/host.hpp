@@ -79,12 +79,12 @@ inline constexpr bool finite_math =
 #endif
 
 /// The bits of an fp32 or fp64 number, or of a vector of them, as signed integers I of the same shape. The compiler cannot reason about the value.
-template <class I, class V>
-TCNCA_HOST_DEVICE I opaque_bits(V x) {
-  static_assert(sizeof(I) == sizeof(V));
+template <class Indices, class V>
+TCNCA_HOST_DEVICE Indices opaque_bits(V x) {
+  static_assert(sizeof(Indices) == sizeof(V));
   x = rounded(x);
-  I bits;
-  __builtin_memcpy(&bits, &x, sizeof(I));
+  Indices bits;
+  __builtin_memcpy(&bits, &x, sizeof(Indices));
   return bits;
 }
 /// The signed integers of the same shape as V, and the type of a lane.

@@ -64,10 +64,10 @@ TCNCA_HOST_DEVICE pack<T, W> tanh(pack<T, W> x) {
   if constexpr (polynomials && same<T, float>) {
     float const c[] = {-0.33333327f, 0.13332619f, -0.05382791f, 0.02088914f, -0.00594224f};
     auto const z = x * x, one = broadcast<W>(1.f);
-    auto const small = fma(x * z, horner(z, c), x);
+    auto const near_zero = fma(x * z, horner(z, c), x);
     auto const e = exp(x + x);
     auto const large = one - broadcast<W>(2.f) / (e + one);
-    return select_positive(broadcast<W>(0.4225f) - z, small, large);
+    return select_positive(broadcast<W>(0.4225f) - z, near_zero, large);
   } else {
     return map(x, [](T a) TCNCA_INLINE {
 #if defined(__CUDACC__)
@@ -89,10 +89,10 @@ TCNCA_HOST_DEVICE pack<T, W> erf(pack<T, W> x) {
     auto const zero = broadcast<W>(0.f), one = broadcast<W>(1.f), z = x * x;
     // a = -min(|x|, 16). The bound keeps infinities out of the division, which -ffast-math computes by an estimate.
     auto const a = larger(broadcast<W>(-16.f).v, -larger(x.v, (zero - x).v));
-    auto const small = x * horner(z, p);
+    auto const near_zero = x * horner(z, p);
     auto const tail = exp(zero - z) * horner(one / (broadcast<W>(2.f) - pack<T, W>{a}), q);
     auto const large = select_positive(x, one - tail, tail - one);
-    return select_positive(one - z, small, large);
+    return select_positive(one - z, near_zero, large);
   } else {
     return map(x, [](T a) TCNCA_INLINE {
 #if defined(__CUDACC__)

@@ -7,9 +7,9 @@ namespace tcnca::inline TCNCA_TARGET {
 
 /// One convolution over one tile: `count` outputs from position `first`; output t reads t + lead - k dilation, taps first_tap <= k < last_tap.
 struct dilated_tile {
-  index first;
+  index_t first;
   int count;
-  index lead;
+  index_t lead;
   uint32 dilation;
   int first_tap, last_tap;
 };
@@ -39,7 +39,7 @@ TCNCA_HOST_DEVICE void for_each_run(Group group, int blocks, int d, Visit visit)
   int const block_step = mine.workers / phases, phase_step = mine.workers % phases;
   int block = mine.worker / phases, phase = mine.worker % phases;
   while (block < blocks) {
-    int const start = phase * P, overlap = max(0, start + P - d);
+    int const start = phase * P, overlap = max_of(0, start + P - d);
     visit(block * (Run * d) + start - overlap, overlap, mine.p);
     block += block_step;
     phase += phase_step;
@@ -159,7 +159,7 @@ TCNCA_HOST_DEVICE void dilated_sum(Group group, ring<A, Lanes> x, dilated_taps<A
     uint32 at = origin + uint32(start) - uint32(tile.first_tap) * tile.dilation;
     A const* tap = w.tap + tile.first_tap * w.step;
     // Threads that share a tile read only packs of the tile: positions past its end may be uninitialised.
-    [[maybe_unused]] int const present = Group::size() == 1 ? Run : min(Run, divide_up(tile.count - start, step));
+    [[maybe_unused]] int const present = Group::size() == 1 ? Run : min_of(Run, divide_up(tile.count - start, step));
     auto const add = [&]() TCNCA_INLINE {
       value const weight = load_tap<A, Lanes>(tap, mine.p);
       [[maybe_unused]] A const* const in = x.at(at, mine.p);

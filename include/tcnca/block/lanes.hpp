@@ -23,8 +23,8 @@ struct lanes {
 
 /// Memory of a ring, in elements of A.
 template <lanes Lanes>
-TCNCA_HOST_DEVICE constexpr size ring_elements(index positions) {
-  return size(positions) * Lanes.channels() + Lanes.front() + Lanes.back();
+TCNCA_HOST_DEVICE constexpr size_t ring_elements(index_t positions) {
+  return size_t(positions) * Lanes.channels() + Lanes.front() + Lanes.back();
 }
 
 }  // namespace tcnca

@@ -20,23 +20,23 @@ struct matrix_tile {
   }
   /// Row m from `from` + m row, times scale(m).
   template <class Scale>
-  TCNCA_HOST_DEVICE void load(A const* from, index row, Scale scale) {
+  TCNCA_HOST_DEVICE void load(A const* from, index_t row, Scale scale) {
     unroll<0, M>([&](auto m) TCNCA_INLINE {
       unroll<0, N>([&](auto n) TCNCA_INLINE { sum[m][n] = scale(m, tcnca::load<W>(from + int(m) * row + int(n) * W)); });
     });
   }
-  TCNCA_HOST_DEVICE void store(A* to, index row) const {
+  TCNCA_HOST_DEVICE void store(A* to, index_t row) const {
     unroll<0, M>([&](auto m) TCNCA_INLINE {
       unroll<0, N>([&](auto n) TCNCA_INLINE { tcnca::store<W>(to + int(m) * row + int(n) * W, sum[m][n]); });
     });
   }
   /// The same where only the first `present` rows exist; the others are zero, and not written.
-  TCNCA_HOST_DEVICE void load_some(A const* from, index row, int present) {
+  TCNCA_HOST_DEVICE void load_some(A const* from, index_t row, int present) {
     unroll<0, M>([&](auto m) TCNCA_INLINE {
       unroll<0, N>([&](auto n) TCNCA_INLINE { sum[m][n] = m < present ? tcnca::load<W>(from + int(m) * row + int(n) * W) : broadcast<W>(A(0)); });
     });
   }
-  TCNCA_HOST_DEVICE void store_some(A* to, index row, int present) const {
+  TCNCA_HOST_DEVICE void store_some(A* to, index_t row, int present) const {
     unroll<0, M>([&](auto m) TCNCA_INLINE {
       if (m < present) unroll<0, N>([&](auto n) TCNCA_INLINE { tcnca::store<W>(to + int(m) * row + int(n) * W, sum[m][n]); });
     });
@@ -45,7 +45,7 @@ struct matrix_tile {
   /// Adds the terms first <= k < last.
   template <int ARow, int AColumn, int BRow>
   TCNCA_HOST_DEVICE void add(A const* a, A const* b, int first, int last) {
-    a += index(first) * AColumn, b += index(first) * BRow;
+    a += index_t(first) * AColumn, b += index_t(first) * BRow;
     for (int k = first; k < last; k++, a += AColumn, b += BRow) {
       detail::array<value, N> in;
       unroll<0, N>([&](auto n) TCNCA_INLINE { in[n] = tcnca::load<W>(b + int(n) * W); });
@@ -59,15 +59,15 @@ struct matrix_tile {
   /// there does not come through.
   template <int ARow, int AColumn, int BRow>
   TCNCA_HOST_DEVICE void add_below(A const* a, A const* b, int last, int diagonal) {
-    int const full = max(0, min(last, diagonal + 1));
+    int const full = max_of(0, min_of(last, diagonal + 1));
     add<ARow, AColumn, BRow>(a, b, 0, full);
-    add_some<ARow, AColumn, BRow>(a, b, full, min(last, diagonal + M), [&](int m, int k) TCNCA_INLINE { return k <= diagonal + m; });
+    add_some<ARow, AColumn, BRow>(a, b, full, min_of(last, diagonal + M), [&](int m, int k) TCNCA_INLINE { return k <= diagonal + m; });
   }
   /// And here only the k >= diagonal + m.
   template <int ARow, int AColumn, int BRow>
   TCNCA_HOST_DEVICE void add_above(A const* a, A const* b, int last, int diagonal) {
-    int const full = max(0, min(last, diagonal + M - 1));
-    add_some<ARow, AColumn, BRow>(a, b, max(0, diagonal), full, [&](int m, int k) TCNCA_INLINE { return k >= diagonal + m; });
+    int const full = max_of(0, min_of(last, diagonal + M - 1));
+    add_some<ARow, AColumn, BRow>(a, b, max_of(0, diagonal), full, [&](int m, int k) TCNCA_INLINE { return k >= diagonal + m; });
     add<ARow, AColumn, BRow>(a, b, full, last);
   }
 
@@ -77,8 +77,8 @@ struct matrix_tile {
     for (int k = first; k < last; k++)
       unroll<0, M>([&](auto m) TCNCA_INLINE {
         if (!take(m, k)) return;
-        value const factor = broadcast<W>(a[int(m) * ARow + index(k) * AColumn]);
-        unroll<0, N>([&](auto n) TCNCA_INLINE { sum[m][n] = fma(factor, tcnca::load<W>(b + index(k) * BRow + int(n) * W), sum[m][n]); });
+        value const factor = broadcast<W>(a[int(m) * ARow + index_t(k) * AColumn]);
+        unroll<0, N>([&](auto n) TCNCA_INLINE { sum[m][n] = fma(factor, tcnca::load<W>(b + index_t(k) * BRow + int(n) * W), sum[m][n]); });
       });
   }
 };

@@ -244,7 +244,7 @@ TCNCA_HOST_DEVICE T from_accumulate(accumulate_t<T> x) {
 
 /// The first n of W elements, a stride apart; the other lanes are zero.
 template <int W, class T>
-TCNCA_RARE pack<accumulate_t<T>, W> load_some(T const* p, index stride, index n) {
+TCNCA_RARE pack<accumulate_t<T>, W> load_some(T const* p, index_t stride, index_t n) {
   auto a = broadcast<W>(accumulate_t<T>(0));
   TCNCA_UNROLL
   for (int i = 0; i < W; i++)
@@ -254,7 +254,7 @@ TCNCA_RARE pack<accumulate_t<T>, W> load_some(T const* p, index stride, index n)
 
 /// Writes the first n of W lanes, a stride apart.
 template <int W, class T>
-TCNCA_RARE void store_some(T* p, index stride, index n, pack<accumulate_t<T>, W> a) {
+TCNCA_RARE void store_some(T* p, index_t stride, index_t n, pack<accumulate_t<T>, W> a) {
   TCNCA_UNROLL
   for (int i = 0; i < W; i++)
     if (i < n) p[i * stride] = from_accumulate<T>(a.lane(i));

@@ -15,7 +15,7 @@ struct ring {
   uint32 mask;
 
   TCNCA_HOST_DEVICE A* at(uint32 position, int p) const {
-    return base + size(position & mask) * size(Lanes.channels()) + p * Lanes.width;
+    return base + size_t(position & mask) * size_t(Lanes.channels()) + p * Lanes.width;
   }
   /// Pack p at the position (for lanes along the length: the positions from there on).
   TCNCA_HOST_DEVICE value load(uint32 position, int p) const { return tcnca::load<Lanes.width>(const_cast<A const*>(at(position, p))); }
@@ -33,12 +33,12 @@ struct ring {
   /// One sample of channel c (of those a position holds).
   TCNCA_HOST_DEVICE void store_sample(uint32 position, int c, A v) const {
     uint32 const slot = position & mask;
-    base[size(slot) * size(Lanes.channels()) + size(c)] = v;
+    base[size_t(slot) * size_t(Lanes.channels()) + size_t(c)] = v;
     if constexpr (Lanes.front() > 0) {
-      if (slot < Lanes.margin) base[size(slot) + mask + 1] = v;
+      if (slot < Lanes.margin) base[size_t(slot) + mask + 1] = v;
     }
   }
-  TCNCA_HOST_DEVICE A load_sample(uint32 position, int c) const { return base[size(position & mask) * size(Lanes.channels()) + size(c)]; }
+  TCNCA_HOST_DEVICE A load_sample(uint32 position, int c) const { return base[size_t(position & mask) * size_t(Lanes.channels()) + size_t(c)]; }
 };
 
 /// Writes the packs of one tile, positions [first, first + count), into a ring. On the CPU by plain stores, for a choice or a mask at every
@@ -49,7 +49,7 @@ class tile_writer {
  public:
   using value = pack<A, Lanes.width>;
 
-  TCNCA_HOST_DEVICE tile_writer(ring<A, Lanes> r, index first, index count, [[maybe_unused]] A* spare)
+  TCNCA_HOST_DEVICE tile_writer(ring<A, Lanes> r, index_t first, index_t count, [[maybe_unused]] A* spare)
       : ring_(r), first_(uint32(first)), count_(int(count)) {
     if constexpr (Lanes.front() > 0) {
       waits_ = (first_ & r.mask) + uint32(round_up(count_, Lanes.width)) > r.mask + 1;
@@ -64,7 +64,7 @@ class tile_writer {
     if constexpr (Lanes.front() > 0) {
       uint32 const first = first_ & ring_.mask;
       if (waits_) unpack();
-      else if (first < Lanes.margin) copy(ring_.at(0, 0) + first, min(count_, int(Lanes.margin - first)));
+      else if (first < Lanes.margin) copy(ring_.at(0, 0) + first, min_of(count_, int(Lanes.margin - first)));
     }
   }
 

@@ -34,13 +34,13 @@ struct decaying {
 struct group_scan {
   /// Fast memory, aligned to 16 bytes.
   template <class V, int Threads>
-  static constexpr size bytes = Threads > 1 ? Threads * sizeof(decaying<V>) : 0;
+  static constexpr size_t bytes = Threads > 1 ? Threads * sizeof(decaying<V>) : 0;
 
   /// The maps of all threads before this one, the first of them first. Called by all threads of the group; valid in all of them.
   /// Source: Kogge and Stone; 2 log2(threads) barriers.
   template <class V, class Group>
-  TCNCA_HOST_DEVICE static decaying<V> exclusive(Group group, void* near, decaying<V> mine) {
-    auto* const all = static_cast<decaying<V>*>(near);
+  TCNCA_HOST_DEVICE static decaying<V> exclusive(Group group, void* shared_memory, decaying<V> mine) {
+    auto* const all = static_cast<decaying<V>*>(shared_memory);
     int const rank = group.rank();
     all[rank] = mine;
     group.sync();
@@ -76,15 +76,15 @@ struct spread_table<dual<A>> {
 /// One scan serves all rows: each thread folds a run of neighbouring elements, and a row begins by forgetting the one before.
 /// Called by all threads, between barriers; `near` has Scan::bytes.
 template <int Columns, class Scan, class V, class Group, class Decay, class Carry>
-TCNCA_HOST_DEVICE void scan_rows(Group group, spread_table<V> table, int rows, void* near, Decay decay, Carry carry) {
+TCNCA_HOST_DEVICE void scan_rows(Group group, spread_table<V> table, int rows, void* shared_memory, Decay decay, Carry carry) {
   int const total = rows * Columns, each = divide_up(total, group.size());
-  int const begin = group.rank() * each, end = min(begin + each, total);
+  int const begin = group.rank() * each, end = min_of(begin + each, total);
   auto mine = decaying<V>::identity();
   for (int i = begin; i < end; i++) {
     V const d = decay(i / Columns), v = table.load(i);
     mine = i % Columns == 0 ? decaying<V>{V{0}, d * carry(i / Columns) + v} : decaying<V>{mine.decay * d, d * mine.value + v};
   }
-  V s = Scan::template exclusive<V>(group, near, mine).value;
+  V s = Scan::template exclusive<V>(group, shared_memory, mine).value;
   for (int i = begin; i < end; i++) {
     if (i % Columns == 0) s = carry(i / Columns);
     V const v = table.load(i);

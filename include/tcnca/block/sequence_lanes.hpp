@@ -22,31 +22,31 @@ struct sequence_lanes {
   using value = pack<accumulate_t<typename detail::remove_const<T>::type>, Lanes.width>;
 
   T* row = nullptr;   // position 0 of the first channel
-  index stride = 1;   // from a position to the next
-  index channels = 1; // of those that the lanes hold, how many there are
+  index_t stride = 1;   // from a position to the next
+  index_t channels = 1; // of those that the lanes hold, how many there are
   bool wide = true;   // packs may be accessed whole
 
   sequence_lanes() = default;
-  TCNCA_HOST_DEVICE sequence_lanes(sequence_view<T> const& v, index batch, index channel, bool aligned)
+  TCNCA_HOST_DEVICE sequence_lanes(sequence_view<T> const& v, index_t batch, index_t channel, bool aligned)
       : row(v.at(batch, channel, 0)),
         stride(Lanes.along_length ? 1 : v.stride[2]),
-        channels(min(index(Lanes.channels()), v.extent[1] - channel)),
+        channels(min_of(index_t(Lanes.channels()), v.extent[1] - channel)),
         wide(aligned) {}
 
   /// Lanes of pack p that exist at position t, when `valid` positions are left.
-  TCNCA_HOST_DEVICE index existing(int p, index valid) const {
-    return Lanes.along_length ? min(index(Lanes.width), valid) : min(index(Lanes.width), max(index(0), channels - p * Lanes.width));
+  TCNCA_HOST_DEVICE index_t existing(int p, index_t valid) const {
+    return Lanes.along_length ? min_of(index_t(Lanes.width), valid) : min_of(index_t(Lanes.width), max_of(index_t(0), channels - p * Lanes.width));
   }
   /// Pack p at position t; lanes that do not exist are zero.
-  TCNCA_HOST_DEVICE value load(index t, int p, index valid) const {
+  TCNCA_HOST_DEVICE value load(index_t t, int p, index_t valid) const {
     T const* const from = row + t * stride + p * Lanes.width;
-    index const n = existing(p, valid);
+    index_t const n = existing(p, valid);
     if (wide && n == Lanes.width) return tcnca::load<Lanes.width>(from);
     return load_some<Lanes.width>(from, 1, n);
   }
-  TCNCA_HOST_DEVICE void store(index t, int p, index valid, value v) const {
+  TCNCA_HOST_DEVICE void store(index_t t, int p, index_t valid, value v) const {
     T* const to = row + t * stride + p * Lanes.width;
-    index const n = existing(p, valid);
+    index_t const n = existing(p, valid);
     if (wide && n == Lanes.width) tcnca::store<Lanes.width>(to, v);
     else store_some<Lanes.width>(to, 1, n, v);
   }
@@ -61,7 +61,7 @@ inline constexpr bool may_stream = Lanes.along_length && Lanes.width * sizeof(T)
 template <class T, lanes Lanes>
 class sequence_writer {
  public:
-  TCNCA_HOST_DEVICE sequence_writer(sequence_lanes<T, Lanes> const& y, index first, index count, bool streaming = false)
+  TCNCA_HOST_DEVICE sequence_writer(sequence_lanes<T, Lanes> const& y, index_t first, index_t count, bool streaming = false)
       : y_(y),
         first_(first),
         count_(count),
@@ -80,7 +80,7 @@ class sequence_writer {
 
  private:
   sequence_lanes<T, Lanes> const& y_;
-  index first_, count_;
+  index_t first_, count_;
   T* row_;
   int whole_;  // the last offset at which a pack is whole
   bool streaming_;

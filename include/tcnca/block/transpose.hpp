@@ -21,13 +21,13 @@ TCNCA_HOST_DEVICE void transpose(array<pack<A, W>, W>& rows) {
 
 #else
 
-template <int... I>
+template <int... Indices>
 struct lane_list {};
-template <int N, int... I>
-struct first_lanes : first_lanes<N - 1, N - 1, I...> {};
-template <int... I>
-struct first_lanes<0, I...> {
-  using type = lane_list<I...>;
+template <int N, int... Indices>
+struct first_lanes : first_lanes<N - 1, N - 1, Indices...> {};
+template <int... Indices>
+struct first_lanes<0, Indices...> {
+  using type = lane_list<Indices...>;
 };
 
 /// Which lane goes to lane i when two rows exchange halves: of 16-byte blocks; of pairs in a block; of lanes in a block. Rows: 0 and W.
@@ -50,8 +50,8 @@ struct exchange {
 
 #if defined(__CUDACC__)
 // nvcc hands packs of arguments of this builtin on to the host's compiler unexpanded.
-template <int W, int (*Lane)(int, int), class V, int... I>
-TCNCA_HOST_DEVICE void exchange_rows(V& a, V& b, lane_list<I...>) {
+template <int W, int (*Lane)(int, int), class V, int... Indices>
+TCNCA_HOST_DEVICE void exchange_rows(V& a, V& b, lane_list<Indices...>) {
   V low = a, high = a;
   for (int i = 0; i < W; i++) {
     int const l = Lane(i, 0), h = Lane(i, 1);
@@ -61,10 +61,10 @@ TCNCA_HOST_DEVICE void exchange_rows(V& a, V& b, lane_list<I...>) {
   a = low, b = high;
 }
 #else
-template <int W, int (*Lane)(int, int), class V, int... I>
-TCNCA_HOST_DEVICE void exchange_rows(V& a, V& b, lane_list<I...>) {
-  V const low = __builtin_shufflevector(a, b, Lane(I, 0)...);
-  b = __builtin_shufflevector(a, b, Lane(I, 1)...);
+template <int W, int (*Lane)(int, int), class V, int... Indices>
+TCNCA_HOST_DEVICE void exchange_rows(V& a, V& b, lane_list<Indices...>) {
+  V const low = __builtin_shufflevector(a, b, Lane(Indices, 0)...);
+  b = __builtin_shufflevector(a, b, Lane(Indices, 1)...);
   a = low;
 }
 #endif
@@ -82,7 +82,7 @@ TCNCA_HOST_DEVICE void exchange_all(array<pack<A, W>, W>& rows) {
 template <class A, int W>
 TCNCA_HOST_DEVICE void transpose(array<pack<A, W>, W>& rows) {
   if constexpr (W > 1) {
-    constexpr int block = min(W, int(16 / sizeof(A)));
+    constexpr int block = min_of(W, int(16 / sizeof(A)));
     using exchange = detail::exchange<W, block>;
     exchange_all<W, &exchange::lanes, 1>(rows);
     if constexpr (block == 4) {

@@ -10,7 +10,7 @@ struct chunked_attention_backward_plan {
   memory_place query, grad_output, key, key_columns, value_columns, weight, slope, bias, statistics, grad_key, grad_value, grad_query;
   int query_row = 0, value_row = 0;  // elements from a row of a gradient block to the next
   int splits = 1;                    // the keys of a chunk are shared out to so many items
-  size near = 0, far = 0;            // elements
+  size_t shared_memory = 0, global_scratch = 0;            // elements
 };
 
 /// What a backward pass is given; the same for all groups.
@@ -28,7 +28,7 @@ struct chunked_attention_backward_params {
   A* query_sums = nullptr;    // [item][rows][query_row], where there are splits
   chunked_attention_backward_plan plan = {};
 
-  TCNCA_HOST_DEVICE index row_of(detail::attention_chunk const& c, int i) const {
+  TCNCA_HOST_DEVICE index_t row_of(detail::attention_chunk const& c, int i) const {
     return (c.batch * in.heads() + c.head) * in.q.extent[2] + c.origin + i - in.position;
   }
 };
@@ -46,56 +46,56 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
                 "tcnca::chunked_attention: a backward policy's blocks must be whole tiles");
 
   params_type const& params;
-  A* near;
-  A* far;
+  A* shared_memory;
+  A* global_scratch;
 
   TCNCA_HOST_DEVICE chunked_attention_backward_agent(Group g, params_type const& p, A* near_memory, A* far_memory)
-      : base{g, p.in}, params(p), near(near_memory), far(far_memory) {}
+      : base{g, p.in}, params(p), shared_memory(near_memory), global_scratch(far_memory) {}
 
-  TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) {
+  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
     return p.in.q.extent[0] * p.in.heads() * p.in.chunks() * p.plan.splits;
   }
 
   /// `rows`: of the longest part of a chunk; `chunks`: of all heads and sequences.
-  static chunked_attention_backward_plan plan_for(int key_dim, int value_dim, index rows, index chunks) {
+  static chunked_attention_backward_plan plan_for(int key_dim, int value_dim, index_t rows, index_t chunks) {
     chunked_attention_backward_plan plan;
     memory_planner<A> memory{Policy.near_bytes};
     plan.query_row = round_up(key_dim, tile::columns);
     plan.value_row = round_up(value_dim, tile::columns) + W;
-    plan.splits = int(min(divide_up(index(Policy.splits), max(index(1), chunks)), most_splits(key_dim, rows)));
-    plan.statistics = memory.place(size(3 * R));
-    plan.weight = memory.place(size(R) * weight_row);
-    plan.slope = memory.place(size(R) * weight_row);
-    if (Shape.bias) plan.bias = memory.place(size(C + R + W));
-    plan.query = memory.place(size(R) * key_row);
-    plan.key_columns = memory.place(size(key_dim) * C);
-    plan.key = memory.place(size(C) * key_row);
-    plan.grad_key = memory.place(size(C) * size(plan.query_row));
-    plan.grad_output = memory.place(size(R) * value_row);
-    plan.value_columns = memory.place(size(value_dim) * C);
-    plan.grad_value = memory.place(size(C) * size(plan.value_row));
-    if (plan.splits == 1) plan.grad_query = memory.place(size(rows) * size(plan.query_row));
-    plan.near = memory.near, plan.far = memory.far;
+    plan.splits = int(min_of(divide_up(index_t(Policy.splits), max_of(index_t(1), chunks)), most_splits(key_dim, rows)));
+    plan.statistics = memory.place(size_t(3 * R));
+    plan.weight = memory.place(size_t(R) * weight_row);
+    plan.slope = memory.place(size_t(R) * weight_row);
+    if (Shape.bias) plan.bias = memory.place(size_t(C + R + W));
+    plan.query = memory.place(size_t(R) * key_row);
+    plan.key_columns = memory.place(size_t(key_dim) * C);
+    plan.key = memory.place(size_t(C) * key_row);
+    plan.grad_key = memory.place(size_t(C) * size_t(plan.query_row));
+    plan.grad_output = memory.place(size_t(R) * value_row);
+    plan.value_columns = memory.place(size_t(value_dim) * C);
+    plan.grad_value = memory.place(size_t(C) * size_t(plan.value_row));
+    if (plan.splits == 1) plan.grad_query = memory.place(size_t(rows) * size_t(plan.query_row));
+    plan.shared_memory = memory.shared_memory, plan.global_scratch = memory.global_scratch;
     return plan;
   }
 
   /// Shares of a chunk's keys, each of whole blocks; their sums for the queries stay smaller than the chunk's scores would be.
-  static index most_splits(int key_dim, index rows) { return max(index(1), min(divide_up(rows, index(C)), rows / key_dim)); }
+  static index_t most_splits(int key_dim, index_t rows) { return max_of(index_t(1), min_of(divide_up(rows, index_t(C)), rows / key_dim)); }
   /// Items that the sums of a call are kept for, and where there are splits those of its queries: more than there are, so that a larger call
   /// never needs less.
-  static index reserved_items(int key_dim, index rows, index chunks) { return max(chunks, reserved_queries(key_dim, rows, chunks)); }
-  static index reserved_queries(int key_dim, index rows, index chunks) {
-    index const most = most_splits(key_dim, rows);
-    return most > 1 ? min(index(2 * Policy.splits), chunks * most) : 0;
+  static index_t reserved_items(int key_dim, index_t rows, index_t chunks) { return max_of(chunks, reserved_queries(key_dim, rows, chunks)); }
+  static index_t reserved_queries(int key_dim, index_t rows, index_t chunks) {
+    index_t const most = most_splits(key_dim, rows);
+    return most > 1 ? min_of(index_t(2 * Policy.splits), chunks * most) : 0;
   }
 
-  TCNCA_HOST_DEVICE void operator()(index item) {
+  TCNCA_HOST_DEVICE void operator()(index_t item) {
     int const splits = params.plan.splits;
     chunk_ = this->chunk_of(item / splits);
     bias_sums_ = params.bias_sums + item * (2 * in.rows() - 1);
     grad_query_ = splits == 1 ? at(params.plan.grad_query) : params.query_sums + item * in.rows() * params.plan.query_row;
     start();
-    for (int from = int(item % splits) * C; from < chunk_.last; from += splits * C) keys(from, min(C, chunk_.last - from));
+    for (int from = int(item % splits) * C; from < chunk_.last; from += splits * C) keys(from, min_of(C, chunk_.last - from));
     if (splits == 1) store_query_gradients();
     group.sync();  // the next item reuses the memory
   }
@@ -105,14 +105,14 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
   A* bias_sums_;
   A* grad_query_;
 
-  TCNCA_HOST_DEVICE A* at(memory_place const& m) const { return (m.far ? far : near) + m.offset; }
+  TCNCA_HOST_DEVICE A* at(memory_place const& m) const { return (m.global_scratch ? global_scratch : shared_memory) + m.offset; }
 
   TCNCA_HOST_DEVICE void start() const {
     if constexpr (Shape.bias) {
-      for (index i = group.rank(); i < 2 * in.rows() - 1; i += group.size()) bias_sums_[i] = A(0);
+      for (index_t i = group.rank(); i < 2 * in.rows() - 1; i += group.size()) bias_sums_[i] = A(0);
     }
     int const row = params.plan.query_row;
-    for (index i = index(chunk_.first / R * R) * row + group.rank() * W; i < index(chunk_.last) * row; i += group.size() * W)
+    for (index_t i = index_t(chunk_.first / R * R) * row + group.rank() * W; i < index_t(chunk_.last) * row; i += group.size() * W)
       tcnca::store<W>(grad_query_ + i, broadcast<W>(A(0)));
     for (int i = group.rank(); i < R; i += group.size()) tcnca::store<W>(at(params.plan.slope) + i * weight_row, broadcast<W>(A(0)));
   }
@@ -125,11 +125,11 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     this->load_rows(at(plan.key), key_row, count, M, in.key_dim(), key);
     this->load_transposed(at(plan.key_columns), C, count, in.key_dim(), key, one);
     this->load_transposed(at(plan.value_columns), C, count, in.value_dim(), [&](int r) TCNCA_INLINE { return this->values(chunk_, from + r); }, one);
-    int const begin = Shape.causal ? max(from, chunk_.first) : chunk_.first;
-    int const valid = min(count, chunk_.keys - from);
+    int const begin = Shape.causal ? max_of(from, chunk_.first) : chunk_.first;
+    int const valid = min_of(count, chunk_.keys - from);
     bool any = false;
     for (int query = begin / R * R; query < chunk_.last && valid > 0; query += R, any = true)
-      queries(from, valid, query, min(R, chunk_.last - query), !any);
+      queries(from, valid, query, min_of(R, chunk_.last - query), !any);
     store_gradients(from, count, any ? valid : 0);
     group.sync();
   }
@@ -137,7 +137,7 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
   /// The part of the queries [first, first + rows), of which those before chunk_.first do not exist.
   TCNCA_HOST_DEVICE void queries(int from, int count, int first, int rows, bool clear) const {
     auto const& plan = params.plan;
-    int const missing = max(0, chunk_.first - first), diagonal = from - first;  // key j of the block is seen by the queries from diagonal + j on
+    int const missing = max_of(0, chunk_.first - first), diagonal = from - first;  // key j of the block is seen by the queries from diagonal + j on
     this->load_rows(at(plan.query), key_row, rows, M, in.key_dim(), [&](int r) TCNCA_INLINE { return r >= missing ? this->query(chunk_, first + r) : nullptr; },
                     [&](int r) TCNCA_INLINE { return this->scale(chunk_, first + r); });
     this->load_rows(at(plan.grad_output), value_row, rows, M, in.value_dim(), [&](int r) TCNCA_INLINE {
@@ -145,14 +145,14 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     });
     if constexpr (Shape.bias) {
       for (int x = group.rank(); x < C + R + W; x += group.size()) {
-        index const d = in.chunk - 1 + diagonal + x - (R - 1);
+        index_t const d = in.chunk - 1 + diagonal + x - (R - 1);
         at(plan.bias)[x] = d >= 0 && d < in.bias.extent[1] ? *in.bias.at(chunk_.head, d) : A(0);
       }
     }
     if constexpr (softmax) {
       for (int r = group.rank(); r < rows; r += group.size()) {
-        index const row = params.row_of(chunk_, first + r);
-        index const t = chunk_.origin + first + r - in.position;
+        index_t const row = params.row_of(chunk_, first + r);
+        index_t const t = chunk_.origin + first + r - in.position;
         A const most = r >= missing ? *params.lse.at(chunk_.batch, chunk_.head, t, 0) : A(0);
         at(plan.statistics)[r] = detail::is_minus_infinity(most) ? A(0) : most;
         at(plan.statistics)[R + r] = r >= missing ? params.delta[row] : A(0);
@@ -182,10 +182,10 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
   /// Scores and products grad_o . v turn to weights and the gradients of scores.
   TCNCA_HOST_DEVICE void weigh(int from, int count, int first, int rows, int missing) const {
     auto const& plan = params.plan;
-    int const packs = min(divide_up(count, W) + 1, C / W + 1);  // one more of zeros, for the diagonals
+    int const packs = min_of(divide_up(count, W) + 1, C / W + 1);  // one more of zeros, for the diagonals
     value const zero = broadcast<W>(A(0));
     for_each_pair(group, rows, packs, [&](int i, int n) TCNCA_INLINE {
-      int const j = n * W, visible = i < missing ? 0 : min(this->visible(chunk_, first + i) - from, count);
+      int const j = n * W, visible = i < missing ? 0 : min_of(this->visible(chunk_, first + i) - from, count);
       A *const weight = at(plan.weight) + i * weight_row + W + j, *const slope = at(plan.slope) + i * weight_row + W + j;
       value p = zero, ds = zero;
       if (j < visible) {
@@ -239,8 +239,8 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     });
     for_each_tile<tile>(group, rows, in.key_dim(), [&](int i, int c) TCNCA_INLINE {
       tile t;
-      A* const to = grad_query_ + index(first + i) * plan.query_row + c;
-      int const present = min(M, rows - i);
+      A* const to = grad_query_ + index_t(first + i) * plan.query_row + c;
+      int const present = min_of(M, rows - i);
       t.load_some(to, plan.query_row, present);
       if constexpr (Shape.causal) { t.template add_below<weight_row, 1, key_row>(slope + i * weight_row, at(plan.key) + c, count, i - diagonal); }
       else { t.template add<weight_row, 1, key_row>(slope + i * weight_row, at(plan.key) + c, 0, count); }
@@ -251,11 +251,11 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
   /// The gradients of the biases: sums along the diagonals of the block, W of them at a time.
   TCNCA_HOST_DEVICE void add_diagonals(int count, int rows, int diagonal) const {
     A const* const slope = at(params.plan.slope) + W;
-    index const length = 2 * in.rows() - 1, origin = in.rows() - 1 + diagonal - (R - 1);
+    index_t const length = 2 * in.rows() - 1, origin = in.rows() - 1 + diagonal - (R - 1);
     for (int x = group.rank() * W; x < count + R; x += group.size() * W) {
       value total = broadcast<W>(A(0));
       int const column = x - (R - 1);  // of row 0
-      for (int i = max(0, 1 - W - column); i < min(rows, count - column); i++) total = total + load_anywhere<W>(slope + i * weight_row + column + i);
+      for (int i = max_of(0, 1 - W - column); i < min_of(rows, count - column); i++) total = total + load_anywhere<W>(slope + i * weight_row + column + i);
       A* const to = bias_sums_ + origin + x;
       if (Group::size() == 1 && origin + x >= 0 && origin + x + W <= length) {
         tcnca::store<W>(to, load<W>(const_cast<A const*>(to)) + total);
@@ -290,7 +290,7 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     int const across = divide_up(in.key_dim(), W);
     for_each_pair(group, chunk_.last - chunk_.first, across, [&](int r, int n) TCNCA_INLINE {
       int const i = chunk_.first + r, c = n * W;
-      value const v = tcnca::load<W>(const_cast<A const*>(grad_query_ + index(i) * params.plan.query_row + c));
+      value const v = tcnca::load<W>(const_cast<A const*>(grad_query_ + index_t(i) * params.plan.query_row + c));
       this->store(params.grad_q.at(chunk_.batch, chunk_.head, chunk_.origin + i - in.position, 0), c, in.key_dim(), v * broadcast<W>(this->scale(chunk_, i)));
     });
   }

@@ -17,9 +17,9 @@ struct chunked_attention_inputs {
   using A = accumulate_t<T>;
   tensor_view<T const, 4> q, k, v;
   tensor_view<A const, 2> bias;
-  tensor_view<index const, 1> lengths;
+  tensor_view<index_t const, 1> lengths;
   tensor_view<T const, 4> keys_in, values_in;
-  index chunk = 1, position = 0;
+  index_t chunk = 1, position = 0;
   A scale = 1;
   bool by_count = false;   // instead of scale: one over the number of valid keys
   uint32 drop_below = 0;   // a weight whose random word is below is dropped,
@@ -27,21 +27,21 @@ struct chunked_attention_inputs {
   uint64 seed = 0, offset = 0;
   bool wide = false;       // rows may be accessed whole packs at a time
 
-  TCNCA_HOST_DEVICE index heads() const { return q.extent[1]; }
+  TCNCA_HOST_DEVICE index_t heads() const { return q.extent[1]; }
   TCNCA_HOST_DEVICE int key_dim() const { return int(q.extent[3]); }
   TCNCA_HOST_DEVICE int value_dim() const { return int(v.extent[3]); }
   /// Positions of the longest part of a chunk, the state before included: a chunk may be much longer than the sequence.
-  TCNCA_HOST_DEVICE index rows() const { return min(chunk, position % chunk + q.extent[2]); }
-  TCNCA_HOST_DEVICE index first_chunk() const { return position / chunk; }
+  TCNCA_HOST_DEVICE index_t rows() const { return min_of(chunk, position % chunk + q.extent[2]); }
+  TCNCA_HOST_DEVICE index_t first_chunk() const { return position / chunk; }
   /// Chunks that the sequence or the state before it has a part in.
-  TCNCA_HOST_DEVICE index chunks() const { return divide_up(position + q.extent[2], chunk) - first_chunk(); }
+  TCNCA_HOST_DEVICE index_t chunks() const { return divide_up(position + q.extent[2], chunk) - first_chunk(); }
 };
 
 namespace detail {
 
 /// A chunk of one head of one sequence. Positions count from the chunk's beginning, at absolute position `origin`.
 struct attention_chunk {
-  index batch, head, origin;
+  index_t batch, head, origin;
   int first, last;  // the queries, and the keys that are not in the state
   int keys;         // keys below this number are valid
 };
@@ -85,7 +85,7 @@ TCNCA_HOST_DEVICE T logarithm(T x) {
 /// Stores the statistics of a query: the maximum of its scores, and the logarithm of `total`, the sum of exp(score - maximum). They are stored
 /// apart because rounding would lose the logarithm in a sum with a large maximum.
 template <class A>
-TCNCA_HOST_DEVICE void store_lse(tensor_view<A, 4> const& lse, index batch, index head, index t, A most, A total) {
+TCNCA_HOST_DEVICE void store_lse(tensor_view<A, 4> const& lse, index_t batch, index_t head, index_t t, A most, A total) {
   *lse.at(batch, head, t, 0) = is_zero(total) ? -infinity<A>() : most;
   *lse.at(batch, head, t, 1) = is_zero(total) ? A(0) : logarithm(total);
 }
@@ -121,13 +121,13 @@ struct attention_group {
   inputs_type const& in;
 
   /// The chunk of an item: of the heads of a sequence one after another, of a head its chunks.
-  TCNCA_HOST_DEVICE attention_chunk chunk_of(index item) const {
-    index const chunks = in.chunks(), number = item % chunks, row = item / chunks, end = in.position + in.q.extent[2];
+  TCNCA_HOST_DEVICE attention_chunk chunk_of(index_t item) const {
+    index_t const chunks = in.chunks(), number = item % chunks, row = item / chunks, end = in.position + in.q.extent[2];
     attention_chunk c{row / in.heads(), row % in.heads(), (in.first_chunk() + number) * in.chunk, 0, 0, 0};
-    c.first = int(max(in.position - c.origin, index(0)));
-    c.last = int(min(end - c.origin, in.chunk));
+    c.first = int(max_of(in.position - c.origin, index_t(0)));
+    c.last = int(min_of(end - c.origin, in.chunk));
     c.keys = c.last;
-    if (in.lengths.present()) c.keys = int(max(c.origin, min(c.origin + c.last, *in.lengths.at(c.batch))) - c.origin);
+    if (in.lengths.present()) c.keys = int(max_of(c.origin, min_of(c.origin + c.last, *in.lengths.at(c.batch))) - c.origin);
     return c;
   }
   TCNCA_HOST_DEVICE T const* query(attention_chunk const& c, int i) const { return in.q.at(c.batch, c.head, c.origin + i - in.position, 0); }
@@ -138,20 +138,20 @@ struct attention_group {
     return j < c.first ? in.values_in.at(c.batch, c.head, j, 0) : in.v.at(c.batch, c.head, c.origin + j - in.position, 0);
   }
   /// Keys that query i sees: those below this number.
-  TCNCA_HOST_DEVICE static int visible(attention_chunk const& c, int i) { return Shape.causal ? min(i + 1, c.keys) : c.keys; }
+  TCNCA_HOST_DEVICE static int visible(attention_chunk const& c, int i) { return Shape.causal ? min_of(i + 1, c.keys) : c.keys; }
   /// What the products q . k of query i are multiplied by.
-  TCNCA_HOST_DEVICE A scale(attention_chunk const& c, int i) const { return in.by_count ? A(1) / A(max(1, visible(c, i))) : in.scale; }
+  TCNCA_HOST_DEVICE A scale(attention_chunk const& c, int i) const { return in.by_count ? A(1) / A(max_of(1, visible(c, i))) : in.scale; }
 
   /// Elements [column, column + W) of a row; those past its end are zero.
   template <class E>
   TCNCA_HOST_DEVICE value load(E const* row, int column, int dim) const {
     if (in.wide && column + W <= dim) return tcnca::load<W>(row + column);
-    return load_some<W>(row + column, 1, max(0, dim - column));
+    return load_some<W>(row + column, 1, max_of(0, dim - column));
   }
   template <class E>
   TCNCA_HOST_DEVICE void store(E* row, int column, int dim, value v) const {
     if (in.wide && column + W <= dim) tcnca::store<W>(row + column, v);
-    else store_some<W>(row + column, 1, max(0, dim - column), v);
+    else store_some<W>(row + column, 1, max_of(0, dim - column), v);
   }
 
   /// Rows [0, count) of `to`, which stand `row` apart; the rest up to a whole tile is zero. source(r): where row r is, or null.

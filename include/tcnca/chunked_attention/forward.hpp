@@ -9,7 +9,7 @@ namespace tcnca::inline TCNCA_TARGET {
 struct chunked_attention_forward_plan {
   memory_place query, key, score, value, output, bias, statistics;
   int output_row = 0;         // elements from a row of the output block to the next
-  size near = 0, far = 0;     // elements
+  size_t shared_memory = 0, global_scratch = 0;     // elements
 };
 
 /// What a forward pass is given; the same for all groups.
@@ -33,44 +33,44 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
                 "tcnca::chunked_attention: a forward policy's blocks must be whole tiles");
 
   params_type const& params;
-  A* near;
-  A* far;
+  A* shared_memory;
+  A* global_scratch;
 
   TCNCA_HOST_DEVICE chunked_attention_forward_agent(Group g, params_type const& p, A* near_memory, A* far_memory)
-      : base{g, p.in}, params(p), near(near_memory), far(far_memory) {}
+      : base{g, p.in}, params(p), shared_memory(near_memory), global_scratch(far_memory) {}
 
-  TCNCA_HOST_DEVICE static constexpr index query_blocks(params_type const& p) { return divide_up(p.in.rows(), index(R)); }
-  TCNCA_HOST_DEVICE static constexpr index value_tiles(params_type const& p) { return divide_up(index(p.in.value_dim()), index(Policy.value_tile)); }
-  TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) {
+  TCNCA_HOST_DEVICE static constexpr index_t query_blocks(params_type const& p) { return divide_up(p.in.rows(), index_t(R)); }
+  TCNCA_HOST_DEVICE static constexpr index_t value_tiles(params_type const& p) { return divide_up(index_t(p.in.value_dim()), index_t(Policy.value_tile)); }
+  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
     return p.in.q.extent[0] * p.in.heads() * p.in.chunks() * query_blocks(p) * value_tiles(p);
   }
 
   static chunked_attention_forward_plan plan_for(int key_dim, int value_dim) {
     chunked_attention_forward_plan plan;
     memory_planner<A> memory{Policy.near_bytes};
-    plan.output_row = round_up(min(value_dim, Policy.value_tile), panel) + W;
-    plan.statistics = memory.place(size(3 * R));
-    plan.score = memory.place(size(C) * R);
-    if (Shape.bias) plan.bias = memory.place(size(C + R));
-    plan.value = memory.place(size(C) * panel);
-    plan.query = memory.place(size(key_dim) * R);
-    plan.output = memory.place(size(R) * size(plan.output_row));
-    plan.key = memory.place(size(C) * key_row);
-    plan.near = memory.near, plan.far = memory.far;
+    plan.output_row = round_up(min_of(value_dim, Policy.value_tile), panel) + W;
+    plan.statistics = memory.place(size_t(3 * R));
+    plan.score = memory.place(size_t(C) * R);
+    if (Shape.bias) plan.bias = memory.place(size_t(C + R));
+    plan.value = memory.place(size_t(C) * panel);
+    plan.query = memory.place(size_t(key_dim) * R);
+    plan.output = memory.place(size_t(R) * size_t(plan.output_row));
+    plan.key = memory.place(size_t(C) * key_row);
+    plan.shared_memory = memory.shared_memory, plan.global_scratch = memory.global_scratch;
     return plan;
   }
 
-  TCNCA_HOST_DEVICE void operator()(index item) {
-    index const blocks = query_blocks(params), tiles = value_tiles(params);
+  TCNCA_HOST_DEVICE void operator()(index_t item) {
+    index_t const blocks = query_blocks(params), tiles = value_tiles(params);
     int const value_tile = int(item % tiles);
     // The last queries of a causal chunk see the most keys: they come first, so that the threads end together.
     int const first = int(blocks - 1 - item / tiles % blocks) * R;
     chunk_ = this->chunk_of(item / tiles / blocks);
-    begin_ = max(first, chunk_.first), end_ = min(first + R, chunk_.last);
+    begin_ = max_of(first, chunk_.first), end_ = min_of(first + R, chunk_.last);
     if (begin_ >= end_) return;
     first_ = first;
     column_ = value_tile * Policy.value_tile;
-    columns_ = min(Policy.value_tile, in.value_dim() - column_);
+    columns_ = min_of(Policy.value_tile, in.value_dim() - column_);
     walk();
   }
 
@@ -80,7 +80,7 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
   int begin_, end_;      // of the queries that exist
   int column_, columns_; // of the values
 
-  TCNCA_HOST_DEVICE A* at(memory_place const& m) const { return (m.far ? far : near) + m.offset; }
+  TCNCA_HOST_DEVICE A* at(memory_place const& m) const { return (m.global_scratch ? global_scratch : shared_memory) + m.offset; }
   TCNCA_HOST_DEVICE A* maximum() const { return at(params.plan.statistics); }
   TCNCA_HOST_DEVICE A* sum() const { return maximum() + R; }
   TCNCA_HOST_DEVICE A* rescale() const { return maximum() + 2 * R; }
@@ -91,7 +91,7 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
     start();
     int const visible = this->visible(chunk_, end_ - 1);
     for (int from = 0; from < visible; from += C) {
-      int const count = min(C, visible - from);
+      int const count = min_of(C, visible - from);
       this->load_rows(at(params.plan.key), key_row, count, M, in.key_dim(), [&](int r) TCNCA_INLINE { return this->key(chunk_, from + r); });
       if constexpr (Shape.bias) { load_bias(from); }
       group.sync();
@@ -99,7 +99,7 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
       group.sync();
       weigh(from, count);
       for (int c = 0; c < columns_; c += panel) {
-        this->load_panels(at(params.plan.value), C, count, column_ + c, column_ + min(c + panel, columns_), in.value_dim(),
+        this->load_panels(at(params.plan.value), C, count, column_ + c, column_ + min_of(c + panel, columns_), in.value_dim(),
                           [&](int r) TCNCA_INLINE { return this->values(chunk_, from + r); });
         group.sync();
         accumulate(from, count, c);
@@ -124,7 +124,7 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
   /// The biases of the block's diagonals, falling, so that neighbouring queries find theirs side by side.
   TCNCA_HOST_DEVICE void load_bias(int from) const {
     A* const to = at(params.plan.bias);
-    index const top = in.chunk - 1 + from + C - 1 - first_;
+    index_t const top = in.chunk - 1 + from + C - 1 - first_;
     for (int x = group.rank(); x < C + R; x += group.size())
       to[x] = top - x >= 0 && top - x < in.bias.extent[1] ? *in.bias.at(chunk_.head, top - x) : A(0);
   }
@@ -151,7 +151,7 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
         for (int j = 0; j < all; j++) store<W>(score + j * R, broadcast<W>(A(0)));
         continue;
       }
-      int const count = Shape.causal ? min(all, first_ + i + W - from) : all;  // later keys are masked for all of the pack
+      int const count = Shape.causal ? min_of(all, first_ + i + W - from) : all;  // later keys are masked for all of the pack
       value numbers = broadcast<W>(A(0));  // key j is masked for the queries below it
       TCNCA_UNROLL
       for (int w = 0; w < W; w++) numbers.set_lane(w, A(first_ + i + w) + A(0.5));
@@ -216,7 +216,7 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
     A const *const weight = at(params.plan.score), *const values = at(params.plan.value), *const factor = rescale();
     A* const output = at(params.plan.output) + column;
     int const row = params.plan.output_row;
-    for_each_tile<tile>(group, rows(), min(panel, columns_ - column), [&](int i, int c) TCNCA_INLINE {
+    for_each_tile<tile>(group, rows(), min_of(panel, columns_ - column), [&](int i, int c) TCNCA_INLINE {
       tile t;
       if (from == 0) t.clear();
       else if constexpr (softmax) { t.load(output + i * row + c, row, [&](int m, value v) TCNCA_INLINE { return v * broadcast<W>(factor[i + m]); }); }

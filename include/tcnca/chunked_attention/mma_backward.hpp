@@ -26,17 +26,17 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
   params_type const& params;
   TCNCA_HOST_DEVICE attention_gradient_warps(Group g, params_type const& p) : base(g, p.in), params(p) {}
 
-  TCNCA_HOST_DEVICE static constexpr index row_blocks(params_type const& p) { return divide_up(p.in.chunk, index(R)); }
-  TCNCA_HOST_DEVICE static constexpr index chunks(params_type const& p) { return p.in.q.extent[0] * p.in.heads() * p.in.chunks(); }
+  TCNCA_HOST_DEVICE static constexpr index_t row_blocks(params_type const& p) { return divide_up(p.in.chunk, index_t(R)); }
+  TCNCA_HOST_DEVICE static constexpr index_t chunks(params_type const& p) { return p.in.q.extent[0] * p.in.heads() * p.in.chunks(); }
 
   /// Begins an item: block `block` of the rows of a chunk.
-  TCNCA_HOST_DEVICE void begin(index chunk, int block) {
+  TCNCA_HOST_DEVICE void begin(index_t chunk, int block) {
     chunk_ = this->chunk_of(chunk);
     this->begin_rows(block * R);
-    int const rows = min(first_ + R, of_queries ? chunk_.last : chunk_.keys);
+    int const rows = min_of(first_ + R, of_queries ? chunk_.last : chunk_.keys);
     bool const none = first_ >= rows || (of_queries && rows <= chunk_.first);
     if constexpr (of_queries) { begin_ = 0, end_ = none ? 0 : this->visible(chunk_, rows - 1); }
-    else { begin_ = max(chunk_.first, Shape.causal ? first_ : 0) / C * C, end_ = none ? begin_ : chunk_.last; }
+    else { begin_ = max_of(chunk_.first, Shape.causal ? first_ : 0) / C * C, end_ = none ? begin_ : chunk_.last; }
     if constexpr (of_queries) {
       TCNCA_UNROLL
       for (int half = 0; half < 2; half++) {
@@ -47,14 +47,14 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
     }
   }
   /// Steps of 16 columns of the block at `from` that some row of the warp sees.
-  TCNCA_HOST_DEVICE int first_step(int from) const { return of_queries || !Shape.causal ? 0 : max(0, (first_row_ - from) / M); }
+  TCNCA_HOST_DEVICE int first_step(int from) const { return of_queries || !Shape.causal ? 0 : max_of(0, (first_row_ - from) / M); }
   TCNCA_HOST_DEVICE int last_step(int from) const {
     int const last = first_row_ + M - 1;  // row
     if constexpr (of_queries) {
       bool const none = first_row_ >= chunk_.last || last < chunk_.first;
-      return none ? 0 : min(C / M, divide_up(max(0, this->visible(chunk_, min(last, chunk_.last - 1)) - from), M));
+      return none ? 0 : min_of(C / M, divide_up(max_of(0, this->visible(chunk_, min_of(last, chunk_.last - 1)) - from), M));
     } else {
-      return first_row_ >= chunk_.keys ? 0 : min(C / M, divide_up(max(0, chunk_.last - from), M));
+      return first_row_ >= chunk_.keys ? 0 : min_of(C / M, divide_up(max_of(0, chunk_.last - from), M));
     }
   }
 
@@ -71,7 +71,7 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
     if constexpr (Shape.bias) {
       for (int x = group.rank(); x < R + C; x += Group::size()) {
         int const apart = from - first_ + x - (R - 1);  // column - row
-        index const d = in.chunk - 1 + (of_queries ? apart : -apart);
+        index_t const d = in.chunk - 1 + (of_queries ? apart : -apart);
         bool const present = d >= 0 && d < in.bias.extent[1];
         warp.copy_4(warp.place(to + x), present ? in.bias.at(chunk_.head, d) : in.bias.data, present);
       }
@@ -97,7 +97,7 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
     TCNCA_UNROLL
     for (int half = 0; half < 2; half++) {
       int const r = this->position(half), diagonal = R - 1 - (r - first_) + t;
-      int const begin = (of_queries ? 0 : max(chunk_.first, Shape.causal ? r : 0)) - from - t;
+      int const begin = (of_queries ? 0 : max_of(chunk_.first, Shape.causal ? r : 0)) - from - t;
       int const end = (of_queries ? (query_exists(r) ? this->visible(chunk_, r) : 0) : r < chunk_.keys ? chunk_.last : 0) - from - t;
       TCNCA_UNROLL
       for (int n = 0; n < key_tiles; n++) {
@@ -216,31 +216,31 @@ struct chunked_attention_mma_values_agent : detail::attention_gradient_warps<Gro
       base::key_row;
   static constexpr int columns = Policy.value_tile, tiles = columns / mma_fragment::columns;
 
-  T* near;
+  T* shared_memory;
   TCNCA_HOST_DEVICE chunked_attention_mma_values_agent(Group g, params_type const& p, A* near_memory, A*)
-      : base(g, p), near(reinterpret_cast<T*>(near_memory)) {}
+      : base(g, p), shared_memory(reinterpret_cast<T*>(near_memory)) {}
 
-  TCNCA_HOST_DEVICE static constexpr index value_tiles(params_type const& p) { return divide_up(index(p.in.value_dim()), index(columns)); }
-  TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) { return base::chunks(p) * base::row_blocks(p) * value_tiles(p); }
+  TCNCA_HOST_DEVICE static constexpr index_t value_tiles(params_type const& p) { return divide_up(index_t(p.in.value_dim()), index_t(columns)); }
+  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return base::chunks(p) * base::row_blocks(p) * value_tiles(p); }
 
   // Fast memory: the keys; one or two stages of a block of queries, a tile of their grad_o, floats.
   TCNCA_HOST_DEVICE static constexpr int stage_elements(int key_dim) { return C * (key_row(key_dim) + columns) + base::floats * 2; }
   TCNCA_HOST_DEVICE static constexpr int near_elements(int key_dim, int stages) { return R * key_row(key_dim) + stages * stage_elements(key_dim); }
-  TCNCA_HOST_DEVICE static constexpr int stages(int key_dim) { return size(near_elements(key_dim, 2)) * sizeof(T) <= Policy.near_bytes ? 2 : 1; }
-  static size near_bytes(int key_dim) { return size(near_elements(key_dim, stages(key_dim))) * sizeof(T); }
+  TCNCA_HOST_DEVICE static constexpr int stages(int key_dim) { return size_t(near_elements(key_dim, 2)) * sizeof(T) <= Policy.near_bytes ? 2 : 1; }
+  static size_t near_bytes(int key_dim) { return size_t(near_elements(key_dim, stages(key_dim))) * sizeof(T); }
 
-  TCNCA_HOST_DEVICE void operator()(index item) {
-    int const column = int(item % value_tiles(params)) * columns, width = min(columns, in.value_dim() - column);
-    index const block = item / value_tiles(params);
+  TCNCA_HOST_DEVICE void operator()(index_t item) {
+    int const column = int(item % value_tiles(params)) * columns, width = min_of(columns, in.value_dim() - column);
+    index_t const block = item / value_tiles(params);
     this->begin(block / base::row_blocks(params), int(block % base::row_blocks(params)));
     if (first_ >= chunk_.last) return;
     int const row = key_row(in.key_dim()), wide = round_up(in.key_dim(), 2 * M), ahead = stages(in.key_dim()) - 1;
-    auto const queries = [&](int stage) TCNCA_INLINE { return near + R * row + stage * stage_elements(in.key_dim()); };
+    auto const queries = [&](int stage) TCNCA_INLINE { return shared_memory + R * row + stage * stage_elements(in.key_dim()); };
     auto const grads = [&](int stage) TCNCA_INLINE { return queries(stage) + C * row; };
     auto const numbers = [&](int stage) TCNCA_INLINE { return reinterpret_cast<A*>(grads(stage) + C * columns); };
     detail::array<float[4], tiles> acc;
     base::clear(acc);
-    if (begin_ < end_) this->template load_rows<R>(near, row, wide, 0, in.key_dim(), [&](int r) TCNCA_INLINE { return this->key_row_of(first_ + r); });
+    if (begin_ < end_) this->template load_rows<R>(shared_memory, row, wide, 0, in.key_dim(), [&](int r) TCNCA_INLINE { return this->key_row_of(first_ + r); });
     int const blocks = divide_up(end_ - begin_, C);
     for (int n = -ahead; n < blocks; n++) {
       warp.wait();
@@ -264,7 +264,7 @@ struct chunked_attention_mma_values_agent : detail::attention_gradient_warps<Gro
       if constexpr (Shape.dropout) { kept = this->draw(from, begin, end); }
       scores s;
       base::clear(s);
-      this->multiply_rows(s, near, queries(stage), row, in.key_dim(), begin, end);
+      this->multiply_rows(s, shared_memory, queries(stage), row, in.key_dim(), begin, end);
       this->template weigh<false>(s, s, kept, numbers(stage), from);
       weights p;
       this->narrow(p, s);

@@ -20,13 +20,13 @@ struct chunked_attention_mma_forward_agent : detail::attention_warps<Group, T, S
   static constexpr int columns = Policy.value_tile, tiles = columns / mma_fragment::columns;
 
   params_type const& params;
-  T* near;
+  T* shared_memory;
   TCNCA_HOST_DEVICE chunked_attention_mma_forward_agent(Group g, params_type const& p, A* near_memory, A*)
-      : base(g, p.in), params(p), near(reinterpret_cast<T*>(near_memory)) {}
+      : base(g, p.in), params(p), shared_memory(reinterpret_cast<T*>(near_memory)) {}
 
-  TCNCA_HOST_DEVICE static constexpr index query_blocks(params_type const& p) { return divide_up(p.in.chunk, index(R)); }
-  TCNCA_HOST_DEVICE static constexpr index value_tiles(params_type const& p) { return divide_up(index(p.in.value_dim()), index(columns)); }
-  TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) {
+  TCNCA_HOST_DEVICE static constexpr index_t query_blocks(params_type const& p) { return divide_up(p.in.chunk, index_t(R)); }
+  TCNCA_HOST_DEVICE static constexpr index_t value_tiles(params_type const& p) { return divide_up(index_t(p.in.value_dim()), index_t(columns)); }
+  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
     return p.in.q.extent[0] * p.in.heads() * p.in.chunks() * query_blocks(p) * value_tiles(p);
   }
 
@@ -35,23 +35,23 @@ struct chunked_attention_mma_forward_agent : detail::attention_warps<Group, T, S
     return R * key_row(key_dim) + stages * (stage_elements(key_dim) + (Shape.bias ? (R + C) * int(sizeof(A) / sizeof(T)) : 0));
   }
   /// Two, where they fit.
-  TCNCA_HOST_DEVICE static constexpr int stages(int key_dim) { return size(near_elements(key_dim, 2)) * sizeof(T) <= Policy.near_bytes ? 2 : 1; }
+  TCNCA_HOST_DEVICE static constexpr int stages(int key_dim) { return size_t(near_elements(key_dim, 2)) * sizeof(T) <= Policy.near_bytes ? 2 : 1; }
   static chunked_attention_forward_plan plan_for(int key_dim, int) {
     chunked_attention_forward_plan plan;
-    plan.near = size(near_elements(key_dim, stages(key_dim))) * sizeof(T) / sizeof(A);
+    plan.shared_memory = size_t(near_elements(key_dim, stages(key_dim))) * sizeof(T) / sizeof(A);
     return plan;
   }
 
-  TCNCA_HOST_DEVICE void operator()(index item) {
-    index const blocks = query_blocks(params);
+  TCNCA_HOST_DEVICE void operator()(index_t item) {
+    index_t const blocks = query_blocks(params);
     int const value_tile = int(item % value_tiles(params));
     // The last queries of a causal chunk see the most keys: they come first, so that the threads end together.
     this->begin_rows(int(blocks - 1 - item / value_tiles(params) % blocks) * R);
     chunk_ = this->chunk_of(item / value_tiles(params) / blocks);
-    begin_ = max(first_, chunk_.first), end_ = min(first_ + R, chunk_.last);
+    begin_ = max_of(first_, chunk_.first), end_ = min_of(first_ + R, chunk_.last);
     if (begin_ >= end_) return;
     column_ = value_tile * columns;
-    columns_ = min(columns, in.value_dim() - column_);
+    columns_ = min_of(columns, in.value_dim() - column_);
     walk();
   }
 
@@ -65,16 +65,16 @@ struct chunked_attention_mma_forward_agent : detail::attention_warps<Group, T, S
     float most[2], sum[2];
   };
 
-  TCNCA_HOST_DEVICE T* queries() const { return near; }
-  TCNCA_HOST_DEVICE T* keys(int stage) const { return near + R * key_row(in.key_dim()) + stage * stage_elements(in.key_dim()); }
+  TCNCA_HOST_DEVICE T* queries() const { return shared_memory; }
+  TCNCA_HOST_DEVICE T* keys(int stage) const { return shared_memory + R * key_row(in.key_dim()) + stage * stage_elements(in.key_dim()); }
   TCNCA_HOST_DEVICE T* values_of(int stage) const { return keys(stage) + C * key_row(in.key_dim()); }
   TCNCA_HOST_DEVICE A* biases(int stage) const { return reinterpret_cast<A*>(keys(stages(in.key_dim()))) + stage * (R + C); }
 
   TCNCA_HOST_DEVICE void walk() {
     int const visible = this->visible(chunk_, end_ - 1), blocks = divide_up(visible, C), ahead = stages(in.key_dim()) - 1;
     // Keys that some query of this warp sees.
-    int const last = min(first_row_ + M, end_) - 1;
-    int const seen = last < max(begin_, first_row_) ? 0 : this->visible(chunk_, last);
+    int const last = min_of(first_row_ + M, end_) - 1;
+    int const seen = last < max_of(begin_, first_row_) ? 0 : this->visible(chunk_, last);
     accumulators acc;
     clear(acc.o);
     acc.most[0] = acc.most[1] = -infinity(), acc.sum[0] = acc.sum[1] = 0;
@@ -93,7 +93,7 @@ struct chunked_attention_mma_forward_agent : detail::attention_warps<Group, T, S
         warp.wait();
         group.sync();
       }
-      int const steps = min(C / M, divide_up(max(0, seen - from), M));
+      int const steps = min_of(C / M, divide_up(max_of(0, seen - from), M));
       if (steps > 0) {
         [[maybe_unused]] typename base::kept_weights kept{};
         if constexpr (Shape.dropout) { kept = this->draw(from, 0, steps); }
@@ -119,7 +119,7 @@ struct chunked_attention_mma_forward_agent : detail::attention_warps<Group, T, S
                  [&](int r) TCNCA_INLINE { return from + r < visible ? this->values(chunk_, from + r) : nullptr; });
     if constexpr (Shape.bias) {
       for (int x = group.rank(); x < R + C; x += Group::size()) {
-        index const d = in.chunk - 1 + from - first_ + x - (R - 1);
+        index_t const d = in.chunk - 1 + from - first_ + x - (R - 1);
         bool const present = d >= 0 && d < in.bias.extent[1];
         warp.copy_4(warp.place(biases(stage) + x), present ? in.bias.at(chunk_.head, d) : in.bias.data, present);
       }
@@ -196,7 +196,7 @@ struct chunked_attention_mma_forward_agent : detail::attention_warps<Group, T, S
         factor = total == 0 ? 0.f : 1 / total;
       }
       if (i < begin_ || i >= end_) continue;
-      index const at = chunk_.origin + i - in.position;
+      index_t const at = chunk_.origin + i - in.position;
       if constexpr (softmax) {
         if (params.lse.present() && column_ == 0 && t == 0)
           detail::store_lse(params.lse, chunk_.batch, chunk_.head, at, acc.most[half], total);

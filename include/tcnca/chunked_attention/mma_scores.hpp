@@ -16,33 +16,33 @@ struct chunked_attention_mma_scores_agent : detail::attention_gradient_warps<Gro
   static constexpr bool biases = Shape.bias && of_queries;
   // A block's gradients of scores, for their diagonals: of each warp 8 rows at a time, and then its 79 diagonals.
   static constexpr int slope_row = C + 8, diagonals = 80;
-  static_assert(M + C - 1 <= diagonals && (warps * (8 * slope_row + diagonals)) * sizeof(A) <= size((R + C) * line) * sizeof(T),
+  static_assert(M + C - 1 <= diagonals && (warps * (8 * slope_row + diagonals)) * sizeof(A) <= size_t((R + C) * line) * sizeof(T),
                 "tcnca::chunked_attention: the diagonals of a block must fit in a stage");
 
-  T* near;
+  T* shared_memory;
   TCNCA_HOST_DEVICE chunked_attention_mma_scores_agent(Group g, params_type const& p, A* near_memory, A*)
-      : base(g, p), near(reinterpret_cast<T*>(near_memory)) {}
+      : base(g, p), shared_memory(reinterpret_cast<T*>(near_memory)) {}
 
-  TCNCA_HOST_DEVICE static constexpr index key_tiles_of(params_type const& p) { return divide_up(index(p.in.key_dim()), index(columns)); }
-  TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) { return base::chunks(p) * base::row_blocks(p) * key_tiles_of(p); }
+  TCNCA_HOST_DEVICE static constexpr index_t key_tiles_of(params_type const& p) { return divide_up(index_t(p.in.key_dim()), index_t(columns)); }
+  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return base::chunks(p) * base::row_blocks(p) * key_tiles_of(p); }
 
   // Fast memory: the rows; one or two stages of a block of columns, 64 elements of the value dimension of both sides, floats.
   TCNCA_HOST_DEVICE static constexpr int stage_elements(int key_dim) { return C * key_row(key_dim) + (R + C) * line + base::floats * 2; }
   TCNCA_HOST_DEVICE static constexpr int near_elements(int key_dim, int stages) { return R * key_row(key_dim) + stages * stage_elements(key_dim); }
-  TCNCA_HOST_DEVICE static constexpr int stages(int key_dim) { return size(near_elements(key_dim, 2)) * sizeof(T) <= Policy.near_bytes ? 2 : 1; }
-  static size near_bytes(int key_dim) { return size(near_elements(key_dim, stages(key_dim))) * sizeof(T); }
+  TCNCA_HOST_DEVICE static constexpr int stages(int key_dim) { return size_t(near_elements(key_dim, 2)) * sizeof(T) <= Policy.near_bytes ? 2 : 1; }
+  static size_t near_bytes(int key_dim) { return size_t(near_elements(key_dim, stages(key_dim))) * sizeof(T); }
 
   /// What an item of queries leaves of the biases: its diagonals from column - row = -(R - 1) - first on.
-  TCNCA_HOST_DEVICE static constexpr index bias_row(index chunk) { return round_up(chunk, index(C)) + R; }
-  static index bias_elements(params_type const& p) { return detail::saturating_multiply(base::chunks(p) * base::row_blocks(p), bias_row(p.in.chunk)); }
+  TCNCA_HOST_DEVICE static constexpr index_t bias_row(index_t chunk) { return round_up(chunk, index_t(C)) + R; }
+  static index_t bias_elements(params_type const& p) { return detail::saturating_multiply(base::chunks(p) * base::row_blocks(p), bias_row(p.in.chunk)); }
 
-  TCNCA_HOST_DEVICE void operator()(index item) {
-    int const column = int(item % key_tiles_of(params)) * columns, width = min(columns, in.key_dim() - column);
-    index const block = item / key_tiles_of(params);
+  TCNCA_HOST_DEVICE void operator()(index_t item) {
+    int const column = int(item % key_tiles_of(params)) * columns, width = min_of(columns, in.key_dim() - column);
+    index_t const block = item / key_tiles_of(params);
     this->begin(block / base::row_blocks(params), int(block % base::row_blocks(params)));
     A* const bias_sums = biases && column == 0 ? params.bias_sums + block * bias_row(in.chunk) : nullptr;
     if (bias_sums)
-      for (index x = group.rank(); x < bias_row(in.chunk); x += Group::size()) bias_sums[x] = A(0);
+      for (index_t x = group.rank(); x < bias_row(in.chunk); x += Group::size()) bias_sums[x] = A(0);
     if (first_ >= chunk_.last) return;
     float acc[tiles][4];
     base::clear(acc);
@@ -56,7 +56,7 @@ struct chunked_attention_mma_scores_agent : detail::attention_gradient_warps<Gro
   }
 
  private:
-  TCNCA_HOST_DEVICE T* stage(int n) const { return near + R * key_row(in.key_dim()) + n * stage_elements(in.key_dim()); }
+  TCNCA_HOST_DEVICE T* stage(int n) const { return shared_memory + R * key_row(in.key_dim()) + n * stage_elements(in.key_dim()); }
   TCNCA_HOST_DEVICE T* grads(int n) const { return stage(n) + C * key_row(in.key_dim()); }
   TCNCA_HOST_DEVICE A* floats(int n) const { return reinterpret_cast<A*>(grads(n) + (R + C) * line); }
 
@@ -69,7 +69,7 @@ struct chunked_attention_mma_scores_agent : detail::attention_gradient_warps<Gro
   TCNCA_HOST_DEVICE void walk(float (&acc)[tiles][4], int column, int width, A* bias_sums) {
     int const row = key_row(in.key_dim()), wide = round_up(in.key_dim(), 2 * M), ahead = stages(in.key_dim()) - 1;
     int const turns = divide_up(in.value_dim(), line);
-    if (begin_ < end_) this->template load_rows<R>(near, row, wide, 0, in.key_dim(), [&](int r) TCNCA_INLINE { return row_keys(first_ + r); });
+    if (begin_ < end_) this->template load_rows<R>(shared_memory, row, wide, 0, in.key_dim(), [&](int r) TCNCA_INLINE { return row_keys(first_ + r); });
     scores dp;
     base::clear(dp);
     // With two stages the first turn, -1, only loads.
@@ -94,7 +94,7 @@ struct chunked_attention_mma_scores_agent : detail::attention_gradient_warps<Gro
         if constexpr (Shape.dropout) { kept = this->draw(from, begin, end); }
         scores s;
         base::clear(s);
-        this->multiply_rows(s, near, stage(block), row, in.key_dim(), begin, end);
+        this->multiply_rows(s, shared_memory, stage(block), row, in.key_dim(), begin, end);
         this->template weigh<true>(s, dp, kept, floats(block), from);
         weights p;
         this->narrow(p, s);
@@ -145,7 +145,7 @@ struct chunked_attention_mma_scores_agent : detail::attention_gradient_warps<Gro
       TCNCA_UNROLL
       for (int m = 0; m < 3; m++) {
         int const apart = this->lane() + m * warp_size - (M - 1) + 8 * half;  // column - row, the row of these 8
-        for (int r = max(0, -apart); r < min(8, C - apart); r++) share[m] += rows[r * slope_row + apart + r];
+        for (int r = max_of(0, -apart); r < min_of(8, C - apart); r++) share[m] += rows[r * slope_row + apart + r];
       }
       warp.sync();
     }
@@ -187,23 +187,23 @@ struct chunked_attention_mma_biases_agent {
     chunked_attention_backward_params<T> of;
     tensor_view<A, 2> grad_bias;
   };
-  static constexpr index block = 256;
-  TCNCA_HOST_DEVICE static constexpr index blocks(params_type const& p) { return divide_up(2 * p.of.in.chunk - 1, block); }
-  TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) { return Shape.bias ? p.grad_bias.extent[0] * blocks(p) : 0; }
+  static constexpr index_t block = 256;
+  TCNCA_HOST_DEVICE static constexpr index_t blocks(params_type const& p) { return divide_up(2 * p.of.in.chunk - 1, block); }
+  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return Shape.bias ? p.grad_bias.extent[0] * blocks(p) : 0; }
 
   Group group;
   params_type const& params;
   TCNCA_HOST_DEVICE chunked_attention_mma_biases_agent(Group g, params_type const& p, A*, A*) : group(g), params(p) {}
 
-  TCNCA_HOST_DEVICE void operator()(index item) const {
+  TCNCA_HOST_DEVICE void operator()(index_t item) const {
     auto const& p = params.of;
-    index const head = item / blocks(params), from = item % blocks(params) * block, chunk = p.in.chunk, row = queries::bias_row(chunk);
-    index const row_blocks = queries::row_blocks(p), each = p.in.chunks() * row_blocks;
-    for (index d = from + group.rank(); d < min(from + block, 2 * chunk - 1); d += group.size()) {
+    index_t const head = item / blocks(params), from = item % blocks(params) * block, chunk = p.in.chunk, row = queries::bias_row(chunk);
+    index_t const row_blocks = queries::row_blocks(p), each = p.in.chunks() * row_blocks;
+    for (index_t d = from + group.rank(); d < min_of(from + block, 2 * chunk - 1); d += group.size()) {
       double sum = 0;  // fp64: there may be many items
-      for (index b = 0; b < p.in.q.extent[0]; b++)
-        for (index n = 0; n < each; n++) {
-          index const x = d - (chunk - 1) + n % row_blocks * queries::R + queries::R - 1;
+      for (index_t b = 0; b < p.in.q.extent[0]; b++)
+        for (index_t n = 0; n < each; n++) {
+          index_t const x = d - (chunk - 1) + n % row_blocks * queries::R + queries::R - 1;
           if (x >= 0 && x < row) sum += double(p.bias_sums[((b * p.in.heads() + head) * each + n) * row + x]);
         }
       *params.grad_bias.at(head, d) = A(sum);

@@ -15,7 +15,7 @@ struct rotary_bias_params {
   tensor_view<A, 2> bias;
   tensor_view<A const, 2> grad_bias;
   tensor_view<A, 2> grad_a, grad_b;
-  index chunk = 1;
+  index_t chunk = 1;
 };
 
 namespace detail {
@@ -26,7 +26,7 @@ TCNCA_HOST_DEVICE void sine_and_cosine(double x, double& sine, double& cosine) {
   sine = std::sin(x), cosine = std::cos(x);
 #endif
 }
-TCNCA_HOST_DEVICE double rotary_frequency(index k, index half) {
+TCNCA_HOST_DEVICE double rotary_frequency(index_t k, index_t half) {
 #if defined(__CUDACC__)
   return ::pow(10000.0, -double(k) / double(half));
 #else
@@ -39,8 +39,8 @@ namespace detail {
 /// cos and sin of theta, 2 theta, ... from a given multiple: a rotation each, set anew from the angle every 64.
 struct rotation {
   double theta, step_cosine, step_sine, cosine = 1, sine = 0;
-  index multiple;
-  TCNCA_HOST_DEVICE rotation(index k, index pairs, index first) : theta(rotary_frequency(k, pairs)), multiple(first) {
+  index_t multiple;
+  TCNCA_HOST_DEVICE rotation(index_t k, index_t pairs, index_t first) : theta(rotary_frequency(k, pairs)), multiple(first) {
     sine_and_cosine(theta, step_sine, step_cosine);
     set();
   }
@@ -63,19 +63,19 @@ struct rotary_bias_agent {
   using group_type = Group;
   using params_type = rotary_bias_params<A>;
   static constexpr int neighbours = 16;
-  static constexpr index block = neighbours * Group::size();
-  TCNCA_HOST_DEVICE static constexpr index blocks(params_type const& p) { return divide_up(2 * p.chunk - 1, block); }
-  TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) { return p.a.extent[0] * blocks(p); }
+  static constexpr index_t block = neighbours * Group::size();
+  TCNCA_HOST_DEVICE static constexpr index_t blocks(params_type const& p) { return divide_up(2 * p.chunk - 1, block); }
+  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return p.a.extent[0] * blocks(p); }
 
   Group group;
   params_type const& params;
   TCNCA_HOST_DEVICE rotary_bias_agent(Group g, params_type const& p, A*, A*) : group(g), params(p) {}
 
-  TCNCA_HOST_DEVICE void operator()(index item) const {
+  TCNCA_HOST_DEVICE void operator()(index_t item) const {
     auto const& p = params;
-    index const head = item / blocks(p), half = p.a.extent[1] / 2, first = item % blocks(p) * block + group.rank() * neighbours;
+    index_t const head = item / blocks(p), half = p.a.extent[1] / 2, first = item % blocks(p) * block + group.rank() * neighbours;
     double sum[neighbours] = {};
-    for (index k = 0; k < half; k++) {
+    for (index_t k = 0; k < half; k++) {
       double const a1 = double(*p.a.at(head, k)), a2 = double(*p.a.at(head, half + k)), b1 = double(*p.b.at(head, k)), b2 = double(*p.b.at(head, half + k));
       double const even = a1 * b1 + a2 * b2, odd = a1 * b2 - a2 * b1;
       detail::rotation r(k, half, p.chunk - 1 - first);
@@ -94,21 +94,21 @@ struct rotary_bias_backward_agent {
   using A = accumulate_t<T>;
   using group_type = Group;
   using params_type = rotary_bias_params<A>;
-  TCNCA_HOST_DEVICE static constexpr index pairs(params_type const& p) { return p.a.extent[0] * (p.a.extent[1] / 2); }
-  TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) { return divide_up(pairs(p), index(Group::size())); }
+  TCNCA_HOST_DEVICE static constexpr index_t pairs(params_type const& p) { return p.a.extent[0] * (p.a.extent[1] / 2); }
+  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return divide_up(pairs(p), index_t(Group::size())); }
 
   Group group;
   params_type const& params;
   TCNCA_HOST_DEVICE rotary_bias_backward_agent(Group g, params_type const& p, A*, A*) : group(g), params(p) {}
 
-  TCNCA_HOST_DEVICE void operator()(index item) const {
+  TCNCA_HOST_DEVICE void operator()(index_t item) const {
     auto const& p = params;
-    index const pair = item * group.size() + group.rank(), half = p.a.extent[1] / 2;
+    index_t const pair = item * group.size() + group.rank(), half = p.a.extent[1] / 2;
     if (pair >= pairs(p)) return;
-    index const head = pair / half, k = pair % half;
+    index_t const head = pair / half, k = pair % half;
     double c = 0, s = 0;
     detail::rotation r(k, half, p.chunk - 1);
-    for (index d = 0; d < 2 * p.chunk - 1; d++, r.back()) {
+    for (index_t d = 0; d < 2 * p.chunk - 1; d++, r.back()) {
       double const g = double(*p.grad_bias.at(head, d));
       c += g * r.cosine, s += g * r.sine;
     }

@@ -34,7 +34,7 @@ struct default_chunked_attention_tuning {
             .value_tile = chunked_attention_limits::value_dim,
             .splits = 16,
             .threads = 1,
-            .near_bytes = ~size(0)};
+            .near_bytes = ~size_t(0)};
   }
   // Compiled and checked for spills and local memory only; not yet measured on a device.
   static constexpr chunked_attention_policy cuda(int queries, int keys) {

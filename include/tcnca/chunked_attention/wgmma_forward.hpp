@@ -28,14 +28,14 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_warps<Group, T,
                 "tcnca::chunked_attention: a policy for clusters needs 128 queries, 64 keys, a value_tile of 256 and at most 8 groups");
 
   params_type const& params;
-  char* near;
+  char* shared_memory;
   TCNCA_HOST_DEVICE chunked_attention_wgmma_forward_agent(Group g, params_type const& p, A* near_memory, A*)
-      : base(g, p.in), params(p), near(reinterpret_cast<char*>(near_memory)) {}
+      : base(g, p.in), params(p), shared_memory(reinterpret_cast<char*>(near_memory)) {}
 
-  TCNCA_HOST_DEVICE static constexpr index query_blocks(params_type const& p) { return divide_up(p.in.chunk, index(R)); }
-  TCNCA_HOST_DEVICE static constexpr index value_tiles(params_type const& p) { return divide_up(index(p.in.value_dim()), index(columns * cluster_size)); }
+  TCNCA_HOST_DEVICE static constexpr index_t query_blocks(params_type const& p) { return divide_up(p.in.chunk, index_t(R)); }
+  TCNCA_HOST_DEVICE static constexpr index_t value_tiles(params_type const& p) { return divide_up(index_t(p.in.value_dim()), index_t(columns * cluster_size)); }
   /// Of clusters.
-  TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) {
+  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
     return p.in.q.extent[0] * p.in.heads() * p.in.chunks() * query_blocks(p) * value_tiles(p);
   }
 
@@ -47,20 +47,20 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_warps<Group, T,
   TCNCA_HOST_DEVICE static constexpr int biases_at(int key_dim) { return values_at(key_dim) + 2 * values_bytes; }
   TCNCA_HOST_DEVICE static constexpr int numbers_at(int key_dim) { return biases_at(key_dim) + (Shape.bias ? (R + C) * int(sizeof(A)) : 0); }
   TCNCA_HOST_DEVICE static constexpr int flags_at(int key_dim) { return numbers_at(key_dim) + cluster_size * R * int(sizeof(A)); }
-  static size near_bytes(int key_dim) { return size(flags_at(key_dim)) + size(warps) * sizeof(int); }
+  static size_t near_bytes(int key_dim) { return size_t(flags_at(key_dim)) + size_t(warps) * sizeof(int); }
 
-  TCNCA_HOST_DEVICE void operator()(index item) {
-    index const blocks = query_blocks(params);
+  TCNCA_HOST_DEVICE void operator()(index_t item) {
+    index_t const blocks = query_blocks(params);
     int const value_tile = int(item % value_tiles(params));
     // The last queries of a causal chunk see the most keys: they come first, so that the clusters end together.
     int const first = int(blocks - 1 - item / value_tiles(params) % blocks) * R;
     chunk_ = this->chunk_of(item / value_tiles(params) / blocks);
-    begin_ = max(first, chunk_.first), end_ = min(first + R, chunk_.last);
+    begin_ = max_of(first, chunk_.first), end_ = min_of(first + R, chunk_.last);
     if (begin_ >= end_) return;  // the whole cluster
     this->begin_rows(first);
     rank_ = warp.uniform(cluster.rank());
     column_ = (value_tile * cluster_size + rank_) * columns;
-    columns_ = max(0, min(columns, in.value_dim() - column_));
+    columns_ = max_of(0, min_of(columns, in.value_dim() - column_));
     walk();
   }
 
@@ -77,14 +77,14 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_warps<Group, T,
     float most[2], sum[2];
   };
 
-  TCNCA_HOST_DEVICE T* elements(int at) const { return reinterpret_cast<T*>(near + at); }
+  TCNCA_HOST_DEVICE T* elements(int at) const { return reinterpret_cast<T*>(shared_memory + at); }
   TCNCA_HOST_DEVICE T* queries() const { return elements(0); }
   TCNCA_HOST_DEVICE T* keys() const { return elements(keys_at(in.key_dim())); }
   TCNCA_HOST_DEVICE T* weights_of(int rank) const { return elements(weights_at(in.key_dim()) + rank * weights_bytes); }
   TCNCA_HOST_DEVICE T* values_of(int block) const { return elements(values_at(in.key_dim()) + block % 2 * values_bytes); }
-  TCNCA_HOST_DEVICE A* biases() const { return reinterpret_cast<A*>(near + biases_at(in.key_dim())); }
-  TCNCA_HOST_DEVICE A* numbers(int rank) const { return reinterpret_cast<A*>(near + numbers_at(in.key_dim())) + rank * R; }
-  TCNCA_HOST_DEVICE int* flags() const { return reinterpret_cast<int*>(near + flags_at(in.key_dim())); }
+  TCNCA_HOST_DEVICE A* biases() const { return reinterpret_cast<A*>(shared_memory + biases_at(in.key_dim())); }
+  TCNCA_HOST_DEVICE A* numbers(int rank) const { return reinterpret_cast<A*>(shared_memory + numbers_at(in.key_dim())) + rank * R; }
+  TCNCA_HOST_DEVICE int* flags() const { return reinterpret_cast<int*>(shared_memory + flags_at(in.key_dim())); }
   TCNCA_HOST_DEVICE int row(int half) const { return position(half) - first_; }
   TCNCA_HOST_DEVICE int first_row_of_warpgroup() const { return (first_row_ - first_) / wgmma_tile::rows * wgmma_tile::rows; }
 
@@ -115,7 +115,7 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_warps<Group, T,
       if (first + cluster_size < blocks) load_keys(from + cluster_size * C, visible);
       cluster.sync();
       warpgroup.publish();  // what others stored, for this group's products
-      for (int block = first; block < min(first + cluster_size, blocks); block++) {
+      for (int block = first; block < min_of(first + cluster_size, blocks); block++) {
         if (block > first) arrive();
         if (block + 1 < blocks) load_values(block + 1, visible);
         if (columns_ > 0) add_products(acc, block - first, block);
@@ -154,7 +154,7 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_warps<Group, T,
                    [&](int r) TCNCA_INLINE { return from + r < visible ? this->key(chunk_, from + r) : nullptr; });
     if constexpr (Shape.bias) {
       for (int x = group.rank(); x < R + C; x += Group::size()) {
-        index const d = in.chunk - 1 + from - first_ + x - (R - 1);
+        index_t const d = in.chunk - 1 + from - first_ + x - (R - 1);
         bool const present = d >= 0 && d < in.bias.extent[1];
         warp.copy_4(warp.place(biases() + x), present ? in.bias.at(chunk_.head, d) : in.bias.data, present);
       }
@@ -331,7 +331,7 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_warps<Group, T,
     for (int half = 0; half < 2; half++) {
       int const i = position(half);
       if (i < begin_ || i >= end_) continue;
-      index const at = chunk_.origin + i - in.position;
+      index_t const at = chunk_.origin + i - in.position;
       float factor = 1;
       if constexpr (softmax) {
         float total = 0;

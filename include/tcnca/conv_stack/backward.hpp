@@ -21,7 +21,7 @@ struct conv_stack_backward_params {
   sequence_view<T> grad_x;
   sequence_view<accumulate_t<T>> grad_state_in;
   tensor_view<accumulate_t<T>, 3> sums;  // [batch, conv_stack_sums rows, channels]: of weights, biases and omega, a sequence each
-  index position = 0;
+  index_t position = 0;
   bool x_wide = false, grad_y_wide = false, grad_x_wide = false;
   bool grad_x_streaming = false;  // as y_streaming of the forward pass
   conv_stack_backward_plan<Layers> plan = {};
@@ -37,7 +37,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
   using params_type = conv_stack_backward_params<T, Shape.layers()>;
   using tiling = conv_stack_tiling<T, Shape, Policy>;
   static constexpr int layers = Shape.layers(), taps = Shape.taps, width = Lanes.width;
-  static constexpr index P = Lanes.positions();
+  static constexpr index_t P = Lanes.positions();
   static constexpr bool halves = Shape.dir == direction::bidirectional, curved = Shape.act != activation::none;
 
   params_type const& params;
@@ -47,12 +47,12 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     this->spare = at(p.plan.spare[0]);
   }
 
-  TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) {
-    return p.x.extent[0] * divide_up(p.x.extent[1], index(Lanes.channels()));
+  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
+    return p.x.extent[0] * divide_up(p.x.extent[1], index_t(Lanes.channels()));
   }
 
-  TCNCA_HOST_DEVICE void operator()(index item) {
-    index const groups = divide_up(params.x.extent[1], index(Lanes.channels()));
+  TCNCA_HOST_DEVICE void operator()(index_t item) {
+    index_t const groups = divide_up(params.x.extent[1], index_t(Lanes.channels()));
     batch_ = item / groups;
     channel_ = item % groups * Lanes.channels();
     length_ = params.x.extent[2];
@@ -71,16 +71,16 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
   }
 
  private:
-  index batch_, channel_, length_;
-  index low_;  // inputs before it are zero
+  index_t batch_, channel_, length_;
+  index_t low_;  // inputs before it are zero
   int half_;
   sequence_lanes<T const, Lanes> x_, grad_y_;
   sequence_lanes<T, Lanes> grad_x_;
 
-  TCNCA_HOST_DEVICE index lead(int l) const { return Shape.lead(l, half_); }
-  TCNCA_HOST_DEVICE index back_lead(int l) const { return Shape.history(l) - Shape.lead(l, half_); }
+  TCNCA_HOST_DEVICE index_t lead(int l) const { return Shape.lead(l, half_); }
+  TCNCA_HOST_DEVICE index_t back_lead(int l) const { return Shape.history(l) - Shape.lead(l, half_); }
   TCNCA_HOST_DEVICE static int span_of(int l) { return Shape.span() > 0 ? l / Shape.span() : 0; }
-  TCNCA_HOST_DEVICE A* buffer(memory_place const& m, index t, int p) const { return at(m) + t * Lanes.channels() + p * width; }
+  TCNCA_HOST_DEVICE A* buffer(memory_place const& m, index_t t, int p) const { return at(m) + t * Lanes.channels() + p * width; }
 
   TCNCA_HOST_DEVICE void walk(int half, bool backwards) {
     auto const& plan = params.plan;
@@ -89,18 +89,18 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     bool const last_layer = curved || Shape.skip || !backwards;  // else its outputs are of no use
     bool const state = params.grad_state_in.present();
     int steps = 0;
-    for (index before = 0;; before += plan.step) {
-      index const end = min(before + plan.step, length_);
+    for (index_t before = 0;; before += plan.step) {
+      index_t const end = min_of(before + plan.step, length_);
       this->append(ring_at(plan.input[0]), x_, before, end);
       if (before < length_ && end == length_) finish(ring_at(plan.input[0]), 0, lead(0));
       group.sync();
       // What each layer had and has of its inputs, and then of its gradients; at first nothing, not even what lies before position 0.
-      index had = before > 0 ? before : nothing, has = before + plan.step;
+      index_t had = before > 0 ? before : nothing, has = before + plan.step;
       for (int l = 0; l < layers; l++) {
-        index const step = plan.tile[l], done = detail::whole_tiles(had, lead(l), step, 0);
+        index_t const step = plan.tile[l], done = detail::whole_tiles(had, lead(l), step, 0);
         had = done, has = detail::whole_tiles(has, lead(l), step, 0);
-        for (index t = done; t < has; t += step) {
-          index const to = min(t + step, length_);
+        for (index_t t = done; t < has; t += step) {
+          index_t const to = min_of(t + step, length_);
           if (t >= to) break;
           if (l + 1 < layers || last_layer) forward(l, t, to, backwards);
           if (l + 1 < layers || !backwards) continue;
@@ -112,16 +112,16 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
         if (has >= length_) break;
         continue;
       }
-      index begin = 0;
+      index_t begin = 0;
       for (int l = layers - 1; l >= 0; l--) {
         // Tiles begin as early as the gradients come late: no layer waits for the rest of one. With a state they go on before position 0.
-        index const step = plan.tile[l];
+        index_t const step = plan.tile[l];
         begin = plan.whole ? (state ? -round_up(Shape.history(l), step) : 0) : begin - round_up(back_lead(l), P);
-        index const done = detail::whole_tiles(had, back_lead(l), step, begin);
+        index_t const done = detail::whole_tiles(had, back_lead(l), step, begin);
         had = done, has = detail::whole_tiles(has, back_lead(l), step, begin);
-        for (index t = done; t < min(has, max(length_, index(1))); t += step) {
-          if (state) backward(l, max(t, -Shape.history(l)), min(t + step, index(0)));
-          backward(l, max(t, index(0)), min(t + step, length_));
+        for (index_t t = done; t < min_of(has, max_of(length_, index_t(1))); t += step) {
+          if (state) backward(l, max_of(t, -Shape.history(l)), min_of(t + step, index_t(0)));
+          backward(l, max_of(t, index_t(0)), min_of(t + step, length_));
         }
       }
       if (has >= length_) break;
@@ -130,7 +130,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     if (backwards) store_sums();
     group.sync();  // the next walk reuses the memory
   }
-  static constexpr index nothing = -(index(1) << 62);
+  static constexpr index_t nothing = -(index_t(1) << 62);
 
   TCNCA_RARE void start() {
     auto const& plan = params.plan;
@@ -151,16 +151,16 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
   TCNCA_HOST_DEVICE double* totals() const { return reinterpret_cast<double*>(at(params.plan.totals)); }
 
   /// Tiles are no longer than the sequence, but for those before it, whose gradients belong to the state.
-  TCNCA_HOST_DEVICE index longest_tile() const { return params.state_in.present() ? params.plan.longest : min(params.plan.longest, length_); }
+  TCNCA_HOST_DEVICE index_t longest_tile() const { return params.state_in.present() ? params.plan.longest : min_of(params.plan.longest, length_); }
 
   /// Zeros behind the end of a ring that layer l reads there, or whose last pack must be.
-  TCNCA_HOST_DEVICE void finish(ring_type r, int l, index ahead) const {
+  TCNCA_HOST_DEVICE void finish(ring_type r, int l, index_t ahead) const {
     if (ahead > 0 || P > 1) this->clear(r, length_, length_ + tiling::reach_ahead(l, longest_tile(), ahead));
   }
 
   /// The dilated sums [from, to) of a layer; emit as for dilated_sum.
   template <class Emit>
-  TCNCA_HOST_DEVICE void sums(int l, ring_type in, dilated_taps<A> w, index from, index to, index lead, index low, Emit const& emit) const {
+  TCNCA_HOST_DEVICE void sums(int l, ring_type in, dilated_taps<A> w, index_t from, index_t to, index_t lead, index_t low, Emit const& emit) const {
     base::template with_dilation<0, layers>(l, [&](auto dilation) TCNCA_INLINE {
       base::pieces(l, from, to, lead, low, length_, [&](dilated_tile const& tile, int begin) TCNCA_INLINE {
         dilated_sum<taps, Policy.run, decltype(dilation)::value>(
@@ -170,7 +170,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
   }
 
   /// Outputs [from, to) of a layer once more, and the slope of its activation. Those of the last wait in its gradient's place, for top().
-  TCNCA_HOST_DEVICE void forward(int l, index from, index to, bool backwards) const {
+  TCNCA_HOST_DEVICE void forward(int l, index_t from, index_t to, bool backwards) const {
     auto const& plan = params.plan;
     bool const last = l + 1 == layers;
     ring_type const in = ring_at(plan.input[l]), next_ring = ring_at(last ? plan.grad[l] : plan.input[last ? l : l + 1]);
@@ -193,7 +193,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
 
   /// The gradient of the last layer's outputs [from, to): grad_y, through the final SiLU; and its part in the gradient of omega. A pass of
   /// its own: among the sums the exponentials would cost the registers that those need.
-  TCNCA_HOST_DEVICE void top(index from, index to) const {
+  TCNCA_HOST_DEVICE void top(index_t from, index_t to) const {
     auto const& plan = params.plan;
     share<Lanes, Group> const mine(group);
     ring_type const x = ring_at(plan.input[0]), y = ring_at(plan.grad[layers - 1]), slopes = ring_at(plan.slope[layers - 1]), skip = ring_at(plan.skip);
@@ -201,7 +201,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     value const omega = Shape.skip ? load_tap<A, Lanes>(this->omega(at(plan.weight)), mine.p) : broadcast<width>(A(0));
     A* const sum_at = at(plan.sums) + ((tiling::sum_rows - 1) * group.size() + group.rank()) * width;
     value sum = load<width>(const_cast<A const*>(sum_at));
-    for (index t = from + mine.worker * P; t < to; t += mine.workers * P) {
+    for (index_t t = from + mine.worker * P; t < to; t += mine.workers * P) {
       int const offset = int(t - from);
       value g = grad_y_.load(t, mine.p, to - t);
       if constexpr (Shape.skip) {
@@ -229,7 +229,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
   struct arrivals {
     bool spans;
     writer span, grad;
-    TCNCA_HOST_DEVICE arrivals(conv_stack_backward_agent const& a, int l, index from, index to)
+    TCNCA_HOST_DEVICE arrivals(conv_stack_backward_agent const& a, int l, index_t from, index_t to)
         : spans(curved && Shape.ends_span(l)),
           span(a.ring_at(a.params.plan.span[span_of(l)]), from, to - from, a.at(a.params.plan.spare[1])),
           grad(a.ring_at(a.params.plan.grad[l]), from, to - from, a.spare) {}
@@ -244,7 +244,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
   };
 
   /// Gradients of all of [from, to) of a layer have come: their part in the gradients of its weights and its bias.
-  TCNCA_HOST_DEVICE void arrived(int l, index from, index to) const {
+  TCNCA_HOST_DEVICE void arrived(int l, index_t from, index_t to) const {
     auto const& plan = params.plan;
     ring_type const g = ring_at(plan.grad[l]);
     if (to == length_) {
@@ -259,20 +259,20 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
       });
     });
     if constexpr (Shape.bias) {
-      add_up(from, to, sums + (layers * taps + l) * stride, [&](index t, int p, value s) TCNCA_INLINE { return s + g.load(uint32(t), p); });
+      add_up(from, to, sums + (layers * taps + l) * stride, [&](index_t t, int p, value s) TCNCA_INLINE { return s + g.load(uint32(t), p); });
     }
     group.sync();
   }
   template <class F>
-  TCNCA_HOST_DEVICE void add_up(index from, index to, A* sum, F f) const {
+  TCNCA_HOST_DEVICE void add_up(index_t from, index_t to, A* sum, F f) const {
     share<Lanes, Group> const mine(group);
     value s = load<width>(const_cast<A const*>(sum));
-    for (index t = from + mine.worker * P; t < to; t += mine.workers * P) s = f(t, mine.p, s);
+    for (index_t t = from + mine.worker * P; t < to; t += mine.workers * P) s = f(t, mine.p, s);
     store<width>(sum, s);
   }
 
   /// Gradients of the inputs [from, to) of a layer; before position 0 they belong to the state.
-  TCNCA_HOST_DEVICE void backward(int l, index from, index to) const {
+  TCNCA_HOST_DEVICE void backward(int l, index_t from, index_t to) const {
     if (from >= to) return;
     if (from < 0 || (params.grad_state_out.present() && to > length_ - Shape.history(l))) backward_sums<true>(l, from, to);
     else backward_sums<false>(l, from, to);
@@ -280,7 +280,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
   }
   /// AtState: gradients of the states come from there or go there; apart from the others, for a call among the sums costs all their registers.
   template <bool AtState>
-  TCNCA_HOST_DEVICE void backward_sums(int l, index from, index to) const {
+  TCNCA_HOST_DEVICE void backward_sums(int l, index_t from, index_t to) const {
     auto const& plan = params.plan;
     dilated_taps<A> w = this->taps_of(at(plan.weight), l, half_ == 0);  // the transpose: the other way round
     w.bias = nullptr;
@@ -289,7 +289,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     arrivals const below(*this, l > 0 ? l - 1 : 0, from, to);
     ring_type const slopes = ring_at(plan.slope[l > 0 ? l - 1 : 0]), spans = ring_at(plan.span[span_of(l)]);
     auto const emit = [&](int offset, int p, value g) TCNCA_INLINE {
-      index const t = from + offset;
+      index_t const t = from + offset;
       if (AtState && params.grad_state_out.present() && to > length_ - Shape.history(l)) g = g + state_gradient(l, t, p);
       if (AtState && t < 0) return store_state_gradient(l, t, p, to - t, g);
       if (Shape.starts_span(l)) g = g + spans.load(uint32(t), p);
@@ -301,7 +301,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     group.sync();
   }
 
-  TCNCA_HOST_DEVICE void output(sequence_writer<T, Lanes> const& grad_x, int offset, int p, index t, value g, value omega) const {
+  TCNCA_HOST_DEVICE void output(sequence_writer<T, Lanes> const& grad_x, int offset, int p, index_t t, value g, value omega) const {
     if constexpr (halves) {
       A* const other = buffer(params.plan.partial, t, p);
       if (half_ == 1) return store<width>(other, g);
@@ -316,23 +316,23 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
 
   /// The element of a state gradient that belongs to lane i of pack p at position t, or null.
   template <class U>
-  TCNCA_HOST_DEVICE U* state_element(sequence_view<U> const& state, int l, index t, int p, int i) const {
-    index const history = Shape.history(l), at_t = Lanes.along_length ? t + i : t, c = Lanes.along_length ? 0 : p * width + i;
+  TCNCA_HOST_DEVICE U* state_element(sequence_view<U> const& state, int l, index_t t, int p, int i) const {
+    index_t const history = Shape.history(l), at_t = Lanes.along_length ? t + i : t, c = Lanes.along_length ? 0 : p * width + i;
     if (c >= x_.channels) return nullptr;
     return state.at(batch_, channel_ + c, Shape.history_before(l) + detail::modulo(params.position + at_t, history));
   }
   /// The gradient from state_out at positions [t, t + P) of a layer's input.
-  TCNCA_RARE value state_gradient(int l, index t, int p) const {
+  TCNCA_RARE value state_gradient(int l, index_t t, int p) const {
     value g = broadcast<width>(A(0));
     TCNCA_UNROLL
     for (int i = 0; i < width; i++) {
-      index const at_t = Lanes.along_length ? t + i : t;
+      index_t const at_t = Lanes.along_length ? t + i : t;
       A const* const e = state_element(params.grad_state_out, l, t, p, i);
       if (e && at_t >= length_ - Shape.history(l) && at_t < length_) g.set_lane(i, *e);
     }
     return g;
   }
-  TCNCA_RARE void store_state_gradient(int l, index t, int p, index valid, value g) const {
+  TCNCA_RARE void store_state_gradient(int l, index_t t, int p, index_t valid, value g) const {
     TCNCA_UNROLL
     for (int i = 0; i < width; i++) {
       if (Lanes.along_length && i >= valid) continue;
@@ -344,7 +344,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
   TCNCA_HOST_DEVICE A take_sum(int row, int c) const {
     A total = 0;
     for (int r = c / width; r < group.size(); r += packs) {
-      A* const own = at(params.plan.sums) + size(row * group.size() + r) * width;
+      A* const own = at(params.plan.sums) + size_t(row * group.size() + r) * width;
       if constexpr (Lanes.along_length) {
         total += sum_lanes(load<width>(const_cast<A const*>(own)));
         store<width>(own, broadcast<width>(A(0)));

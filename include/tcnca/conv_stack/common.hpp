@@ -9,24 +9,24 @@ namespace tcnca::inline TCNCA_TARGET::detail {
 
 /// Outputs of a layer that are complete once `inputs` of its inputs are there: whole tiles, counted from `begin`. Most tiles are powers of
 /// two; a division would cost as much as many a tile's sums.
-TCNCA_HOST_DEVICE constexpr index whole_tiles(index inputs, index lead, index tile, index begin) {
-  index const n = inputs - lead - begin;
+TCNCA_HOST_DEVICE constexpr index_t whole_tiles(index_t inputs, index_t lead, index_t tile, index_t begin) {
+  index_t const n = inputs - lead - begin;
   if (n <= 0) return begin;
   return begin + ((tile & (tile - 1)) == 0 ? n & -tile : n / tile * tile);
 }
 
 /// The taps that touch the samples [low, high) from at least one position of the tile.
-TCNCA_HOST_DEVICE constexpr dilated_tile restrict_taps(index first, index count, index lead, index dilation, int taps, index low, index high) {
+TCNCA_HOST_DEVICE constexpr dilated_tile restrict_taps(index_t first, index_t count, index_t lead, index_t dilation, int taps, index_t low, index_t high) {
   if (first + lead - (taps - 1) * dilation >= low && first + count + lead <= high) return {first, int(count), lead, uint32(dilation), 0, taps};
-  index const newest = first + count - 1 + lead - low, oldest = first + lead - (high - 1);
-  index const last = newest < 0 ? 0 : min(index(taps), newest / dilation + 1);
-  index const begin = oldest <= 0 ? 0 : min(last, divide_up(oldest, dilation));
+  index_t const newest = first + count - 1 + lead - low, oldest = first + lead - (high - 1);
+  index_t const last = newest < 0 ? 0 : min_of(index_t(taps), newest / dilation + 1);
+  index_t const begin = oldest <= 0 ? 0 : min_of(last, divide_up(oldest, dilation));
   return {first, int(count), lead, uint32(dilation), int(begin), int(last)};
 }
 
 /// a modulo n in [0, n).
-TCNCA_HOST_DEVICE constexpr index modulo(index a, index n) {
-  index const r = a % n;
+TCNCA_HOST_DEVICE constexpr index_t modulo(index_t a, index_t n) {
+  index_t const r = a % n;
   return r < 0 ? r + n : r;
 }
 
@@ -42,16 +42,16 @@ struct conv_stack_group {
   using value = pack<A, Lanes.width>;
 
   Group group;
-  A* near;
-  A* far;
+  A* shared_memory;
+  A* global_scratch;
   A* spare = nullptr;  // of the tile_writers
 
-  TCNCA_HOST_DEVICE A* at(memory_place const& m) const { return (m.far ? far : near) + m.offset; }
+  TCNCA_HOST_DEVICE A* at(memory_place const& m) const { return (m.global_scratch ? global_scratch : shared_memory) + m.offset; }
   TCNCA_HOST_DEVICE ring_type ring_at(memory_place const& m) const { return {at(m), m.mask}; }
 
   /// Copies the weights of one half to fast memory: [layer][tap][channel], then biases, then omega; zero for channels that do not exist.
   TCNCA_RARE void load_weights(A* to, tensor_view<T const, 3> const& weight, tensor_view<T const, 2> const& bias,
-                                      tensor_view<T const, 1> const& omega, index channel, index existing, int half) const {
+                                      tensor_view<T const, 1> const& omega, index_t channel, index_t existing, int half) const {
     constexpr int L = Shape.layers(), K = Shape.taps;
     for (int i = group.rank(); i < int(tiling::weight_elements()); i += group.size()) {
       int const c = i % channels, row = i / channels;
@@ -103,55 +103,55 @@ struct conv_stack_group {
   }
 
   /// Zeros in [from, to), whole packs.
-  TCNCA_RARE void clear(ring_type r, index from, index to) const {
-    int const n = int(divide_up(to - from, index(Lanes.positions()))) * packs;
+  TCNCA_RARE void clear(ring_type r, index_t from, index_t to) const {
+    int const n = int(divide_up(to - from, index_t(Lanes.positions()))) * packs;
     for (int i = group.rank(); i < n; i += group.size())
       r.store(uint32(from + i / packs * Lanes.positions()), i % packs, broadcast<Lanes.width>(A(0)));
   }
 
   /// f(dilated_tile, its offset) for the pieces of [from, to), and for what lies between those at the ends.
   template <class F>
-  TCNCA_HOST_DEVICE static void pieces(int layer, index from, index to, index lead, index low, index high, F f) {
-    index const d = Shape.dilation(layer), inside = low + Shape.history(layer) - lead, outside = high - lead;
-    for (index t = from, end; t < to; t = end) {
+  TCNCA_HOST_DEVICE static void pieces(int layer, index_t from, index_t to, index_t lead, index_t low, index_t high, F f) {
+    index_t const d = Shape.dilation(layer), inside = low + Shape.history(layer) - lead, outside = high - lead;
+    for (index_t t = from, end; t < to; t = end) {
       end = to;
       if (t < inside || outside < to) {
-        index const step = tiling::piece(layer, to - from);
-        end = min(to, t + (t < inside || outside - t < step ? step : (outside - t) / step * step));
+        index_t const step = tiling::piece(layer, to - from);
+        end = min_of(to, t + (t < inside || outside - t < step ? step : (outside - t) / step * step));
       }
       f(restrict_taps(t, end - t, lead, d, Shape.taps, low, high), int(t - from));
     }
   }
   /// Positions read from a sequence at once; tiles and segments begin at multiples of it.
-  static constexpr int io = Lanes.along_length ? max(Lanes.width, int(16 / sizeof(T))) : 1;
+  static constexpr int io = Lanes.along_length ? max_of(Lanes.width, int(16 / sizeof(T))) : 1;
   /// Elements of x in one vector access: neighbouring positions, or the channels of a pack.
   static constexpr int x_access = Lanes.along_length ? io : Lanes.width;
 
   /// x[from, to) into a ring; from is a multiple of io.
-  TCNCA_HOST_DEVICE void append(ring_type r, sequence_lanes<T const, Lanes> const& x, index from, index to) const {
-    int const n = int(divide_up(max(index(0), to - from), index(io))) * packs;
-    tile_writer<A, Lanes> const tile(r, from, max(index(0), to - from), spare);
+  TCNCA_HOST_DEVICE void append(ring_type r, sequence_lanes<T const, Lanes> const& x, index_t from, index_t to) const {
+    int const n = int(divide_up(max_of(index_t(0), to - from), index_t(io))) * packs;
+    tile_writer<A, Lanes> const tile(r, from, max_of(index_t(0), to - from), spare);
     for (int i = group.rank(); i < n; i += group.size()) {
-      index const t = from + i / packs * io;
+      index_t const t = from + i / packs * io;
       if constexpr (io == Lanes.positions()) {
         // What comes next, up to the first tile of the next sequence, is on its way while the layers work.
-        if constexpr (Lanes.front() > 0) { detail::prefetch(reinterpret_cast<char const*>(x.row + t) + size(to - from) * sizeof(T)); }
+        if constexpr (Lanes.front() > 0) { detail::prefetch(reinterpret_cast<char const*>(x.row + t) + size_t(to - from) * sizeof(T)); }
         tile.store(i / packs * io, i % packs, x.load(t, i % packs, to - t));
       } else {
         if (x.wide && t + io <= to) store<io>(r.at(uint32(t), 0), load<io>(x.row + t));  // packs have one lane: an access loads several
         else
-          for (index j = t; j < min(t + io, to); j++) r.store(uint32(j), 0, x.load(j, 0, 1));
+          for (index_t j = t; j < min_of(t + io, to); j++) r.store(uint32(j), 0, x.load(j, 0, 1));
       }
     }
     if (n > 0) tile.finish();
   }
 
   /// The history of a layer from a state: positions [-history, 0) of the sequence.
-  TCNCA_RARE void load_history(ring_type r, sequence_view<A const> const& state, index batch, index channel, index existing, int layer,
-                                      index position) const {
-    index const history = Shape.history(layer), begin = Shape.history_before(layer);
-    for (index i = group.rank(); i < history * channels; i += group.size()) {
-      index const c = i % channels, t = i / channels - history;
+  TCNCA_RARE void load_history(ring_type r, sequence_view<A const> const& state, index_t batch, index_t channel, index_t existing, int layer,
+                                      index_t position) const {
+    index_t const history = Shape.history(layer), begin = Shape.history_before(layer);
+    for (index_t i = group.rank(); i < history * channels; i += group.size()) {
+      index_t const c = i % channels, t = i / channels - history;
       A const v = c < existing ? *state.at(batch, channel + c, begin + modulo(position + t, history)) : A(0);
       r.store_sample(uint32(t), int(c), v);
     }

@@ -15,8 +15,8 @@ struct conv_stack_forward_params {
   sequence_view<accumulate_t<T> const> state_in;
   sequence_view<T> y;
   sequence_view<accumulate_t<T>> state_out;
-  index position = 0;
-  index segments = 1, segment_length = 0;  // each sequence is cut in this many pieces, walked by different groups
+  index_t position = 0;
+  index_t segments = 1, segment_length = 0;  // each sequence is cut in this many pieces, walked by different groups
   bool x_wide = false, y_wide = false;     // packs of x and y may be accessed whole
   bool y_streaming = false;                // y goes past the caches: its rows are aligned, and larger than what a later pass would find there
   bool all_wide = false;                   // and those of every other tensor too
@@ -33,7 +33,7 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
   using group_type = Group;
   using params_type = conv_stack_forward_params<T, Shape.layers()>;
   static constexpr int layers = Shape.layers(), taps = Shape.taps;
-  static constexpr index P = Lanes.positions();
+  static constexpr index_t P = Lanes.positions();
   params_type const& params;
 
   TCNCA_HOST_DEVICE conv_stack_forward_agent(Group g, params_type const& p, A* near_memory, A* far_memory)
@@ -42,17 +42,17 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
   }
 
   /// Items, each a call of operator().
-  TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) {
-    return p.x.extent[0] * divide_up(p.x.extent[1], index(Lanes.channels())) * p.segments;
+  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
+    return p.x.extent[0] * divide_up(p.x.extent[1], index_t(Lanes.channels())) * p.segments;
   }
 
-  TCNCA_HOST_DEVICE void operator()(index item) {
-    index const segment = item % params.segments, groups = divide_up(params.x.extent[1], index(Lanes.channels()));
+  TCNCA_HOST_DEVICE void operator()(index_t item) {
+    index_t const segment = item % params.segments, groups = divide_up(params.x.extent[1], index_t(Lanes.channels()));
     batch_ = item / params.segments / groups;
     channel_ = item / params.segments % groups * Lanes.channels();
     length_ = params.x.extent[2];
     from_ = segment * params.segment_length;
-    to_ = min(length_, from_ + params.segment_length);
+    to_ = min_of(length_, from_ + params.segment_length);
     x_ = {params.x, batch_, channel_, params.x_wide};
     y_ = {params.y, batch_, channel_, params.y_wide};
     for (half_ = 0; half_ < Shape.halves(); half_++) walk();
@@ -60,9 +60,9 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
   }
 
  private:
-  index batch_, channel_, length_;
-  index from_, to_;   // the outputs of this segment
-  index begin_, low_; // the walk begins here; inputs before low_ are zero
+  index_t batch_, channel_, length_;
+  index_t from_, to_;   // the outputs of this segment
+  index_t begin_, low_; // the walk begins here; inputs before low_ are zero
   int half_;
   sequence_lanes<T const, Lanes> x_;
   sequence_lanes<T, Lanes> y_;
@@ -71,21 +71,21 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
   TCNCA_HOST_DEVICE void walk() {
     auto const& plan = params.plan;
     start();
-    for (index before = begin_;; before += plan.step) {
-      index const end = min(before + plan.step, length_);
+    for (index_t before = begin_;; before += plan.step) {
+      index_t const end = min_of(before + plan.step, length_);
       this->append(ring_at(plan.input[0]), x_, before, end);
       if (before < length_ && end == length_) finish(0);
       group.sync();
       // What each layer had and has now of its inputs follows from what the first one had and has.
       // With all of x there a causal layer has no more than a tile to do, and need not wait for the tile to fill.
       bool const all = Shape.dir == direction::causal && end == length_;
-      index had = before, has = all ? tiling::beyond(length_) : before + plan.step;
+      index_t had = before, has = all ? tiling::beyond(length_) : before + plan.step;
       for (int l = 0; l < layers; l++) {
-        index const lead = Shape.lead(l, half_), step = plan.tile[l];
-        index const done = detail::whole_tiles(had, lead, step, begin_);
+        index_t const lead = Shape.lead(l, half_), step = plan.tile[l];
+        index_t const done = detail::whole_tiles(had, lead, step, begin_);
         had = done;
         has = detail::whole_tiles(has, lead, step, begin_);
-        for (index t = done; t < min(has, length_); t += step) layer(l, t, t + step);
+        for (index_t t = done; t < min_of(has, length_); t += step) layer(l, t, t + step);
       }
       if (has >= to_) break;
     }
@@ -95,10 +95,10 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
 
   /// Weights, and what lies before the sequence: the state, or as many zeros as one tile can reach.
   TCNCA_RARE void start() {
-    index ahead = 0;
+    index_t ahead = 0;
     for (int l = 0; l < layers; l++) ahead += Shape.lead(l, half_);
     // A later segment starts a receptive field early: what its own outputs depend on is then exact.
-    begin_ = max(index(0), from_ + ahead - (Shape.receptive_field() - 1)) / io * io;
+    begin_ = max_of(index_t(0), from_ + ahead - (Shape.receptive_field() - 1)) / io * io;
     bool const state = params.state_in.present() && begin_ == 0;
     this->load_weights(at(params.plan.weight), params.weight, params.bias, params.omega, channel_, x_.channels, half_);
     for (int l = 0; l < layers; l++) {
@@ -112,16 +112,16 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
   /// A layer that looks ahead reads zeros past the end.
   TCNCA_HOST_DEVICE void finish(int l) const {
     if constexpr (Shape.dir != direction::causal) {
-      if (index const ahead = Shape.lead(l, half_); ahead > 0)
-        this->clear(ring_at(params.plan.input[l]), length_, length_ + tiling::reach_ahead(l, min(params.plan.tile[l], length_), ahead));
+      if (index_t const ahead = Shape.lead(l, half_); ahead > 0)
+        this->clear(ring_at(params.plan.input[l]), length_, length_ + tiling::reach_ahead(l, min_of(params.plan.tile[l], length_), ahead));
     }
   }
 
   /// Outputs [from, to) of a layer into the next ring or into y.
-  TCNCA_HOST_DEVICE void layer(int l, index from, index to) const {
+  TCNCA_HOST_DEVICE void layer(int l, index_t from, index_t to) const {
     bool const last = l + 1 == layers;
-    if (last) from = max(from, from_);
-    to = min(to, last ? to_ : length_);
+    if (last) from = max_of(from, from_);
+    to = min_of(to, last ? to_ : length_);
     if (from >= to) return;
     A const* const weights = at(params.plan.weight);
     ring_type const in = ring_at(params.plan.input[l]);
@@ -152,8 +152,8 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
   }
 
   /// The stack's result at t: the sum of the halves, the skip connection, y.
-  TCNCA_HOST_DEVICE void output(sequence_writer<T, Lanes> const& y, A const* weights, index from, int offset, int p, index to, value v) const {
-    [[maybe_unused]] index const t = from + offset;
+  TCNCA_HOST_DEVICE void output(sequence_writer<T, Lanes> const& y, A const* weights, index_t from, int offset, int p, index_t to, value v) const {
+    [[maybe_unused]] index_t const t = from + offset;
     if constexpr (Shape.dir == direction::bidirectional) {
       A* const partial = at(params.plan.partial) + (t - from_) * Lanes.channels() + p * Lanes.width;
       if (half_ == 0) return store<Lanes.width>(partial, v);
@@ -169,9 +169,9 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
   TCNCA_RARE void store_state() const {
     for (int l = 0; l < layers; l++) {
       ring_type const r = ring_at(params.plan.input[l]);
-      index const history = Shape.history(l), begin = Shape.history_before(l);
-      for (index i = group.rank(); i < history * Lanes.channels(); i += group.size()) {
-        index const c = i % Lanes.channels(), t = length_ - history + i / Lanes.channels();
+      index_t const history = Shape.history(l), begin = Shape.history_before(l);
+      for (index_t i = group.rank(); i < history * Lanes.channels(); i += group.size()) {
+        index_t const c = i % Lanes.channels(), t = length_ - history + i / Lanes.channels();
         if (c >= x_.channels) continue;
         A const v = t >= 0 || low_ < 0 ? r.load_sample(uint32(t), int(c)) : A(0);
         *params.state_out.at(batch_, channel_ + c, begin + detail::modulo(params.position + t, history)) = v;

@@ -18,17 +18,17 @@ struct conv_stack_sums_agent {
     tensor_view<A, 1> grad_omega;
   };
   static constexpr int weights = Shape.layers() * Shape.taps, half = weights + (Shape.bias ? Shape.layers() : 0);
-  static constexpr index items(params_type const& p) { return p.sums.extent[1]; }
+  static constexpr index_t items(params_type const& p) { return p.sums.extent[1]; }
 
   Group group;
   params_type const& params;
   TCNCA_HOST_DEVICE conv_stack_sums_agent(Group g, params_type const& p, A*, A*) : group(g), params(p) {}
 
-  TCNCA_HOST_DEVICE void operator()(index row) const {
+  TCNCA_HOST_DEVICE void operator()(index_t row) const {
     int const h = int(row) / half, r = int(row) % half;
-    for (index c = group.rank(); c < params.sums.extent[2]; c += group.size()) {
+    for (index_t c = group.rank(); c < params.sums.extent[2]; c += group.size()) {
       double sum = 0;
-      for (index b = 0; b < params.sums.extent[0]; b++) sum += double(*params.sums.at(b, row, c));
+      for (index_t b = 0; b < params.sums.extent[0]; b++) sum += double(*params.sums.at(b, row, c));
       A const total = A(sum);
       if (h == Shape.halves()) *params.grad_omega.at(c) = total;
       else if (r < weights) *params.grad_weight.at(h * Shape.layers() + r / Shape.taps, r % Shape.taps, c) = total;

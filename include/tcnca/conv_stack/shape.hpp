@@ -8,9 +8,9 @@ namespace tcnca {
 /// Up to 16 dilations: {1, 2, 4}. Plain members, because nvcc cannot spell an array inside a template argument.
 struct dilation_list {
   static constexpr int capacity = 16;
-  index d0 = 0, d1 = 0, d2 = 0, d3 = 0, d4 = 0, d5 = 0, d6 = 0, d7 = 0, d8 = 0, d9 = 0, d10 = 0, d11 = 0, d12 = 0, d13 = 0, d14 = 0, d15 = 0;
+  index_t d0 = 0, d1 = 0, d2 = 0, d3 = 0, d4 = 0, d5 = 0, d6 = 0, d7 = 0, d8 = 0, d9 = 0, d10 = 0, d11 = 0, d12 = 0, d13 = 0, d14 = 0, d15 = 0;
 
-  TCNCA_HOST_DEVICE constexpr index operator[](int i) const {
+  TCNCA_HOST_DEVICE constexpr index_t operator[](int i) const {
     switch (i) {
       case 0: return d0;
       case 1: return d1;
@@ -67,25 +67,25 @@ struct conv_stack_shape {
   TCNCA_HOST_DEVICE constexpr int halves() const { return dir == direction::bidirectional ? 2 : 1; }
   TCNCA_HOST_DEVICE constexpr bool listed() const { return dilations.count() > 0; }
 
-  TCNCA_HOST_DEVICE constexpr index dilation(int layer) const {
+  TCNCA_HOST_DEVICE constexpr index_t dilation(int layer) const {
     int const level = layer / convolutions % levels();
     if (listed()) return dilations[level];
-    index d = 1;
+    index_t d = 1;
     for (int i = 0; i < level; i++) d *= dilation_base;
     return d;
   }
   /// Samples of the past that a layer reads.
-  TCNCA_HOST_DEVICE constexpr index history(int layer) const { return (taps - 1) * dilation(layer); }
+  TCNCA_HOST_DEVICE constexpr index_t history(int layer) const { return (taps - 1) * dilation(layer); }
   /// Samples that one output depends on: 1 + (taps - 1) * sum of the dilations of all layers.
-  TCNCA_HOST_DEVICE constexpr index receptive_field() const { return 1 + history_before(layers()); }
+  TCNCA_HOST_DEVICE constexpr index_t receptive_field() const { return 1 + history_before(layers()); }
   /// Sum of the histories of the layers before this one: where a layer's samples begin in a state.
-  TCNCA_HOST_DEVICE constexpr index history_before(int layer) const {
-    index sum = 0;
+  TCNCA_HOST_DEVICE constexpr index_t history_before(int layer) const {
+    index_t sum = 0;
     for (int i = 0; i < layer; i++) sum += history(i);
     return sum;
   }
   /// How far a layer looks ahead, in half 0 (causal or symmetric) or half 1 (anti-causal).
-  TCNCA_HOST_DEVICE constexpr index lead(int layer, int half) const {
+  TCNCA_HOST_DEVICE constexpr index_t lead(int layer, int half) const {
     return half == 1 ? history(layer) : dir == direction::symmetric ? history(layer) / 2 : 0;
   }
   /// Layers a residual spans: 0 where there is none.

@@ -19,38 +19,38 @@ struct conv_stack_step_agent {
   params_type const& params;
   TCNCA_HOST_DEVICE conv_stack_step_agent(Group g, params_type const& p, A*, A*) : group(g), params(p) {}
 
-  TCNCA_HOST_DEVICE static constexpr index packs(params_type const& p) { return p.x.extent[0] * divide_up(p.x.extent[1], index(Lanes.width)); }
+  TCNCA_HOST_DEVICE static constexpr index_t packs(params_type const& p) { return p.x.extent[0] * divide_up(p.x.extent[1], index_t(Lanes.width)); }
   /// Each thread of a group takes one pack of channels.
-  TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) { return divide_up(packs(p), index(Group::size())); }
+  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return divide_up(packs(p), index_t(Group::size())); }
 
-  TCNCA_HOST_DEVICE void operator()(index item) const {
-    index const i = item * Group::size() + group.rank(), groups = divide_up(params.x.extent[1], index(Lanes.width));
+  TCNCA_HOST_DEVICE void operator()(index_t item) const {
+    index_t const i = item * Group::size() + group.rank(), groups = divide_up(params.x.extent[1], index_t(Lanes.width));
     if (i >= packs(params)) return;
-    index const batch = i / groups, channel = i % groups * Lanes.width;
+    index_t const batch = i / groups, channel = i % groups * Lanes.width;
     if (params.state_in.data != params.state_out.data) copy_state(batch, channel);
-    for (index t = 0; t < params.x.extent[2]; t++) token(batch, channel, t);
+    for (index_t t = 0; t < params.x.extent[2]; t++) token(batch, channel, t);
   }
 
  private:
   template <class U>
-  TCNCA_HOST_DEVICE auto lanes_of(sequence_view<U> const& v, index batch, index channel) const {
+  TCNCA_HOST_DEVICE auto lanes_of(sequence_view<U> const& v, index_t batch, index_t channel) const {
     return sequence_lanes<U, Lanes>(v, batch, channel, Lanes.width == 1 || params.all_wide);
   }
   /// The parameters of these channels.
-  TCNCA_HOST_DEVICE value load_channels(T const* p, index stride, index channel) const {
-    index const n = min(index(Lanes.width), params.x.extent[1] - channel);
+  TCNCA_HOST_DEVICE value load_channels(T const* p, index_t stride, index_t channel) const {
+    index_t const n = min_of(index_t(Lanes.width), params.x.extent[1] - channel);
     if (params.all_wide && stride == 1 && n == Lanes.width) return load<Lanes.width>(p);
     return load_some<Lanes.width>(p, stride, n);
   }
 
-  TCNCA_HOST_DEVICE void copy_state(index batch, index channel) const {
+  TCNCA_HOST_DEVICE void copy_state(index_t batch, index_t channel) const {
     auto const to = lanes_of(params.state_out, batch, channel);
     bool const state = params.state_in.present();
-    for (index s = 0; s < Shape.receptive_field() - 1; s++)
+    for (index_t s = 0; s < Shape.receptive_field() - 1; s++)
       to.store(s, 0, 1, state ? lanes_of(params.state_in, batch, channel).load(s, 0, 1) : broadcast<Lanes.width>(A(0)));
   }
 
-  TCNCA_HOST_DEVICE void token(index batch, index channel, index t) const {
+  TCNCA_HOST_DEVICE void token(index_t batch, index_t channel, index_t t) const {
     auto const x = lanes_of(params.x, batch, channel);
     auto const state = lanes_of(params.state_out, batch, channel);
     value const in = x.load(t, 0, 1);
@@ -59,10 +59,10 @@ struct conv_stack_step_agent {
       if (Shape.starts_span(l)) span = a;
       value sum = broadcast<Lanes.width>(A(0));
       if constexpr (Shape.bias) { sum = load_channels(params.bias.at(l, channel), params.bias.stride[1], channel); }
-      index const d = Shape.dilation(l), history = Shape.history(l), ring = Shape.history_before(l);
-      index const now = history > 0 ? (params.position + t) % history : 0;
+      index_t const d = Shape.dilation(l), history = Shape.history(l), ring = Shape.history_before(l);
+      index_t const now = history > 0 ? (params.position + t) % history : 0;
       for (int k = 0; k < Shape.taps; k++) {
-        index const slot = now - k * d;
+        index_t const slot = now - k * d;
         value const tap = k == 0 ? a : state.load(ring + (slot < 0 ? slot + history : slot), 0, 1);
         sum = fma(load_channels(params.weight.at(l, k, channel), params.weight.stride[2], channel), tap, sum);
       }

@@ -34,8 +34,8 @@ struct default_conv_stack_tuning {
             .tile_max = longest,
             .whole = channels_last ? 1024 : 16384,
             .threads = 1,
-            .near_bytes = ~size(0),
-            .streaming_bytes = size(16) << 20,
+            .near_bytes = ~size_t(0),
+            .streaming_bytes = size_t(16) << 20,
             .segment_fields = 2};
   }
 

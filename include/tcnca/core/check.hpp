@@ -8,23 +8,23 @@ namespace tcnca::inline TCNCA_TARGET {
 
 /// Limits of a tensor's size. Within them, every product that an operation forms of extents fits 64 bits.
 struct tensor_limits {
-  static constexpr index elements = index(1) << 48;  ///< of the product of the extents, where an extent of 0 counts as 1
-  static constexpr index bytes = index(1) << 60;     ///< of the distance from the first element to the end of the last
+  static constexpr index_t elements = index_t(1) << 48;  ///< of the product of the extents, where an extent of 0 counts as 1
+  static constexpr index_t bytes = index_t(1) << 60;     ///< of the distance from the first element to the end of the last
 
   /// Whether no extent is negative and their product is within the limit.
   template <class T, int Rank>
   static constexpr bool hold(tensor_view<T, Rank> const& v) {
-    index n = 1;
+    index_t n = 1;
     bool signs = true;
-    for (int r = 0; r < Rank; r++) signs = signs && v.extent[r] >= 0, n = detail::saturating_multiply(n, max(index(1), v.extent[r]));
+    for (int r = 0; r < Rank; r++) signs = signs && v.extent[r] >= 0, n = detail::saturating_multiply(n, max_of(index_t(1), v.extent[r]));
     return signs && n <= elements;
   }
   /// Bytes from the first element to the end of the last. An extent of 0 counts as 1. No stride may be negative.
   template <class T, int Rank>
-  static constexpr index span(tensor_view<T, Rank> const& v) {
-    index n = 1;
-    for (int r = 0; r < Rank; r++) n = detail::saturating_add(n, detail::saturating_multiply(max(index(1), v.extent[r]) - 1, v.stride[r]));
-    return detail::saturating_multiply(n, index(sizeof(T)));
+  static constexpr index_t span(tensor_view<T, Rank> const& v) {
+    index_t n = 1;
+    for (int r = 0; r < Rank; r++) n = detail::saturating_add(n, detail::saturating_multiply(max_of(index_t(1), v.extent[r]) - 1, v.stride[r]));
+    return detail::saturating_multiply(n, index_t(sizeof(T)));
   }
 };
 
@@ -46,56 +46,56 @@ class argument_check {
   constexpr status result() const { return result_; }
   constexpr bool ok() const { return result_.ok(); }
 
-  constexpr argument_check& require(bool condition, status_code code, char const* name = "") {
+  constexpr argument_check& demand(bool condition, status_code code, char const* name = "") {
     if (ok() && !condition) result_ = {code, name};
     return *this;
   }
 
   /// An argument that is read: its extents, non-negative strides (0 broadcasts), stride 1 on the axis that must be contiguous (-1: none).
   template <class T, int Rank>
-  argument_check& input(char const* name, tensor_view<T, Rank> const& v, detail::array<index const, Rank>& extents, int contiguous_axis = -1) {
-    require(!absent(v, extents), status_code::missing_argument, name);
+  argument_check& input(char const* name, tensor_view<T, Rank> const& v, detail::array<index_t const, Rank>& extents, int contiguous_axis = -1) {
+    demand(!absent(v, extents), status_code::missing_argument, name);
     for (int r = 0; r < Rank; r++) {
-      require(v.extent[r] == extents[r] && extents[r] >= 0, status_code::invalid_extent, name);
-      require(v.stride[r] >= 0, status_code::invalid_stride, name);
-      require(r != contiguous_axis || v.extent[r] <= 1 || v.stride[r] == 1, status_code::invalid_stride, name);
+      demand(v.extent[r] == extents[r] && extents[r] >= 0, status_code::invalid_extent, name);
+      demand(v.stride[r] >= 0, status_code::invalid_stride, name);
+      demand(r != contiguous_axis || v.extent[r] <= 1 || v.stride[r] == 1, status_code::invalid_stride, name);
     }
     if (!ok()) return *this;
-    index const bytes = tensor_limits::span(v);
-    require(tensor_limits::hold(v), status_code::invalid_extent, name).require(bytes <= tensor_limits::bytes, status_code::invalid_stride, name);
+    index_t const bytes = tensor_limits::span(v);
+    demand(tensor_limits::hold(v), status_code::invalid_extent, name).demand(bytes <= tensor_limits::bytes, status_code::invalid_stride, name);
     if (!ok() || v.count() == 0) return *this;
     std::uintptr_t const at = reinterpret_cast<std::uintptr_t>(v.data);
-    require(at != 0, status_code::null_pointer, name).require(at % alignof(T) == 0, status_code::misaligned_pointer, name);
-    require(at <= ~std::uintptr_t(0) - std::uintptr_t(bytes), status_code::invalid_stride, name);
+    demand(at != 0, status_code::null_pointer, name).demand(at % alignof(T) == 0, status_code::misaligned_pointer, name);
+    demand(at <= ~std::uintptr_t(0) - std::uintptr_t(bytes), status_code::invalid_stride, name);
     if (ok()) remember(name, v, false);
     return *this;
   }
 
   /// An argument that is written: as for input, and no two indices may name the same element.
   template <class T, int Rank>
-  argument_check& output(char const* name, tensor_view<T, Rank> const& v, detail::array<index const, Rank>& extents, int contiguous_axis = -1) {
+  argument_check& output(char const* name, tensor_view<T, Rank> const& v, detail::array<index_t const, Rank>& extents, int contiguous_axis = -1) {
     int const before = count_;
     input(name, v, extents, contiguous_axis);
     if (!ok() || count_ == before) return *this;
     region& r = regions_[before];
     r.written = true;
-    return require(unfolded(r), status_code::invalid_stride, name);
+    return demand(unfolded(r), status_code::invalid_stride, name);
   }
 
   /// An input or an output that may be absent.
   template <class T, int Rank>
-  argument_check& optional_input(char const* name, tensor_view<T, Rank> const& v, detail::array<index const, Rank>& extents, int contiguous_axis = -1) {
+  argument_check& optional_input(char const* name, tensor_view<T, Rank> const& v, detail::array<index_t const, Rank>& extents, int contiguous_axis = -1) {
     return v.given() ? input(name, v, extents, contiguous_axis) : *this;
   }
   template <class T, int Rank>
-  argument_check& optional_output(char const* name, tensor_view<T, Rank> const& v, detail::array<index const, Rank>& extents, int contiguous_axis = -1) {
+  argument_check& optional_output(char const* name, tensor_view<T, Rank> const& v, detail::array<index_t const, Rank>& extents, int contiguous_axis = -1) {
     return v.given() ? output(name, v, extents, contiguous_axis) : *this;
   }
 
   /// An argument that must be absent unless the condition holds.
   template <class T, int Rank>
   argument_check& only_if(bool condition, char const* name, tensor_view<T, Rank> const& v) {
-    return require(condition || !v.given(), status_code::unexpected_argument, name);
+    return demand(condition || !v.given(), status_code::unexpected_argument, name);
   }
 
   /// Every output against every other argument, but those allowed to be in place.
@@ -105,24 +105,24 @@ class argument_check {
         region const &a = regions_[i], &b = regions_[j];
         if (i == j || !a.written || !meet(a, b)) continue;
         bool const allowed = same_region(a, b) && (in_place.have(a.name, b.name) || in_place.have(b.name, a.name));
-        require(allowed, status_code::overlap, a.name);
+        demand(allowed, status_code::overlap, a.name);
       }
     return *this;
   }
 
   argument_check& scratch(workspace w, workspace_bytes need) {
-    bool const enough = w.bytes >= need.least && need.least <= size(tensor_limits::bytes);
-    require(enough && (w.data != nullptr || need.least == 0), status_code::workspace_too_small, "workspace");
-    require(reinterpret_cast<std::uintptr_t>(w.data) % workspace::alignment == 0, status_code::workspace_misaligned, "workspace");
-    size const used = min(min(w.bytes, need.all), size(tensor_limits::bytes));
-    if (ok() && used > 0) remember("workspace", contiguous(static_cast<char*>(w.data), index(used)), true);
+    bool const enough = w.bytes >= need.least && need.least <= size_t(tensor_limits::bytes);
+    demand(enough && (w.data != nullptr || need.least == 0), status_code::workspace_too_small, "workspace");
+    demand(reinterpret_cast<std::uintptr_t>(w.data) % workspace::alignment == 0, status_code::workspace_misaligned, "workspace");
+    size_t const used = min_of(min_of(w.bytes, need.all), size_t(tensor_limits::bytes));
+    if (ok() && used > 0) remember("workspace", contiguous(static_cast<char*>(w.data), index_t(used)), true);
     return *this;
   }
 
  private:
   /// Left out, where elements are asked for.
   template <class T, int Rank>
-  static constexpr bool absent(tensor_view<T, Rank> const& v, detail::array<index const, Rank>& extents) {
+  static constexpr bool absent(tensor_view<T, Rank> const& v, detail::array<index_t const, Rank>& extents) {
     bool wanted = true;
     for (int r = 0; r < Rank; r++) wanted = wanted && extents[r] != 0;
     return wanted && !v.given();
@@ -132,10 +132,10 @@ class argument_check {
   struct region {
     char const* name;
     std::uintptr_t data;
-    index element, extent[axes], stride[axes];  // in bytes; axes from the longest stride to the shortest
+    index_t element, extent[axes], stride[axes];  // in bytes; axes from the longest stride to the shortest
     bool written;
-    constexpr index span() const {
-      index sum = 0;
+    constexpr index_t span() const {
+      index_t sum = 0;
       for (int i = 0; i < axes; i++) sum += extent[i] * stride[i];
       return sum;
     }
@@ -143,15 +143,15 @@ class argument_check {
 
   template <class T, int Rank>
   void remember(char const* name, tensor_view<T, Rank> const& v, bool written) {
-    region r{name, reinterpret_cast<std::uintptr_t>(v.data), index(sizeof(T)), {}, {}, written};
+    region r{name, reinterpret_cast<std::uintptr_t>(v.data), index_t(sizeof(T)), {}, {}, written};
     for (int i = 0; i < Rank; i++) {
       r.extent[i] = v.extent[i] - 1;  // the greatest index
-      r.stride[i] = v.extent[i] > 1 ? v.stride[i] * index(sizeof(T)) : 0;
+      r.stride[i] = v.extent[i] > 1 ? v.stride[i] * index_t(sizeof(T)) : 0;
     }
     for (int i = 1; i < axes; i++)
       for (int j = 0; j + 1 < axes; j++)
         if (r.stride[j] < r.stride[j + 1]) {
-          index const e = r.extent[j], s = r.stride[j];
+          index_t const e = r.extent[j], s = r.stride[j];
           r.extent[j] = r.extent[j + 1], r.stride[j] = r.stride[j + 1];
           r.extent[j + 1] = e, r.stride[j + 1] = s;
         }
@@ -159,7 +159,7 @@ class argument_check {
   }
 
   static constexpr bool unfolded(region const& r) {
-    index inner = r.element - 1;
+    index_t inner = r.element - 1;
     for (int i = axes - 1; i >= 0; i--) {
       if (r.extent[i] > 0 && r.stride[i] <= inner) return false;
       inner += r.extent[i] * r.stride[i];
@@ -177,17 +177,17 @@ class argument_check {
     if (a.data + std::uintptr_t(a.span() + a.element) <= b.data || b.data + std::uintptr_t(b.span() + b.element) <= a.data) return false;
     for (int i = 0; i < axes; i++)
       if (a.stride[i] != b.stride[i]) return true;
-    return reachable(a, b, index(b.data - a.data), 0);
+    return reachable(a, b, index_t(b.data - a.data), 0);
   }
   // Is there a byte of a, as far from a.data as a byte of b is from b.data plus `distance`?
-  static bool reachable(region const& a, region const& b, index distance, int axis) {
+  static bool reachable(region const& a, region const& b, index_t distance, int axis) {
     if (axis == axes) return -b.element < distance && distance < a.element;
     if (a.stride[axis] == 0) return reachable(a, b, distance, axis + 1);
-    index rest = max(a.element, b.element);
-    for (int i = axis + 1; i < axes; i++) rest += max(a.extent[i], b.extent[i]) * a.stride[i];
-    index const s = a.stride[axis], near = (distance >= 0 ? distance : distance - s + 1) / s;
+    index_t rest = max_of(a.element, b.element);
+    for (int i = axis + 1; i < axes; i++) rest += max_of(a.extent[i], b.extent[i]) * a.stride[i];
+    index_t const s = a.stride[axis], closest = (distance >= 0 ? distance : distance - s + 1) / s;
     if (rest > 2 * s) return true;  // the axes are not nested: say yes, to be safe
-    for (index q = near - 2; q <= near + 3; q++)
+    for (index_t q = closest - 2; q <= closest + 3; q++)
       if (-b.extent[axis] <= q && q <= a.extent[axis] && reachable(a, b, distance - q * s, axis + 1)) return true;
     return false;
   }

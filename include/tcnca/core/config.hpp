@@ -93,8 +93,8 @@ using uint8 = unsigned char;
 using uint16 = unsigned short;
 using uint32 = unsigned int;
 using uint64 = unsigned long long;
-using index = long long;
-using size = unsigned long long;
+using index_t = long long;
+using size_t = unsigned long long;
 }  // namespace tcnca
 #else
 #include <cstddef>
@@ -105,8 +105,8 @@ using uint16 = std::uint16_t;
 using uint32 = std::uint32_t;
 using uint64 = std::uint64_t;
 /// Extents, strides and positions: signed and 64 bits everywhere, so that a sequence may pass 2^31 elements.
-using index = std::int64_t;
-using size = std::size_t;
+using index_t = std::int64_t;
+using std::size_t;
 }  // namespace tcnca
 #endif
 
@@ -119,11 +119,11 @@ template <class A>
 inline constexpr bool same<A, A> = true;
 
 template <class T>
-TCNCA_HOST_DEVICE constexpr T min(T a, T b) {
+TCNCA_HOST_DEVICE constexpr T min_of(T a, T b) {
   return b < a ? b : a;
 }
 template <class T>
-TCNCA_HOST_DEVICE constexpr T max(T a, T b) {
+TCNCA_HOST_DEVICE constexpr T max_of(T a, T b) {
   return a < b ? b : a;
 }
 /// Quotient rounded up; a >= 0, b > 0.
@@ -137,8 +137,8 @@ TCNCA_HOST_DEVICE constexpr T round_up(T a, T b) {
   return divide_up(a, b) * b;
 }
 /// The least power of two that is not below a.
-TCNCA_HOST_DEVICE constexpr index power_of_two(index a) {
-  index p = 1;
+TCNCA_HOST_DEVICE constexpr index_t power_of_two(index_t a) {
+  index_t p = 1;
   while (p < a) p *= 2;
   return p;
 }

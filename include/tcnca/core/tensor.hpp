@@ -14,33 +14,33 @@ struct tensor_view {
   static constexpr int rank = Rank;
 
   T* data = nullptr;
-  detail::array<index, Rank> extent = {};
-  detail::array<index, Rank> stride = {};
+  detail::array<index_t, Rank> extent = {};
+  detail::array<index_t, Rank> stride = {};
 
-  TCNCA_HOST_DEVICE constexpr T* at(index i) const
+  TCNCA_HOST_DEVICE constexpr T* at(index_t i) const
     requires(Rank == 1)
   {
     return data + i * stride[0];
   }
-  TCNCA_HOST_DEVICE constexpr T* at(index i, index j) const
+  TCNCA_HOST_DEVICE constexpr T* at(index_t i, index_t j) const
     requires(Rank == 2)
   {
     return data + i * stride[0] + j * stride[1];
   }
-  TCNCA_HOST_DEVICE constexpr T* at(index i, index j, index k) const
+  TCNCA_HOST_DEVICE constexpr T* at(index_t i, index_t j, index_t k) const
     requires(Rank == 3)
   {
     return data + i * stride[0] + j * stride[1] + k * stride[2];
   }
-  TCNCA_HOST_DEVICE constexpr T* at(index i, index j, index k, index l) const
+  TCNCA_HOST_DEVICE constexpr T* at(index_t i, index_t j, index_t k, index_t l) const
     requires(Rank == 4)
   {
     return data + i * stride[0] + j * stride[1] + k * stride[2] + l * stride[3];
   }
 
   /// Number of elements, or the largest index if the number does not fit.
-  TCNCA_HOST_DEVICE constexpr index count() const {
-    index n = 1;
+  TCNCA_HOST_DEVICE constexpr index_t count() const {
+    index_t n = 1;
     for (int r = 0; r < Rank; r++) n = detail::saturating_multiply(n, extent[r]);
     return n;
   }
@@ -75,8 +75,8 @@ TCNCA_HOST_DEVICE constexpr tensor_view<T, sizeof...(Extents)> contiguous(T* dat
   constexpr int rank = sizeof...(Extents);
   tensor_view<T, rank> v;
   v.data = data;
-  index const e[] = {static_cast<index>(extents)...};
-  index s = 1;
+  index_t const e[] = {static_cast<index_t>(extents)...};
+  index_t s = 1;
   for (int r = rank - 1; r >= 0; r--) {
     v.extent[r] = e[r];
     v.stride[r] = s;
@@ -87,8 +87,8 @@ TCNCA_HOST_DEVICE constexpr tensor_view<T, sizeof...(Extents)> contiguous(T* dat
 
 /// A contiguous sequence in the given layout, indexed (batch, channels, length).
 template <class T>
-TCNCA_HOST_DEVICE constexpr sequence_view<T> sequence(T* data, layout order, index batch, index channels, index length) {
-  index const all = detail::saturating_multiply(channels, length);
+TCNCA_HOST_DEVICE constexpr sequence_view<T> sequence(T* data, layout order, index_t batch, index_t channels, index_t length) {
+  index_t const all = detail::saturating_multiply(channels, length);
   if (order == layout::batch_channels_length) return {data, {batch, channels, length}, {all, length, 1}};
   return {data, {batch, channels, length}, {all, 1, channels}};
 }

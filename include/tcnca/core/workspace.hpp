@@ -14,10 +14,10 @@ namespace tcnca {
 /// size if the sum does not fit. A call with a smaller workspace runs on as many workers as fit in it, at least one (on the CPU, one worker needs
 /// what the query returns for cpu{1}); below that it returns workspace_too_small. Results have the same bits for any number of workers.
 struct workspace {
-  static constexpr size alignment = 256;
+  static constexpr size_t alignment = 256;
 
   void* data = nullptr;
-  size bytes = 0;
+  size_t bytes = 0;
 };
 
 }  // namespace tcnca
@@ -26,19 +26,19 @@ namespace tcnca::inline TCNCA_TARGET {
 
 /// Bytes that a call needs: `least` to run on one worker, `all` to run on all workers of the executor.
 struct workspace_bytes {
-  size least = 0, all = 0;
+  size_t least = 0, all = 0;
 
   /// `shared` bytes once, plus `each` bytes for every worker.
-  static constexpr workspace_bytes of(size shared, size each, index workers) {
-    return {detail::saturating_add(shared, each), detail::saturating_add(shared, detail::saturating_multiply(each, size(workers)))};
+  static constexpr workspace_bytes of(size_t shared, size_t each, index_t workers) {
+    return {detail::saturating_add(shared, each), detail::saturating_add(shared, detail::saturating_multiply(each, size_t(workers)))};
   }
 };
 
 namespace detail {
 /// Bytes of a part of a workspace, rounded up to its alignment, or the largest size if they do not fit.
-constexpr size workspace_part(size elements, size element_bytes) {
-  size const bytes = saturating_multiply(elements, element_bytes);
-  return bytes > largest<size> - workspace::alignment ? largest<size> : round_up(bytes, workspace::alignment);
+constexpr size_t workspace_part(size_t elements, size_t element_bytes) {
+  size_t const bytes = saturating_multiply(elements, element_bytes);
+  return bytes > largest<size_t> - workspace::alignment ? largest<size_t> : round_up(bytes, workspace::alignment);
 }
 }  // namespace detail
 

@@ -26,7 +26,7 @@ template <class Group, element T, ema_shape Shape, ema_policy Policy, class Scan
 struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
   using base = detail::ema_group<Group, T, Shape, Policy, Scan>;
   using typename base::A, typename base::value, typename base::tiling, typename base::memory, typename base::share;
-  using base::group, base::near, base::N, base::W, base::channels, base::shared, base::run, base::worker_, base::pack_;
+  using base::group, base::shared_memory, base::N, base::W, base::channels, base::shared, base::run, base::worker_, base::pack_;
   using group_type = Group;
   using params_type = ema_backward_params<T>;
   static constexpr int group_size = Group::size(), workers = tiling::workers;
@@ -38,19 +38,19 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
   static constexpr int tile_g = tile_x + round_up(tiling::buffer, 16), other = tile_g + round_up(tiling::buffer, 16);
   static constexpr int table = other + (halves ? round_up(tiling::buffer, 16) : 0);
   static constexpr int slots = shared ? tiling::slots(N) : 0, stage = table + 2 * slots, scratch = stage + tiling::stage;
-  static constexpr int sums = scratch + int(round_up(Scan::template bytes<dual<A>, group_size> / sizeof(A) + 1, size(16)));
+  static constexpr int sums = scratch + int(round_up(Scan::template bytes<dual<A>, group_size> / sizeof(A) + 1, size_t(16)));
   static constexpr int sum_width = group_size * W;
-  static constexpr size near_elements(params_type const& p) { return size(sums + (4 * N + 1) * sum_width - (p.grad_state_out.given() ? 0 : 2 * N * sum_width)); }
+  static constexpr size_t near_elements(params_type const& p) { return size_t(sums + (4 * N + 1) * sum_width - (p.grad_state_out.given() ? 0 : 2 * N * sum_width)); }
   // A thread sums at most this many terms in A. In longer sequences the partial sums are added to fp64 totals, one for each sum of a channel.
-  static constexpr int longest_sum = 1024, tiles_of_a_sum = max(1, longest_sum / (run * Policy.runs));
-  TCNCA_HOST_DEVICE static constexpr bool is_long(params_type const& p) { return p.x.extent[2] > index(tiles_of_a_sum) * tiling::tile; }
-  TCNCA_HOST_DEVICE static constexpr size total_elements(params_type const& p) {
-    return is_long(p) ? size((4 * N + 1) * channels) * (sizeof(double) / sizeof(A)) : 0;
+  static constexpr int longest_sum = 1024, tiles_of_a_sum = max_of(1, longest_sum / (run * Policy.runs));
+  TCNCA_HOST_DEVICE static constexpr bool is_long(params_type const& p) { return p.x.extent[2] > index_t(tiles_of_a_sum) * tiling::tile; }
+  TCNCA_HOST_DEVICE static constexpr size_t total_elements(params_type const& p) {
+    return is_long(p) ? size_t((4 * N + 1) * channels) * (sizeof(double) / sizeof(A)) : 0;
   }
-  static constexpr size far_elements(params_type const& p) {
-    return total_elements(p) + size(p.x.extent[2]) * channels * ((Shape.skip ? 1 : 0) + (halves ? 1 : 0));
+  static constexpr size_t far_elements(params_type const& p) {
+    return total_elements(p) + size_t(p.x.extent[2]) * channels * ((Shape.skip ? 1 : 0) + (halves ? 1 : 0));
   }
-  static constexpr index items(params_type const& p) { return base::items(p.x.extent[0], p.x.extent[1]); }
+  static constexpr index_t items(params_type const& p) { return base::items(p.x.extent[0], p.x.extent[1]); }
 
   params_type const& params;
   A *far_g, *far_x;
@@ -58,8 +58,8 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
       : base(g, near_memory), params(p), far_g(far_memory + total_elements(p)), far_x(far_g + (Shape.skip ? p.x.extent[2] * channels : 0)),
         totals_(is_long(p) ? reinterpret_cast<double*>(far_memory) : nullptr) {}
 
-  TCNCA_HOST_DEVICE void operator()(index item) {
-    index const groups = divide_up(params.x.extent[1], index(channels));
+  TCNCA_HOST_DEVICE void operator()(index_t item) {
+    index_t const groups = divide_up(params.x.extent[1], index_t(channels));
     batch_ = item / groups;
     channel_ = item % groups * channels;
     x_ = {params.x, batch_, channel_, params.x_wide};
@@ -76,11 +76,11 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
 
  private:
   double* totals_;  // [kind][channel]; null where the sequence is short
-  index batch_, channel_;
+  index_t batch_, channel_;
   detail::ema_sequence<Group, T const, tiling> x_, grad_y_;
   detail::ema_sequence<Group, T, tiling> grad_x_;
 
-  TCNCA_HOST_DEVICE A* far_at(A* far, index t) const { return far + t * channels; }
+  TCNCA_HOST_DEVICE A* far_at(A* global_scratch, index_t t) const { return global_scratch + t * channels; }
   TCNCA_HOST_DEVICE value state_of(sequence_view<A const> const& state, int n, int c, int count) const {
     return state.present() ? this->load_state(state, batch_, channel_ + c, n, count) : broadcast<W>(A(0));
   }
@@ -99,25 +99,25 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
   TCNCA_HOST_DEVICE void again() const {
     constexpr bool Reverse = Half == 1, last = Half + 1 == Shape.halves();
     begin(Half);
-    this->template for_each_tile<Reverse>(params.x.extent[2], [&](index first, int n) {
+    this->template for_each_tile<Reverse>(params.x.extent[2], [&](index_t first, int n) {
       group.sync();  // the tile before has been stored
-      x_.load(group, first, n, near + tile_x, near + stage);
-      if (last) grad_y_.load(group, first, n, near + tile_g, near + stage);
-      if (halves && last) this->copy(far_at(far_g, first), near + other, n * channels);
+      x_.load(group, first, n, shared_memory + tile_x, shared_memory + stage);
+      if (last) grad_y_.load(group, first, n, shared_memory + tile_g, shared_memory + stage);
+      if (halves && last) this->copy(far_at(far_g, first), shared_memory + other, n * channels);
       group.sync();
       value const omega = this->omega();
       auto const prepare = [&](int r) TCNCA_INLINE {  // GCC drops the call of a function that only prefetches
         x_.prefetch(this->template after<Reverse>(first, n), r, params.x.extent[2]);
         if (last) grad_y_.prefetch(this->template after<Reverse>(first, n), r, params.x.extent[2]);
       };
-      this->template average<Reverse, Exact>(near + tile_x, n, carry, table, scratch, prepare, [&](int at, value x, value y) TCNCA_INLINE {
-        A* const g = near + tile_g + at;
-        if constexpr (halves && last) { y = y + load<W>(const_cast<A const*>(near + other + at)); }
+      this->template average<Reverse, Exact>(shared_memory + tile_x, n, carry, table, scratch, prepare, [&](int at, value x, value y) TCNCA_INLINE {
+        A* const g = shared_memory + tile_g + at;
+        if constexpr (halves && last) { y = y + load<W>(const_cast<A const*>(shared_memory + other + at)); }
         if constexpr (last) { y = load<W>(const_cast<A const*>(g)) * activate<activation::silu>(fma(omega, x, y)).slope; }
         store<W>(g, y);
       });
       group.sync();
-      this->copy(near + tile_g, far_at(far_g, first), n * channels);
+      this->copy(shared_memory + tile_g, far_at(far_g, first), n * channels);
     });
     group.sync();
   }
@@ -132,14 +132,14 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
     for (int j = group.rank(); totals_ && j < kinds() * channels; j += group.size()) totals_[j] = 0;
     bool start = true;
     int tiles = 0;
-    this->template for_each_tile<Reverse>(params.x.extent[2], [&](index first, int n) {
+    this->template for_each_tile<Reverse>(params.x.extent[2], [&](index_t first, int n) {
       group.sync();
-      x_.load(group, first, n, near + tile_x, near + stage);
-      if constexpr (Shape.skip) { this->copy(far_at(far_g, first), near + tile_g, n * channels); }
-      else { grad_y_.load(group, first, n, near + tile_g, near + stage); }
-      if (halves && last) this->copy(far_at(far_x, first), near + other, n * channels);
+      x_.load(group, first, n, shared_memory + tile_x, shared_memory + stage);
+      if constexpr (Shape.skip) { this->copy(far_at(far_g, first), shared_memory + tile_g, n * channels); }
+      else { grad_y_.load(group, first, n, shared_memory + tile_g, shared_memory + stage); }
+      if (halves && last) this->copy(far_at(far_x, first), shared_memory + other, n * channels);
       group.sync();
-      index const next = this->template after<Reverse>(first, n);
+      index_t const next = this->template after<Reverse>(first, n);
       for (int r = 0; r < Policy.runs; r++) {
         share const mine = this->template share_of<Reverse>(r, n);
         if (!shared && mine.count == 0) break;
@@ -155,8 +155,8 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
       }
       start = false;
       group.sync();
-      if constexpr (last) { grad_x_.store(group, first, n, near + tile_g, near + stage); }
-      else { this->copy(near + tile_g, far_at(far_x, first), n * channels); }
+      if constexpr (last) { grad_x_.store(group, first, n, shared_memory + tile_g, shared_memory + stage); }
+      else { this->copy(shared_memory + tile_g, far_at(far_x, first), n * channels); }
       if (totals_ && ++tiles % tiles_of_a_sum == 0) add_to_totals();
     });
     group.sync();
@@ -177,10 +177,10 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
   /// Threads that share a sequence: the states before each one's run, into the table.
   template <bool Driven>
   TCNCA_HOST_DEVICE void scan_states(share const& mine, bool injects) const {
-    spread_table<dual<A>> const slots_at{near + table, slots};
+    spread_table<dual<A>> const slots_at{shared_memory + table, slots};
     if (worker_ < workers) {
       value g[run];
-      if constexpr (Driven) { this->load_run(near + tile_g, mine, 0, g); }
+      if constexpr (Driven) { this->load_run(shared_memory + tile_g, mine, 0, g); }
 #if defined(__CUDA_ARCH__)
 #pragma unroll 2
 #endif
@@ -201,9 +201,9 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
     group.sync();
     constexpr int shift = (Driven ? 0 : N) * tiling::packs;
     scan_rows<workers, Scan>(
-        group, slots_at, N * tiling::packs, near + scratch,
-        [&](int i) { return dual<A>{near[memory::run_decay + i], near[memory::run_slope + i]}; },
-        [&](int i) { return dual<A>{near[back + shift + i], near[back_slope + shift + i]}; });
+        group, slots_at, N * tiling::packs, shared_memory + scratch,
+        [&](int i) { return dual<A>{shared_memory[memory::run_decay + i], shared_memory[memory::run_slope + i]}; },
+        [&](int i) { return dual<A>{shared_memory[back + shift + i], shared_memory[back_slope + shift + i]}; });
     group.sync();
   }
 
@@ -211,8 +211,8 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
   template <int Count, int Half, bool Driven>
   TCNCA_HOST_DEVICE void part(share const& mine, int first, bool injects) const {
     detail::array<value, Count> x, g, grad_x;
-    this->load_run(near + tile_x, mine, first, x);
-    this->load_run(near + tile_g, mine, first, g);
+    this->load_run(shared_memory + tile_x, mine, first, x);
+    this->load_run(shared_memory + tile_g, mine, first, g);
     if constexpr (!Driven) {
       unroll<0, Count>([&](auto i) { grad_x[i] = g[i]; });
     } else if constexpr (Shape.skip && Half == 0) {
@@ -233,8 +233,8 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
     }
     unroll<0, Count>([&](auto i) {
       int const at = mine.offset + (first + i) * mine.step;
-      if constexpr (halves && Half == 1) { grad_x[i] = grad_x[i] + load<W>(const_cast<A const*>(near + other + at)); }
-      store<W>(near + tile_g + at, grad_x[i]);
+      if constexpr (halves && Half == 1) { grad_x[i] = grad_x[i] + load<W>(const_cast<A const*>(shared_memory + other + at)); }
+      store<W>(shared_memory + tile_g + at, grad_x[i]);
     });
   }
 
@@ -243,7 +243,7 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
   TCNCA_HOST_DEVICE void states(share const& mine, int first, int s, bool injects, detail::array<value const, Count>& x, detail::array<value const, Count>& g,
                                 detail::array<value, Count>& grad_x) const {
     bool const ends = !shared || (mine.last && first + Count == mine.count);
-    spread_table<dual<A>> const slots_at{near + table, slots};
+    spread_table<dual<A>> const slots_at{shared_memory + table, slots};
     A* const k = this->at(memory::q, this->row(s));
     A* const c = this->at(back + (Driven ? 0 : N) * channels, this->row(s));
     A* const sum = sum_at((Driven ? 0 : 2 * N + 1) + 2 * s);
@@ -280,7 +280,7 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
   }
 
   /// This thread's own sum i.
-  TCNCA_HOST_DEVICE A* sum_at(int i) const { return near + sums + i * sum_width + group.rank() * W; }
+  TCNCA_HOST_DEVICE A* sum_at(int i) const { return shared_memory + sums + i * sum_width + group.rank() * W; }
 
   /// Sums of a channel: two a state for what g drives, one for omega, and, with grad_state_out, two a state for what that drives.
   TCNCA_HOST_DEVICE int kinds() const { return (params.grad_state_out.present() ? 4 : 2) * N + 1; }
@@ -293,14 +293,14 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
       for (int j = group.rank(); j < kinds() * channels; j += group.size()) {
         int const c = j % channels, i = j / channels;
         totals_[j] += double(total(i, c, j));
-        for (int w = 0; w < workers; w++) near[sums + i * sum_width + c + w * channels] = A(0);
+        for (int w = 0; w < workers; w++) shared_memory[sums + i * sum_width + c + w * channels] = A(0);
       }
     }
   }
 
   /// The threads' sums of channel c in a fixed order: another for each of the threads that add them up, so that they do not collide.
   TCNCA_HOST_DEVICE A total(int i, int c, int start) const {
-    A const* const all = near + sums + i * sum_width + c;  // W == 1, or one thread
+    A const* const all = shared_memory + sums + i * sum_width + c;  // W == 1, or one thread
     A sum = 0;
     for (int w = 0, at = start % workers; w < workers; w++, at = at + 1 < workers ? at + 1 : 0) sum += all[at * channels];
     return sum;
@@ -314,29 +314,29 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
     } else {
       for (int j = group.rank(); j < kinds() * channels; j += group.size()) {
         int const c = j % channels, i = j / channels;
-        near[sums + i * sum_width + c] = total(i, c, j);  // no other thread reads this slot
+        shared_memory[sums + i * sum_width + c] = total(i, c, j);  // no other thread reads this slot
       }
     }
     group.sync();
-    index const half_row = half * params.x.extent[1];
-    auto const sum_of = [&](int i, int c) { return totals_ ? totals_[i * channels + c] : double(near[sums + i * sum_width + c]); };
+    index_t const half_row = half * params.x.extent[1];
+    auto const sum_of = [&](int i, int c) { return totals_ ? totals_[i * channels + c] : double(shared_memory[sums + i * sum_width + c]); };
     if (Shape.skip && half == 0)
       for (int c = group.rank(); c < x_.existing; c += group.size()) *params.sums.at(batch_, 3 * N, channel_ + c) = sum_of(2 * N, c);
     for (int j = group.rank(); j < N * channels; j += group.size()) {
       int const c = j % channels, n = j / channels;
       if (c >= x_.existing) continue;
       auto const sum = [&](int i) { return sum_of(i, c); };
-      A const q = near[memory::q + j], u = near[memory::u + j], w = near[memory::w + j], h = half == 0 ? initial(n, c) : A(0);
-      A const l = near[back + j], e = near[back_slope + j];
+      A const q = shared_memory[memory::q + j], u = shared_memory[memory::u + j], w = shared_memory[memory::w + j], h = half == 0 ? initial(n, c) : A(0);
+      A const l = shared_memory[back + j], e = shared_memory[back_slope + j];
       double const of_l = sum(2 * n), of_e = sum(2 * n + 1);
       double of_u = double(w) * of_l, of_w = double(u) * of_l + double(q * h * l);
       double of_q = double(w) * (double(u) * of_e + double(h * (l + q * e)));
       A of_h = w * q * l;
       if (state) {
-        A const end = near[back + N * channels + j], slope = near[back_slope + N * channels + j];
+        A const end = shared_memory[back + N * channels + j], slope = shared_memory[back_slope + N * channels + j];
         of_u += sum(2 * N + 1 + 2 * n);
         of_q += double(u) * sum(2 * N + 2 + 2 * n) + double(h * (end + q * slope));
-        of_h += params.x.extent[2] > 0 ? q * end : near[terminal + j];
+        of_h += params.x.extent[2] > 0 ? q * end : shared_memory[terminal + j];
       }
       *params.sums.at(batch_, 3 * n, half_row + channel_ + c) = of_u;
       *params.sums.at(batch_, 3 * n + 1, half_row + channel_ + c) = of_w;

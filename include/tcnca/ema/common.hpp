@@ -33,7 +33,7 @@ struct ema_coefficients {
   value q, u, w;
 
   /// Of `existing` channels from row on, one state.
-  TCNCA_HOST_DEVICE ema_coefficients(ema_parameters<A> const& from, index row, index state, int existing, A scale) {
+  TCNCA_HOST_DEVICE ema_coefficients(ema_parameters<A> const& from, index_t row, index_t state, int existing, A scale) {
     auto const read = [&](tensor_view<A const, 2> const& v) { return load_some<W>(v.at(row, state), v.stride[0], existing); };
     p = sigmoid(read(from.delta)), a = sigmoid(read(from.alpha)), beta = read(from.beta), gamma = read(from.gamma);
     q = broadcast<W>(A(1)) - p * a;
@@ -63,17 +63,17 @@ struct ema_group {
   static constexpr int next_slot = tiling::packs * tiling::workers;  // from a state to the next in the table of a scan
 
   Group group;
-  A* near;
+  A* shared_memory;
   int pack_, worker_;
 
   TCNCA_HOST_DEVICE ema_group(Group g, A* near_memory)
-      : group(g), near(near_memory), pack_(g.rank() % tiling::packs), worker_(g.rank() / tiling::packs) {}
+      : group(g), shared_memory(near_memory), pack_(g.rank() % tiling::packs), worker_(g.rank() / tiling::packs) {}
 
   /// Items: some channels of one sequence each.
-  TCNCA_HOST_DEVICE static constexpr index items(index batch, index all_channels) { return batch * divide_up(all_channels, index(channels)); }
+  TCNCA_HOST_DEVICE static constexpr index_t items(index_t batch, index_t all_channels) { return batch * divide_up(all_channels, index_t(channels)); }
 
   /// Row n * packs + p of a table of packs.
-  TCNCA_HOST_DEVICE A* at(int table, int row) const { return near + table + row * W; }
+  TCNCA_HOST_DEVICE A* at(int table, int row) const { return shared_memory + table + row * W; }
   TCNCA_HOST_DEVICE value get(int table, int row) const { return load<W>(const_cast<A const*>(at(table, row))); }
   TCNCA_HOST_DEVICE void put(int table, int row, value v) const { store<W>(at(table, row), v); }
   TCNCA_HOST_DEVICE int row(int state) const { return state * tiling::packs + pack_; }
@@ -83,14 +83,14 @@ struct ema_group {
   TCNCA_HOST_DEVICE void for_each_row(int existing, Visit visit) const {
     for (int r = group.rank(); r < N * tiling::packs; r += group.size()) {
       int const c = r % tiling::packs * W;
-      visit(r, r / tiling::packs, c, max(0, min(W, existing - c)));
+      visit(r, r / tiling::packs, c, max_of(0, min_of(W, existing - c)));
     }
   }
 
   /// The coefficients of one half to fast memory; zero for channels that do not exist. Does not sync.
-  TCNCA_HOST_DEVICE void load_coefficients(ema_parameters<A> const& from, index channel, int existing, index half_row) const {
+  TCNCA_HOST_DEVICE void load_coefficients(ema_parameters<A> const& from, index_t channel, int existing, index_t half_row) const {
     for_each_row(existing, [&](int r, int n, int c, int count) {
-      index const first = count > 0 ? channel + c : channel;
+      index_t const first = count > 0 ? channel + c : channel;
       ema_coefficients<A, W> const k(from, half_row + first, n, count, A(ema_scale<N>));
       put(memory::q, r, k.q), put(memory::u, r, k.u), put(memory::w, r, k.w), put(memory::uw, r, k.u * k.w);
       if constexpr (shared) {
@@ -100,16 +100,16 @@ struct ema_group {
       }
     });
     if constexpr (Shape.skip) {
-      for (int c = group.rank(); c < channels; c += group.size()) near[memory::omega + c] = c < existing ? *from.omega.at(channel + c) : A(0);
+      for (int c = group.rank(); c < channels; c += group.size()) shared_memory[memory::omega + c] = c < existing ? *from.omega.at(channel + c) : A(0);
     }
   }
   TCNCA_HOST_DEVICE value omega() const { return get(memory::omega, pack_); }
 
   /// One element for each state and channel, from or to [batch, channels, states].
-  TCNCA_HOST_DEVICE static value load_state(sequence_view<A const> const& state, index batch, index channel, int n, int count) {
+  TCNCA_HOST_DEVICE static value load_state(sequence_view<A const> const& state, index_t batch, index_t channel, int n, int count) {
     return count > 0 ? load_some<W>(state.at(batch, channel, n), state.stride[1], count) : broadcast<W>(A(0));
   }
-  TCNCA_HOST_DEVICE static void store_state(sequence_view<A> const& state, index batch, index channel, int n, int count, value v) {
+  TCNCA_HOST_DEVICE static void store_state(sequence_view<A> const& state, index_t batch, index_t channel, int n, int count, value v) {
     if (count > 0) store_some<W>(state.at(batch, channel, n), state.stride[1], count, v);
   }
 
@@ -120,17 +120,17 @@ struct ema_group {
 
   /// Visits the tiles of a sequence in the order of time or against it.
   template <bool Reverse, class Visit>
-  TCNCA_HOST_DEVICE static void for_each_tile(index length, Visit visit) {
-    index const tiles = divide_up(length, index(tiling::tile));
-    for (index i = 0; i < tiles; i++) {
-      index const first = (Reverse ? tiles - 1 - i : i) * tiling::tile;
-      visit(first, int(min(index(tiling::tile), length - first)));
+  TCNCA_HOST_DEVICE static void for_each_tile(index_t length, Visit visit) {
+    index_t const tiles = divide_up(length, index_t(tiling::tile));
+    for (index_t i = 0; i < tiles; i++) {
+      index_t const first = (Reverse ? tiles - 1 - i : i) * tiling::tile;
+      visit(first, int(min_of(index_t(tiling::tile), length - first)));
     }
   }
 
   /// Where the tile begins that is visited next; may lie outside of the sequence.
   template <bool Reverse>
-  TCNCA_HOST_DEVICE static index after(index first, int n) {
+  TCNCA_HOST_DEVICE static index_t after(index_t first, int n) {
     return Reverse ? first - tiling::tile : first + n;
   }
 
@@ -142,7 +142,7 @@ struct ema_group {
   template <bool Reverse>
   TCNCA_HOST_DEVICE share share_of(int r, int n) const {
     int const begin = (r * tiling::workers + worker_) * run;
-    int const count = worker_ < tiling::workers ? max(0, min(run, n - begin)) : 0;
+    int const count = worker_ < tiling::workers ? max_of(0, min_of(run, n - begin)) : 0;
     int const slot = Reverse ? n - 1 - begin : begin;
     return {slot * channels + pack_ * W, Reverse ? -channels : channels, count, count > 0 && begin + count == n};
   }
@@ -167,8 +167,8 @@ struct ema_group {
         end_states<Exact>(tile, mine, table);
         group.sync();
         scan_rows<tiling::workers, Scan>(
-            group, spread_table<A>{near + table}, N * tiling::packs, near + scratch,
-            [&](int i) { return near[memory::run_decay + i]; }, [&](int i) { return near[carry + i]; });
+            group, spread_table<A>{shared_memory + table}, N * tiling::packs, shared_memory + scratch,
+            [&](int i) { return shared_memory[memory::run_decay + i]; }, [&](int i) { return shared_memory[carry + i]; });
         group.sync();
       }
       if (mine.count == run) average_part<run, Exact>(tile, mine, 0, carry, table, emit);
@@ -193,7 +193,7 @@ struct ema_group {
       value h = x[0];
       unroll<1, run>([&](auto i) { h = fma(q, h, x[i]); });
       if (Exact) h = h * load<W>(k + memory::u);
-      spread_table<A>{near + table}.store(row(s) * tiling::workers + worker_, h.lane(0));
+      spread_table<A>{shared_memory + table}.store(row(s) * tiling::workers + worker_, h.lane(0));
     }
   }
 
@@ -219,7 +219,7 @@ struct ema_group {
   TCNCA_HOST_DEVICE void average_states(share const& mine, int first, int s, detail::array<value const, Count>& x, detail::array<value, Count>& y, int carry,
                                         int table) const {
     bool const ends = !shared || (mine.last && first + Count == mine.count);
-    spread_table<A> const slots{near + table};
+    spread_table<A> const slots{shared_memory + table};
     A* const k = at(memory::q, row(s));
     A* const c = at(carry, row(s));
     int const slot = row(s) * tiling::workers + worker_;

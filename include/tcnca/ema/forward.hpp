@@ -21,7 +21,7 @@ template <class Group, element T, ema_shape Shape, ema_policy Policy, class Scan
 struct ema_forward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
   using base = detail::ema_group<Group, T, Shape, Policy, Scan>;
   using typename base::A, typename base::value, typename base::tiling, typename base::memory;
-  using base::group, base::near, base::N, base::channels, base::shared;
+  using base::group, base::shared_memory, base::N, base::channels, base::shared;
   using group_type = Group;
   using params_type = ema_forward_params<T>;
   static constexpr int group_size = Group::size();
@@ -30,17 +30,17 @@ struct ema_forward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
   static constexpr int carry = memory::first, tile = round_up(carry + memory::table, 16);
   static constexpr int other = tile + round_up(tiling::buffer, 16), table = other + (halves ? round_up(tiling::buffer, 16) : 0);
   static constexpr int stage = table + (shared ? tiling::slots(N) : 0), scratch = stage + tiling::stage;
-  static constexpr size near_elements(params_type const&) { return scratch + divide_up(Scan::template bytes<A, group_size>, sizeof(A)); }
-  static constexpr size far_elements(params_type const& p) { return halves ? size(p.x.extent[2]) * channels : 0; }
-  static constexpr index items(params_type const& p) { return base::items(p.x.extent[0], p.x.extent[1]); }
+  static constexpr size_t near_elements(params_type const&) { return scratch + divide_up(Scan::template bytes<A, group_size>, sizeof(A)); }
+  static constexpr size_t far_elements(params_type const& p) { return halves ? size_t(p.x.extent[2]) * channels : 0; }
+  static constexpr index_t items(params_type const& p) { return base::items(p.x.extent[0], p.x.extent[1]); }
 
   params_type const& params;
-  A* far;
+  A* global_scratch;
   TCNCA_HOST_DEVICE ema_forward_agent(Group g, params_type const& p, A* near_memory, A* far_memory)
-      : base(g, near_memory), params(p), far(far_memory) {}
+      : base(g, near_memory), params(p), global_scratch(far_memory) {}
 
-  TCNCA_HOST_DEVICE void operator()(index item) {
-    index const groups = divide_up(params.x.extent[1], index(channels));
+  TCNCA_HOST_DEVICE void operator()(index_t item) {
+    index_t const groups = divide_up(params.x.extent[1], index_t(channels));
     batch_ = item / groups;
     channel_ = item % groups * channels;
     x_ = {params.x, batch_, channel_, params.x_wide};
@@ -61,7 +61,7 @@ struct ema_forward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
   }
 
  private:
-  index batch_, channel_;
+  index_t batch_, channel_;
   detail::ema_sequence<Group, T const, tiling> x_;
   detail::ema_sequence<Group, T, tiling> y_;
 
@@ -76,24 +76,24 @@ struct ema_forward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
   template <bool Reverse, bool Exact>
   TCNCA_HOST_DEVICE void walk() const {
     constexpr bool last = !halves || Reverse;
-    this->template for_each_tile<Reverse>(params.x.extent[2], [&](index first, int n) {
+    this->template for_each_tile<Reverse>(params.x.extent[2], [&](index_t first, int n) {
       group.sync();  // the tile before has been stored
-      x_.load(group, first, n, near + tile, near + stage);
-      if constexpr (halves && last) { this->copy(far + first * channels, near + other, n * channels); }
+      x_.load(group, first, n, shared_memory + tile, shared_memory + stage);
+      if constexpr (halves && last) { this->copy(global_scratch + first * channels, shared_memory + other, n * channels); }
       group.sync();
       auto const prepare = [&](int r) TCNCA_INLINE {  // GCC drops the call of a function that only prefetches
         x_.prefetch(this->template after<Reverse>(first, n), r, params.x.extent[2]);
         if (last) y_.prefetch(this->template after<Reverse>(first, n), r, params.x.extent[2]);
       };
       value const omega = Shape.skip && last ? this->omega() : broadcast<base::W>(A(0));
-      this->template average<Reverse, Exact>(near + tile, n, carry, table, scratch, prepare, [&](int at, value x, value y) TCNCA_INLINE {
-        if constexpr (halves && last) { y = y + load<base::W>(const_cast<A const*>(near + other + at)); }
+      this->template average<Reverse, Exact>(shared_memory + tile, n, carry, table, scratch, prepare, [&](int at, value x, value y) TCNCA_INLINE {
+        if constexpr (halves && last) { y = y + load<base::W>(const_cast<A const*>(shared_memory + other + at)); }
         if constexpr (Shape.skip && last) { y = activate<activation::silu>(fma(omega, x, y)).value; }
-        store<base::W>(near + tile + at, y);
+        store<base::W>(shared_memory + tile + at, y);
       });
       group.sync();
-      if constexpr (last) { y_.store(group, first, n, near + tile, near + stage); }
-      else { this->copy(near + tile, far + first * channels, n * channels); }
+      if constexpr (last) { y_.store(group, first, n, shared_memory + tile, shared_memory + stage); }
+      else { this->copy(shared_memory + tile, global_scratch + first * channels, n * channels); }
     });
     group.sync();
   }

@@ -29,22 +29,22 @@ struct ema_kernel_agent {
   // the block's positions [state][pack][thread]; anchors [state][block of the chunk]; and (backward) partial sums [kind][state][pack][thread].
   static constexpr int wide = int(sizeof(double) / sizeof(A)), table = round_up(7 * N * wide, 16);
   static constexpr int own = packs * group_size * W, anchor = table + N * own, sums = round_up(anchor + N * chunk, 16);
-  static constexpr size near_elements = size(sums + (Backward ? 2 * N * own : 0));
-  static constexpr index items(params_type const& p) { return Backward ? p.grad_kappa.extent[0] : p.kappa.extent[0]; }
+  static constexpr size_t near_elements = size_t(sums + (Backward ? 2 * N * own : 0));
+  static constexpr index_t items(params_type const& p) { return Backward ? p.grad_kappa.extent[0] : p.kappa.extent[0]; }
 
   Group group;
   params_type const& params;
-  A* near;
-  TCNCA_HOST_DEVICE ema_kernel_agent(Group g, params_type const& p, A* near_memory, A*) : group(g), params(p), near(near_memory) {}
+  A* shared_memory;
+  TCNCA_HOST_DEVICE ema_kernel_agent(Group g, params_type const& p, A* near_memory, A*) : group(g), params(p), shared_memory(near_memory) {}
 
-  TCNCA_HOST_DEVICE void operator()(index row) const {
+  TCNCA_HOST_DEVICE void operator()(index_t row) const {
     begin(row);
-    index const length = Backward ? params.grad_kappa.extent[1] : params.kappa.extent[1];
-    for (index first = 0; first < length; first += block * chunk) {
+    index_t const length = Backward ? params.grad_kappa.extent[1] : params.kappa.extent[1];
+    for (index_t first = 0; first < length; first += block * chunk) {
       group.sync();
       for (int n = group.rank(); n < N; n += group.size()) {
         double power = wide_at(anchor_power)[n];
-        for (int b = 0; b < chunk; b++, power *= wide_at(step)[n]) near[anchor + n * chunk + b] = A(power);
+        for (int b = 0; b < chunk; b++, power *= wide_at(step)[n]) shared_memory[anchor + n * chunk + b] = A(power);
         wide_at(anchor_power)[n] = power;
       }
       group.sync();
@@ -62,11 +62,11 @@ struct ema_kernel_agent {
  private:
   enum { q, u, w, step, anchor_power, of_power, of_moment };
   // A partial sum in A has at most 1024 terms. It is then added to the fp64 totals.
-  static constexpr index chunks_of_a_sum = 1024 / chunk;
-  TCNCA_HOST_DEVICE double* wide_at(int kind) const { return reinterpret_cast<double*>(near) + kind * N; }
+  static constexpr index_t chunks_of_a_sum = 1024 / chunk;
+  TCNCA_HOST_DEVICE double* wide_at(int kind) const { return reinterpret_cast<double*>(shared_memory) + kind * N; }
   /// The first position of this thread's pack j in a block.
   TCNCA_HOST_DEVICE int place(int j) const { return (j * group_size + group.rank()) * W; }
-  TCNCA_HOST_DEVICE value get(int at) const { return load<W>(const_cast<A const*>(near + at)); }
+  TCNCA_HOST_DEVICE value get(int at) const { return load<W>(const_cast<A const*>(shared_memory + at)); }
 
   TCNCA_HOST_DEVICE static double sigmoid(A x) { return detail::sigmoid(broadcast<1>(double(x))).lane(0); }
   TCNCA_HOST_DEVICE static double raise(double x, int n) {
@@ -76,7 +76,7 @@ struct ema_kernel_agent {
     return y;
   }
 
-  TCNCA_HOST_DEVICE void begin(index row) const {
+  TCNCA_HOST_DEVICE void begin(index_t row) const {
     auto const& from = params.parameters;
     for (int n = group.rank(); n < N; n += group.size()) {
       double const p = sigmoid(*from.delta.at(row, n)), a = sigmoid(*from.alpha.at(row, n));
@@ -95,14 +95,14 @@ struct ema_kernel_agent {
       for (int j = 0; j < packs; j++) {
         double const decay = wide_at(q)[n];
         double power_of_q = raise(decay, place(j));
-        for (int i = 0; i < W; i++, power_of_q *= decay) near[table + n * own + place(j) + i] = A(power_of_q);
+        for (int i = 0; i < W; i++, power_of_q *= decay) shared_memory[table + n * own + place(j) + i] = A(power_of_q);
         if constexpr (Backward) {
-          for (int kind = 0; kind < 2; kind++) store<W>(near + sums + (kind * N + n) * own + place(j), broadcast<W>(A(0)));
+          for (int kind = 0; kind < 2; kind++) store<W>(shared_memory + sums + (kind * N + n) * own + place(j), broadcast<W>(A(0)));
         }
       }
   }
 
-  TCNCA_HOST_DEVICE void generate(index row, index first, index length) const {
+  TCNCA_HOST_DEVICE void generate(index_t row, index_t first, index_t length) const {
     for (int b = 0; b < chunk && first + b * block < length; b++) {
       detail::array<value, packs> sum;
       unroll<0, packs>([&](auto j) { sum[j] = broadcast<W>(A(0)); });
@@ -110,11 +110,11 @@ struct ema_kernel_agent {
 #pragma unroll 2
 #endif
       for (int n = 0; n < N; n++) {
-        value const scale = broadcast<W>(near[anchor + n * chunk + b]);
+        value const scale = broadcast<W>(shared_memory[anchor + n * chunk + b]);
         unroll<0, packs>([&](auto j) { sum[j] = fma(scale, get(table + n * own + place(j)), sum[j]); });
       }
       unroll<0, packs>([&](auto j) {
-        index const l = first + b * block + place(j);
+        index_t const l = first + b * block + place(j);
         if (l + W <= length) store<W>(params.kappa.at(row, l), sum[j]);
         else if (l < length) store_some<W>(params.kappa.at(row, l), 1, length - l, sum[j]);
       });
@@ -122,8 +122,8 @@ struct ema_kernel_agent {
   }
 
   /// Sums over the blocks, for each place in a block: of grad q^l', and of l' grad q^l', where l' is the block's first position.
-  TCNCA_HOST_DEVICE void gather(index row, index first, index length) const {
-    auto const read = [&](index l) {
+  TCNCA_HOST_DEVICE void gather(index_t row, index_t first, index_t length) const {
+    auto const read = [&](index_t l) {
       if (l + W <= length) return load<W>(params.grad_kappa.at(row, l));
       return l < length ? load_some<W>(params.grad_kappa.at(row, l), 1, length - l) : broadcast<W>(A(0));
     };
@@ -132,18 +132,18 @@ struct ema_kernel_agent {
 #endif
     for (int n = 0; n < N; n++) {
       detail::array<value, packs> plain, moment;
-      A* const at = near + sums + n * own;
+      A* const at = shared_memory + sums + n * own;
       unroll<0, packs>([&](auto j) {
         plain[j] = load<W>(const_cast<A const*>(at + place(j)));
         moment[j] = load<W>(const_cast<A const*>(at + N * own + place(j)));
       });
       for (int b = 0; b < chunk && first + b * block < length; b++) {
-        index const l = first + b * block;
-        value const scale = broadcast<W>(near[anchor + n * chunk + b]), far = scale * broadcast<W>(A(l));
+        index_t const l = first + b * block;
+        value const scale = broadcast<W>(shared_memory[anchor + n * chunk + b]), global_scratch = scale * broadcast<W>(A(l));
         unroll<0, packs>([&](auto j) {
           value const g = read(l + place(j));
           plain[j] = fma(scale, g, plain[j]);
-          moment[j] = fma(far, g, moment[j]);
+          moment[j] = fma(global_scratch, g, moment[j]);
         });
       }
       unroll<0, packs>([&](auto j) { store<W>(at + place(j), plain[j]), store<W>(at + N * own + place(j), moment[j]); });
@@ -154,9 +154,9 @@ struct ema_kernel_agent {
   TCNCA_HOST_DEVICE void add_to_totals() const {
     group.sync();
     for (int n = group.rank(); n < N; n += group.size()) {
-      A *const plain_at = near + sums + n * own, *const moment_at = plain_at + N * own;
+      A *const plain_at = shared_memory + sums + n * own, *const moment_at = plain_at + N * own;
       for (int i = 0; i < own; i++) {
-        double const power_of_q = double(near[table + n * own + i]), plain = double(plain_at[i]);
+        double const power_of_q = double(shared_memory[table + n * own + i]), plain = double(plain_at[i]);
         wide_at(of_power)[n] += power_of_q * plain;
         wide_at(of_moment)[n] += power_of_q * (double(moment_at[i]) + i * plain);
         plain_at[i] = moment_at[i] = A(0);
@@ -164,7 +164,7 @@ struct ema_kernel_agent {
     }
   }
 
-  TCNCA_HOST_DEVICE void finish(index row, index length) const {
+  TCNCA_HOST_DEVICE void finish(index_t row, index_t length) const {
     add_to_totals();
     for (int n = group.rank(); n < N; n += group.size()) {  // this thread wrote these totals: no barrier
       double const decay = wide_at(q)[n], of_w = wide_at(u)[n] * wide_at(of_power)[n], of_u = wide_at(w)[n] * wide_at(of_power)[n];

@@ -14,21 +14,21 @@ struct ema_sequence {
   static constexpr bool turned = W > 1 && !Tiling::channels_last;
 
   U* row = nullptr;  // position 0 of the first channel
-  index channel_stride = 0, position_stride = 1;
+  index_t channel_stride = 0, position_stride = 1;
   int existing = 0;  // channels
   bool wide = false; // io elements may be accessed at once
 
   ema_sequence() = default;
-  TCNCA_HOST_DEVICE ema_sequence(sequence_view<U> const& v, index batch, index channel, bool aligned)
+  TCNCA_HOST_DEVICE ema_sequence(sequence_view<U> const& v, index_t batch, index_t channel, bool aligned)
       : row(v.at(batch, channel, 0)),
         channel_stride(v.stride[1]),
         position_stride(v.stride[2]),
-        existing(int(min(index(channels), v.extent[1] - channel))),
+        existing(int(min_of(index_t(channels), v.extent[1] - channel))),
         wide(aligned) {}
 
   /// n positions from `first` on. Lanes that do not exist are zero. Does not sync. stage: Tiling::stage elements.
   /// Rows are read one after another: where they lie a power of two apart, sixteen at once would push each other out of the cache.
-  TCNCA_HOST_DEVICE void load(Group group, index first, int n, A* to, [[maybe_unused]] A* stage) const {
+  TCNCA_HOST_DEVICE void load(Group group, index_t first, int n, A* to, [[maybe_unused]] A* stage) const {
     if constexpr (turned) {
       for (int i = 0; i < W; i++) {
         U const* const from = row + i * channel_stride + first;
@@ -54,7 +54,7 @@ struct ema_sequence {
     }
   }
 
-  TCNCA_HOST_DEVICE void store(Group group, index first, int n, A const* from, [[maybe_unused]] A* stage) const {
+  TCNCA_HOST_DEVICE void store(Group group, index_t first, int n, A const* from, [[maybe_unused]] A* stage) const {
     if constexpr (turned) {
       for (int t = 0; t < n; t += W) {
         detail::array<value, W> rows;
@@ -79,15 +79,15 @@ struct ema_sequence {
   }
 
   /// CPU, before run r of a tile: brings a share of the tile from `first` on nearer, while there is other work to do.
-  TCNCA_HOST_DEVICE void prefetch([[maybe_unused]] index first, [[maybe_unused]] int r, [[maybe_unused]] index length) const {
+  TCNCA_HOST_DEVICE void prefetch([[maybe_unused]] index_t first, [[maybe_unused]] int r, [[maybe_unused]] index_t length) const {
 #if !defined(__CUDA_ARCH__) && !defined(__CUDACC_RTC__)
     if constexpr (W > 1) {
-      int const n = first < 0 ? 0 : int(min(index(Tiling::tile), length - first));
+      int const n = first < 0 ? 0 : int(min_of(index_t(Tiling::tile), length - first));
       if constexpr (turned) {
         for (int i = r; i < existing; i += Tiling::runs)
           for (int t = 0; t < n; t += int(64 / sizeof(U))) __builtin_prefetch(row + i * channel_stride + first + t, 0, 2);
       } else {
-        for (int t = r * Tiling::run; t < min(n, (r + 1) * Tiling::run); t++) __builtin_prefetch(row + (first + t) * position_stride, 0, 2);
+        for (int t = r * Tiling::run; t < min_of(n, (r + 1) * Tiling::run); t++) __builtin_prefetch(row + (first + t) * position_stride, 0, 2);
       }
     }
 #endif
@@ -96,16 +96,16 @@ struct ema_sequence {
  private:
   /// visit(element, place in the tile, elements that exist), each by one thread.
   template <class Visit>
-  TCNCA_HOST_DEVICE void for_each_access(Group group, index first, int n, Visit visit) const {
+  TCNCA_HOST_DEVICE void for_each_access(Group group, index_t first, int n, Visit visit) const {
     if constexpr (Tiling::channels_last) {
       constexpr int each = channels / io;
       for (int i = group.rank(); i < n * each; i += group.size()) {
-        int const t = i / each, c = i % each * io, count = max(0, min(io, existing - c));
+        int const t = i / each, c = i % each * io, count = max_of(0, min_of(io, existing - c));
         if (count > 0) visit(row + (first + t) * position_stride + c, i * io, count);
         else visit(row, i * io, 0);
       }
     } else {
-      for (int i = group.rank() * io; i < n; i += group.size() * io) visit(row + first + i, i, min(io, n - i));
+      for (int i = group.rank() * io; i < n; i += group.size() * io) visit(row + first + i, i, min_of(io, n - i));
     }
   }
 };

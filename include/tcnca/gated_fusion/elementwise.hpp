@@ -28,8 +28,8 @@ struct pass_group {
   pass_access how;
 
   /// Rows of an item. The policy's minimum apart, at most 1024, to bound the error of sums over them in A.
-  TCNCA_HOST_DEVICE static constexpr index rows_of_item(index rows) { return max(Policy.rows, min(divide_up(rows, Policy.items), index(1024))); }
-  TCNCA_HOST_DEVICE static constexpr index items_for(index rows) { return divide_up(rows, rows_of_item(rows)); }
+  TCNCA_HOST_DEVICE static constexpr index_t rows_of_item(index_t rows) { return max_of(Policy.rows, min_of(divide_up(rows, Policy.items), index_t(1024))); }
+  TCNCA_HOST_DEVICE static constexpr index_t items_for(index_t rows) { return divide_up(rows, rows_of_item(rows)); }
   /// Threads side by side along the columns: a power of two.
   TCNCA_HOST_DEVICE static constexpr int across(int columns) {
     int n = 1;
@@ -39,10 +39,10 @@ struct pass_group {
 
   /// visit(batch, position) for the item's rows, each by the threads that lie side by side along it, in rising order.
   template <class Visit>
-  TCNCA_HOST_DEVICE void for_each_row(index item, index batch, index length, int columns, Visit visit) const {
-    index const rows = batch * length, each = rows_of_item(rows), last = min(rows, (item + 1) * each);
+  TCNCA_HOST_DEVICE void for_each_row(index_t item, index_t batch, index_t length, int columns, Visit visit) const {
+    index_t const rows = batch * length, each = rows_of_item(rows), last = min_of(rows, (item + 1) * each);
     int const side = across(columns);
-    index row = item * each + group.rank() / side, b = row / length, t = row % length;
+    index_t row = item * each + group.rank() / side, b = row / length, t = row % length;
     for (int const step = Group::size() / side; row < last; row += step) {
       visit(b, t);
       for (t += step; t >= length; t -= length) b++;
@@ -56,7 +56,7 @@ struct pass_group {
     int c = group.rank() % side * W;
     if (how.wide)
       for (; c + W <= columns; c += side * W) visit(some_columns<true>{c, W});
-    for (; c < columns; c += side * W) visit(some_columns<false>{c, min(W, columns - c)});
+    for (; c < columns; c += side * W) visit(some_columns<false>{c, min_of(W, columns - c)});
   }
   /// Columns [first, first + count) of a row; Whole: a pack that may be accessed as one.
   template <bool Whole>
@@ -92,7 +92,7 @@ struct element_dropout {
 
   /// What the elements c, c + 1, ... are multiplied by; f: all ones.
   template <class A, int W>
-  TCNCA_HOST_DEVICE pack<A, W> factors(pack<A, W> f, index b, index t, int c) const {
+  TCNCA_HOST_DEVICE pack<A, W> factors(pack<A, W> f, index_t b, index_t t, int c) const {
     uint64 const at = uint64(t) + offset;
     philox_words words{};
     TCNCA_UNROLL
@@ -122,12 +122,12 @@ struct mix_agent : detail::pass_group<Group, T, Policy> {
   using params_type = mix_params<T>;
   params_type const& params;
   TCNCA_HOST_DEVICE mix_agent(Group g, params_type const& p, A*, A*) : base{g, p.how}, params(p) {}
-  TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) { return base::items_for(p.z.extent[0] * p.z.extent[1]); }
+  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return base::items_for(p.z.extent[0] * p.z.extent[1]); }
 
-  TCNCA_HOST_DEVICE void operator()(index item) const {
+  TCNCA_HOST_DEVICE void operator()(index_t item) const {
     auto const& p = params;
     int const columns = int(p.z.extent[2]);
-    this->for_each_row(item, p.z.extent[0], p.z.extent[1], columns, [&](index b, index t) TCNCA_INLINE {
+    this->for_each_row(item, p.z.extent[0], p.z.extent[1], columns, [&](index_t b, index_t t) TCNCA_INLINE {
       T const* const z = p.z.at(b, t, 0);
       T *const q = p.q.at(b, t, 0), *const k = p.k.at(b, t, 0);
       this->for_each_pack(columns, [&](auto c) TCNCA_INLINE {
@@ -152,12 +152,12 @@ struct reset_agent : detail::pass_group<Group, T, Policy> {
   using params_type = reset_params<T>;
   params_type const& params;
   TCNCA_HOST_DEVICE reset_agent(Group g, params_type const& p, A*, A*) : base{g, p.how}, params(p) {}
-  TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) { return base::items_for(p.o.extent[0] * p.o.extent[1]); }
+  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return base::items_for(p.o.extent[0] * p.o.extent[1]); }
 
-  TCNCA_HOST_DEVICE void operator()(index item) const {
+  TCNCA_HOST_DEVICE void operator()(index_t item) const {
     auto const& p = params;
     int const columns = int(p.o.extent[2]);
-    this->for_each_row(item, p.o.extent[0], p.o.extent[1], columns, [&](index b, index t) TCNCA_INLINE {
+    this->for_each_row(item, p.o.extent[0], p.o.extent[1], columns, [&](index_t b, index_t t) TCNCA_INLINE {
       T const *const o = p.o.at(b, t, 0), *const r = p.r.at(b, t, 0), *const grad_y = p.grad_y.at(b, t, 0);
       T *const y = p.y.at(b, t, 0), *const grad_o = p.grad_o.at(b, t, 0), *const grad_r = p.grad_r.at(b, t, 0);
       this->for_each_pack(columns, [&](auto c) TCNCA_INLINE {
@@ -188,12 +188,12 @@ struct update_agent : detail::pass_group<Group, T, Policy> {
   using params_type = update_params<T>;
   params_type const& params;
   TCNCA_HOST_DEVICE update_agent(Group g, params_type const& p, A*, A*) : base{g, p.how}, params(p) {}
-  TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) { return base::items_for(p.h.extent[0] * p.h.extent[1]); }
+  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return base::items_for(p.h.extent[0] * p.h.extent[1]); }
 
-  TCNCA_HOST_DEVICE void operator()(index item) const {
+  TCNCA_HOST_DEVICE void operator()(index_t item) const {
     auto const& p = params;
     int const columns = int(p.h.extent[2]);
-    this->for_each_row(item, p.h.extent[0], p.h.extent[1], columns, [&](index b, index t) TCNCA_INLINE {
+    this->for_each_row(item, p.h.extent[0], p.h.extent[1], columns, [&](index_t b, index_t t) TCNCA_INLINE {
       T const *const x = p.x.at(b, t, 0), *const u = p.u.at(b, t, 0), *const hx = p.hx.at(b, t, 0), *const from = p.h.at(b, t, 0);
       T const* const grad_y = p.grad_y.at(b, t, 0);
       T *const y = p.y.at(b, t, 0), *const grad_x = p.grad_x.at(b, t, 0), *const grad_u = p.grad_u.at(b, t, 0);

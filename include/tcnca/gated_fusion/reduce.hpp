@@ -24,22 +24,22 @@ struct mix_backward_agent : detail::pass_group<Group, T, Policy> {
   using base::group, base::W;
   using params_type = mix_backward_params<T>;
   static constexpr int kinds = 4;
-  static constexpr size near_elements(int columns) { return size(kinds * (Group::size() / base::across(columns))) * size(round_up(columns, W)); }
+  static constexpr size_t near_elements(int columns) { return size_t(kinds * (Group::size() / base::across(columns))) * size_t(round_up(columns, W)); }
 
   params_type const& params;
-  A* near;
-  TCNCA_HOST_DEVICE mix_backward_agent(Group g, params_type const& p, A* near_memory, A*) : base{g, p.how}, params(p), near(near_memory) {}
-  TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) { return base::items_for(p.z.extent[0] * p.z.extent[1]); }
+  A* shared_memory;
+  TCNCA_HOST_DEVICE mix_backward_agent(Group g, params_type const& p, A* near_memory, A*) : base{g, p.how}, params(p), shared_memory(near_memory) {}
+  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return base::items_for(p.z.extent[0] * p.z.extent[1]); }
 
-  TCNCA_HOST_DEVICE void operator()(index item) const {
+  TCNCA_HOST_DEVICE void operator()(index_t item) const {
     auto const& p = params;
-    index const length = p.z.extent[1];
+    index_t const length = p.z.extent[1];
     int const columns = int(p.z.extent[2]), padded = round_up(columns, W), side = base::across(columns), down = Group::size() / side;
-    A* const own = near + group.rank() / side * padded;  // this thread's sums of kind n: at own + n * down * padded + column
+    A* const own = shared_memory + group.rank() / side * padded;  // this thread's sums of kind n: at own + n * down * padded + column
     this->for_each_pack(columns, [&](auto c) TCNCA_INLINE {
       unroll<0, kinds>([&](auto n) TCNCA_INLINE { tcnca::store<W>(own + int(n) * down * padded + c.first, broadcast<W>(A(0))); });
     });
-    this->for_each_row(item, p.z.extent[0], length, columns, [&](index b, index t) TCNCA_INLINE {
+    this->for_each_row(item, p.z.extent[0], length, columns, [&](index_t b, index_t t) TCNCA_INLINE {
       T const *const z = p.z.at(b, t, 0), *const from_q = p.grad_q.at(b, t, 0), *const from_k = p.grad_k.at(b, t, 0);
       T* const grad_z = p.grad_z.at(b, t, 0);
       this->for_each_pack(columns, [&](auto c) TCNCA_INLINE {
@@ -56,7 +56,7 @@ struct mix_backward_agent : detail::pass_group<Group, T, Policy> {
     group.sync();
     for (int i = group.rank(); i < kinds * columns; i += group.size()) {
       A total = 0;
-      for (int r = 0; r < down; r++) total += near[(i / columns * down + r) * padded + i % columns];
+      for (int r = 0; r < down; r++) total += shared_memory[(i / columns * down + r) * padded + i % columns];
       p.sums[item * kinds * columns + i] = total;
     }
     group.sync();  // the next item reuses the memory
@@ -70,22 +70,22 @@ struct mix_sums_agent {
   using group_type = Group;
   struct params_type {
     A const* sums;
-    index items;
+    index_t items;
     tensor_view<A, 1> grad_gq, grad_mq, grad_gk, grad_mk;
   };
-  static constexpr index block = 64;
-  TCNCA_HOST_DEVICE static constexpr index items(params_type const& p) { return 4 * divide_up(p.grad_gq.extent[0], block); }
+  static constexpr index_t block = 64;
+  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return 4 * divide_up(p.grad_gq.extent[0], block); }
 
   Group group;
   params_type const& params;
   TCNCA_HOST_DEVICE mix_sums_agent(Group g, params_type const& p, A*, A*) : group(g), params(p) {}
 
-  TCNCA_HOST_DEVICE void operator()(index item) const {
-    index const columns = params.grad_gq.extent[0], kind = item % 4;
+  TCNCA_HOST_DEVICE void operator()(index_t item) const {
+    index_t const columns = params.grad_gq.extent[0], kind = item % 4;
     auto const& to = kind == 0 ? params.grad_gq : kind == 1 ? params.grad_mq : kind == 2 ? params.grad_gk : params.grad_mk;
-    for (index c = item / 4 * block + group.rank(); c < min(columns, (item / 4 + 1) * block); c += group.size()) {
+    for (index_t c = item / 4 * block + group.rank(); c < min_of(columns, (item / 4 + 1) * block); c += group.size()) {
       double total = 0;  // of many items
-      for (index i = 0; i < params.items; i++) total += double(params.sums[(i * 4 + kind) * columns + c]);
+      for (index_t i = 0; i < params.items; i++) total += double(params.sums[(i * 4 + kind) * columns + c]);
       *to.at(c) = A(total);
     }
   }

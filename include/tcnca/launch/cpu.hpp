@@ -17,8 +17,8 @@ struct machine {
 };
 
 /// How many of `workers` groups fit in a workspace of `bytes` if each needs `each` bytes.
-constexpr index workers_that_fit(index workers, size each, size bytes) {
-  return each == 0 || bytes / each >= size(workers) ? workers : index(bytes / each);
+constexpr index_t workers_that_fit(index_t workers, size_t each, size_t bytes) {
+  return each == 0 || bytes / each >= size_t(workers) ? workers : index_t(bytes / each);
 }
 
 /// How an executor runs agents. A specialisation has `target` (a machine), `group<Threads>`, `valid`, `workers`, `bytes_per_worker` and `launch`.
@@ -28,7 +28,7 @@ struct executor_traits;
 
 /// Memory that one group needs: near (fast: shared memory on a GPU) and far (in the workspace).
 struct group_memory {
-  size near_bytes, far_bytes;
+  size_t near_bytes, far_bytes;
 };
 
 template <>
@@ -40,27 +40,27 @@ struct executor_traits<cpu> {
   static constexpr bool valid(cpu e) { return e.threads >= 0; }
 
   /// Groups that run at once.
-  static index workers(cpu e, index items) {
+  static index_t workers(cpu e, index_t items) {
 #if defined(_OPENMP)
-    index const threads = min(e.threads > 0 ? e.threads : omp_get_max_threads(), cpu::max_threads);
+    index_t const threads = min_of(e.threads > 0 ? e.threads : omp_get_max_threads(), cpu::max_threads);
 #else
-    index const threads = 1;
+    index_t const threads = 1;
     (void)e;
 #endif
-    return max(index(1), min(items, threads));
+    return max_of(index_t(1), min_of(items, threads));
   }
   /// Workspace of one group; near and far memory both come from it.
-  static constexpr size bytes_per_worker(group_memory m) {
+  static constexpr size_t bytes_per_worker(group_memory m) {
     return round_up(m.near_bytes, workspace::alignment) + round_up(m.far_bytes, workspace::alignment);
   }
 
   template <class Agent, class Params>
-  TCNCA_HIDDEN static status launch(cpu e, Params const& params, index items, group_memory memory, workspace scratch) {
-    size const each = bytes_per_worker(memory);
-    [[maybe_unused]] index const threads = max(index(1), workers_that_fit(workers(e, items), each, scratch.bytes));
-    index next = 0;
-    auto const work = [&](index worker) {
-      run_items<Agent>(params, items, next, static_cast<char*>(scratch.data) + size(worker) * each, round_up(memory.near_bytes, workspace::alignment));
+  TCNCA_HIDDEN static status launch(cpu e, Params const& params, index_t items, group_memory memory, workspace scratch) {
+    size_t const each = bytes_per_worker(memory);
+    [[maybe_unused]] index_t const threads = max_of(index_t(1), workers_that_fit(workers(e, items), each, scratch.bytes));
+    index_t next = 0;
+    auto const work = [&](index_t worker) {
+      run_items<Agent>(params, items, next, static_cast<char*>(scratch.data) + size_t(worker) * each, round_up(memory.near_bytes, workspace::alignment));
     };
 #if defined(_OPENMP)
     // One worker does not enter OpenMP: after a fork, OpenMP in the child would wait for threads that exist only in the parent.
@@ -81,16 +81,16 @@ struct executor_traits<cpu> {
  private:
   /// One worker: takes the next item until none is left. Not inlined, so that no arithmetic moves out of the scope of the floating-point mode.
   template <class Agent, class Params>
-  TCNCA_HIDDEN __attribute__((noinline)) static void run_items(Params const& params, index items, index& next, char* own, size near_bytes) {
+  TCNCA_HIDDEN __attribute__((noinline)) static void run_items(Params const& params, index_t items, index_t& next, char* own, size_t near_bytes) {
     using accumulate = typename Agent::A;
     Agent agent(serial_group{}, params, reinterpret_cast<accumulate*>(own), reinterpret_cast<accumulate*>(own + near_bytes));
-    for (index item; (item = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < items;) agent(item);
+    for (index_t item; (item = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < items;) agent(item);
   }
 };
 
 /// Bytes that a launch of an agent needs, plus `shared` bytes for the whole call.
 template <class Agent, class Executor, class Params>
-workspace_bytes workspace_for(Executor e, Params const& p, group_memory memory, size shared = 0) {
+workspace_bytes workspace_for(Executor e, Params const& p, group_memory memory, size_t shared = 0) {
   using traits = executor_traits<Executor>;
   return workspace_bytes::of(shared, traits::bytes_per_worker(memory), traits::workers(e, Agent::items(p)));
 }
