@@ -16,7 +16,7 @@ namespace tcnca::inline TCNCA_TARGET {
 ///          of 8. Stride 1 along the last axis, any non-negative strides else (0 broadcasts an input, as keys shared by heads).
 ///          bias: [heads, 2 chunk - 1], added to score[i,j] is bias[chunk - 1 + j - i]. lengths: [batch].
 ///          lse: [batch, heads, length, 2]: the maximum of a query's scores, and log of the sum of exp(score - maximum); -infinity
-///          and 0 for a query without one. Two numbers, as the second would vanish in the first where that is large.
+///          and 0 for a query without a valid key. They are kept apart because rounding would lose the second next to a large first.
 /// Scores   scale q . k + bias. scale: key_dim^-1/2 (softmax), 1 / n (laplace, relu2) with n the number of the query's valid keys, at least 1;
 ///          or the caller's. Valid are the keys of the query's chunk at absolute positions below lengths[b] and, if causal, not after the query.
 ///          A query without a valid key, or (softmax) whose scores are all -infinity, gives 0. What is masked is left out, not multiplied by 0.
@@ -34,8 +34,8 @@ namespace tcnca::inline TCNCA_TARGET {
 ///          GPU forward computes scores again for each 128 (fp32, fp64) or 256 columns of v. Workspace: what the queries say, more for a larger
 ///          call; it holds blocks of scores, never chunk x chunk of them.
 /// Accuracy fp32 on the CPU: exp 1e-7 relative, erf 1.5e-7 absolute.
-/// Range    Scores may be any finite numbers of accumulate_t<T>, biases down to its lowest included, in both passes: a weight is as exact as the
-///          score's own rounding. A score of -infinity masks; a row with one of +infinity or NaN (as where a product overflows) is NaN.
+/// Range    Scores may be any finite numbers of accumulate_t<T> in both passes, with biases down to its lowest value: a weight is as accurate as
+///          its rounded score. A score of -infinity masks its key. A row with a score of +infinity or NaN (after an overflow, say) is NaN.
 /// Errors   A status; on anything but success nothing was written (but for launch_failed, which may come of a later launch of several).
 ///          unsupported_device: bf16 and fp16 need up to 163 KB of shared memory a block (compute capability 8.0, 8.7, 9.0, 10.x), fp32 99 KB.
 ///          Nothing is allocated, nothing thrown.
@@ -102,7 +102,7 @@ struct chunked_attention {
     index_t chunk = 0;
   };
 
-  /// Bytes of workspace with which forward uses all of the executor (see workspace).
+  /// Bytes of workspace that let forward run on all workers of the executor (see workspace).
   template <class Executor>
   TCNCA_HIDDEN static size_t forward_workspace(Executor e, forward_args const& a) noexcept {
     return has_extents(a) ? forward_bytes(e, a).all : 0;
@@ -143,7 +143,7 @@ struct chunked_attention {
     return traits::template launch<agent>(e, values, agent::items(values), {}, {});
   }
 
-  /// Bytes of workspace with which backward uses all of the executor (see workspace).
+  /// Bytes of workspace that let backward run on all workers of the executor (see workspace).
   template <class Executor>
   TCNCA_HIDDEN static size_t backward_workspace(Executor e, backward_args const& a) noexcept {
     return has_extents(a) ? backward_bytes(e, a).all : 0;

@@ -26,7 +26,7 @@ struct tuned_conv_stack {
   using traits = executor_traits<Executor>;
   static constexpr conv_stack_policy forward = Tuning::forward(traits::target);
   static constexpr conv_stack_policy backward = Tuning::backward(traits::target);
-  // Packs along the length begin at any position; a GPU's accesses do not.
+  // Packs along the length start at any position, but a GPU's vector accesses must be aligned.
   static_assert(traits::target.compute_capability == 0 || Shape.order == layout::batch_length_channels || (forward.width == 1 && backward.width == 1),
                 "tcnca::conv_stack: on a GPU a policy's width must be 1 where neighbouring positions are neighbours in memory");
   using tiling = conv_stack_tiling<T, Shape, forward>;
@@ -52,8 +52,8 @@ struct tuned_conv_stack {
 ///          state_out may be the same memory. Causal stacks only. A few tokens in place cost layers * taps multiply-adds each.
 /// Aliasing No output may overlap anything else, but for the state in place.
 /// Determinism  Every result is the same from run to run, and y, grad_x also for any number of threads, segments and cuts; gradients of
-///          weights are summed in a fixed order, 1024 positions a lane in accumulate_t<T> and the rest in fp64: their error does not grow
-///          with the length.
+///          weights are summed in a fixed order. Each lane sums up to 1024 positions in accumulate_t<T>; these partial sums are added in
+///          fp64, so the error does not grow with the length.
 /// Cost     taps * layers multiply-adds an element forward, up to three times as many backward; x and y pass through memory once.
 ///          Taps that lie wholly before the sequence are left out. Workspace: what the queries say; independent of batch and channels.
 /// Errors   A status; on anything but success nothing was written. Nothing is allocated, nothing thrown.
@@ -104,7 +104,7 @@ struct conv_stack {
     index_t position = 0;
   };
 
-  /// Bytes of workspace with which forward uses all of the executor (see workspace). A few tokens with a state_out need none.
+  /// Bytes of workspace that let forward run on all workers of the executor (see workspace). 0 for a few tokens with a state_out.
   template <class Executor>
   TCNCA_HIDDEN static size_t forward_workspace(Executor e, forward_args const& a) noexcept {
     return tensor_limits::hold(a.x) ? forward_bytes(e, a).all : 0;
@@ -130,7 +130,7 @@ struct conv_stack {
     return executor_traits<Executor>::template launch<agent>(e, p, agent::items(p), memory(p), scratch);
   }
 
-  /// Bytes of workspace with which backward uses all of the executor (see workspace).
+  /// Bytes of workspace that let backward run on all workers of the executor (see workspace).
   template <class Executor>
   TCNCA_HIDDEN static size_t backward_workspace(Executor e, backward_args const& a) noexcept {
     return tensor_limits::hold(a.x) ? backward_bytes(e, a).all : 0;
@@ -193,7 +193,7 @@ struct conv_stack {
     check.demand(a.position >= 0 && a.position <= index_t(1) << 62, status_code::invalid_position, "position");
   }
 
-  /// What the call asks for whether or not its state is in place: without a cut, or cut for all workers.
+  /// The demand must not depend on pointers, so it covers both cases: uncut sequences (state in place), and sequences cut for all workers.
   template <class Executor>
   static workspace_bytes forward_bytes(Executor e, forward_args const& a) {
     if (steps(a)) return {};
@@ -216,7 +216,8 @@ struct conv_stack {
     return executor_traits<Executor>::workers(e, index_t(1) << 30);
   }
 
-  /// Cut for as many workers as the workspace has room for. In place, a segment would read what another has overwritten.
+  /// Parameters with sequences cut for as many workers as fit in the workspace. With the state in place nothing is cut, because a segment would
+  /// read what another has overwritten.
   template <class Executor>
   static auto forward_params_that_fit(Executor e, forward_args const& a, size_t bytes) {
     using traits = executor_traits<Executor>;
@@ -234,7 +235,7 @@ struct conv_stack {
     p.all_wide = executor_traits<Executor>::target.compute_capability == 0;
     return p;
   }
-  /// For an executor that has `wanted` workers for it.
+  /// Parameters for `wanted` workers: fewer sequences than that are cut into segments.
   template <class Executor>
   static auto forward_params(forward_args const& a, index_t wanted) {
     constexpr conv_stack_policy policy = tuned<Executor>::forward;

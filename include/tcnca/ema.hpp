@@ -55,11 +55,13 @@ struct tuned_ema {
 ///          Causal averages only.
 /// Aliasing No output may overlap anything else, but for the state in place.
 /// Determinism  Every result is the same from run to run and for any number of threads; gradients of parameters are summed in a fixed
-///          order, 1024 positions in accumulate_t<T> and the rest in fp64: their error does not grow with the length.
+///          order. Up to 1024 positions are summed in accumulate_t<T>; these partial sums are added in fp64, so the error does not grow
+///          with the length.
 /// Cost     2 states multiply-adds an element forward (3 with a state; 3 and 4 where threads share a sequence), 5 more backward, with
 ///          grad_state_out 10. x and y pass through memory once. Workspace: what the queries say; forward none but for a bidirectional
 ///          average, backward an element of accumulate_t<T> for each position of the sequences in flight.
-/// Accuracy The decay q = 1 - p a is rounded to accumulate_t<T>, and so is each step: a state is exact to about epsilon / (1 - q) relative, at any length.
+/// Accuracy The decay q = 1 - p a is rounded to accumulate_t<T>, and so is each step. A state has a relative error of about epsilon / (1 - q), at
+///          any length.
 /// Errors   A status; on anything but success nothing was written. Nothing is allocated, nothing thrown.
 /// Source   MEGA (arXiv 2209.10655). The scan of affine maps: Blelloch; its derivative by the decay: dual numbers.
 template <element T, ema_shape Shape, class Tuning = default_ema_tuning<T, Shape>>
@@ -122,7 +124,7 @@ struct ema {
     tensor_view<accumulate, 2> grad_gamma = {};
   };
 
-  /// Bytes of workspace with which forward uses all of the executor (see workspace).
+  /// Bytes of workspace that let forward run on all workers of the executor (see workspace).
   template <class Executor>
   TCNCA_HIDDEN static size_t forward_workspace(Executor e, forward_args const& a) noexcept {
     return tensor_limits::hold(a.x) ? forward_bytes(e, a).all : 0;
@@ -146,7 +148,7 @@ struct ema {
     return launch<agent>(e, p, scratch);
   }
 
-  /// Bytes of workspace with which backward uses all of the executor (see workspace).
+  /// Bytes of workspace that let backward run on all workers of the executor (see workspace).
   template <class Executor>
   TCNCA_HIDDEN static size_t backward_workspace(Executor e, backward_args const& a) noexcept {
     return tensor_limits::hold(a.x) ? backward_bytes(e, a).all : 0;
@@ -180,7 +182,7 @@ struct ema {
     return executor_traits<Executor>::template launch<adder>(e, sums, channels > 0 ? adder::items(sums) : 0, {}, {});
   }
 
-  /// Bytes of workspace with which kernel uses all of the executor (see workspace).
+  /// Bytes of workspace that let kernel run on all workers of the executor (see workspace).
   template <class Executor>
   TCNCA_HIDDEN static size_t kernel_workspace(Executor e, kernel_args const& a) noexcept {
     return tensor_limits::hold(a.kappa) ? kernel_bytes<typename tuned<Executor>::kernel_agent>(e, a.kappa).all : 0;
@@ -200,7 +202,7 @@ struct ema {
     return launch_kernel<typename tuned<Executor>::kernel_agent>(e, p, scratch);
   }
 
-  /// Bytes of workspace with which kernel_backward uses all of the executor (see workspace).
+  /// Bytes of workspace that let kernel_backward run on all workers of the executor (see workspace).
   template <class Executor>
   TCNCA_HIDDEN static size_t kernel_backward_workspace(Executor e, kernel_backward_args const& a) noexcept {
     return tensor_limits::hold(a.grad_kappa) ? kernel_bytes<typename tuned<Executor>::kernel_backward_agent>(e, a.grad_kappa).all : 0;

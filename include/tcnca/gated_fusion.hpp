@@ -29,7 +29,7 @@ namespace tcnca::inline TCNCA_TARGET {
 /// Determinism  Every result is the same from run to run and for any number of threads; gradients of gq, mq, gk, mk are summed over rows in an
 ///          order that depends on the extents only.
 /// Cost     one access an element of each tensor: forward 5 tensors (update), 3 (reset, mix); backward 9, 5, 4. Workspace: mix_backward only,
-///          about 1000 x 4 key_dim numbers, of more than a million rows one of 1000.
+///          about 1000 x 4 key_dim numbers; above a million rows, 4 key_dim numbers for every 1024 rows.
 /// Errors   A status; on anything but success nothing was written. Nothing is allocated, nothing thrown.
 /// Source   MEGA (arXiv 2209.10655), equations 5 to 15 and its released code; TCNCA (arXiv 2312.05605) has the same gates.
 /// The arithmetic is public: block/gate.hpp, for epilogues of matrix products.
@@ -93,7 +93,7 @@ struct gated_fusion {
     return launch<agent>(e, p, batch * length * columns);
   }
 
-  /// Bytes of workspace with which mix_backward uses all of the executor (see workspace).
+  /// Bytes of workspace that let mix_backward run on all workers of the executor (see workspace).
   template <class Executor>
   TCNCA_HIDDEN static size_t mix_backward_workspace(Executor e, mix_backward_args const& a) noexcept {
     return tensor_limits::hold(a.z) && a.z.extent[2] <= most_columns ? mix_backward_bytes(e, a).all : 0;

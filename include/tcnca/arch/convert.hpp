@@ -71,7 +71,7 @@ TCNCA_HOST_DEVICE F widen_bits(U h) {
     return bits_as<F>(h << 16);
   } else {
     U const magnitude = (h & 0x7fffu) << 13;
-    // Not denormals times 2^112: they are zero to a processor in the mode that programs linked with -ffast-math begin in.
+    // Denormals are not scaled by a product: programs linked with -ffast-math start in a mode where the processor reads denormals as zero.
     F const scaled = magnitude < 0x00800000u ? bits_as<F>(magnitude + 0x38800000u) - 0x1p-14f : bits_as<F>(magnitude + 0x38000000u);
     U const special = magnitude >= 0x0f800000u ? (h - h) + 0x7f800000u : h - h;  // infinity or NaN
     return bits_as<F>(bits_as<U>(scaled) | special | (h & 0x8000u) << 16);
@@ -104,7 +104,7 @@ struct convert {
     typedef E type __attribute__((vector_size(sizeof(E) * W)));
   };
 
-  // A vector that is wider than a register has no way into a function or out of it that is the same for all flags: its halves have.
+  // The ABI for passing a vector wider than a register depends on the compiler's flags. Such a vector is converted in halves.
   static constexpr bool wide = sizeof(accumulate) * W > register_bytes;
   struct half {
     typedef accumulate type __attribute__((vector_size(sizeof(accumulate) * W / (wide ? 2 : 1))));

@@ -1,10 +1,10 @@
-// The floating-point mode of a CPU thread. Results may depend on the caller's, but not on which thread computes them.
+// The floating-point mode of a CPU thread. Results may depend on the caller's mode, but not on which thread computes them.
 #pragma once
 #include "../core/config.hpp"
 
 namespace tcnca::inline TCNCA_TARGET::detail {
 
-/// How the calling thread rounds and what it does with denormals; nothing where that is not known.
+/// The rounding and denormal modes of a thread. Empty on targets whose control register is not known.
 struct floating_point_mode {
   uint64 bits = 0;
 
@@ -33,7 +33,7 @@ struct floating_point_mode {
   static void set_control(uint64) {}
 #endif
   static floating_point_mode current() { return {control() & mask}; }
-  /// Exception masks and flags stay as they are.
+  /// Sets the mode of the calling thread. Exception masks and flags are not changed.
   void set() const {
     if (uint64 const all = control(); (all & mask) != bits) set_control((all & ~mask) | bits);
   }

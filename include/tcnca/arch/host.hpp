@@ -3,7 +3,8 @@
 #pragma once
 #include "../core/config.hpp"
 
-// Clang takes the arithmetic of these functions, of packs and of activations as it is written, whatever the flags; GCC is told where it matters.
+// Clang evaluates the arithmetic of this header, of packs and of activations as written, whatever the flags. For GCC, barriers and intrinsics
+// stand where it matters.
 #if defined(__clang__) && !defined(__CUDACC__)
 #pragma float_control(push)
 #pragma float_control(precise, on)
@@ -11,7 +12,7 @@
 
 namespace tcnca::inline TCNCA_TARGET::detail {
 
-/// Bytes of the widest vector register that the translation unit may use.
+/// Bytes of the widest vector register that this translation unit may use.
 inline constexpr int register_bytes =
 #if defined(__AVX512F__)
     64;
@@ -45,11 +46,11 @@ TCNCA_HOST_DEVICE V rounded(V x) {
   return x;
 }
 
-/// a / b, rounded once. With -ffast-math compilers take an estimate of 1 / b instead, which has no value for infinities and is off by a unit in the
-/// last place elsewhere: what is left of 1 - a / b is then lost.
+/// a / b, rounded once. With -ffast-math GCC multiplies by an estimate of 1 / b. That estimate is wrong for infinities and is off by a unit in
+/// the last place elsewhere, which is too much for 1 - a / b where a / b is near 1.
 template <class V>
 TCNCA_HOST_DEVICE V quotient(V a, V b) {
-#if !defined(__clang__) && defined(__FAST_MATH__) && defined(__SSE2__)
+#if !defined(__clang__) && defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ && defined(__SSE2__)
   if constexpr (sizeof(V) >= 16) {
     if constexpr (sizeof(a[0]) == 4) {
 #if defined(__AVX512F__)
@@ -61,7 +62,7 @@ TCNCA_HOST_DEVICE V quotient(V a, V b) {
 #else
       if constexpr (sizeof(V) == 16) { asm("divps %1, %0" : "+x"(a) : "x"(b)); }
 #endif
-      else { return a / b; }  // wider than a register: nobody's default
+      else { return a / b; }  // wider than a register; no default tuning uses it
       return a;
     }
   }
@@ -69,7 +70,7 @@ TCNCA_HOST_DEVICE V quotient(V a, V b) {
   return a / b;
 }
 
-/// Whether the compiler takes it that there are no infinities and NaNs (-ffinite-math-only, -ffast-math). Here they have a meaning all the same.
+/// Whether the compiler assumes that infinities and NaNs do not occur (-ffinite-math-only, -ffast-math). The library supports them regardless.
 inline constexpr bool finite_math =
 #if defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ && !defined(__CUDA_ARCH__)
     true;
@@ -77,7 +78,7 @@ inline constexpr bool finite_math =
     false;
 #endif
 
-/// The bits of an fp32 or fp64 number, or of a vector of them, as signed integers I of the same shape; the compiler knows nothing of the number.
+/// The bits of an fp32 or fp64 number, or of a vector of them, as signed integers I of the same shape. The compiler cannot reason about the value.
 template <class Indices, class V>
 TCNCA_HOST_DEVICE Indices opaque_bits(V x) {
   static_assert(sizeof(Indices) == sizeof(V));
@@ -86,7 +87,7 @@ TCNCA_HOST_DEVICE Indices opaque_bits(V x) {
   __builtin_memcpy(&bits, &x, sizeof(Indices));
   return bits;
 }
-/// The integers of the same shape as V.
+/// The signed integers of the same shape as V, and the type of a lane.
 template <class V>
 struct bits_of {  // V is a vector
   using type = decltype(V{} > V{});
@@ -103,7 +104,7 @@ struct bits_of<double> {
   using number = double;
 };
 
-/// a > b ? yes : no in each lane, no where a or b is NaN.
+/// a > b ? yes : no in each lane. The result is `no` where a or b is NaN.
 template <class V>
 TCNCA_HOST_DEVICE V if_greater(V a, V b, V yes, V no) {
   if constexpr (finite_math) {
@@ -113,14 +114,14 @@ TCNCA_HOST_DEVICE V if_greater(V a, V b, V yes, V no) {
     constexpr auto magnitude = static_cast<typename bits_of<typename bits_of<V>::number>::type>(is_double ? 0x7fffffffffffffff : 0x7fffffff);
     constexpr auto infinity = static_cast<typename bits_of<typename bits_of<V>::number>::type>(is_double ? 0x7ff0000000000000 : 0x7f800000);
     ints const x = opaque_bits<ints>(a), y = opaque_bits<ints>(b);
-    auto const greater = (x ^ ((x >> sign) & magnitude)) > (y ^ ((y >> sign) & magnitude));  // numbers are ordered as these are
+    auto const greater = (x ^ ((x >> sign) & magnitude)) > (y ^ ((y >> sign) & magnitude));  // these integers have the order of the numbers
     auto const numbers = ((x & magnitude) <= infinity) & ((y & magnitude) <= infinity);
     return (greater & numbers) ? yes : no;
   } else {
     return a > b ? yes : no;
   }
 }
-/// Whether x is zero; not where it is NaN.
+/// Whether x is zero. False for NaN.
 template <class T>
 TCNCA_HOST_DEVICE bool is_zero(T x) {
   if constexpr (finite_math) { return (opaque_bits<typename bits_of<T>::type>(x) & ~(typename bits_of<T>::type(1) << (8 * sizeof(T) - 1))) == 0; }

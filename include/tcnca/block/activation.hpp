@@ -41,7 +41,7 @@ TCNCA_HOST_DEVICE pack<T, W> exp(pack<T, W> x) {
     using ints = typename vector_of<int, W>::type;
     // Held from below, then, with the sign turned, from above; a NaN stays one.
     auto v = -larger(broadcast<W>(-88.f).v, -larger(broadcast<W>(-87.f).v, x.v));
-    // rounded: -ffast-math would take the sums apart that round to an integer and keep the remainder exact.
+    // rounded() stops -ffast-math from reassociating these sums, which round to an integer and keep the remainder exact.
     auto const shifted = rounded(v * 1.44269504f + 12582912.f);
     auto const n = rounded(shifted - 12582912.f);
     auto const r = rounded(v - n * 0.693359375f) + n * 2.12194440e-4f;
@@ -89,7 +89,7 @@ TCNCA_HOST_DEVICE pack<T, W> erf(pack<T, W> x) {
     float const p[] = {1.12837917f, -0.376126271f, 0.112836002f, -0.0268544446f, 0.00518953534f, -8.02084127e-4f, 7.8891195e-5f};
     float const q[] = {-1.46606783e-4f, 0.569601022f, 1.04156773f, 2.76289403f, -1.57719203f, 17.8265998f, -29.8887312f, 15.1223711f};
     auto const zero = broadcast<W>(0.f), one = broadcast<W>(1.f), z = x * x;
-    // -min(|x|, 16): what stands for a division with -ffast-math has no answer for infinities.
+    // a = -min(|x|, 16). The bound keeps infinities out of the division, which -ffast-math computes by an estimate.
     auto const a = larger(broadcast<W>(-16.f).v, -larger(x.v, (zero - x).v));
     auto const near_zero = x * horner(z, p);
     auto const tail = exp(zero - z) * horner(one / (broadcast<W>(2.f) - pack<T, W>{a}), q);

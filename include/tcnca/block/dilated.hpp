@@ -138,7 +138,7 @@ TCNCA_HOST_DEVICE void dilated_sum(Group group, ring<A, Lanes> x, dilated_taps<A
           tap += w.step;
         });
       };
-      // The last tap needs no input after it, and where threads share a tile nothing may have been written there.
+      // No input is loaded after the last tap: where threads share a tile, that position may be uninitialised.
       if constexpr (Taps <= 2 * Run) {
         turn(constant<Taps>{}, constant<Taps - 1>{});
       } else {
@@ -158,7 +158,7 @@ TCNCA_HOST_DEVICE void dilated_sum(Group group, ring<A, Lanes> x, dilated_taps<A
     unroll<0, Run>([&](auto m) TCNCA_INLINE { sum[m] = bias; });
     uint32 at = origin + uint32(start) - uint32(tile.first_tap) * tile.dilation;
     A const* tap = w.tap + tile.first_tap * w.step;
-    // Threads that share a tile read only its own packs: behind it nothing may have been written.
+    // Threads that share a tile read only packs of the tile: positions past its end may be uninitialised.
     [[maybe_unused]] int const present = Group::size() == 1 ? Run : min_of(Run, divide_up(tile.count - start, step));
     auto const add = [&]() TCNCA_INLINE {
       value const weight = load_tap<A, Lanes>(tap, mine.p);

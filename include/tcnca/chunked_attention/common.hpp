@@ -82,8 +82,8 @@ TCNCA_HOST_DEVICE T logarithm(T x) {
 #endif
 }
 
-/// The statistics of a query: the maximum of its scores, and the logarithm of `total`, the sum of exp(score - maximum). They stay two numbers,
-/// for beside a large maximum the logarithm would vanish in their sum.
+/// Stores the statistics of a query: the maximum of its scores, and the logarithm of `total`, the sum of exp(score - maximum). They are stored
+/// apart because rounding would lose the logarithm in a sum with a large maximum.
 template <class A>
 TCNCA_HOST_DEVICE void store_lse(tensor_view<A, 4> const& lse, index_t batch, index_t head, index_t t, A most, A total) {
   *lse.at(batch, head, t, 0) = is_zero(total) ? -infinity<A>() : most;

@@ -147,7 +147,7 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
     bool const masked = Shape.causal && from + all > first_ + 1;
     for (int i = group.rank() * W; i < round_up(rows(), M); i += group.size() * W) {
       A* const score = at(params.plan.score) + i;
-      if (i >= rows()) {  // rows of a tile that do not exist
+      if (i >= rows()) {  // past the last query: the tile's remaining rows get zero weights
         for (int j = 0; j < all; j++) store<W>(score + j * R, broadcast<W>(A(0)));
         continue;
       }

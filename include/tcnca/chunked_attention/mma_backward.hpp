@@ -20,8 +20,8 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
       base::key_row, base::of_row;
   using params_type = chunked_attention_backward_params<T>;
   static constexpr bool of_queries = Side == attention_side::queries;
-  static constexpr int floats = R + C + 3 * C;  // of a stage: the biases of its diagonals; for its queries, if they are columns: maximum, delta, and log-sum
-                                              // (softmax) or scale
+  static constexpr int floats = R + C + 3 * C;  // of a stage: the biases of its diagonals, then, if its columns are queries, three
+                                              // numbers each: maximum, delta, and log-sum (softmax) or scale
 
   params_type const& params;
   TCNCA_HOST_DEVICE attention_gradient_warps(Group g, params_type const& p) : base(g, p.in), params(p) {}
@@ -192,7 +192,7 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
   int begin_, end_;  // columns that some row sees; begin_ a multiple of C
 
  private:
-  A most_[2] = {}, log_sum_[2] = {}, delta_[2] = {};  // of this lane's rows, if they are queries
+  A most_[2] = {}, log_sum_[2] = {}, delta_[2] = {};  // of this lane's two rows; used only if rows are queries
 
   TCNCA_HOST_DEVICE A statistic(int i, int which) const {
     return softmax ? *params.lse.at(chunk_.batch, chunk_.head, chunk_.origin + i - in.position, which) : A(0);

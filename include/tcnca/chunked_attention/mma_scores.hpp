@@ -120,7 +120,7 @@ struct chunked_attention_mma_scores_agent : detail::attention_gradient_warps<Gro
     int const first = turn * line, last = in.value_dim();
     if (turn == 0) {
       int const to_block = (from - begin_) / C & (stages(in.key_dim()) - 1);
-      // Whole lines, of which products with the gradients of scores take all columns.
+      // Loads whole lines: the products with the gradients of scores read all of their columns.
       this->template load_rows<C>(stage(to_block), key_row(in.key_dim()), key_row(in.key_dim()), 0, in.key_dim(),
                                   [&](int r) TCNCA_INLINE { return column_keys(from + r); });
       this->load_floats(floats(to_block), from);
@@ -200,7 +200,7 @@ struct chunked_attention_mma_biases_agent {
     index_t const head = item / blocks(params), from = item % blocks(params) * block, chunk = p.in.chunk, row = queries::bias_row(chunk);
     index_t const row_blocks = queries::row_blocks(p), each = p.in.chunks() * row_blocks;
     for (index_t d = from + group.rank(); d < min_of(from + block, 2 * chunk - 1); d += group.size()) {
-      double sum = 0;  // of many items
+      double sum = 0;  // fp64: there may be many items
       for (index_t b = 0; b < p.in.q.extent[0]; b++)
         for (index_t n = 0; n < each; n++) {
           index_t const x = d - (chunk - 1) + n % row_blocks * queries::R + queries::R - 1;

@@ -340,7 +340,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     }
   }
 
-  /// The sum of a row over all threads, in a fixed order, for one channel; each thread's part begins anew.
+  /// The sum of a row over all threads, in a fixed order, for one channel. Resets each thread's partial sum to zero.
   TCNCA_HOST_DEVICE A take_sum(int row, int c) const {
     A total = 0;
     for (int r = c / width; r < group.size(); r += packs) {
@@ -354,7 +354,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     }
     return total;
   }
-  /// The threads' sums to those in fp64. After a barrier.
+  /// Adds the threads' partial sums to the fp64 totals. Call it after a barrier.
   TCNCA_RARE void add_to_totals() const {
     double* const to = totals();
     if constexpr (!Lanes.along_length && Group::size() == 1 && packs == 1) {

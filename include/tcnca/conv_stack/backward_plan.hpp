@@ -12,8 +12,8 @@ struct conv_stack_backward_plan {
   index_t step = 0;      // how much of x comes in at a time: a tile, or all of a short sequence
   bool whole = false;  // all of it
   memory_place weight, sums, spare[2];
-  // A lane's sum of more than 1024 terms would show in the gradients: after so many steps the threads' sums go to sums in fp64, of which there is
-  // one a channel. 0: the sequence is shorter.
+  // After this many steps the threads' partial sums are added to fp64 totals, one a row and channel, so that no lane sums more than about 1024
+  // terms in A. 0 where the sequence is too short to need totals.
   int steps_of_a_sum = 0;
   memory_place totals;
   detail::array<memory_place, Layers> input = {};  // each layer's inputs, until their part in the weight gradient is done
@@ -88,8 +88,9 @@ constexpr auto make_conv_stack_backward_plan(index_t length, bool state, int thr
       plan.partial = memory.place(all);
     }
     plan.shared_memory = memory.shared_memory, plan.global_scratch = memory.global_scratch;
-    index_t const terms = plan.tile[0] * order.packs / (index_t(order.positions()) * threads), steps = max_of(index_t(1), 1024 / max_of(index_t(1), terms));
-    if (!whole && length > steps * plan.tile[0]) {  // rarely used: they need not be near
+    index_t const terms = divide_up(plan.tile[0] * order.packs, index_t(order.positions()) * threads);
+    index_t const steps = max_of(index_t(1), 1024 / terms);
+    if (!whole && length > steps * plan.tile[0]) {  // accessed rarely, so they go to the workspace
       plan.steps_of_a_sum = int(steps);
       plan.totals = {memory.global_scratch, 0, true};
       plan.global_scratch += round_up(size_t(tiling::sum_rows) * size_t(order.channels()) * (sizeof(double) / sizeof(accumulate_t<T>)), 64 / sizeof(accumulate_t<T>));

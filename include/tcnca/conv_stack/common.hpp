@@ -124,7 +124,7 @@ struct conv_stack_group {
   }
   /// Positions read from a sequence at once; tiles and segments begin at multiples of it.
   static constexpr int io = Lanes.along_length ? max_of(Lanes.width, int(16 / sizeof(T))) : 1;
-  /// Elements of x accessed at once: neighbouring positions, or the channels of a pack.
+  /// Elements of x in one vector access: neighbouring positions, or the channels of a pack.
   static constexpr int x_access = Lanes.along_length ? io : Lanes.width;
 
   /// x[from, to) into a ring; from is a multiple of io.
@@ -138,7 +138,7 @@ struct conv_stack_group {
         if constexpr (Lanes.front() > 0) { detail::prefetch(reinterpret_cast<char const*>(x.row + t) + size_t(to - from) * sizeof(T)); }
         tile.store(i / packs * io, i % packs, x.load(t, i % packs, to - t));
       } else {
-        if (x.wide && t + io <= to) store<io>(r.at(uint32(t), 0), load<io>(x.row + t));  // one lane a pack: several positions in one access
+        if (x.wide && t + io <= to) store<io>(r.at(uint32(t), 0), load<io>(x.row + t));  // packs have one lane: an access loads several
         else
           for (index_t j = t; j < min_of(t + io, to); j++) r.store(uint32(j), 0, x.load(j, 0, 1));
       }

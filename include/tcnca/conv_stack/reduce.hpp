@@ -6,7 +6,7 @@
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// Adds up the sums of all sequences of a batch, in their order, into the gradients of weights, biases and omega. One item a row.
+/// Adds the sums of all sequences of a batch, in their order, into the gradients of weights, biases and omega. An item is one row of sums.
 template <class Group, element T, conv_stack_shape Shape>
 struct conv_stack_sums_agent {
   using A = accumulate_t<T>;

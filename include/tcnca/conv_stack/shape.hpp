@@ -31,7 +31,7 @@ struct dilation_list {
     }
     return 0;
   }
-  /// Dilations given: up to the last that is not 0.
+  /// Number of dilations: all up to the last that is not 0.
   TCNCA_HOST_DEVICE constexpr int count() const {
     int n = capacity;
     while (n > 0 && (*this)[n - 1] == 0) n--;
@@ -47,9 +47,9 @@ struct dilation_list {
 /// With `skip`, y = silu(stack(x) + omega x), as MEGA puts after its EMA.
 struct conv_stack_shape {
   int taps = 4;
-  int depth = -1;                   ///< left out: as many levels as there are dilations in the list, 1 without a list
+  int depth = -1;                   ///< -1: the number of dilations in the list, or 1 without a list
   int dilation_base = 2;            ///< level l has dilation dilation_base^l, unless a list is given
-  dilation_list dilations = {};     ///< one for each level; a `depth` that is given too must be their number
+  dilation_list dilations = {};     ///< one for each level; a `depth` other than -1 must equal their number
   int convolutions = 1;
   int blocks = 1;
   activation act = activation::none;
@@ -59,7 +59,7 @@ struct conv_stack_shape {
   direction dir = direction::causal;
   layout order = layout::batch_channels_length;
 
-  /// Levels of a block: `depth`, or what stands for it where it was left out.
+  /// Levels of a block: `depth`, or its default where `depth` is -1.
   TCNCA_HOST_DEVICE constexpr int levels() const { return depth != -1 ? depth : listed() ? dilations.count() : 1; }
   /// Convolutions one after another.
   TCNCA_HOST_DEVICE constexpr int layers() const { return levels() * convolutions * blocks; }

@@ -6,10 +6,10 @@
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// The largest tensors. Whatever an operation multiplies the extents of such tensors with, it fits 64 bits.
+/// Limits of a tensor's size. Within them, every product that an operation forms of extents fits 64 bits.
 struct tensor_limits {
-  static constexpr index_t elements = index_t(1) << 48;  ///< the product of the extents, those of 0 counted as 1
-  static constexpr index_t bytes = index_t(1) << 60;     ///< from the first element to the end of the last
+  static constexpr index_t elements = index_t(1) << 48;  ///< of the product of the extents, where an extent of 0 counts as 1
+  static constexpr index_t bytes = index_t(1) << 60;     ///< of the distance from the first element to the end of the last
 
   /// Whether no extent is negative and their product is within the limit.
   template <class T, int Rank>
@@ -19,7 +19,7 @@ struct tensor_limits {
     for (int r = 0; r < Rank; r++) signs = signs && v.extent[r] >= 0, n = detail::saturating_multiply(n, max_of(index_t(1), v.extent[r]));
     return signs && n <= elements;
   }
-  /// Bytes from the first element to the end of the last, extents of 0 counted as 1; no stride may be negative.
+  /// Bytes from the first element to the end of the last. An extent of 0 counts as 1. No stride may be negative.
   template <class T, int Rank>
   static constexpr index_t span(tensor_view<T, Rank> const& v) {
     index_t n = 1;
@@ -82,7 +82,7 @@ class argument_check {
     return demand(unfolded(r), status_code::invalid_stride, name);
   }
 
-  /// An input or an output that may be left out.
+  /// An input or an output that may be absent.
   template <class T, int Rank>
   argument_check& optional_input(char const* name, tensor_view<T, Rank> const& v, detail::array<index_t const, Rank>& extents, int contiguous_axis = -1) {
     return v.given() ? input(name, v, extents, contiguous_axis) : *this;
@@ -92,7 +92,7 @@ class argument_check {
     return v.given() ? output(name, v, extents, contiguous_axis) : *this;
   }
 
-  /// An argument that must be left out where the condition does not hold.
+  /// An argument that must be absent unless the condition holds.
   template <class T, int Rank>
   argument_check& only_if(bool condition, char const* name, tensor_view<T, Rank> const& v) {
     return demand(condition || !v.given(), status_code::unexpected_argument, name);

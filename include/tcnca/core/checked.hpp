@@ -1,4 +1,4 @@
-// Products of extents, strides and bytes that do not wrap.
+// Saturating arithmetic for extents, strides and bytes.
 #pragma once
 #include "config.hpp"
 
@@ -8,7 +8,7 @@ namespace tcnca::inline TCNCA_TARGET::detail {
 template <class Integer>
 inline constexpr Integer largest = static_cast<Integer>(Integer(-1) > Integer(0) ? ~uint64(0) : ~uint64(0) >> 1);
 
-/// a * b, or the largest value where that does not fit; a, b >= 0.
+/// a * b, or the largest value if the product does not fit. a, b >= 0.
 template <class Integer>
 TCNCA_HOST_DEVICE constexpr Integer saturating_multiply(Integer a, Integer b) {
 #if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
@@ -19,7 +19,7 @@ TCNCA_HOST_DEVICE constexpr Integer saturating_multiply(Integer a, Integer b) {
 #endif
 }
 
-/// a + b, or the largest value where that does not fit; a, b >= 0.
+/// a + b, or the largest value if the sum does not fit. a, b >= 0.
 template <class Integer>
 TCNCA_HOST_DEVICE constexpr Integer saturating_add(Integer a, Integer b) {
   return a > largest<Integer> - b ? largest<Integer> : a + b;

@@ -3,7 +3,7 @@
 
 #if __cplusplus < 202002L
 #error "tcnca needs C++20: compile with -std=c++20 or later"
-#include <tcnca needs C++20>  // there is no such file: a missing one ends the compilation here, before thousands of errors that say less
+#include <tcnca needs C++20>  // no such file: a missing include stops the compiler before it prints thousands of follow-up errors
 #endif
 
 #if defined(__CUDACC__)
@@ -36,9 +36,9 @@
 /// Functions that name a kernel are hidden, so that two shared libraries built for different architectures keep their own kernels.
 #define TCNCA_HIDDEN __attribute__((visibility("hidden")))
 
-/// The inline namespace of all code whose meaning or instructions depend on the compiler's flags. Files of one program that are compiled with
-/// different flags then keep their own instantiations, where the linker would choose one for all. The vocabulary of core/ (views, status,
-/// executors, options, element types) is outside, so that such files can call each other with it.
+/// The inline namespace of all code whose behaviour or instructions depend on the compiler's flags. Files of one program that are compiled with
+/// different flags keep separate instantiations; under one name the linker would pick one of them for all files. The types that such files
+/// exchange (views, status, executors, options, element types, shapes) are outside of it.
 #if defined(__AVX512VBMI__)
 #define TCNCA_TARGET avx512_vbmi::inline TCNCA_TARGET_OPTIONS
 #elif defined(__AVX512F__) && defined(__AVX512VL__)
@@ -65,7 +65,7 @@
 #define TCNCA_TARGET baseline::inline TCNCA_TARGET_OPTIONS
 #endif
 
-/// Which threads, which arithmetic, which compiler. Nothing here may differ between nvcc's passes over the host's and the device's code.
+/// The second part of the name: OpenMP, fast math, nvcc. It must be the same in nvcc's host and device passes, as it is part of kernel names.
 #if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || defined(__NO_SIGNED_ZEROS__) || \
     (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
 #if defined(__CUDACC__) && defined(_OPENMP)
@@ -147,7 +147,7 @@ TCNCA_HOST_DEVICE constexpr index_t power_of_two(index_t a) {
 
 namespace tcnca::inline TCNCA_TARGET::detail {
 
-/// T x[N], for N that depends on a template argument: GCC takes each such bound for a conversion that changes a sign (-Wsign-conversion).
+/// The type T[N]. GCC's -Wsign-conversion warns at every array bound that depends on a template argument; here the warning is disabled.
 #if defined(__GNUC__) && !defined(__CUDACC__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wsign-conversion"

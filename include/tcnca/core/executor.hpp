@@ -8,13 +8,13 @@ namespace tcnca {
 
 /// The CPU. The call returns when the work is done. All its threads compute in the caller's floating-point mode (rounding, denormals).
 ///
-/// After a fork, a child of a process that had used several threads must not use several itself: GCC's OpenMP library waits there for threads that
-/// exist in the parent only. Give such children cpu{1}, which never enters OpenMP, or fork before the first call.
+/// After a fork: if the parent has made a call on several threads, the child must not. GCC's OpenMP library would wait for threads that exist
+/// only in the parent. Use cpu{1} in such a child (it never enters OpenMP), or fork before the first call.
 struct cpu {
-  /// More threads than this are never used, whatever `threads` or OpenMP say.
+  /// Upper bound of the threads used, whatever `threads` or OpenMP ask for.
   static constexpr int max_threads = 1024;
 
-  /// 0: as many as OpenMP gives; else at most so many. Without OpenMP in the consumer's build, always one.
+  /// Number of threads at most. 0: as many as OpenMP provides. One if the consumer is built without OpenMP.
   int threads = 0;
 };
 

@@ -19,13 +19,15 @@ struct fp16 {
 namespace tcnca::inline TCNCA_TARGET {
 
 namespace detail {
-/// Whether a number of the caller's is neither infinite nor NaN, by its bits: -ffast-math lets a compiler take that for granted.
+#if !defined(__CUDACC_RTC__)
+/// Whether an argument is neither infinite nor NaN. Tests the bits, because -ffast-math lets the compiler assume that it is finite.
 inline bool is_finite(double x) {
   asm("" : "+m"(x));
   uint64 bits;
   __builtin_memcpy(&bits, &x, sizeof bits);
   return (bits & 0x7ff0000000000000u) != 0x7ff0000000000000u;
 }
+#endif
 
 template <class T>
 struct element_traits {

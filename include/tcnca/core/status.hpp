@@ -31,8 +31,8 @@ class [[nodiscard]] status {
 
   TCNCA_HOST_DEVICE constexpr bool ok() const { return code_ == status_code::success; }
   TCNCA_HOST_DEVICE constexpr status_code code() const { return code_; }
-  /// The name of the argument at fault as it stands in the args struct, or "". Of unsupported_device and launch_failed: what the CUDA runtime
-  /// calls the error.
+  /// The name of the argument at fault as in the args struct, or "". For unsupported_device and launch_failed from a CUDA call: the CUDA
+  /// runtime's name of the error.
   TCNCA_HOST_DEVICE constexpr char const* argument() const { return argument_; }
 
   TCNCA_HOST_DEVICE friend constexpr bool operator==(status a, status_code b) { return a.code_ == b; }

@@ -7,7 +7,7 @@
 namespace tcnca {
 
 /// A non-owning strided view. Extents and strides are counted in elements. A view is absent if its pointer is null and all its extents are 0,
-/// as those of a default view are.
+/// as in a default view.
 template <class T, int Rank>
 struct tensor_view {
   using value_type = T;
@@ -38,19 +38,19 @@ struct tensor_view {
     return data + i * stride[0] + j * stride[1] + k * stride[2] + l * stride[3];
   }
 
-  /// Number of elements; the largest index where that does not fit.
+  /// Number of elements, or the largest index if the number does not fit.
   TCNCA_HOST_DEVICE constexpr index_t count() const {
     index_t n = 1;
     for (int r = 0; r < Rank; r++) n = detail::saturating_multiply(n, extent[r]);
     return n;
   }
-  /// Whether the view is not absent: what argument checks and workspace queries ask.
-  constexpr bool given() const {
+  /// Whether the view is not absent. Argument checks and workspace queries use this test.
+  TCNCA_HOST_DEVICE constexpr bool given() const {
     bool any = data != nullptr;
     for (int r = 0; r < Rank; r++) any = any || extent[r] != 0;
     return any;
   }
-  /// Whether there is memory: what kernels ask. After the argument checks a given view is present or has no elements.
+  /// Whether the view has a pointer. Kernels use this test: after the argument checks, a given view is present or has no elements.
   TCNCA_HOST_DEVICE constexpr bool present() const { return data != nullptr; }
 
   /// A view of mutable elements is a view of const ones.
@@ -68,8 +68,8 @@ struct tensor_view {
 template <class T>
 using sequence_view = tensor_view<T, 3>;
 
-/// A row-major view of contiguous memory: contiguous(p, 2, 3) has strides 3 and 1. A stride that does not fit is the largest index, which
-/// every operation refuses.
+/// A row-major view of contiguous memory: contiguous(p, 2, 3) has strides 3 and 1. A stride that does not fit becomes the largest
+/// index, which every operation refuses.
 template <class T, class... Extents>
 TCNCA_HOST_DEVICE constexpr tensor_view<T, sizeof...(Extents)> contiguous(T* data, Extents... extents) {
   constexpr int rank = sizeof...(Extents);

@@ -41,7 +41,7 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
   static constexpr int sums = scratch + int(round_up(Scan::template bytes<dual<A>, group_size> / sizeof(A) + 1, size_t(16)));
   static constexpr int sum_width = group_size * W;
   static constexpr size_t near_elements(params_type const& p) { return size_t(sums + (4 * N + 1) * sum_width - (p.grad_state_out.given() ? 0 : 2 * N * sum_width)); }
-  // Sums in A of more terms than this would show in the gradients: then they go to sums in fp64, of which there is one a channel.
+  // A thread sums at most this many terms in A. In longer sequences the partial sums are added to fp64 totals, one for each sum of a channel.
   static constexpr int longest_sum = 1024, tiles_of_a_sum = max_of(1, longest_sum / (run * Policy.runs));
   TCNCA_HOST_DEVICE static constexpr bool is_long(params_type const& p) { return p.x.extent[2] > index_t(tiles_of_a_sum) * tiling::tile; }
   TCNCA_HOST_DEVICE static constexpr size_t total_elements(params_type const& p) {
@@ -75,7 +75,7 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
   }
 
  private:
-  double* totals_;  // [kind][channel], of a long sequence
+  double* totals_;  // [kind][channel]; null where the sequence is short
   index_t batch_, channel_;
   detail::ema_sequence<Group, T const, tiling> x_, grad_y_;
   detail::ema_sequence<Group, T, tiling> grad_x_;
@@ -282,9 +282,9 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
   /// This thread's own sum i.
   TCNCA_HOST_DEVICE A* sum_at(int i) const { return shared_memory + sums + i * sum_width + group.rank() * W; }
 
-  /// How many sums a channel has: two for each state of what comes from g, omega's, two for each state of what comes from grad_state_out.
+  /// Sums of a channel: two a state for what g drives, one for omega, and, with grad_state_out, two a state for what that drives.
   TCNCA_HOST_DEVICE int kinds() const { return (params.grad_state_out.present() ? 4 : 2) * N + 1; }
-  /// The threads' sums to those in fp64, and begins them anew. After a barrier; before the next, where threads add again.
+  /// Adds the threads' partial sums to the fp64 totals and resets them to zero. Needs a barrier before the call, and one before threads add again.
   TCNCA_HOST_DEVICE void add_to_totals() const {
     if constexpr (group_size == 1) {
       A* const own = sum_at(0);
@@ -314,7 +314,7 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
     } else {
       for (int j = group.rank(); j < kinds() * channels; j += group.size()) {
         int const c = j % channels, i = j / channels;
-        shared_memory[sums + i * sum_width + c] = total(i, c, j);  // where only this thread reads
+        shared_memory[sums + i * sum_width + c] = total(i, c, j);  // no other thread reads this slot
       }
     }
     group.sync();

@@ -25,8 +25,8 @@ struct ema_kernel_agent {
   static constexpr int block = group_size * W * packs, chunk = 16;  // positions of a block, blocks between barriers
   using value = pack<A, W>;
 
-  // In elements of A: fp64 tables [state] of q, u, w, q^block, the power at the chunk's first position, and backward two sums; then q^i of the block's positions
-  // [state][pack][thread]; anchors [state][block of the chunk]; and backward sums [kind][state][pack][thread].
+  // In elements of A: fp64 tables [state] of q, u, w, q^block, the power at the chunk's first position, and (backward) two totals; then q^i of
+  // the block's positions [state][pack][thread]; anchors [state][block of the chunk]; and (backward) partial sums [kind][state][pack][thread].
   static constexpr int wide = int(sizeof(double) / sizeof(A)), table = round_up(7 * N * wide, 16);
   static constexpr int own = packs * group_size * W, anchor = table + N * own, sums = round_up(anchor + N * chunk, 16);
   static constexpr size_t near_elements = size_t(sums + (Backward ? 2 * N * own : 0));
@@ -61,7 +61,7 @@ struct ema_kernel_agent {
 
  private:
   enum { q, u, w, step, anchor_power, of_power, of_moment };
-  // Sums in A of more terms than 1024 would show in the gradients: then they go to sums in fp64.
+  // A partial sum in A has at most 1024 terms. It is then added to the fp64 totals.
   static constexpr index_t chunks_of_a_sum = 1024 / chunk;
   TCNCA_HOST_DEVICE double* wide_at(int kind) const { return reinterpret_cast<double*>(shared_memory) + kind * N; }
   /// The first position of this thread's pack j in a block.
@@ -150,7 +150,7 @@ struct ema_kernel_agent {
     }
   }
 
-  /// The sums of all places to those in fp64, and begins them anew.
+  /// Adds the partial sums of all places to the fp64 totals and resets them to zero.
   TCNCA_HOST_DEVICE void add_to_totals() const {
     group.sync();
     for (int n = group.rank(); n < N; n += group.size()) {
@@ -166,7 +166,7 @@ struct ema_kernel_agent {
 
   TCNCA_HOST_DEVICE void finish(index_t row, index_t length) const {
     add_to_totals();
-    for (int n = group.rank(); n < N; n += group.size()) {  // of the same thread
+    for (int n = group.rank(); n < N; n += group.size()) {  // this thread wrote these totals: no barrier
       double const decay = wide_at(q)[n], of_w = wide_at(u)[n] * wide_at(of_power)[n], of_u = wide_at(w)[n] * wide_at(of_power)[n];
       // sum of l q^(l-1) grad; a decay of zero leaves its second term
       double const slope = decay > 0 ? wide_at(of_moment)[n] / decay : length > 1 ? double(*params.grad_kappa.at(row, 1)) : 0;

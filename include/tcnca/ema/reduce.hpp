@@ -10,8 +10,8 @@ struct ema_gradients {
   tensor_view<A, 2> delta, alpha, beta, gamma;
   tensor_view<A, 1> omega;
 
-  /// From those of u = p beta, w = gamma / sqrt(states) and q = 1 - p a, of one channel and state. They come in fp64: in the gradient of
-  /// delta two of them nearly cancel.
+  /// From those of u = p beta, w = gamma / sqrt(states) and q = 1 - p a, of one channel and state. They are fp64 because two of them nearly
+  /// cancel in the gradient of delta.
   TCNCA_HOST_DEVICE void store(ema_parameters<A> const& of, index_t row, index_t state, A scale, double of_u, double of_w, double of_q) const {
     detail::ema_coefficients<A, 1> const k(of, row, state, 1, scale);
     double const p = double(k.p.lane(0)), a = double(k.a.lane(0));

@@ -49,7 +49,7 @@ struct ema_tiling {
   static constexpr int workers = Threads / packs;    ///< threads that share a sequence
   static constexpr int run = Policy.run, runs = Policy.runs;
   static constexpr int tile = (workers * run * Policy.runs + width - 1) / width * width;
-  /// Elements of a sequence accessed at once: 16 bytes on a GPU, a register on the CPU. Along the length tiles must begin at multiples of them.
+  /// Elements in one vector access: 16 bytes on a GPU, a register on the CPU. Along the length, tiles must start at multiples of them.
   static constexpr int io = width > 1 ? width : channels_last ? min_of(int(16 / sizeof(T)), channels) : tile % int(16 / sizeof(T)) == 0 ? int(16 / sizeof(T)) : 1;
   static_assert(!channels_last || channels % io == 0, "packs must fill whole accesses");
   static constexpr int buffer = (tile + io - 1) / io * io * channels;

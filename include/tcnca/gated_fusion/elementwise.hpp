@@ -27,7 +27,7 @@ struct pass_group {
   Group group;
   pass_access how;
 
-  /// Rows of an item; at most 1024, so that sums in A over them are as good as exact.
+  /// Rows of an item. The policy's minimum apart, at most 1024, to bound the error of sums over them in A.
   TCNCA_HOST_DEVICE static constexpr index_t rows_of_item(index_t rows) { return max_of(Policy.rows, min_of(divide_up(rows, Policy.items), index_t(1024))); }
   TCNCA_HOST_DEVICE static constexpr index_t items_for(index_t rows) { return divide_up(rows, rows_of_item(rows)); }
   /// Threads side by side along the columns: a power of two.

@@ -17,7 +17,7 @@ struct gated_fusion_policy {
   int width;    ///< lanes of a pack
   int threads;  ///< of a group, a power of two
   index_t rows;   ///< of an item, at the least
-  index_t items;  ///< sums over rows are kept for so many items at the most, but for one each 1024 rows
+  index_t items;  ///< at most, unless items would then have more than 1024 rows; each item keeps its own sums over rows
   size_t streaming_bytes;  ///< results of more bytes go past the caches; 0: never
 
   friend constexpr bool operator==(gated_fusion_policy const&, gated_fusion_policy const&) = default;

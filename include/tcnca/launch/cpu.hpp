@@ -16,13 +16,13 @@ struct machine {
   int compute_capability = 0;
 };
 
-/// How many of `workers` groups a workspace has room for that need `each` bytes of it.
+/// How many of `workers` groups fit in a workspace of `bytes` if each needs `each` bytes.
 constexpr index_t workers_that_fit(index_t workers, size_t each, size_t bytes) {
   return each == 0 || bytes / each >= size_t(workers) ? workers : index_t(bytes / each);
 }
 
-/// How an executor runs agents. A specialisation has `target` (a machine), `group<Threads>`, `valid`, `workers`, `bytes_per_worker` and `launch`,
-/// which takes as many workers as there are and fit in the workspace, at least one.
+/// How an executor runs agents. A specialisation has `target` (a machine), `group<Threads>`, `valid`, `workers`, `bytes_per_worker` and `launch`.
+/// launch uses all workers that fit in the workspace, at least one.
 template <class Executor>
 struct executor_traits;
 
@@ -63,7 +63,7 @@ struct executor_traits<cpu> {
       run_items<Agent>(params, items, next, static_cast<char*>(scratch.data) + size_t(worker) * each, round_up(memory.near_bytes, workspace::alignment));
     };
 #if defined(_OPENMP)
-    // One worker does not enter OpenMP: in a child process after a fork that would wait for threads which do not exist.
+    // One worker does not enter OpenMP: after a fork, OpenMP in the child would wait for threads that exist only in the parent.
     if (threads > 1) {
       detail::floating_point_mode const mode = detail::floating_point_mode::current();
 #pragma omp parallel num_threads(int(threads))
@@ -79,7 +79,7 @@ struct executor_traits<cpu> {
   }
 
  private:
-  /// One worker: takes the next item until there is none.
+  /// One worker: takes the next item until none is left. Not inlined, so that no arithmetic moves out of the scope of the floating-point mode.
   template <class Agent, class Params>
   TCNCA_HIDDEN __attribute__((noinline)) static void run_items(Params const& params, index_t items, index_t& next, char* own, size_t near_bytes) {
     using accumulate = typename Agent::A;
@@ -88,7 +88,7 @@ struct executor_traits<cpu> {
   }
 };
 
-/// What a launch of an agent asks of its workspace, beside `shared` bytes.
+/// Bytes that a launch of an agent needs, plus `shared` bytes for the whole call.
 template <class Agent, class Executor, class Params>
 workspace_bytes workspace_for(Executor e, Params const& p, group_memory memory, size_t shared = 0) {
   using traits = executor_traits<Executor>;

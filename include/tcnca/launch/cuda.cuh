@@ -30,8 +30,8 @@ TCNCA_HIDDEN __global__ void __launch_bounds__(has_code<Agent> ? Threads : 1, 1)
   }
 }
 
-/// A runtime call that fails also leaves its error as the host thread's last one. forget() takes away what was left since, but no error that
-/// was pending before: that is the caller's.
+/// A failed runtime call also records its error as the host thread's last error. forget() clears an error recorded since construction, unless
+/// one was already pending then: that error is the caller's.
 class last_error {
  public:
   void forget() const {
@@ -42,10 +42,10 @@ class last_error {
   bool pending_ = cudaPeekAtLastError() != cudaSuccess;
 };
 
-/// Whether an error says that there is no device, or that it cannot run what was compiled. Others are of earlier work, or of the system.
+/// Whether an error means that there is no device or that it cannot run the compiled code. Other errors come from earlier work or the system.
 inline bool is_unsupported(cudaError_t e) {
   switch (e) {
-    case cudaErrorInvalidValue:  // of an attribute: blocks have too little shared memory
+    case cudaErrorInvalidValue:  // from setting the attribute: a block has too little shared memory
     case cudaErrorNoDevice:
     case cudaErrorInsufficientDriver:
     case cudaErrorStubLibrary:
@@ -88,18 +88,19 @@ struct executor_traits<cuda> {
     return known && a.maxThreadsPerBlock >= threads;
   }
 
-  /// Errors are those of the calls made here. One that was pending before stays so, and one of ours does not.
+  /// Reports errors of the runtime calls made here and clears them. An error that was pending before stays pending.
   template <class Agent, class Params>
   TCNCA_HIDDEN static status launch(cuda e, Params const& params, index_t items, group_memory memory, workspace scratch) {
     constexpr int threads = Agent::group_type::size();
     auto const kernel = detail::run_agent<Agent, Params, threads>;
     if (items == 0) return {};
     detail::last_error const before;
-    // All calls give the kernel the same limit, what the device has: of two host threads neither lowers the other's.
+    // Every call sets the same limit, the device's maximum, so that two host threads never lower each other's.
     int device = 0, limit = 0;
     cudaError_t error = cudaGetDevice(&device);
     if (error == cudaSuccess) error = cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-    if (error == cudaSuccess) error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, max_of(limit, int(memory.near_bytes)));
+    int const most = max_of(limit, int(min_of(memory.near_bytes, size_t(1) << 30)));
+    if (error == cudaSuccess) error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
     if (error != cudaSuccess) {
       before.forget();
       return {detail::is_unsupported(error) ? status_code::unsupported_device : status_code::launch_failed, cudaGetErrorName(error)};
