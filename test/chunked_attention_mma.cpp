@@ -248,7 +248,7 @@ TEST(chunked_attention_mma_biases, fiber_many_items) {
   std::vector<float> shares(std::size_t(agents::grad_queries_agent::bias_elements(p.of)), 0.1f);
   float sum = 0;
   p.of.bias_sums = shares.data(), p.grad_bias = contiguous(&sum, 1, 1);
-  ASSERT_TRUE(executor_traits<fibers<>>::launch<agent>(fibers<>{1}, p, agent::items(p), {}, nullptr).ok());
+  ASSERT_TRUE(executor_traits<fibers<>>::launch<agent>(fibers<>{1}, p, agent::items(p), {}, {}).ok());
   EXPECT_EQ(sum, float(double(length) * double(0.1f)));
 }
 

@@ -49,7 +49,7 @@ constexpr auto kernel = detail::run_agent<agent, counted_numbers, threads>;
 class results {
  public:
   explicit results(int shared_bytes) : bytes_(shared_bytes) {}
-  status fill(cudaStream_t stream = nullptr) { return traits::launch<agent>(cuda{stream}, given_, 2, {size_t(bytes_), 0}, nullptr); }
+  status fill(cudaStream_t stream = nullptr) { return traits::launch<agent>(cuda{stream}, given_, 2, {size_t(bytes_), 0}, {}); }
   bool complete() const {
     for (index_t i = 0; i < values_.count(); i++)
       if (*values_.at(i) != float(i / given_.count + i % given_.count)) return false;
@@ -139,7 +139,7 @@ TEST_F(cuda_launch, too_much_shared_memory_leaves_no_error) {
 TEST_F(cuda_launch, a_refused_launch_leaves_no_error) {
   tensor<float, 1> out({100}, {0});
   counted_numbers const p{out.view().data, 100};
-  status const s = traits::launch<too_clustered_agent<block_group<threads>>>(cuda{}, p, 1, {400, 0}, nullptr);
+  status const s = traits::launch<too_clustered_agent<block_group<threads>>>(cuda{}, p, 1, {400, 0}, {});
   EXPECT_EQ(s, status_code::launch_failed);
   EXPECT_EQ(std::string(s.argument()).rfind("cudaError", 0), 0u) << s.argument();
   EXPECT_EQ(cudaGetLastError(), cudaSuccess);
