@@ -56,7 +56,7 @@ void expect_golden(golden_case const& inputs, golden_case const& theirs, mixer_k
       ASSERT_NEAR(ours[i], values[i], 0x1p-43 * largest) << theirs.name << ": " << what << " " << i;
     }
   };
-  auto const all_of_it = [](size) { return true; };
+  auto const all_of_it = [](size_t) { return true; };
   size_t const d = size_t(s.layer.channels), row = size_t(s.length) * d;
   expect("y", b.c.kept[b.y], [&](size_t i) { return std::int64_t(i % row / d) < lengths[i / row]; });
   expect("grad_x", b.c.kept[b.grad], all_of_it);
