@@ -28,7 +28,7 @@ class cuda_attention_arena final : public attention_arena {
 
   contender library(pass direction) override { return bind_attention(cuda_device{}, direction, p_, view()); }
   std::vector<std::string> opponents() const override { return {"cuBLAS"}; }
-  contender opponent(size, pass direction, bool tuned) override {
+  contender opponent(size_t, pass direction, bool tuned) override {
     auto const attention = std::make_shared<attention_by_cublas<T>>(p_);
     auto const t = view();
     bool const backward = direction == pass::backward;

@@ -131,7 +131,7 @@ int run(options const& o) {
   if (!warning.empty()) std::printf("WARNING: %s\n", warning.c_str());
   if (make.ceilings())
     std::printf("cpu, %d threads: %s GFLOP/s fp32, copy of a large array %s GB/s; %s\n", o.threads, detail::cell(make.ceilings()->fma_rate() * 1e-9, 0).c_str(),
-                detail::cell(make.ceilings()->copy_rate(size{1} << 30) * 1e-9, 0).c_str(), fftwf_version);
+                detail::cell(make.ceilings()->copy_rate(size_t{1} << 30) * 1e-9, 0).c_str(), fftwf_version);
   for (auto const& all : {remarks.left_out, remarks.how})
     for (auto const& n : all) std::printf("%s\n", n.c_str());
   std::printf("%s\n", machine.sentence().c_str());

@@ -49,7 +49,7 @@ struct parameters {
 template <class Device>
 struct bench_machine {
   std::function<Device(int)> device;
-  std::function<double(int, size)> copy_rate;
+  std::function<double(int, size_t)> copy_rate;
 };
 
 /// Arguments of a run: batch, channels, length, threads, whether there is a state.

@@ -41,7 +41,7 @@ inline void count_gate_bytes(benchmark::State& state, double bytes, double copy_
 /// Registers all passes. `make_device` takes the number of threads, an argument of a run; copy_rate that, and the bytes that are moved.
 template <class Device, class T>
 void add_gates(std::string const& name, std::vector<std::vector<std::int64_t>> const& sizes, std::function<Device(int)> const& make_device,
-               std::function<double(int, size)> const& copy_rate) {
+               std::function<double(int, size_t)> const& copy_rate) {
   using gates = gated_fusion<T, gated_fusion_shape{}>;
   using tensors = gate_tensors<Device, T>;
   auto const pass = [&](std::string const& what, int passed, auto const& call) {

@@ -43,7 +43,7 @@ class attention_by_products {
 
   /// Finds the best plan for a direction, by trying each choice after the other.
   void choose(attention_tensors<T> const& t, bool backward) {
-    bool const could_keep = backward && kept_bytes() <= size{1} << 30;
+    bool const could_keep = backward && kept_bytes() <= size_t{1} << 30;
     plan best = plan_;
     double least = 1e300;
     auto const consider = [&](plan candidate) {

@@ -73,7 +73,7 @@ class cuda_ceilings {
 
   int device_ = 0, processors_ = 0;
   double fma_rate_ = 0;
-  std::map<size, double> rates_;
+  std::map<size_t, double> rates_;
 };
 
 /// Those of this process, each measured once.

@@ -126,7 +126,7 @@ class dnnl_gemm {
 
   dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream_{engine_};
-  std::map<std::tuple<index_t, index_t, index_t, index_t, index_t, index_t, bool, bool, bool, size, size_t>, std::unique_ptr<ways>> ways_;
+  std::map<std::tuple<index_t, index_t, index_t, index_t, index_t, index_t, bool, bool, bool, size_t, size_t>, std::unique_ptr<ways>> ways_;
 };
 #endif
 

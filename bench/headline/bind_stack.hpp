@@ -56,7 +56,7 @@ template <class T, class Device>
 contender bind_headline_stack(Device const& device, size_t which, pass direction, sequences<T> const& s,
                               T const* weight) {
   contender made;
-  [&]<size... I>(std::index_sequence<I...>) {
+  [&]<size_t... I>(std::index_sequence<I...>) {
     ((I == which ? void(made = bind_stack<T, headline_stacks[I]>(device, direction, s, weight)) : void()), ...);
   }
   (std::make_index_sequence<headline_stacks.size()>());
