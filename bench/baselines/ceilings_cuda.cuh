@@ -48,7 +48,7 @@ class cuda_ceilings {
 
   /// As cpu_ceilings::copy_rate: of a copy that moves as many bytes, or of a large one if that is faster.
   double copy_rate(size_t moved_bytes) {
-    constexpr size_t large = size{2} << 30;
+    constexpr size_t large = size_t{2} << 30;
     return std::max(measured(std::min(moved_bytes, large)), measured(large));
   }
 
