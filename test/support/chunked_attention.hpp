@@ -184,7 +184,7 @@ struct attention_problem {
   /// Log of the sum of exp(score) of each query: what its two statistics stand for.
   tensor<double, 3> log_sums() const {
     tensor<double, 3> all({e.batch, e.heads, e.length}, {0, 1, 2});
-    for (index_t i = 0; i < all.count(); i++) *all.at(i) = double(*lse.at(2 * i)) + double(*lse.at(2 * i + 1));
+    for (index_t i = 0; 2 * i < lse.count(); i++) *all.at(i) = double(*lse.at(2 * i)) + double(*lse.at(2 * i + 1));
     return all;
   }
   void clear() {
