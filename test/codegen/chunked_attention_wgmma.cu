@@ -2,7 +2,7 @@
 // sass sm_90a: HGMMA.64x64x16 HGMMA.64x256x16 LDGSTS.E.BYPASS.128 UCGABAR_ARV
 // barriers sm_90a: wgmma_forward_agent.*attention_functionE.ELb0 2
 // barriers sm_90a: wgmma_forward_agent 5
-// barriers: mma_forward_agent 3
+// barriers: attention_mma_forward_agent 3
 // barriers: chunked_attention_step_agent.*attention_functionE0 4
 // barriers: chunked_attention_step_agent 2
 #include <tcnca/chunked_attention.hpp>

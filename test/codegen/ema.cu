@@ -1,7 +1,7 @@
 // Averages with their default tuning: no kernel of theirs may spill.
 // Those of the block scans of CUB are among the barriers.
 // barriers: ema_kernel_agent.*ema_policy.*Lb0E 4
-// barriers: ema_kernel_agent 5
+// barriers: ema_kernel_agent 6
 // barriers: ema_forward_agent.*directionE2 26
 // barriers: ema_forward_agent 17
 // barriers: ema_backward_agent.*directionE2 54

@@ -139,11 +139,11 @@ struct ema_kernel_agent {
       });
       for (int b = 0; b < chunk && first + b * block < length; b++) {
         index_t const l = first + b * block;
-        value const scale = broadcast<W>(shared_memory[anchor + n * chunk + b]), global_scratch = scale * broadcast<W>(A(l));
+        value const scale = broadcast<W>(shared_memory[anchor + n * chunk + b]), moment_scale = scale * broadcast<W>(A(l));
         unroll<0, packs>([&](auto j) {
           value const g = read(l + place(j));
           plain[j] = fma(scale, g, plain[j]);
-          moment[j] = fma(global_scratch, g, moment[j]);
+          moment[j] = fma(moment_scale, g, moment[j]);
         });
       }
       unroll<0, packs>([&](auto j) { store<W>(at + place(j), plain[j]), store<W>(at + N * own + place(j), moment[j]); });
