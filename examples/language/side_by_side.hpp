@@ -57,14 +57,16 @@ inline std::string cell(char const* format, double value) {
 inline std::string table(std::vector<contender> const& all) {
   std::string text = "| model | parameters | memory MiB | forward ms | backward ms | update ms | of it mixers forward ms | backward ms | steps | training loss |",
               rule = "|---|---|---|---|---|---|---|---|---|---|";
-  for (auto const& m : all.front().trained.evaluation) text += " " + m.first + " |", rule += "---|";
+  auto const add = [&](std::string const& value) { text.append(" ").append(value).append(" |"); };
+  for (auto const& m : all.front().trained.evaluation) add(m.first), rule += "---|";
   text += " seconds |\n" + rule + "---|\n";
   for (auto const& c : all) {
-    text += "| " + c.name + " | " + std::to_string(c.parameters) + " | " + cell("%.1f", double(c.bytes) / 0x1p20) + " |";
-    for (double const s : {c.forward, c.backward, c.update, c.mixers.forward, c.mixers.backward}) text += " " + cell("%.2f", 1e3 * s) + " |";
-    text += " " + std::to_string(c.trained.step) + " | " + cell("%.4f", c.trained.loss) + " |";
-    for (auto const& m : c.trained.evaluation) text += " " + cell("%.4f", m.second) + " |";
-    text += " " + cell("%.0f", c.trained.seconds) + " |\n";
+    text += "|";
+    add(c.name), add(std::to_string(c.parameters)), add(cell("%.1f", double(c.bytes) / 0x1p20));
+    for (double const s : {c.forward, c.backward, c.update, c.mixers.forward, c.mixers.backward}) add(cell("%.2f", 1e3 * s));
+    add(std::to_string(c.trained.step)), add(cell("%.4f", c.trained.loss));
+    for (auto const& m : c.trained.evaluation) add(cell("%.4f", m.second));
+    add(cell("%.0f", c.trained.seconds)), text += "\n";
   }
   auto const& first = all.front();
   for (std::size_t i = 1; i < all.size(); i++) {
