@@ -66,7 +66,7 @@ void run_ema(benchmark::State& state, bench_machine<Device> const& machine, pass
   auto x = drawn<Device, T>(device, p.elements(), 1), y = drawn<Device, T>(device, p.elements(), 2), grad_y = drawn<Device, T>(device, p.elements(), 3),
        grad_x = drawn<Device, T>(device, p.elements(), 4);
   auto const view = [&](auto& m) { return sequence(m.data(), Shape.order, p.batch, p.channels, p.length); };
-  parameters<Device, A> value(device, Shape.halves() * p.channels, Shape.states), grad(device, Shape.halves() * p.channels, Shape.states);
+  parameters<Device, A> value(device, Shape.directions() * p.channels, Shape.states), grad(device, Shape.directions() * p.channels, Shape.states);
   numbers omega(static_cast<size_t>(p.channels)), grad_omega(omega.size());
   numbers h(static_cast<size_t>(p.batch * p.channels * Shape.states)), grad_h(h.size());
   auto const states = [&](numbers& m) { return contiguous(m.data(), p.batch, p.channels, Shape.states); };
@@ -97,7 +97,7 @@ void run_ema(benchmark::State& state, bench_machine<Device> const& machine, pass
   int const multiply_adds = way == pass::forward ? 2 : Shape.skip ? 7 : 5;
   double const elements = static_cast<double>(p.elements()), moved = elements * (way == pass::forward ? 2 : 3) * sizeof(T);
   using benchmark::Counter;
-  state.counters["flops"] = Counter(elements * 2 * multiply_adds * Shape.states * Shape.halves(), Counter::kIsIterationInvariantRate);
+  state.counters["flops"] = Counter(elements * 2 * multiply_adds * Shape.states * Shape.directions(), Counter::kIsIterationInvariantRate);
   state.counters["bytes"] = Counter(moved, Counter::kIsIterationInvariantRate, Counter::kIs1024);
   state.counters["of_copy"] = Counter(moved / machine.copy_rate(p.threads, static_cast<size_t>(moved)), Counter::kIsIterationInvariantRate);
 }

@@ -12,9 +12,9 @@ static constexpr tcnca::conv_stack_shape shape{.taps = 8, .depth = 4, .dilation_
 
 /// The library's tuning with shorter tiles on the CPU.
 struct short_tiles : tcnca::default_conv_stack_tuning<float, shape> {
-  static constexpr tcnca::conv_stack_policy forward(tcnca::machine m) {
-    auto policy = tcnca::default_conv_stack_tuning<float, shape>::forward(m);
-    if (m.compute_capability == 0) policy.tile = 128, policy.tile_max = 128;
+  static constexpr tcnca::conv_stack_policy forward(tcnca::target t) {
+    auto policy = tcnca::default_conv_stack_tuning<float, shape>::forward(t);
+    if (t.compute_capability == 0) policy.tile = 128, policy.tile_max = 128;
     return policy;
   }
 };

@@ -79,7 +79,7 @@ struct ema_calls {
   using KB = typename op::kernel_backward_args;
   static constexpr role state = S::causal ? role::optional : role::unused, omega = S::shape.skip ? role::needed : role::unused;
   ema_problem<S> p{{.batch = 2, .channels = 3, .length = 9, .state_in = S::causal, .state_out = S::causal}, 1};
-  tensor<float, 2> kappa{{3 * S::shape.halves(), 9}, {0, 1}};
+  tensor<float, 2> kappa{{3 * S::shape.directions(), 9}, {0, 1}};
 
   static status forward(F const& a) { return op::forward(cpu{2}, a, room()); }
   static status backward(B const& a) { return op::backward(cpu{2}, a, room()); }

@@ -25,7 +25,7 @@ struct product_agent {
   bf16* near;
   warp_of<Group> warp;
 
-  product_agent(Group g, product const& given, A* near_memory, A*) : group(g), p(given), near(reinterpret_cast<bf16*>(near_memory)) {}
+  product_agent(Group g, product const& given, A* shared_memory, A*) : group(g), p(given), near(reinterpret_cast<bf16*>(shared_memory)) {}
 
   static int offset(int r, int c) { return r * row + (Fault == fault::straight_rows ? c : swizzled_rows::offset(r, c)); }
   auto at(int first, tile_position x) const { return warp.place(near + first * row + offset(x.row, x.column)); }
@@ -143,13 +143,13 @@ struct relu2_causal_bias_dropout {
 
 template <class T, chunked_attention_shape Shape>
 struct generic_tuning : default_chunked_attention_tuning<T, Shape> {
-  static constexpr chunked_attention_policy forward(machine m) {
-    auto p = default_chunked_attention_tuning<T, Shape>::forward(m);
+  static constexpr chunked_attention_policy forward(target t) {
+    auto p = default_chunked_attention_tuning<T, Shape>::forward(t);
     p.tensor_cores = false;
     return p;
   }
-  static constexpr chunked_attention_policy backward(machine m) {
-    auto p = default_chunked_attention_tuning<T, Shape>::backward(m);
+  static constexpr chunked_attention_policy backward(target t) {
+    auto p = default_chunked_attention_tuning<T, Shape>::backward(t);
     p.queries = p.keys = 32, p.tensor_cores = false;  // the generic agent keeps whole rows of values
     return p;
   }

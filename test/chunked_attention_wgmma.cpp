@@ -24,7 +24,7 @@ struct product_agent {
   bf16* near;
   warpgroup_of<Group> warpgroup{};
 
-  product_agent(Group g, product const& given, A* near_memory, A*) : group(g), p(given), near(reinterpret_cast<bf16*>(near_memory)) {}
+  product_agent(Group g, product const& given, A* shared_memory, A*) : group(g), p(given), near(reinterpret_cast<bf16*>(shared_memory)) {}
 
   static int offset(int height, int row, int column) {
     return Fault == fault::straight_rows ? (column / 64 * height + row) * 64 + column % 64 : wgmma_tile::offset(height, row, column);

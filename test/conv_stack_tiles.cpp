@@ -15,11 +15,11 @@ constexpr conv_stack_shape shape{.taps = 2, .depth = 1};
 struct always_streaming : default_conv_stack_tuning<float, shape> {
   using base = default_conv_stack_tuning<float, shape>;
   static constexpr conv_stack_policy with(conv_stack_policy p) {
-    p.streaming_bytes = 1, p.tile = p.tile_max = 128, p.whole = 256;
+    p.streaming_bytes = 1, p.tile = p.tile_max = 128, p.single_tile_limit = 256;
     return p;
   }
-  static constexpr conv_stack_policy forward(machine m) { return with(base::forward(m)); }
-  static constexpr conv_stack_policy backward(machine m) { return with(base::backward(m)); }
+  static constexpr conv_stack_policy forward(target t) { return with(base::forward(t)); }
+  static constexpr conv_stack_policy backward(target t) { return with(base::backward(t)); }
 };
 
 TEST(conv_stack_tiles, past_the_caches) {
@@ -67,11 +67,11 @@ constexpr conv_stack_shape two{.taps = 17, .depth = 2, .dilations = {144, 1}};
 struct stepping : default_conv_stack_tuning<float, two> {
   using base = default_conv_stack_tuning<float, two>;
   static constexpr conv_stack_policy with(conv_stack_policy p) {
-    p.tile = p.tile_max = 512, p.whole = 0;
+    p.tile = p.tile_max = 512, p.single_tile_limit = 0;
     return p;
   }
-  static constexpr conv_stack_policy forward(machine m) { return with(base::forward(m)); }
-  static constexpr conv_stack_policy backward(machine m) { return with(base::backward(m)); }
+  static constexpr conv_stack_policy forward(target t) { return with(base::forward(t)); }
+  static constexpr conv_stack_policy backward(target t) { return with(base::backward(t)); }
 };
 
 TEST(conv_stack_tiles, that_begin_anywhere) {

@@ -6,7 +6,7 @@
 namespace tcnca::testing {
 namespace {
 
-using reference::average::bounded;
+using reference::ema::bounded;
 
 struct causal {
   static constexpr char const* name = "causal";
@@ -68,7 +68,7 @@ struct ema_gradient : ::testing::Test {
   /// How far rounding may move such a sum.
   double rounding() const {
     bounded::u = 0x1p-53;
-    auto const r = reference::average::forward<bounded>(problem.what, problem.p);
+    auto const r = reference::ema::forward<bounded>(problem.what, problem.p);
     bounded sum;
     for (std::size_t i = 0; i < r.y.size(); i++) sum = sum + r.y[i] * bounded(problem.p.grad_y[i]);
     for (std::size_t i = 0; i < problem.p.grad_state_out.size(); i++) sum = sum + r.state_out[i] * bounded(problem.p.grad_state_out[i]);
@@ -169,11 +169,11 @@ TYPED_TEST(ema_golden, agrees_with_jax) {
     for (double v : theirs) largest = std::max(largest, std::abs(v));
     for (std::size_t i = 0; i < ours.size(); i++) ASSERT_NEAR(ours[i], theirs[i], 1e-13 * largest) << what << " " << i;
   };
-  auto const f = reference::average::forward<double>(problem.what, p);
-  auto const b = reference::average::backward<double>(problem.what, p);
+  auto const f = reference::ema::forward<double>(problem.what, p);
+  auto const b = reference::ema::backward<double>(problem.what, p);
   expect("y", f.y), expect("state_out", f.state_out), expect("grad_x", b.x), expect("grad_delta", b.delta), expect("grad_alpha", b.alpha);
   expect("grad_beta", b.beta), expect("grad_gamma", b.gamma), expect("grad_omega", b.omega), expect("grad_state_in", b.state_in);
-  expect("kernel", reference::average::kernel<double>(problem.what, p));
+  expect("kernel", reference::ema::kernel<double>(problem.what, p));
 }
 
 }  // namespace

@@ -51,9 +51,9 @@ struct ema_problem {
   static constexpr ema_shape shape = S::shape;
 
   average_extents e;
-  reference::average::shape const what{shape.states, shape.dir == direction::bidirectional, shape.skip,
+  reference::ema::shape const what{shape.states, shape.dir == direction::bidirectional, shape.skip,
                                        S::shared ? 2 * (std::log2(double(S::threads)) + 1) : 0};
-  reference::average::problem p;  // the same numbers in fp64
+  reference::ema::problem p;  // the same numbers in fp64
   tensor<T, 3> x, y, grad_y, grad_x;
   tensor<A, 2> delta, alpha, beta, gamma, grad_delta, grad_alpha, grad_beta, grad_gamma;
   tensor<A, 1> omega, grad_omega;
@@ -65,7 +65,7 @@ struct ema_problem {
     x = new_sequence(), y = new_sequence(), grad_y = new_sequence(), grad_x = new_sequence();
     p.x = fill(x, r, 1), p.grad_y = fill(grad_y, r, 1);
     for (auto* v : {&delta, &alpha, &beta, &gamma, &grad_delta, &grad_alpha, &grad_beta, &grad_gamma})
-      *v = tensor<A, 2>({shape.halves() * e.channels, shape.states}, {0, 1}, e.where);
+      *v = tensor<A, 2>({shape.directions() * e.channels, shape.states}, {0, 1}, e.where);
     p.delta = fill(delta, r, 2), p.alpha = fill(alpha, r, 2), p.beta = fill(beta, r, 1), p.gamma = fill(gamma, r, 1.5);
     if (shape.skip) omega = tensor<A, 1>({e.channels}, {0}, e.where), grad_omega = tensor<A, 1>({e.channels}, {0}, e.where), p.omega = fill(omega, r, 1);
     if (e.state_in) state_in = new_state<A>(), grad_state_in = new_state<A>(), p.state_in = fill(state_in, r, 1);
@@ -108,8 +108,8 @@ struct ema_problem {
 
   /// Results within their bounds, nothing else written.
   void expect_forward() const {
-    reference::average::bounded::u = roundoff();
-    auto const exact = reference::average::forward<reference::average::bounded>(what, p);
+    reference::ema::bounded::u = roundoff();
+    auto const exact = reference::ema::forward<reference::ema::bounded>(what, p);
     EXPECT_TRUE(matches(y, exact.y)) << "y";
     if (state_out.present()) {
       EXPECT_TRUE(matches(state_out, exact.state_out)) << "state_out";
@@ -118,8 +118,8 @@ struct ema_problem {
     expect_inputs_untouched();
   }
   void expect_backward() const {
-    reference::average::bounded::u = roundoff();
-    auto const exact = reference::average::backward<reference::average::bounded>(what, p);
+    reference::ema::bounded::u = roundoff();
+    auto const exact = reference::ema::backward<reference::ema::bounded>(what, p);
     EXPECT_TRUE(matches(grad_x, exact.x)) << "grad_x";
     expect_parameters(exact);
     if (shape.skip) {
@@ -134,19 +134,19 @@ struct ema_problem {
 
   /// The kernel and its gradient, from a random one.
   void run_kernel(std::uint64_t seed) {
-    reference::average::bounded::u = roundoff();
+    reference::ema::bounded::u = roundoff();
     random_bits r{seed};
-    tensor<A, 2> kappa({shape.halves() * e.channels, e.length}, {0, 1}, e.where), grad_kappa({shape.halves() * e.channels, e.length}, {0, 1}, e.where);
+    tensor<A, 2> kappa({shape.directions() * e.channels, e.length}, {0, 1}, e.where), grad_kappa({shape.directions() * e.channels, e.length}, {0, 1}, e.where);
     auto const given = fill(grad_kappa, r, 1);
     auto const executor = S::backend::make(seed);
     typename op::kernel_args const a{.delta = delta.view(), .alpha = alpha.view(), .beta = beta.view(), .gamma = gamma.view(), .kappa = kappa.view()};
     run(op::kernel_workspace(executor, a), [&](workspace w) { return op::kernel(executor, a, w); });
-    EXPECT_TRUE(matches(kappa, reference::average::kernel<reference::average::bounded>(what, p), 3 * shape.states)) << "kappa";
+    EXPECT_TRUE(matches(kappa, reference::ema::kernel<reference::ema::bounded>(what, p), 3 * shape.states)) << "kappa";
     typename op::kernel_backward_args const b{.delta = delta.view(), .alpha = alpha.view(), .beta = beta.view(), .gamma = gamma.view(),
                                               .grad_kappa = grad_kappa.view(), .grad_delta = grad_delta.view(), .grad_alpha = grad_alpha.view(),
                                               .grad_beta = grad_beta.view(), .grad_gamma = grad_gamma.view()};
     run(op::kernel_backward_workspace(executor, b), [&](workspace w) { return op::kernel_backward(executor, b, w); });
-    expect_parameters(reference::average::kernel_backward<reference::average::bounded>(what, p, given));
+    expect_parameters(reference::ema::kernel_backward<reference::ema::bounded>(what, p, given));
     EXPECT_TRUE(kappa.intact() && grad_kappa.values() == given);
     expect_inputs_untouched();
   }
@@ -183,7 +183,7 @@ struct ema_problem {
 
   /// Within the bound of each number, and half a unit of its element type; `tiny`: terms that may be denormal.
   template <class E, int Rank>
-  static ::testing::AssertionResult matches(tensor<E, Rank> const& got, std::vector<reference::average::bounded> const& exact, int tiny = 1) {
+  static ::testing::AssertionResult matches(tensor<E, Rank> const& got, std::vector<reference::ema::bounded> const& exact, int tiny = 1) {
     std::vector<double> value, bound;
     for (auto const& b : exact) {
       double const store = std::is_same_v<E, A> ? 0 : std::ldexp(1, -format_of<E>.digits);
@@ -191,7 +191,7 @@ struct ema_problem {
     }
     return within(got, value, bound);
   }
-  void expect_parameters(reference::average::gradients<reference::average::bounded> const& exact) const {
+  void expect_parameters(reference::ema::gradients<reference::ema::bounded> const& exact) const {
     EXPECT_TRUE(matches(grad_delta, exact.delta)) << "grad_delta";
     EXPECT_TRUE(matches(grad_alpha, exact.alpha)) << "grad_alpha";
     EXPECT_TRUE(matches(grad_beta, exact.beta)) << "grad_beta";

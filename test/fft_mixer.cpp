@@ -147,7 +147,7 @@ void expect_same(setting const& s) {
   ASSERT_EQ(a.parameters, e.parameters);
   size_t const d = size_t(s.channels);
   for (size_t c = 0; c < d; c++) {
-    bounds<T, N> const bound(s, e, Shape.halves() == 2, Shape.skip, c);
+    bounds<T, N> const bound(s, e, Shape.directions() == 2, Shape.skip, c);
     for (size_t i = c; i < e.y.size(); i += d) {
       ASSERT_NEAR(a.y[i], e.y[i], bound.y) << s << ": y " << i;
       ASSERT_NEAR(a.grad_x[i], e.grad_x[i], bound.grad_x) << s << ": grad_x " << i;
@@ -155,7 +155,7 @@ void expect_same(setting const& s) {
     if constexpr (Shape.skip) {
       ASSERT_NEAR(a.gradients[4][c], e.gradients[4][c], bound.grad_omega) << s << ": omega " << c;
     }
-    for (size_t half = 0; half < size_t(Shape.halves()); half++) {
+    for (size_t half = 0; half < size_t(Shape.directions()); half++) {
       terms<N> const t(e, half * d + c);
       for (size_t n = 0; n < N; n++) {
         size_t const i = (half * d + c) * N + n;

@@ -27,7 +27,7 @@ struct reverse_agent {
   parameters const& params;
   int* near;
 
-  reverse_agent(Group g, parameters const& p, int* near_memory, int*) : group(g), params(p), near(near_memory) {}
+  reverse_agent(Group g, parameters const& p, int* shared_memory, int*) : group(g), params(p), near(shared_memory) {}
 
   void operator()(index_t item) const {
     int const n = params.n;

@@ -181,8 +181,8 @@ INSTANTIATE_TYPED_TEST_SUITE_P(on, gated_fusion_test, everywhere<subjects_on>, g
 #if !defined(__CUDACC__)
 // Results that go past the caches have the same bits.
 struct streaming_tuning : default_gated_fusion_tuning<float> {
-  static constexpr gated_fusion_policy pass(machine m) {
-    gated_fusion_policy p = default_gated_fusion_tuning<float>::pass(m);
+  static constexpr gated_fusion_policy pass(target t) {
+    gated_fusion_policy p = default_gated_fusion_tuning<float>::pass(t);
     p.streaming_bytes = 1;
     return p;
   }

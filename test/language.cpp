@@ -232,7 +232,7 @@ TEST_F(language_runs, models_learn_more_than_frequencies_tell) {
 /// A model that has learned a little, so that it has an opinion.
 std::unique_ptr<models::model> a_model(models::model_config& c, std::string const& model) {
   c.layers = 2, c.channels = 24, c.value_dim = 32, c.key_dim = 16, c.hidden = 32, c.chunk = 16, c.vocabulary = 11, c.batch = 3, c.length = 100;
-  c.mixer = model == "mega" ? models::mixer_kind::average : model == "mega-fft" ? models::mixer_kind::average_by_fft : models::mixer_kind::convolution;
+  c.mixer = model == "mega" ? models::mixer_kind::ema : model == "mega-fft" ? models::mixer_kind::ema_by_fft : models::mixer_kind::convolution;
   auto m = models::make_model(c);
   std::vector<int> tokens(300), targets(300);
   for (std::size_t i = 0; i < 300; i++) tokens[i] = int(i * i % 11), targets[i] = int((i + 1) * (i + 1) % 11);

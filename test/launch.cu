@@ -23,7 +23,7 @@ struct counting_agent {
   Group group;
   counted_numbers const& p;
   A* near;
-  TCNCA_HOST_DEVICE counting_agent(Group g, counted_numbers const& given, A* near_memory, A*) : group(g), p(given), near(near_memory) {}
+  TCNCA_HOST_DEVICE counting_agent(Group g, counted_numbers const& given, A* shared_memory, A*) : group(g), p(given), near(shared_memory) {}
   TCNCA_HOST_DEVICE void operator()(index_t item) const {
     for (int i = group.rank(); i < p.count; i += group.size()) near[p.count - 1 - i] = float(item + i);
     group.sync();

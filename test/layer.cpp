@@ -42,7 +42,7 @@ void expect_slopes(layer_setting const& s, std::vector<std::int64_t> const& leng
   for (size_t i = 0; i < b.x.count; i++) check("x", i, b.c.kept[b.x][i], b.c.kept[b.grad][i]);
 }
 
-constexpr layer_kind tcnca_layer{}, simple_layer{.gates = false}, mega_layer{.mixer = mixer_kind::average, .laplace = true};
+constexpr layer_kind tcnca_layer{}, simple_layer{.gates = false}, mega_layer{.mixer = mixer_kind::ema, .laplace = true};
 
 TEST(layer, tcnca_gradients_are_slopes) {
   expect_slopes(make_setting("layernorm before, rotary", tcnca_layer, norm_kind::layer, true, bias_kind::rotary, 0));
@@ -66,7 +66,7 @@ TEST(layer, mega_gradients_are_slopes) {
   expect_slopes(make_setting("both ways, padded", both, norm_kind::scale, false, bias_kind::rotary, 0), {2, 4});
 }
 TEST(layer, mega_by_fft_gradients_are_slopes) {
-  layer_kind kind{.mixer = mixer_kind::average_by_fft};
+  layer_kind kind{.mixer = mixer_kind::ema_by_fft};
   expect_slopes(make_setting("by FFT", kind, norm_kind::layer, true, bias_kind::rotary, 0));
   kind.causal = false;
   expect_slopes(make_setting("by FFT, both ways, padded", kind, norm_kind::scale, false, bias_kind::simple, 0), {5, 3});
@@ -119,7 +119,7 @@ TEST(layer, takes_a_smaller_batch) {
 /// What stands behind the end of a sequence, and how much of it, says nothing to what stands before. (Products of matrices have the same terms, but
 /// BLAS may add them up in another order where there are other rows.)
 TEST(layer, padding_does_not_matter) {
-  for (mixer_kind const mixer : {mixer_kind::convolution, mixer_kind::average, mixer_kind::average_by_fft}) {
+  for (mixer_kind const mixer : {mixer_kind::convolution, mixer_kind::ema, mixer_kind::ema_by_fft}) {
     for (bool const laplace : {false, true})
       for (norm_kind const norm : {norm_kind::scale, norm_kind::batch}) {
         SCOPED_TRACE(::testing::Message() << "mixer " << int(mixer) << ", laplace " << laplace << ", norm " << int(norm));

@@ -71,8 +71,8 @@ TEST(layer_golden, agrees_with_jax) {
   ASSERT_EQ(cases.size(), 11u);
   for (size_t i = 1; i < cases.size(); i++) {
     bool const tcnca = cases[i].option("tcnca") == 1;
-    expect_golden(cases[0], cases[i], tcnca ? mixer_kind::convolution : mixer_kind::average);
-    if (!tcnca) expect_golden(cases[0], cases[i], mixer_kind::average_by_fft);
+    expect_golden(cases[0], cases[i], tcnca ? mixer_kind::convolution : mixer_kind::ema);
+    if (!tcnca) expect_golden(cases[0], cases[i], mixer_kind::ema_by_fft);
   }
 }
 

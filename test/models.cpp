@@ -16,7 +16,7 @@ using namespace models;
 TEST(models, mega_has_as_many_parameters_as_published) {
   model_config m;
   m.vocabulary = 205, m.channels = 512, m.value_dim = 1024, m.key_dim = 128, m.hidden = 1024, m.chunk = 2048;
-  m.mixer = mixer_kind::average, m.bias = bias_kind::rotary, m.layers = 1;
+  m.mixer = mixer_kind::ema, m.bias = bias_kind::rotary, m.layers = 1;
   std::size_t const one = make_model(m)->parameter_count();
   m.layers = 2;
   std::size_t const layer = make_model(m)->parameter_count() - one;
@@ -49,7 +49,7 @@ TEST(models, all_that_is_compiled_learns) {
     if (head == head_kind::next_token) stacks.insert(stacks.end(), {"8x4", "17x4"});
     for (char const* stack : stacks) expect_step(stack, mixer_kind::convolution, attention_kind::softmax, true);
     expect_step("4x4", mixer_kind::convolution, attention_kind::laplace, false);
-    expect_step("4x4", mixer_kind::average, attention_kind::laplace, true);
+    expect_step("4x4", mixer_kind::ema, attention_kind::laplace, true);
   }
 }
 

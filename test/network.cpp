@@ -98,13 +98,13 @@ void expect_slopes(model_config const& m, bool padded) {
 TEST(network, gradients_are_slopes_for_the_next_token) {
   auto m = small(head_kind::next_token);
   expect_slopes(m, false);
-  m.mixer = mixer_kind::average, m.pre_norm = false, m.attention = attention_kind::laplace, m.bias = bias_kind::rotary;
+  m.mixer = mixer_kind::ema, m.pre_norm = false, m.attention = attention_kind::laplace, m.bias = bias_kind::rotary;
   expect_slopes(m, false);
 }
 TEST(network, gradients_are_slopes_for_a_class_of_a_sequence) {
   auto m = small(head_kind::sequence_class);
   expect_slopes(m, true);
-  m.mixer = mixer_kind::average, m.norm = norm_kind::scale, m.pre_norm = false, m.embedding = embedding_kind::level;
+  m.mixer = mixer_kind::ema, m.norm = norm_kind::scale, m.pre_norm = false, m.embedding = embedding_kind::level;
   expect_slopes(m, true);
 }
 TEST(network, gradients_are_slopes_for_a_class_of_a_pair) {
@@ -132,7 +132,7 @@ TEST(network, learns_what_it_is_shown) {
 
 /// Sequences in pieces give what the whole gives, but for the order in which BLAS and attention's way for few queries add up.
 TEST(network, goes_on_where_it_was) {
-  for (mixer_kind const mixer : {mixer_kind::convolution, mixer_kind::average, mixer_kind::average_by_fft})
+  for (mixer_kind const mixer : {mixer_kind::convolution, mixer_kind::ema, mixer_kind::ema_by_fft})
     for (bool const laplace : {false, true}) {
       auto m = small(head_kind::next_token);
       m.mixer = mixer, m.attention = laplace ? attention_kind::laplace : attention_kind::softmax, m.length = 39, m.chunk = 8;  // ends within a chunk

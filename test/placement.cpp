@@ -103,12 +103,12 @@ TYPED_TEST(ema_placement, kernel) {
 struct odd_tiles {
   template <class T>
   struct tuning : default_ema_tuning<T, two_states<layout::batch_channels_length>::shape> {
-    static constexpr ema_policy forward(machine m) {
-      auto p = default_ema_tuning<T, two_states<layout::batch_channels_length>::shape>::forward(m);
-      if (m.compute_capability != 0) p.threads = 4, p.run = 3;
+    static constexpr ema_policy forward(target t) {
+      auto p = default_ema_tuning<T, two_states<layout::batch_channels_length>::shape>::forward(t);
+      if (t.compute_capability != 0) p.threads = 4, p.outputs_per_thread = 3;
       return p;
     }
-    static constexpr ema_policy backward(machine m) { return forward(m); }
+    static constexpr ema_policy backward(target t) { return forward(t); }
   };
   template <class T>
   struct subject : average_of<T, layout::batch_channels_length> {

@@ -155,7 +155,7 @@ TEST(command_line, sets_what_is_given) {
   parsed const p({"--model", "mega", "--norm", "rms", "--rate", "0.5", "--layers", "3", "--form", "multi-query", "--length", "64", "--vocabulary",
                   "100"});
   EXPECT_FALSE(p.status) << p.text;
-  EXPECT_EQ(p.o.config.mixer, tcnca::models::mixer_kind::average);
+  EXPECT_EQ(p.o.config.mixer, tcnca::models::mixer_kind::ema);
   EXPECT_TRUE(p.o.config.gates);
   EXPECT_EQ(p.o.config.norm, tcnca::models::norm_kind::rms);
   EXPECT_EQ(p.o.rates.rate, 0.5);

@@ -46,7 +46,7 @@ TEST(reference, backward_is_the_slope_of_forward) {
       v.resize(std::size_t(n));
       for (double& e : v) e = uniform(r);
     };
-    integer const rows = s.halves() * layers, n = p.batch * p.channels * p.length, state = p.batch * p.channels * s.state_length();
+    integer const rows = s.directions() * layers, n = p.batch * p.channels * p.length, state = p.batch * p.channels * s.state_length();
     fill(p.x, n), fill(p.weight, rows * s.taps * p.channels), fill(p.grad_y, n);
     if (s.bias) fill(p.bias, rows * p.channels);
     if (s.skip) fill(p.omega, p.channels);

@@ -18,9 +18,9 @@ step_block::step_block(step_problem const& p) : p_(p), c_(p.threads, p.batch, p.
     };
     make(models::mixer_kind::convolution, "4x6"), make(models::mixer_kind::convolution, "17x4");
     scan_parameters_ = c.parameters().size();
-    make(models::mixer_kind::average, nullptr);
+    make(models::mixer_kind::ema, nullptr);
     fft_parameters_ = c.parameters().size();
-    make(models::mixer_kind::average_by_fft, nullptr);
+    make(models::mixer_kind::ema_by_fft, nullptr);
     return std::unique_ptr<models::mixer<float, cpu>>(std::move(choice));
   };
   models::layer_config config;

@@ -65,8 +65,8 @@ struct cross_entropy_rows {
     auto rest = broadcast<1>(packs.lane(0));
     if (!beyond)
       threads.template each<T>(classes, [&](auto w, index_t k) TCNCA_INLINE {
-        if constexpr (decltype(w)::value == W) { packs = greater(packs, load<W>(in + k)); }
-        else { rest = greater(rest, load<1>(in + k)); }
+        if constexpr (decltype(w)::value == W) { packs = max_or_second(packs, load<W>(in + k)); }
+        else { rest = max_or_second(rest, load<1>(in + k)); }
       });
     T most = rest.lane(0);
     for (int i = 0; i < W; i++) most = max_of(most, packs.lane(i));

@@ -50,7 +50,7 @@ struct activation_backward_op {
   T* grad_x;
   template <int W>
   TCNCA_HOST_DEVICE void at(index_t i) const {
-    store<W>(grad_x + i, load<W>(grad_y + i) * activate<A>(load<W>(x + i)).slope);
+    store<W>(grad_x + i, load<W>(grad_y + i) * activate<A>(load<W>(x + i)).derivative);
   }
 };
 

@@ -199,7 +199,7 @@ struct fft_convolution<T, cpu> {
             __builtin_prefetch(grad_y + at + (t + ahead) * d);
             __builtin_prefetch(p.before + at + (t + ahead) * d);
             __builtin_prefetch(x + at + (t + ahead) * d);
-            auto const g = read(grad_y + at + t * d, n) * activate<activation::silu>(read(p.before + at + t * d, n)).slope;
+            auto const g = read(grad_y + at + t * d, n) * activate<activation::silu>(read(p.before + at + t * d, n)).derivative;
             sum = fma(g, read(x + at + t * d, n), sum);
             if (t % lanes == lanes - 1 || t == p.length - 1) {
               for (int i = 0; i < lanes; i++) of_omega[i] += double(sum.lane(i));

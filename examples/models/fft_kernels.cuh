@@ -41,7 +41,7 @@ __global__ void channels_to_rows(T const* from, T const* before, T* rows, index_
     index_t const t = t0 + i, c = c0 + threadIdx.x, at = (b * length + t) * channels + c;
     bool const inside = t < length && c < channels;
     T v = inside ? from[at] : T(0);
-    if (inside && before != nullptr) v *= silu_at(before[at]).slope.lane(0);
+    if (inside && before != nullptr) v *= silu_at(before[at]).derivative.lane(0);
     tile[i][threadIdx.x] = v;
   }
   __syncthreads();
@@ -82,7 +82,7 @@ template <class T>
 __global__ void rows_to_gradient(T const* rows, T const* grad_y, T const* omega, T const* before, T* grad_x, T scale, index_t length, index_t channels,
                                  index_t stride) {
   rows_to_channels(rows, length, channels, stride, [&](index_t at, index_t c, T v) {
-    grad_x[at] = omega == nullptr ? scale * v : scale * v + omega[c] * grad_y[at] * silu_at(before[at]).slope.lane(0);
+    grad_x[at] = omega == nullptr ? scale * v : scale * v + omega[c] * grad_y[at] * silu_at(before[at]).derivative.lane(0);
   });
 }
 
@@ -115,7 +115,7 @@ __global__ void sum_omega(T const* x, T const* grad_y, T const* before, T* parti
   T sum = 0;
   if (c < channels)
     for (index_t r = first + threadIdx.y; r < first + piece && r < rows; r += 8)
-      sum += grad_y[r * channels + c] * silu_at(before[r * channels + c]).slope.lane(0) * x[r * channels + c];
+      sum += grad_y[r * channels + c] * silu_at(before[r * channels + c]).derivative.lane(0) * x[r * channels + c];
   sums[threadIdx.y][threadIdx.x] = sum;
   __syncthreads();
   if (threadIdx.y > 0 || c >= channels) return;

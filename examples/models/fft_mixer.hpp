@@ -42,7 +42,7 @@ class fft_mixer final : public ema_mixer<T, E, Shape> {
  private:
   using op = ema<T, Shape>;
   using by_fft = fft_convolution<T, E>;
-  index_t rows() const { return Shape.halves() * channels_; }
+  index_t rows() const { return Shape.directions() * channels_; }
 
   // The workspace: the kernel or its gradient, then what a call wants.
   size_t kappa_bytes(context<T, E> const& c) const {

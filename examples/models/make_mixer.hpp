@@ -40,9 +40,9 @@ struct stack_choice {
 
 template <class T, class E, bool Causal>
 std::unique_ptr<mixer<T, E>> make_mixer(model_config const& config, context<T, E>& c, index_t channels) {
-  constexpr ema_shape average{.states = 16, .dir = detail::direction_of(Causal), .order = layout::batch_length_channels};
-  if (config.mixer == mixer_kind::average) return std::make_unique<ema_mixer<T, E, average>>(c, channels);
-  if (config.mixer == mixer_kind::average_by_fft) return std::make_unique<fft_mixer<T, E, average>>(c, channels);
+  constexpr ema_shape shape{.states = 16, .dir = detail::direction_of(Causal), .order = layout::batch_length_channels};
+  if (config.mixer == mixer_kind::ema) return std::make_unique<ema_mixer<T, E, shape>>(c, channels);
+  if (config.mixer == mixer_kind::ema_by_fft) return std::make_unique<fft_mixer<T, E, shape>>(c, channels);
   detail::stack_choice<T, E, Causal> choice{config, c, channels};
   choice.template add<4, 4>(), choice.template add<4, 6>(), choice.template add<8, 5>();
   if constexpr (Causal) { choice.template add<8, 4>(), choice.template add<17, 4>(); }

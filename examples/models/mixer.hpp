@@ -76,7 +76,7 @@ class conv_mixer final : public mixer<T, E> {
 
  private:
   using op = conv_stack<T, Shape>;
-  static constexpr int sets = Shape.halves() * Shape.layers();
+  static constexpr int sets = Shape.directions() * Shape.layers();
   static constexpr bool causal = Shape.dir == direction::causal;
 
   template <class U>
@@ -147,7 +147,7 @@ class ema_mixer : public mixer<T, E> {
  private:
   using op = ema<T, Shape>;
   static constexpr bool causal = Shape.dir == direction::causal;
-  index_t rows() const { return Shape.halves() * channels_; }
+  index_t rows() const { return Shape.directions() * channels_; }
 
   template <class U>
   sequence_view<U> view(context<T, E> const& c, U* p) const {

@@ -7,7 +7,7 @@
 
 namespace tcnca::models {
 
-enum class mixer_kind { convolution, average, average_by_fft };
+enum class mixer_kind { convolution, ema, ema_by_fft };
 enum class norm_kind { layer, scale, rms, batch };
 enum class bias_kind { simple, rotary };
 enum class attention_kind { softmax, laplace };

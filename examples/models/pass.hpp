@@ -29,7 +29,7 @@ struct pass_agent {
   Group group;
   F const& f;
   A* near;
-  TCNCA_HOST_DEVICE pass_agent(Group g, F const& functor, A* near_memory, A*) : group(g), f(functor), near(near_memory) {}
+  TCNCA_HOST_DEVICE pass_agent(Group g, F const& functor, A* shared_memory, A*) : group(g), f(functor), near(shared_memory) {}
   TCNCA_HOST_DEVICE void operator()(index_t item) const { f(group, item, near); }
 };
 

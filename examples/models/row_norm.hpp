@@ -22,15 +22,15 @@ struct row_norm_forward {
   T *y, *mean, *inverse;
 
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T* near_memory) const {
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T* shared_memory) const {
     T const* const in = x + row * channels;
     T* const out = y + row * channels;
     T m = 0;
     if (kind == norm_kind::layer) {
-      m = threads.template sum<T>(beyond, channels, near_memory, [&](auto w, index_t k) TCNCA_INLINE { return load<decltype(w)::value>(in + k); });
+      m = threads.template sum<T>(beyond, channels, shared_memory, [&](auto w, index_t k) TCNCA_INLINE { return load<decltype(w)::value>(in + k); });
       m /= T(channels);
     }
-    T const square = threads.template sum<T>(beyond, channels, near_memory, [&](auto w, index_t k) TCNCA_INLINE {
+    T const square = threads.template sum<T>(beyond, channels, shared_memory, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
       auto const v = load<W>(in + k) - broadcast<W>(m);
       return v * v;
@@ -58,7 +58,7 @@ struct row_norm_backward {
   T* grad_x;
 
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T* near_memory) const {
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T* shared_memory) const {
     T const *const in = x + row * channels, *const g = grad_y + row * channels;
     T* const out = grad_x + row * channels;
     T const m = beyond ? T(0) : mean[row], inv = beyond ? T(0) : inverse[row];
@@ -71,10 +71,10 @@ struct row_norm_backward {
       return (load<W>(in + k) - broadcast<W>(m)) * broadcast<W>(inv);
     };
     auto const along_terms = [&](auto w, index_t k) TCNCA_INLINE { return through(w, k) * normed(w, k); };
-    T const along = threads.template sum<T>(beyond, channels, near_memory, along_terms) / T(channels);
+    T const along = threads.template sum<T>(beyond, channels, shared_memory, along_terms) / T(channels);
     T total = 0;  // where a mean is taken off
     if (kind == norm_kind::layer)
-      total = threads.template sum<T>(beyond, channels, near_memory, through) / T(channels);
+      total = threads.template sum<T>(beyond, channels, shared_memory, through) / T(channels);
     if (beyond) return;
     threads.template each<T>(channels, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;

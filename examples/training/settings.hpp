@@ -28,8 +28,8 @@ struct options {
 
 /// Sets in `config` what `model` names.
 inline void choose_model(options& o) {
-  o.config.mixer = o.model == "mega"       ? models::mixer_kind::average
-                   : o.model == "mega-fft" ? models::mixer_kind::average_by_fft
+  o.config.mixer = o.model == "mega"       ? models::mixer_kind::ema
+                   : o.model == "mega-fft" ? models::mixer_kind::ema_by_fft
                                            : models::mixer_kind::convolution;
   o.config.gates = o.model != "tcnca-simple";
 }

@@ -129,7 +129,7 @@ struct chunked_attention {
 
     auto const p = forward_params<Executor>(a);
     using traits = executor_traits<Executor>;
-    if (steps(a)) {
+    if (use_step_kernel(a)) {
       using agent = typename tuned<Executor>::step_agent;
       if (status const s = traits::template launch<agent>(e, p, agent::items(p), step_memory<Executor>(p), scratch); !s.ok()) return s;
     } else if (x.length > 0) {
@@ -183,9 +183,9 @@ struct chunked_attention {
     using traits = executor_traits<Executor>;
     using delta = typename tuned<Executor>::delta_agent;
     using agent = typename tuned<Executor>::backward_agent;
-    using sums = typename tuned<Executor>::sums_agent;
+    using sums = typename tuned<Executor>::reduce_agent;
     if constexpr (softmax) {
-      chunked_attention_delta_params<T> const d{a.o, a.grad_o, p.delta, p.in.wide};
+      chunked_attention_delta_params<T> const d{a.o, a.grad_o, p.delta, p.in.vectorizable};
       if (status const s = traits::template launch<delta>(e, d, delta::items(d), {}, {}); !s.ok()) return s;
     }
     if constexpr (tuned<Executor>::backward_tensor_cores) {
@@ -279,8 +279,8 @@ struct chunked_attention {
     chunked_attention_inputs<T> in{a.q, a.k, a.v, a.bias, a.lengths, a.keys_in, a.values_in, a.chunk, a.position};
     in.scale = accumulate(softmax && a.scale == 0 ? 1 / std::sqrt(double(a.q.extent[3])) : a.scale);
     in.by_count = !softmax && a.scale == 0;
-    if (a.dropout > 0 && a.dropout < 1) in.drop_below = uint32(a.dropout * 4294967296.0);
-    in.kept = accumulate(1 / (1 - a.dropout));
+    if (a.dropout > 0 && a.dropout < 1) in.drop_threshold = uint32(a.dropout * 4294967296.0);
+    in.keep_scale = accumulate(1 / (1 - a.dropout));
     in.seed = a.seed, in.offset = a.offset;
     return in;
   }
@@ -288,7 +288,7 @@ struct chunked_attention {
   static auto forward_params(forward_args const& a) {
     using agent = typename tuned<Executor>::forward_agent;
     chunked_attention_forward_params<T> p{inputs<Executor>(a), a.o, a.lse};
-    p.in.wide = wide_rows<Executor>(agent::W, a.q, a.k, a.v, a.keys_in, a.values_in, a.o);
+    p.in.vectorizable = rows_vectorizable<Executor>(agent::W, a.q, a.k, a.v, a.keys_in, a.values_in, a.o);
     p.plan = agent::plan_for(int(a.q.extent[3]), int(a.v.extent[3]));
     return p;
   }
@@ -299,7 +299,7 @@ struct chunked_attention {
     if constexpr (tuned<Executor>::clustered) {
       using agent = typename tuned<Executor>::cluster_agent;
       if (traits::template supports<agent, params>(e))
-        return traits::template launch<agent>(e, p, agent::items(p), {agent::near_bytes(p.in.key_dim()), 0}, scratch);
+        return traits::template launch<agent>(e, p, agent::items(p), {agent::shared_memory_bytes(p.in.key_dim()), 0}, scratch);
     }
     using agent = typename tuned<Executor>::forward_agent;
     return traits::template launch<agent>(e, p, agent::items(p), memory(p.plan), scratch);
@@ -309,8 +309,8 @@ struct chunked_attention {
     using agent = typename tuned<Executor>::backward_agent;
     chunked_attention_backward_params<T> p{inputs<Executor>(a), a.lse, a.grad_o, a.grad_keys_out, a.grad_values_out, a.grad_q, a.grad_k, a.grad_v,
                                            a.grad_keys_in, a.grad_values_in};
-    constexpr int width = tuned<Executor>::backward_tensor_cores ? swizzled_rows::piece : agent::W;
-    p.in.wide = wide_rows<Executor>(width, a.q, a.k, a.v, a.keys_in, a.values_in, a.o, a.grad_o, a.grad_keys_out, a.grad_values_out, a.grad_q, a.grad_k,
+    constexpr int width = tuned<Executor>::backward_tensor_cores ? swizzled_rows::vector_elements : agent::W;
+    p.in.vectorizable = rows_vectorizable<Executor>(width, a.q, a.k, a.v, a.keys_in, a.values_in, a.o, a.grad_o, a.grad_keys_out, a.grad_values_out, a.grad_q, a.grad_k,
                                     a.grad_v, a.grad_keys_in, a.grad_values_in);
     if constexpr (!tuned<Executor>::backward_tensor_cores) {
       p.plan = agent::plan_for(int(a.q.extent[3]), int(a.v.extent[3]), p.in.rows(), a.q.extent[0] * a.q.extent[1] * p.in.chunks());
@@ -345,7 +345,7 @@ struct chunked_attention {
   static status launch_on_tensor_cores(Executor e, auto const& p, tensor_view<accumulate, 2> const& grad_bias) {
     using agents = tuned<Executor>;
     auto const launch = [&]<class Agent>(Agent*) {
-      return executor_traits<Executor>::template launch<Agent>(e, p, Agent::items(p), {Agent::near_bytes(p.in.key_dim()), 0}, {});
+      return executor_traits<Executor>::template launch<Agent>(e, p, Agent::items(p), {Agent::shared_memory_bytes(p.in.key_dim()), 0}, {});
     };
     if (status const s = launch(static_cast<typename agents::grad_values_agent*>(nullptr)); !s.ok()) return s;
     if (status const s = launch(static_cast<typename agents::grad_keys_agent*>(nullptr)); !s.ok()) return s;
@@ -357,15 +357,15 @@ struct chunked_attention {
   static group_memory memory(auto const& plan) { return {plan.shared_memory * sizeof(accumulate), plan.global_scratch * sizeof(accumulate)}; }
 
   static constexpr index_t step_limit = detail::chunked_attention_step_limit;
-  static bool steps(forward_args const& a) { return Shape.causal && a.q.extent[2] > 0 && a.q.extent[2] <= step_limit; }
+  static bool use_step_kernel(forward_args const& a) { return Shape.causal && a.q.extent[2] > 0 && a.q.extent[2] <= step_limit; }
   template <class Executor>
   static group_memory step_memory(auto const& p) {
-    return {tuned<Executor>::step_agent::near_elements(p.in.chunk) * sizeof(accumulate), 0};
+    return {tuned<Executor>::step_agent::shared_memory_elements(p.in.chunk) * sizeof(accumulate), 0};
   }
   template <class Executor>
   static workspace_bytes forward_bytes(Executor e, forward_args const& a) {
     auto const p = forward_params<Executor>(a);
-    if (steps(a)) return workspace_for<typename tuned<Executor>::step_agent>(e, p, step_memory<Executor>(p));
+    if (use_step_kernel(a)) return workspace_for<typename tuned<Executor>::step_agent>(e, p, step_memory<Executor>(p));
     return workspace_for<typename tuned<Executor>::forward_agent>(e, p, memory(p.plan));
   }
   template <class Executor>

@@ -35,7 +35,7 @@ struct tuned_conv_stack {
   using forward_agent = conv_stack_forward_agent<forward_group, T, Shape, forward>;
   using step_agent = conv_stack_step_agent<forward_group, T, Shape, forward>;
   using backward_agent = conv_stack_backward_agent<backward_group, T, Shape, backward>;
-  using sums_agent = conv_stack_sums_agent<backward_group, T, Shape>;
+  using reduce_agent = conv_stack_reduce_agent<backward_group, T, Shape>;
 };
 }  // namespace detail
 
@@ -120,7 +120,7 @@ struct conv_stack {
     check_state(check.only_if(causal, "state_out", a.state_out), "state_out", a.state_out, a);
     check.scratch(scratch, check.ok() ? forward_bytes(e, a) : workspace_bytes{}).overlaps({"state_in", "state_out"});
     if (!check.ok() || empty(a)) return check.result();
-    if (steps(a)) {
+    if (use_step_kernel(a)) {
       using agent = typename tuned<Executor>::step_agent;
       auto const p = pass_params<Executor>(a);
       return executor_traits<Executor>::template launch<agent>(e, p, agent::items(p), {}, {});
@@ -145,8 +145,8 @@ struct conv_stack {
     index_t const batch = a.x.extent[0], channels = a.x.extent[1], length = a.x.extent[2];
     check.input("grad_y", a.grad_y, {batch, channels, length}, contiguous_axis);
     check.output("grad_x", a.grad_x, {batch, channels, length}, contiguous_axis);
-    check.output("grad_weight", a.grad_weight, {Shape.halves() * layers, Shape.taps, channels});
-    if (Shape.bias) check.output("grad_bias", a.grad_bias, {Shape.halves() * layers, channels});
+    check.output("grad_weight", a.grad_weight, {Shape.directions() * layers, Shape.taps, channels});
+    if (Shape.bias) check.output("grad_bias", a.grad_bias, {Shape.directions() * layers, channels});
     else check.only_if(false, "grad_bias", a.grad_bias);
     if (Shape.skip) check.output("grad_omega", a.grad_omega, {channels});
     else check.only_if(false, "grad_omega", a.grad_omega);
@@ -162,9 +162,9 @@ struct conv_stack {
     using traits = executor_traits<Executor>;
     workspace const rest{static_cast<char*>(scratch.data) + sums_bytes(a), scratch.bytes - sums_bytes(a)};
     if (status const s = traits::template launch<agent>(e, p, agent::items(p), memory(p), rest); !s.ok()) return s;
-    using adder = typename tuned<Executor>::sums_agent;
-    typename adder::params_type const sums{p.sums, a.grad_weight, a.grad_bias, a.grad_omega};
-    return traits::template launch<adder>(e, sums, channels > 0 ? adder::items(sums) : 0, {}, {});
+    using reduce_agent = typename tuned<Executor>::reduce_agent;
+    typename reduce_agent::params_type const sums{p.sums, a.grad_weight, a.grad_bias, a.grad_omega};
+    return traits::template launch<reduce_agent>(e, sums, channels > 0 ? reduce_agent::items(sums) : 0, {}, {});
   }
 
  private:
@@ -183,8 +183,8 @@ struct conv_stack {
   static void check_inputs(argument_check& check, auto const& a) {
     index_t const batch = a.x.extent[0], channels = a.x.extent[1], length = a.x.extent[2];
     check.input("x", a.x, {batch, channels, length}, contiguous_axis);
-    check.input("weight", a.weight, {Shape.halves() * layers, Shape.taps, channels});
-    if (Shape.bias) check.input("bias", a.bias, {Shape.halves() * layers, channels});
+    check.input("weight", a.weight, {Shape.directions() * layers, Shape.taps, channels});
+    if (Shape.bias) check.input("bias", a.bias, {Shape.directions() * layers, channels});
     else check.only_if(false, "bias", a.bias);
     if (Shape.skip) check.input("omega", a.omega, {channels});
     else check.only_if(false, "omega", a.omega);
@@ -196,7 +196,7 @@ struct conv_stack {
   /// The demand must not depend on pointers, so it covers both cases: uncut sequences (state in place), and sequences cut for all workers.
   template <class Executor>
   static workspace_bytes forward_bytes(Executor e, forward_args const& a) {
-    if (steps(a)) return {};
+    if (use_step_kernel(a)) return {};
     using agent = typename tuned<Executor>::forward_agent;
     auto const whole = forward_params<Executor>(a, 1);
     workspace_bytes need = workspace_for<agent>(e, whole, memory(whole));
@@ -232,7 +232,7 @@ struct conv_stack {
   template <class Executor>
   static auto pass_params(forward_args const& a) {
     conv_stack_forward_params<T, layers> p{a.x, a.weight, a.bias, a.omega, a.state_in, a.y, a.state_out, a.position};
-    p.all_wide = executor_traits<Executor>::target.compute_capability == 0;
+    p.all_vectorizable = executor_traits<Executor>::target.compute_capability == 0;
     return p;
   }
   /// Parameters for `wanted` workers: fewer sequences than that are cut into segments.
@@ -254,8 +254,8 @@ struct conv_stack {
     for (int l = 0; l < layers; l++) walk += tuned<Executor>::tiling::tile(l);
     walk = min_of(walk, length);
     p.plan = make_conv_stack_forward_plan<T, Shape, policy>(walk, p.segment_length, a.state_in.given());
-    p.x_wide = wide_access<Executor>(a.x, Shape.order, agent::x_access);
-    p.y_wide = wide_access<Executor>(a.y, Shape.order, agent::Lanes.width);
+    p.x_vectorizable = is_vectorizable<Executor>(a.x, Shape.order, agent::x_access);
+    p.y_vectorizable = is_vectorizable<Executor>(a.y, Shape.order, agent::Lanes.width);
     p.y_streaming = streaming<policy>(a.y);
     return p;
   }
@@ -268,9 +268,9 @@ struct conv_stack {
                                             a.grad_x, a.grad_state_in, {}, a.position};
     p.sums = contiguous(sums, a.x.extent[0], sum_rows, a.x.extent[1]);
     p.plan = make_conv_stack_backward_plan<T, Shape, policy>(a.x.extent[2], a.state_in.given(), agent::group_type::size());
-    p.x_wide = wide_access<Executor>(a.x, Shape.order, agent::x_access);
-    p.grad_y_wide = wide_access<Executor>(a.grad_y, Shape.order, agent::Lanes.width);
-    p.grad_x_wide = wide_access<Executor>(a.grad_x, Shape.order, agent::Lanes.width);
+    p.x_vectorizable = is_vectorizable<Executor>(a.x, Shape.order, agent::x_access);
+    p.grad_y_vectorizable = is_vectorizable<Executor>(a.grad_y, Shape.order, agent::Lanes.width);
+    p.grad_x_vectorizable = is_vectorizable<Executor>(a.grad_x, Shape.order, agent::Lanes.width);
     p.grad_x_streaming = streaming<policy>(a.grad_x);
     return p;
   }
@@ -281,14 +281,14 @@ struct conv_stack {
     return Policy.streaming_bytes > 0 && size_t(v.count()) * sizeof(T) >= Policy.streaming_bytes &&
            whole(reinterpret_cast<std::uintptr_t>(v.data)) && whole(size_t(v.stride[0]) * sizeof(T)) && whole(size_t(v.stride[1]) * sizeof(T));
   }
-  static constexpr int sum_rows = Shape.halves() * layers * (Shape.taps + (Shape.bias ? 1 : 0)) + (Shape.skip ? 1 : 0);
+  static constexpr int sum_rows = Shape.directions() * layers * (Shape.taps + (Shape.bias ? 1 : 0)) + (Shape.skip ? 1 : 0);
 
   static size_t sums_bytes(backward_args const& a) {
     return detail::workspace_part(size_t(a.x.extent[0] * a.x.extent[1]), sum_rows * sizeof(accumulate));
   }
   static group_memory memory(auto const& p) { return {p.plan.shared_memory * sizeof(accumulate), p.plan.global_scratch * sizeof(accumulate)}; }
   /// A few tokens at the state's cost would be dear: read what they need from it instead.
-  static bool steps(forward_args const& a) {
+  static bool use_step_kernel(forward_args const& a) {
     return causal && a.state_out.given() && a.x.extent[2] < divide_up(receptive_field, index_t(layers) * Shape.taps);
   }
 };

@@ -1,4 +1,4 @@
-// The operation ema: MEGA's damped exponential moving average, as a recurrence.
+// The operation ema: MEGA's damped exponential moving EMA, as a recurrence.
 #pragma once
 #include "ema/backward.hpp"
 #include "ema/forward.hpp"
@@ -26,7 +26,7 @@ struct ema_scan<cuda> {
 };
 #endif
 
-/// The agents of an average as tuned for an executor.
+/// The agents of an EMA as tuned for an executor.
 template <element T, ema_shape Shape, class Tuning, class Executor>
 struct tuned_ema {
   using traits = executor_traits<Executor>;
@@ -38,13 +38,13 @@ struct tuned_ema {
   using backward_group = typename traits::template group<backward.threads>;
   using forward_agent = ema_forward_agent<forward_group, T, Shape, forward, scan>;
   using backward_agent = ema_backward_agent<backward_group, T, Shape, backward, scan>;
-  using sums_agent = ema_sums_agent<backward_group, T, Shape>;
+  using reduce_agent = ema_reduce_agent<backward_group, T, Shape>;
   using kernel_agent = ema_kernel_agent<forward_group, T, Shape, forward, false>;
   using kernel_backward_agent = ema_kernel_agent<backward_group, T, Shape, backward, true>;
 };
 }  // namespace detail
 
-/// MEGA's damped exponential moving average (ema_shape says which), forward and backward, and the kernel of the same map as a convolution.
+/// MEGA's damped exponential moving EMA (ema_shape says which), forward and backward, and the kernel of the same map as a convolution.
 ///
 /// Shapes   x, y, grad_y, grad_x: [batch, channels, length]; delta, alpha, beta, gamma: [channels, states], bidirectional [2 * channels,
 ///          states], the causal ones first; omega: [channels]; kappa: [channels (bidirectional: 2 * channels), length].
@@ -59,7 +59,7 @@ struct tuned_ema {
 ///          with the length.
 /// Cost     2 states multiply-adds an element forward (3 with a state; 3 and 4 where threads share a sequence), 5 more backward, with
 ///          grad_state_out 10. x and y pass through memory once. Workspace: what the queries say; forward none but for a bidirectional
-///          average, backward an element of accumulate_t<T> for each position of the sequences in flight.
+///          EMA, backward an element of accumulate_t<T> for each position of the sequences in flight.
 /// Accuracy The decay q = 1 - p a is rounded to accumulate_t<T>, and so is each step. A state has a relative error of about epsilon / (1 - q), at
 ///          any length.
 /// Errors   A status; on anything but success nothing was written. Nothing is allocated, nothing thrown.
@@ -67,7 +67,7 @@ struct tuned_ema {
 template <element T, ema_shape Shape, class Tuning = default_ema_tuning<T, Shape>>
 struct ema {
   static_assert(Shape.states >= 1, "tcnca::ema: states must be at least 1");
-  static_assert(Shape.dir != direction::symmetric, "tcnca::ema: an average is causal or bidirectional");
+  static_assert(Shape.dir != direction::symmetric, "tcnca::ema: an EMA is causal or bidirectional");
 
   using accumulate = accumulate_t<T>;
   static constexpr int states = Shape.states;
@@ -177,9 +177,9 @@ struct ema {
     using agent = typename tuned<Executor>::backward_agent;
     workspace const rest{static_cast<char*>(scratch.data) + sums_bytes(a.x), scratch.bytes - sums_bytes(a.x)};
     if (status const s = launch<agent>(e, p, rest); !s.ok()) return s;
-    using adder = typename tuned<Executor>::sums_agent;
-    typename adder::params_type const sums{p.parameters, gradients(a, a.grad_omega), p.sums};
-    return executor_traits<Executor>::template launch<adder>(e, sums, channels > 0 ? adder::items(sums) : 0, {}, {});
+    using reduce_agent = typename tuned<Executor>::reduce_agent;
+    typename reduce_agent::params_type const sums{p.parameters, gradients(a, a.grad_omega), p.sums};
+    return executor_traits<Executor>::template launch<reduce_agent>(e, sums, channels > 0 ? reduce_agent::items(sums) : 0, {}, {});
   }
 
   /// Bytes of workspace that let kernel run on all workers of the executor (see workspace).
@@ -193,7 +193,7 @@ struct ema {
   TCNCA_HIDDEN static status kernel(Executor e, kernel_args const& a, workspace scratch) noexcept {
     argument_check check;
     check.demand(executor_traits<Executor>::valid(e), status_code::invalid_executor);
-    check.demand(a.kappa.extent[0] % Shape.halves() == 0, status_code::invalid_extent, "kappa");
+    check.demand(a.kappa.extent[0] % Shape.directions() == 0, status_code::invalid_extent, "kappa");
     check_parameters(check, a, a.kappa.extent[0]);
     check.output("kappa", a.kappa, {a.kappa.extent[0], a.kappa.extent[1]}, 1);
     check.scratch(scratch, check.ok() ? kernel_bytes<typename tuned<Executor>::kernel_agent>(e, a.kappa) : workspace_bytes{}).overlaps();
@@ -213,7 +213,7 @@ struct ema {
   TCNCA_HIDDEN static status kernel_backward(Executor e, kernel_backward_args const& a, workspace scratch) noexcept {
     argument_check check;
     check.demand(executor_traits<Executor>::valid(e), status_code::invalid_executor);
-    check.demand(a.grad_kappa.extent[0] % Shape.halves() == 0, status_code::invalid_extent, "grad_kappa");
+    check.demand(a.grad_kappa.extent[0] % Shape.directions() == 0, status_code::invalid_extent, "grad_kappa");
     check_parameters(check, a, a.grad_kappa.extent[0]);
     check.input("grad_kappa", a.grad_kappa, {a.grad_kappa.extent[0], a.grad_kappa.extent[1]}, 1);
     check_gradients(check, a, a.grad_kappa.extent[0]);
@@ -226,7 +226,7 @@ struct ema {
  private:
   static constexpr bool causal = Shape.dir == direction::causal;
   static constexpr int contiguous_axis = Shape.order == layout::batch_channels_length ? 2 : 1;
-  static constexpr index_t rows(index_t channels) { return detail::saturating_multiply(index_t(Shape.halves()), channels); }
+  static constexpr index_t rows(index_t channels) { return detail::saturating_multiply(index_t(Shape.directions()), channels); }
 
   template <class Executor>
   using tuned = detail::tuned_ema<T, Shape, Tuning, Executor>;
@@ -262,20 +262,20 @@ struct ema {
 
   template <class Executor>
   static auto forward_params(forward_args const& a) {
-    constexpr int io = tuned<Executor>::forward_agent::tiling::io;
+    constexpr int vector_elements = tuned<Executor>::forward_agent::tiling::vector_elements;
     ema_forward_params<T> p{{a.delta, a.alpha, a.beta, a.gamma, a.omega}, a.x, a.state_in, a.y, a.state_out};
-    p.x_wide = wide_access<Executor>(a.x, Shape.order, io);
-    p.y_wide = wide_access<Executor>(a.y, Shape.order, io);
+    p.x_vectorizable = is_vectorizable<Executor>(a.x, Shape.order, vector_elements);
+    p.y_vectorizable = is_vectorizable<Executor>(a.y, Shape.order, vector_elements);
     return p;
   }
   template <class Executor>
   static auto backward_params(backward_args const& a, double* sums) {
-    constexpr int io = tuned<Executor>::backward_agent::tiling::io;
+    constexpr int vector_elements = tuned<Executor>::backward_agent::tiling::vector_elements;
     ema_backward_params<T> p{{a.delta, a.alpha, a.beta, a.gamma, a.omega}, a.x, a.state_in, a.grad_y, a.grad_state_out, a.grad_x, a.grad_state_in,
                              contiguous(sums, a.x.extent[0], sum_rows, rows(a.x.extent[1]))};
-    p.x_wide = wide_access<Executor>(a.x, Shape.order, io);
-    p.grad_y_wide = wide_access<Executor>(a.grad_y, Shape.order, io);
-    p.grad_x_wide = wide_access<Executor>(a.grad_x, Shape.order, io);
+    p.x_vectorizable = is_vectorizable<Executor>(a.x, Shape.order, vector_elements);
+    p.grad_y_vectorizable = is_vectorizable<Executor>(a.grad_y, Shape.order, vector_elements);
+    p.grad_x_vectorizable = is_vectorizable<Executor>(a.grad_x, Shape.order, vector_elements);
     return p;
   }
   static constexpr index_t sum_rows = 3 * states + 1;
@@ -285,7 +285,7 @@ struct ema {
 
   template <class Agent, class Params>
   static group_memory memory(Params const& p) {
-    return {Agent::near_elements(p) * sizeof(accumulate), Agent::far_elements(p) * sizeof(accumulate)};
+    return {Agent::shared_memory_elements(p) * sizeof(accumulate), Agent::global_scratch_elements(p) * sizeof(accumulate)};
   }
   template <class Executor>
   static workspace_bytes forward_bytes(Executor e, forward_args const& a) {
@@ -306,11 +306,11 @@ struct ema {
   template <class Agent, class Executor, class View>
   static workspace_bytes kernel_bytes(Executor e, View const& kappa) {
     using traits = executor_traits<Executor>;
-    return workspace_bytes::of(0, traits::bytes_per_worker({Agent::near_elements * sizeof(accumulate), 0}), traits::workers(e, kappa.extent[0]));
+    return workspace_bytes::of(0, traits::bytes_per_worker({Agent::shared_memory_elements * sizeof(accumulate), 0}), traits::workers(e, kappa.extent[0]));
   }
   template <class Agent, class Executor>
   TCNCA_HIDDEN static status launch_kernel(Executor e, ema_kernel_params<accumulate> const& p, workspace scratch) {
-    group_memory const memory{Agent::near_elements * sizeof(accumulate), 0};
+    group_memory const memory{Agent::shared_memory_elements * sizeof(accumulate), 0};
     return executor_traits<Executor>::template launch<Agent>(e, p, Agent::items(p), memory, scratch);
   }
 };

@@ -113,13 +113,13 @@ struct gated_fusion {
     if (!check.ok() || columns == 0) return check.result();
     using traits = executor_traits<Executor>;
     using agent = mix_backward_agent<group<Executor>, T, policy<Executor>>;
-    using adder = mix_sums_agent<group<Executor>, T>;
+    using reduce_agent = mix_reduce_agent<group<Executor>, T>;
     auto* const sums = static_cast<accumulate*>(scratch.data);
     mix_backward_params<T> const p{a.z, a.gq, a.gk, a.grad_q, a.grad_k, a.grad_z, sums, access<Executor>({a.z, a.grad_q, a.grad_k}, {a.grad_z})};
     workspace const rest{static_cast<char*>(scratch.data) + sums_bytes<Executor>(a), scratch.bytes - sums_bytes<Executor>(a)};
     if (status const s = traits::template launch<agent>(e, p, agent::items(p), mix_memory<Executor>(columns), rest); !s.ok()) return s;
-    typename adder::params_type const r{sums, agent::items(p), a.grad_gq, a.grad_mq, a.grad_gk, a.grad_mk};
-    return traits::template launch<adder>(e, r, adder::items(r), {}, {});
+    typename reduce_agent::params_type const r{sums, agent::items(p), a.grad_gq, a.grad_mq, a.grad_gk, a.grad_mk};
+    return traits::template launch<reduce_agent>(e, r, reduce_agent::items(r), {}, {});
   }
 
   /// y from o and r.
@@ -229,9 +229,9 @@ struct gated_fusion {
     constexpr gated_fusion_policy p = policy<Executor>;
     pass_access how{true, p.streaming_bytes > 0};
     size_t bytes = 0;
-    for (auto const& v : inputs) how.wide = how.wide && wide_rows<Executor>(p.width, v);
+    for (auto const& v : inputs) how.vectorizable = how.vectorizable && rows_vectorizable<Executor>(p.width, v);
     for (auto const& v : results) {
-      how.wide = how.wide && wide_rows<Executor>(p.width, v);
+      how.vectorizable = how.vectorizable && rows_vectorizable<Executor>(p.width, v);
       how.streaming = how.streaming && aligned_rows(p.width, v);
       bytes += size_t(v.count()) * sizeof(T);
     }
@@ -244,7 +244,7 @@ struct gated_fusion {
   }
   template <class Executor>
   static group_memory mix_memory(index_t columns) {
-    return {mix_backward_agent<group<Executor>, T, policy<Executor>>::near_elements(int(columns)) * sizeof(accumulate), 0};
+    return {mix_backward_agent<group<Executor>, T, policy<Executor>>::shared_memory_elements(int(columns)) * sizeof(accumulate), 0};
   }
   template <class Executor>
   static workspace_bytes mix_backward_bytes(Executor e, mix_backward_args const& a) {

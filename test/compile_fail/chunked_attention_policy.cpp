@@ -3,8 +3,8 @@
 
 constexpr tcnca::chunked_attention_shape shape{};
 struct tuning : tcnca::default_chunked_attention_tuning<float, shape> {
-  static constexpr tcnca::chunked_attention_policy forward(tcnca::machine m) {
-    auto p = tcnca::default_chunked_attention_tuning<float, shape>::forward(m);
+  static constexpr tcnca::chunked_attention_policy forward(tcnca::target t) {
+    auto p = tcnca::default_chunked_attention_tuning<float, shape>::forward(t);
     p.queries++;
     return p;
   }

@@ -5,8 +5,8 @@
 
 constexpr tcnca::conv_stack_shape shape{.taps = 2};
 struct wide : tcnca::default_conv_stack_tuning<float, shape> {
-  static constexpr tcnca::conv_stack_policy forward(tcnca::machine m) {
-    auto p = tcnca::default_conv_stack_tuning<float, shape>::forward(m);
+  static constexpr tcnca::conv_stack_policy forward(tcnca::target t) {
+    auto p = tcnca::default_conv_stack_tuning<float, shape>::forward(t);
     p.width = 4;
     return p;
   }

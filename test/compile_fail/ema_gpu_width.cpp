@@ -5,8 +5,8 @@
 
 constexpr tcnca::ema_shape shape{};
 struct wide : tcnca::default_ema_tuning<float, shape> {
-  static constexpr tcnca::ema_policy forward(tcnca::machine m) {
-    auto p = tcnca::default_ema_tuning<float, shape>::forward(m);
+  static constexpr tcnca::ema_policy forward(tcnca::target t) {
+    auto p = tcnca::default_ema_tuning<float, shape>::forward(t);
     p.width = 4;
     return p;
   }

@@ -44,7 +44,7 @@ void activations(collector& to, char const* name) {
   for (double const x : {0.0, 1e-3, -1e-3, 30.0, -30.0, 80.0, -80.0, 100.0, -100.0, infinity, nan, nan}) in.push_back(REAL(x));
   for (std::size_t i = 0; i < in.size(); i += width) {
     auto const wide = tcnca::activate<Act>(tcnca::load<width>(&in[i]));
-    for (int w = 0; w < width; w++) value.push_back(wide.value.lane(w)), slope.push_back(wide.slope.lane(w));
+    for (int w = 0; w < width; w++) value.push_back(wide.value.lane(w)), slope.push_back(wide.derivative.lane(w));
   }
   for (std::size_t i = 0; i < in.size(); i += 3) value.push_back(tcnca::activate<Act>(tcnca::load<1>(&in[i])).value.lane(0));
   to.add(std::string("value of ") + name, value);

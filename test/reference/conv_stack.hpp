@@ -26,7 +26,7 @@ struct stack {
   direction dir = direction::causal;
 
   int layers() const { return int(dilation.size()); }
-  int halves() const { return dir == direction::bidirectional ? 2 : 1; }
+  int directions() const { return dir == direction::bidirectional ? 2 : 1; }
   integer history(int l) const { return (taps - 1) * dilation[std::size_t(l)]; }
   integer state_begin(int l) const {
     integer n = 0;
@@ -259,7 +259,7 @@ inline forward_result forward(stack const& s, problem const& p, arithmetic m = {
     for (integer c = 0; c < p.channels; c++) {
       detail::one_channel const one{s, p, m.accumulate, b, c};
       std::vector<detail::trace> halves;
-      for (int h = 0; h < s.halves(); h++) halves.push_back(one.forward(h));
+      for (int h = 0; h < s.directions(); h++) halves.push_back(one.forward(h));
       for (integer t = 0; t < p.length; t++) {
         detail::inexact y = one.total(halves, t);
         if (s.skip) y = detail::activate(activation::silu, y, m.accumulate);
@@ -276,7 +276,7 @@ inline forward_result forward(stack const& s, problem const& p, arithmetic m = {
 inline backward_result backward(stack const& s, problem const& p, arithmetic m = {}) {
   using detail::inexact;
   double const u = m.accumulate;
-  integer const rows = s.halves() * s.layers();
+  integer const rows = s.directions() * s.layers();
   backward_result r{field(p.batch * p.channels * p.length), field(rows * s.taps * p.channels), field(s.bias ? rows * p.channels : 0),
                     field(s.skip ? p.channels : 0), field(p.state_in.empty() ? 0 : p.batch * p.channels * s.state_length())};
   // Sums over all positions of all sequences, in any order: first the terms and their magnitudes, the rounding at the end.
@@ -290,7 +290,7 @@ inline backward_result backward(stack const& s, problem const& p, arithmetic m =
     for (integer c = 0; c < p.channels; c++) {
       detail::one_channel const one{s, p, u, b, c};
       std::vector<detail::trace> halves;
-      for (int h = 0; h < s.halves(); h++) halves.push_back(one.forward(h));
+      for (int h = 0; h < s.directions(); h++) halves.push_back(one.forward(h));
       detail::series g(0, p.length), grad_x(0, p.length);
       for (integer t = 0; t < p.length; t++) {
         g[t] = {p.grad_y[std::size_t(one.at(t))], 0};
@@ -300,7 +300,7 @@ inline backward_result backward(stack const& s, problem const& p, arithmetic m =
         add(r.grad_omega, omega_magnitude, std::size_t(c), g[t], x);
         grad_x[t] = detail::product(g[t], {p.omega[std::size_t(c)], 0}, u);
       }
-      for (int h = 0; h < s.halves(); h++) {
+      for (int h = 0; h < s.directions(); h++) {
         detail::series out = g, span;
         for (int l = s.layers() - 1; l >= 0; l--) {
           std::size_t const row = std::size_t(h * s.layers() + l);

@@ -7,7 +7,7 @@
 #include <type_traits>
 #include <vector>
 
-namespace tcnca::reference::average {
+namespace tcnca::reference::ema {
 
 using integer = std::int64_t;
 
@@ -49,7 +49,7 @@ struct shape {
   int states = 1;
   bool bidirectional = false, skip = false;
   double scan = 0;
-  int halves() const { return bidirectional ? 2 : 1; }
+  int directions() const { return bidirectional ? 2 : 1; }
 };
 
 /// Row-major: x, grad_y [batch, channels, length]; delta, alpha, beta, gamma [halves * channels, states]; omega [channels];
@@ -95,7 +95,7 @@ template <class N>
 std::vector<N> sums(shape const& s, problem const& in, std::vector<N>* state_out) {
   std::vector<N> y(in.x.size());
   for (integer row = 0; row < in.batch * in.channels; row++)
-    for (int half = 0; half < s.halves(); half++)
+    for (int half = 0; half < s.directions(); half++)
       for (int n = 0; n < s.states; n++) {
         integer const L = in.length, first = row * L + (half ? L - 1 : 0), step = half ? -1 : 1, state = row * s.states + n;
         coefficients<N> const k(s, in, std::size_t((half * in.channels + row % in.channels) * s.states + n));
@@ -152,7 +152,7 @@ gradients<N> backward(shape const& s, problem const& in) {
     }
   }
   for (integer row = 0; row < in.batch * in.channels; row++)
-    for (int half = 0; half < s.halves(); half++)
+    for (int half = 0; half < s.directions(); half++)
       for (int n = 0; n < s.states; n++) {
         integer const first = row * in.length + (half ? in.length - 1 : 0), step = half ? -1 : 1;
         std::size_t const state = std::size_t(row * s.states + n), i = std::size_t((half * in.channels + row % in.channels) * s.states + n);
@@ -187,8 +187,8 @@ N power(double q, integer l) {
 /// kappa [halves * channels, length].
 template <class N>
 std::vector<N> kernel(shape const& s, problem const& in) {
-  std::vector<N> kappa(static_cast<std::size_t>(s.halves() * in.channels * in.length));
-  for (integer row = 0; row < s.halves() * in.channels; row++)
+  std::vector<N> kappa(static_cast<std::size_t>(s.directions() * in.channels * in.length));
+  for (integer row = 0; row < s.directions() * in.channels; row++)
     for (int n = 0; n < s.states; n++) {
       detail::coefficients<double> const k(s, in, std::size_t(row * s.states + n));
       for (integer l = 0; l < in.length; l++) {
@@ -203,7 +203,7 @@ template <class N>
 gradients<N> kernel_backward(shape const& s, problem const& in, std::vector<double> const& grad_kappa) {
   gradients<N> out;
   for (auto* v : {&out.delta, &out.alpha, &out.beta, &out.gamma}) v->resize(in.delta.size());
-  for (integer row = 0; row < s.halves() * in.channels; row++)
+  for (integer row = 0; row < s.directions() * in.channels; row++)
     for (int n = 0; n < s.states; n++) {
       std::size_t const i = std::size_t(row * s.states + n);
       detail::coefficients<double> const k(s, in, i);
@@ -218,4 +218,4 @@ gradients<N> kernel_backward(shape const& s, problem const& in, std::vector<doub
   return out;
 }
 
-}  // namespace tcnca::reference::average
+}  // namespace tcnca::reference::ema

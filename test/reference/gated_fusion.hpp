@@ -6,7 +6,7 @@
 
 namespace tcnca::reference::gates {
 
-using average::silu, average::silu_slope, average::sigmoid;
+using ema::silu, ema::silu_slope, ema::sigmoid;
 using integer = std::int64_t;
 
 /// Which gates there are, and dropout: a word of Philox below 2^32 times it drops.

@@ -96,7 +96,7 @@ struct conv_stack_problem {
 
   conv_stack_problem(extents const& size, std::uint64_t seed) : e(size) {
     random_bits r{seed};
-    index_t const rows = index_t(stack.halves()) * stack.layers();
+    index_t const rows = index_t(stack.directions()) * stack.layers();
     x = new_sequence<T>(e.length);
     // Magnitudes of order 1 in all layers: independent inputs of variance 1/3 keep it where sum w^2 is 1.
     double const scale = std::sqrt(3.0 / stack.taps);
@@ -113,7 +113,7 @@ struct conv_stack_problem {
   /// The tensors that only backward needs.
   void want_gradients() {
     random_bits r{seed_};
-    index_t const rows = index_t(stack.halves()) * stack.layers();
+    index_t const rows = index_t(stack.directions()) * stack.layers();
     grad_y = new_sequence<T>(e.length), p.grad_y = fill(grad_y, r, 1);
     if (e.state_out) grad_state_out = new_sequence<A>(stack.state_length()), p.grad_state_out = fill(grad_state_out, r, 1);
     grad_x = new_sequence<T>(e.length);

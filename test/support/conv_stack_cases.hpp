@@ -97,20 +97,20 @@ struct far_last_4096 {
 /// A tuning under which all edges come early: small tiles, short segments, and rings that do not fit in fast memory.
 template <class T, int Tile = 32, size_t Near = 2048>
 struct small_tuning {
-  static constexpr conv_stack_policy forward(machine m) {
-    bool const on_cpu = m.compute_capability == 0;
+  static constexpr conv_stack_policy forward(target t) {
+    bool const on_cpu = t.compute_capability == 0;
     return {.width = on_cpu ? 16 / int(sizeof(accumulate_t<T>)) : 1,
             .packs = on_cpu ? 1 : 2,
-            .run = 3,
+            .outputs_per_thread = 3,
             .tile = Tile,
             .tile_max = 3 * Tile,
-            .whole = 2 * Tile,
+            .single_tile_limit = 2 * Tile,
             .threads = on_cpu ? 1 : 32,
-            .near_bytes = Near,
+            .shared_memory_bytes = Near,
             .streaming_bytes = 0,
             .segment_fields = 1};
   }
-  static constexpr conv_stack_policy backward(machine m) { return forward(m); }
+  static constexpr conv_stack_policy backward(target t) { return forward(t); }
 };
 
 /// A subject that is complete but for its backend.

@@ -327,19 +327,19 @@ struct fibers {
 
 #include "fiber_warp.hpp"
 #include "fiber_warpgroup.hpp"
-#include "near_memory.hpp"
+#include "shared_memory.hpp"
 
 namespace tcnca {
 
 template <int Threads>
 struct executor_traits<testing::fibers<Threads>> {
-  static constexpr machine target{80};
+  static constexpr tcnca::target target{80};
   template <int PolicyThreads>
   using group = testing::fiber_group<Threads == 0 ? PolicyThreads : Threads>;
 
   static constexpr bool valid(testing::fibers<Threads>) { return true; }
   static constexpr index_t workers(testing::fibers<Threads> e, index_t items) { return max_of(index_t(1), min_of(items, index_t(e.groups))); }
-  static constexpr size_t bytes_per_worker(group_memory m) { return round_up(m.far_bytes, workspace::alignment); }
+  static constexpr size_t bytes_per_worker(group_memory m) { return round_up(m.global_scratch_bytes, workspace::alignment); }
 
   template <class Agent, class Params>
   static bool supports(testing::fibers<Threads>) { return true; }
@@ -347,7 +347,7 @@ struct executor_traits<testing::fibers<Threads>> {
   static status launch(testing::fibers<Threads> e, Params const& params, index_t items, group_memory memory, workspace scratch) {
     constexpr size_t shared_memory_limit = 227 * 1024;  // of a block, on sm_90
     if (items == 0) return {};
-    if (memory.near_bytes > shared_memory_limit) return status_code::unsupported_device;
+    if (memory.shared_memory_bytes > shared_memory_limit) return status_code::unsupported_device;
 
     struct job {
       Params const& params;
@@ -368,7 +368,7 @@ struct executor_traits<testing::fibers<Threads>> {
     constexpr int cluster = testing::fiber_cluster::size_for<Agent>;
     // What a group is given is kept until all have run, so that nothing but the end of the launch orders two groups.
     struct given {
-      std::unique_ptr<testing::near_memory> near[cluster];
+      std::unique_ptr<testing::shared_memory> near[cluster];
       job work;
     };
     std::unique_ptr<std::unique_ptr<given>[]> const all(new std::unique_ptr<given>[size_t(groups)]);
@@ -380,7 +380,7 @@ struct executor_traits<testing::fibers<Threads>> {
       all[size_t(i)].reset(new given{{}, {params, items, g, groups, {}, nullptr}});
       job& work = all[size_t(i)]->work;
       for (int c = 0; c < cluster; c++) {
-        all[size_t(i)]->near[c].reset(new testing::near_memory(memory.near_bytes));
+        all[size_t(i)]->near[c].reset(new testing::shared_memory(memory.shared_memory_bytes));
         testing::fiber_cluster::near[i % testing::fiber_scheduler::max_groups][c] = work.near[c] = all[size_t(i)]->near[c]->data();
       }
       work.far = static_cast<char*>(scratch.data) + size_t(g) * bytes_per_worker(memory);

@@ -44,7 +44,7 @@ struct gates_problem {
   using T = typename S::T;
   using A = typename S::A;
   using op = typename S::op;
-  using bounded = reference::average::bounded;
+  using bounded = reference::ema::bounded;
   static constexpr gated_fusion_shape shape = S::shape;
 
   gates_extents e;

@@ -23,7 +23,7 @@ mixer_pointer make_mixer(context<double, cpu>& c, index_t channels, mixer_kind k
                                    .order = order};
   constexpr ema_shape average{.states = 2, .dir = dir, .order = order};
   if (kind == mixer_kind::convolution) return std::make_unique<conv_mixer<double, cpu, stack>>(c, channels);
-  if (kind == mixer_kind::average_by_fft) return std::make_unique<fft_mixer<double, cpu, average>>(c, channels);
+  if (kind == mixer_kind::ema_by_fft) return std::make_unique<fft_mixer<double, cpu, average>>(c, channels);
   return std::make_unique<ema_mixer<double, cpu, average>>(c, channels);
 }
 

@@ -105,16 +105,16 @@ struct convert {
   };
 
   // The ABI for passing a vector wider than a register depends on the compiler's flags. Such a vector is converted in halves.
-  static constexpr bool wide = sizeof(accumulate) * W > register_bytes;
+  static constexpr bool two_registers = sizeof(accumulate) * W > register_bytes;
   struct half {
-    typedef accumulate type __attribute__((vector_size(sizeof(accumulate) * W / (wide ? 2 : 1))));
+    typedef accumulate type __attribute__((vector_size(sizeof(accumulate) * W / (two_registers ? 2 : 1))));
     type v;
   };
   using of_half = convert<half, T, W / 2>;
 
   static TCNCA_HOST_DEVICE Pack load(T const* p) {
     Pack a;
-    if constexpr (wide && !same) {
+    if constexpr (two_registers && !same) {
       half const parts[] = {of_half::load(p), of_half::load(p + W / 2)};
       __builtin_memcpy(&a.v, parts, sizeof(a.v));
     } else if constexpr (same) {
@@ -139,7 +139,7 @@ struct convert {
   static TCNCA_HOST_DEVICE void store(T* p, Pack a) {
     if constexpr (same) {
       __builtin_memcpy(p, &a.v, sizeof(T) * W);
-    } else if constexpr (wide) {
+    } else if constexpr (two_registers) {
       half parts[2];
       __builtin_memcpy(parts, &a.v, sizeof(a.v));
       of_half::store(p, parts[0]), of_half::store(p + W / 2, parts[1]);
@@ -149,7 +149,7 @@ struct convert {
     }
   }
   static TCNCA_HOST_DEVICE void stream(T* p, Pack a) {
-    if constexpr (W > 1 && !wide) { detail::stream(p, narrowed(a)); }
+    if constexpr (W > 1 && !two_registers) { detail::stream(p, narrowed(a)); }
     else { store(p, a); }
   }
 };

@@ -25,7 +25,7 @@ inline constexpr int register_bytes =
 /// x, rounded: a product that passes through here is not contracted into a fused multiply-add with what follows, whatever the compiler's
 /// flags. Results then do not depend on what it chose to inline where.
 template <class V>
-TCNCA_HOST_DEVICE V rounded(V x) {
+TCNCA_HOST_DEVICE V no_contract(V x) {
   // Clang has no register for a vector of less than 16 bytes.
   [[maybe_unused]] constexpr bool short_vector = sizeof(V) < 16 && requires { x[0]; };
 #if defined(__x86_64__) && defined(__AVX512VL__)
@@ -82,7 +82,7 @@ inline constexpr bool finite_math =
 template <class Indices, class V>
 TCNCA_HOST_DEVICE Indices opaque_bits(V x) {
   static_assert(sizeof(Indices) == sizeof(V));
-  x = rounded(x);
+  x = no_contract(x);
   Indices bits;
   __builtin_memcpy(&bits, &x, sizeof(Indices));
   return bits;
@@ -114,9 +114,9 @@ TCNCA_HOST_DEVICE V if_greater(V a, V b, V yes, V no) {
     constexpr auto magnitude = static_cast<typename bits_of<typename bits_of<V>::number>::type>(is_double ? 0x7fffffffffffffff : 0x7fffffff);
     constexpr auto infinity = static_cast<typename bits_of<typename bits_of<V>::number>::type>(is_double ? 0x7ff0000000000000 : 0x7f800000);
     ints const x = opaque_bits<ints>(a), y = opaque_bits<ints>(b);
-    auto const greater = (x ^ ((x >> sign) & magnitude)) > (y ^ ((y >> sign) & magnitude));  // these integers have the order of the numbers
+    auto const is_greater = (x ^ ((x >> sign) & magnitude)) > (y ^ ((y >> sign) & magnitude));  // these integers have the order of the numbers
     auto const numbers = ((x & magnitude) <= infinity) & ((y & magnitude) <= infinity);
-    return (greater & numbers) ? yes : no;
+    return (is_greater & numbers) ? yes : no;
   } else {
     return a > b ? yes : no;
   }
@@ -131,7 +131,7 @@ TCNCA_HOST_DEVICE bool is_zero(T x) {
 #if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__) && defined(__SSE2__) && !(defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
 /// In each lane a > b ? a : b (b where one is NaN), for a vector of the machine's own size; other vectors take the slow way.
 template <class V>
-TCNCA_HOST_DEVICE V larger(V a, V b) {
+TCNCA_HOST_DEVICE V max_or_second(V a, V b) {
   if constexpr (sizeof(V) <= 8) { return a > b ? a : b; }
   else
 #if defined(__AVX512F__)
@@ -150,7 +150,7 @@ TCNCA_HOST_DEVICE V larger(V a, V b) {
 }
 #else
 template <class V>
-TCNCA_HOST_DEVICE V larger(V a, V b) {
+TCNCA_HOST_DEVICE V max_or_second(V a, V b) {
   return if_greater(a, b, a, b);
 }
 #endif
@@ -158,7 +158,7 @@ TCNCA_HOST_DEVICE V larger(V a, V b) {
 /// max(0, x) in each lane, NaN where x is one.
 template <class V>
 TCNCA_HOST_DEVICE V max_zero(V x) {
-  return larger(V{}, x);
+  return max_or_second(V{}, x);
 }
 
 /// a * b + c, rounded once where the machine can. Named, not left to contraction: GCC splits chains of multiply-adds again on some machines,

@@ -40,11 +40,11 @@ TCNCA_HOST_DEVICE pack<T, W> exp(pack<T, W> x) {
     // x = n ln 2 + r, |r| <= ln(2)/2; e^r by a minimax polynomial; 2^n by its bits.
     using ints = typename vector_of<int, W>::type;
     // Held from below, then, with the sign turned, from above; a NaN stays one.
-    auto v = -larger(broadcast<W>(-88.f).v, -larger(broadcast<W>(-87.f).v, x.v));
-    // rounded() stops -ffast-math from reassociating these sums, which round to an integer and keep the remainder exact.
-    auto const shifted = rounded(v * 1.44269504f + 12582912.f);
-    auto const n = rounded(shifted - 12582912.f);
-    auto const r = rounded(v - n * 0.693359375f) + n * 2.12194440e-4f;
+    auto v = -max_or_second(broadcast<W>(-88.f).v, -max_or_second(broadcast<W>(-87.f).v, x.v));
+    // no_contract() stops -ffast-math from reassociating these sums, which round to an integer and keep the remainder exact.
+    auto const shifted = no_contract(v * 1.44269504f + 12582912.f);
+    auto const n = no_contract(shifted - 12582912.f);
+    auto const r = no_contract(v - n * 0.693359375f) + n * 2.12194440e-4f;
     float const c[] = {1.f, 1.f, 0.5000000027f, 0.16666576646f, 0.04166637413f, 0.008363235074f, 0.0013941214246f};
     auto const scale = bits_as<decltype(v)>((bits_as<ints>(shifted) << 23) + (127 << 23));
     return {horner(pack<T, W>{r}, c).v * scale};
@@ -90,7 +90,7 @@ TCNCA_HOST_DEVICE pack<T, W> erf(pack<T, W> x) {
     float const q[] = {-1.46606783e-4f, 0.569601022f, 1.04156773f, 2.76289403f, -1.57719203f, 17.8265998f, -29.8887312f, 15.1223711f};
     auto const zero = broadcast<W>(0.f), one = broadcast<W>(1.f), z = x * x;
     // a = -min(|x|, 16). The bound keeps infinities out of the division, which -ffast-math computes by an estimate.
-    auto const a = larger(broadcast<W>(-16.f).v, -larger(x.v, (zero - x).v));
+    auto const a = max_or_second(broadcast<W>(-16.f).v, -max_or_second(x.v, (zero - x).v));
     auto const near_zero = x * horner(z, p);
     auto const tail = exp(zero - z) * horner(one / (broadcast<W>(2.f) - pack<T, W>{a}), q);
     auto const large = select_positive(x, one - tail, tail - one);
@@ -118,10 +118,10 @@ TCNCA_HOST_DEVICE pack<T, W> sigmoid(pack<T, W> x) {
 /// An activation's value and its derivative at the same point.
 template <class T, int W>
 struct value_and_slope {
-  pack<T, W> value, slope;
+  pack<T, W> value, derivative;
 };
 
-/// A(x) and A'(x); a caller that drops one does not pay for it. The ReLU has slope 0 at 0.
+/// A(x) and A'(x); a caller that drops one does not pay for it. The ReLU has derivative 0 at 0.
 template <activation A, class T, int W>
 TCNCA_HOST_DEVICE value_and_slope<T, W> activate(pack<T, W> x) {
   auto const constant = [](double c) TCNCA_INLINE { return broadcast<W>(T(c)); };

@@ -1,4 +1,4 @@
-// The weight gradient of a convolution over one tile: sums[k] += sum_t g[t] x[t + lead - k d].
+// The weight gradient of a convolution over one tile: sums[k] += sum_t g[t] x[t + look_ahead - k d].
 #pragma once
 #include "dilated.hpp"
 
@@ -46,7 +46,7 @@ TCNCA_HOST_DEVICE void correlate_taps(Group group, ring<A, Lanes> g, ring<A, Lan
   using value = pack<A, Lanes.width>;
   constexpr int P = Lanes.positions();
   int const d = int(tile.dilation);
-  uint32 const from = uint32(tile.first), origin = uint32(tile.first + tile.lead) - uint32(first_tap) * tile.dilation;
+  uint32 const from = uint32(tile.first), origin = uint32(tile.first + tile.look_ahead) - uint32(first_tap) * tile.dilation;
   A* const mine_at = sums + first_tap * stride;
   tap_sums<N, A, Lanes.width> taps(mine_at, stride);
 
@@ -83,7 +83,7 @@ template <int N, int Run, int Dilation, class A, lanes Lanes>
 TCNCA_HOST_DEVICE void correlate_packs(ring<A, Lanes> g, ring<A, Lanes> x, dilated_tile tile, int first_tap, A* sums, int stride) {
   using value = pack<A, Lanes.width>;
   constexpr int P = Lanes.positions();
-  uint32 const origin = uint32(tile.first + tile.lead) - uint32(first_tap) * tile.dilation;
+  uint32 const origin = uint32(tile.first + tile.look_ahead) - uint32(first_tap) * tile.dilation;
   A* const at = sums + first_tap * stride;
   constexpr int span = round_up((N - 1) * Dilation, P);  // positions that the taps look back
   tap_sums<N, A, P> taps(at, stride);

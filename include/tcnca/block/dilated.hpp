@@ -1,15 +1,15 @@
-// The dilated sums of a convolution over one tile: sum_k w[k] x[t + lead - k d] for the positions t of the tile.
+// The dilated sums of a convolution over one tile: sum_k w[k] x[t + look_ahead - k d] for the positions t of the tile.
 #pragma once
 #include "ring.hpp"
 #include "unroll.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// One convolution over one tile: `count` outputs from position `first`; output t reads t + lead - k dilation, taps first_tap <= k < last_tap.
+/// One convolution over one tile: `count` outputs from position `first`; output t reads t + look_ahead - k dilation, taps first_tap <= k < last_tap.
 struct dilated_tile {
   index_t first;
   int count;
-  index_t lead;
+  index_t look_ahead;
   uint32 dilation;
   int first_tap, last_tap;
 };
@@ -50,7 +50,7 @@ TCNCA_HOST_DEVICE void for_each_run(Group group, int blocks, int d, Visit visit)
 /// Rings up to this many positions are read from the first cache however often; from longer ones each input is loaded once for a run.
 /// Zen 5, one thread, 128 sequences, forward at 16k | 131k in ms (2026-11-24): 1024 positions 1.00 | 11.9 (K 8 f 8 D 5), 1.31 | 15.2
 /// (K 17 f 16 D 4); 4096 1.03 | 11.8, 1.37 | 16.5; no limit 1.08 | 12.9, 1.44 | 20.4.
-inline constexpr uint32 near_ring = 1024;
+inline constexpr uint32 cached_ring = 1024;
 
 template <class A, lanes Lanes>
 TCNCA_HOST_DEVICE pack<A, Lanes.width> load_tap(A const* tap, int p) {
@@ -86,7 +86,7 @@ TCNCA_HOST_DEVICE void dilated_sum(Group group, ring<A, Lanes> x, dilated_taps<A
   constexpr bool blocked = Lanes.margin >= Run * P && P > 1;  // Run packs may be read at once
   share<Lanes, Group> const mine(group);
   int const d = int(tile.dilation);
-  uint32 const origin = uint32(tile.first + tile.lead);
+  uint32 const origin = uint32(tile.first + tile.look_ahead);
   value const bias = w.bias ? load_tap<A, Lanes>(w.bias, mine.p) : broadcast<Lanes.width>(A(0));
   bool const all_taps = tile.first_tap == 0 && tile.last_tap == Taps;
   int start = 0;
@@ -104,7 +104,9 @@ TCNCA_HOST_DEVICE void dilated_sum(Group group, ring<A, Lanes> x, dilated_taps<A
           value const weight = load_tap<A, Lanes>(tap, 0);
           unroll<0, Run>([&](auto m) TCNCA_INLINE {
             constexpr int lag = decltype(k)::value * Dilation;
-            sum[m] = fma(weight, lagged<lag, Taps <= 4 || Dilation % 4 == 0 || decltype(k)::value % 2 == 0, A, P>(at + int(m) * P), sum[m]);
+            constexpr bool shift = Taps <= 4 || Dilation % 4 == 0 || decltype(k)::value % 2 == 0;
+            value const in = lagged<lag, shift, A, P>(at + int(m) * P);
+            sum[m] = fma(weight, in, sum[m]);
           });
           tap += w.step;
         });
@@ -112,14 +114,14 @@ TCNCA_HOST_DEVICE void dilated_sum(Group group, ring<A, Lanes> x, dilated_taps<A
       };
       for (int k = 0; k < Taps / chunk; k++) add(constant<chunk>{});
       add(constant<Taps % chunk>{});
-      unroll<0, Run>([&](auto m) TCNCA_INLINE { sum[m] = settled(sum[m]); });
+      unroll<0, Run>([&](auto m) TCNCA_INLINE { sum[m] = materialize(sum[m]); });
       unroll<0, Run>([&](auto m) TCNCA_INLINE {
         if (start + int(m) * P < tile.count) emit(start + int(m) * P, 0, sum[m]);
       });
     }
   } else {
     // Whole runs: every input is loaded once for Run outputs. A window of Run inputs turns in registers, one new input a tap.
-    bool const runs = all_taps && d >= P && d <= tile.count && (!blocked || d % P != 0 || x.mask >= near_ring);
+    bool const runs = all_taps && d >= P && d <= tile.count && (!blocked || d % P != 0 || x.mask >= cached_ring);
     int const blocks = runs ? tile.count / (Run * d) : 0;
     for_each_run<Run, Lanes>(group, blocks, d, [&](int offset, int, int p) TCNCA_INLINE {
       detail::array<value, Run> sum, window;
@@ -173,7 +175,7 @@ TCNCA_HOST_DEVICE void dilated_sum(Group group, ring<A, Lanes> x, dilated_taps<A
     };
     if (blocked && Dilation == 0 && Taps <= 8 && all_taps) unroll<0, Taps <= 8 ? Taps : 0>([&](auto) TCNCA_INLINE { add(); });
     else for (int k = tile.first_tap; k < tile.last_tap; k++) add();
-    unroll<0, Run>([&](auto m) TCNCA_INLINE { sum[m] = settled(sum[m]); });
+    unroll<0, Run>([&](auto m) TCNCA_INLINE { sum[m] = materialize(sum[m]); });
     unroll<0, Run>([&](auto m) TCNCA_INLINE {
       if (start + int(m) * step < tile.count) emit(start + int(m) * step, mine.p, sum[m]);
     });

@@ -28,7 +28,7 @@ struct reset_gradients {
 template <class A, int W>
 TCNCA_HOST_DEVICE reset_gradients<A, W> reset_gradient(pack<A, W> o, pack<A, W> r, pack<A, W> grad_y) {
   auto const s = activate<activation::silu>(r);
-  return {grad_y * s.value, grad_y * o * s.slope};
+  return {grad_y * s.value, grad_y * o * s.derivative};
 }
 
 /// The update gate between the layer's input and its candidate: x + sigmoid(u) (keep silu(h) - x); keep is 1, or dropout's factor.
@@ -51,11 +51,11 @@ TCNCA_HOST_DEVICE update_gradients<A, W> update_gradient(pack<A, W> x, pack<A, W
   auto const one = broadcast<W>(A(1));
   auto const s = activate<activation::silu>(h);
   auto const gate = detail::sigmoid(u), through = grad_y * gate;
-  return {grad_y - through, through * (one - gate) * (keep * s.value - x), through * keep * s.slope};
+  return {grad_y - through, through * (one - gate) * (keep * s.value - x), through * keep * s.derivative};
 }
 template <class A, int W>
 TCNCA_HOST_DEVICE update_gradients<A, W> update_gradient(pack<A, W> h, pack<A, W> keep, pack<A, W> grad_y) {
-  return {grad_y, broadcast<W>(A(0)), grad_y * keep * activate<activation::silu>(h).slope};
+  return {grad_y, broadcast<W>(A(0)), grad_y * keep * activate<activation::silu>(h).derivative};
 }
 
 }  // namespace tcnca::gate

@@ -36,20 +36,20 @@ struct mma_load {
 };
 
 /// Rows of 16-bit elements in fast memory, as long as a multiple of 64 elements (128 bytes, all banks). The eight 16-byte pieces of each 128
-/// bytes are exchanged by the row's number: then the same piece of eight rows, and the eight pieces of a row, lie in different banks.
+/// bytes are exchanged by the row's number: then the same vector_elements of eight rows, and the eight pieces of a row, lie in different banks.
 struct swizzled_rows {
-  static constexpr int piece = 8, line = 64;  // elements
+  static constexpr int vector_elements = 8, line = 64;  // elements
   /// Where column `column` (a multiple of 8) of a row is, in elements from the beginning of the row.
-  TCNCA_HOST_DEVICE static constexpr int offset(int row, int column) { return column ^ row % 8 * piece; }
-  /// The 16-byte bank, of 8, of a piece.
-  TCNCA_HOST_DEVICE static constexpr int bank(int row, int column) { return offset(row, column) / piece % 8; }
+  TCNCA_HOST_DEVICE static constexpr int offset(int row, int column) { return column ^ row % 8 * vector_elements; }
+  /// The 16-byte bank, of 8, of a vector_elements.
+  TCNCA_HOST_DEVICE static constexpr int bank(int row, int column) { return offset(row, column) / vector_elements % 8; }
 };
 
 namespace detail {
 /// Whether eight rows of 16 bytes that one step of ldmatrix reads, and eight neighbours that one step of a copy writes, meet in no bank.
 constexpr bool swizzle_is_free_of_conflicts() {
   for (int first = 0; first < 16; first += 8)
-    for (int column = 0; column < 256; column += swizzled_rows::piece) {
+    for (int column = 0; column < 256; column += swizzled_rows::vector_elements) {
       int banks = 0;
       for (int i = 0; i < 8; i++) banks |= 1 << swizzled_rows::bank(first + i, column);
       if (banks != 255) return false;
@@ -57,7 +57,7 @@ constexpr bool swizzle_is_free_of_conflicts() {
   for (int row = 0; row < 16; row++)
     for (int line = 0; line < 256; line += swizzled_rows::line) {
       int banks = 0;
-      for (int i = 0; i < 8; i++) banks |= 1 << swizzled_rows::bank(row, line + i * swizzled_rows::piece);
+      for (int i = 0; i < 8; i++) banks |= 1 << swizzled_rows::bank(row, line + i * swizzled_rows::vector_elements);
       if (banks != 255) return false;
     }
   return true;

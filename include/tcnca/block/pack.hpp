@@ -97,7 +97,7 @@ struct pack {
   }
   TCNCA_HOST_DEVICE friend pack operator+(pack a, pack b) { return {a.v + b.v}; }
   TCNCA_HOST_DEVICE friend pack operator-(pack a, pack b) { return {a.v - b.v}; }
-  TCNCA_HOST_DEVICE friend pack operator*(pack a, pack b) { return {detail::rounded(a.v * b.v)}; }
+  TCNCA_HOST_DEVICE friend pack operator*(pack a, pack b) { return {detail::no_contract(a.v * b.v)}; }
   TCNCA_HOST_DEVICE friend pack operator/(pack a, pack b) { return {detail::quotient(a.v, b.v)}; }
   /// a * b + c, rounded once where the machine has a fused multiply-add.
   TCNCA_HOST_DEVICE friend pack fma(pack a, pack b, pack c) { return {detail::fused(a.v, b.v, c.v)}; }
@@ -133,7 +133,7 @@ TCNCA_HOST_DEVICE pack<T, W> shifted(pack<T, W> a, [[maybe_unused]] pack<T, W> b
 
 /// In each lane a > b ? a : b. Not select_positive of a - b: infinities have no difference.
 template <class T, int W>
-TCNCA_HOST_DEVICE pack<T, W> greater(pack<T, W> a, pack<T, W> b) {
+TCNCA_HOST_DEVICE pack<T, W> max_or_second(pack<T, W> a, pack<T, W> b) {
 #if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
   TCNCA_UNROLL
   for (int i = 0; i < W; i++) b.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i];
@@ -145,11 +145,11 @@ TCNCA_HOST_DEVICE pack<T, W> greater(pack<T, W> a, pack<T, W> b) {
 
 /// a, computed here: GCC would move what leads to it behind the next condition, and spill all that it reads on the way.
 template <class T, int W>
-TCNCA_HOST_DEVICE pack<T, W> settled(pack<T, W> a) {
+TCNCA_HOST_DEVICE pack<T, W> materialize(pack<T, W> a) {
 #if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
   return a;
 #else
-  return {detail::rounded(a.v)};
+  return {detail::no_contract(a.v)};
 #endif
 }
 
@@ -244,7 +244,7 @@ TCNCA_HOST_DEVICE T from_accumulate(accumulate_t<T> x) {
 
 /// The first n of W elements, a stride apart; the other lanes are zero.
 template <int W, class T>
-TCNCA_RARE pack<accumulate_t<T>, W> load_some(T const* p, index_t stride, index_t n) {
+TCNCA_NOINLINE pack<accumulate_t<T>, W> load_some(T const* p, index_t stride, index_t n) {
   auto a = broadcast<W>(accumulate_t<T>(0));
   TCNCA_UNROLL
   for (int i = 0; i < W; i++)
@@ -254,7 +254,7 @@ TCNCA_RARE pack<accumulate_t<T>, W> load_some(T const* p, index_t stride, index_
 
 /// Writes the first n of W lanes, a stride apart.
 template <int W, class T>
-TCNCA_RARE void store_some(T* p, index_t stride, index_t n, pack<accumulate_t<T>, W> a) {
+TCNCA_NOINLINE void store_some(T* p, index_t stride, index_t n, pack<accumulate_t<T>, W> a) {
   TCNCA_UNROLL
   for (int i = 0; i < W; i++)
     if (i < n) p[i * stride] = from_accumulate<T>(a.lane(i));

@@ -69,11 +69,11 @@ class tile_writer {
   }
 
  private:
-  TCNCA_RARE void copy(A* from, int count) const {
+  TCNCA_NOINLINE void copy(A* from, int count) const {
     for (int i = 0; i < count; i += Lanes.width)
       tcnca::store<Lanes.width>(from + ring_.mask + 1 + i, tcnca::load<Lanes.width>(const_cast<A const*>(from) + i));
   }
-  TCNCA_RARE void unpack() const {
+  TCNCA_NOINLINE void unpack() const {
     for (int i = 0; i < count_; i += Lanes.width) ring_.store(first_ + uint32(i), 0, tcnca::load<Lanes.width>(const_cast<A const*>(plain_ + i)));
   }
 

@@ -4,16 +4,16 @@
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// value + slope e with e^2 = 0: a number and its derivative with respect to one variable.
+/// value + derivative e with e^2 = 0: a number and its derivative with respect to one variable.
 template <class V>
 struct dual {
-  V value = V(0), slope = V(0);
+  V value = V(0), derivative = V(0);
 
-  TCNCA_HOST_DEVICE friend dual operator+(dual a, dual b) { return {a.value + b.value, a.slope + b.slope}; }
+  TCNCA_HOST_DEVICE friend dual operator+(dual a, dual b) { return {a.value + b.value, a.derivative + b.derivative}; }
   TCNCA_HOST_DEVICE friend dual operator*(dual a, dual b) {
-    return {a.value * b.value, a.value * b.slope + a.slope * b.value};
+    return {a.value * b.value, a.value * b.derivative + a.derivative * b.value};
   }
-  TCNCA_HOST_DEVICE friend bool operator==(dual a, V b) { return a.value == b && a.slope == V(0); }
+  TCNCA_HOST_DEVICE friend bool operator==(dual a, V b) { return a.value == b && a.derivative == V(0); }
 };
 
 /// The map s -> decay s + value. V is a number or a dual number.
@@ -57,7 +57,7 @@ struct group_scan {
 /// Where element i of a table lies that threads read in runs of 16 or so: a gap after each 16 keeps shared memory free of conflicts.
 TCNCA_HOST_DEVICE constexpr int spread(int i) { return i + i / 16; }
 
-/// Rows of numbers in fast memory, or of dual numbers: their slopes `slopes` elements further on.
+/// Rows of numbers in fast memory, or of dual numbers: their derivatives `derivatives` elements further on.
 template <class V>
 struct spread_table {
   V* data;
@@ -67,9 +67,9 @@ struct spread_table {
 template <class A>
 struct spread_table<dual<A>> {
   A* data;
-  int slopes;
-  TCNCA_HOST_DEVICE dual<A> load(int i) const { return {data[spread(i)], data[slopes + spread(i)]}; }
-  TCNCA_HOST_DEVICE void store(int i, dual<A> v) const { data[spread(i)] = v.value, data[slopes + spread(i)] = v.slope; }
+  int derivatives;
+  TCNCA_HOST_DEVICE dual<A> load(int i) const { return {data[spread(i)], data[derivatives + spread(i)]}; }
+  TCNCA_HOST_DEVICE void store(int i, dual<A> v) const { data[spread(i)] = v.value, data[derivatives + spread(i)] = v.derivative; }
 };
 
 /// Recurrences s <- decay(row) s + table[row][column] over the columns, from carry(row): replaces each element by the s before it.

@@ -24,14 +24,14 @@ struct sequence_lanes {
   T* row = nullptr;   // position 0 of the first channel
   index_t stride = 1;   // from a position to the next
   index_t channels = 1; // of those that the lanes hold, how many there are
-  bool wide = true;   // packs may be accessed whole
+  bool vectorizable = true;   // packs may be accessed whole
 
   sequence_lanes() = default;
   TCNCA_HOST_DEVICE sequence_lanes(sequence_view<T> const& v, index_t batch, index_t channel, bool aligned)
       : row(v.at(batch, channel, 0)),
         stride(Lanes.along_length ? 1 : v.stride[2]),
         channels(min_of(index_t(Lanes.channels()), v.extent[1] - channel)),
-        wide(aligned) {}
+        vectorizable(aligned) {}
 
   /// Lanes of pack p that exist at position t, when `valid` positions are left.
   TCNCA_HOST_DEVICE index_t existing(int p, index_t valid) const {
@@ -41,13 +41,13 @@ struct sequence_lanes {
   TCNCA_HOST_DEVICE value load(index_t t, int p, index_t valid) const {
     T const* const from = row + t * stride + p * Lanes.width;
     index_t const n = existing(p, valid);
-    if (wide && n == Lanes.width) return tcnca::load<Lanes.width>(from);
+    if (vectorizable && n == Lanes.width) return tcnca::load<Lanes.width>(from);
     return load_some<Lanes.width>(from, 1, n);
   }
   TCNCA_HOST_DEVICE void store(index_t t, int p, index_t valid, value v) const {
     T* const to = row + t * stride + p * Lanes.width;
     index_t const n = existing(p, valid);
-    if (wide && n == Lanes.width) tcnca::store<Lanes.width>(to, v);
+    if (vectorizable && n == Lanes.width) tcnca::store<Lanes.width>(to, v);
     else store_some<Lanes.width>(to, 1, n, v);
   }
 };
@@ -66,7 +66,7 @@ class sequence_writer {
         first_(first),
         count_(count),
         row_(y.row + first * y.stride),
-        whole_(Lanes.along_length && y.wide ? int(count) - Lanes.width : -1),
+        whole_(Lanes.along_length && y.vectorizable ? int(count) - Lanes.width : -1),
         streaming_(streaming) {}
 
   TCNCA_HOST_DEVICE void store(int offset, int p, typename sequence_lanes<T, Lanes>::value v) const {

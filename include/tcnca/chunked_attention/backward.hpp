@@ -7,7 +7,7 @@ namespace tcnca::inline TCNCA_TARGET {
 
 /// Where a group of a backward pass keeps its blocks.
 struct chunked_attention_backward_plan {
-  memory_place query, grad_output, key, key_columns, value_columns, weight, slope, bias, statistics, grad_key, grad_value, grad_query;
+  memory_place query, grad_output, key, key_columns, value_columns, weight, derivative, bias, statistics, grad_key, grad_value, grad_query;
   int query_row = 0, value_row = 0;  // elements from a row of a gradient block to the next
   int splits = 1;                    // the keys of a chunk are shared out to so many items
   size_t shared_memory = 0, global_scratch = 0;            // elements
@@ -49,8 +49,8 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
   A* shared_memory;
   A* global_scratch;
 
-  TCNCA_HOST_DEVICE chunked_attention_backward_agent(Group g, params_type const& p, A* near_memory, A* far_memory)
-      : base{g, p.in}, params(p), shared_memory(near_memory), global_scratch(far_memory) {}
+  TCNCA_HOST_DEVICE chunked_attention_backward_agent(Group g, params_type const& p, A* shared_memory, A* global_scratch)
+      : base{g, p.in}, params(p), shared_memory(shared_memory), global_scratch(global_scratch) {}
 
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
     return p.in.q.extent[0] * p.in.heads() * p.in.chunks() * p.plan.splits;
@@ -59,13 +59,13 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
   /// `rows`: of the longest part of a chunk; `chunks`: of all heads and sequences.
   static chunked_attention_backward_plan plan_for(int key_dim, int value_dim, index_t rows, index_t chunks) {
     chunked_attention_backward_plan plan;
-    memory_planner<A> memory{Policy.near_bytes};
+    memory_planner<A> memory{Policy.shared_memory_bytes};
     plan.query_row = round_up(key_dim, tile::columns);
     plan.value_row = round_up(value_dim, tile::columns) + W;
     plan.splits = int(min_of(divide_up(index_t(Policy.splits), max_of(index_t(1), chunks)), most_splits(key_dim, rows)));
     plan.statistics = memory.place(size_t(3 * R));
     plan.weight = memory.place(size_t(R) * weight_row);
-    plan.slope = memory.place(size_t(R) * weight_row);
+    plan.derivative = memory.place(size_t(R) * weight_row);
     if (Shape.bias) plan.bias = memory.place(size_t(C + R + W));
     plan.query = memory.place(size_t(R) * key_row);
     plan.key_columns = memory.place(size_t(key_dim) * C);
@@ -114,7 +114,7 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     int const row = params.plan.query_row;
     for (index_t i = index_t(chunk_.first / R * R) * row + group.rank() * W; i < index_t(chunk_.last) * row; i += group.size() * W)
       tcnca::store<W>(grad_query_ + i, broadcast<W>(A(0)));
-    for (int i = group.rank(); i < R; i += group.size()) tcnca::store<W>(at(params.plan.slope) + i * weight_row, broadcast<W>(A(0)));
+    for (int i = group.rank(); i < R; i += group.size()) tcnca::store<W>(at(params.plan.derivative) + i * weight_row, broadcast<W>(A(0)));
   }
 
   /// The gradients of the keys [from, from + count) and their values.
@@ -160,7 +160,7 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
       }
     }
     group.sync();
-    A *const weight = at(plan.weight) + W, *const slope = at(plan.slope) + W;
+    A *const weight = at(plan.weight) + W, *const derivative = at(plan.derivative) + W;
     for_each_tile<tile>(group, rows, count, [&](int i, int j) TCNCA_INLINE {
       if (Shape.causal && i + M <= diagonal + j) return;  // masked
       tile t;
@@ -169,7 +169,7 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
       t.store(weight + i * weight_row + j, weight_row);
       t.clear();
       t.template add<value_row, 1, C>(at(plan.grad_output) + i * value_row, at(plan.value_columns) + j, 0, in.value_dim());
-      t.store(slope + i * weight_row + j, weight_row);
+      t.store(derivative + i * weight_row + j, weight_row);
     });
     group.sync();
     weigh(from, count, first, rows, missing);
@@ -186,20 +186,20 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     value const zero = broadcast<W>(A(0));
     for_each_pair(group, rows, packs, [&](int i, int n) TCNCA_INLINE {
       int const j = n * W, visible = i < missing ? 0 : min_of(this->visible(chunk_, first + i) - from, count);
-      A *const weight = at(plan.weight) + i * weight_row + W + j, *const slope = at(plan.slope) + i * weight_row + W + j;
+      A *const weight = at(plan.weight) + i * weight_row + W + j, *const derivative = at(plan.derivative) + i * weight_row + W + j;
       value p = zero, ds = zero;
       if (j < visible) {
         value s = tcnca::load<W>(const_cast<A const*>(weight));
-        if constexpr (Shape.bias) { s = settled(s + load_anywhere<W>(const_cast<A const*>(at(plan.bias)) + R - 1 - i + j)); }
-        value dp = tcnca::load<W>(const_cast<A const*>(slope)), keep = broadcast<W>(A(1));
+        if constexpr (Shape.bias) { s = materialize(s + load_anywhere<W>(const_cast<A const*>(at(plan.bias)) + R - 1 - i + j)); }
+        value dp = tcnca::load<W>(const_cast<A const*>(derivative)), keep = broadcast<W>(A(1));
         if constexpr (Shape.dropout) { keep = this->dropout_of_keys(chunk_, first + i, from + j), dp = dp * keep; }
         if constexpr (softmax) {
           // In two steps: -ffast-math would add the logarithm to the maximum first, and there it vanishes.
-          p = detail::exp_or_zero(settled(s - broadcast<W>(at(plan.statistics)[i])) - broadcast<W>(at(plan.statistics)[2 * R + i]));
+          p = detail::exp_or_zero(materialize(s - broadcast<W>(at(plan.statistics)[i])) - broadcast<W>(at(plan.statistics)[2 * R + i]));
           ds = p * (dp - broadcast<W>(at(plan.statistics)[R + i]));
         } else {
           auto const a = detail::attention_weight<Shape.function>(s);
-          p = a.value, ds = a.slope * dp;
+          p = a.value, ds = a.derivative * dp;
         }
         if constexpr (Shape.dropout) { p = p * keep; }
         if (visible - j < W) {  // the others are masked
@@ -209,14 +209,14 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
           p = select_positive(left, p, zero), ds = select_positive(left, ds, zero);
         }
       }
-      tcnca::store<W>(weight, p), tcnca::store<W>(slope, ds);
+      tcnca::store<W>(weight, p), tcnca::store<W>(derivative, ds);
     });
   }
 
   /// The block's products into the gradients of values, keys and queries.
   TCNCA_HOST_DEVICE void add_products(int count, int rows, int diagonal, int first, bool clear) const {
     auto const& plan = params.plan;
-    A const *const weight = at(plan.weight) + W, *const slope = at(plan.slope) + W;
+    A const *const weight = at(plan.weight) + W, *const derivative = at(plan.derivative) + W;
     auto const begin = [&](tile& t, A const* from, int row, bool anew) TCNCA_INLINE {
       if (anew) t.clear();
       else t.load(from, row, [](int, value v) TCNCA_INLINE { return v; });
@@ -234,8 +234,8 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
       tile t;
       A* const to = grad_key + j * plan.query_row + c;
       begin(t, to, plan.query_row, clear);
-      if constexpr (Shape.causal) { t.template add_above<1, weight_row, key_row>(slope + j, at(plan.query) + c, rows, diagonal + j); }
-      else { t.template add<1, weight_row, key_row>(slope + j, at(plan.query) + c, 0, rows); }
+      if constexpr (Shape.causal) { t.template add_above<1, weight_row, key_row>(derivative + j, at(plan.query) + c, rows, diagonal + j); }
+      else { t.template add<1, weight_row, key_row>(derivative + j, at(plan.query) + c, 0, rows); }
       t.store(to, plan.query_row);
     });
     for_each_tile<tile>(group, rows, in.key_dim(), [&](int i, int c) TCNCA_INLINE {
@@ -243,20 +243,20 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
       A* const to = grad_query_ + index_t(first + i) * plan.query_row + c;
       int const present = min_of(M, rows - i);
       t.load_some(to, plan.query_row, present);
-      if constexpr (Shape.causal) { t.template add_below<weight_row, 1, key_row>(slope + i * weight_row, at(plan.key) + c, count, i - diagonal); }
-      else { t.template add<weight_row, 1, key_row>(slope + i * weight_row, at(plan.key) + c, 0, count); }
+      if constexpr (Shape.causal) { t.template add_below<weight_row, 1, key_row>(derivative + i * weight_row, at(plan.key) + c, count, i - diagonal); }
+      else { t.template add<weight_row, 1, key_row>(derivative + i * weight_row, at(plan.key) + c, 0, count); }
       t.store_some(to, plan.query_row, present);
     });
   }
 
   /// The gradients of the biases: sums along the diagonals of the block, W of them at a time.
   TCNCA_HOST_DEVICE void add_diagonals(int count, int rows, int diagonal) const {
-    A const* const slope = at(params.plan.slope) + W;
+    A const* const derivative = at(params.plan.derivative) + W;
     index_t const length = 2 * in.rows() - 1, origin = in.rows() - 1 + diagonal - (R - 1);
     for (int x = group.rank() * W; x < count + R; x += group.size() * W) {
       value total = broadcast<W>(A(0));
       int const column = x - (R - 1);  // of row 0
-      for (int i = max_of(0, 1 - W - column); i < min_of(rows, count - column); i++) total = total + load_anywhere<W>(slope + i * weight_row + column + i);
+      for (int i = max_of(0, 1 - W - column); i < min_of(rows, count - column); i++) total = total + load_anywhere<W>(derivative + i * weight_row + column + i);
       A* const to = bias_sums_ + origin + x;
       if (Group::size() == 1 && origin + x >= 0 && origin + x + W <= length) {
         tcnca::store<W>(to, load<W>(const_cast<A const*>(to)) + total);

@@ -22,10 +22,10 @@ struct chunked_attention_inputs {
   index_t chunk = 1, position = 0;
   A scale = 1;
   bool by_count = false;   // instead of scale: one over the number of valid keys
-  uint32 drop_below = 0;   // a weight whose random word is below is dropped,
-  A kept = 1;              // the others are multiplied by this
+  uint32 drop_threshold = 0;   // a weight whose random word is below is dropped,
+  A keep_scale = 1;              // the others are multiplied by this
   uint64 seed = 0, offset = 0;
-  bool wide = false;       // rows may be accessed whole packs at a time
+  bool vectorizable = false;       // rows may be accessed whole packs at a time
 
   TCNCA_HOST_DEVICE index_t heads() const { return q.extent[1]; }
   TCNCA_HOST_DEVICE int key_dim() const { return int(q.extent[3]); }
@@ -52,8 +52,8 @@ TCNCA_HOST_DEVICE T infinity() {
   if constexpr (sizeof(T) == 4) { return __uint_as_float(0x7f800000u); }
   else { return __longlong_as_double(0x7ff0000000000000ll); }
 #else
-  if constexpr (sizeof(T) == 4) { return rounded(bits_as<float>(0x7f800000u)); }
-  else { return rounded(bits_as<double>(0x7ff0000000000000ull)); }
+  if constexpr (sizeof(T) == 4) { return no_contract(bits_as<float>(0x7f800000u)); }
+  else { return no_contract(bits_as<double>(0x7ff0000000000000ull)); }
 #endif
 }
 template <class T>
@@ -145,12 +145,12 @@ struct attention_group {
   /// Elements [column, column + W) of a row; those past its end are zero.
   template <class E>
   TCNCA_HOST_DEVICE value load(E const* row, int column, int dim) const {
-    if (in.wide && column + W <= dim) return tcnca::load<W>(row + column);
+    if (in.vectorizable && column + W <= dim) return tcnca::load<W>(row + column);
     return load_some<W>(row + column, 1, max_of(0, dim - column));
   }
   template <class E>
   TCNCA_HOST_DEVICE void store(E* row, int column, int dim, value v) const {
-    if (in.wide && column + W <= dim) tcnca::store<W>(row + column, v);
+    if (in.vectorizable && column + W <= dim) tcnca::store<W>(row + column, v);
     else store_some<W>(row + column, 1, max_of(0, dim - column), v);
   }
 
@@ -202,7 +202,7 @@ struct attention_group {
     return philox(in.seed, {{uint32(at), uint32(at >> 32), uint32(j / 4), uint32(c.batch * in.heads() + c.head)}});
   }
   /// What dropout multiplies a weight by that has this word.
-  TCNCA_HOST_DEVICE A dropout(uint32 word) const { return word < in.drop_below ? A(0) : in.kept; }
+  TCNCA_HOST_DEVICE A dropout(uint32 word) const { return word < in.drop_threshold ? A(0) : in.keep_scale; }
   /// The same for the keys j .. j + W - 1; j a multiple of W.
   TCNCA_HOST_DEVICE value dropout_of_keys(attention_chunk const& c, int i, int j) const {
     value keep = broadcast<W>(A(1));

@@ -39,7 +39,7 @@ struct tuned_chunked_attention {
   using grad_queries_agent = chunked_attention_mma_scores_agent<backward_group, T, Shape, backward, attention_side::queries>;
   using grad_biases_agent = chunked_attention_mma_biases_agent<backward_group, T, Shape, backward>;
   using delta_agent = chunked_attention_delta_agent<backward_group, T, backward.width>;
-  using sums_agent = chunked_attention_sums_agent<backward_group, T, Shape, backward>;
+  using reduce_agent = chunked_attention_reduce_agent<backward_group, T, Shape, backward>;
   using rotary_agent = rotary_bias_agent<forward_group, T>;
   using rotary_backward_agent = rotary_bias_backward_agent<forward_group, T>;
 };

@@ -36,8 +36,8 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
   A* shared_memory;
   A* global_scratch;
 
-  TCNCA_HOST_DEVICE chunked_attention_forward_agent(Group g, params_type const& p, A* near_memory, A* far_memory)
-      : base{g, p.in}, params(p), shared_memory(near_memory), global_scratch(far_memory) {}
+  TCNCA_HOST_DEVICE chunked_attention_forward_agent(Group g, params_type const& p, A* shared_memory, A* global_scratch)
+      : base{g, p.in}, params(p), shared_memory(shared_memory), global_scratch(global_scratch) {}
 
   TCNCA_HOST_DEVICE static constexpr index_t query_blocks(params_type const& p) { return divide_up(p.in.rows(), index_t(R)); }
   TCNCA_HOST_DEVICE static constexpr index_t value_tiles(params_type const& p) { return divide_up(index_t(p.in.value_dim()), index_t(Policy.value_tile)); }
@@ -47,7 +47,7 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
 
   static chunked_attention_forward_plan plan_for(int key_dim, int value_dim) {
     chunked_attention_forward_plan plan;
-    memory_planner<A> memory{Policy.near_bytes};
+    memory_planner<A> memory{Policy.shared_memory_bytes};
     plan.output_row = round_up(min_of(value_dim, Policy.value_tile), panel) + W;
     plan.statistics = memory.place(size_t(3 * R));
     plan.score = memory.place(size_t(C) * R);
@@ -170,10 +170,10 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
         for (int j = 0; j < count; j++) {
           value const s = biased(j);
           if constexpr (Shape.bias) { store<W>(score + j * R, s); }
-          most = greater(visible(j, s, before), most);
+          most = max_or_second(visible(j, s, before), most);
         }
         // With nothing seen yet, or only -infinity, any finite number will do.
-        value const zero_point = greater(most, broadcast<W>(lowest));
+        value const zero_point = max_or_second(most, broadcast<W>(lowest));
         value const factor = detail::exp_or_zero(before - zero_point);
         value total = load<W>(const_cast<A const*>(sum() + i)) * factor;
         for (int j = 0; j < count; j++) {

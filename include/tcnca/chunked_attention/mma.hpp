@@ -11,7 +11,7 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
   using base = attention_group<Group, T, Shape, Policy>;
   using base::group, base::in, base::softmax;
   using A = float;
-  static constexpr int W = swizzled_rows::piece;  // elements of one copy
+  static constexpr int W = swizzled_rows::vector_elements;  // elements of one copy
   static constexpr int M = mma_fragment::rows, R = Policy.queries, C = Policy.keys;
   static constexpr int bytes = int(sizeof(T)), line = swizzled_rows::line, key_tiles = C / mma_fragment::columns;
   static_assert(key_tiles <= 8 && Group::size() % warp_size == 0 && R == M * (Group::size() / warp_size) && C % M == 0 && Policy.value_tile % line == 0,
@@ -41,7 +41,7 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
       T const* const from = source(r);
       for (int c = rank() % 8 * W; c < width; c += line) {
         bool const present = from != nullptr && first + c < end;
-        if (in.wide) {
+        if (in.vectorizable) {
           warp.copy_16(warp.place(to) + (r * row + swizzled_rows::offset(r, c)) * bytes, present ? from + first + c : in.q.data, present);
         } else {
           TCNCA_UNROLL
@@ -78,7 +78,7 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
   }
 
   /// Which of a lane's weights dropout keeps: bit 4 n + e, for the rows g and g + 8. Before the scores, whose registers it needs.
-  struct kept_weights {
+  struct keep_mask {
     uint32 row[2];
     TCNCA_HOST_DEVICE bool has(int half, int n, int e) const { return (row[half] & 1u << (4 * n + e)) != 0; }
   };
@@ -91,18 +91,18 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
     return kept;
   }
   /// For columns [16 begin, 16 end). A lane has two of four neighbouring keys in two rows: it draws for one row, its neighbour for the other.
-  TCNCA_HOST_DEVICE kept_weights draw(int from, int begin, int end) const {
+  TCNCA_HOST_DEVICE keep_mask draw(int from, int begin, int end) const {
     int const t = column(), odd = t / 2 % 2;
     uint32 mine = 0;
     for (int n = 2 * begin; n < 2 * end; n++) mine |= kept_of_keys(position(odd), from + 8 * n + t / 4 * 4) << 4 * n;
     uint32 const other = warp.exchange(mine, 1);
     return {{(odd ? other : mine) >> 2 * odd, (odd ? mine : other) >> 2 * odd}};
   }
-  TCNCA_HOST_DEVICE void drop(scores& s, kept_weights kept) const {
+  TCNCA_HOST_DEVICE void drop(scores& s, keep_mask keep) const {
     TCNCA_UNROLL
     for (int n = 0; n < key_tiles; n++) {
       TCNCA_UNROLL
-      for (int e = 0; e < 4; e++) s[n][e] *= kept.has(e / 2, n, e % 2) ? in.kept : 0.f;
+      for (int e = 0; e < 4; e++) s[n][e] *= keep.has(e / 2, n, e % 2) ? in.keep_scale : 0.f;
     }
   }
 
@@ -212,7 +212,7 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
   TCNCA_HOST_DEVICE static bool is_finite(float x) { return x - x == 0; }
   TCNCA_HOST_DEVICE static float power(float x) { return tcnca::exp2_or_zero(x * 1.44269504f); }  // e^x
   /// The larger; of a NaN and a number, the number.
-  TCNCA_HOST_DEVICE static float larger(float a, float b) {
+  TCNCA_HOST_DEVICE static float max_or_number(float a, float b) {
 #if defined(__CUDACC__)
     return ::fmaxf(a, b);
 #else

@@ -11,11 +11,11 @@ enum class attention_side { queries, keys };
 
 namespace detail {
 
-/// What the items share: where rows and columns are, which pairs count, weights and slopes from products.
+/// What the items share: where rows and columns are, which pairs count, weights and derivatives from products.
 template <class Group, element T, chunked_attention_shape Shape, chunked_attention_policy Policy, attention_side Side>
 struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
   using base = attention_warps<Group, T, Shape, Policy>;
-  using typename base::A, typename base::scores, typename base::weights, typename base::kept_weights;
+  using typename base::A, typename base::scores, typename base::weights, typename base::keep_mask;
   using base::group, base::in, base::warp, base::softmax, base::chunk_, base::first_, base::first_row_, base::M, base::R, base::C, base::key_tiles,
       base::key_row, base::of_row;
   using params_type = chunked_attention_backward_params<T>;
@@ -92,7 +92,7 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
 
   /// Products q . k to weights, or (Slopes), with products grad_o . v, to gradients of scores; the columns are those from `from` on.
   template <bool Slopes>
-  TCNCA_HOST_DEVICE void weigh(scores& s, [[maybe_unused]] scores const& dp, [[maybe_unused]] kept_weights kept, A const* stage, int from) const {
+  TCNCA_HOST_DEVICE void weigh(scores& s, [[maybe_unused]] scores const& dp, [[maybe_unused]] keep_mask keep, A const* stage, int from) const {
     int const t = this->column();
     TCNCA_UNROLL
     for (int half = 0; half < 2; half++) {
@@ -106,10 +106,10 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
           if constexpr (!of_queries) { x = tcnca::load<2>(stage + R + C + which * C + 8 * n + t); }
           return x;
         };
-        auto const keep = [&](pack<A, 2> x) TCNCA_INLINE {
+        auto const apply_dropout = [&](pack<A, 2> x) TCNCA_INLINE {
           if constexpr (Shape.dropout) {
             TCNCA_UNROLL
-            for (int e = 0; e < 2; e++) x.set_lane(e, x.lane(e) * (kept.has(half, n, e) ? in.kept : A(0)));
+            for (int e = 0; e < 2; e++) x.set_lane(e, x.lane(e) * (keep.has(half, n, e) ? in.keep_scale : A(0)));
           }
           return x;
         };
@@ -119,18 +119,18 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
           TCNCA_UNROLL
           for (int e = 0; e < 2; e++) x.set_lane(e, x.lane(e) + stage[diagonal + 8 * n + e]);
         }
-        pack<A, 2> weight, slope = broadcast<2>(A(1));
+        pack<A, 2> weight, derivative = broadcast<2>(A(1));
         if constexpr (softmax) {
           auto const over = x - of_query(most_[half], 0) - of_query(log_sum_[half], 2);
           TCNCA_UNROLL
           for (int e = 0; e < 2; e++) weight.set_lane(e, base::power(over.lane(e)));
         } else {
           auto const both = attention_weight<Shape.function>(x);
-          weight = both.value, slope = both.slope;
+          weight = both.value, derivative = both.derivative;
         }
-        if constexpr (!Slopes) { x = keep(weight); }
-        else if constexpr (softmax) { x = weight * (keep(of_row(dp[n], half)) - of_query(delta_[half], 1)); }
-        else { x = slope * keep(of_row(dp[n], half)); }
+        if constexpr (!Slopes) { x = apply_dropout(weight); }
+        else if constexpr (softmax) { x = weight * (apply_dropout(of_row(dp[n], half)) - of_query(delta_[half], 1)); }
+        else { x = derivative * apply_dropout(of_row(dp[n], half)); }
         if constexpr (Slopes && !of_queries && !softmax) {
           if (in.by_count) x = x * scale;
         }
@@ -142,21 +142,21 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
 
   /// Which weights dropout keeps, as in the forward pass. Where rows are keys, four lanes have the four keys of a draw, in two columns and two
   /// rows of four: each draws for one of these.
-  TCNCA_HOST_DEVICE kept_weights draw(int from, int begin, int end) const {
+  TCNCA_HOST_DEVICE keep_mask draw(int from, int begin, int end) const {
     if constexpr (of_queries) {
       return base::draw(from, begin, end);
     } else {
       int const own = this->lane() / 4 % 4, quad = this->position(own / 2) / 4 * 4;
       uint32 mine = 0;
       for (int n = 2 * begin; n < 2 * end; n++) mine |= this->kept_of_keys(from + 8 * n + this->column() + own % 2, quad) << 4 * n;
-      kept_weights kept{};
+      keep_mask keep{};
       TCNCA_UNROLL
       for (int x = 0; x < 4; x++) {
         int const whose = own ^ x;
         uint32 const bits = (warp.exchange(mine, 4 * x) >> own & 0x11111111u) << whose % 2;
-        kept.row[0] |= whose < 2 ? bits : 0u, kept.row[1] |= whose < 2 ? 0u : bits;
+        keep.row[0] |= whose < 2 ? bits : 0u, keep.row[1] |= whose < 2 ? 0u : bits;
       }
-      return kept;
+      return keep;
     }
   }
 
@@ -185,7 +185,7 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
     }
   }
   TCNCA_HOST_DEVICE void store_pair(T* to, pack<A, 2> v) const {
-    if (in.wide) tcnca::store<2>(to, v);
+    if (in.vectorizable) tcnca::store<2>(to, v);
     else store_some<2>(to, 1, 2, v);
   }
 
@@ -217,37 +217,37 @@ struct chunked_attention_mma_values_agent : detail::attention_gradient_warps<Gro
   static constexpr int columns = Policy.value_tile, tiles = columns / mma_fragment::columns;
 
   T* shared_memory;
-  TCNCA_HOST_DEVICE chunked_attention_mma_values_agent(Group g, params_type const& p, A* near_memory, A*)
-      : base(g, p), shared_memory(reinterpret_cast<T*>(near_memory)) {}
+  TCNCA_HOST_DEVICE chunked_attention_mma_values_agent(Group g, params_type const& p, A* shared_memory, A*)
+      : base(g, p), shared_memory(reinterpret_cast<T*>(shared_memory)) {}
 
   TCNCA_HOST_DEVICE static constexpr index_t value_tiles(params_type const& p) { return divide_up(index_t(p.in.value_dim()), index_t(columns)); }
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return base::chunks(p) * base::row_blocks(p) * value_tiles(p); }
 
   // Fast memory: the keys; one or two stages of a block of queries, a tile of their grad_o, floats.
   TCNCA_HOST_DEVICE static constexpr int stage_elements(int key_dim) { return C * (key_row(key_dim) + columns) + base::floats * 2; }
-  TCNCA_HOST_DEVICE static constexpr int near_elements(int key_dim, int stages) { return R * key_row(key_dim) + stages * stage_elements(key_dim); }
-  TCNCA_HOST_DEVICE static constexpr int stages(int key_dim) { return size_t(near_elements(key_dim, 2)) * sizeof(T) <= Policy.near_bytes ? 2 : 1; }
-  static size_t near_bytes(int key_dim) { return size_t(near_elements(key_dim, stages(key_dim))) * sizeof(T); }
+  TCNCA_HOST_DEVICE static constexpr int shared_memory_elements(int key_dim, int stages) { return R * key_row(key_dim) + stages * stage_elements(key_dim); }
+  TCNCA_HOST_DEVICE static constexpr int stages(int key_dim) { return size_t(shared_memory_elements(key_dim, 2)) * sizeof(T) <= Policy.shared_memory_bytes ? 2 : 1; }
+  static size_t shared_memory_bytes(int key_dim) { return size_t(shared_memory_elements(key_dim, stages(key_dim))) * sizeof(T); }
 
   TCNCA_HOST_DEVICE void operator()(index_t item) {
     int const column = int(item % value_tiles(params)) * columns, width = min_of(columns, in.value_dim() - column);
     index_t const block = item / value_tiles(params);
     this->begin(block / base::row_blocks(params), int(block % base::row_blocks(params)));
     if (first_ >= chunk_.last) return;
-    int const row = key_row(in.key_dim()), wide = round_up(in.key_dim(), 2 * M), ahead = stages(in.key_dim()) - 1;
+    int const row = key_row(in.key_dim()), padded_dim = round_up(in.key_dim(), 2 * M), ahead = stages(in.key_dim()) - 1;
     auto const queries = [&](int stage) TCNCA_INLINE { return shared_memory + R * row + stage * stage_elements(in.key_dim()); };
     auto const grads = [&](int stage) TCNCA_INLINE { return queries(stage) + C * row; };
     auto const numbers = [&](int stage) TCNCA_INLINE { return reinterpret_cast<A*>(grads(stage) + C * columns); };
     detail::array<float[4], tiles> acc;
     base::clear(acc);
-    if (begin_ < end_) this->template load_rows<R>(shared_memory, row, wide, 0, in.key_dim(), [&](int r) TCNCA_INLINE { return this->key_row_of(first_ + r); });
+    if (begin_ < end_) this->template load_rows<R>(shared_memory, row, padded_dim, 0, in.key_dim(), [&](int r) TCNCA_INLINE { return this->key_row_of(first_ + r); });
     int const blocks = divide_up(end_ - begin_, C);
     for (int n = -ahead; n < blocks; n++) {
       warp.wait();
       group.sync();  // this block has come, and the one before is done with
       if (n + ahead < blocks) {
         int const from = begin_ + (n + ahead) * C, stage = (n + ahead) & ahead;
-        this->template load_rows<C>(queries(stage), row, wide, 0, in.key_dim(), [&](int r) TCNCA_INLINE { return this->query_row(from + r); });
+        this->template load_rows<C>(queries(stage), row, padded_dim, 0, in.key_dim(), [&](int r) TCNCA_INLINE { return this->query_row(from + r); });
         this->template load_rows<C>(grads(stage), columns, round_up(width, line), column, column + width,
                                     [&](int r) TCNCA_INLINE { return this->grad_row(from + r); });
         this->load_floats(numbers(stage), from);
@@ -260,12 +260,12 @@ struct chunked_attention_mma_values_agent : detail::attention_gradient_warps<Gro
       }
       int const from = begin_ + n * C, stage = n & ahead, begin = this->first_step(from), end = this->last_step(from);
       if (begin >= end) continue;
-      [[maybe_unused]] typename base::kept_weights kept{};
-      if constexpr (Shape.dropout) { kept = this->draw(from, begin, end); }
+      [[maybe_unused]] typename base::keep_mask keep{};
+      if constexpr (Shape.dropout) { keep = this->draw(from, begin, end); }
       scores s;
       base::clear(s);
       this->multiply_rows(s, shared_memory, queries(stage), row, in.key_dim(), begin, end);
-      this->template weigh<false>(s, s, kept, numbers(stage), from);
+      this->template weigh<false>(s, s, keep, numbers(stage), from);
       weights p;
       this->narrow(p, s);
       this->template add_products<false>(acc, p, grads(stage), columns, width, from, begin, end);

@@ -15,14 +15,14 @@ struct chunked_attention_mma_forward_agent : detail::attention_warps<Group, T, S
   using base = detail::attention_warps<Group, T, Shape, Policy>;
   using typename base::A, typename base::scores, typename base::weights;
   using base::group, base::in, base::warp, base::softmax, base::chunk_, base::first_, base::first_row_, base::W, base::M, base::R, base::C, base::line,
-      base::key_tiles, base::key_row, base::infinity, base::larger, base::power, base::of_row, base::clear;
+      base::key_tiles, base::key_row, base::infinity, base::max_or_number, base::power, base::of_row, base::clear;
   using params_type = chunked_attention_forward_params<T>;
   static constexpr int columns = Policy.value_tile, tiles = columns / mma_fragment::columns;
 
   params_type const& params;
   T* shared_memory;
-  TCNCA_HOST_DEVICE chunked_attention_mma_forward_agent(Group g, params_type const& p, A* near_memory, A*)
-      : base(g, p.in), params(p), shared_memory(reinterpret_cast<T*>(near_memory)) {}
+  TCNCA_HOST_DEVICE chunked_attention_mma_forward_agent(Group g, params_type const& p, A* shared_memory, A*)
+      : base(g, p.in), params(p), shared_memory(reinterpret_cast<T*>(shared_memory)) {}
 
   TCNCA_HOST_DEVICE static constexpr index_t query_blocks(params_type const& p) { return divide_up(p.in.chunk, index_t(R)); }
   TCNCA_HOST_DEVICE static constexpr index_t value_tiles(params_type const& p) { return divide_up(index_t(p.in.value_dim()), index_t(columns)); }
@@ -31,14 +31,14 @@ struct chunked_attention_mma_forward_agent : detail::attention_warps<Group, T, S
   }
 
   TCNCA_HOST_DEVICE static constexpr int stage_elements(int key_dim) { return C * (key_row(key_dim) + columns); }
-  TCNCA_HOST_DEVICE static constexpr int near_elements(int key_dim, int stages) {
+  TCNCA_HOST_DEVICE static constexpr int shared_memory_elements(int key_dim, int stages) {
     return R * key_row(key_dim) + stages * (stage_elements(key_dim) + (Shape.bias ? (R + C) * int(sizeof(A) / sizeof(T)) : 0));
   }
   /// Two, where they fit.
-  TCNCA_HOST_DEVICE static constexpr int stages(int key_dim) { return size_t(near_elements(key_dim, 2)) * sizeof(T) <= Policy.near_bytes ? 2 : 1; }
+  TCNCA_HOST_DEVICE static constexpr int stages(int key_dim) { return size_t(shared_memory_elements(key_dim, 2)) * sizeof(T) <= Policy.shared_memory_bytes ? 2 : 1; }
   static chunked_attention_forward_plan plan_for(int key_dim, int) {
     chunked_attention_forward_plan plan;
-    plan.shared_memory = size_t(near_elements(key_dim, stages(key_dim))) * sizeof(T) / sizeof(A);
+    plan.shared_memory = size_t(shared_memory_elements(key_dim, stages(key_dim))) * sizeof(T) / sizeof(A);
     return plan;
   }
 
@@ -95,13 +95,13 @@ struct chunked_attention_mma_forward_agent : detail::attention_warps<Group, T, S
       }
       int const steps = min_of(C / M, divide_up(max_of(0, seen - from), M));
       if (steps > 0) {
-        [[maybe_unused]] typename base::kept_weights kept{};
-        if constexpr (Shape.dropout) { kept = this->draw(from, 0, steps); }
+        [[maybe_unused]] typename base::keep_mask keep{};
+        if constexpr (Shape.dropout) { keep = this->draw(from, 0, steps); }
         scores s;
         clear(s);
         this->multiply_rows(s, queries(), keys(stage), key_row(in.key_dim()), in.key_dim(), 0, steps);
         weigh(s, acc, stage, from);
-        if constexpr (Shape.dropout) { this->drop(s, kept); }
+        if constexpr (Shape.dropout) { this->drop(s, keep); }
         weights p;
         this->narrow(p, s);
         this->template add_products<true>(acc.o, p, values_of(stage), columns, columns_, from, 0, steps);
@@ -167,9 +167,9 @@ struct chunked_attention_mma_forward_agent : detail::attention_warps<Group, T, S
   TCNCA_HOST_DEVICE A normalize(scores& s, accumulators& acc, int half) const {
     float most = acc.most[half];
     TCNCA_UNROLL
-    for (int n = 0; n < key_tiles; n++) most = larger(most, larger(s[n][2 * half], s[n][2 * half + 1]));
-    most = larger(most, warp.exchange(most, 1));
-    most = larger(most, warp.exchange(most, 2));
+    for (int n = 0; n < key_tiles; n++) most = max_or_number(most, max_or_number(s[n][2 * half], s[n][2 * half + 1]));
+    most = max_or_number(most, warp.exchange(most, 1));
+    most = max_or_number(most, warp.exchange(most, 2));
     // With nothing seen yet, or only -infinity, any finite number will do.
     float const zero_point = most == -infinity() ? 0.f : most, factor = power(acc.most[half] - zero_point);
     float even = acc.sum[half] * factor, odd = 0;
@@ -206,7 +206,7 @@ struct chunked_attention_mma_forward_agent : detail::attention_warps<Group, T, S
       for (int n = 0; n < tiles; n++) {
         if (8 * n >= columns_) continue;
         auto const v = factor == 0 ? broadcast<2>(0.f) : of_row(acc.o[n], half) * broadcast<2>(factor);
-        if (in.wide) store<2>(to + 8 * n, v);
+        if (in.vectorizable) store<2>(to + 8 * n, v);
         else store_some<2>(to + 8 * n, 1, 2, v);
       }
     }

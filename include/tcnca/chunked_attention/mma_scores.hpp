@@ -15,22 +15,22 @@ struct chunked_attention_mma_scores_agent : detail::attention_gradient_warps<Gro
   static constexpr int columns = 128, tiles = columns / mma_fragment::columns, warps = R / M;
   static constexpr bool biases = Shape.bias && of_queries;
   // A block's gradients of scores, for their diagonals: of each warp 8 rows at a time, and then its 79 diagonals.
-  static constexpr int slope_row = C + 8, diagonals = 80;
-  static_assert(M + C - 1 <= diagonals && (warps * (8 * slope_row + diagonals)) * sizeof(A) <= size_t((R + C) * line) * sizeof(T),
+  static constexpr int derivative_row = C + 8, diagonals = 80;
+  static_assert(M + C - 1 <= diagonals && (warps * (8 * derivative_row + diagonals)) * sizeof(A) <= size_t((R + C) * line) * sizeof(T),
                 "tcnca::chunked_attention: the diagonals of a block must fit in a stage");
 
   T* shared_memory;
-  TCNCA_HOST_DEVICE chunked_attention_mma_scores_agent(Group g, params_type const& p, A* near_memory, A*)
-      : base(g, p), shared_memory(reinterpret_cast<T*>(near_memory)) {}
+  TCNCA_HOST_DEVICE chunked_attention_mma_scores_agent(Group g, params_type const& p, A* shared_memory, A*)
+      : base(g, p), shared_memory(reinterpret_cast<T*>(shared_memory)) {}
 
   TCNCA_HOST_DEVICE static constexpr index_t key_tiles_of(params_type const& p) { return divide_up(index_t(p.in.key_dim()), index_t(columns)); }
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return base::chunks(p) * base::row_blocks(p) * key_tiles_of(p); }
 
   // Fast memory: the rows; one or two stages of a block of columns, 64 elements of the value dimension of both sides, floats.
   TCNCA_HOST_DEVICE static constexpr int stage_elements(int key_dim) { return C * key_row(key_dim) + (R + C) * line + base::floats * 2; }
-  TCNCA_HOST_DEVICE static constexpr int near_elements(int key_dim, int stages) { return R * key_row(key_dim) + stages * stage_elements(key_dim); }
-  TCNCA_HOST_DEVICE static constexpr int stages(int key_dim) { return size_t(near_elements(key_dim, 2)) * sizeof(T) <= Policy.near_bytes ? 2 : 1; }
-  static size_t near_bytes(int key_dim) { return size_t(near_elements(key_dim, stages(key_dim))) * sizeof(T); }
+  TCNCA_HOST_DEVICE static constexpr int shared_memory_elements(int key_dim, int stages) { return R * key_row(key_dim) + stages * stage_elements(key_dim); }
+  TCNCA_HOST_DEVICE static constexpr int stages(int key_dim) { return size_t(shared_memory_elements(key_dim, 2)) * sizeof(T) <= Policy.shared_memory_bytes ? 2 : 1; }
+  static size_t shared_memory_bytes(int key_dim) { return size_t(shared_memory_elements(key_dim, stages(key_dim))) * sizeof(T); }
 
   /// What an item of queries leaves of the biases: its diagonals from column - row = -(R - 1) - first on.
   TCNCA_HOST_DEVICE static constexpr index_t bias_row(index_t chunk) { return round_up(chunk, index_t(C)) + R; }
@@ -67,9 +67,9 @@ struct chunked_attention_mma_scores_agent : detail::attention_gradient_warps<Gro
 
   /// One turn: 64 elements of the value dimension of a block; in the block's last, its gradients.
   TCNCA_HOST_DEVICE void walk(float (&acc)[tiles][4], int column, int width, A* bias_sums) {
-    int const row = key_row(in.key_dim()), wide = round_up(in.key_dim(), 2 * M), ahead = stages(in.key_dim()) - 1;
+    int const row = key_row(in.key_dim()), padded_dim = round_up(in.key_dim(), 2 * M), ahead = stages(in.key_dim()) - 1;
     int const turns = divide_up(in.value_dim(), line);
-    if (begin_ < end_) this->template load_rows<R>(shared_memory, row, wide, 0, in.key_dim(), [&](int r) TCNCA_INLINE { return row_keys(first_ + r); });
+    if (begin_ < end_) this->template load_rows<R>(shared_memory, row, padded_dim, 0, in.key_dim(), [&](int r) TCNCA_INLINE { return row_keys(first_ + r); });
     scores dp;
     base::clear(dp);
     // With two stages the first turn, -1, only loads.
@@ -90,12 +90,12 @@ struct chunked_attention_mma_scores_agent : detail::attention_gradient_warps<Gro
       if (begin < end) this->multiply_rows(dp, values, values + R * line, line, line, begin, end);
       if (turn < turns) continue;
       if (begin < end) {
-        [[maybe_unused]] typename base::kept_weights kept{};
-        if constexpr (Shape.dropout) { kept = this->draw(from, begin, end); }
+        [[maybe_unused]] typename base::keep_mask keep{};
+        if constexpr (Shape.dropout) { keep = this->draw(from, begin, end); }
         scores s;
         base::clear(s);
         this->multiply_rows(s, shared_memory, stage(block), row, in.key_dim(), begin, end);
-        this->template weigh<true>(s, dp, kept, floats(block), from);
+        this->template weigh<true>(s, dp, keep, floats(block), from);
         weights p;
         this->narrow(p, s);
         this->template add_products<of_queries>(acc, p, stage(block) + column, row, width, from, begin, end);
@@ -131,21 +131,21 @@ struct chunked_attention_mma_scores_agent : detail::attention_gradient_warps<Gro
   }
 
   /// Adds the sums along the diagonals of a block (zero where it has no gradients). Each warp adds up its rows in order, then all the warps' in order.
-  TCNCA_HOST_DEVICE void add_diagonals(scores const& slope, A* memory, A* sums) const {
+  TCNCA_HOST_DEVICE void add_diagonals(scores const& derivative, A* memory, A* sums) const {
     int const own = this->rank() / warp_size;
-    A *const rows = memory + own * 8 * slope_row, *const shares = memory + warps * 8 * slope_row;
+    A *const rows = memory + own * 8 * derivative_row, *const shares = memory + warps * 8 * derivative_row;
     A share[3] = {0, 0, 0};
     group.sync();  // the stage is done with
     TCNCA_UNROLL
     for (int half = 0; half < 2; half++) {
       TCNCA_UNROLL
       for (int n = 0; n < key_tiles; n++)
-        tcnca::store<2>(rows + mma_fragment::c(this->lane(), 0).row * slope_row + 8 * n + this->column(), base::of_row(slope[n], half));
+        tcnca::store<2>(rows + mma_fragment::c(this->lane(), 0).row * derivative_row + 8 * n + this->column(), base::of_row(derivative[n], half));
       warp.sync();
       TCNCA_UNROLL
       for (int m = 0; m < 3; m++) {
         int const apart = this->lane() + m * warp_size - (M - 1) + 8 * half;  // column - row, the row of these 8
-        for (int r = max_of(0, -apart); r < min_of(8, C - apart); r++) share[m] += rows[r * slope_row + apart + r];
+        for (int r = max_of(0, -apart); r < min_of(8, C - apart); r++) share[m] += rows[r * derivative_row + apart + r];
       }
       warp.sync();
     }

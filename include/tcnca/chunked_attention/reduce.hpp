@@ -9,7 +9,7 @@ template <element T>
 struct chunked_attention_delta_params {
   tensor_view<T const, 4> o, grad_o;
   accumulate_t<T>* delta;
-  bool wide;
+  bool vectorizable;
 };
 
 /// delta = grad_o . o: softmax's gradient by a score is p (dp - delta). One item: a few queries, each by one thread.
@@ -34,7 +34,7 @@ struct chunked_attention_delta_agent {
       T const *const o = params.o.at(b, h, t, 0), *const g = params.grad_o.at(b, h, t, 0);
       auto even = broadcast<W>(A(0)), odd = even;
       int c = 0;
-      for (; params.wide && c + 2 * W <= dim; c += 2 * W)
+      for (; params.vectorizable && c + 2 * W <= dim; c += 2 * W)
         even = fma(load<W>(o + c), load<W>(g + c), even), odd = fma(load<W>(o + c + W), load<W>(g + c + W), odd);
       for (; c < dim; c += W) even = fma(load_some<W>(o + c, 1, dim - c), load_some<W>(g + c, 1, dim - c), even);
       params.delta[row] = sum_lanes(even + odd);
@@ -45,7 +45,7 @@ struct chunked_attention_delta_agent {
 /// Adds up the shares of the items, in their order: gradients of queries where a chunk's keys were shared out, and of biases.
 /// Items: blocks of queries, then blocks of the biases of each head.
 template <class Group, element T, chunked_attention_shape Shape, chunked_attention_policy Policy>
-struct chunked_attention_sums_agent : detail::attention_group<Group, T, Shape, Policy> {
+struct chunked_attention_reduce_agent : detail::attention_group<Group, T, Shape, Policy> {
   using base = detail::attention_group<Group, T, Shape, Policy>;
   using typename base::A;
   using base::group, base::in;
@@ -62,7 +62,7 @@ struct chunked_attention_sums_agent : detail::attention_group<Group, T, Shape, P
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return query_items(p) + (Shape.bias ? p.grad_bias.extent[0] * bias_blocks(p) : 0); }
 
   params_type const& params;
-  TCNCA_HOST_DEVICE chunked_attention_sums_agent(Group g, params_type const& p, A*, A*) : base{g, p.of.in}, params(p) {}
+  TCNCA_HOST_DEVICE chunked_attention_reduce_agent(Group g, params_type const& p, A*, A*) : base{g, p.of.in}, params(p) {}
 
   TCNCA_HOST_DEVICE void operator()(index_t item) const {
     if (item < query_items(params)) queries(item / blocks(params), item % blocks(params) * block);

@@ -26,7 +26,7 @@ struct chunked_attention_policy {
   int value_tile;   ///< columns of v to an item; scores are computed again for each (forward)
   int splits;       ///< a chunk's keys are shared out to several items until there are about this many items (backward)
   int threads;      ///< of a group
-  size_t near_bytes;  ///< fast memory of a group; what does not fit goes to the workspace
+  size_t shared_memory_bytes;  ///< fast memory of a group; what does not fit goes to the workspace
   bool tensor_cores = false;  ///< products on tensor cores, where there are and T has 16 bits; then 16 queries (backward: or keys) to 32 threads
   int cluster = 0;            ///< groups that share their weights, each with a value_tile of its own, on sm_90a (forward, tensor_cores); 0: none
 

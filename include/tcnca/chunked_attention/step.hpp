@@ -18,11 +18,11 @@ struct chunked_attention_step_agent : detail::attention_group<Group, T, Shape, P
   using base::group, base::in, base::W, base::softmax;
   using params_type = chunked_attention_forward_params<T>;
   static constexpr int columns = 512;     // of the value tile
-  static constexpr size_t near_elements(index_t chunk) { return size_t(round_up(chunk, index_t(W))) + 2 * size_t(Group::size()); }
+  static constexpr size_t shared_memory_elements(index_t chunk) { return size_t(round_up(chunk, index_t(W))) + 2 * size_t(Group::size()); }
 
   params_type const& params;
   A* shared_memory;
-  TCNCA_HOST_DEVICE chunked_attention_step_agent(Group g, params_type const& p, A* near_memory, A*) : base{g, p.in}, params(p), shared_memory(near_memory) {}
+  TCNCA_HOST_DEVICE chunked_attention_step_agent(Group g, params_type const& p, A* shared_memory, A*) : base{g, p.in}, params(p), shared_memory(shared_memory) {}
 
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
     return p.in.q.extent[0] * p.in.heads() * p.in.q.extent[2] * divide_up(p.in.value_dim(), columns);
@@ -78,7 +78,7 @@ struct chunked_attention_step_agent : detail::attention_group<Group, T, Shape, P
       for (int j = group.rank() * W; j < count; j += group.size() * W) f(j);
     };
     value most = broadcast<W>(-detail::infinity<A>()), total = broadcast<W>(A(0));
-    each([&](int j) TCNCA_INLINE { most = greater(load<W>(const_cast<A const*>(shared_memory + j)), most); });
+    each([&](int j) TCNCA_INLINE { most = max_or_second(load<W>(const_cast<A const*>(shared_memory + j)), most); });
     parts[group.rank()] = fold(most);
     group.sync();
     A all = parts[0];

@@ -10,11 +10,11 @@ namespace tcnca::inline TCNCA_TARGET {
 /// The tuning used unless another is named: any type with these two functions will do.
 template <element T, chunked_attention_shape Shape>
 struct default_chunked_attention_tuning {
-  static constexpr chunked_attention_policy forward(machine m) {
-    return m.compute_capability == 0 ? cpu(192, 192) : m.compute_capability >= 80 && sizeof(T) == 2 ? tensor_cores() : cuda(64, 32);
+  static constexpr chunked_attention_policy forward(target t) {
+    return t.compute_capability == 0 ? cpu(192, 192) : t.compute_capability >= 80 && sizeof(T) == 2 ? tensor_cores() : cuda(64, 32);
   }
-  static constexpr chunked_attention_policy backward(machine m) {
-    return m.compute_capability == 0 ? cpu(96, 192) : m.compute_capability >= 80 && sizeof(T) == 2 ? tensor_cores() : cuda(32, 32);
+  static constexpr chunked_attention_policy backward(target t) {
+    return t.compute_capability == 0 ? cpu(96, 192) : t.compute_capability >= 80 && sizeof(T) == 2 ? tensor_cores() : cuda(32, 32);
   }
 
  private:
@@ -34,7 +34,7 @@ struct default_chunked_attention_tuning {
             .value_tile = chunked_attention_limits::value_dim,
             .splits = 16,
             .threads = 1,
-            .near_bytes = ~size_t(0)};
+            .shared_memory_bytes = ~size_t(0)};
   }
   // Compiled and checked for spills and local memory only; not yet measured on a device.
   static constexpr chunked_attention_policy cuda(int queries, int keys) {
@@ -47,14 +47,14 @@ struct default_chunked_attention_tuning {
             .value_tile = 128,
             .splits = 264,
             .threads = 256,
-            .near_bytes = 96 * 1024};
+            .shared_memory_bytes = 96 * 1024};
   }
   // Shared memory of an A100's block; both stages fit up to key_dim 192. A thread has 128 sums of the output.
   // Compiled and checked statically, not yet measured on a device.
   static constexpr chunked_attention_policy tensor_cores() {
     chunked_attention_policy p = cuda(128, 64);
     p.value_tile = 256;
-    p.near_bytes = 163 * 1024;
+    p.shared_memory_bytes = 163 * 1024;
     p.tensor_cores = true;
     return p;
   }
@@ -64,8 +64,8 @@ struct default_chunked_attention_tuning {
 /// take the agents of the default. Not the default, as it is checked statically and on fibers, but not yet run on a device.
 template <class Default, int Groups = 4>
 struct clustered_chunked_attention_tuning : Default {
-  static constexpr chunked_attention_policy forward(machine m) {
-    chunked_attention_policy p = Default::forward(m);
+  static constexpr chunked_attention_policy forward(target t) {
+    chunked_attention_policy p = Default::forward(t);
     p.cluster = p.tensor_cores ? Groups : 0;
     return p;
   }

@@ -18,7 +18,7 @@ template <class Group, element T, chunked_attention_shape Shape, chunked_attenti
 struct chunked_attention_wgmma_forward_agent : detail::attention_warps<Group, T, Shape, Policy> {
   using base = detail::attention_warps<Group, T, Shape, Policy>;
   using base::group, base::in, base::softmax, base::warp, base::chunk_, base::first_, base::first_row_, base::M, base::W, base::R, base::C;
-  using base::position, base::column, base::lane, base::of_row, base::infinity, base::larger, base::power, base::key_tiles;
+  using base::position, base::column, base::lane, base::of_row, base::infinity, base::max_or_number, base::power, base::key_tiles;
   using typename base::scores, typename base::weights;
   using A = float;
   using params_type = chunked_attention_forward_params<T>;
@@ -29,8 +29,8 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_warps<Group, T,
 
   params_type const& params;
   char* shared_memory;
-  TCNCA_HOST_DEVICE chunked_attention_wgmma_forward_agent(Group g, params_type const& p, A* near_memory, A*)
-      : base(g, p.in), params(p), shared_memory(reinterpret_cast<char*>(near_memory)) {}
+  TCNCA_HOST_DEVICE chunked_attention_wgmma_forward_agent(Group g, params_type const& p, A* shared_memory, A*)
+      : base(g, p.in), params(p), shared_memory(reinterpret_cast<char*>(shared_memory)) {}
 
   TCNCA_HOST_DEVICE static constexpr index_t query_blocks(params_type const& p) { return divide_up(p.in.chunk, index_t(R)); }
   TCNCA_HOST_DEVICE static constexpr index_t value_tiles(params_type const& p) { return divide_up(index_t(p.in.value_dim()), index_t(columns * cluster_size)); }
@@ -47,7 +47,7 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_warps<Group, T,
   TCNCA_HOST_DEVICE static constexpr int biases_at(int key_dim) { return values_at(key_dim) + 2 * values_bytes; }
   TCNCA_HOST_DEVICE static constexpr int numbers_at(int key_dim) { return biases_at(key_dim) + (Shape.bias ? (R + C) * int(sizeof(A)) : 0); }
   TCNCA_HOST_DEVICE static constexpr int flags_at(int key_dim) { return numbers_at(key_dim) + cluster_size * R * int(sizeof(A)); }
-  static size_t near_bytes(int key_dim) { return size_t(flags_at(key_dim)) + size_t(warps) * sizeof(int); }
+  static size_t shared_memory_bytes(int key_dim) { return size_t(flags_at(key_dim)) + size_t(warps) * sizeof(int); }
 
   TCNCA_HOST_DEVICE void operator()(index_t item) {
     index_t const blocks = query_blocks(params);
@@ -102,16 +102,16 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_warps<Group, T,
     for (int first = 0; first < blocks; first += cluster_size) {
       int const from = (first + rank_) * C;
       arrive();
-      [[maybe_unused]] typename base::kept_weights kept{};
-      if constexpr (Shape.dropout) { kept = this->draw(from, 0, C / 16); }
+      [[maybe_unused]] typename base::keep_mask keep{};
+      if constexpr (Shape.dropout) { keep = this->draw(from, 0, C / 16); }
       scores s;
       score(s);
       weigh(s, from);
       if constexpr (softmax) { show_maxima(s); }
       cluster.sync();  // all groups are done with the last turn's weights; this one with its keys
       if constexpr (softmax) { normalize(s, acc); }
-      if constexpr (Shape.dropout) { this->drop(s, kept); }
-      hand_out(s);
+      if constexpr (Shape.dropout) { this->drop(s, keep); }
+      broadcast_weights(s);
       if (first + cluster_size < blocks) load_keys(from + cluster_size * C, visible);
       cluster.sync();
       warpgroup.publish();  // what others stored, for this group's products
@@ -139,7 +139,7 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_warps<Group, T,
       for (int c = group.rank() % 8 * W; c < width; c += line) {
         bool const present = from != nullptr && first + c < end;
         T* const at = to + wgmma_tile::offset(Rows, r, c);
-        if (in.wide) {
+        if (in.vectorizable) {
           warp.copy_16(warp.place(at), present ? from + first + c : in.q.data, present);
         } else {
           TCNCA_UNROLL
@@ -197,7 +197,7 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_warps<Group, T,
     }
   }
   /// A number of this lane's row to all groups.
-  TCNCA_HOST_DEVICE void show(int half, float x) const {
+  TCNCA_HOST_DEVICE void broadcast_number(int half, float x) const {
     if (column() != 0) return;
     for (int rank = 0; rank < cluster_size; rank++) cluster.store(numbers(rank_) + row(half), rank, x);
   }
@@ -207,9 +207,9 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_warps<Group, T,
     for (int half = 0; half < 2; half++) {
       float most = -infinity();
       TCNCA_UNROLL
-      for (int n = 0; n < key_tiles; n++) most = larger(most, larger(s[n][2 * half], s[n][2 * half + 1]));
-      most = larger(most, warp.exchange(most, 1));
-      show(half, larger(most, warp.exchange(most, 2)));
+      for (int n = 0; n < key_tiles; n++) most = max_or_number(most, max_or_number(s[n][2 * half], s[n][2 * half + 1]));
+      most = max_or_number(most, warp.exchange(most, 1));
+      broadcast_number(half, max_or_number(most, warp.exchange(most, 2)));
     }
   }
   /// Scores to e^(score - maximum), with the maximum over all groups' keys so far.
@@ -219,7 +219,7 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_warps<Group, T,
     for (int half = 0; half < 2; half++) {
       float most = acc.most[half];
       TCNCA_UNROLL
-      for (int rank = 0; rank < cluster_size; rank++) most = larger(most, numbers(rank)[row(half)]);
+      for (int rank = 0; rank < cluster_size; rank++) most = max_or_number(most, numbers(rank)[row(half)]);
       // With nothing seen yet, or only -infinity, any finite number will do.
       float const zero_point = most == -infinity() ? 0.f : most;
       factor[half] = power(acc.most[half] - zero_point);
@@ -240,7 +240,7 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_warps<Group, T,
     }
   }
   /// The weights of this group's keys, as elements, to all groups: each warp its rows, first here, then from here 16 bytes at a time.
-  TCNCA_HOST_DEVICE void hand_out(scores const& s) const {
+  TCNCA_HOST_DEVICE void broadcast_weights(scores const& s) const {
     T* const p = weights_of(rank_);
     TCNCA_UNROLL
     for (int half = 0; half < 2; half++) {
@@ -323,7 +323,7 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_warps<Group, T,
       for (int half = 0; half < 2; half++) {
         float total = acc.sum[half];
         total += warp.exchange(total, 1);
-        show(half, total + warp.exchange(total, 2));
+        broadcast_number(half, total + warp.exchange(total, 2));
       }
       cluster.sync();
     }
@@ -345,7 +345,7 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_warps<Group, T,
       for (int n = 0; n < tiles; n++) {
         if (8 * n >= columns_) continue;
         auto const v = factor == 0 ? broadcast<2>(0.f) : of_row(acc.o[n], half) * broadcast<2>(factor);
-        if (in.wide) store<2>(to + 8 * n, v);
+        if (in.vectorizable) store<2>(to + 8 * n, v);
         else store_some<2>(to + 8 * n, 1, 2, v);
       }
     }

@@ -17,9 +17,9 @@ struct conv_stack_forward_params {
   sequence_view<accumulate_t<T>> state_out;
   index_t position = 0;
   index_t segments = 1, segment_length = 0;  // each sequence is cut in this many pieces, walked by different groups
-  bool x_wide = false, y_wide = false;     // packs of x and y may be accessed whole
+  bool x_vectorizable = false, y_vectorizable = false;     // packs of x and y may be accessed whole
   bool y_streaming = false;                // y goes past the caches: its rows are aligned, and larger than what a later pass would find there
-  bool all_wide = false;                   // and those of every other tensor too
+  bool all_vectorizable = false;                   // and those of every other tensor too
   conv_stack_forward_plan<Layers> plan = {};
 };
 
@@ -29,15 +29,15 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
   using base = detail::conv_stack_group<Group, T, Shape, Policy>;
   using typename base::A, typename base::ring_type, typename base::value;
   using tiling = conv_stack_tiling<T, Shape, Policy>;
-  using base::Lanes, base::group, base::io, base::at, base::ring_at;
+  using base::Lanes, base::group, base::vector_elements, base::at, base::ring_at;
   using group_type = Group;
   using params_type = conv_stack_forward_params<T, Shape.layers()>;
   static constexpr int layers = Shape.layers(), taps = Shape.taps;
   static constexpr index_t P = Lanes.positions();
   params_type const& params;
 
-  TCNCA_HOST_DEVICE conv_stack_forward_agent(Group g, params_type const& p, A* near_memory, A* far_memory)
-      : base{g, near_memory, far_memory}, params(p) {
+  TCNCA_HOST_DEVICE conv_stack_forward_agent(Group g, params_type const& p, A* shared_memory, A* global_scratch)
+      : base{g, shared_memory, global_scratch}, params(p) {
     this->spare = at(p.plan.spare);
   }
 
@@ -53,9 +53,9 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
     length_ = params.x.extent[2];
     from_ = segment * params.segment_length;
     to_ = min_of(length_, from_ + params.segment_length);
-    x_ = {params.x, batch_, channel_, params.x_wide};
-    y_ = {params.y, batch_, channel_, params.y_wide};
-    for (half_ = 0; half_ < Shape.halves(); half_++) walk();
+    x_ = {params.x, batch_, channel_, params.x_vectorizable};
+    y_ = {params.y, batch_, channel_, params.y_vectorizable};
+    for (direction_ = 0; direction_ < Shape.directions(); direction_++) walk();
     if (base::streams(layers - 1) && params.y_streaming) end_streaming();
   }
 
@@ -63,11 +63,11 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
   index_t batch_, channel_, length_;
   index_t from_, to_;   // the outputs of this segment
   index_t begin_, low_; // the walk begins here; inputs before low_ are zero
-  int half_;
+  int direction_;
   sequence_lanes<T const, Lanes> x_;
   sequence_lanes<T, Lanes> y_;
 
-  /// One half of the stack over the segment.
+  /// One direction_index of the stack over the segment.
   TCNCA_HOST_DEVICE void walk() {
     auto const& plan = params.plan;
     start();
@@ -81,10 +81,10 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
       bool const all = Shape.dir == direction::causal && end == length_;
       index_t had = before, has = all ? tiling::beyond(length_) : before + plan.step;
       for (int l = 0; l < layers; l++) {
-        index_t const lead = Shape.lead(l, half_), step = plan.tile[l];
-        index_t const done = detail::whole_tiles(had, lead, step, begin_);
+        index_t const look_ahead = Shape.look_ahead(l, direction_), step = plan.tile[l];
+        index_t const done = detail::whole_tiles(had, look_ahead, step, begin_);
         had = done;
-        has = detail::whole_tiles(has, lead, step, begin_);
+        has = detail::whole_tiles(has, look_ahead, step, begin_);
         for (index_t t = done; t < min_of(has, length_); t += step) layer(l, t, t + step);
       }
       if (has >= to_) break;
@@ -94,13 +94,13 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
   }
 
   /// Weights, and what lies before the sequence: the state, or as many zeros as one tile can reach.
-  TCNCA_RARE void start() {
+  TCNCA_NOINLINE void start() {
     index_t ahead = 0;
-    for (int l = 0; l < layers; l++) ahead += Shape.lead(l, half_);
+    for (int l = 0; l < layers; l++) ahead += Shape.look_ahead(l, direction_);
     // A later segment starts a receptive field early: what its own outputs depend on is then exact.
-    begin_ = max_of(index_t(0), from_ + ahead - (Shape.receptive_field() - 1)) / io * io;
+    begin_ = max_of(index_t(0), from_ + ahead - (Shape.receptive_field() - 1)) / vector_elements * vector_elements;
     bool const state = params.state_in.present() && begin_ == 0;
-    this->load_weights(at(params.plan.weight), params.weight, params.bias, params.omega, channel_, x_.channels, half_);
+    this->load_weights(at(params.plan.weight), params.weight, params.bias, params.omega, channel_, x_.channels, direction_);
     for (int l = 0; l < layers; l++) {
       ring_type const r = ring_at(params.plan.input[l]);
       if (state) this->load_history(r, params.state_in, batch_, channel_, x_.channels, l, params.position);
@@ -112,7 +112,7 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
   /// A layer that looks ahead reads zeros past the end.
   TCNCA_HOST_DEVICE void finish(int l) const {
     if constexpr (Shape.dir != direction::causal) {
-      if (index_t const ahead = Shape.lead(l, half_); ahead > 0)
+      if (index_t const ahead = Shape.look_ahead(l, direction_); ahead > 0)
         this->clear(ring_at(params.plan.input[l]), length_, length_ + tiling::reach_ahead(l, min_of(params.plan.tile[l], length_), ahead));
     }
   }
@@ -125,14 +125,14 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
     if (from >= to) return;
     A const* const weights = at(params.plan.weight);
     ring_type const in = ring_at(params.plan.input[l]);
-    ring_type const span = ring_at(params.plan.input[Shape.span() > 0 ? l / Shape.span() * Shape.span() : 0]);
+    ring_type const residual = ring_at(params.plan.input[Shape.residual_span() > 0 ? l / Shape.residual_span() * Shape.residual_span() : 0]);
     // Loops of their own, so that none chooses for each pack where it goes.
     auto const sums = [&](auto dilation, auto const& emit) TCNCA_INLINE {
-      base::pieces(l, from, to, Shape.lead(l, half_), low_, length_, [&](dilated_tile const& tile, int begin) TCNCA_INLINE {
-        dilated_sum<taps, Policy.run, decltype(dilation)::value>(
-            group, in, this->taps_of(weights, l, half_ == 1), tile, [&](int offset, int p, value sum) TCNCA_INLINE {
+      base::subtiles(l, from, to, Shape.look_ahead(l, direction_), low_, length_, [&](dilated_tile const& tile, int begin) TCNCA_INLINE {
+        dilated_sum<taps, Policy.outputs_per_thread, decltype(dilation)::value>(
+            group, in, this->taps_of(weights, l, direction_ == 1), tile, [&](int offset, int p, value sum) TCNCA_INLINE {
               value v = activate<Shape.act>(sum).value;
-              if (Shape.ends_span(l)) v = v + span.load(uint32(from + begin + offset), p);
+              if (Shape.ends_residual(l)) v = v + residual.load(uint32(from + begin + offset), p);
               emit(begin + offset, p, v);
             });
       });
@@ -156,7 +156,7 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
     [[maybe_unused]] index_t const t = from + offset;
     if constexpr (Shape.dir == direction::bidirectional) {
       A* const partial = at(params.plan.partial) + (t - from_) * Lanes.channels() + p * Lanes.width;
-      if (half_ == 0) return store<Lanes.width>(partial, v);
+      if (direction_ == 0) return store<Lanes.width>(partial, v);
       v = v + load<Lanes.width>(const_cast<A const*>(partial));
     }
     if constexpr (Shape.skip) {
@@ -166,7 +166,7 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
     y.store(offset, p, v);
   }
 
-  TCNCA_RARE void store_state() const {
+  TCNCA_NOINLINE void store_state() const {
     for (int l = 0; l < layers; l++) {
       ring_type const r = ring_at(params.plan.input[l]);
       index_t const history = Shape.history(l), begin = Shape.history_before(l);

@@ -40,10 +40,10 @@ struct dilation_list {
 };
 
 /// A stack of dilated depthwise convolutions. Convolution i, from its input a:
-///   pre[c,t] = bias[i,c] + sum_k weight[i,k,c] a[c, t + lead_i - k d_i],   output = act(pre) (+ the input of its span),
-/// with lead 0 (causal) or (taps-1) d/2 (symmetric), and a = 0 outside the sequence; the anti-causal half of a bidirectional stack reads
+///   pre[c,t] = bias[i,c] + sum_k weight[i,k,c] a[c, t + lead_i - k d_i],   output = act(pre) (+ the input of its residual),
+/// with look_ahead 0 (causal) or (taps-1) d/2 (symmetric), and a = 0 outside the sequence; the anti-causal direction_index of a bidirectional stack reads
 /// a[c, t + k d]. Tap 0 is the newest sample (PyTorch stores taps the other way round). `depth` levels, `convolutions` of one dilation in each,
-/// repeated in `blocks` whose dilations restart. Bidirectional: one set of weights for each half, the causal one first.
+/// repeated in `blocks` whose dilations restart. Bidirectional: one set of weights for each direction_index, the causal one first.
 /// With `skip`, y = silu(stack(x) + omega x), as MEGA puts after its EMA.
 struct conv_stack_shape {
   int taps = 4;
@@ -64,7 +64,7 @@ struct conv_stack_shape {
   /// Convolutions one after another.
   TCNCA_HOST_DEVICE constexpr int layers() const { return levels() * convolutions * blocks; }
   /// Sets of weights: two where a causal and an anti-causal stack are summed.
-  TCNCA_HOST_DEVICE constexpr int halves() const { return dir == direction::bidirectional ? 2 : 1; }
+  TCNCA_HOST_DEVICE constexpr int directions() const { return dir == direction::bidirectional ? 2 : 1; }
   TCNCA_HOST_DEVICE constexpr bool listed() const { return dilations.count() > 0; }
 
   TCNCA_HOST_DEVICE constexpr index_t dilation(int layer) const {
@@ -84,16 +84,16 @@ struct conv_stack_shape {
     for (int i = 0; i < layer; i++) sum += history(i);
     return sum;
   }
-  /// How far a layer looks ahead, in half 0 (causal or symmetric) or half 1 (anti-causal).
-  TCNCA_HOST_DEVICE constexpr index_t lead(int layer, int half) const {
-    return half == 1 ? history(layer) : dir == direction::symmetric ? history(layer) / 2 : 0;
+  /// How far a layer looks ahead, in direction_index 0 (causal or symmetric) or direction_index 1 (anti-causal).
+  TCNCA_HOST_DEVICE constexpr index_t look_ahead(int layer, int direction_index) const {
+    return direction_index == 1 ? history(layer) : dir == direction::symmetric ? history(layer) / 2 : 0;
   }
-  /// Layers a residual spans: 0 where there is none.
-  TCNCA_HOST_DEVICE constexpr int span() const {
+  /// Layers a residual residuals_: 0 where there is none.
+  TCNCA_HOST_DEVICE constexpr int residual_span() const {
     return residuals == residual::level ? convolutions : residuals == residual::block ? convolutions * levels() : 0;
   }
-  TCNCA_HOST_DEVICE constexpr bool starts_span(int layer) const { return span() > 0 && layer % span() == 0; }
-  TCNCA_HOST_DEVICE constexpr bool ends_span(int layer) const { return span() > 0 && layer % span() == span() - 1; }
+  TCNCA_HOST_DEVICE constexpr bool starts_residual(int layer) const { return residual_span() > 0 && layer % residual_span() == 0; }
+  TCNCA_HOST_DEVICE constexpr bool ends_residual(int layer) const { return residual_span() > 0 && layer % residual_span() == residual_span() - 1; }
 };
 
 }  // namespace tcnca

@@ -34,12 +34,12 @@ struct conv_stack_step_agent {
  private:
   template <class U>
   TCNCA_HOST_DEVICE auto lanes_of(sequence_view<U> const& v, index_t batch, index_t channel) const {
-    return sequence_lanes<U, Lanes>(v, batch, channel, Lanes.width == 1 || params.all_wide);
+    return sequence_lanes<U, Lanes>(v, batch, channel, Lanes.width == 1 || params.all_vectorizable);
   }
   /// The parameters of these channels.
   TCNCA_HOST_DEVICE value load_channels(T const* p, index_t stride, index_t channel) const {
     index_t const n = min_of(index_t(Lanes.width), params.x.extent[1] - channel);
-    if (params.all_wide && stride == 1 && n == Lanes.width) return load<Lanes.width>(p);
+    if (params.all_vectorizable && stride == 1 && n == Lanes.width) return load<Lanes.width>(p);
     return load_some<Lanes.width>(p, stride, n);
   }
 
@@ -54,9 +54,9 @@ struct conv_stack_step_agent {
     auto const x = lanes_of(params.x, batch, channel);
     auto const state = lanes_of(params.state_out, batch, channel);
     value const in = x.load(t, 0, 1);
-    value a = in, span = in;
+    value a = in, residual = in;
     for (int l = 0; l < Shape.layers(); l++) {
-      if (Shape.starts_span(l)) span = a;
+      if (Shape.starts_residual(l)) residual = a;
       value sum = broadcast<Lanes.width>(A(0));
       if constexpr (Shape.bias) { sum = load_channels(params.bias.at(l, channel), params.bias.stride[1], channel); }
       index_t const d = Shape.dilation(l), history = Shape.history(l), ring = Shape.history_before(l);
@@ -68,7 +68,7 @@ struct conv_stack_step_agent {
       }
       if (history > 0) state.store(ring + now, 0, 1, a);
       a = activate<Shape.act>(sum).value;
-      if (Shape.ends_span(l)) a = a + span;
+      if (Shape.ends_residual(l)) a = a + residual;
     }
     if constexpr (Shape.skip) {
       value const omega = load_channels(params.omega.at(channel), params.omega.stride[0], channel);

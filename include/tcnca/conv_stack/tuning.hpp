@@ -9,9 +9,9 @@ namespace tcnca::inline TCNCA_TARGET {
 /// The tuning used unless another is named: any type with these two functions will do.
 template <element T, conv_stack_shape Shape>
 struct default_conv_stack_tuning {
-  static constexpr conv_stack_policy forward(machine m) { return m.compute_capability == 0 ? cpu(32768) : cuda(); }
-  static constexpr conv_stack_policy backward(machine m) {
-    if (m.compute_capability != 0) return cuda();
+  static constexpr conv_stack_policy forward(target t) { return t.compute_capability == 0 ? cpu(32768) : cuda(); }
+  static constexpr conv_stack_policy backward(target t) {
+    if (t.compute_capability != 0) return cuda();
     return cpu(channels_last ? 512 : 4096);
   }
 
@@ -29,12 +29,12 @@ struct default_conv_stack_tuning {
   static constexpr conv_stack_policy cpu(int longest) {
     return {.width = detail::register_bytes / int(sizeof(accumulate_t<T>)),
             .packs = 1,
-            .run = 8,
+            .outputs_per_thread = 8,
             .tile = channels_last ? 512 : 4096,
             .tile_max = longest,
-            .whole = channels_last ? 1024 : 16384,
+            .single_tile_limit = channels_last ? 1024 : 16384,
             .threads = 1,
-            .near_bytes = ~size_t(0),
+            .shared_memory_bytes = ~size_t(0),
             .streaming_bytes = size_t(16) << 20,
             .segment_fields = 2};
   }
@@ -44,12 +44,12 @@ struct default_conv_stack_tuning {
   static constexpr conv_stack_policy cuda() {
     return {.width = channels_last ? 16 / int(sizeof(accumulate_t<T>)) : 1,
             .packs = 2,
-            .run = channels_last ? 3 : 5,
+            .outputs_per_thread = channels_last ? 3 : 5,
             .tile = channels_last ? 192 : 1280,
             .tile_max = channels_last ? 192 : 1280,
-            .whole = channels_last ? 8 * 192 : 8 * 1280,
+            .single_tile_limit = channels_last ? 8 * 192 : 8 * 1280,
             .threads = 256,
-            .near_bytes = 96 * 1024,
+            .shared_memory_bytes = 96 * 1024,
             .streaming_bytes = 0,
             .segment_fields = 4};
   }

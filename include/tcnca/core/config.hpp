@@ -14,9 +14,9 @@
 
 /// A function off the hot path: on the CPU it stays a call, which keeps the hot path small and quick to compile.
 #if defined(__CUDACC__)
-#define TCNCA_RARE TCNCA_HOST_DEVICE
+#define TCNCA_NOINLINE TCNCA_HOST_DEVICE
 #else
-#define TCNCA_RARE inline __attribute__((noinline, visibility("hidden")))
+#define TCNCA_NOINLINE inline __attribute__((noinline, visibility("hidden")))
 #endif
 
 /// On a lambda in a hot loop: GCC leaves large ones as calls otherwise, and their captures in memory.

@@ -1,4 +1,4 @@
-// What the agents of an average share: its coefficients, its memory, its tiles, and the recurrence over one tile.
+// What the agents of an EMA share: its coefficients, its memory, its tiles, and the recurrence over one tile.
 #pragma once
 #include "../block/activation.hpp"
 #include "../block/scan.hpp"
@@ -7,7 +7,7 @@
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// Parameters of an average: [channels, states] (bidirectional: 2 channels, the causal ones first), omega [channels].
+/// Parameters of an EMA: [channels, states] (bidirectional: 2 channels, the causal ones first), omega [channels].
 template <class A>
 struct ema_parameters {
   tensor_view<A const, 2> delta, alpha, beta, gamma;
@@ -47,11 +47,11 @@ template <class Tiling>
 struct ema_memory {
   static constexpr int states = Tiling::states, table = states * Tiling::channels;
   // tables [state][channel]: the decay of a step, of a run, and its derivative; u, w, their product
-  static constexpr int q = 0, run_decay = table, run_slope = 2 * table, u = 3 * table, w = 4 * table, uw = 5 * table;
+  static constexpr int q = 0, run_decay = table, run_derivative = 2 * table, u = 3 * table, w = 4 * table, uw = 5 * table;
   static constexpr int omega = 6 * table, first = omega + Tiling::channels;
 };
 
-/// One group's view of an average: its memory, its coefficients, its threads' shares.
+/// One group's view of an EMA: its memory, its coefficients, its threads' shares.
 template <class Group, element T, ema_shape Shape, ema_policy Policy, class Scan>
 struct ema_group {
   using tiling = ema_tiling<Group::size(), T, Shape, Policy>;
@@ -66,8 +66,8 @@ struct ema_group {
   A* shared_memory;
   int pack_, worker_;
 
-  TCNCA_HOST_DEVICE ema_group(Group g, A* near_memory)
-      : group(g), shared_memory(near_memory), pack_(g.rank() % tiling::packs), worker_(g.rank() / tiling::packs) {}
+  TCNCA_HOST_DEVICE ema_group(Group g, A* shared_memory)
+      : group(g), shared_memory(shared_memory), pack_(g.rank() % tiling::packs), worker_(g.rank() / tiling::packs) {}
 
   /// Items: some channels of one sequence each.
   TCNCA_HOST_DEVICE static constexpr index_t items(index_t batch, index_t all_channels) { return batch * divide_up(all_channels, index_t(channels)); }
@@ -96,7 +96,7 @@ struct ema_group {
       if constexpr (shared) {
         dual<value> decay{k.q, broadcast<W>(A(1))}, power = decay;
         for (int i = 1; i < run; i++) power = power * decay;
-        put(memory::run_decay, r, power.value), put(memory::run_slope, r, power.slope);
+        put(memory::run_decay, r, power.value), put(memory::run_derivative, r, power.derivative);
       }
     });
     if constexpr (Shape.skip) {
@@ -114,8 +114,8 @@ struct ema_group {
   }
 
   TCNCA_HOST_DEVICE void copy(A const* from, A* to, int n) const {
-    constexpr int io = W > 1 ? W : 1;
-    for (int i = group.rank() * io; i < n; i += group.size() * io) store<io>(to + i, load<io>(from + i));
+    constexpr int vector_elements = W > 1 ? W : 1;
+    for (int i = group.rank() * vector_elements; i < n; i += group.size() * vector_elements) store<vector_elements>(to + i, load<vector_elements>(from + i));
   }
 
   /// Visits the tiles of a sequence in the order of time or against it.
@@ -158,7 +158,7 @@ struct ema_group {
   /// carry [row]: the states before the tile, and after it. Exact: they are h itself, and a cut leaves no trace where one thread walks the
   /// sequence; else h / u, one multiplication less. table and scratch: what the scan needs. Called by all threads, between barriers.
   template <bool Reverse, bool Exact, class Prepare, class Emit>
-  TCNCA_HOST_DEVICE void average(A const* tile, int n, int carry, int table, int scratch, Prepare prepare, Emit emit) const {
+  TCNCA_HOST_DEVICE void recurrence(A const* tile, int n, int carry, int table, int scratch, Prepare prepare, Emit emit) const {
     for (int r = 0; r < Policy.runs; r++) {
       share const mine = share_of<Reverse>(r, n);
       if (!shared && mine.count == 0) break;

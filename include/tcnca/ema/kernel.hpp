@@ -1,4 +1,4 @@
-// The kernel of an average, kappa[l] = sum over the states of u w q^l, and its gradient. No power is computed an element: with blocks of B
+// The kernel of an EMA, kappa[l] = sum over the states of u w q^l, and its gradient. No power is computed an element: with blocks of B
 // positions q^(b B + i) = q^(b B) q^i, a product of two small tables. Powers are built in fp64, so that long kernels stay exact.
 #pragma once
 #include "reduce.hpp"
@@ -14,7 +14,7 @@ struct ema_kernel_params {
   ema_gradients<A> gradients;
 };
 
-/// One item: the kernel of one row of parameters, or its gradient where Backward. Near memory: near_elements. Far memory: none.
+/// One item: the kernel of one row of parameters, or its gradient where Backward. Near memory: shared_memory_elements. Far memory: none.
 template <class Group, element T, ema_shape Shape, ema_policy Policy, bool Backward>
 struct ema_kernel_agent {
   using A = accumulate_t<T>;
@@ -27,15 +27,15 @@ struct ema_kernel_agent {
 
   // In elements of A: fp64 tables [state] of q, u, w, q^block, the power at the chunk's first position, and (backward) two totals; then q^i of
   // the block's positions [state][pack][thread]; anchors [state][block of the chunk]; and (backward) partial sums [kind][state][pack][thread].
-  static constexpr int wide = int(sizeof(double) / sizeof(A)), table = round_up(7 * N * wide, 16);
+  static constexpr int vectorizable = int(sizeof(double) / sizeof(A)), table = round_up(7 * N * vectorizable, 16);
   static constexpr int own = packs * group_size * W, anchor = table + N * own, sums = round_up(anchor + N * chunk, 16);
-  static constexpr size_t near_elements = size_t(sums + (Backward ? 2 * N * own : 0));
+  static constexpr size_t shared_memory_elements = size_t(sums + (Backward ? 2 * N * own : 0));
   static constexpr index_t items(params_type const& p) { return Backward ? p.grad_kappa.extent[0] : p.kappa.extent[0]; }
 
   Group group;
   params_type const& params;
   A* shared_memory;
-  TCNCA_HOST_DEVICE ema_kernel_agent(Group g, params_type const& p, A* near_memory, A*) : group(g), params(p), shared_memory(near_memory) {}
+  TCNCA_HOST_DEVICE ema_kernel_agent(Group g, params_type const& p, A* shared_memory, A*) : group(g), params(p), shared_memory(shared_memory) {}
 
   TCNCA_HOST_DEVICE void operator()(index_t row) const {
     begin(row);
@@ -169,8 +169,8 @@ struct ema_kernel_agent {
     for (int n = group.rank(); n < N; n += group.size()) {  // this thread wrote these totals: no barrier
       double const decay = wide_at(q)[n], of_w = wide_at(u)[n] * wide_at(of_power)[n], of_u = wide_at(w)[n] * wide_at(of_power)[n];
       // sum of l q^(l-1) grad; a decay of zero leaves its second term
-      double const slope = decay > 0 ? wide_at(of_moment)[n] / decay : length > 1 ? double(*params.grad_kappa.at(row, 1)) : 0;
-      params.gradients.store(params.parameters, row, n, A(detail::ema_scale<N>), of_u, of_w, wide_at(u)[n] * wide_at(w)[n] * slope);
+      double const derivative = decay > 0 ? wide_at(of_moment)[n] / decay : length > 1 ? double(*params.grad_kappa.at(row, 1)) : 0;
+      params.gradients.store(params.parameters, row, n, A(detail::ema_scale<N>), of_u, of_w, wide_at(u)[n] * wide_at(w)[n] * derivative);
     }
   }
 };

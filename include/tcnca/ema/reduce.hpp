@@ -1,10 +1,10 @@
-// From the gradients of an average's coefficients to those of its parameters.
+// From the gradients of an EMA's coefficients to those of its parameters.
 #pragma once
 #include "common.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// Gradients of an average's parameters, shaped like them.
+/// Gradients of an EMA's parameters, shaped like them.
 template <class A>
 struct ema_gradients {
   tensor_view<A, 2> delta, alpha, beta, gamma;
@@ -24,7 +24,7 @@ struct ema_gradients {
 
 /// Adds up the sums of all sequences of a batch, in their order. One item: a state's, or omega's, of all channels.
 template <class Group, element T, ema_shape Shape>
-struct ema_sums_agent {
+struct ema_reduce_agent {
   using A = accumulate_t<T>;
   using group_type = Group;
   static constexpr int group_size = Group::size();
@@ -37,7 +37,7 @@ struct ema_sums_agent {
 
   Group group;
   params_type const& params;
-  TCNCA_HOST_DEVICE ema_sums_agent(Group g, params_type const& p, A*, A*) : group(g), params(p) {}
+  TCNCA_HOST_DEVICE ema_reduce_agent(Group g, params_type const& p, A*, A*) : group(g), params(p) {}
 
   TCNCA_HOST_DEVICE void operator()(index_t item) const {
     bool const of_omega = item == Shape.states;

@@ -10,13 +10,13 @@ template <class Group, class U, class Tiling>
 struct ema_sequence {
   using A = typename Tiling::A;
   using value = pack<A, Tiling::width>;
-  static constexpr int channels = Tiling::channels, io = Tiling::io, W = Tiling::width;
-  static constexpr bool turned = W > 1 && !Tiling::channels_last;
+  static constexpr int channels = Tiling::channels, vector_elements = Tiling::vector_elements, W = Tiling::width;
+  static constexpr bool transposed = W > 1 && !Tiling::channels_last;
 
   U* row = nullptr;  // position 0 of the first channel
   index_t channel_stride = 0, position_stride = 1;
   int existing = 0;  // channels
-  bool wide = false; // io elements may be accessed at once
+  bool vectorizable = false; // vector_elements elements may be accessed at once
 
   ema_sequence() = default;
   TCNCA_HOST_DEVICE ema_sequence(sequence_view<U> const& v, index_t batch, index_t channel, bool aligned)
@@ -24,12 +24,12 @@ struct ema_sequence {
         channel_stride(v.stride[1]),
         position_stride(v.stride[2]),
         existing(int(min_of(index_t(channels), v.extent[1] - channel))),
-        wide(aligned) {}
+        vectorizable(aligned) {}
 
   /// n positions from `first` on. Lanes that do not exist are zero. Does not sync. stage: Tiling::stage elements.
   /// Rows are read one after another: where they lie a power of two apart, sixteen at once would push each other out of the cache.
   TCNCA_HOST_DEVICE void load(Group group, index_t first, int n, A* to, [[maybe_unused]] A* stage) const {
-    if constexpr (turned) {
+    if constexpr (transposed) {
       for (int i = 0; i < W; i++) {
         U const* const from = row + i * channel_stride + first;
         A* const at = stage + i * Tiling::stage_stride;
@@ -49,13 +49,13 @@ struct ema_sequence {
       }
     } else {
       for_each_access(group, first, n, [&](U const* from, int at, int count) {
-        tcnca::store<io>(to + at, wide && count == io ? tcnca::load<io>(from) : load_some<io>(from, 1, count));
+        tcnca::store<vector_elements>(to + at, vectorizable && count == vector_elements ? tcnca::load<vector_elements>(from) : load_some<vector_elements>(from, 1, count));
       });
     }
   }
 
   TCNCA_HOST_DEVICE void store(Group group, index_t first, int n, A const* from, [[maybe_unused]] A* stage) const {
-    if constexpr (turned) {
+    if constexpr (transposed) {
       for (int t = 0; t < n; t += W) {
         detail::array<value, W> rows;
         unroll<0, W>([&](auto i) { rows[i] = tcnca::load<W>(from + (t + i) * W); });
@@ -71,9 +71,9 @@ struct ema_sequence {
       }
     } else {
       for_each_access(group, first, n, [&](U* to, int at, int count) {
-        auto const v = tcnca::load<io>(from + at);
-        if (wide && count == io) tcnca::store<io>(to, v);
-        else store_some<io>(to, 1, count, v);
+        auto const v = tcnca::load<vector_elements>(from + at);
+        if (vectorizable && count == vector_elements) tcnca::store<vector_elements>(to, v);
+        else store_some<vector_elements>(to, 1, count, v);
       });
     }
   }
@@ -83,7 +83,7 @@ struct ema_sequence {
 #if !defined(__CUDA_ARCH__) && !defined(__CUDACC_RTC__)
     if constexpr (W > 1) {
       int const n = first < 0 ? 0 : int(min_of(index_t(Tiling::tile), length - first));
-      if constexpr (turned) {
+      if constexpr (transposed) {
         for (int i = r; i < existing; i += Tiling::runs)
           for (int t = 0; t < n; t += int(64 / sizeof(U))) __builtin_prefetch(row + i * channel_stride + first + t, 0, 2);
       } else {
@@ -98,14 +98,14 @@ struct ema_sequence {
   template <class Visit>
   TCNCA_HOST_DEVICE void for_each_access(Group group, index_t first, int n, Visit visit) const {
     if constexpr (Tiling::channels_last) {
-      constexpr int each = channels / io;
+      constexpr int each = channels / vector_elements;
       for (int i = group.rank(); i < n * each; i += group.size()) {
-        int const t = i / each, c = i % each * io, count = max_of(0, min_of(io, existing - c));
-        if (count > 0) visit(row + (first + t) * position_stride + c, i * io, count);
-        else visit(row, i * io, 0);
+        int const t = i / each, c = i % each * vector_elements, count = max_of(0, min_of(vector_elements, existing - c));
+        if (count > 0) visit(row + (first + t) * position_stride + c, i * vector_elements, count);
+        else visit(row, i * vector_elements, 0);
       }
     } else {
-      for (int i = group.rank() * io; i < n; i += group.size() * io) visit(row + first + i, i, min_of(io, n - i));
+      for (int i = group.rank() * vector_elements; i < n; i += group.size() * vector_elements) visit(row + first + i, i, min_of(vector_elements, n - i));
     }
   }
 };

@@ -9,7 +9,7 @@ namespace tcnca::inline TCNCA_TARGET {
 
 /// How a pass may access its tensors.
 struct pass_access {
-  bool wide = false;       ///< a pack at a time
+  bool vectorizable = false;       ///< a pack at a time
   bool streaming = false;  ///< results past the caches: they are aligned, and larger than what a later pass would find there
 };
 
@@ -54,7 +54,7 @@ struct pass_group {
   TCNCA_HOST_DEVICE void for_each_pack(int columns, Visit visit) const {
     int const side = across(columns);
     int c = group.rank() % side * W;
-    if (how.wide)
+    if (how.vectorizable)
       for (; c + W <= columns; c += side * W) visit(some_columns<true>{c, W});
     for (; c < columns; c += side * W) visit(some_columns<false>{c, min_of(W, columns - c)});
   }
@@ -86,8 +86,8 @@ struct pass_group {
 
 /// Dropout of an element-wise result: seed and counter (position + offset, column / 4, batch); word column % 4 below the bound drops.
 struct element_dropout {
-  uint32 drop_below = 0;
-  double kept = 1;
+  uint32 drop_threshold = 0;
+  double keep_scale = 1;
   uint64 seed = 0, offset = 0;
 
   /// What the elements c, c + 1, ... are multiplied by; f: all ones.
@@ -98,7 +98,7 @@ struct element_dropout {
     TCNCA_UNROLL
     for (int w = 0; w < W; w++) {
       if (w % 4 == 0) words = philox(seed, {{uint32(at), uint32(at >> 32), uint32((c + w) / 4), uint32(b)}});
-      f.set_lane(w, words.of(W % 4 == 0 ? w : c + w) < drop_below ? A(0) : A(kept));
+      f.set_lane(w, words.of(W % 4 == 0 ? w : c + w) < drop_threshold ? A(0) : A(keep_scale));
     }
     return f;
   }

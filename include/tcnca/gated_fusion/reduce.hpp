@@ -24,11 +24,11 @@ struct mix_backward_agent : detail::pass_group<Group, T, Policy> {
   using base::group, base::W;
   using params_type = mix_backward_params<T>;
   static constexpr int kinds = 4;
-  static constexpr size_t near_elements(int columns) { return size_t(kinds * (Group::size() / base::across(columns))) * size_t(round_up(columns, W)); }
+  static constexpr size_t shared_memory_elements(int columns) { return size_t(kinds * (Group::size() / base::across(columns))) * size_t(round_up(columns, W)); }
 
   params_type const& params;
   A* shared_memory;
-  TCNCA_HOST_DEVICE mix_backward_agent(Group g, params_type const& p, A* near_memory, A*) : base{g, p.how}, params(p), shared_memory(near_memory) {}
+  TCNCA_HOST_DEVICE mix_backward_agent(Group g, params_type const& p, A* shared_memory, A*) : base{g, p.how}, params(p), shared_memory(shared_memory) {}
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return base::items_for(p.z.extent[0] * p.z.extent[1]); }
 
   TCNCA_HOST_DEVICE void operator()(index_t item) const {
@@ -45,7 +45,7 @@ struct mix_backward_agent : detail::pass_group<Group, T, Policy> {
       this->for_each_pack(columns, [&](auto c) TCNCA_INLINE {
         auto const shared = activate<activation::silu>(base::load(z, c));
         value const grad_q = base::load(from_q, c), grad_k = base::load(from_k, c);
-        this->store(grad_z, c, fma(base::load(p.gq, c), grad_q, base::load(p.gk, c) * grad_k) * shared.slope);
+        this->store(grad_z, c, fma(base::load(p.gq, c), grad_q, base::load(p.gk, c) * grad_k) * shared.derivative);
         value const terms[kinds] = {grad_q * shared.value, grad_q, grad_k * shared.value, grad_k};
         unroll<0, kinds>([&](auto n) TCNCA_INLINE {
           A* const sum = own + int(n) * down * padded + c.first;
@@ -65,7 +65,7 @@ struct mix_backward_agent : detail::pass_group<Group, T, Policy> {
 
 /// Adds up the items' sums in their order. One item: some columns of one parameter's gradient.
 template <class Group, element T>
-struct mix_sums_agent {
+struct mix_reduce_agent {
   using A = accumulate_t<T>;
   using group_type = Group;
   struct params_type {
@@ -78,7 +78,7 @@ struct mix_sums_agent {
 
   Group group;
   params_type const& params;
-  TCNCA_HOST_DEVICE mix_sums_agent(Group g, params_type const& p, A*, A*) : group(g), params(p) {}
+  TCNCA_HOST_DEVICE mix_reduce_agent(Group g, params_type const& p, A*, A*) : group(g), params(p) {}
 
   TCNCA_HOST_DEVICE void operator()(index_t item) const {
     index_t const columns = params.grad_gq.extent[0], kind = item % 4;

@@ -7,7 +7,7 @@ namespace tcnca::inline TCNCA_TARGET {
 
 /// A CPU loads packs from anywhere; a GPU wants them aligned to their size. `items` is how many neighbours are accessed at once.
 template <class Executor, class T>
-bool wide_access(sequence_view<T> const& v, layout order, index_t items) {
+bool is_vectorizable(sequence_view<T> const& v, layout order, index_t items) {
   if constexpr (executor_traits<Executor>::target.compute_capability == 0) {
     return true;
   } else {
@@ -23,9 +23,9 @@ bool aligned_rows(index_t items, tensor_view<T, Rank> const& v) {
   for (int r = 0; r + 1 < Rank; r++) aligned = aligned && v.stride[r] % items == 0;
   return aligned;
 }
-/// The same as wide_access for such tensors.
+/// The same as is_vectorizable for such tensors.
 template <class Executor, class... T, int Rank>
-bool wide_rows(index_t items, tensor_view<T, Rank> const&... v) {
+bool rows_vectorizable(index_t items, tensor_view<T, Rank> const&... v) {
   return executor_traits<Executor>::target.compute_capability == 0 || (aligned_rows(items, v) && ...);
 }
 

@@ -16,12 +16,12 @@ inline constexpr bool has_code = !clustered<Agent> || compiled_for_sm_90a;
 /// A kernel without code takes too few threads: by that the host knows it.
 template <class Agent, class Params, int Threads>
 TCNCA_HIDDEN __global__ void __launch_bounds__(has_code<Agent> ? Threads : 1, 1)
-    run_agent(__grid_constant__ Params const params, index_t items, size_t far_bytes, char* scratch) {
+    run_agent(__grid_constant__ Params const params, index_t items, size_t global_scratch_bytes, char* scratch) {
   if constexpr (has_code<Agent>) {
     extern __shared__ __align__(1024) char shared[];
     using accumulate = typename Agent::A;
     Agent agent(block_group<Threads>{}, params, reinterpret_cast<accumulate*>(shared),
-                reinterpret_cast<accumulate*>(scratch + size_t(blockIdx.x) * far_bytes));
+                reinterpret_cast<accumulate*>(scratch + size_t(blockIdx.x) * global_scratch_bytes));
     if constexpr (clustered<Agent>) {
       for (index_t item = blockIdx.x / Agent::cluster_size; item < items; item += gridDim.x / Agent::cluster_size) agent(item);
     } else {
@@ -67,7 +67,7 @@ inline bool is_unsupported(cudaError_t e) {
 
 template <>
 struct executor_traits<cuda> {
-  static constexpr machine target{80};
+  static constexpr tcnca::target target{80};
   template <int Threads>
   using group = block_group<Threads>;
 
@@ -75,7 +75,7 @@ struct executor_traits<cuda> {
 
   /// Groups that may be in flight and so need memory of their own: two on each multiprocessor of an H100.
   static constexpr index_t workers(cuda, index_t items) { return max_of(index_t(1), min_of(items, index_t(264))); }
-  static constexpr size_t bytes_per_worker(group_memory m) { return round_up(m.far_bytes, workspace::alignment); }
+  static constexpr size_t bytes_per_worker(group_memory m) { return round_up(m.global_scratch_bytes, workspace::alignment); }
 
   /// Whether code was compiled for the agent that this device runs. For agents that have another to fall back to.
   template <class Agent, class Params>
@@ -99,16 +99,16 @@ struct executor_traits<cuda> {
     int device = 0, limit = 0;
     cudaError_t error = cudaGetDevice(&device);
     if (error == cudaSuccess) error = cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-    int const most = max_of(limit, int(min_of(memory.near_bytes, size_t(1) << 30)));
+    int const most = max_of(limit, int(min_of(memory.shared_memory_bytes, size_t(1) << 30)));
     if (error == cudaSuccess) error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
     if (error != cudaSuccess) {
       before.forget();
       return {detail::is_unsupported(error) ? status_code::unsupported_device : status_code::launch_failed, cudaGetErrorName(error)};
     }
-    index_t const blocks = memory.far_bytes > 0 ? max_of(index_t(1), workers_that_fit(workers(e, items), bytes_per_worker(memory), scratch.bytes)) : min_of(items, index_t(1) << 30);
+    index_t const blocks = memory.global_scratch_bytes > 0 ? max_of(index_t(1), workers_that_fit(workers(e, items), bytes_per_worker(memory), scratch.bytes)) : min_of(items, index_t(1) << 30);
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3(unsigned(blocks)), config.blockDim = dim3(threads);
-    config.dynamicSmemBytes = memory.near_bytes, config.stream = e.stream;
+    config.dynamicSmemBytes = memory.shared_memory_bytes, config.stream = e.stream;
     cudaLaunchAttribute attribute = {};
     if constexpr (clustered<Agent>) {
       constexpr unsigned cluster = Agent::cluster_size;

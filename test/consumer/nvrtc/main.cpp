@@ -14,7 +14,7 @@ static char const source[] = R"(
 
 constexpr int threads = 128;
 constexpr tcnca::conv_stack_shape shape{.taps = 4, .depth = 3, .act = tcnca::activation::silu, .residuals = tcnca::residual::level};
-constexpr tcnca::conv_stack_policy policy{.width = 1, .packs = 1, .run = 5, .tile = 640, .tile_max = 640, .threads = threads, .near_bytes = 48 * 1024};
+constexpr tcnca::conv_stack_policy policy{.width = 1, .packs = 1, .outputs_per_thread = 5, .tile = 640, .tile_max = 640, .threads = threads, .shared_memory_bytes = 48 * 1024};
 using group = tcnca::block_group<threads>;
 
 template <class Agent>
@@ -36,7 +36,7 @@ extern "C" __global__ void __launch_bounds__(threads) backward(__grid_constant__
 
 constexpr tcnca::chunked_attention_shape attention{.causal = true, .bias = true, .dropout = true};
 constexpr tcnca::chunked_attention_policy blocks{.width = 4, .tile_rows = 4, .tile_packs = 1, .queries = 32, .keys = 32, .panel = 64, .value_tile = 128,
-                                                 .splits = 1, .threads = threads, .near_bytes = 48 * 1024};
+                                                 .splits = 1, .threads = threads, .shared_memory_bytes = 48 * 1024};
 using attention_forward = tcnca::chunked_attention_forward_agent<group, float, attention, blocks>;
 extern "C" __global__ void __launch_bounds__(threads) attend(__grid_constant__ attention_forward::params_type const params, float* far) {
   run<attention_forward>(params, far);

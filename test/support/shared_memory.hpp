@@ -6,10 +6,10 @@
 namespace tcnca::testing {
 
 /// Shared memory of one group: exactly as large as asked for, NaN at first, with guards that are checked.
-class near_memory {
+class shared_memory {
  public:
   static constexpr std::size_t guard = 1024;  // and the alignment
-  explicit near_memory(std::size_t bytes) : bytes_(bytes) {
+  explicit shared_memory(std::size_t bytes) : bytes_(bytes) {
     if (posix_memalign(&memory_, guard, bytes + 2 * guard) != 0) std::abort();
     std::memset(memory_, 0xff, bytes + 2 * guard);
 #if defined(TCNCA_TEST_ASAN)
@@ -17,9 +17,9 @@ class near_memory {
     __asan_poison_memory_region(data() + bytes, guard);
 #endif
   }
-  ~near_memory() { std::free(memory_); }
-  near_memory(near_memory const&) = delete;
-  near_memory& operator=(near_memory const&) = delete;
+  ~shared_memory() { std::free(memory_); }
+  shared_memory(shared_memory const&) = delete;
+  shared_memory& operator=(shared_memory const&) = delete;
 
   char* data() const { return static_cast<char*>(memory_) + guard; }
   bool intact() {
