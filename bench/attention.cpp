@@ -105,7 +105,8 @@ bool measure_row(attention_row& r, attention_arena& a, double min_time) {
     contenders.push_back(c.run);
     r.opponents.push_back({who, c.run ? a.how() : c.missing, not_measured});
   }
-  auto const times = measure_paired(contenders, {r.backend == "cpu" ? r.p.threads : 0, min_time * static_cast<double>(contenders.size())});
+  auto const times = measure_paired(
+      contenders, {r.backend == "cpu" ? r.p.threads : 0, min_time * static_cast<double>(contenders.size())});
   r.ms = times.ms[0];
   for (size_t i = 0; i < r.opponents.size(); i++) r.opponents[i].ms = times.ms[i + 1];
   r.peak_rate = a.peak_rate(), r.peak_name = a.peak_name();
@@ -129,7 +130,8 @@ int run(attention_options const& o) {
     }
   if (steps.empty()) throw usage_error("--filter: no row has " + o.filter + " in its name.");
   machine_record machine(o.threads, built_commit());
-  machine.gpu(std::find(o.backends.begin(), o.backends.end(), "cuda") == o.backends.end() ? "" : attention_device_name());
+  machine.gpu(std::find(o.backends.begin(), o.backends.end(), "cuda") == o.backends.end() ? ""
+                                                                                          : attention_device_name());
   progress line(static_cast<int>(steps.size()));
   std::vector<attention_row> rows;
   size_t not_begun = 0;
@@ -160,12 +162,15 @@ int run(attention_options const& o) {
   write_summary(rows, machine, o.output);
   print_table(rows, stdout);
   std::printf(
-      "\ntcnca: tcnca::chunked_attention. Opponents: S = Q K' by the library's product, one vectorised pass over the scores, "
+      "\ntcnca: tcnca::chunked_attention. Opponents: S = Q K' by the library's product, one vectorised pass over the "
+      "scores, "
       "O = P V by a\n"
-      "product; backward five products, or four and the scores kept; blocks of rows as large, and threads where, they are "
+      "product; backward five products, or four and the scores kept; blocks of rows as large, and threads where, they "
+      "are "
       "fastest.\n"
       "OpenBLAS multiplies bf16 as fp32, oneDNN as bf16 where the CPU can: its peak is then higher than the table's.\n"
-      "Milliseconds are the best of several calls; a row's contenders were called turn about. Operations are those of the products for valid pairs of a query and a key: "
+      "Milliseconds are the best of several calls; a row's contenders were called turn about. Operations are those of "
+      "the products for valid pairs of a query and a key: "
       "forward\n2 (z + h) a pair, backward 2 (3 z + 2 h).\n");
   if (make.ceilings())
     std::printf("cpu, %d threads: %s GFLOP/s of fp32 multiply-adds, the peak in the table. %s\n", o.threads,
@@ -187,5 +192,7 @@ int run(attention_options const& o) {
 
 int main(int argc, char** argv) {
   tcnca::bench::free_openblas(argv);
-  return tcnca::bench::guarded("attention_vs_gemm", [&] { return tcnca::bench::run(tcnca::bench::parse_attention(argc, argv, tcnca::bench::attention_backends())); });
+  return tcnca::bench::guarded("attention_vs_gemm", [&] {
+    return tcnca::bench::run(tcnca::bench::parse_attention(argc, argv, tcnca::bench::attention_backends()));
+  });
 }

@@ -15,9 +15,11 @@ namespace {
 template <class T>
 class cuda_attention_arena final : public attention_arena {
  public:
-  explicit cuda_attention_arena(attention_problem const& p) : p_(p), lse_(static_cast<size_t>(2 * p.sequences() * p.length)) {
+  explicit cuda_attention_arena(attention_problem const& p)
+      : p_(p), lse_(static_cast<size_t>(2 * p.sequences() * p.length)) {
     for (part w : {part::q, part::k, part::grad_q, part::grad_k}) at(w) = memory(static_cast<size_t>(p.key_elements()));
-    for (part w : {part::v, part::grad_o, part::o, part::grad_v}) at(w) = memory(static_cast<size_t>(p.value_elements()));
+    for (part w : {part::v, part::grad_o, part::o, part::grad_v})
+      at(w) = memory(static_cast<size_t>(p.value_elements()));
     part const inputs[] = {part::q, part::k, part::v, part::grad_o};
     for (std::uint64_t i = 0; i < 4; i++) {
       std::vector<T> host(at(inputs[i]).size());
@@ -55,8 +57,9 @@ class cuda_attention_arena final : public attention_arena {
   using memory = device_memory<T>;
   memory& at(part w) { return parts_[static_cast<int>(w)]; }
   attention_tensors<T> view() {
-    return {at(part::q).data(), at(part::k).data(), at(part::v).data(),      at(part::grad_o).data(), at(part::o).data(),
-            lse_.data(),        at(part::grad_q).data(), at(part::grad_k).data(), at(part::grad_v).data()};
+    return {at(part::q).data(),      at(part::k).data(),      at(part::v).data(),
+            at(part::grad_o).data(), at(part::o).data(),      lse_.data(),
+            at(part::grad_q).data(), at(part::grad_k).data(), at(part::grad_v).data()};
   }
 
   attention_problem p_;

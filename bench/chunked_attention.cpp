@@ -69,12 +69,15 @@ void run(benchmark::State& state, pass direction) {
     buffer<accumulate> grad_bias(bias.size());
     typename attention::backward_args backward{};
     common(backward), backward.grad_o = values(static_cast<T const*>(grad_o.data()));
-    backward.grad_q = keys(grad_q.data()), backward.grad_k = keys(grad_k.data()), backward.grad_v = values(grad_v.data());
+    backward.grad_q = keys(grad_q.data()), backward.grad_k = keys(grad_k.data()),
+    backward.grad_v = values(grad_v.data());
     if constexpr (softmax) {
       backward.o = values(static_cast<T const*>(o.data())),
       backward.lse = contiguous(static_cast<accumulate const*>(lse.data()), 1, 1, p.length, 2);
     }
-    if constexpr (Shape.bias) { backward.grad_bias = contiguous(grad_bias.data(), 1, static_cast<index_t>(bias.size())); }
+    if constexpr (Shape.bias) {
+      backward.grad_bias = contiguous(grad_bias.data(), 1, static_cast<index_t>(bias.size()));
+    }
     buffer<unsigned char> more(attention::backward_workspace(executor, backward));
     for (auto _ : state) ok = attention::backward(executor, backward, {more.data(), more.size()}).ok() && ok;
   }

@@ -124,13 +124,15 @@ int run(options const& o) {
       "cuFFT; kernel given or\n"
       "generated from the EMA's parameters (16 states), its spectrum inside the timing; backward with the spectra of x "
       "and kappa kept.\n"
-      "Milliseconds are the best of several calls; a row's contenders were called turn about. %% of limit: of what the copy bandwidth or the multiply-add rate "
+      "Milliseconds are the best of several calls; a row's contenders were called turn about. %% of limit: of what the "
+      "copy bandwidth or the multiply-add rate "
       "would allow, 2 operations\n"
       "a tap inside the sequence forward and 6 backward; x and y cross memory once, backward x, grad_y and grad_x.\n");
   std::printf("input: %s\n", make.input().description().c_str());
   if (!warning.empty()) std::printf("WARNING: %s\n", warning.c_str());
   if (make.ceilings())
-    std::printf("cpu, %d threads: %s GFLOP/s fp32, copy of a large array %s GB/s; %s\n", o.threads, detail::cell(make.ceilings()->fma_rate() * 1e-9, 0).c_str(),
+    std::printf("cpu, %d threads: %s GFLOP/s fp32, copy of a large array %s GB/s; %s\n", o.threads,
+                detail::cell(make.ceilings()->fma_rate() * 1e-9, 0).c_str(),
                 detail::cell(make.ceilings()->copy_rate(size_t{1} << 30) * 1e-9, 0).c_str(), fftwf_version);
   for (auto const& all : {remarks.left_out, remarks.how})
     for (auto const& n : all) std::printf("%s\n", n.c_str());

@@ -13,8 +13,11 @@ int main(int argc, char** argv) {
   using namespace tcnca::bench;
   using tcnca::bf16, tcnca::direction, tcnca::ema_shape, tcnca::layout;
   std::map<int, cpu_ceilings> ceilings;
-  bench_machine<cpu_device> const machine{[](int threads) { return cpu_device{tcnca::cpu{threads}}; },
-                                          [&](int threads, tcnca::size_t bytes) { return ceilings.try_emplace(threads, threads).first->second.copy_rate(bytes); }};
+  bench_machine<cpu_device> const machine{
+      [](int threads) { return cpu_device{tcnca::cpu{threads}}; },
+      [&](int threads, tcnca::size_t bytes) {
+        return ceilings.try_emplace(threads, threads).first->second.copy_rate(bytes);
+      }};
   std::vector<std::vector<std::int64_t>> sizes;
   for (int const threads : {1, 2})
     for (std::int64_t const length : {1000, 16384, 131072}) sizes.push_back({2, 64, length, threads, 0});

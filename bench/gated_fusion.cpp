@@ -51,7 +51,11 @@ int main(int argc, char** argv) {
   add_gates<cpu_device, float>("fp32", sizes, make_device, copy_rate);
   add_gates<cpu_device, tcnca::bf16>("bf16", sizes, make_device, copy_rate);
   benchmark::RegisterBenchmark("update_unfused/fp32", unfused)
-      ->ArgNames({"rows", "columns", "threads"})->Unit(benchmark::kMillisecond)->UseManualTime()->Args({16384, 512, 1})->Args({16384, 512, 2});
+      ->ArgNames({"rows", "columns", "threads"})
+      ->Unit(benchmark::kMillisecond)
+      ->UseManualTime()
+      ->Args({16384, 512, 1})
+      ->Args({16384, 512, 2});
 #if defined(TCNCA_BENCH_CUDA)
   add_cuda_gates();
 #endif

@@ -19,7 +19,8 @@ class gate_tensors {
   gate_tensors(Device const& device, index_t rows, index_t columns, int count) : rows_(rows), columns_(columns) {
     std::vector<T> host(static_cast<size_t>(rows * columns));
     for (int i = 0; i < count; i++) {
-      text::noise(sequence(host.data(), layout::batch_length_channels, 1, columns, rows), static_cast<std::uint64_t>(i + 1));
+      text::noise(sequence(host.data(), layout::batch_length_channels, 1, columns, rows),
+                  static_cast<std::uint64_t>(i + 1));
       all_.emplace_back(host.size());
       device.write(all_.back().data(), host);
     }
@@ -40,8 +41,8 @@ inline void count_gate_bytes(benchmark::State& state, double bytes, double copy_
 
 /// Registers all passes. `make_device` takes the number of threads, an argument of a run; copy_rate that, and the bytes that are moved.
 template <class Device, class T>
-void add_gates(std::string const& name, std::vector<std::vector<std::int64_t>> const& sizes, std::function<Device(int)> const& make_device,
-               std::function<double(int, size_t)> const& copy_rate) {
+void add_gates(std::string const& name, std::vector<std::vector<std::int64_t>> const& sizes,
+               std::function<Device(int)> const& make_device, std::function<double(int, size_t)> const& copy_rate) {
   using gates = gated_fusion<T, gated_fusion_shape{}>;
   using tensors = gate_tensors<Device, T>;
   auto const pass = [&](std::string const& what, int passed, auto const& call) {
@@ -59,12 +60,17 @@ void add_gates(std::string const& name, std::vector<std::vector<std::int64_t>> c
     b->ArgNames({"rows", "columns", "threads"})->Unit(benchmark::kMillisecond)->UseManualTime();
     for (auto const& s : sizes) b->Args(s);
   };
-  pass("update", 5, [](tensors& t, auto e) { return gates::update(e, {t.view(0), t.view(1), t.view(2), t.view(3), t.view(4)}); });
+  pass("update", 5, [](tensors& t, auto e) {
+    return gates::update(e, {t.view(0), t.view(1), t.view(2), t.view(3), t.view(4)});
+  });
   pass("update_backward", 9, [](tensors& t, auto e) {
-    return gates::update_backward(e, {t.view(0), t.view(1), t.view(2), t.view(3), t.view(4), t.view(5), t.view(6), t.view(7), t.view(8)});
+    return gates::update_backward(
+        e, {t.view(0), t.view(1), t.view(2), t.view(3), t.view(4), t.view(5), t.view(6), t.view(7), t.view(8)});
   });
   pass("reset", 3, [](tensors& t, auto e) { return gates::reset(e, {t.view(0), t.view(1), t.view(2)}); });
-  pass("reset_backward", 5, [](tensors& t, auto e) { return gates::reset_backward(e, {t.view(0), t.view(1), t.view(2), t.view(3), t.view(4)}); });
+  pass("reset_backward", 5, [](tensors& t, auto e) {
+    return gates::reset_backward(e, {t.view(0), t.view(1), t.view(2), t.view(3), t.view(4)});
+  });
 }
 
 /// On a CUDA device, where there is one: in gated_fusion.cu.

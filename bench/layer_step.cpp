@@ -21,7 +21,8 @@ namespace {
 
 /// Milliseconds of the clock, or of this thread on its processor.
 double now(bool processor) {
-  if (!processor) return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  if (!processor)
+    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
   timespec t;
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
   return 1e3 * double(t.tv_sec) + 1e-6 * double(t.tv_nsec);
@@ -43,10 +44,15 @@ bool measure(step_block& b, step_row& r, step_options const& o) {
     add(t.forward, std::move(forward)), add(t.backward, std::move(backward));
   };
   for (step_mixer const m : step_mixers) {
-    both(r.step[size_t(m)], [&b, m] { b.forward(m); }, [&b, m] { b.backward(m); });
-    if (m != step_mixer::nothing) both(r.mixer[size_t(m)], [&b, m] { b.mix(m); }, [&b, m] { b.mix_backward(m); });
+    both(
+        r.step[size_t(m)], [&b, m] { b.forward(m); }, [&b, m] { b.backward(m); });
+    if (m != step_mixer::nothing)
+      both(
+          r.mixer[size_t(m)], [&b, m] { b.mix(m); }, [&b, m] { b.mix_backward(m); });
   }
-  for (step_part const q : step_parts) both(r.part[size_t(q)], [&b, q] { b.run(q); }, [&b, q] { b.run_backward(q); });
+  for (step_part const q : step_parts)
+    both(
+        r.part[size_t(q)], [&b, q] { b.run(q); }, [&b, q] { b.run_backward(q); });
   auto const times = measure_paired(calls, {o.processor_time ? 0 : o.threads, o.min_time, 5, true});
   for (size_t i = 0; i < results.size(); i++) *results[i] = times.ms[i];
   return times.reliable;
@@ -64,7 +70,9 @@ int run(step_options const& o) {
     step_block block(p);
     // Both compute the same; their kernel and its sums pass some thousand roundings.
     if (double const apart = block.distance(); !(apart < 1e-4)) {
-      std::fprintf(stderr, "layer_step: The average by FFT is off by %.1e of the largest number at d %ld, length %ld.\n", apart, long(p.channels), long(p.length));
+      std::fprintf(stderr,
+                   "layer_step: The average by FFT is off by %.1e of the largest number at d %ld, length %ld.\n", apart,
+                   long(p.channels), long(p.length));
       return 1;
     }
     step_row r;
@@ -76,7 +84,8 @@ int run(step_options const& o) {
     } else {
       for (bool const backward : {false, true})
         for (step_mixer const m : step_mixers)
-          machine.drop(std::string(backward ? "backward, " : "forward, ") + to_string(m) + ", d " + std::to_string(p.channels) + ", length " + std::to_string(p.length));
+          machine.drop(std::string(backward ? "backward, " : "forward, ") + to_string(m) + ", d " +
+                       std::to_string(p.channels) + ", length " + std::to_string(p.length));
     }
     line.end();
   }
@@ -88,13 +97,18 @@ int run(step_options const& o) {
   write_summary(rows, machine, origin, o.output);
   print_table(rows, stdout);
   std::printf(
-      "\nTCNCA KxD: D levels of K taps, dilations powers of K. MEGA: an average of 16 states a channel; FFT: its kernel is generated and transformed in each\n"
-      "step, FFTs of at least twice the length (FFTW, measured plans), activations turned to rows and back. All else is the same code. Milliseconds are\n"
-      "the best of several calls, turn about%s. *mixer*, *products* (OpenBLAS, with their biases), *attention* and *gates* are timed alone; *rest* is what remains: norms,\n"
-      "activations, sums. *over MEGA FFT*: the ratio of steps; *attainable*: that of a step whose mixer costs nothing; *mixers alone*: that of mixers.\n"
+      "\nTCNCA KxD: D levels of K taps, dilations powers of K. MEGA: an average of 16 states a channel; FFT: its "
+      "kernel is generated and transformed in each\n"
+      "step, FFTs of at least twice the length (FFTW, measured plans), activations turned to rows and back. All else "
+      "is the same code. Milliseconds are\n"
+      "the best of several calls, turn about%s. *mixer*, *products* (OpenBLAS, with their biases), *attention* and "
+      "*gates* are timed alone; *rest* is what remains: norms,\n"
+      "activations, sums. *over MEGA FFT*: the ratio of steps; *attainable*: that of a step whose mixer costs nothing; "
+      "*mixers alone*: that of mixers.\n"
       "%s; %s GFLOP/s of fp32 multiply-adds on %d thread%s; %s.\n",
-      o.processor_time ? ", of the processor's time" : "", machine.sentence().c_str(), detail::cell(ceilings.fma_rate() * 1e-9, 0).c_str(), o.threads,
-      o.threads == 1 ? "" : "s", origin.products.c_str());
+      o.processor_time ? ", of the processor's time" : "", machine.sentence().c_str(),
+      detail::cell(ceilings.fma_rate() * 1e-9, 0).c_str(), o.threads, o.threads == 1 ? "" : "s",
+      origin.products.c_str());
   if (auto const warning = machine.warning(); !warning.empty()) std::printf("WARNING: %s\n", warning.c_str());
   std::printf("%.0f s. Wrote %s\n", line.elapsed(), o.output.c_str());
   return 0;

@@ -12,10 +12,12 @@ int run(recall::options& o) {
   auto result = e.run();
   if (result.status() != 0) return conclude(o, result);
   double const tested = result.evaluation.front().second;
-  if (o.train > 0) result.evaluation.emplace_back("train_accuracy", e.accuracy(std::min(o.train, o.test), o.config.seed));
+  if (o.train > 0)
+    result.evaluation.emplace_back("train_accuracy", e.accuracy(std::min(o.train, o.test), o.config.seed));
   int const status = conclude(o, result);
   if (status == 0 && tested < o.expect_accuracy) {
-    std::fprintf(stderr, "%s: the test accuracy ended at %g, but was expected to be at least %g\n", o.program.c_str(), tested, o.expect_accuracy);
+    std::fprintf(stderr, "%s: the test accuracy ended at %g, but was expected to be at least %g\n", o.program.c_str(),
+                 tested, o.expect_accuracy);
     return 1;
   }
   return status;

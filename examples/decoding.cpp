@@ -16,7 +16,8 @@ int main() {
     for (std::size_t i = 0; i < n; i++) v[i] = scale * (float(i * 7919 % 1009) / 504 - 1);
     return v;
   };
-  auto const q = numbers(length * key_dim, 2), k = numbers(length * key_dim, 1), v = numbers(length * value_dim, 1), bias = numbers(2 * chunk - 1, 1);
+  auto const q = numbers(length * key_dim, 2), k = numbers(length * key_dim, 1), v = numbers(length * value_dim, 1),
+             bias = numbers(2 * chunk - 1, 1);
   std::vector<float> whole(v.size()), pieces(v.size()), key_cache(chunk * key_dim), value_cache(chunk * value_dim);
 
   tcnca::cpu const cpu;
@@ -43,6 +44,7 @@ int main() {
 
   float worst = 0;
   for (std::size_t i = 0; i < whole.size(); i++) worst = std::fmax(worst, std::fabs(whole[i] - pieces[i]));
-  std::printf("%ld tokens after a prompt of %ld differ by at most %.1e from the whole\n", length - prompt, prompt, double(worst));
+  std::printf("%ld tokens after a prompt of %ld differ by at most %.1e from the whole\n", length - prompt, prompt,
+              double(worst));
   return worst < 1e-5f ? 0 : 1;
 }

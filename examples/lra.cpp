@@ -15,7 +15,8 @@ int run(lra::options const& o) {
   if (status != 0) return status;
   for (auto const& [name, value] : result.evaluation)
     if (name == "test_accuracy" && value < o.expect_accuracy) {
-      std::fprintf(stderr, "lra: the test accuracy ended at %g, but was expected to be at least %g\n", value, o.expect_accuracy);
+      std::fprintf(stderr, "lra: the test accuracy ended at %g, but was expected to be at least %g\n", value,
+                   o.expect_accuracy);
       return 1;
     }
   return 0;

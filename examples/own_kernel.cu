@@ -15,7 +15,8 @@ template <class Group>
 TCNCA_HOST_DEVICE void absolute_convolution(Group group, float* memory, float const* x, float const* weight, float* y) {
   constexpr tcnca::lanes lanes{};  // one position a pack
   tcnca::ring<float, lanes> const ring{memory, samples - 1};
-  for (int t = group.rank() - history; t < tile; t += group.size()) ring.store_sample(tcnca::uint32(t), 0, t < 0 ? 0.f : x[t]);
+  for (int t = group.rank() - history; t < tile; t += group.size())
+    ring.store_sample(tcnca::uint32(t), 0, t < 0 ? 0.f : x[t]);
   group.sync();
   tcnca::dilated_taps<float> const w{weight, 1, nullptr};
   tcnca::dilated_tile const whole{0, tile, 0, dilation, 0, taps};

@@ -7,7 +7,9 @@
 
 int main() {
   // 6 levels of 4 taps, dilations 1, 4, 16, ..., 1024: each output sees the last 4096 samples.
-  using stack = tcnca::conv_stack<float, tcnca::conv_stack_shape{.taps = 4, .depth = 6, .dilation_base = 4, .act = tcnca::activation::relu}>;
+  using stack =
+      tcnca::conv_stack<float, tcnca::conv_stack_shape{
+                                   .taps = 4, .depth = 6, .dilation_base = 4, .act = tcnca::activation::relu}>;
   long const batch = 2, channels = 8, length = 10000;
 
   std::vector<float> x(batch * channels * length, 1.f), y(x.size()), weight(stack::layers * 4 * channels, 0.25f);

@@ -24,24 +24,28 @@ int main() {
     for (float& e : v) e = gaussian(random);
     return v;
   };
-  std::size_t const elements = batch * channels * length, weights = stack::layers * 3 * channels, biases = stack::layers * channels;
+  std::size_t const elements = batch * channels * length, weights = stack::layers * 3 * channels,
+                    biases = stack::layers * channels;
   auto x = normal(elements, 1), teacher = normal(weights, 0.4f), teacher_bias = normal(biases, 0.1f);
   auto weight = normal(weights, 0.2f);
-  std::vector<float> bias(biases), y(elements), target(elements), grad_y(elements), grad_x(elements), grad_weight(weights), grad_bias(biases);
+  std::vector<float> bias(biases), y(elements), target(elements), grad_y(elements), grad_x(elements),
+      grad_weight(weights), grad_bias(biases);
 
   stack::forward_args forward{.x = tcnca::sequence<float const>(x.data(), order, batch, channels, length),
                               .weight = tcnca::contiguous<float const>(teacher.data(), stack::layers, 3, channels),
                               .bias = tcnca::contiguous<float const>(teacher_bias.data(), stack::layers, channels),
                               .y = tcnca::sequence(target.data(), order, batch, channels, length)};
-  stack::backward_args const backward{.x = forward.x,
-                                      .weight = tcnca::contiguous<float const>(weight.data(), stack::layers, 3, channels),
-                                      .bias = tcnca::contiguous<float const>(bias.data(), stack::layers, channels),
-                                      .grad_y = tcnca::sequence<float const>(grad_y.data(), order, batch, channels, length),
-                                      .grad_x = tcnca::sequence(grad_x.data(), order, batch, channels, length),
-                                      .grad_weight = tcnca::contiguous(grad_weight.data(), stack::layers, 3, channels),
-                                      .grad_bias = tcnca::contiguous(grad_bias.data(), stack::layers, channels)};
+  stack::backward_args const backward{
+      .x = forward.x,
+      .weight = tcnca::contiguous<float const>(weight.data(), stack::layers, 3, channels),
+      .bias = tcnca::contiguous<float const>(bias.data(), stack::layers, channels),
+      .grad_y = tcnca::sequence<float const>(grad_y.data(), order, batch, channels, length),
+      .grad_x = tcnca::sequence(grad_x.data(), order, batch, channels, length),
+      .grad_weight = tcnca::contiguous(grad_weight.data(), stack::layers, 3, channels),
+      .grad_bias = tcnca::contiguous(grad_bias.data(), stack::layers, channels)};
   tcnca::cpu const cpu;
-  scratch_memory const scratch(tcnca::max_of(stack::forward_workspace(cpu, forward), stack::backward_workspace(cpu, backward)));
+  scratch_memory const scratch(
+      tcnca::max_of(stack::forward_workspace(cpu, forward), stack::backward_workspace(cpu, backward)));
   if (!stack::forward(cpu, forward, scratch).ok()) return 1;
 
   forward.weight = backward.weight, forward.bias = backward.bias;

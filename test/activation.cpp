@@ -13,7 +13,7 @@ template <class T, activation Ours, int W>
 void check(reference::activation theirs) {
   double const u = std::ldexp(1, -format_of<T>.digits), tiny = 64 * double(std::numeric_limits<T>::min());
   double worst_value = 0, worst_slope = 0;
-  auto const at = [&](T const (&x)[W]) {
+  auto const at = [&](T const(&x)[W]) {
     auto const got = activate<Ours>(load<W>(x));
     for (int i = 0; i < W; i++) {
       double const v = x[i], m = std::abs(v);
@@ -21,21 +21,25 @@ void check(reference::activation theirs) {
       double const lost = tiny * (1 + m);
       double const value_error = std::abs(double(got.value.lane(i)) - reference::detail::value(theirs, v));
       double const slope_error = std::abs(double(got.derivative.lane(i)) - reference::detail::slope(theirs, v));
-      double const value_bound = u * reference::detail::value_rounding(theirs, v) + lost, slope_bound = u * reference::detail::slope_rounding(theirs, v) + lost * (1 + m);
+      double const value_bound = u * reference::detail::value_rounding(theirs, v) + lost,
+                   slope_bound = u * reference::detail::slope_rounding(theirs, v) + lost * (1 + m);
       ASSERT_LE(value_error, value_bound) << "value at " << v;
       ASSERT_LE(slope_error, slope_bound) << "slope at " << v;
-      worst_value = std::max(worst_value, value_error / value_bound), worst_slope = std::max(worst_slope, slope_error / slope_bound);
+      worst_value = std::max(worst_value, value_error / value_bound),
+      worst_slope = std::max(worst_slope, slope_error / slope_bound);
     }
   };
   random_bits r{1};
   int const rounds = sizeof(T) == 8 ? 20000 : 100000;
   for (int i = 0; i < rounds; i++) {
     T x[W];
-    for (T& e : x) e = T(uniform(r) * (i % 4 == 0 ? 100 : i % 4 == 1 ? 12 : i % 4 == 2 ? 1 : std::ldexp(1, between(r, -60, 6))));
+    for (T& e : x)
+      e = T(uniform(r) * (i % 4 == 0 ? 100 : i % 4 == 1 ? 12 : i % 4 == 2 ? 1 : std::ldexp(1, between(r, -60, 6))));
     at(x);
     if (::testing::Test::HasFatalFailure()) return;
   }
-  std::printf("%s, activation %d: at most %.2f of the bound, slope %.2f\n", name_of<T>, int(Ours), worst_value, worst_slope);
+  std::printf("%s, activation %d: at most %.2f of the bound, slope %.2f\n", name_of<T>, int(Ours), worst_value,
+              worst_slope);
   for (double const special : {0.0, -0.0, 87.0, -87.0, 88.0, -88.0, 89.0, -89.0, 104.0, -104.0, 1000.0, -1000.0}) {
     T x[W];
     for (T& e : x) e = T(special);
@@ -67,8 +71,12 @@ TYPED_TEST_SUITE(activations, types, type_name);
 TYPED_TEST(activations, none) { this->template check_widths<activation::none>(reference::activation::none); }
 TYPED_TEST(activations, relu) { this->template check_widths<activation::relu>(reference::activation::relu); }
 TYPED_TEST(activations, silu) { this->template check_widths<activation::silu>(reference::activation::silu); }
-TYPED_TEST(activations, gelu_erf) { this->template check_widths<activation::gelu_erf>(reference::activation::gelu_erf); }
-TYPED_TEST(activations, gelu_tanh) { this->template check_widths<activation::gelu_tanh>(reference::activation::gelu_tanh); }
+TYPED_TEST(activations, gelu_erf) {
+  this->template check_widths<activation::gelu_erf>(reference::activation::gelu_erf);
+}
+TYPED_TEST(activations, gelu_tanh) {
+  this->template check_widths<activation::gelu_tanh>(reference::activation::gelu_tanh);
+}
 TYPED_TEST(activations, tanh) { this->template check_widths<activation::tanh>(reference::activation::tanh); }
 
 }  // namespace

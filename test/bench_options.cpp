@@ -70,7 +70,9 @@ TEST(bench_options, what_is_wrong_is_said_in_a_sentence) {
       {conv, {"--stacks", "K4f4D6,K4f4D6"}, "--stacks: K4f4D6 is given twice."},
       {conv, {"--dtype", "fp64"}, "--dtype: fp64 is not one of fp32, bf16."},
       {conv, {"--backend", "tpu"}, "--backend: tpu is not one of cpu, cuda."},
-      {conv, {"--backend", "cuda", "--channels", "65536"}, "--channels: 65536 channels of 4 sequences are more than the 65535 rows that the FFT on CUDA has."},
+      {conv,
+       {"--backend", "cuda", "--channels", "65536"},
+       "--channels: 65536 channels of 4 sequences are more than the 65535 rows that the FFT on CUDA has."},
       {conv, {"--input", "/no/such/file"}, "--input: /no/such/file is not a file that can be read."},
       {conv, {"--output", "/"}, "--output: / is a folder, and must be a file."},
       {conv, {"--output", "/proc/no/summary.json"}, "--output: /proc/no/summary.json cannot be written."},
@@ -91,15 +93,19 @@ TEST(bench_options, what_is_wrong_is_said_in_a_sentence) {
       {step, {"--batch", "abc"}, "--batch: abc is not a whole number from 1 to 4096."},
       {step, {"--chunk", "0"}, "--chunk: 0 is not a whole number from 1 to 16384."},
       {step, {"--min-time", "-1"}, "--min-time: -1 is not a number from 0.001 to 3600."},
-      {step, {"--processor-time", "--threads", "2"}, "--processor-time: one thread only is counted, and --threads is 2."},
+      {step,
+       {"--processor-time", "--threads", "2"},
+       "--processor-time: one thread only is counted, and --threads is 2."},
   };
   for (auto const& w : table) EXPECT_EQ(complaint(w.of, w.arguments), w.sentence) << w.arguments.front();
 }
 
 // More than any machine has, although each option alone is in its range.
 TEST(bench_options, what_memory_cannot_hold_is_refused) {
-  for (auto const& said : {complaint(program::conv_vs_fft, {"--backend", "cpu", "--batch", "4096", "--channels", "65536", "--lengths", "16777216"}),
-                           complaint(program::attention_vs_gemm, {"--backend", "cpu", "--batch", "4096", "--heads", "4096", "--length", "16777216"}),
+  for (auto const& said : {complaint(program::conv_vs_fft, {"--backend", "cpu", "--batch", "4096", "--channels",
+                                                            "65536", "--lengths", "16777216"}),
+                           complaint(program::attention_vs_gemm, {"--backend", "cpu", "--batch", "4096", "--heads",
+                                                                  "4096", "--length", "16777216"}),
                            complaint(program::layer_step, {"--batch", "4096", "--lengths", "16777216"})}) {
     EXPECT_NE(said.find("--length"), std::string::npos) << said;
     EXPECT_NE(said.find("would need about"), std::string::npos) << said;
@@ -107,11 +113,16 @@ TEST(bench_options, what_memory_cannot_hold_is_refused) {
 }
 
 TEST(bench_options, what_is_right_is_taken) {
-  std::string const folder = std::filesystem::path(::testing::TempDir()) / "bench_options", file = folder + "/summary.json";
-  EXPECT_EQ(complaint(program::conv_vs_fft, {"--backend", "cpu", "--lengths", "1,1048576", "--batch", "1", "--channels", "1", "--time-limit", "0.5", "--output", file}), "");
+  std::string const folder = std::filesystem::path(::testing::TempDir()) / "bench_options",
+                    file = folder + "/summary.json";
+  EXPECT_EQ(complaint(program::conv_vs_fft, {"--backend", "cpu", "--lengths", "1,1048576", "--batch", "1", "--channels",
+                                             "1", "--time-limit", "0.5", "--output", file}),
+            "");
   EXPECT_FALSE(std::filesystem::exists(file)) << "tried, not left behind";
   std::filesystem::remove_all(folder);
-  EXPECT_EQ(complaint(program::attention_vs_gemm, {"--chunks", "1,16384", "--functions", "laplace", "--time-limit", "86400"}), "");
+  EXPECT_EQ(
+      complaint(program::attention_vs_gemm, {"--chunks", "1,16384", "--functions", "laplace", "--time-limit", "86400"}),
+      "");
   EXPECT_EQ(complaint(program::layer_step, {"--widths", "64,512", "--lengths", "1024", "--processor-time"}), "");
 }
 
@@ -121,9 +132,7 @@ TEST(bench_options, help_has_status_0) {
   try {
     parse(2, argv, {"cpu"});
     ADD_FAILURE() << "help ends the program";
-  } catch (usage_error const& e) {
-    EXPECT_EQ(e.status, 0);
-  }
+  } catch (usage_error const& e) { EXPECT_EQ(e.status, 0); }
   EXPECT_NE(::testing::internal::GetCapturedStdout().find("--lengths"), std::string::npos);
 }
 

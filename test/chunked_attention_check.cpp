@@ -14,20 +14,30 @@ struct checked {
   using op = typename S::op;
   using F = typename op::forward_args;
   using B = typename op::backward_args;
-  attention_problem<S> problem{{.batch = 2, .heads = 3, .length = 9, .key_dim = 16, .value_dim = 24, .chunk = 5, .position = S::causal ? 8 : 10,
-                                .lengths = true, .state_out = S::causal, .dropout = S::shape.dropout ? 0.5 : 0},
+  attention_problem<S> problem{{.batch = 2,
+                                .heads = 3,
+                                .length = 9,
+                                .key_dim = 16,
+                                .value_dim = 24,
+                                .chunk = 5,
+                                .position = S::causal ? 8 : 10,
+                                .lengths = true,
+                                .state_out = S::causal,
+                                .dropout = S::shape.dropout ? 0.5 : 0},
                                1};
 
   /// Calls with one thing changed.
   void forward(code expected, std::string const& name, std::function<void(F&, cpu&, workspace&)> change) {
     cpu e{1};
     auto args = problem.forward();
-    call(expected, name, op::forward_workspace(e, args), [&](workspace w) { return change(args, e, w), op::forward(e, args, w); });
+    call(expected, name, op::forward_workspace(e, args),
+         [&](workspace w) { return change(args, e, w), op::forward(e, args, w); });
   }
   void backward(code expected, std::string const& name, std::function<void(B&, cpu&, workspace&)> change) {
     cpu e{1};
     auto args = problem.backward();
-    call(expected, name, op::backward_workspace(e, args), [&](workspace w) { return change(args, e, w), op::backward(e, args, w); });
+    call(expected, name, op::backward_workspace(e, args),
+         [&](workspace w) { return change(args, e, w), op::backward(e, args, w); });
   }
   void both(code expected, std::string const& name, auto change) {
     forward(expected, name, [=](auto& a, auto& e, auto& w) { change(a, e, w); });
@@ -37,12 +47,15 @@ struct checked {
   /// What goes for every tensor: extents, strides, pointers. `sets`: how many of its extents, from the last on, are
   /// what others are held against.
   template <class Args, class View>
-  void tensor_checked(View Args::* member, std::string const& name, bool optional = false, int sets = 0) {
+  void tensor_checked(View Args::*member, std::string const& name, bool optional = false, int sets = 0) {
     SCOPED_TRACE(name);
     auto const on = [&](code expected, auto change) {
       auto const f = [=](Args& a, cpu&, workspace&) { change(a.*member); };
-      if constexpr (std::is_same_v<Args, F>) { forward(expected, name, f); }
-      else { backward(expected, name, f); }
+      if constexpr (std::is_same_v<Args, F>) {
+        forward(expected, name, f);
+      } else {
+        backward(expected, name, f);
+      }
     };
     constexpr int last = View::rank - 1;
     bool const written = !std::is_const_v<typename View::value_type>;
@@ -56,7 +69,8 @@ struct checked {
     if (written) on(code::invalid_stride, [](View& v) { v.stride[last - 1] = 1; });
     if (!optional) on(code::null_pointer, [](View& v) { v.data = nullptr; });
     if (!optional && sets == 0) on(code::missing_argument, [](View& v) { v = {}; });
-    on(code::misaligned_pointer, [](View& v) { v.data = reinterpret_cast<decltype(v.data)>(reinterpret_cast<std::uintptr_t>(v.data) + 2); });
+    on(code::misaligned_pointer,
+       [](View& v) { v.data = reinterpret_cast<decltype(v.data)>(reinterpret_cast<std::uintptr_t>(v.data) + 2); });
   }
 
  private:
@@ -69,7 +83,8 @@ struct checked {
     EXPECT_EQ(int(s.code()), int(expected)) << name << ": answered " << to_string(s) << " (" << s.argument() << ")";
     EXPECT_EQ(s.argument(), name);
     EXPECT_TRUE(before == problem.bits()) << name << ": something was written";
-    for (std::size_t i = 0; i < bytes; i++) ASSERT_EQ(static_cast<unsigned char*>(scratch.get().data)[i], 0xff) << name << ": the workspace was written";
+    for (std::size_t i = 0; i < bytes; i++)
+      ASSERT_EQ(static_cast<unsigned char*>(scratch.get().data)[i], 0xff) << name << ": the workspace was written";
     problem.expect_inputs_untouched();
   }
 };
@@ -102,16 +117,21 @@ TEST(chunked_attention_check, every_tensor_backward) {
   t.tensor_checked(&B::bias, "bias"), t.tensor_checked(&B::lengths, "lengths", true);
   t.tensor_checked(&B::keys_in, "keys_in"), t.tensor_checked(&B::values_in, "values_in");
   t.tensor_checked(&B::o, "o"), t.tensor_checked(&B::lse, "lse"), t.tensor_checked(&B::grad_o, "grad_o");
-  t.tensor_checked(&B::grad_keys_out, "grad_keys_out", true), t.tensor_checked(&B::grad_values_out, "grad_values_out", true);
-  t.tensor_checked(&B::grad_q, "grad_q"), t.tensor_checked(&B::grad_k, "grad_k"), t.tensor_checked(&B::grad_v, "grad_v");
+  t.tensor_checked(&B::grad_keys_out, "grad_keys_out", true),
+      t.tensor_checked(&B::grad_values_out, "grad_values_out", true);
+  t.tensor_checked(&B::grad_q, "grad_q"), t.tensor_checked(&B::grad_k, "grad_k"),
+      t.tensor_checked(&B::grad_v, "grad_v");
   t.tensor_checked(&B::grad_bias, "grad_bias");
-  t.tensor_checked(&B::grad_keys_in, "grad_keys_in", true), t.tensor_checked(&B::grad_values_in, "grad_values_in", true);
+  t.tensor_checked(&B::grad_keys_in, "grad_keys_in", true),
+      t.tensor_checked(&B::grad_values_in, "grad_values_in", true);
 }
 
 TEST(chunked_attention_check, dims_have_a_range) {
   with_all t;
-  for (index_t const dim : {0, 8, 15, 20, 264}) t.both(code::invalid_extent, "q", [=](auto& a, auto&, auto&) { a.q.extent[3] = a.k.extent[3] = dim; });
-  for (index_t const dim : {0, 8, 15, 20, 2056}) t.both(code::invalid_extent, "v", [=](auto& a, auto&, auto&) { a.v.extent[3] = dim; });
+  for (index_t const dim : {0, 8, 15, 20, 264})
+    t.both(code::invalid_extent, "q", [=](auto& a, auto&, auto&) { a.q.extent[3] = a.k.extent[3] = dim; });
+  for (index_t const dim : {0, 8, 15, 20, 2056})
+    t.both(code::invalid_extent, "v", [=](auto& a, auto&, auto&) { a.v.extent[3] = dim; });
 }
 
 TEST(chunked_attention_check, numbers_have_a_range) {
@@ -139,22 +159,30 @@ TEST(chunked_attention_check, overlap) {
   t.forward(code::overlap, "lse", [](auto& a, auto&, auto&) { a.lse.data = const_cast<float*>(a.bias.data) - 2; });
   t.forward(code::overlap, "o", [](auto& a, auto&, auto&) { a.lse.data = a.o.data; });
   // In place only if it is exactly the same memory, and the same state.
-  t.forward(code::overlap, "keys_out", [](auto& a, auto&, auto&) { a.keys_out.data = const_cast<float*>(a.keys_in.data) + 16; });
-  t.forward(code::overlap, "keys_out", [](auto& a, auto&, auto&) { a.keys_out.data = const_cast<float*>(a.values_in.data); });
-  t.forward(code::overlap, "values_out", [](auto& a, auto&, auto&) { a.values_out.data = const_cast<float*>(a.values_in.data), a.values_out.stride[0] += 8; });
+  t.forward(code::overlap, "keys_out",
+            [](auto& a, auto&, auto&) { a.keys_out.data = const_cast<float*>(a.keys_in.data) + 16; });
+  t.forward(code::overlap, "keys_out",
+            [](auto& a, auto&, auto&) { a.keys_out.data = const_cast<float*>(a.values_in.data); });
+  t.forward(code::overlap, "values_out", [](auto& a, auto&, auto&) {
+    a.values_out.data = const_cast<float*>(a.values_in.data), a.values_out.stride[0] += 8;
+  });
   t.forward(code::overlap, "keys_out", [](auto& a, auto&, auto&) { a.keys_out.data = const_cast<float*>(a.k.data); });
   t.backward(code::overlap, "grad_q", [](auto& a, auto&, auto&) { a.grad_k.data = a.grad_q.data; });
   t.backward(code::overlap, "grad_v", [](auto& a, auto&, auto&) { a.grad_v.data = const_cast<float*>(a.grad_o.data); });
-  t.backward(code::overlap, "grad_bias", [](auto& a, auto&, auto&) { a.grad_bias.data = const_cast<float*>(a.bias.data); });
-  t.backward(code::overlap, "grad_keys_in", [](auto& a, auto&, auto&) { a.grad_keys_in.data = const_cast<float*>(a.grad_keys_out.data); });
-  t.backward(code::overlap, "grad_values_in", [](auto& a, auto&, auto&) { a.grad_values_in.data = const_cast<float*>(a.values_in.data); });
+  t.backward(code::overlap, "grad_bias",
+             [](auto& a, auto&, auto&) { a.grad_bias.data = const_cast<float*>(a.bias.data); });
+  t.backward(code::overlap, "grad_keys_in",
+             [](auto& a, auto&, auto&) { a.grad_keys_in.data = const_cast<float*>(a.grad_keys_out.data); });
+  t.backward(code::overlap, "grad_values_in",
+             [](auto& a, auto&, auto&) { a.grad_values_in.data = const_cast<float*>(a.values_in.data); });
 }
 
 TEST(chunked_attention_check, workspace_and_executor) {
   with_all t;
   t.both(code::workspace_too_small, "workspace", [](auto&, auto&, workspace& w) { w.bytes--; });
   t.both(code::workspace_too_small, "workspace", [](auto&, auto&, workspace& w) { w.data = nullptr; });
-  t.both(code::workspace_misaligned, "workspace", [](auto&, auto&, workspace& w) { w.data = static_cast<char*>(w.data) + 64; });
+  t.both(code::workspace_misaligned, "workspace",
+         [](auto&, auto&, workspace& w) { w.data = static_cast<char*>(w.data) + 64; });
   t.forward(code::overlap, "o", [](auto& a, auto&, workspace& w) { a.o.data = static_cast<float*>(w.data); });
   t.both(code::invalid_executor, "", [](auto&, cpu& e, auto&) { e.threads = -1; });
 }
@@ -167,14 +195,17 @@ TEST(chunked_attention_check, a_state_is_keys_and_values) {
   t.forward(code::missing_argument, "values_out", [](auto& a, auto&, auto&) { a.values_out = {}; });
   // At the beginning of a chunk there may be a state, but then whole, and gradients of it only with it.
   t.both(code::missing_argument, "values_in", [](auto& a, auto&, auto&) { a.position = 10, a.values_in = {}; });
-  t.backward(code::unexpected_argument, "grad_keys_in", [](auto& a, auto&, auto&) { a.position = 10, a.keys_in = a.values_in = {}; });
-  t.backward(code::unexpected_argument, "grad_values_in", [](auto& a, auto&, auto&) { a.position = 10, a.keys_in = a.values_in = {}, a.grad_keys_in = {}; });
+  t.backward(code::unexpected_argument, "grad_keys_in",
+             [](auto& a, auto&, auto&) { a.position = 10, a.keys_in = a.values_in = {}; });
+  t.backward(code::unexpected_argument, "grad_values_in",
+             [](auto& a, auto&, auto&) { a.position = 10, a.keys_in = a.values_in = {}, a.grad_keys_in = {}; });
 }
 
 TEST(chunked_attention_check, what_the_shape_has_no_use_for) {
   static float memory[4096];
   bare t;
-  auto const keys = contiguous(memory, 2, 3, 5, 16), values = contiguous(memory, 2, 3, 5, 24), rows = contiguous(memory, 2, 3, 9, 24);
+  auto const keys = contiguous(memory, 2, 3, 5, 16), values = contiguous(memory, 2, 3, 5, 24),
+             rows = contiguous(memory, 2, 3, 9, 24);
   auto const table = contiguous(memory, 3, 9);
   auto const lse = contiguous(memory, 2, 3, 9, 2);
   t.both(code::unexpected_argument, "bias", [=](auto& a, auto&, auto&) { a.bias = table; });
@@ -205,7 +236,8 @@ TEST(chunked_attention_check, queries_survive_bad_arguments) {
     (void)op::forward_workspace(cpu{2}, f), (void)op::backward_workspace(cpu{2}, b);
   };
   for (index_t const chunk : {index_t(-1), index_t(0), index_t(1) << 40}) ask([=](auto& a) { a.chunk = chunk; });
-  for (int axis = 0; axis < 4; axis++) ask([=](auto& a) { a.q.extent[axis] = -1; }), ask([=](auto& a) { a.q.extent[axis] = 0; });
+  for (int axis = 0; axis < 4; axis++)
+    ask([=](auto& a) { a.q.extent[axis] = -1; }), ask([=](auto& a) { a.q.extent[axis] = 0; });
   ask([](auto& a) { a.v.extent[3] = -8; }), ask([](auto& a) { a.position = -1; }), ask([](auto& a) { a = {}; });
 }
 
@@ -232,8 +264,11 @@ TEST(chunked_attention_check, rotary) {
     cpu e{1};
     change(args, e), judge(op::rotary_backward(e, args), expected, name);
   };
-  auto const both = [&](code expected, char const* name, auto change) { forward(expected, name, change), backward(expected, name, change); };
-  for (index_t const chunk : {0, -1, 16385}) both(code::invalid_value, "chunk", [=](auto& a, auto&) { a.chunk = chunk; });
+  auto const both = [&](code expected, char const* name, auto change) {
+    forward(expected, name, change), backward(expected, name, change);
+  };
+  for (index_t const chunk : {0, -1, 16385})
+    both(code::invalid_value, "chunk", [=](auto& a, auto&) { a.chunk = chunk; });
   both(code::invalid_extent, "a", [](auto& a, auto&) { a.a.extent[1] = 15; });
   both(code::invalid_extent, "b", [](auto& a, auto&) { a.a.extent[1] = 14; });
   both(code::invalid_extent, "b", [](auto& a, auto&) { a.b.extent[0] = 2; });

@@ -17,9 +17,10 @@ golden_case const* find(std::string const& name) {
 template <class S>
 struct chunked_attention_golden : ::testing::Test {};
 template <class B>
-using subjects_on = std::tuple<attention_subject<B, double, softmax_bias>, attention_subject<B, double, softmax_causal_bias>,
-                               attention_subject<B, double, laplace_causal_bias>, attention_subject<B, double, relu2_causal>,
-                               attention_subject<B, float, laplace_plain>, attention_subject<B, bf16, softmax_causal_bias>>;
+using subjects_on =
+    std::tuple<attention_subject<B, double, softmax_bias>, attention_subject<B, double, softmax_causal_bias>,
+               attention_subject<B, double, laplace_causal_bias>, attention_subject<B, double, relu2_causal>,
+               attention_subject<B, float, laplace_plain>, attention_subject<B, bf16, softmax_causal_bias>>;
 using types = everywhere<subjects_on, one_backend>;
 TYPED_TEST_SUITE(chunked_attention_golden, types, attention_subject_name);
 
@@ -31,11 +32,14 @@ TYPED_TEST(chunked_attention_golden, agrees_with_jax) {
   golden_case const* const g = find(name.substr(name.find('_', name.find('_') + 1) + 1));
   ASSERT_TRUE(g) << "no golden case for " << name;
   auto const& q = g->tensors.at("q").extent;
-  attention_extents e{.batch = q[0], .heads = q[1], .length = q[2], .key_dim = q[3], .value_dim = g->tensors.at("v").extent[3]};
-  e.chunk = g->option("chunk"), e.position = g->option("position"), e.lengths = g->has("lengths"), e.state_out = g->has("keys_out");
+  attention_extents e{
+      .batch = q[0], .heads = q[1], .length = q[2], .key_dim = q[3], .value_dim = g->tensors.at("v").extent[3]};
+  e.chunk = g->option("chunk"), e.position = g->option("position"), e.lengths = g->has("lengths"),
+  e.state_out = g->has("keys_out");
   attention_problem<S> problem(e, 1);
   auto& p = problem.p;
-  for (index_t b = 0; e.lengths && b < e.batch; b++) p.lengths[std::size_t(b)] = index_t(g->values("lengths")[std::size_t(b)]);
+  for (index_t b = 0; e.lengths && b < e.batch; b++)
+    p.lengths[std::size_t(b)] = index_t(g->values("lengths")[std::size_t(b)]);
   auto const give = [&](char const* what, auto& t, std::vector<double>& values) {
     if (t.present()) t.assign(values = g->values(what));
   };
@@ -60,12 +64,15 @@ TYPED_TEST(chunked_attention_golden, agrees_with_jax) {
     for (std::size_t i = 0; i < theirs.size(); i++) {
       double const ours = to_double(*got.at(index_t(i)));
       if (state && theirs[i] == 0) continue;
-      ASSERT_NEAR(ours, theirs[i], 2 * (bounds.empty() ? 0 : bounds[i].e) + 1e-14 * (1 + std::abs(theirs[i]))) << what << " " << i;
+      ASSERT_NEAR(ours, theirs[i], 2 * (bounds.empty() ? 0 : bounds[i].e) + 1e-14 * (1 + std::abs(theirs[i])))
+          << what << " " << i;
     }
   };
   expect("o", problem.o, f.o), expect("lse", problem.log_sums(), f.lse), expect("keys_out", problem.keys_out, {}, true);
-  expect("values_out", problem.values_out, {}, true), expect("grad_q", problem.grad_q, b.q), expect("grad_k", problem.grad_k, b.k);
-  expect("grad_v", problem.grad_v, b.v), expect("grad_bias", problem.grad_bias, b.bias), expect("grad_keys_in", problem.grad_keys_in, b.keys_in, true);
+  expect("values_out", problem.values_out, {}, true), expect("grad_q", problem.grad_q, b.q),
+      expect("grad_k", problem.grad_k, b.k);
+  expect("grad_v", problem.grad_v, b.v), expect("grad_bias", problem.grad_bias, b.bias),
+      expect("grad_keys_in", problem.grad_keys_in, b.keys_in, true);
   expect("grad_values_in", problem.grad_values_in, b.values_in, true);
 
   // The rotary table, and from its gradient to those of a and b.
@@ -75,19 +82,22 @@ TYPED_TEST(chunked_attention_golden, agrees_with_jax) {
     if (g->has(what)) t.assign(g->values(what));
     return t;
   };
-  auto const a1 = table("a", e.key_dim), b1 = table("b", e.key_dim), bias = table("", 2 * e.chunk - 1), a2 = table("", e.key_dim), b2 = table("", e.key_dim);
+  auto const a1 = table("a", e.key_dim), b1 = table("b", e.key_dim), bias = table("", 2 * e.chunk - 1),
+             a2 = table("", e.key_dim), b2 = table("", e.key_dim);
   typename S::op::rotary_args forward;
   forward.a = a1.view(), forward.b = b1.view(), forward.bias = bias.view(), forward.chunk = e.chunk;
   EXPECT_TRUE(S::op::rotary(S::backend::make(1), forward).ok());
   typename S::op::rotary_backward_args backward;
-  backward.a = a1.view(), backward.b = b1.view(), backward.grad_bias = problem.grad_bias.view(), backward.grad_a = a2.view(), backward.grad_b = b2.view();
+  backward.a = a1.view(), backward.b = b1.view(), backward.grad_bias = problem.grad_bias.view(),
+  backward.grad_a = a2.view(), backward.grad_b = b2.view();
   backward.chunk = e.chunk;
   EXPECT_TRUE(S::op::rotary_backward(S::backend::make(1), backward).ok());
   S::backend::finish();
   double noise = 1e-14;  // the sum of what the table's gradient is off by, times a and b below 2
   for (auto const& x : b.bias) noise += 4 * x.e;
   auto const close = [&](char const* what, tensor<A, 2> const& got) {
-    for (std::size_t i = 0; i < g->values(what).size(); i++) ASSERT_NEAR(double(*got.at(index_t(i))), g->values(what)[i], noise) << what << " " << i;
+    for (std::size_t i = 0; i < g->values(what).size(); i++)
+      ASSERT_NEAR(double(*got.at(index_t(i))), g->values(what)[i], noise) << what << " " << i;
   };
   close("bias", bias), close("grad_a", a2), close("grad_b", b2);
 }

@@ -10,7 +10,8 @@ using reference::attention::bounded;
 template <class F>
 void expect_slope(F f, double expected, double magnitude, double noise, double terms) {
   double const h = 1e-4;
-  double const d1 = (f(h) - f(-h)) / (2 * h), d2 = (f(2 * h) - f(-2 * h)) / (4 * h), d4 = (f(4 * h) - f(-4 * h)) / (8 * h);
+  double const d1 = (f(h) - f(-h)) / (2 * h), d2 = (f(2 * h) - f(-2 * h)) / (4 * h),
+               d4 = (f(4 * h) - f(-4 * h)) / (8 * h);
   // The central difference is off by c h^2; d2 - d1 is 3 c h^2. At a kink of the slope (relu2) it is off by c h, and d2 - d1 at least c h / 2.
   double const truncation = 2 * std::max(std::abs(d2 - d1), std::abs(d4 - d2) / 4);
   EXPECT_NEAR(d1, expected, truncation + noise / h + terms * 0x1p-53 * magnitude);
@@ -23,8 +24,18 @@ struct chunked_attention_gradient : ::testing::Test {
   using problem_type = attention_problem<S>;
 
   static attention_extents extents(double scale) {
-    return {.batch = 2, .heads = 2, .length = 23, .key_dim = 16, .value_dim = 16, .chunk = 9, .position = S::causal ? 5 : 9, .lengths = true,
-            .state_out = S::causal, .scale = scale, .dropout = S::shape.dropout ? 0.4 : 0, .spread = 1};
+    return {.batch = 2,
+            .heads = 2,
+            .length = 23,
+            .key_dim = 16,
+            .value_dim = 16,
+            .chunk = 9,
+            .position = S::causal ? 5 : 9,
+            .lengths = true,
+            .state_out = S::causal,
+            .scale = scale,
+            .dropout = S::shape.dropout ? 0.4 : 0,
+            .spread = 1};
   }
   /// All inputs that have a gradient, with it.
   template <class F>
@@ -43,7 +54,8 @@ struct chunked_attention_gradient : ::testing::Test {
   }
   static void gather(problem_type& p, std::vector<double*>& inputs, std::vector<double*>& gradients) {
     each_input(p, [&](auto& t, auto& g, index_t filled) {
-      bool const state = t.present() && (t.view().data == p.keys_in.view().data || t.view().data == p.values_in.view().data);
+      bool const state =
+          t.present() && (t.view().data == p.keys_in.view().data || t.view().data == p.values_in.view().data);
       for (double* x : elements(t, state, filled)) inputs.push_back(x);
       for (double* x : elements(g, state, filled)) gradients.push_back(x);
     });
@@ -69,7 +81,8 @@ struct chunked_attention_gradient : ::testing::Test {
       for (std::size_t i = 0; i < u.size(); i++)
         if (!std::isnan(u[i])) all.add(bounded(u[i]), bounded(state[i]));
     };
-    add(p.p.grad_keys_out, reference::attention::keys_out(p.p)), add(p.p.grad_values_out, reference::attention::values_out(p.p));
+    add(p.p.grad_keys_out, reference::attention::keys_out(p.p)),
+        add(p.p.grad_values_out, reference::attention::values_out(p.p));
     return all.get().e;
   }
 };
@@ -77,8 +90,9 @@ struct chunked_attention_gradient : ::testing::Test {
 template <class B>
 using subjects_on = unless_sanitized<
     std::tuple<attention_subject<B, double, softmax_plain>, attention_subject<B, double, softmax_causal_bias>,
-               attention_subject<B, double, softmax_causal_bias_dropout>, attention_subject<B, double, laplace_causal_bias>,
-               attention_subject<B, double, laplace_dropout>, attention_subject<B, double, relu2_causal>>,
+               attention_subject<B, double, softmax_causal_bias_dropout>,
+               attention_subject<B, double, laplace_causal_bias>, attention_subject<B, double, laplace_dropout>,
+               attention_subject<B, double, relu2_causal>>,
     std::tuple<attention_subject<B, double, softmax_causal_bias_dropout>>>;
 using types = everywhere<subjects_on, one_backend>;
 TYPED_TEST_SUITE(chunked_attention_gradient, types, attention_subject_name);
@@ -117,7 +131,8 @@ TYPED_TEST(chunked_attention_gradient, is_the_slope_of_the_forward_pass) {
     }
     std::size_t begin = 0;
     this->each_input(problem, [&](auto const& t, auto const&, index_t filled) {  // some coordinates of each input
-      bool const state = t.present() && (t.view().data == problem.keys_in.view().data || t.view().data == problem.values_in.view().data);
+      bool const state = t.present() && (t.view().data == problem.keys_in.view().data ||
+                                         t.view().data == problem.values_in.view().data);
       auto const n = this->elements(t, state, filled).size();
       for (int i = 0; i < 6 && n > 0; i++) {
         std::vector<double> v(grad.size());
@@ -166,7 +181,8 @@ struct rotary_problem {
     status const s = op::rotary(B::make(seed), f);
     ASSERT_TRUE(s.ok()) << to_string(s) << ": " << s.argument();
     typename op::rotary_backward_args g;
-    g.a = a.view(), g.b = b.view(), g.grad_bias = grad_bias.view(), g.grad_a = grad_a.view(), g.grad_b = grad_b.view(), g.chunk = chunk;
+    g.a = a.view(), g.b = b.view(), g.grad_bias = grad_bias.view(), g.grad_a = grad_a.view(), g.grad_b = grad_b.view(),
+    g.chunk = chunk;
     status const t = op::rotary_backward(B::make(seed), g);
     ASSERT_TRUE(t.ok()) << to_string(t) << ": " << t.argument();
     B::finish();
@@ -179,7 +195,8 @@ TYPED_TEST(chunked_attention_rotary, matches_the_reference) {
   namespace r = reference::attention;
   std::uint64_t seed = 1;
   auto const check = [&]<class T>(T, index_t heads, index_t dim, index_t chunk) {
-    SCOPED_TRACE(::testing::Message() << name_of<T> << ", heads " << heads << ", dim " << dim << ", chunk " << chunk << ", seed " << seed);
+    SCOPED_TRACE(::testing::Message() << name_of<T> << ", heads " << heads << ", dim " << dim << ", chunk " << chunk
+                                      << ", seed " << seed);
     rotary_problem<B, T> p(heads, dim, chunk, seed % 2 ? placement{} : placement{3, 1}, seed);
     p.run(seed++);
     using judge = attention_problem<attention_subject<B, T, softmax_bias>>;
@@ -222,7 +239,8 @@ TYPED_TEST(chunked_attention_rotary, gradient_is_the_slope) {
       magnitude += std::abs(u[i] * grad_a[i]) + std::abs(v[i] * grad_b[i]);
     }
     auto const moved = [&](double h) {
-      for (std::size_t i = 0; i < u.size(); i++) *p.a.at(index_t(i)) = a[i] + h * u[i], *p.b.at(index_t(i)) = b[i] + h * v[i];
+      for (std::size_t i = 0; i < u.size(); i++)
+        *p.a.at(index_t(i)) = a[i] + h * u[i], *p.b.at(index_t(i)) = b[i] + h * v[i];
       p.run(1);
       double sum = 0;
       for (index_t i = 0; i < p.bias.count(); i++) sum += *p.grad_bias.at(i) * *p.bias.at(i);

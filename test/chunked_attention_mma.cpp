@@ -25,15 +25,19 @@ struct product_agent {
   bf16* near;
   warp_of<Group> warp;
 
-  product_agent(Group g, product const& given, A* shared_memory, A*) : group(g), p(given), near(reinterpret_cast<bf16*>(shared_memory)) {}
+  product_agent(Group g, product const& given, A* shared_memory, A*)
+      : group(g), p(given), near(reinterpret_cast<bf16*>(shared_memory)) {}
 
-  static int offset(int r, int c) { return r * row + (Fault == fault::straight_rows ? c : swizzled_rows::offset(r, c)); }
+  static int offset(int r, int c) {
+    return r * row + (Fault == fault::straight_rows ? c : swizzled_rows::offset(r, c));
+  }
   auto at(int first, tile_position x) const { return warp.place(near + first * row + offset(x.row, x.column)); }
 
   void operator()(index_t) {
     int const lane = group.rank();
     bf16 const* const from = lane < 16 ? p.a : p.b;
-    for (int c = 0; c < 16; c += 8) warp.copy_16(warp.place(near + lane / 16 * 16 * row + offset(lane % 16, c)), from + lane % 16 * 16 + c, true);
+    for (int c = 0; c < 16; c += 8)
+      warp.copy_16(warp.place(near + lane / 16 * 16 * row + offset(lane % 16, c)), from + lane % 16 * 16 + c, true);
     warp.commit();
     if (Fault != fault::missing_wait) warp.wait();
     group.sync();
@@ -63,14 +67,16 @@ std::pair<bool, bool> multiplies(bool columns, std::uint64_t seed) {
   for (auto* m : {&a, &b})
     for (double& x : *m) x = between(r, -8, 8);
   std::vector<bf16> a16(256), b16(256);
-  for (std::size_t i = 0; i < 256; i++) a16[i] = from_double<bf16>(a[i]), b16[i] = from_double<bf16>(b[columns ? i % 16 * 16 + i / 16 : i]);
+  for (std::size_t i = 0; i < 256; i++)
+    a16[i] = from_double<bf16>(a[i]), b16[i] = from_double<bf16>(b[columns ? i % 16 * 16 + i / 16 : i]);
   // Sixteen bytes at a time need their alignment.
   tensor<bf16, 2> left({16, 16}, {0, 1}), right({16, 16}, {0, 1});
   for (index_t i = 0; i < 256; i++) *left.at(i) = a16[std::size_t(i)], *right.at(i) = b16[std::size_t(i)];
   std::vector<float> c(256, NAN);
   product const p{left.view().data, right.view().data, columns, c.data()};
   using agent = product_agent<fiber_group<32>, Fault>;
-  bool const ok = executor_traits<fibers<>>::launch<agent>(fibers<>{seed}, p, 1, {32 * agent::row * sizeof(bf16), 0}, {}).ok();
+  bool const ok =
+      executor_traits<fibers<>>::launch<agent>(fibers<>{seed}, p, 1, {32 * agent::row * sizeof(bf16), 0}, {}).ok();
   bool same = true;
   for (std::size_t i = 0; i < 16; i++)
     for (std::size_t j = 0; j < 16; j++) {
@@ -108,10 +114,12 @@ TEST(chunked_attention_mma_fiber, fragments_cover_their_tiles) {
       auto const of_a = mma_load::a(8 * r + lane / 4), of_columns = mma_load::b_of_columns(8 * r + lane / 4);
       EXPECT_EQ((tile_position{of_a.row, of_a.column + lane % 4 * 2}), mma_fragment::a(lane, r));
       auto const b_here = mma_fragment::b(lane, r % 2);  // of tile r / 2
-      EXPECT_EQ((tile_position{of_columns.row, of_columns.column + lane % 4 * 2}), (tile_position{b_here.column + r / 2 * 8, b_here.row}));
+      EXPECT_EQ((tile_position{of_columns.row, of_columns.column + lane % 4 * 2}),
+                (tile_position{b_here.column + r / 2 * 8, b_here.row}));
       // Transposed: row 2 (lane % 4) and the next, column lane / 4.
       auto const of_rows = mma_load::b_of_rows(8 * r + lane % 4 * 2);
-      EXPECT_EQ((tile_position{of_rows.row, of_rows.column + lane / 4}), (tile_position{b_here.row, b_here.column + r / 2 * 8}));
+      EXPECT_EQ((tile_position{of_rows.row, of_rows.column + lane / 4}),
+                (tile_position{b_here.row, b_here.column + r / 2 * 8}));
     }
     for (int tile = 0; tile < 2; tile++)  // two fragments c side by side are one of a
       for (int half = 0; half < 2; half++) {
@@ -122,9 +130,7 @@ TEST(chunked_attention_mma_fiber, fragments_cover_their_tiles) {
   for (int row = 0; row < 16; row++)
     for (int column = 0; column < 16; column++) {
       EXPECT_EQ(a[row][column], 1);
-      if (column < 8) {
-        EXPECT_EQ(b[row][column] + c[row][column], 2);
-      }
+      if (column < 8) { EXPECT_EQ(b[row][column] + c[row][column], 2); }
     }
 }
 
@@ -138,7 +144,8 @@ struct laplace_bias {
 };
 struct relu2_causal_bias_dropout {
   static constexpr char const* name = "relu2_causal_bias_dropout";
-  static constexpr chunked_attention_shape shape{.function = attention_function::relu2, .causal = true, .bias = true, .dropout = true};
+  static constexpr chunked_attention_shape shape{
+      .function = attention_function::relu2, .causal = true, .bias = true, .dropout = true};
 };
 
 template <class T, chunked_attention_shape Shape>
@@ -168,8 +175,10 @@ TYPED_TEST_SUITE_P(chunked_attention_mma);
 TYPED_TEST_P(chunked_attention_mma, wide_and_long) {
   using S = TypeParam;
   for (bool const odd : {false, true})
-    for (attention_extents e : {attention_extents{.length = 300, .key_dim = 128, .value_dim = 264, .chunk = 300}, {.length = 150, .key_dim = 256, .value_dim = 72, .chunk = 131},
-                                {.length = 70, .key_dim = 200, .value_dim = 520, .chunk = 70}, {.length = 130, .key_dim = 72, .value_dim = 192, .chunk = 193}}) {
+    for (attention_extents e : {attention_extents{.length = 300, .key_dim = 128, .value_dim = 264, .chunk = 300},
+                                {.length = 150, .key_dim = 256, .value_dim = 72, .chunk = 131},
+                                {.length = 70, .key_dim = 200, .value_dim = 520, .chunk = 70},
+                                {.length = 130, .key_dim = 72, .value_dim = 192, .chunk = 193}}) {
       e.position = S::causal ? e.chunk / 3 : 0, e.state_out = S::causal, e.dropout = S::shape.dropout ? 0.2 : 0;
       if (odd) e.where = {3, 1};
       SCOPED_TRACE(e);
@@ -200,14 +209,17 @@ TYPED_TEST_P(chunked_attention_mma, special_values_stay_where_they_are_seen) {
         *problem.v.at(spoilt * e.value_dim + column) = from_double<typename S::T>(bad);
         problem.clear();
         problem.run_forward(2);
-        *problem.v.at(spoilt * e.value_dim + column) = from_double<typename S::T>(problem.p.v[std::size_t(spoilt * e.value_dim + column)]);
+        *problem.v.at(spoilt * e.value_dim + column) =
+            from_double<typename S::T>(problem.p.v[std::size_t(spoilt * e.value_dim + column)]);
         for (index_t i = 0; i < e.length; i++)
           for (index_t c = 0; c < e.value_dim; c++) {
             double const x = to_double(*problem.o.at(i * e.value_dim + c));
             if (c != column || (S::causal && i < spoilt)) {
-              ASSERT_EQ(x, clean[std::size_t(i * e.value_dim + c)]) << "query " << i << ", column " << c << ", spoilt key " << spoilt << ", column " << column;
+              ASSERT_EQ(x, clean[std::size_t(i * e.value_dim + c)])
+                  << "query " << i << ", column " << c << ", spoilt key " << spoilt << ", column " << column;
             } else {
-              ASSERT_FALSE(std::isfinite(x)) << "query " << i << ", column " << c << ", spoilt key " << spoilt << ", column " << column;
+              ASSERT_FALSE(std::isfinite(x))
+                  << "query " << i << ", column " << c << ", spoilt key " << spoilt << ", column " << column;
             }
           }
       }
@@ -218,12 +230,14 @@ REGISTER_TYPED_TEST_SUITE_P(chunked_attention_mma, wide_and_long, special_values
 
 // Shapes that chunked_attention_16bit does not have.
 template <class B>
-using subjects = ::testing::Types<attention_subject<B, bf16, softmax_plain>, attention_subject<B, fp16, softmax_causal>, attention_subject<B, fp16, laplace_dropout>,
-                                  attention_subject<B, bf16, laplace_bias>, attention_subject<B, bf16, relu2_causal_bias_dropout>>;
+using subjects = ::testing::Types<attention_subject<B, bf16, softmax_plain>, attention_subject<B, fp16, softmax_causal>,
+                                  attention_subject<B, fp16, laplace_dropout>, attention_subject<B, bf16, laplace_bias>,
+                                  attention_subject<B, bf16, relu2_causal_bias_dropout>>;
 using types = subjects<fiber_backend<>>;
 INSTANTIATE_TYPED_TEST_SUITE_P(fiber, chunked_attention_forward, types, attention_subject_name);
 INSTANTIATE_TYPED_TEST_SUITE_P(fiber, chunked_attention_backward, types, attention_subject_name);
-using wide_types = ::testing::Types<attention_subject<fiber_backend<>, bf16, softmax_causal_bias_dropout>, attention_subject<fiber_backend<>, fp16, laplace_bias>>;
+using wide_types = ::testing::Types<attention_subject<fiber_backend<>, bf16, softmax_causal_bias_dropout>,
+                                    attention_subject<fiber_backend<>, fp16, laplace_bias>>;
 INSTANTIATE_TYPED_TEST_SUITE_P(fiber, chunked_attention_mma, wide_types, attention_subject_name);
 using generic_types = ::testing::Types<generic_subject<fiber_backend<>, bf16, softmax_causal>>;
 INSTANTIATE_TYPED_TEST_SUITE_P(fiber_generic, chunked_attention_forward, generic_types, attention_subject_name);
@@ -231,12 +245,16 @@ INSTANTIATE_TYPED_TEST_SUITE_P(fiber_generic, chunked_attention_backward, generi
 
 // Which agent a policy gives.
 template <class S>
-using tuned = detail::tuned_chunked_attention<typename S::T, S::shape, default_chunked_attention_tuning<typename S::T, S::shape>, typename S::backend::executor>;
+using tuned =
+    detail::tuned_chunked_attention<typename S::T, S::shape, default_chunked_attention_tuning<typename S::T, S::shape>,
+                                    typename S::backend::executor>;
 template <class S>
-inline constexpr bool on_tensor_cores = tuned<S>::tensor_cores && tuned<S>::backward_tensor_cores;
+inline constexpr bool on_tensor_cores = tuned<S>::tensor_cores&& tuned<S>::backward_tensor_cores;
 static_assert(on_tensor_cores<attention_subject<fiber_backend<>, bf16, softmax_plain>>);
-static_assert(!on_tensor_cores<attention_subject<fiber_backend<>, float, softmax_plain>> && !on_tensor_cores<attention_subject<cpu_backend, bf16, softmax_plain>>);
-static_assert(!on_tensor_cores<attention_subject<fiber_backend<37>, bf16, softmax_plain>>, "a group of other size has no warps to share the queries out to");
+static_assert(!on_tensor_cores<attention_subject<fiber_backend<>, float, softmax_plain>> &&
+              !on_tensor_cores<attention_subject<cpu_backend, bf16, softmax_plain>>);
+static_assert(!on_tensor_cores<attention_subject<fiber_backend<37>, bf16, softmax_plain>>,
+              "a group of other size has no warps to share the queries out to");
 
 // The gradient of a bias is a sum over many items: in fp32 it would lose digits.
 TEST(chunked_attention_mma_biases, fiber_many_items) {

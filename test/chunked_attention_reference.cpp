@@ -14,7 +14,8 @@ using namespace reference::attention;
 TEST(chunked_attention_reference, philox_gives_the_published_numbers) {
   using words = std::array<std::uint32_t, 4>;
   EXPECT_EQ(reference::philox({0, 0, 0, 0}, {0, 0}), (words{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
-  EXPECT_EQ(reference::philox({~0u, ~0u, ~0u, ~0u}, {~0u, ~0u}), (words{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
+  EXPECT_EQ(reference::philox({~0u, ~0u, ~0u, ~0u}, {~0u, ~0u}),
+            (words{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
   EXPECT_EQ(reference::philox({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}),
             (words{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
 }
@@ -29,7 +30,8 @@ TEST(chunked_attention_reference, agrees_with_jax) {
     problem p;
     p.batch = q[0], p.heads = q[1], p.length = q[2], p.key_dim = q[3], p.value_dim = g.tensors.at("v").extent[3];
     p.chunk = g.option("chunk"), p.position = g.option("position");
-    p.q = g.values("q"), p.k = g.values("k"), p.v = g.values("v"), p.bias = g.values_or_none("bias"), p.grad_o = g.values("grad_o");
+    p.q = g.values("q"), p.k = g.values("k"), p.v = g.values("v"), p.bias = g.values_or_none("bias"),
+    p.grad_o = g.values("grad_o");
     p.keys_in = g.values_or_none("keys_in"), p.values_in = g.values_or_none("values_in");
     p.grad_keys_out = g.values_or_none("grad_keys_out"), p.grad_values_out = g.values_or_none("grad_values_out");
     for (double const n : g.values_or_none("lengths")) p.lengths.push_back(integer(n));
@@ -44,7 +46,8 @@ TEST(chunked_attention_reference, agrees_with_jax) {
       }
     };
     auto const f = forward<double>(s, p);
-    expect("o", f.o), expect("lse", f.lse), expect("keys_out", keys_out(p), true), expect("values_out", values_out(p), true);
+    expect("o", f.o), expect("lse", f.lse), expect("keys_out", keys_out(p), true),
+        expect("values_out", values_out(p), true);
     auto const b = backward<double>(s, p);
     expect("grad_q", b.q), expect("grad_k", b.k), expect("grad_v", b.v), expect("grad_bias", b.bias);
     expect("grad_keys_in", b.keys_in), expect("grad_values_in", b.values_in);
@@ -86,7 +89,8 @@ TEST(chunked_attention_reference, backward_is_the_slope_of_forward) {
   for (std::uint64_t seed = 1; seed <= 200; seed++) {
     random_bits r{seed};
     shape s;
-    s.f = static_cast<function>(between(r, 0, 2)), s.causal = between(r, 0, 1), s.bias = between(r, 0, 1), s.dropout = between(r, 0, 1);
+    s.f = static_cast<function>(between(r, 0, 2)), s.causal = between(r, 0, 1), s.bias = between(r, 0, 1),
+    s.dropout = between(r, 0, 1);
     problem p;
     p.batch = between(r, 1, 2), p.heads = between(r, 1, 2), p.length = between(r, 1, 11), p.chunk = between(r, 1, 5);
     p.key_dim = between(r, 1, 4), p.value_dim = between(r, 1, 4);
@@ -98,10 +102,12 @@ TEST(chunked_attention_reference, backward_is_the_slope_of_forward) {
       for (double& e : v) e = 2 * uniform(r);
     };
     integer const state = p.batch * p.heads * p.chunk;
-    fill(p.q, p.rows() * p.key_dim), fill(p.k, p.rows() * p.key_dim), fill(p.v, p.rows() * p.value_dim), fill(p.grad_o, p.rows() * p.value_dim);
+    fill(p.q, p.rows() * p.key_dim), fill(p.k, p.rows() * p.key_dim), fill(p.v, p.rows() * p.value_dim),
+        fill(p.grad_o, p.rows() * p.value_dim);
     if (s.bias) fill(p.bias, p.heads * (2 * p.chunk - 1));
     if (p.filled_before() > 0) fill(p.keys_in, state * p.key_dim), fill(p.values_in, state * p.value_dim);
-    if (s.causal && between(r, 0, 1)) fill(p.grad_keys_out, state * p.key_dim), fill(p.grad_values_out, state * p.value_dim);
+    if (s.causal && between(r, 0, 1))
+      fill(p.grad_keys_out, state * p.key_dim), fill(p.grad_values_out, state * p.value_dim);
     if (between(r, 0, 1))
       for (integer b = 0; b < p.batch; b++) p.lengths.push_back(between(r, 0, int(p.position + p.length) + 2));
     auto const g = backward<double>(s, p);
@@ -139,21 +145,26 @@ TEST(chunked_attention_reference, bounds_hold_for_a_naive_computation) {
   for (std::uint64_t seed = 1; seed <= 60; seed++) {
     random_bits r{seed};
     shape s;
-    s.f = static_cast<function>(between(r, 0, 2)), s.causal = between(r, 0, 1), s.bias = between(r, 0, 1), s.dropout = between(r, 0, 1);
+    s.f = static_cast<function>(between(r, 0, 2)), s.causal = between(r, 0, 1), s.bias = between(r, 0, 1),
+    s.dropout = between(r, 0, 1);
     problem p;
-    p.batch = 1, p.heads = 1, p.length = between(r, 1, 70), p.chunk = between(r, 1, 40), p.key_dim = 16, p.value_dim = 16;
+    p.batch = 1, p.heads = 1, p.length = between(r, 1, 70), p.chunk = between(r, 1, 40), p.key_dim = 16,
+    p.value_dim = 16;
     if (s.dropout) p.dropout = 0.25, p.seed = seed;
     auto const fill = [&](std::vector<double>& v, integer n, double scale) {
       v.resize(std::size_t(n));
       for (double& e : v) e = double(float(scale * uniform(r)));
     };
     double const spread = seed % 3 == 0 ? 30 : 2;
-    fill(p.q, p.rows() * 16, spread), fill(p.k, p.rows() * 16, spread), fill(p.v, p.rows() * 16, 1), fill(p.grad_o, p.rows() * 16, 1);
+    fill(p.q, p.rows() * 16, spread), fill(p.k, p.rows() * 16, spread), fill(p.v, p.rows() * 16, 1),
+        fill(p.grad_o, p.rows() * 16, 1);
     if (s.bias) fill(p.bias, 2 * p.chunk - 1, 1);
-    auto const expect = [&](char const* name, std::vector<float> const& naive, std::vector<double> const& exact, std::vector<bounded> const& bounds) {
+    auto const expect = [&](char const* name, std::vector<float> const& naive, std::vector<double> const& exact,
+                            std::vector<bounded> const& bounds) {
       ASSERT_TRUE(naive.size() == exact.size() && exact.size() == bounds.size());
       for (std::size_t i = 0; i < naive.size(); i++) {
-        ASSERT_NEAR(exact[i], bounds[i].v, 1e-9 * bounds[i].e + 1e-14 * std::abs(exact[i])) << name << " " << i << ", seed " << seed;
+        ASSERT_NEAR(exact[i], bounds[i].v, 1e-9 * bounds[i].e + 1e-14 * std::abs(exact[i]))
+            << name << " " << i << ", seed " << seed;
         ASSERT_NEAR(double(naive[i]), exact[i], bounds[i].e) << name << " " << i << ", seed " << seed;
         if (bounds[i].e > 0) worst = std::max(worst, std::abs(double(naive[i]) - exact[i]) / bounds[i].e);
       }
@@ -165,7 +176,8 @@ TEST(chunked_attention_reference, bounds_hold_for_a_naive_computation) {
     auto const b = backward<float>(s, p);
     auto const bd = backward<double>(s, p);
     auto const bb = backward<bounded>(s, p);
-    expect("grad_q", b.q, bd.q, bb.q), expect("grad_k", b.k, bd.k, bb.k), expect("grad_v", b.v, bd.v, bb.v), expect("grad_bias", b.bias, bd.bias, bb.bias);
+    expect("grad_q", b.q, bd.q, bb.q), expect("grad_k", b.k, bd.k, bb.k), expect("grad_v", b.v, bd.v, bb.v),
+        expect("grad_bias", b.bias, bd.bias, bb.bias);
     if (::testing::Test::HasFatalFailure()) return;
   }
   std::printf("the naive computation uses %g of its bounds\n", worst);

@@ -24,13 +24,16 @@ struct product_agent {
   bf16* near;
   warpgroup_of<Group> warpgroup{};
 
-  product_agent(Group g, product const& given, A* shared_memory, A*) : group(g), p(given), near(reinterpret_cast<bf16*>(shared_memory)) {}
+  product_agent(Group g, product const& given, A* shared_memory, A*)
+      : group(g), p(given), near(reinterpret_cast<bf16*>(shared_memory)) {}
 
   static int offset(int height, int row, int column) {
-    return Fault == fault::straight_rows ? (column / 64 * height + row) * 64 + column % 64 : wgmma_tile::offset(height, row, column);
+    return Fault == fault::straight_rows ? (column / 64 * height + row) * 64 + column % 64
+                                         : wgmma_tile::offset(height, row, column);
   }
   void put(bf16* to, bf16 const* from, int height, int width) const {
-    for (int i = group.rank(); i < height * width; i += group.size()) to[offset(height, i / width, i % width)] = from[i];
+    for (int i = group.rank(); i < height * width; i += group.size())
+      to[offset(height, i / width, i % width)] = from[i];
   }
   void operator()(index_t) {
     bf16* const b = near + 64 * depth;
@@ -43,7 +46,8 @@ struct product_agent {
       float c[32][4] = {};
       multiply(c, [&](int k) {
         uint32 const at = warpgroup.place(b);
-        return Fault == fault::exchanged_offsets ? wgmma_tile::descriptor(at + uint32(k) * 128, 1024, depth * 128) : wgmma_tile::of_columns(at, depth, k);
+        return Fault == fault::exchanged_offsets ? wgmma_tile::descriptor(at + uint32(k) * 128, 1024, depth * 128)
+                                                 : wgmma_tile::of_columns(at, depth, k);
       });
     } else {
       float c[8][4];
@@ -55,9 +59,13 @@ struct product_agent {
     int const rank = group.rank();
     if (Fault != fault::missing_fence) warpgroup.begin();
     for (int k = 0; k < depth; k += 16) {
-      uint64 const left = wgmma_tile::of_rows(warpgroup.place(near), 64, 0, k + (Fault == fault::divergence && k > 0 && rank == 77 ? -16 : 0));
-      if constexpr (Tiles == 32) { warpgroup.template multiply_columns<bf16>(c, left, right(k)); }
-      else { warpgroup.template multiply_rows<bf16>(c, left, right(k), k > 0); }
+      uint64 const left = wgmma_tile::of_rows(warpgroup.place(near), 64, 0,
+                                              k + (Fault == fault::divergence && k > 0 && rank == 77 ? -16 : 0));
+      if constexpr (Tiles == 32) {
+        warpgroup.template multiply_columns<bf16>(c, left, right(k));
+      } else {
+        warpgroup.template multiply_rows<bf16>(c, left, right(k), k > 0);
+      }
     }
     warpgroup.end(c);
     for (int n = 0; n < Tiles; n++)
@@ -79,12 +87,14 @@ std::pair<bool, bool> multiplies(bool columns, std::uint64_t seed) {
     for (bf16& x : *m) x = from_double<bf16>(between(r, -8, 8));
   std::vector<float> c(64 * width, NAN);
   product const p{a.data(), b.data(), columns, c.data()};
-  bool const ok = executor_traits<fibers<>>::launch<agent>(fibers<>{seed}, p, 1, {(64 + width) * depth * sizeof(bf16), 0}, {}).ok();
+  bool const ok =
+      executor_traits<fibers<>>::launch<agent>(fibers<>{seed}, p, 1, {(64 + width) * depth * sizeof(bf16), 0}, {}).ok();
   bool same = true;
   for (std::size_t i = 0; i < 64; i++)
     for (std::size_t j = 0; j < width; j++) {
       double sum = 0;
-      for (std::size_t k = 0; k < depth; k++) sum += to_double(a[i * depth + k]) * to_double(b[columns ? k * width + j : j * depth + k]);
+      for (std::size_t k = 0; k < depth; k++)
+        sum += to_double(a[i * depth + k]) * to_double(b[columns ? k * width + j : j * depth + k]);
       same = same && double(c[i * width + j]) == sum;
     }
   return {ok, same};
@@ -114,11 +124,13 @@ struct cluster_subject : attention_subject<Backend, T, Case> {
   static std::string name() { return attention_subject<Backend, T, Case>::name() + "_" + std::to_string(Groups); }
   using agents = detail::tuned_chunked_attention<T, Case::shape, tuning, typename Backend::executor>;
   static_assert(agents::clustered);
-  static_assert(!detail::tuned_chunked_attention<T, Case::shape, default_chunked_attention_tuning<T, Case::shape>, typename Backend::executor>::clustered,
+  static_assert(!detail::tuned_chunked_attention<T, Case::shape, default_chunked_attention_tuning<T, Case::shape>,
+                                                 typename Backend::executor>::clustered,
                 "not the default");
   static bool supported() {
     using agent = typename agents::cluster_agent;
-    return executor_traits<typename Backend::executor>::template supports<agent, typename agent::params_type>(Backend::make(1));
+    return executor_traits<typename Backend::executor>::template supports<agent, typename agent::params_type>(
+        Backend::make(1));
   }
 };
 
@@ -141,8 +153,10 @@ TYPED_TEST_P(chunked_attention_wgmma, wide_and_long) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   for (bool const odd : {false, true})
-    for (attention_extents e : {attention_extents{.length = 300, .key_dim = 128, .value_dim = 264, .chunk = 300}, {.length = 150, .key_dim = 256, .value_dim = 72, .chunk = 131},
-                                {.length = 70, .key_dim = 200, .value_dim = 1032, .chunk = 70}, {.length = 130, .key_dim = 72, .value_dim = 512, .chunk = 193}}) {
+    for (attention_extents e : {attention_extents{.length = 300, .key_dim = 128, .value_dim = 264, .chunk = 300},
+                                {.length = 150, .key_dim = 256, .value_dim = 72, .chunk = 131},
+                                {.length = 70, .key_dim = 200, .value_dim = 1032, .chunk = 70},
+                                {.length = 130, .key_dim = 72, .value_dim = 512, .chunk = 193}}) {
       e.position = S::causal ? e.chunk / 3 : 0, e.state_out = S::causal, e.dropout = S::shape.dropout ? 0.2 : 0;
       if (odd) e.where = {3, 1};
       SCOPED_TRACE(e);
@@ -163,7 +177,13 @@ TYPED_TEST_P(chunked_attention_wgmma, wide_and_long) {
 TYPED_TEST_P(chunked_attention_wgmma, as_the_agent_for_mma) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
-  attention_extents const e{.batch = 1, .heads = 2, .length = 200, .key_dim = 64, .value_dim = 320, .chunk = 200, .dropout = S::shape.dropout ? 0.3 : 0};
+  attention_extents const e{.batch = 1,
+                            .heads = 2,
+                            .length = 200,
+                            .key_dim = 64,
+                            .value_dim = 320,
+                            .chunk = 200,
+                            .dropout = S::shape.dropout ? 0.3 : 0};
   attention_problem<S> problem(e, 3);
   problem.run_forward(1);
   auto const got = problem.o.values();
@@ -172,7 +192,8 @@ TYPED_TEST_P(chunked_attention_wgmma, as_the_agent_for_mma) {
   auto const expected = other.o.values();
   double most = 0;
   for (double x : expected) most = std::max(most, std::abs(x));
-  for (std::size_t i = 0; i < got.size(); i++) ASSERT_NEAR(got[i], expected[i], 4 * std::ldexp(1, -format_of<typename S::T>.digits) * most);
+  for (std::size_t i = 0; i < got.size(); i++)
+    ASSERT_NEAR(got[i], expected[i], 4 * std::ldexp(1, -format_of<typename S::T>.digits) * most);
 }
 
 // On the diagonal an infinite or NaN value shows in the rows that see it, in no bit of others.
@@ -189,27 +210,33 @@ TYPED_TEST_P(chunked_attention_wgmma, special_values_stay_where_they_are_seen) {
         *problem.v.at(spoilt * e.value_dim + column) = from_double<typename S::T>(bad);
         problem.clear();
         problem.run_forward(2);
-        *problem.v.at(spoilt * e.value_dim + column) = from_double<typename S::T>(problem.p.v[std::size_t(spoilt * e.value_dim + column)]);
+        *problem.v.at(spoilt * e.value_dim + column) =
+            from_double<typename S::T>(problem.p.v[std::size_t(spoilt * e.value_dim + column)]);
         for (index_t i = 0; i < e.length; i++)
           for (index_t c = 0; c < e.value_dim; c++) {
             double const x = to_double(*problem.o.at(i * e.value_dim + c));
             if (c != column || (S::causal && i < spoilt)) {
-              ASSERT_EQ(x, clean[std::size_t(i * e.value_dim + c)]) << "query " << i << ", column " << c << ", spoilt key " << spoilt << ", column " << column;
+              ASSERT_EQ(x, clean[std::size_t(i * e.value_dim + c)])
+                  << "query " << i << ", column " << c << ", spoilt key " << spoilt << ", column " << column;
             } else {
-              ASSERT_FALSE(std::isfinite(x)) << "query " << i << ", column " << c << ", spoilt key " << spoilt << ", column " << column;
+              ASSERT_FALSE(std::isfinite(x))
+                  << "query " << i << ", column " << c << ", spoilt key " << spoilt << ", column " << column;
             }
           }
       }
 }
 
-REGISTER_TYPED_TEST_SUITE_P(chunked_attention_wgmma, wide_and_long, as_the_agent_for_mma, special_values_stay_where_they_are_seen);
+REGISTER_TYPED_TEST_SUITE_P(chunked_attention_wgmma, wide_and_long, as_the_agent_for_mma,
+                            special_values_stay_where_they_are_seen);
 
 template <class B>
-using types = ::testing::Types<cluster_subject<B, bf16, softmax_causal_bias_dropout, 2>, cluster_subject<B, fp16, softmax_plain, 1>,
-                               cluster_subject<B, fp16, laplace_dropout, 4>, cluster_subject<B, bf16, relu2_causal, 2>>;
+using types = ::testing::Types<cluster_subject<B, bf16, softmax_causal_bias_dropout, 2>,
+                               cluster_subject<B, fp16, softmax_plain, 1>, cluster_subject<B, fp16, laplace_dropout, 4>,
+                               cluster_subject<B, bf16, relu2_causal, 2>>;
 template <class B>
-using wide_types = ::testing::Types<cluster_subject<B, bf16, softmax_causal_bias_dropout, 2>, cluster_subject<B, bf16, softmax_causal, 4>,
-                                    cluster_subject<B, fp16, laplace_bias, 3>>;
+using wide_types =
+    ::testing::Types<cluster_subject<B, bf16, softmax_causal_bias_dropout, 2>,
+                     cluster_subject<B, bf16, softmax_causal, 4>, cluster_subject<B, fp16, laplace_bias, 3>>;
 #if defined(__CUDACC__)
 INSTANTIATE_TYPED_TEST_SUITE_P(cuda, chunked_attention_forward, types<cuda_backend>, attention_subject_name);
 INSTANTIATE_TYPED_TEST_SUITE_P(cuda, chunked_attention_wgmma, wide_types<cuda_backend>, attention_subject_name);
@@ -232,7 +259,8 @@ INSTANTIATE_TYPED_TEST_SUITE_P(fiber, chunked_attention_wgmma, wide_types<fiber_
 #endif
 
 // The keys of the widest rows fit shared memory next to four groups' weights.
-static_assert(wgmma_tile::bytes(128, 256) + wgmma_tile::bytes(64, 256) + 4 * wgmma_tile::bytes(128, 64) + 2 * wgmma_tile::bytes(64, 256) + 192 * 4 + 4 * 128 * 4 + 8 * 4 <=
+static_assert(wgmma_tile::bytes(128, 256) + wgmma_tile::bytes(64, 256) + 4 * wgmma_tile::bytes(128, 64) +
+                  2 * wgmma_tile::bytes(64, 256) + 192 * 4 + 4 * 128 * 4 + 8 * 4 <=
               227 * 1024);
 
 }  // namespace

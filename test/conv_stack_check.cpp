@@ -12,7 +12,8 @@ using code = status_code;
 
 struct small_list {  // everything that a causal stack can have, with little memory
   static constexpr char const* name = "small_list";
-  static constexpr conv_stack_shape shape{.taps = 3, .depth = 2, .dilations = {1, 2}, .act = activation::silu, .bias = true, .skip = true};
+  static constexpr conv_stack_shape shape{
+      .taps = 3, .depth = 2, .dilations = {1, 2}, .act = activation::silu, .bias = true, .skip = true};
 };
 struct small_last {  // neither bias nor omega, channels last
   static constexpr char const* name = "small_last";
@@ -33,7 +34,8 @@ struct conv_stack_check : ::testing::Test {
   using backward_args = typename op::backward_args;
   static constexpr int contiguous_axis = S::shape.order == layout::batch_channels_length ? 2 : 1;
 
-  problem_type problem{{.batch = 2, .channels = 3, .length = 9, .position = 4, .state_in = S::causal, .state_out = S::causal}, 1};
+  problem_type problem{
+      {.batch = 2, .channels = 3, .length = 9, .position = 4, .state_in = S::causal, .state_out = S::causal}, 1};
   cpu executor{1};
 
   conv_stack_check() { problem.want_gradients(); }
@@ -43,20 +45,32 @@ struct conv_stack_check : ::testing::Test {
   void expect(code expected, std::string const& name, Change change) {
     constexpr bool is_forward = std::is_same_v<Args, forward_args>;
     Args args;
-    if constexpr (is_forward) { args = problem.forward(); }
-    else { args = problem.backward(); }
+    if constexpr (is_forward) {
+      args = problem.forward();
+    } else {
+      args = problem.backward();
+    }
     cpu e = executor;
-    if constexpr (is_forward) { workspace_.emplace(op::forward_workspace(e, args) + 4096); }
-    else { workspace_.emplace(op::backward_workspace(e, args) + 4096); }
+    if constexpr (is_forward) {
+      workspace_.emplace(op::forward_workspace(e, args) + 4096);
+    } else {
+      workspace_.emplace(op::backward_workspace(e, args) + 4096);
+    }
     workspace w = workspace_->get();
     change(args, e, w);
     auto const before = images();
     status const s = [&] {
-      if constexpr (is_forward) { return op::forward(e, args, w); }
-      else { return op::backward(e, args, w); }
+      if constexpr (is_forward) {
+        return op::forward(e, args, w);
+      } else {
+        return op::backward(e, args, w);
+      }
     }();
-    EXPECT_EQ(int(s.code()), int(expected)) << (is_forward ? "forward, " : "backward, ") << name << ": answered " << to_string(s) << " (" << s.argument() << ")";
-    EXPECT_TRUE(name == s.argument() || name == "any" || (" or " + name + " ").find(" or " + std::string(s.argument()) + " ") != std::string::npos) << (is_forward ? "forward: " : "backward: ") << "named " << s.argument() << ", expected " << name;
+    EXPECT_EQ(int(s.code()), int(expected)) << (is_forward ? "forward, " : "backward, ") << name << ": answered "
+                                            << to_string(s) << " (" << s.argument() << ")";
+    EXPECT_TRUE(name == s.argument() || name == "any" ||
+                (" or " + name + " ").find(" or " + std::string(s.argument()) + " ") != std::string::npos)
+        << (is_forward ? "forward: " : "backward: ") << "named " << s.argument() << ", expected " << name;
     EXPECT_TRUE(before == images()) << "something was written";
   }
   template <class Change>
@@ -73,25 +87,31 @@ struct conv_stack_check : ::testing::Test {
     auto const with = [&](auto f) { return [=](Args& a, cpu&, workspace&) { f(a.*member); }; };
     std::string const blamed = name == "x" ? "any" : name;  // x says how large the others must be
     for (int axis = 0; axis < rank; axis++) {
-      for (index_t const by : {-1, 1}) expect<Args>(code::invalid_extent, blamed, with([=](View& v) { v.extent[axis] += by; }));
+      for (index_t const by : {-1, 1})
+        expect<Args>(code::invalid_extent, blamed, with([=](View& v) { v.extent[axis] += by; }));
       expect<Args>(code::invalid_extent, blamed, with([=](View& v) { v.extent[axis] = -v.extent[axis]; }));
       expect<Args>(code::invalid_stride, name, with([=](View& v) { v.stride[axis] = -v.stride[axis]; }));
-      if (output) expect<Args>(code::invalid_stride, name, with([=](View& v) { v.extent[axis] > 1 ? v.stride[axis] = 0 : v.stride[axis] = -1; }));
+      if (output)
+        expect<Args>(code::invalid_stride, name,
+                     with([=](View& v) { v.extent[axis] > 1 ? v.stride[axis] = 0 : v.stride[axis] = -1; }));
       if (rank == 3 && axis == contiguous_axis && name.find("weight") == std::string::npos)
         expect<Args>(code::invalid_stride, name, with([=](View& v) { v.stride[axis] = 2; }));
     }
     if (output && rank > 1)  // two axes that fold onto each other, the last two that have more than one index
       expect<Args>(code::invalid_stride, name, with([=](View& v) {
-        int n = 0;
-        for (int axis = rank - 1; axis >= 0; axis--)
-          if (v.extent[axis] > 1 && n++ < 2) v.stride[axis] = 1;
-        if (n < 2) v.stride[0] = -1;
-      }));
+                     int n = 0;
+                     for (int axis = rank - 1; axis >= 0; axis--)
+                       if (v.extent[axis] > 1 && n++ < 2) v.stride[axis] = 1;
+                     if (n < 2) v.stride[0] = -1;
+                   }));
     if (!optional) {
       expect<Args>(code::null_pointer, name, with([](View& v) { v.data = nullptr; }));
       expect<Args>(name == "x" ? code::invalid_extent : code::missing_argument, blamed, with([](View& v) { v = {}; }));
     }
-    expect<Args>(code::misaligned_pointer, name, with([](View& v) { v.data = reinterpret_cast<decltype(v.data)>(reinterpret_cast<std::uintptr_t>(v.data) + sizeof(element) / 2); }));
+    expect<Args>(
+        code::misaligned_pointer, name, with([](View& v) {
+          v.data = reinterpret_cast<decltype(v.data)>(reinterpret_cast<std::uintptr_t>(v.data) + sizeof(element) / 2);
+        }));
   }
 
   // The output lies on another argument: at its beginning, one element on, at its end.
@@ -102,7 +122,10 @@ struct conv_stack_check : ::testing::Test {
         auto const& v = args.*other;
         index_t last = 0;
         for (int r = 0; r < Other::rank; r++) last += (v.extent[r] - 1) * v.stride[r];
-        std::uintptr_t const at = reinterpret_cast<std::uintptr_t>(v.data) + (where == 1 ? sizeof(*v.data) : where == 2 ? std::size_t(last) * sizeof(*v.data) : 0);
+        std::uintptr_t const at =
+            reinterpret_cast<std::uintptr_t>(v.data) + (where == 1   ? sizeof(*v.data)
+                                                        : where == 2 ? std::size_t(last) * sizeof(*v.data)
+                                                                     : 0);
         (args.*out).data = reinterpret_cast<decltype((args.*out).data)>(at & ~(alignof(A) - 1));
       };
       expect<Args>(code::overlap, a + " or " + b, change);
@@ -113,9 +136,22 @@ struct conv_stack_check : ::testing::Test {
   std::optional<scratch_memory> workspace_;
   std::vector<std::vector<unsigned char>> images() const {
     auto const& p = problem;
-    return {p.x.image(), p.weight.image(), p.bias.image(), p.omega.image(), p.state_in.image(), p.y.image(), p.state_out.image(), p.grad_y.image(),
-            p.grad_state_out.image(), p.grad_x.image(), p.grad_weight.image(), p.grad_bias.image(), p.grad_omega.image(), p.grad_state_in.image(),
-            {reinterpret_cast<unsigned char*>(workspace_->get().data), reinterpret_cast<unsigned char*>(workspace_->get().data) + workspace_->get().bytes}};
+    return {p.x.image(),
+            p.weight.image(),
+            p.bias.image(),
+            p.omega.image(),
+            p.state_in.image(),
+            p.y.image(),
+            p.state_out.image(),
+            p.grad_y.image(),
+            p.grad_state_out.image(),
+            p.grad_x.image(),
+            p.grad_weight.image(),
+            p.grad_bias.image(),
+            p.grad_omega.image(),
+            p.grad_state_in.image(),
+            {reinterpret_cast<unsigned char*>(workspace_->get().data),
+             reinterpret_cast<unsigned char*>(workspace_->get().data) + workspace_->get().bytes}};
   }
 };
 template <class Case>
@@ -166,22 +202,30 @@ TYPED_TEST(conv_stack_check, arguments_that_the_shape_has_no_use_for) {
   using B = typename S::op::backward_args;
   float* const some = this->problem.x.view().data;
   if constexpr (!S::shape.bias) {
-    this->expect_both(code::unexpected_argument, "bias", [&](auto& a, cpu&, workspace&) { a.bias = contiguous(static_cast<float const*>(some), 2, 3); });
-    this->template expect<B>(code::unexpected_argument, "grad_bias", [&](B& a, cpu&, workspace&) { a.grad_bias = contiguous(some, 2, 3); });
+    this->expect_both(code::unexpected_argument, "bias",
+                      [&](auto& a, cpu&, workspace&) { a.bias = contiguous(static_cast<float const*>(some), 2, 3); });
+    this->template expect<B>(code::unexpected_argument, "grad_bias",
+                             [&](B& a, cpu&, workspace&) { a.grad_bias = contiguous(some, 2, 3); });
   }
   if constexpr (!S::shape.skip) {
-    this->expect_both(code::unexpected_argument, "omega", [&](auto& a, cpu&, workspace&) { a.omega = contiguous(static_cast<float const*>(some), 3); });
-    this->template expect<B>(code::unexpected_argument, "grad_omega", [&](B& a, cpu&, workspace&) { a.grad_omega = contiguous(some, 3); });
+    this->expect_both(code::unexpected_argument, "omega",
+                      [&](auto& a, cpu&, workspace&) { a.omega = contiguous(static_cast<float const*>(some), 3); });
+    this->template expect<B>(code::unexpected_argument, "grad_omega",
+                             [&](B& a, cpu&, workspace&) { a.grad_omega = contiguous(some, 3); });
   }
   if constexpr (!S::causal) {
     using F = typename S::op::forward_args;
     this->expect_both(code::unexpected_argument, "state_in", [&](auto& a, cpu&, workspace&) { a.state_in = a.x; });
-    this->template expect<F>(code::unexpected_argument, "state_out", [&](F& a, cpu&, workspace&) { a.state_out = a.y; });
-    this->template expect<B>(code::unexpected_argument, "grad_state_out", [&](B& a, cpu&, workspace&) { a.grad_state_out = a.grad_y; });
-    this->template expect<B>(code::unexpected_argument, "grad_state_in", [&](B& a, cpu&, workspace&) { a.grad_state_in = a.grad_x; });
+    this->template expect<F>(code::unexpected_argument, "state_out",
+                             [&](F& a, cpu&, workspace&) { a.state_out = a.y; });
+    this->template expect<B>(code::unexpected_argument, "grad_state_out",
+                             [&](B& a, cpu&, workspace&) { a.grad_state_out = a.grad_y; });
+    this->template expect<B>(code::unexpected_argument, "grad_state_in",
+                             [&](B& a, cpu&, workspace&) { a.grad_state_in = a.grad_x; });
   } else {
     // The gradient of a state that was not given.
-    this->template expect<B>(code::unexpected_argument, "grad_state_in", [&](B& a, cpu&, workspace&) { a.state_in = {}; });
+    this->template expect<B>(code::unexpected_argument, "grad_state_in",
+                             [&](B& a, cpu&, workspace&) { a.state_in = {}; });
   }
 }
 
@@ -191,14 +235,19 @@ TYPED_TEST(conv_stack_check, executor_position_and_workspace) {
   using B = typename S::op::backward_args;
   this->expect_both(code::invalid_executor, "", [](auto&, cpu& e, workspace&) { e.threads = -1; });
   this->expect_both(code::invalid_position, "position", [](auto& a, cpu&, workspace&) { a.position = -1; });
-  this->template expect<F>(code::workspace_too_small, "workspace", [](F& a, cpu& e, workspace& w) { w.bytes = S::op::forward_workspace(e, a) - 1; });
-  this->template expect<B>(code::workspace_too_small, "workspace", [](B& a, cpu& e, workspace& w) { w.bytes = S::op::backward_workspace(e, a) - 1; });
+  this->template expect<F>(code::workspace_too_small, "workspace",
+                           [](F& a, cpu& e, workspace& w) { w.bytes = S::op::forward_workspace(e, a) - 1; });
+  this->template expect<B>(code::workspace_too_small, "workspace",
+                           [](B& a, cpu& e, workspace& w) { w.bytes = S::op::backward_workspace(e, a) - 1; });
   this->expect_both(code::workspace_too_small, "workspace", [](auto&, cpu&, workspace& w) { w = {}; });
   this->expect_both(code::workspace_too_small, "workspace", [](auto&, cpu&, workspace& w) { w.data = nullptr; });
-  this->expect_both(code::workspace_misaligned, "workspace", [](auto&, cpu&, workspace& w) { w.data = static_cast<char*>(w.data) + 64, w.bytes -= 64; });
+  this->expect_both(code::workspace_misaligned, "workspace",
+                    [](auto&, cpu&, workspace& w) { w.data = static_cast<char*>(w.data) + 64, w.bytes -= 64; });
   // An argument inside the workspace.
-  this->template expect<F>(code::overlap, "any", [](F& a, cpu&, workspace& w) { a.y.data = static_cast<float*>(w.data); });
-  this->template expect<B>(code::overlap, "any", [](B& a, cpu&, workspace& w) { a.grad_x.data = static_cast<float*>(w.data); });
+  this->template expect<F>(code::overlap, "any",
+                           [](F& a, cpu&, workspace& w) { a.y.data = static_cast<float*>(w.data); });
+  this->template expect<B>(code::overlap, "any",
+                           [](B& a, cpu&, workspace& w) { a.grad_x.data = static_cast<float*>(w.data); });
   this->expect_both(code::overlap, "any", [](auto& a, cpu&, workspace& w) { a.x.data = static_cast<float*>(w.data); });
 }
 
@@ -219,7 +268,10 @@ TYPED_TEST(conv_stack_check, outputs_may_not_overlap) {
     this->expect_overlap(&F::state_out, &F::y, "state_out", "y");
     this->expect_overlap(&B::grad_state_in, &B::grad_state_out, "grad_state_in", "grad_state_out");
     // In place only if it is exactly the same memory.
-    this->template expect<F>(code::overlap, "any", [](F& a, cpu&, workspace&) { a.state_out = {const_cast<float*>(a.state_in.data) + 1, {}, {}}, std::copy_n(a.state_in.extent, 3, a.state_out.extent), std::copy_n(a.state_in.stride, 3, a.state_out.stride); });
+    this->template expect<F>(code::overlap, "any", [](F& a, cpu&, workspace&) {
+      a.state_out = {const_cast<float*>(a.state_in.data) + 1, {}, {}},
+      std::copy_n(a.state_in.extent, 3, a.state_out.extent), std::copy_n(a.state_in.stride, 3, a.state_out.stride);
+    });
   }
 }
 
@@ -266,7 +318,8 @@ TYPED_TEST(conv_stack_check, fuzz_forward) {
     typename S::op::forward_args args;
     // Places a view: contiguous or with gaps, somewhere; now and then something about it is wrong.
     std::ptrdiff_t next = 0;
-    auto const place = [&](auto& v, char const* name, std::vector<index_t> const& extent, std::vector<int> const& order, bool sequence_like, bool written, bool optional = false) {
+    auto const place = [&](auto& v, char const* name, std::vector<index_t> const& extent, std::vector<int> const& order,
+                           bool sequence_like, bool written, bool optional = false) {
       using view = std::remove_reference_t<decltype(v)>;
       constexpr int rank = view::rank;
       index_t stride = 1;
@@ -308,21 +361,25 @@ TYPED_TEST(conv_stack_check, fuzz_forward) {
         }
       if (v.data) o.all.push_back(a);
     };
-    std::vector<int> const order = S::shape.order == layout::batch_channels_length ? std::vector{0, 1, 2} : std::vector{0, 2, 1};
+    std::vector<int> const order =
+        S::shape.order == layout::batch_channels_length ? std::vector{0, 1, 2} : std::vector{0, 2, 1};
     index_t const rows = S::op::layers;
     place(args.x, "x", {batch, channels, length}, order, true, false);
     place(args.weight, "weight", {rows, S::shape.taps, channels}, {0, 1, 2}, false, false);
     if (S::shape.bias) place(args.bias, "bias", {rows, channels}, {0, 1}, false, false);
     if (S::shape.skip) place(args.omega, "omega", {channels}, {0}, false, false);
     bool in_place = false;
-    if (S::causal && between(r, 0, 1)) place(args.state_in, "state_in", {batch, channels, S::op::state_length}, order, true, false, true);
+    if (S::causal && between(r, 0, 1))
+      place(args.state_in, "state_in", {batch, channels, S::op::state_length}, order, true, false, true);
     place(args.y, "y", {batch, channels, length}, order, true, true);
     if (args.state_in.present() && between(r, 0, 3) == 0) {
       in_place = true;
       args.state_out = {const_cast<float*>(args.state_in.data), {}, {}};
-      std::copy_n(args.state_in.extent, 3, args.state_out.extent), std::copy_n(args.state_in.stride, 3, args.state_out.stride);
+      std::copy_n(args.state_in.extent, 3, args.state_out.extent),
+          std::copy_n(args.state_in.stride, 3, args.state_out.stride);
       for (std::size_t i = 0, n = o.all.size(); i < n; i++)
-        if (o.all[i].name == "state_in") o.all.push_back(o.all[i]), o.all.back().name = "state_out", o.all.back().written = true;
+        if (o.all[i].name == "state_in")
+          o.all.push_back(o.all[i]), o.all.back().name = "state_out", o.all.back().written = true;
     } else if (S::causal && between(r, 0, 1)) {
       place(args.state_out, "state_out", {batch, channels, S::op::state_length}, order, true, true, true);
     }
@@ -332,19 +389,24 @@ TYPED_TEST(conv_stack_check, fuzz_forward) {
     bool const apart = !extents_right || o.apart(in_place);
     valid = valid && apart;
     std::vector<unsigned char> const before(arena.data(), arena.data() + arena_bytes);
-    scratch_memory const scratch(args.x.extent[0] >= 0 && args.x.extent[1] >= 0 && args.x.extent[2] >= 0 && args.x.extent[0] < 4 ? S::op::forward_workspace(this->executor, args) : 0);
+    scratch_memory const scratch(args.x.extent[0] >= 0 && args.x.extent[1] >= 0 && args.x.extent[2] >= 0 &&
+                                         args.x.extent[0] < 4
+                                     ? S::op::forward_workspace(this->executor, args)
+                                     : 0);
     status const s = S::op::forward(this->executor, args, scratch.get());
     std::vector<unsigned char> const after(arena.data(), arena.data() + arena_bytes);
     EXPECT_TRUE(arena.intact() && scratch.intact());
     if (s.ok()) {
       accepted++;
-      ASSERT_TRUE(valid) << "accepted, but it is wrong: " << (apart ? "" : "an output overlaps ") << (extents_right ? "" : "an extent ") << o;
+      ASSERT_TRUE(valid) << "accepted, but it is wrong: " << (apart ? "" : "an output overlaps ")
+                         << (extents_right ? "" : "an extent ") << o;
       std::vector<bool> mine(std::size_t(arena_bytes), false);
       for (auto const& a : o.all)
         if (a.written)
           for (std::ptrdiff_t const b : a.bytes)
             for (index_t k = 0; k < a.element; k++) mine[std::size_t(b + k)] = true;
-      for (std::size_t i = 0; i < mine.size(); i++) ASSERT_TRUE(mine[i] || before[i] == after[i]) << "byte " << i << " was written";
+      for (std::size_t i = 0; i < mine.size(); i++)
+        ASSERT_TRUE(mine[i] || before[i] == after[i]) << "byte " << i << " was written";
     } else {
       ASSERT_TRUE(before == after) << "refused, but something was written: " << to_string(s);
       // Overlap may be seen where there is none only if the ranges meet and the strides differ.

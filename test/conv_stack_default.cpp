@@ -10,14 +10,16 @@ using default_tuning = default_conv_stack_tuning<T, Case::shape>;
 template <class T, class Case>
 using by_default = pending<T, Case, default_tuning<T, Case>>;
 
-using types = unless_sanitized<subjects<by_default<float, plain>, by_default<bf16, skip_gelu_last>>, subjects<by_default<bf16, skip_gelu_last>>>;
+using types = unless_sanitized<subjects<by_default<float, plain>, by_default<bf16, skip_gelu_last>>,
+                               subjects<by_default<bf16, skip_gelu_last>>>;
 INSTANTIATE_TYPED_TEST_SUITE_P(on, conv_stack_forward, types, subject_name);
 INSTANTIATE_TYPED_TEST_SUITE_P(on, conv_stack_backward, types, subject_name);
 
 template <class S>
 struct conv_stack_far : ::testing::Test {};
-using far_types = unless_sanitized<subjects<by_default<float, far_132651>, by_default<float, far_last_4096>, by_default<float, far_skip_last>>,
-                                   subjects<by_default<float, far_last_4096>, by_default<float, far_skip_last>>>;
+using far_types = unless_sanitized<
+    subjects<by_default<float, far_132651>, by_default<float, far_last_4096>, by_default<float, far_skip_last>>,
+    subjects<by_default<float, far_last_4096>, by_default<float, far_skip_last>>>;
 TYPED_TEST_SUITE(conv_stack_far, far_types, subject_name);
 
 template <class S>
@@ -84,7 +86,8 @@ TYPED_TEST(conv_stack_large, DISABLED_more_than_2_to_the_31_elements) {
   conv_stack_problem<S>::run_forward(args, 0);
   auto const first = [&](index_t t) { return t < 0 ? 0.0 : w[0][0] * at(t) + w[0][1] * at(t - 1); };
   for (index_t t = 0; t < length; t += t < 100000 || t > length - 100000 ? 1 : 4099)
-    ASSERT_EQ(to_double(out[t]), round_to(w[1][0] * first(t) + w[1][1] * first(t - 5), format_of<bf16>)) << "position " << t;
+    ASSERT_EQ(to_double(out[t]), round_to(w[1][0] * first(t) + w[1][1] * first(t - 5), format_of<bf16>))
+        << "position " << t;
   EXPECT_TRUE(y.intact());
 }
 

@@ -29,7 +29,8 @@ reference::problem problem_of(golden_case const& g) {
   reference::problem p;
   auto const& extent = g.tensors.at("x").extent;
   p.batch = extent.at(0), p.channels = extent.at(1), p.length = extent.at(2);
-  p.x = g.values("x"), p.weight = g.values("weight"), p.bias = g.values_or_none("bias"), p.omega = g.values_or_none("omega"), p.grad_y = g.values("grad_y");
+  p.x = g.values("x"), p.weight = g.values("weight"), p.bias = g.values_or_none("bias"),
+  p.omega = g.values_or_none("omega"), p.grad_y = g.values("grad_y");
   return p;
 }
 
@@ -42,11 +43,13 @@ TEST(conv_stack_golden, reference_agrees_with_jax) {
       if (!g.has(name)) return;
       auto const& v = g.values(name);
       ASSERT_EQ(v.size(), f.value.size());
-      for (std::size_t i = 0; i < v.size(); i++) ASSERT_LE(std::abs(v[i] - f.value[i]), 2 * f.error[i]) << name << " " << i;
+      for (std::size_t i = 0; i < v.size(); i++)
+        ASSERT_LE(std::abs(v[i] - f.value[i]), 2 * f.error[i]) << name << " " << i;
     };
     auto const f = reference::forward(stack_of(g), problem_of(g), arithmetic_of<double>());
     auto const b = reference::backward(stack_of(g), problem_of(g), arithmetic_of<double>());
-    expect("y", f.y), expect("grad_x", b.grad_x), expect("grad_weight", b.grad_weight), expect("grad_bias", b.grad_bias), expect("grad_omega", b.grad_omega);
+    expect("y", f.y), expect("grad_x", b.grad_x), expect("grad_weight", b.grad_weight),
+        expect("grad_bias", b.grad_bias), expect("grad_omega", b.grad_omega);
   }
 }
 
@@ -54,8 +57,9 @@ template <class S>
 struct conv_stack_golden_on : ::testing::Test {};
 template <class T, class Case>
 using by_default = pending<T, Case, default_conv_stack_tuning<T, Case::shape>>;
-using types = subjects_on_one<by_default<double, plain>, by_default<fp16, list_silu_level>, by_default<float, blocks_relu_last>, by_default<bf16, symmetric_gelu>,
-                       by_default<float, bidirectional_skip>, by_default<double, bidirectional_last>>;
+using types = subjects_on_one<by_default<double, plain>, by_default<fp16, list_silu_level>,
+                              by_default<float, blocks_relu_last>, by_default<bf16, symmetric_gelu>,
+                              by_default<float, bidirectional_skip>, by_default<double, bidirectional_last>>;
 TYPED_TEST_SUITE(conv_stack_golden_on, types, subject_name);
 
 TYPED_TEST(conv_stack_golden_on, agrees_with_jax) {
@@ -68,7 +72,8 @@ TYPED_TEST(conv_stack_golden_on, agrees_with_jax) {
   reference::problem const p = problem_of(*g);
   conv_stack_problem<S> problem({.batch = p.batch, .channels = p.channels, .length = p.length}, 1);
   problem.want_gradients();
-  problem.x.assign(p.x), problem.weight.assign(p.weight), problem.bias.assign(p.bias), problem.omega.assign(p.omega), problem.grad_y.assign(p.grad_y);
+  problem.x.assign(p.x), problem.weight.assign(p.weight), problem.bias.assign(p.bias), problem.omega.assign(p.omega),
+      problem.grad_y.assign(p.grad_y);
   problem.run_forward();
   problem.run_backward();
 
@@ -77,7 +82,8 @@ TYPED_TEST(conv_stack_golden_on, agrees_with_jax) {
   // The vectors themselves are fp64: off by the bound of fp64.
   auto const f64 = reference::forward(stack_of(*g), p, arithmetic_of<double>());
   auto const b64 = reference::backward(stack_of(*g), p, arithmetic_of<double>());
-  auto const expect = [&](char const* what, auto const& got, reference::field const& ours, reference::field const& theirs) {
+  auto const expect = [&](char const* what, auto const& got, reference::field const& ours,
+                          reference::field const& theirs) {
     if (!g->has(what)) return;
     std::vector<double> bound = ours.error;
     for (std::size_t i = 0; i < bound.size(); i++) bound[i] += theirs.error[i];

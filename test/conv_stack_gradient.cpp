@@ -9,7 +9,13 @@ struct conv_stack_gradient : ::testing::Test {
   using T = typename S::T;
   using problem_type = conv_stack_problem<S>;
 
-  problem_type problem{{.batch = 2, .channels = 2, .length = S::op::receptive_field + 9, .position = 3, .state_in = S::causal, .state_out = S::causal}, 4};
+  problem_type problem{{.batch = 2,
+                        .channels = 2,
+                        .length = S::op::receptive_field + 9,
+                        .position = 3,
+                        .state_in = S::causal,
+                        .state_out = S::causal},
+                       4};
 
   /// All inputs that have a gradient, one behind the other.
   template <class F>
@@ -22,7 +28,8 @@ struct conv_stack_gradient : ::testing::Test {
       auto const v = t.values();
       all.insert(all.end(), v.begin(), v.end());
     };
-    append(problem.grad_x), append(problem.grad_weight), append(problem.grad_bias), append(problem.grad_omega), append(problem.grad_state_in);
+    append(problem.grad_x), append(problem.grad_weight), append(problem.grad_bias), append(problem.grad_omega),
+        append(problem.grad_state_in);
     return all;
   }
   /// <u, results> where the inputs are moved by h along v, with u the gradients of the results.
@@ -40,7 +47,8 @@ struct conv_stack_gradient : ::testing::Test {
     problem.run_forward();
     double sum = 0;
     for (index_t k = 0; k < problem.y.count(); k++) sum += problem.p.grad_y[std::size_t(k)] * *problem.y.at(k);
-    for (index_t k = 0; k < problem.state_out.count(); k++) sum += problem.p.grad_state_out[std::size_t(k)] * *problem.state_out.at(k);
+    for (index_t k = 0; k < problem.state_out.count(); k++)
+      sum += problem.p.grad_state_out[std::size_t(k)] * *problem.state_out.at(k);
     auto s = saved.begin();
     each_input(problem, [&](auto& t) { t.assign(*s++); });
     return sum;
@@ -50,10 +58,12 @@ struct conv_stack_gradient : ::testing::Test {
     auto const r = reference::forward(problem.stack, problem.p, arithmetic_of<T>());
     double e = 0;
     for (std::size_t i = 0; i < r.y.error.size(); i++) e += std::abs(problem.p.grad_y[i]) * r.y.error[i];
-    for (std::size_t i = 0; i < r.state_out.error.size(); i++) e += std::abs(problem.p.grad_state_out[i]) * r.state_out.error[i];
+    for (std::size_t i = 0; i < r.state_out.error.size(); i++)
+      e += std::abs(problem.p.grad_state_out[i]) * r.state_out.error[i];
     double sum = 0;  // and the sum itself
     for (std::size_t i = 0; i < r.y.value.size(); i++) sum += std::abs(problem.p.grad_y[i] * r.y.value[i]);
-    for (std::size_t i = 0; i < r.state_out.value.size(); i++) sum += std::abs(problem.p.grad_state_out[i] * r.state_out.value[i]);
+    for (std::size_t i = 0; i < r.state_out.value.size(); i++)
+      sum += std::abs(problem.p.grad_state_out[i] * r.state_out.value[i]);
     return e + double(r.y.value.size() + r.state_out.value.size()) * arithmetic_of<T>().accumulate * sum;
   }
   void expect_slope(std::vector<double> const& v, std::vector<double> const& grad, double noise) {
@@ -68,8 +78,9 @@ struct conv_stack_gradient : ::testing::Test {
     EXPECT_LT(truncation + noise / h, 1e-3 * (1 + magnitude)) << "the test has no force";
   }
 };
-using types = subjects_on_one<pending<double, plain>, pending<double, list_silu_level>, pending<double, skip_gelu_last>, pending<double, symmetric_last>,
-                       pending<double, bidirectional_skip>, pending<double, bidirectional_last>>;
+using types = subjects_on_one<pending<double, plain>, pending<double, list_silu_level>, pending<double, skip_gelu_last>,
+                              pending<double, symmetric_last>, pending<double, bidirectional_skip>,
+                              pending<double, bidirectional_last>>;
 TYPED_TEST_SUITE(conv_stack_gradient, types, subject_name);
 
 TYPED_TEST(conv_stack_gradient, is_the_slope_of_the_forward_pass) {

@@ -39,13 +39,21 @@ TEST(conv_stack_tiles, past_the_caches) {
       float weight[2 * channels], grad_weight[2 * channels];
       for (int c = 0; c < 3; c++) weight[c] = float(c + 1), weight[channels + c] = -2.0f;
       for (index_t i = 0; i < channels * row; i++) x[i] = float(i % 31), grad_y[i] = float(i % 29);
-      auto const at = [&](float* p) { return sequence_view<float>{p, {1, channels, length}, {channels * row, row, 1}}; };
-      auto const in = [&](float const* p) { return sequence_view<float const>{p, {1, channels, length}, {channels * row, row, 1}}; };
+      auto const at = [&](float* p) {
+        return sequence_view<float>{p, {1, channels, length}, {channels * row, row, 1}};
+      };
+      auto const in = [&](float const* p) {
+        return sequence_view<float const>{p, {1, channels, length}, {channels * row, row, 1}};
+      };
       auto const weights = contiguous(static_cast<float const*>(weight), 1, 2, channels);
       typename stack::forward_args const f{.x = in(x), .weight = weights, .y = at(y)};
-      typename stack::backward_args const b{
-          .x = in(x), .weight = weights, .grad_y = in(grad_y), .grad_x = at(grad_x), .grad_weight = contiguous(grad_weight, 1, 2, channels)};
-      std::vector<double> scratch(stack::backward_workspace(cpu{1}, b) / 8 + stack::forward_workspace(cpu{1}, f) / 8 + 64);
+      typename stack::backward_args const b{.x = in(x),
+                                            .weight = weights,
+                                            .grad_y = in(grad_y),
+                                            .grad_x = at(grad_x),
+                                            .grad_weight = contiguous(grad_weight, 1, 2, channels)};
+      std::vector<double> scratch(stack::backward_workspace(cpu{1}, b) / 8 + stack::forward_workspace(cpu{1}, f) / 8 +
+                                  64);
       auto const start = (reinterpret_cast<std::uintptr_t>(scratch.data()) + 255) / 256 * 256;
       workspace const space{reinterpret_cast<void*>(start), scratch.size() * 8 - 256};
       ASSERT_TRUE(stack::forward(cpu{1}, f, space).ok());
@@ -54,9 +62,11 @@ TEST(conv_stack_tiles, past_the_caches) {
         for (index_t t = 0; t < length; t++) {  // small whole numbers: exact
           float const *const xs = x + c * row, *const gs = grad_y + c * row;
           ASSERT_EQ(y[c * row + t], weight[c] * xs[t] + weight[channels + c] * (t > 0 ? xs[t - 1] : 0.0f)) << t;
-          ASSERT_EQ(grad_x[c * row + t], weight[c] * gs[t] + weight[channels + c] * (t + 1 < length ? gs[t + 1] : 0.0f)) << t;
+          ASSERT_EQ(grad_x[c * row + t], weight[c] * gs[t] + weight[channels + c] * (t + 1 < length ? gs[t + 1] : 0.0f))
+              << t;
         }
-        for (index_t t = length; t < row && t < length + 64; t++) ASSERT_TRUE(y[c * row + t] == -7.0f && grad_x[c * row + t] == -7.0f) << t;
+        for (index_t t = length; t < row && t < length + 64; t++)
+          ASSERT_TRUE(y[c * row + t] == -7.0f && grad_x[c * row + t] == -7.0f) << t;
       }
     }
 }
@@ -100,7 +110,8 @@ TEST(conv_stack_tiles, that_begin_anywhere) {
   for (int t = 0; t < length; t++) a[0][t] = x[t], g[2][t] = grad_y[t];
   for (int l = 0; l < 2; l++)
     for (int t = 0; t < length; t++)
-      for (int k = 0, d = int(two.dilation(l)); k < 17 && t >= k * d; k++) a[l + 1][t] += double(weight[l * 17 + k]) * a[l][t - k * d];
+      for (int k = 0, d = int(two.dilation(l)); k < 17 && t >= k * d; k++)
+        a[l + 1][t] += double(weight[l * 17 + k]) * a[l][t - k * d];
   for (int l = 1; l >= 0; l--)
     for (int t = 0; t < length; t++)
       for (int k = 0, d = int(two.dilation(l)); k < 17 && t >= k * d; k++) {
@@ -121,8 +132,9 @@ TEST(conv_stack_tiles, of_many_segments) {
   static float x[length], y[length];
   float const weight[2] = {3, -2};
   for (int i = 0; i < length; i++) x[i] = float(i % 31);
-  typename stack::forward_args const f{
-      .x = contiguous<float const>(x, 1, 1, length), .weight = contiguous<float const>(weight, 1, 2, 1), .y = contiguous(y, 1, 1, length)};
+  typename stack::forward_args const f{.x = contiguous<float const>(x, 1, 1, length),
+                                       .weight = contiguous<float const>(weight, 1, 2, 1),
+                                       .y = contiguous(y, 1, 1, length)};
   std::vector<double> scratch(stack::forward_workspace(cpu{10}, f) / 8 + 64);
   auto const start = (reinterpret_cast<std::uintptr_t>(scratch.data()) + 255) / 256 * 256;
   ASSERT_TRUE(stack::forward(cpu{10}, f, {reinterpret_cast<void*>(start), scratch.size() * 8 - 256}).ok());
@@ -131,15 +143,19 @@ TEST(conv_stack_tiles, of_many_segments) {
 
 // A stack has as many levels as dilations are listed.
 TEST(conv_stack_tiles, of_a_list_without_a_depth) {
-  constexpr conv_stack_shape listed{.taps = 3, .dilations = {1, 3, 7, 2}}, once{.taps = 3}, both{.taps = 2, .dilations = {5, 1}, .convolutions = 2, .blocks = 2};
-  static_assert(listed.levels() == 4 && listed.layers() == 4 && listed.dilation(3) == 2 && listed.receptive_field() == 27);
-  static_assert(once.levels() == 1 && once.layers() == 1 && both.levels() == 2 && both.layers() == 8 && both.dilation(1) == 5 && both.dilation(2) == 1);
+  constexpr conv_stack_shape listed{.taps = 3, .dilations = {1, 3, 7, 2}}, once{.taps = 3},
+      both{.taps = 2, .dilations = {5, 1}, .convolutions = 2, .blocks = 2};
+  static_assert(listed.levels() == 4 && listed.layers() == 4 && listed.dilation(3) == 2 &&
+                listed.receptive_field() == 27);
+  static_assert(once.levels() == 1 && once.layers() == 1 && both.levels() == 2 && both.layers() == 8 &&
+                both.dilation(1) == 5 && both.dilation(2) == 1);
   using stack = conv_stack<float, listed>;
   constexpr int length = 100;
   float x[length] = {1}, y[length], weight[12];
   for (float& w : weight) w = 1;
-  typename stack::forward_args const f{
-      .x = contiguous<float const>(x, 1, 1, length), .weight = contiguous<float const>(weight, 4, 3, 1), .y = contiguous(y, 1, 1, length)};
+  typename stack::forward_args const f{.x = contiguous<float const>(x, 1, 1, length),
+                                       .weight = contiguous<float const>(weight, 4, 3, 1),
+                                       .y = contiguous(y, 1, 1, length)};
   std::vector<double> scratch(stack::forward_workspace(cpu{1}, f) / 8 + 64);
   auto const start = (reinterpret_cast<std::uintptr_t>(scratch.data()) + 255) / 256 * 256;
   ASSERT_TRUE(stack::forward(cpu{1}, f, {reinterpret_cast<void*>(start), scratch.size() * 8 - 256}).ok());

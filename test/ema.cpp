@@ -15,7 +15,8 @@ TYPED_TEST_P(ema_test, matches_the_reference_at_edges) {
   std::uint64_t seed = 1;
   for (index_t const length : {index_t(0), index_t(1), index_t(2), index_t(17), t - 1, t, t + 1, 3 * t - 2}) {
     for (int state = 0; state < (S::causal ? 4 : 1); state++) {
-      average_extents e{.batch = 2, .channels = 3, .length = length, .state_in = (state & 1) != 0, .state_out = (state & 2) != 0};
+      average_extents e{
+          .batch = 2, .channels = 3, .length = length, .state_in = (state & 1) != 0, .state_out = (state & 2) != 0};
       e.where = seed % 2 ? placement{} : placement{int(seed % 5), int(seed % 3)};
       SCOPED_TRACE(::testing::Message() << e << ", seed " << seed);
       ema_problem<S> problem(e, seed);
@@ -54,7 +55,8 @@ TYPED_TEST_P(ema_test, matches_the_reference_where_sums_end) {
   TCNCA_TEST_NEEDS(S::backend);
   index_t const length = 2 * (1024 / (S::policy.outputs_per_thread * S::policy.runs)) * S::tile + 3;
   if (length > 20000) return;  // where all threads share one channel
-  ema_problem<S> problem({.batch = 2, .channels = 3, .length = length, .state_in = S::causal, .state_out = S::causal}, 9);
+  ema_problem<S> problem({.batch = 2, .channels = 3, .length = length, .state_in = S::causal, .state_out = S::causal},
+                         9);
   for (std::uint64_t seed = 1; seed <= 2; seed++) {
     problem.run_forward(seed);
     problem.run_backward(seed);
@@ -79,7 +81,8 @@ TYPED_TEST_P(ema_test, kernel_matches_the_reference) {
 TYPED_TEST_P(ema_test, repeats_bit_by_bit) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
-  ema_problem<S> problem({.batch = 2, .channels = 3, .length = 2 * S::tile + 3, .state_in = S::causal, .state_out = S::causal}, 7);
+  ema_problem<S> problem(
+      {.batch = 2, .channels = 3, .length = 2 * S::tile + 3, .state_in = S::causal, .state_out = S::causal}, 7);
   problem.run_forward(0);
   problem.run_backward(0);
   auto const first = problem.bits();
@@ -115,9 +118,7 @@ TYPED_TEST_P(ema_test, cut_anywhere_is_the_whole) {
       ema_problem<S>::run_forward(second, 2);
       for (index_t i = 0; i < state.count(); i++) *whole.state_out.at(i) = *state.at(i);
       whole.expect_forward();
-      if constexpr (!S::shared) {
-        EXPECT_TRUE(whole.y.bits() == y && whole.state_out.bits() == end);
-      }
+      if constexpr (!S::shared) { EXPECT_TRUE(whole.y.bits() == y && whole.state_out.bits() == end); }
     }
   }
 }
@@ -146,8 +147,9 @@ TYPED_TEST_P(ema_test, an_infinity_stays_where_it_is_seen) {
   }
 }
 
-REGISTER_TYPED_TEST_SUITE_P(ema_test, matches_the_reference_at_edges, matches_the_reference_at_random_extents, matches_the_reference_where_sums_end,
-                            kernel_matches_the_reference, repeats_bit_by_bit, cut_anywhere_is_the_whole, an_infinity_stays_where_it_is_seen);
+REGISTER_TYPED_TEST_SUITE_P(ema_test, matches_the_reference_at_edges, matches_the_reference_at_random_extents,
+                            matches_the_reference_where_sums_end, kernel_matches_the_reference, repeats_bit_by_bit,
+                            cut_anywhere_is_the_whole, an_infinity_stays_where_it_is_seen);
 
 struct plain {
   static constexpr char const* name = "plain";
@@ -163,7 +165,8 @@ struct bidirectional {
 };
 struct bidirectional_bare_last {
   static constexpr char const* name = "bidirectional_bare_last";
-  static constexpr ema_shape shape{.states = 2, .dir = direction::bidirectional, .skip = false, .order = layout::batch_length_channels};
+  static constexpr ema_shape shape{
+      .states = 2, .dir = direction::bidirectional, .skip = false, .order = layout::batch_length_channels};
 };
 struct one_state_bare {
   static constexpr char const* name = "one_state_bare";
@@ -172,24 +175,31 @@ struct one_state_bare {
 
 // Every option meets every machine, and every element type both layouts.
 #if defined(__CUDACC__)
-using subjects = ::testing::Types<ema_subject<cuda_backend, float, plain>, ema_subject<cuda_backend, double, bidirectional>,
-                                  ema_subject<cuda_backend, bf16, bidirectional_bare_last>, ema_subject<cuda_backend, fp16, three_states_last>>;
+using subjects =
+    ::testing::Types<ema_subject<cuda_backend, float, plain>, ema_subject<cuda_backend, double, bidirectional>,
+                     ema_subject<cuda_backend, bf16, bidirectional_bare_last>,
+                     ema_subject<cuda_backend, fp16, three_states_last>>;
 INSTANTIATE_TYPED_TEST_SUITE_P(cuda, ema_test, subjects, ema_subject_name);
 #else
 #if !defined(__SANITIZE_THREAD__)
 using cpu_subjects = unless_sanitized<
-    ::testing::Types<ema_subject<cpu_backend, float, plain>, ema_subject<cpu_backend, float, three_states_last>, ema_subject<cpu_backend, double, bidirectional>,
-                     ema_subject<cpu_backend, float, bidirectional_bare_last>, ema_subject<cpu_backend, double, one_state_bare>,
-                     ema_subject<cpu_backend, bf16, plain>, ema_subject<cpu_backend, fp16, three_states_last>, ema_subject<cpu_backend, bf16, bidirectional>>,
+    ::testing::Types<ema_subject<cpu_backend, float, plain>, ema_subject<cpu_backend, float, three_states_last>,
+                     ema_subject<cpu_backend, double, bidirectional>,
+                     ema_subject<cpu_backend, float, bidirectional_bare_last>,
+                     ema_subject<cpu_backend, double, one_state_bare>, ema_subject<cpu_backend, bf16, plain>,
+                     ema_subject<cpu_backend, fp16, three_states_last>, ema_subject<cpu_backend, bf16, bidirectional>>,
     ::testing::Types<ema_subject<cpu_backend, float, three_states_last>, ema_subject<cpu_backend, bf16, bidirectional>>>;
 INSTANTIATE_TYPED_TEST_SUITE_P(cpu, ema_test, cpu_subjects, ema_subject_name);
 #endif
 // 32 threads, so that short sequences have several tiles, and as many as the policy says.
-using fiber_subjects =
-    unless_sanitized<::testing::Types<ema_subject<fiber_backend<32>, float, plain>, ema_subject<fiber_backend<32>, float, three_states_last>,
-                                      ema_subject<fiber_backend<32>, double, bidirectional>, ema_subject<fiber_backend<7>, bf16, bidirectional_bare_last>,
-                                      ema_subject<fiber_backend<>, float, three_states_last>, ema_subject<fiber_backend<>, fp16, one_state_bare>>,
-                     ::testing::Types<ema_subject<fiber_backend<7>, bf16, bidirectional_bare_last>, ema_subject<fiber_backend<>, float, three_states_last>>>;
+using fiber_subjects = unless_sanitized<
+    ::testing::Types<
+        ema_subject<fiber_backend<32>, float, plain>, ema_subject<fiber_backend<32>, float, three_states_last>,
+        ema_subject<fiber_backend<32>, double, bidirectional>,
+        ema_subject<fiber_backend<7>, bf16, bidirectional_bare_last>,
+        ema_subject<fiber_backend<>, float, three_states_last>, ema_subject<fiber_backend<>, fp16, one_state_bare>>,
+    ::testing::Types<ema_subject<fiber_backend<7>, bf16, bidirectional_bare_last>,
+                     ema_subject<fiber_backend<>, float, three_states_last>>>;
 INSTANTIATE_TYPED_TEST_SUITE_P(fiber, ema_test, fiber_subjects, ema_subject_name);
 #endif
 

@@ -26,13 +26,15 @@ struct plain {
 };
 struct bidirectional_last {
   static constexpr char const* name = "bidirectional_last";
-  static constexpr ema_shape shape{.states = 2, .dir = direction::bidirectional, .skip = false, .order = layout::batch_length_channels};
+  static constexpr ema_shape shape{
+      .states = 2, .dir = direction::bidirectional, .skip = false, .order = layout::batch_length_channels};
 };
 
 template <class S>
 struct ema_gradient : ::testing::Test {
   using problem_type = ema_problem<S>;
-  problem_type problem{{.batch = 2, .channels = 2, .length = S::tile + 9, .state_in = S::causal, .state_out = S::causal}, 4};
+  problem_type problem{
+      {.batch = 2, .channels = 2, .length = S::tile + 9, .state_in = S::causal, .state_out = S::causal}, 4};
 
   /// All inputs that have a gradient, one behind the other.
   template <class F>
@@ -45,7 +47,8 @@ struct ema_gradient : ::testing::Test {
       auto const v = t.values();
       all.insert(all.end(), v.begin(), v.end());
     };
-    append(problem.grad_x), append(problem.grad_delta), append(problem.grad_alpha), append(problem.grad_beta), append(problem.grad_gamma);
+    append(problem.grad_x), append(problem.grad_delta), append(problem.grad_alpha), append(problem.grad_beta),
+        append(problem.grad_gamma);
     append(problem.grad_omega), append(problem.grad_state_in);
     return all;
   }
@@ -60,7 +63,8 @@ struct ema_gradient : ::testing::Test {
     problem.run_forward(1);
     double sum = 0;
     for (index_t k = 0; k < problem.y.count(); k++) sum += problem.p.grad_y[std::size_t(k)] * *problem.y.at(k);
-    for (index_t k = 0; k < problem.state_out.count(); k++) sum += problem.p.grad_state_out[std::size_t(k)] * *problem.state_out.at(k);
+    for (index_t k = 0; k < problem.state_out.count(); k++)
+      sum += problem.p.grad_state_out[std::size_t(k)] * *problem.state_out.at(k);
     auto s = saved.begin();
     each_input(problem, [&](auto& t) { t.assign(*s++); });
     return sum;
@@ -71,7 +75,8 @@ struct ema_gradient : ::testing::Test {
     auto const r = reference::ema::forward<bounded>(problem.what, problem.p);
     bounded sum;
     for (std::size_t i = 0; i < r.y.size(); i++) sum = sum + r.y[i] * bounded(problem.p.grad_y[i]);
-    for (std::size_t i = 0; i < problem.p.grad_state_out.size(); i++) sum = sum + r.state_out[i] * bounded(problem.p.grad_state_out[i]);
+    for (std::size_t i = 0; i < problem.p.grad_state_out.size(); i++)
+      sum = sum + r.state_out[i] * bounded(problem.p.grad_state_out[i]);
     return sum.e;
   }
   void expect_slope(std::vector<double> const& v, std::vector<double> const& grad, double noise) {
@@ -88,8 +93,8 @@ struct ema_gradient : ::testing::Test {
 };
 
 template <class B>
-using subjects_of = std::tuple<ema_subject<B, double, causal>, ema_subject<B, double, plain>, ema_subject<B, double, bidirectional>,
-                               ema_subject<B, double, bidirectional_last>>;
+using subjects_of = std::tuple<ema_subject<B, double, causal>, ema_subject<B, double, plain>,
+                               ema_subject<B, double, bidirectional>, ema_subject<B, double, bidirectional_last>>;
 template <class... S>
 auto list_of(std::tuple<S...>) -> ::testing::Types<S...>;
 #if defined(__CUDACC__)
@@ -132,8 +137,9 @@ golden_case const* find(std::string const& name) {
 template <class S>
 struct ema_golden : ::testing::Test {};
 template <class B>
-using golden_of = std::tuple<ema_subject<B, double, causal>, ema_subject<B, float, causal_state>, ema_subject<B, double, bidirectional>,
-                             ema_subject<B, bf16, bidirectional>, ema_subject<B, fp16, plain>>;
+using golden_of =
+    std::tuple<ema_subject<B, double, causal>, ema_subject<B, float, causal_state>,
+               ema_subject<B, double, bidirectional>, ema_subject<B, bf16, bidirectional>, ema_subject<B, fp16, plain>>;
 #if defined(__CUDACC__)
 using golden_types = decltype(list_of(golden_of<cuda_backend>{}));
 #else
@@ -148,13 +154,20 @@ TYPED_TEST(ema_golden, agrees_with_jax) {
   golden_case const* const g = find(name.substr(name.find('_', name.find('_') + 1) + 1));
   ASSERT_TRUE(g) << "no golden case for " << name;
   auto const& extent = g->tensors.at("x").extent;
-  ema_problem<S> problem({.batch = extent[0], .channels = extent[1], .length = extent[2], .state_in = g->has("state_in"), .state_out = g->has("state_out")}, 1);
+  ema_problem<S> problem({.batch = extent[0],
+                          .channels = extent[1],
+                          .length = extent[2],
+                          .state_in = g->has("state_in"),
+                          .state_out = g->has("state_out")},
+                         1);
   auto const give = [&](char const* what, auto& t, std::vector<double>& values) {
     if (t.present()) t.assign(values = g->values(what));
   };
   auto& p = problem.p;
-  give("x", problem.x, p.x), give("delta", problem.delta, p.delta), give("alpha", problem.alpha, p.alpha), give("beta", problem.beta, p.beta);
-  give("gamma", problem.gamma, p.gamma), give("omega", problem.omega, p.omega), give("grad_y", problem.grad_y, p.grad_y);
+  give("x", problem.x, p.x), give("delta", problem.delta, p.delta), give("alpha", problem.alpha, p.alpha),
+      give("beta", problem.beta, p.beta);
+  give("gamma", problem.gamma, p.gamma), give("omega", problem.omega, p.omega),
+      give("grad_y", problem.grad_y, p.grad_y);
   give("state_in", problem.state_in, p.state_in), give("grad_state_out", problem.grad_state_out, p.grad_state_out);
   problem.run_forward(1);
   problem.run_backward(1);
@@ -171,8 +184,10 @@ TYPED_TEST(ema_golden, agrees_with_jax) {
   };
   auto const f = reference::ema::forward<double>(problem.what, p);
   auto const b = reference::ema::backward<double>(problem.what, p);
-  expect("y", f.y), expect("state_out", f.state_out), expect("grad_x", b.x), expect("grad_delta", b.delta), expect("grad_alpha", b.alpha);
-  expect("grad_beta", b.beta), expect("grad_gamma", b.gamma), expect("grad_omega", b.omega), expect("grad_state_in", b.state_in);
+  expect("y", f.y), expect("state_out", f.state_out), expect("grad_x", b.x), expect("grad_delta", b.delta),
+      expect("grad_alpha", b.alpha);
+  expect("grad_beta", b.beta), expect("grad_gamma", b.gamma), expect("grad_omega", b.omega),
+      expect("grad_state_in", b.state_in);
   expect("kernel", reference::ema::kernel<double>(problem.what, p));
 }
 

@@ -24,7 +24,9 @@ struct ema_subject {
   static constexpr int threads = traits::template group<policy.threads>::size();
   static constexpr index_t tile = ema_tiling<threads, T, shape, policy>::tile;
   static constexpr bool causal = shape.dir == direction::causal, shared = threads > 1;
-  static std::string name() { return std::string(Backend::name) + std::to_string(threads) + "_" + name_of<T> + "_" + Case::name; }
+  static std::string name() {
+    return std::string(Backend::name) + std::to_string(threads) + "_" + name_of<T> + "_" + Case::name;
+  }
 };
 struct ema_subject_name {
   template <class S>
@@ -38,8 +40,9 @@ struct average_extents {
   bool state_in = false, state_out = false;
   placement where = {};
   friend std::ostream& operator<<(std::ostream& out, average_extents const& e) {
-    return out << "batch " << e.batch << ", channels " << e.channels << ", length " << e.length << (e.state_in ? ", state in" : "")
-               << (e.state_out ? ", state out" : "") << ", padding " << e.where.padding << ", offset " << e.where.offset;
+    return out << "batch " << e.batch << ", channels " << e.channels << ", length " << e.length
+               << (e.state_in ? ", state in" : "") << (e.state_out ? ", state out" : "") << ", padding "
+               << e.where.padding << ", offset " << e.where.offset;
   }
 };
 
@@ -52,7 +55,7 @@ struct ema_problem {
 
   average_extents e;
   reference::ema::shape const what{shape.states, shape.dir == direction::bidirectional, shape.skip,
-                                       S::shared ? 2 * (std::log2(double(S::threads)) + 1) : 0};
+                                   S::shared ? 2 * (std::log2(double(S::threads)) + 1) : 0};
   reference::ema::problem p;  // the same numbers in fp64
   tensor<T, 3> x, y, grad_y, grad_x;
   tensor<A, 2> delta, alpha, beta, gamma, grad_delta, grad_alpha, grad_beta, grad_gamma;
@@ -67,12 +70,17 @@ struct ema_problem {
     for (auto* v : {&delta, &alpha, &beta, &gamma, &grad_delta, &grad_alpha, &grad_beta, &grad_gamma})
       *v = tensor<A, 2>({shape.directions() * e.channels, shape.states}, {0, 1}, e.where);
     p.delta = fill(delta, r, 2), p.alpha = fill(alpha, r, 2), p.beta = fill(beta, r, 1), p.gamma = fill(gamma, r, 1.5);
-    if (shape.skip) omega = tensor<A, 1>({e.channels}, {0}, e.where), grad_omega = tensor<A, 1>({e.channels}, {0}, e.where), p.omega = fill(omega, r, 1);
+    if (shape.skip)
+      omega = tensor<A, 1>({e.channels}, {0}, e.where), grad_omega = tensor<A, 1>({e.channels}, {0}, e.where),
+      p.omega = fill(omega, r, 1);
     if (e.state_in) state_in = new_state<A>(), grad_state_in = new_state<A>(), p.state_in = fill(state_in, r, 1);
-    if (e.state_out) state_out = new_state<A>(), grad_state_out = new_state<A>(), p.grad_state_out = fill(grad_state_out, r, 1);
+    if (e.state_out)
+      state_out = new_state<A>(), grad_state_out = new_state<A>(), p.grad_state_out = fill(grad_state_out, r, 1);
   }
 
-  tensor<T, 3> new_sequence() const { return tensor<T, 3>::sequence(shape.order, e.batch, e.channels, e.length, e.where); }
+  tensor<T, 3> new_sequence() const {
+    return tensor<T, 3>::sequence(shape.order, e.batch, e.channels, e.length, e.where);
+  }
   template <class E>
   tensor<E, 3> new_state() const {
     return tensor<E, 3>({e.batch, e.channels, shape.states}, {0, 1, 2}, e.where);
@@ -84,14 +92,33 @@ struct ema_problem {
   }
 
   typename op::forward_args forward() const {
-    return {.x = x.view(), .delta = delta.view(), .alpha = alpha.view(), .beta = beta.view(), .gamma = gamma.view(), .omega = omega.view(),
-            .state_in = state_in.view(), .y = y.view(), .state_out = state_out.view()};
+    return {.x = x.view(),
+            .delta = delta.view(),
+            .alpha = alpha.view(),
+            .beta = beta.view(),
+            .gamma = gamma.view(),
+            .omega = omega.view(),
+            .state_in = state_in.view(),
+            .y = y.view(),
+            .state_out = state_out.view()};
   }
   typename op::backward_args backward() const {
-    return {.x = x.view(), .delta = delta.view(), .alpha = alpha.view(), .beta = beta.view(), .gamma = gamma.view(), .omega = omega.view(),
-            .state_in = state_in.view(), .grad_y = grad_y.view(), .grad_state_out = grad_state_out.view(), .grad_x = grad_x.view(),
-            .grad_delta = grad_delta.view(), .grad_alpha = grad_alpha.view(), .grad_beta = grad_beta.view(), .grad_gamma = grad_gamma.view(),
-            .grad_omega = grad_omega.view(), .grad_state_in = grad_state_in.view()};
+    return {.x = x.view(),
+            .delta = delta.view(),
+            .alpha = alpha.view(),
+            .beta = beta.view(),
+            .gamma = gamma.view(),
+            .omega = omega.view(),
+            .state_in = state_in.view(),
+            .grad_y = grad_y.view(),
+            .grad_state_out = grad_state_out.view(),
+            .grad_x = grad_x.view(),
+            .grad_delta = grad_delta.view(),
+            .grad_alpha = grad_alpha.view(),
+            .grad_beta = grad_beta.view(),
+            .grad_gamma = grad_gamma.view(),
+            .grad_omega = grad_omega.view(),
+            .grad_state_in = grad_state_in.view()};
   }
 
   /// Calls with a workspace of exactly the size that the query asks for.
@@ -111,9 +138,7 @@ struct ema_problem {
     reference::ema::bounded::u = roundoff();
     auto const exact = reference::ema::forward<reference::ema::bounded>(what, p);
     EXPECT_TRUE(matches(y, exact.y)) << "y";
-    if (state_out.present()) {
-      EXPECT_TRUE(matches(state_out, exact.state_out)) << "state_out";
-    }
+    if (state_out.present()) { EXPECT_TRUE(matches(state_out, exact.state_out)) << "state_out"; }
     EXPECT_TRUE(y.intact() && state_out.intact()) << "written outside of y or state_out";
     expect_inputs_untouched();
   }
@@ -122,12 +147,8 @@ struct ema_problem {
     auto const exact = reference::ema::backward<reference::ema::bounded>(what, p);
     EXPECT_TRUE(matches(grad_x, exact.x)) << "grad_x";
     expect_parameters(exact);
-    if (shape.skip) {
-      EXPECT_TRUE(matches(grad_omega, exact.omega)) << "grad_omega";
-    }
-    if (grad_state_in.present()) {
-      EXPECT_TRUE(matches(grad_state_in, exact.state_in)) << "grad_state_in";
-    }
+    if (shape.skip) { EXPECT_TRUE(matches(grad_omega, exact.omega)) << "grad_omega"; }
+    if (grad_state_in.present()) { EXPECT_TRUE(matches(grad_state_in, exact.state_in)) << "grad_state_in"; }
     EXPECT_TRUE(grad_x.intact() && grad_omega.intact() && grad_state_in.intact()) << "written outside of a gradient";
     expect_inputs_untouched();
   }
@@ -136,15 +157,23 @@ struct ema_problem {
   void run_kernel(std::uint64_t seed) {
     reference::ema::bounded::u = roundoff();
     random_bits r{seed};
-    tensor<A, 2> kappa({shape.directions() * e.channels, e.length}, {0, 1}, e.where), grad_kappa({shape.directions() * e.channels, e.length}, {0, 1}, e.where);
+    tensor<A, 2> kappa({shape.directions() * e.channels, e.length}, {0, 1}, e.where),
+        grad_kappa({shape.directions() * e.channels, e.length}, {0, 1}, e.where);
     auto const given = fill(grad_kappa, r, 1);
     auto const executor = S::backend::make(seed);
-    typename op::kernel_args const a{.delta = delta.view(), .alpha = alpha.view(), .beta = beta.view(), .gamma = gamma.view(), .kappa = kappa.view()};
+    typename op::kernel_args const a{
+        .delta = delta.view(), .alpha = alpha.view(), .beta = beta.view(), .gamma = gamma.view(), .kappa = kappa.view()};
     run(op::kernel_workspace(executor, a), [&](workspace w) { return op::kernel(executor, a, w); });
     EXPECT_TRUE(matches(kappa, reference::ema::kernel<reference::ema::bounded>(what, p), 3 * shape.states)) << "kappa";
-    typename op::kernel_backward_args const b{.delta = delta.view(), .alpha = alpha.view(), .beta = beta.view(), .gamma = gamma.view(),
-                                              .grad_kappa = grad_kappa.view(), .grad_delta = grad_delta.view(), .grad_alpha = grad_alpha.view(),
-                                              .grad_beta = grad_beta.view(), .grad_gamma = grad_gamma.view()};
+    typename op::kernel_backward_args const b{.delta = delta.view(),
+                                              .alpha = alpha.view(),
+                                              .beta = beta.view(),
+                                              .gamma = gamma.view(),
+                                              .grad_kappa = grad_kappa.view(),
+                                              .grad_delta = grad_delta.view(),
+                                              .grad_alpha = grad_alpha.view(),
+                                              .grad_beta = grad_beta.view(),
+                                              .grad_gamma = grad_gamma.view()};
     run(op::kernel_backward_workspace(executor, b), [&](workspace w) { return op::kernel_backward(executor, b, w); });
     expect_parameters(reference::ema::kernel_backward<reference::ema::bounded>(what, p, given));
     EXPECT_TRUE(kappa.intact() && grad_kappa.values() == given);
@@ -152,7 +181,8 @@ struct ema_problem {
   }
 
   std::vector<std::vector<unsigned char>> bits() const {
-    return {y.bits(), state_out.bits(), grad_x.bits(), grad_delta.bits(), grad_alpha.bits(), grad_beta.bits(), grad_gamma.bits(), grad_omega.bits(), grad_state_in.bits()};
+    return {y.bits(),         state_out.bits(),  grad_x.bits(),     grad_delta.bits(),   grad_alpha.bits(),
+            grad_beta.bits(), grad_gamma.bits(), grad_omega.bits(), grad_state_in.bits()};
   }
   void clear() {
     y.clear(), grad_x.clear();
@@ -163,10 +193,13 @@ struct ema_problem {
   }
 
   void expect_inputs_untouched() const {
-    EXPECT_TRUE(x.values() == p.x && delta.values() == p.delta && alpha.values() == p.alpha && beta.values() == p.beta && gamma.values() == p.gamma &&
-                omega.values() == p.omega && state_in.values() == p.state_in && grad_y.values() == p.grad_y && grad_state_out.values() == p.grad_state_out)
+    EXPECT_TRUE(x.values() == p.x && delta.values() == p.delta && alpha.values() == p.alpha &&
+                beta.values() == p.beta && gamma.values() == p.gamma && omega.values() == p.omega &&
+                state_in.values() == p.state_in && grad_y.values() == p.grad_y &&
+                grad_state_out.values() == p.grad_state_out)
         << "an input was written";
-    EXPECT_TRUE(x.intact() && delta.intact() && alpha.intact() && beta.intact() && gamma.intact() && omega.intact() && state_in.intact() && grad_y.intact());
+    EXPECT_TRUE(x.intact() && delta.intact() && alpha.intact() && beta.intact() && gamma.intact() && omega.intact() &&
+                state_in.intact() && grad_y.intact());
   }
 
  private:
@@ -183,7 +216,8 @@ struct ema_problem {
 
   /// Within the bound of each number, and half a unit of its element type; `tiny`: terms that may be denormal.
   template <class E, int Rank>
-  static ::testing::AssertionResult matches(tensor<E, Rank> const& got, std::vector<reference::ema::bounded> const& exact, int tiny = 1) {
+  static ::testing::AssertionResult matches(tensor<E, Rank> const& got,
+                                            std::vector<reference::ema::bounded> const& exact, int tiny = 1) {
     std::vector<double> value, bound;
     for (auto const& b : exact) {
       double const store = std::is_same_v<E, A> ? 0 : std::ldexp(1, -format_of<E>.digits);
@@ -196,7 +230,8 @@ struct ema_problem {
     EXPECT_TRUE(matches(grad_alpha, exact.alpha)) << "grad_alpha";
     EXPECT_TRUE(matches(grad_beta, exact.beta)) << "grad_beta";
     EXPECT_TRUE(matches(grad_gamma, exact.gamma)) << "grad_gamma";
-    EXPECT_TRUE(grad_delta.intact() && grad_alpha.intact() && grad_beta.intact() && grad_gamma.intact()) << "written outside of a gradient";
+    EXPECT_TRUE(grad_delta.intact() && grad_alpha.intact() && grad_beta.intact() && grad_gamma.intact())
+        << "written outside of a gradient";
   }
 };
 

@@ -16,7 +16,9 @@ struct setting {
   index_t batch, channels, length;
   int threads = 1;
 };
-std::ostream& operator<<(std::ostream& o, setting const& s) { return o << s.batch << " x " << s.channels << " x " << s.length; }
+std::ostream& operator<<(std::ostream& o, setting const& s) {
+  return o << s.batch << " x " << s.channels << " x " << s.length;
+}
 
 using numbers = std::vector<double>;
 
@@ -78,7 +80,8 @@ struct terms {
     for (size_t n = 0; n < N; n++) {
       auto const sigmoid = [](double v) { return 1 / (1 + std::exp(-v)); };
       auto const at = [&](size_t which) { return o.parameters[which][row * N + n]; };
-      p[n] = sigmoid(at(0)), a[n] = sigmoid(at(1)), q[n] = 1 - p[n] * a[n], scale[n] = p[n] * at(2) * at(3) / std::sqrt(double(N));
+      p[n] = sigmoid(at(0)), a[n] = sigmoid(at(1)), q[n] = 1 - p[n] * a[n],
+      scale[n] = p[n] * at(2) * at(3) / std::sqrt(double(N));
     }
   }
 };
@@ -108,8 +111,10 @@ class bounds {
     double largest_x = 0, x2 = 0, largest_g = 0, g2 = 0, g1 = 0;
     for (size_t b = 0; b < size_t(s.batch); b++) {
       numbers x(l), g(l);
-      for (size_t i = 0; i < l; i++) x[i] = o.x[(b * l + i) * d + channel], g[i] = 1.1 * o.grad_y[(b * l + i) * d + channel];
-      for (size_t i = 0; i < l; i++) largest_x = std::max(largest_x, std::abs(x[i])), largest_g = std::max(largest_g, std::abs(g[i]));
+      for (size_t i = 0; i < l; i++)
+        x[i] = o.x[(b * l + i) * d + channel], g[i] = 1.1 * o.grad_y[(b * l + i) * d + channel];
+      for (size_t i = 0; i < l; i++)
+        largest_x = std::max(largest_x, std::abs(x[i])), largest_g = std::max(largest_g, std::abs(g[i]));
       x2 = std::max(x2, norm2(x)), g2 = std::max(g2, norm2(g)), g1 = std::max(g1, norm1(g));
     }
     double const before = convolution(x2, largest_x) + 3 * eps_ * (kernel1_ + omega_) * largest_x;
@@ -117,24 +122,29 @@ class bounds {
     y = skip ? 1.1 * before + 4 * eps_ * size_of_y : before;
     double const g = skip ? largest_g * (0.5 * before + 4 * eps_) : 0;  // |silu''| <= 1/2
     grad_x = convolution(g2, largest_g) + (kernel1_ + omega_) * g + 3 * eps_ * (kernel1_ + omega_) * largest_g;
-    double const terms_of_sum = double(s.batch) * (fft_ * 3 * x2 * g2 * std::sqrt(2.) + g * double(s.length) * largest_x + eps_ * x2 * g2);
+    double const terms_of_sum =
+        double(s.batch) * (fft_ * 3 * x2 * g2 * std::sqrt(2.) + g * double(s.length) * largest_x + eps_ * x2 * g2);
     grad_kappa = terms_of_sum + double(s.batch * s.batch) * eps_ * x2 * g2;
     kappa_size_ = double(s.batch) * x2 * g2;
     // As a sum of fewer than 2 length batch terms, but summed by tiles and in fp64 over these.
-    grad_omega = double(s.batch) * (g * double(s.length) * largest_x) + 2 * (64 + double(std::is_same_v<T, double> ? s.length * s.batch : 0)) * eps_ * kappa_size_;
+    grad_omega = double(s.batch) * (g * double(s.length) * largest_x) +
+                 2 * (64 + double(std::is_same_v<T, double> ? s.length * s.batch : 0)) * eps_ * kappa_size_;
   }
   /// Of what parameter number `which` of a term does to the kernel at each position: slope(i).
   template <class Slope>
   double parameter(Slope const& slope) const {
     double sum = 0;
-    for (index_t i = 0; i < length_; i++) sum += std::abs(slope(double(i))) * (grad_kappa + (2 * double(i) + double(length_) + 40) * eps_ * kappa_size_);
+    for (index_t i = 0; i < length_; i++)
+      sum += std::abs(slope(double(i))) * (grad_kappa + (2 * double(i) + double(length_) + 40) * eps_ * kappa_size_);
     return sum;
   }
   double y, grad_x, grad_kappa, grad_omega;
 
  private:
   /// Of a convolution with the kernel.
-  double convolution(double two, double largest) const { return fft_ * two * (2 * kernel2_ + kernel1_) + rounding_ * largest; }
+  double convolution(double two, double largest) const {
+    return fft_ * two * (2 * kernel2_ + kernel1_) + rounding_ * largest;
+  }
 
   index_t length_;
   double eps_, fft_, omega_ = 0, kernel1_ = 0, kernel2_ = 0, rounding_ = 0, kappa_size_;
@@ -143,7 +153,8 @@ class bounds {
 template <class T, ema_shape Shape>
 void expect_same(setting const& s) {
   constexpr int N = Shape.states;
-  outcome const a = bench_of<T, fft_mixer<T, cpu, Shape>>(s).run(s), e = bench_of<double, ema_mixer<double, cpu, Shape>>(s).run(s);
+  outcome const a = bench_of<T, fft_mixer<T, cpu, Shape>>(s).run(s),
+                e = bench_of<double, ema_mixer<double, cpu, Shape>>(s).run(s);
   ASSERT_EQ(a.parameters, e.parameters);
   size_t const d = size_t(s.channels);
   for (size_t c = 0; c < d; c++) {
@@ -165,7 +176,8 @@ void expect_same(setting const& s) {
         auto const check = [&](size_t which, char const* name, double b) {
           ASSERT_NEAR(a.gradients[which][i], e.gradients[which][i], b) << s << ": " << name << " " << i;
         };
-        check(0, "delta", bound.parameter([&](double l) { return (1 - p) * (std::abs(t.scale[n]) * power(l) + of_q(l)); }));
+        check(0, "delta",
+              bound.parameter([&](double l) { return (1 - p) * (std::abs(t.scale[n]) * power(l) + of_q(l)); }));
         check(1, "alpha", bound.parameter([&](double l) { return (1 - al) * of_q(l); }));
         check(2, "beta", bound.parameter([&](double l) { return t.scale[n] / beta * power(l); }));
         check(3, "gamma", bound.parameter([&](double l) { return t.scale[n] / gamma * power(l); }));
@@ -181,7 +193,7 @@ constexpr ema_shape plain{.states = 2, .skip = false, .order = order};
 constexpr ema_shape mega{.states = 16, .order = order};
 
 /// Lengths 1 to 9, odd, prime, powers of two, a tile's edge; channels that fill registers, and that do not.
-setting const settings[] = {{2, 5, 1}, {1, 16, 2}, {2, 3, 3},  {3, 17, 5},   {2, 33, 7},  {1, 1, 9},    {2, 16, 16},
+setting const settings[] = {{2, 5, 1},  {1, 16, 2}, {2, 3, 3},   {3, 17, 5},  {2, 33, 7},  {1, 1, 9},     {2, 16, 16},
                             {1, 9, 17}, {3, 5, 31}, {2, 20, 64}, {1, 7, 127}, {2, 8, 257}, {1, 18, 1000}, {2, 4, 1024}};
 
 template <class T>
@@ -211,7 +223,8 @@ TYPED_TEST_P(fft_mixer_of, repeats_its_bits_whatever_came_before_and_however_man
   EXPECT_EQ(three.run(shorter), small);
 }
 
-REGISTER_TYPED_TEST_SUITE_P(fft_mixer_of, is_the_scan, is_the_scan_in_both_directions, is_the_scan_without_a_skip_connection,
+REGISTER_TYPED_TEST_SUITE_P(fft_mixer_of, is_the_scan, is_the_scan_in_both_directions,
+                            is_the_scan_without_a_skip_connection,
                             repeats_its_bits_whatever_came_before_and_however_many_threads);
 using types = ::testing::Types<float, double>;
 INSTANTIATE_TYPED_TEST_SUITE_P(cpu, fft_mixer_of, types);

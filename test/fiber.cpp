@@ -45,7 +45,8 @@ status reverse(std::vector<int> const& in, std::vector<int>& out, index_t items,
   parameters const p{in.data(), out.data(), int(in.size())};
   using executor = fibers<Threads>;
   using agent = reverse_agent<fiber_group<Threads>, Fault>;
-  return executor_traits<executor>::template launch<agent>(executor{seed, groups}, p, items, {in.size() * sizeof(int), 0}, {});
+  return executor_traits<executor>::template launch<agent>(executor{seed, groups}, p, items,
+                                                           {in.size() * sizeof(int), 0}, {});
 }
 
 std::vector<int> count_up(int n) {
@@ -132,8 +133,12 @@ struct fiber_group_death : ::testing::Test {
   // The child starts afresh: the detector does not follow fibers through a fork.
   fiber_group_death() { GTEST_FLAG_SET(death_test_style, "threadsafe"); }
 };
-TEST_F(fiber_group_death, missing_sync_is_a_data_race) { EXPECT_EXIT(run_once<fault::missing_sync>(), failed, "data race"); }
-TEST_F(fiber_group_death, missing_sync_between_items_is_a_data_race) { EXPECT_EXIT(run_once<fault::leftover>(), failed, "data race"); }
+TEST_F(fiber_group_death, missing_sync_is_a_data_race) {
+  EXPECT_EXIT(run_once<fault::missing_sync>(), failed, "data race");
+}
+TEST_F(fiber_group_death, missing_sync_between_items_is_a_data_race) {
+  EXPECT_EXIT(run_once<fault::leftover>(), failed, "data race");
+}
 TEST_F(fiber_group_death, no_race_no_report) { EXPECT_EXIT(run_once<fault::none>(), ::testing::ExitedWithCode(0), ""); }
 
 // Two groups that write the same element race, though they never run at once.

@@ -43,7 +43,8 @@ TYPED_TEST_P(gated_fusion_test, matches_the_reference_at_edges) {
   std::uint64_t seed = 1;
   for (index_t const columns : {1, 3, 4, 15, 16, 17, 128, 160, 1000})
     for (index_t const rows : {0, 1, 7, 33}) {
-      gates_extents e{.batch = 1 + index_t(seed % 2), .length = rows, .columns = columns, .dropout = seed % 3 ? 0.25 : 0};
+      gates_extents e{
+          .batch = 1 + index_t(seed % 2), .length = rows, .columns = columns, .dropout = seed % 3 ? 0.25 : 0};
       e.where = seed % 2 ? placement{} : placement{int(seed % 5), int(seed % 3)};
       this->run(e, seed++);
       if (this->HasFailure()) return;
@@ -57,7 +58,8 @@ TYPED_TEST_P(gated_fusion_test, matches_the_reference_at_random_extents) {
   std::uint64_t const first = environment("TCNCA_TEST_SEED", 1), count = environment("TCNCA_TEST_COUNT", 12);
   for (std::uint64_t seed = first; seed < first + count; seed++) {
     random_bits random{seed};
-    gates_extents e{.batch = between(random, 0, 3), .length = between(random, 0, 150), .columns = between(random, 0, 200)};
+    gates_extents e{
+        .batch = between(random, 0, 3), .length = between(random, 0, 150), .columns = between(random, 0, 200)};
     e.dropout = uniform(random) / 2 + 0.5;
     if (between(random, 0, 1)) e.where = {between(random, 0, 9), between(random, 0, 9)};
     this->run(e, seed);
@@ -85,7 +87,8 @@ TYPED_TEST_P(gated_fusion_test, repeats_bit_by_bit) {
     return bits;
   };
   auto const first = run(0);
-  for (std::uint64_t seed = 1; seed <= environment("TCNCA_TEST_ORDERS", 8); seed++) ASSERT_TRUE(run(seed) == first) << "seed " << seed;
+  for (std::uint64_t seed = 1; seed <= environment("TCNCA_TEST_ORDERS", 8); seed++)
+    ASSERT_TRUE(run(seed) == first) << "seed " << seed;
 }
 
 // What the doc comment allows: a result in the place of an input.
@@ -140,11 +143,13 @@ TYPED_TEST_P(gated_fusion_test, slices_of_one_matrix) {
     forward.u = half(product, 0), forward.hx = half(product, columns);
     whole.succeed(op::update(S::backend::make(1), forward));
     auto backward = whole.update_backward();
-    backward.u = half(product, 0), backward.hx = half(product, columns), backward.grad_u = half(gradient, 0), backward.grad_hx = half(gradient, columns);
+    backward.u = half(product, 0), backward.hx = half(product, columns), backward.grad_u = half(gradient, 0),
+    backward.grad_hx = half(gradient, columns);
     whole.succeed(op::update_backward(S::backend::make(1), backward));
     EXPECT_TRUE(whole.y.bits() == y && whole.grad_h.bits() == grad_h);
     for (index_t i = 0; i < whole.h.count(); i++)
-      ASSERT_EQ(to_double(*gradient.at(i / columns * 2 * columns + columns + i % columns)), to_double(*whole.grad_h.at(i)));
+      ASSERT_EQ(to_double(*gradient.at(i / columns * 2 * columns + columns + i % columns)),
+                to_double(*whole.grad_h.at(i)));
   }
 }
 
@@ -155,8 +160,10 @@ TYPED_TEST_P(gated_fusion_test, ends_of_the_range) {
   TCNCA_TEST_NEEDS(S::backend);
   if constexpr (S::shape.update_gate && !S::shape.dropout) {
     gates_problem<S> problem({.batch = 1, .length = 3, .columns = 33}, 5);
-    *problem.u.at(0) = from_double<T>(-INFINITY), *problem.u.at(1) = from_double<T>(INFINITY), *problem.h.at(2) = from_double<T>(-60000);
-    *problem.x.at(3) = from_double<T>(NAN), *problem.u.at(40) = from_double<T>(-30000), *problem.u.at(41) = from_double<T>(30000);
+    *problem.u.at(0) = from_double<T>(-INFINITY), *problem.u.at(1) = from_double<T>(INFINITY),
+    *problem.h.at(2) = from_double<T>(-60000);
+    *problem.x.at(3) = from_double<T>(NAN), *problem.u.at(40) = from_double<T>(-30000),
+    *problem.u.at(41) = from_double<T>(30000);
     problem.run_update(1);
     auto const y = problem.y.values(), x = problem.x.values();
     EXPECT_EQ(y[0], x[0]);
@@ -168,14 +175,15 @@ TYPED_TEST_P(gated_fusion_test, ends_of_the_range) {
   }
 }
 
-REGISTER_TYPED_TEST_SUITE_P(gated_fusion_test, matches_the_reference_at_edges, matches_the_reference_at_random_extents, many_rows, repeats_bit_by_bit, in_place,
-                            slices_of_one_matrix, ends_of_the_range);
+REGISTER_TYPED_TEST_SUITE_P(gated_fusion_test, matches_the_reference_at_edges, matches_the_reference_at_random_extents,
+                            many_rows, repeats_bit_by_bit, in_place, slices_of_one_matrix, ends_of_the_range);
 
 template <class B>
-using subjects_on = unless_sanitized<
-    std::tuple<gates_subject<B, float, all_gates>, gates_subject<B, float, simplified>, gates_subject<B, float, with_dropout>, gates_subject<B, double, all_gates>,
-               gates_subject<B, bf16, with_dropout>, gates_subject<B, fp16, residual_dropout>>,
-    std::tuple<gates_subject<B, double, all_gates>, gates_subject<B, fp16, residual_dropout>>>;
+using subjects_on =
+    unless_sanitized<std::tuple<gates_subject<B, float, all_gates>, gates_subject<B, float, simplified>,
+                                gates_subject<B, float, with_dropout>, gates_subject<B, double, all_gates>,
+                                gates_subject<B, bf16, with_dropout>, gates_subject<B, fp16, residual_dropout>>,
+                     std::tuple<gates_subject<B, double, all_gates>, gates_subject<B, fp16, residual_dropout>>>;
 INSTANTIATE_TYPED_TEST_SUITE_P(on, gated_fusion_test, everywhere<subjects_on>, gates_subject_name);
 
 #if !defined(__CUDACC__)
@@ -197,7 +205,8 @@ TEST(gated_fusion_streaming, same_bits) {
   auto const a = problem.update();
   problem.succeed(streaming::update(cpu{}, {a.x, a.u, a.hx, a.h, a.y}));
   auto const b = problem.update_backward();
-  problem.succeed(streaming::update_backward(cpu{}, {b.x, b.u, b.hx, b.h, b.grad_y, b.grad_x, b.grad_u, b.grad_hx, b.grad_h}));
+  problem.succeed(
+      streaming::update_backward(cpu{}, {b.x, b.u, b.hx, b.h, b.grad_y, b.grad_x, b.grad_u, b.grad_hx, b.grad_h}));
   EXPECT_TRUE(problem.y.bits() == y && problem.grad_u.bits() == grad_u);
   problem.expect_nothing_else();
 }
@@ -235,7 +244,8 @@ TEST(gated_fusion_gradient, central_differences) {
     EXPECT_TRUE(differences::op::mix(cpu{1}, p.mix()).ok());
     return differences::dot(p.q, p.grad_q) + differences::dot(p.k, p.grad_k);
   };
-  d.expect("z", p.z, p.grad_z.values(), mix), d.expect("gq", p.gq, p.grad_gq.values(), mix), d.expect("mq", p.mq, p.grad_mq.values(), mix);
+  d.expect("z", p.z, p.grad_z.values(), mix), d.expect("gq", p.gq, p.grad_gq.values(), mix),
+      d.expect("mq", p.mq, p.grad_mq.values(), mix);
   d.expect("gk", p.gk, p.grad_gk.values(), mix), d.expect("mk", p.mk, p.grad_mk.values(), mix);
   p.run_reset(1);
   auto const reset = [&] {

@@ -26,8 +26,8 @@ struct checked {
 
   /// A pass with one thing changed.
   template <class Args>
-  void expect(code expected, std::string const& name, Args (problem_type::*make)() const, std::function<status(cpu, Args const&)> pass,
-              std::function<void(Args&)> change, cpu executor = {1}) {
+  void expect(code expected, std::string const& name, Args (problem_type::*make)() const,
+              std::function<status(cpu, Args const&)> pass, std::function<void(Args&)> change, cpu executor = {1}) {
     problem.clear();
     auto const before = problem.bits();
     Args args = (problem.*make)();
@@ -39,25 +39,35 @@ struct checked {
     problem.expect_nothing_else();
   }
   void mix(code c, std::string const& name, std::function<void(typename op::mix_args&)> change) {
-    expect<typename op::mix_args>(c, name, &problem_type::mix, [](cpu e, auto const& a) { return op::mix(e, a); }, change);
+    expect<typename op::mix_args>(
+        c, name, &problem_type::mix, [](cpu e, auto const& a) { return op::mix(e, a); }, change);
   }
-  void mix_backward(code c, std::string const& name, std::function<void(typename op::mix_backward_args&)> change, size_t less = 0) {
+  void mix_backward(code c, std::string const& name, std::function<void(typename op::mix_backward_args&)> change,
+                    size_t less = 0) {
     scratch_memory const scratch(op::mix_backward_workspace(cpu{1}, problem.mix_backward()));
     workspace w = scratch.get();
     w.bytes -= less;
-    expect<typename op::mix_backward_args>(c, name, &problem_type::mix_backward, [w](cpu e, auto const& a) { return op::mix_backward(e, a, w); }, change);
+    expect<typename op::mix_backward_args>(
+        c, name, &problem_type::mix_backward, [w](cpu e, auto const& a) { return op::mix_backward(e, a, w); }, change);
   }
   void reset(code c, std::string const& name, std::function<void(typename op::reset_args&)> change) {
-    expect<typename op::reset_args>(c, name, &problem_type::reset, [](cpu e, auto const& a) { return op::reset(e, a); }, change);
+    expect<typename op::reset_args>(
+        c, name, &problem_type::reset, [](cpu e, auto const& a) { return op::reset(e, a); }, change);
   }
   void reset_backward(code c, std::string const& name, std::function<void(typename op::reset_backward_args&)> change) {
-    expect<typename op::reset_backward_args>(c, name, &problem_type::reset_backward, [](cpu e, auto const& a) { return op::reset_backward(e, a); }, change);
+    expect<typename op::reset_backward_args>(
+        c, name, &problem_type::reset_backward, [](cpu e, auto const& a) { return op::reset_backward(e, a); }, change);
   }
-  void update(code c, std::string const& name, std::function<void(typename op::update_args&)> change, cpu executor = {1}) {
-    expect<typename op::update_args>(c, name, &problem_type::update, [](cpu e, auto const& a) { return op::update(e, a); }, change, executor);
+  void update(code c, std::string const& name, std::function<void(typename op::update_args&)> change,
+              cpu executor = {1}) {
+    expect<typename op::update_args>(
+        c, name, &problem_type::update, [](cpu e, auto const& a) { return op::update(e, a); }, change, executor);
   }
-  void update_backward(code c, std::string const& name, std::function<void(typename op::update_backward_args&)> change) {
-    expect<typename op::update_backward_args>(c, name, &problem_type::update_backward, [](cpu e, auto const& a) { return op::update_backward(e, a); }, change);
+  void update_backward(code c, std::string const& name,
+                       std::function<void(typename op::update_backward_args&)> change) {
+    expect<typename op::update_backward_args>(
+        c, name, &problem_type::update_backward, [](cpu e, auto const& a) { return op::update_backward(e, a); },
+        change);
   }
 
   /// What goes for every tensor of a pass; first: the one whose extents the others must have.
@@ -73,7 +83,8 @@ struct checked {
     on(code::missing_argument, [](View& v) {
       if (View::rank > 0) v = {};
     });
-    on(code::misaligned_pointer, [](View& v) { v.data = reinterpret_cast<decltype(v.data)>(reinterpret_cast<std::uintptr_t>(v.data) + 1); });
+    on(code::misaligned_pointer,
+       [](View& v) { v.data = reinterpret_cast<decltype(v.data)>(reinterpret_cast<std::uintptr_t>(v.data) + 1); });
   }
 };
 
@@ -83,27 +94,35 @@ TEST(gated_fusion_check, every_tensor) {
   c t;
   auto const mix = [&](auto... a) { t.mix(a...); };
   using m = op::mix_args;
-  c::every<m>(mix, &m::gq, "gq"), c::every<m>(mix, &m::mq, "mq"), c::every<m>(mix, &m::gk, "gk"), c::every<m>(mix, &m::mk, "mk");
+  c::every<m>(mix, &m::gq, "gq"), c::every<m>(mix, &m::mq, "mq"), c::every<m>(mix, &m::gk, "gk"),
+      c::every<m>(mix, &m::mk, "mk");
   c::every<m>(mix, &m::q, "q"), c::every<m>(mix, &m::k, "k");
   auto const mix_backward = [&](auto... a) { t.mix_backward(a...); };
   using mb = op::mix_backward_args;
-  c::every<mb>(mix_backward, &mb::gq, "gq"), c::every<mb>(mix_backward, &mb::gk, "gk"), c::every<mb>(mix_backward, &mb::grad_q, "grad_q");
-  c::every<mb>(mix_backward, &mb::grad_k, "grad_k"), c::every<mb>(mix_backward, &mb::grad_z, "grad_z"), c::every<mb>(mix_backward, &mb::grad_gq, "grad_gq");
-  c::every<mb>(mix_backward, &mb::grad_mq, "grad_mq"), c::every<mb>(mix_backward, &mb::grad_gk, "grad_gk"), c::every<mb>(mix_backward, &mb::grad_mk, "grad_mk");
+  c::every<mb>(mix_backward, &mb::gq, "gq"), c::every<mb>(mix_backward, &mb::gk, "gk"),
+      c::every<mb>(mix_backward, &mb::grad_q, "grad_q");
+  c::every<mb>(mix_backward, &mb::grad_k, "grad_k"), c::every<mb>(mix_backward, &mb::grad_z, "grad_z"),
+      c::every<mb>(mix_backward, &mb::grad_gq, "grad_gq");
+  c::every<mb>(mix_backward, &mb::grad_mq, "grad_mq"), c::every<mb>(mix_backward, &mb::grad_gk, "grad_gk"),
+      c::every<mb>(mix_backward, &mb::grad_mk, "grad_mk");
   auto const reset = [&](auto... a) { t.reset(a...); };
   using r = op::reset_args;
   c::every<r>(reset, &r::r, "r"), c::every<r>(reset, &r::y, "y");
   auto const reset_backward = [&](auto... a) { t.reset_backward(a...); };
   using rb = op::reset_backward_args;
-  c::every<rb>(reset_backward, &rb::r, "r"), c::every<rb>(reset_backward, &rb::grad_y, "grad_y"), c::every<rb>(reset_backward, &rb::grad_o, "grad_o");
+  c::every<rb>(reset_backward, &rb::r, "r"), c::every<rb>(reset_backward, &rb::grad_y, "grad_y"),
+      c::every<rb>(reset_backward, &rb::grad_o, "grad_o");
   c::every<rb>(reset_backward, &rb::grad_r, "grad_r");
   auto const update = [&](auto... a) { t.update(a...); };
   using u = op::update_args;
-  c::every<u>(update, &u::x, "x"), c::every<u>(update, &u::u, "u"), c::every<u>(update, &u::hx, "hx"), c::every<u>(update, &u::y, "y");
+  c::every<u>(update, &u::x, "x"), c::every<u>(update, &u::u, "u"), c::every<u>(update, &u::hx, "hx"),
+      c::every<u>(update, &u::y, "y");
   auto const update_backward = [&](auto... a) { t.update_backward(a...); };
   using ub = op::update_backward_args;
-  c::every<ub>(update_backward, &ub::x, "x"), c::every<ub>(update_backward, &ub::u, "u"), c::every<ub>(update_backward, &ub::hx, "hx");
-  c::every<ub>(update_backward, &ub::grad_y, "grad_y"), c::every<ub>(update_backward, &ub::grad_x, "grad_x"), c::every<ub>(update_backward, &ub::grad_u, "grad_u");
+  c::every<ub>(update_backward, &ub::x, "x"), c::every<ub>(update_backward, &ub::u, "u"),
+      c::every<ub>(update_backward, &ub::hx, "hx");
+  c::every<ub>(update_backward, &ub::grad_y, "grad_y"), c::every<ub>(update_backward, &ub::grad_x, "grad_x"),
+      c::every<ub>(update_backward, &ub::grad_u, "grad_u");
   c::every<ub>(update_backward, &ub::grad_hx, "grad_hx"), c::every<ub>(update_backward, &ub::grad_h, "grad_h");
 }
 
@@ -124,8 +143,10 @@ TEST(gated_fusion_check, numbers_workspace_and_executor) {
   t.update(code::invalid_value, "dropout", [](auto& a) { a.dropout = 1; });
   t.update(code::invalid_value, "dropout", [](auto& a) { a.dropout = -0.1; });
   t.update_backward(code::invalid_value, "dropout", [](auto& a) { a.dropout = NAN; });
-  t.mix_backward(code::workspace_too_small, "workspace", [](auto&) {}, 1);
-  t.update(code::invalid_executor, "", [](auto&) {}, cpu{-1});
+  t.mix_backward(
+      code::workspace_too_small, "workspace", [](auto&) {}, 1);
+  t.update(
+      code::invalid_executor, "", [](auto&) {}, cpu{-1});
 }
 
 TEST(gated_fusion_check, what_the_shape_has_no_use_for) {

@@ -31,7 +31,8 @@ TEST(language, an_alphabet_is_what_its_ranges_say) {
   language::alphabet const a("\n abcd~\xfe\xff");
   EXPECT_EQ(a.ranges(), "10 32 97-100 126 254-255");
   EXPECT_EQ(language::alphabet::of_ranges(a.ranges()).bytes(), a.bytes());
-  for (auto const* wrong : {"", "x", "1-", "5-4", "256", "-1"}) EXPECT_THROW(language::alphabet::of_ranges(wrong), std::invalid_argument) << wrong;
+  for (auto const* wrong : {"", "x", "1-", "5-4", "256", "-1"})
+    EXPECT_THROW(language::alphabet::of_ranges(wrong), std::invalid_argument) << wrong;
 }
 
 TEST(language, enwik8_is_split_as_is_customary) {
@@ -128,7 +129,8 @@ TEST(language, streams_read_each_character_once_after_the_one_before_it) {
         double sum = 0;
         for (std::size_t i = 0; i < m.targets.size(); i++) EXPECT_EQ(m.tokens[i], m.targets[i] - 1);
         // A loss of m + c for character c in the m-th block: what the blocks' means must come to, whatever their sizes.
-        long const streams = std::min(count, part.end - first), each = (part.end - first) / streams, longer = (part.end - first) % streams;
+        long const streams = std::min(count, part.end - first), each = (part.end - first) / streams,
+                   longer = (part.end - first) % streams;
         for (long s = 0, at = first; s < streams; s++)
           for (long t = 0; t < each + (s < longer); t++, at++) sum += double(t / length) + double(at);
         // Every sum of at most 250 terms below 2^9 in fp64, and the division.
@@ -157,20 +159,26 @@ TEST(language, draws_follow_the_logits) {
   for (long k : {0L, 3L})
     for (double temperature : {0.5, 1.0, 2.0}) {
       std::vector<long> counts(logits.size());
-      for (long i = 0; i < draws; i++) counts[std::size_t(language::draw(logits, {.temperature = temperature, .top_k = k}, uniform()))]++;
+      for (long i = 0; i < draws; i++)
+        counts[std::size_t(language::draw(logits, {.temperature = temperature, .top_k = k}, uniform()))]++;
       double total = 0;
-      for (std::size_t i = 0; i < logits.size(); i++) total += k == 3 && logits[i] < 1 ? 0 : std::exp(double(logits[i]) / temperature);
+      for (std::size_t i = 0; i < logits.size(); i++)
+        total += k == 3 && logits[i] < 1 ? 0 : std::exp(double(logits[i]) / temperature);
       for (std::size_t i = 0; i < logits.size(); i++) {
         double const p = k == 3 && logits[i] < 1 ? 0 : std::exp(double(logits[i]) / temperature) / total;
         // Five standard deviations of a binomial, and one draw.
-        EXPECT_NEAR(double(counts[i]), p * double(draws), 5 * std::sqrt(p * (1 - p) * double(draws)) + 1) << "top " << k << " at " << temperature;
+        EXPECT_NEAR(double(counts[i]), p * double(draws), 5 * std::sqrt(p * (1 - p) * double(draws)) + 1)
+            << "top " << k << " at " << temperature;
       }
     }
 }
 
 /// Sentences whose second part depends on the first, far back: frequencies after two characters say little of it.
 std::string sentences(long size) {
-  char const *const who[] = {"the miller", "a sailor", "my grandmother", "the old king"}, *const what[] = {"grinds corn", "crosses the sea", "knits", "counts gold"};
+  char const *const who[] = {"the miller", "a sailor", "my grandmother", "the old king"}, *const what[] = {
+                                                                                              "grinds corn",
+                                                                                              "crosses the sea",
+                                                                                              "knits", "counts gold"};
   char const* const when[] = {"in the morning", "every winter", "at night"};
   std::mt19937_64 random(7);
   std::string text;
@@ -191,8 +199,31 @@ class language_runs : public ::testing::Test {
 
   /// Runs the program, tiny unless told otherwise; what it wrote is in `out` and `err`.
   int run(std::vector<std::string> words) {
-    std::vector<std::string> all{"language_model", "--layers", "1", "--channels", "32", "--value-dim", "32", "--key-dim", "16", "--hidden", "32", "--chunk", "16",
-                                 "--stack", "4x4", "--batch", "4", "--least-chunks", "2", "--most-chunks", "4", "--threads", "1", "--warmup", "10"};
+    std::vector<std::string> all{"language_model",
+                                 "--layers",
+                                 "1",
+                                 "--channels",
+                                 "32",
+                                 "--value-dim",
+                                 "32",
+                                 "--key-dim",
+                                 "16",
+                                 "--hidden",
+                                 "32",
+                                 "--chunk",
+                                 "16",
+                                 "--stack",
+                                 "4x4",
+                                 "--batch",
+                                 "4",
+                                 "--least-chunks",
+                                 "2",
+                                 "--most-chunks",
+                                 "4",
+                                 "--threads",
+                                 "1",
+                                 "--warmup",
+                                 "10"};
     all.insert(all.end(), words.begin(), words.end());
     std::vector<char const*> argv;
     for (auto const& w : all) argv.push_back(w.c_str());
@@ -203,7 +234,8 @@ class language_runs : public ::testing::Test {
   }
   bool said(std::string const& sentence) const { return err.find(sentence) != std::string::npos; }
 
-  std::filesystem::path folder = std::filesystem::temp_directory_path() / ("tcnca_language_" + std::to_string(::getpid()));
+  std::filesystem::path folder =
+      std::filesystem::temp_directory_path() / ("tcnca_language_" + std::to_string(::getpid()));
   std::string text = folder / "text", out, err;
 };
 
@@ -211,7 +243,8 @@ TEST_F(language_runs, models_learn_more_than_frequencies_tell) {
   for (std::string const model : {"tcnca", "mega", "mega-fft"}) {
     language::options o;
     o.text = text, o.model = model;
-    o.config.layers = 1, o.config.channels = 32, o.config.value_dim = 32, o.config.key_dim = 16, o.config.hidden = 32, o.config.chunk = 16;
+    o.config.layers = 1, o.config.channels = 32, o.config.value_dim = 32, o.config.key_dim = 16, o.config.hidden = 32,
+    o.config.chunk = 16;
     o.config.stack = "4x4", o.config.batch = 4, o.config.threads = 1, o.least_chunks = 2, o.most_chunks = 4;
     o.rates = {.kind = "linear", .rate = 0.02, .warmup = 10, .steps = 150}, o.every = 150;
     choose_model(o);
@@ -231,8 +264,11 @@ TEST_F(language_runs, models_learn_more_than_frequencies_tell) {
 
 /// A model that has learned a little, so that it has an opinion.
 std::unique_ptr<models::model> a_model(models::model_config& c, std::string const& model) {
-  c.layers = 2, c.channels = 24, c.value_dim = 32, c.key_dim = 16, c.hidden = 32, c.chunk = 16, c.vocabulary = 11, c.batch = 3, c.length = 100;
-  c.mixer = model == "mega" ? models::mixer_kind::ema : model == "mega-fft" ? models::mixer_kind::ema_by_fft : models::mixer_kind::convolution;
+  c.layers = 2, c.channels = 24, c.value_dim = 32, c.key_dim = 16, c.hidden = 32, c.chunk = 16, c.vocabulary = 11,
+  c.batch = 3, c.length = 100;
+  c.mixer = model == "mega"       ? models::mixer_kind::ema
+            : model == "mega-fft" ? models::mixer_kind::ema_by_fft
+                                  : models::mixer_kind::convolution;
   auto m = models::make_model(c);
   std::vector<int> tokens(300), targets(300);
   for (std::size_t i = 0; i < 300; i++) tokens[i] = int(i * i % 11), targets[i] = int((i + 1) * (i + 1) % 11);
@@ -243,7 +279,9 @@ std::unique_ptr<models::model> a_model(models::model_config& c, std::string cons
 /// By how much a loss may differ where sums are taken in other groups: each of the terms that a value passes through rounds once, and what is summed is of
 /// order one (norms see to that). An average by FFT rounds with the logarithm of its length, which is less than its taps.
 double rounding(models::model_config const& c) {
-  double const terms = double(c.layers) * double(3 * c.channels + 2 * c.value_dim + c.hidden + c.key_dim + c.chunk + 16) + double(c.channels + c.vocabulary);
+  double const terms =
+      double(c.layers) * double(3 * c.channels + 2 * c.value_dim + c.hidden + c.key_dim + c.chunk + 16) +
+      double(c.channels + c.vocabulary);
   return terms * 0x1p-24 * 4;
 }
 
@@ -255,7 +293,8 @@ TEST(language, what_comes_in_pieces_costs_what_the_whole_costs) {
     for (std::size_t i = 0; i < text.size(); i++) text[i] = std::uint8_t((i * i + i / 7) % 11);
     std::vector<int> const tokens(text.begin(), text.end() - 1), targets(text.begin() + 1, text.end());
     double const whole = m->evaluate({1, 100, tokens.data(), targets.data(), nullptr});
-    for (long length : {100L, 32L, 7L, 1L}) EXPECT_NEAR(language::streamed_loss(*m, text.data(), {1, 101}, 1, length), whole, rounding(c)) << name << length;
+    for (long length : {100L, 32L, 7L, 1L})
+      EXPECT_NEAR(language::streamed_loss(*m, text.data(), {1, 101}, 1, length), whole, rounding(c)) << name << length;
     // A stream that lost its memory would not notice much in the mean: the last character, alone, must cost the same too.
     std::vector<int> last(100, -1);
     last.back() = targets.back();
@@ -295,7 +334,8 @@ TEST(language, what_is_written_is_read_before_the_next_is_written) {
   models::model_config c;
   auto const m = a_model(c, "tcnca");
   std::string text = "facade";
-  language::generate(*m, 4, known, "facade", 60, {.temperature = 0}, [&](char written) { return text += written, true; });
+  language::generate(*m, 4, known, "facade", 60, {.temperature = 0},
+                     [&](char written) { return text += written, true; });
   ASSERT_EQ(text.size(), 66u);
   std::vector<int> tokens, predictions(text.size());
   for (char const t : text) tokens.push_back(known.id(t));
@@ -328,8 +368,11 @@ TEST_F(language_runs, a_checkpoint_writes_what_the_trained_model_wrote) {
 
 TEST_F(language_runs, models_stand_side_by_side) {
   std::string const results = folder / "all";
-  ASSERT_EQ(run({"--text", text, "--steps", "4", "--every", "2", "--side-by-side", "--rounds", "2", "--output", results}), 0) << err;
-  std::string const table = language::read_file(results + "/side_by_side.md"), json = language::read_file(results + "/side_by_side.json");
+  ASSERT_EQ(
+      run({"--text", text, "--steps", "4", "--every", "2", "--side-by-side", "--rounds", "2", "--output", results}), 0)
+      << err;
+  std::string const table = language::read_file(results + "/side_by_side.md"),
+                    json = language::read_file(results + "/side_by_side.json");
   for (std::string const name : {"tcnca", "mega-fft", "mega"}) {
     EXPECT_NE(table.find("| " + name + " | "), std::string::npos) << table;
     EXPECT_NE(json.find("{\"model\": \"" + name + "\", \"parameters\": "), std::string::npos) << json;
@@ -345,12 +388,22 @@ TEST(language, a_table_says_what_was_not_measured) {
   language::contender b = a;
   b.name = "mega", b.mixers = {0.5, 1}, b.trained.loss = 2;
   std::string const table = language::table({a, b}), json = language::json({a, b});
-  EXPECT_NE(table.find("| tcnca | 5 | 1.0 | 1000.00 | 2000.00 | 1000.00 | not measured | not measured | 0 | not measured | 0 |"), std::string::npos) << table;
-  EXPECT_NE(table.find("tcnca is 1.00 times as fast as mega forward, 1.00 backward, 1.00 a step.\n"), std::string::npos) << table;
-  EXPECT_NE(language::table({b, a}).find("; if its mixers took no time, it would be 2.00, 2.00, 1.60.\n"), std::string::npos) << language::table({b, a});
+  EXPECT_NE(
+      table.find(
+          "| tcnca | 5 | 1.0 | 1000.00 | 2000.00 | 1000.00 | not measured | not measured | 0 | not measured | 0 |"),
+      std::string::npos)
+      << table;
+  EXPECT_NE(table.find("tcnca is 1.00 times as fast as mega forward, 1.00 backward, 1.00 a step.\n"), std::string::npos)
+      << table;
+  EXPECT_NE(language::table({b, a}).find("; if its mixers took no time, it would be 2.00, 2.00, 1.60.\n"),
+            std::string::npos)
+      << language::table({b, a});
   b.mixers = {1.5, 1};  // longer than the step that they are part of
   EXPECT_EQ(language::table({b, a}).find("if its mixers"), std::string::npos);
-  EXPECT_NE(json.find("\"mixers_forward_seconds\": null, \"mixers_backward_seconds\": null, \"steps\": 0, \"loss\": null"), std::string::npos) << json;
+  EXPECT_NE(
+      json.find("\"mixers_forward_seconds\": null, \"mixers_backward_seconds\": null, \"steps\": 0, \"loss\": null"),
+      std::string::npos)
+      << json;
 }
 
 TEST_F(language_runs, what_is_no_text_is_refused_with_a_sentence) {

@@ -23,7 +23,8 @@ struct counting_agent {
   Group group;
   counted_numbers const& p;
   A* near;
-  TCNCA_HOST_DEVICE counting_agent(Group g, counted_numbers const& given, A* shared_memory, A*) : group(g), p(given), near(shared_memory) {}
+  TCNCA_HOST_DEVICE counting_agent(Group g, counted_numbers const& given, A* shared_memory, A*)
+      : group(g), p(given), near(shared_memory) {}
   TCNCA_HOST_DEVICE void operator()(index_t item) const {
     for (int i = group.rank(); i < p.count; i += group.size()) near[p.count - 1 - i] = float(item + i);
     group.sync();
@@ -49,7 +50,9 @@ constexpr auto kernel = detail::run_agent<agent, counted_numbers, threads>;
 class results {
  public:
   explicit results(int shared_bytes) : bytes_(shared_bytes) {}
-  status fill(cudaStream_t stream = nullptr) { return traits::launch<agent>(cuda{stream}, given_, 2, {size_t(bytes_), 0}, {}); }
+  status fill(cudaStream_t stream = nullptr) {
+    return traits::launch<agent>(cuda{stream}, given_, 2, {size_t(bytes_), 0}, {});
+  }
   bool complete() const {
     for (index_t i = 0; i < values_.count(); i++)
       if (*values_.at(i) != float(i / given_.count + i % given_.count)) return false;

@@ -54,7 +54,8 @@ TEST(layer, tcnca_gradients_are_slopes) {
   expect_slopes(make_setting("both ways, batchnorm, laplace", both, norm_kind::batch, true, bias_kind::simple, 0));
   expect_slopes(make_setting("both ways, padded", both, norm_kind::scale, false, bias_kind::simple, 0), {5, 2});
   both.laplace = false;
-  expect_slopes(make_setting("both ways, padded, batchnorm", both, norm_kind::batch, true, bias_kind::simple, 0), {3, 5});
+  expect_slopes(make_setting("both ways, padded, batchnorm", both, norm_kind::batch, true, bias_kind::simple, 0),
+                {3, 5});
 }
 TEST(layer, mega_gradients_are_slopes) {
   expect_slopes(make_setting("scalenorm after", mega_layer, norm_kind::scale, false, bias_kind::simple, 0));
@@ -73,7 +74,8 @@ TEST(layer, mega_by_fft_gradients_are_slopes) {
 }
 TEST(layer, simplified_gradients_are_slopes) {
   expect_slopes(make_setting("rmsnorm before", simple_layer, norm_kind::rms, true, bias_kind::simple, 0));
-  expect_slopes(make_setting("scalenorm before, rotary, dropout", simple_layer, norm_kind::scale, true, bias_kind::rotary, 0.3));
+  expect_slopes(
+      make_setting("scalenorm before, rotary, dropout", simple_layer, norm_kind::scale, true, bias_kind::rotary, 0.3));
 }
 
 TEST(layer, repeats_its_bits) {
@@ -113,7 +115,8 @@ TEST(layer, takes_a_smaller_batch) {
   std::vector<double> const first(whole.c.kept[whole.y], whole.c.kept[whole.y] + s.length * s.layer.channels);
   whole.c.batch = 1;
   whole.loss();
-  for (size_t i = 0; i < first.size(); i++) EXPECT_NEAR(whole.c.kept[whole.y][i], first[i], 1e-12 * (1 + std::abs(first[i])));
+  for (size_t i = 0; i < first.size(); i++)
+    EXPECT_NEAR(whole.c.kept[whole.y][i], first[i], 1e-12 * (1 + std::abs(first[i])));
 }
 
 /// What stands behind the end of a sequence, and how much of it, says nothing to what stands before. (Products of matrices have the same terms, but
@@ -122,8 +125,10 @@ TEST(layer, padding_does_not_matter) {
   for (mixer_kind const mixer : {mixer_kind::convolution, mixer_kind::ema, mixer_kind::ema_by_fft}) {
     for (bool const laplace : {false, true})
       for (norm_kind const norm : {norm_kind::scale, norm_kind::batch}) {
-        SCOPED_TRACE(::testing::Message() << "mixer " << int(mixer) << ", laplace " << laplace << ", norm " << int(norm));
-        layer_setting s = make_setting("padded", {mixer, true, false, laplace}, norm, norm == norm_kind::batch, bias_kind::simple, 0);
+        SCOPED_TRACE(::testing::Message()
+                     << "mixer " << int(mixer) << ", laplace " << laplace << ", norm " << int(norm));
+        layer_setting s =
+            make_setting("padded", {mixer, true, false, laplace}, norm, norm == norm_kind::batch, bias_kind::simple, 0);
         index_t const d = s.layer.channels, valid = 7;
         s.batch = 1, s.length = valid;
         layer_block exact(s);
@@ -139,7 +144,8 @@ TEST(layer, padding_does_not_matter) {
           EXPECT_NEAR(padded.c.kept[padded.y][i], exact.c.kept[exact.y][i], 0x1p-40);
           EXPECT_NEAR(padded.c.kept[padded.grad][i], exact.c.kept[exact.grad][i], 0x1p-40);
         }
-        for (size_t i = 0; i < exact.c.gradients.count(); i++) EXPECT_NEAR(padded.c.gradients.data()[i], exact.c.gradients.data()[i], 0x1p-38);
+        for (size_t i = 0; i < exact.c.gradients.count(); i++)
+          EXPECT_NEAR(padded.c.gradients.data()[i], exact.c.gradients.data()[i], 0x1p-38);
       }
   }
 }

@@ -20,7 +20,8 @@ names parameters_of(bool tcnca, bool gates, bool causal) {
   auto const append = [&](names const& more) { all.insert(all.end(), more.begin(), more.end()); };
   if (tcnca && causal) append({"bias"});
   append({"omega"}), append(gated), append({"gq", "mq", "gk", "mk"});
-  append(tcnca ? names{"rotary_a", "rotary_b", "wh", "bh", "ffn_gain", "ffn_bias"} : names{"table", "wh", "bh", "ffn_gain"});
+  append(tcnca ? names{"rotary_a", "rotary_b", "wh", "bh", "ffn_gain", "ffn_bias"}
+               : names{"table", "wh", "bh", "ffn_gain"});
   append({"w1", "b1", "w2", "b2"});
   return all;
 }
@@ -28,7 +29,8 @@ names parameters_of(bool tcnca, bool gates, bool causal) {
 void expect_golden(golden_case const& inputs, golden_case const& theirs, mixer_kind mixer) {
   bool const tcnca = theirs.option("tcnca") == 1, causal = theirs.option("causal") == 1;
   layer_kind const kind{mixer, theirs.option("gates") == 1, causal, theirs.option("laplace") == 1};
-  layer_setting s = make_setting(theirs.name, kind, tcnca ? norm_kind::layer : norm_kind::scale, tcnca, tcnca ? bias_kind::rotary : bias_kind::simple, 0);
+  layer_setting s = make_setting(theirs.name, kind, tcnca ? norm_kind::layer : norm_kind::scale, tcnca,
+                                 tcnca ? bias_kind::rotary : bias_kind::simple, 0);
   s.batch = inputs.tensors.at("x").extent[0], s.length = inputs.tensors.at("x").extent[1];
   layer_block b(s);
   auto const give = [&](std::string const& what, double* to, size_t count) {
@@ -38,7 +40,8 @@ void expect_golden(golden_case const& inputs, golden_case const& theirs, mixer_k
   give("x", b.c.kept[b.x], b.x.count), give("grad_y", b.c.kept[b.u], b.u.count);
   names const all = parameters_of(tcnca, kind.gates, causal);
   ASSERT_EQ(all.size(), b.c.parameters().size());
-  for (size_t p = 0; p < all.size(); p++) give(all[p], b.c.values[b.c.parameters()[p].where], b.c.parameters()[p].where.count);
+  for (size_t p = 0; p < all.size(); p++)
+    give(all[p], b.c.values[b.c.parameters()[p].where], b.c.parameters()[p].where.count);
   std::vector<std::int64_t> lengths(size_t(s.batch), s.length);
   if (!causal) {
     for (size_t i = 0; i < lengths.size(); i++) lengths[i] = std::int64_t(inputs.values("lengths")[i]);

@@ -50,13 +50,24 @@ TYPED_TEST(long_sums, of_an_average) {
   using op = ema<float, ema_shape{.states = 1, .skip = true}>;
   index_t const n = this->length;
   tensor<float, 3> x({1, 1, n}, {0, 1, 2}), grad_y({1, 1, n}, {0, 1, 2}), grad_x({1, 1, n}, {0, 1, 2});
-  tensor<float, 2> zero({1, 1}, {0, 1}), one({1, 1}, {0, 1}), delta({1, 1}, {0, 1}), alpha({1, 1}, {0, 1}), beta({1, 1}, {0, 1}), gamma({1, 1}, {0, 1});
+  tensor<float, 2> zero({1, 1}, {0, 1}), one({1, 1}, {0, 1}), delta({1, 1}, {0, 1}), alpha({1, 1}, {0, 1}),
+      beta({1, 1}, {0, 1}), gamma({1, 1}, {0, 1});
   tensor<float, 1> omega({1}, {0}), grad_omega({1}, {0});
   auto const in = this->fill(x, 1);
   zero.assign({0}), one.assign({1}), omega.assign({1}), grad_y.assign(std::vector<double>(std::size_t(n), 1));
-  typename op::backward_args const a{.x = x.view(), .delta = zero.view(), .alpha = zero.view(), .beta = one.view(), .gamma = one.view(),
-                                     .omega = omega.view(), .grad_y = grad_y.view(), .grad_x = grad_x.view(), .grad_delta = delta.view(),
-                                     .grad_alpha = alpha.view(), .grad_beta = beta.view(), .grad_gamma = gamma.view(), .grad_omega = grad_omega.view()};
+  typename op::backward_args const a{.x = x.view(),
+                                     .delta = zero.view(),
+                                     .alpha = zero.view(),
+                                     .beta = one.view(),
+                                     .gamma = one.view(),
+                                     .omega = omega.view(),
+                                     .grad_y = grad_y.view(),
+                                     .grad_x = grad_x.view(),
+                                     .grad_delta = delta.view(),
+                                     .grad_alpha = alpha.view(),
+                                     .grad_beta = beta.view(),
+                                     .grad_gamma = gamma.view(),
+                                     .grad_omega = grad_omega.view()};
   auto const e = B::make(1);
   this->run(op::backward_workspace(e, a), [&](workspace w) { return op::backward(e, a, w); });
 
@@ -64,14 +75,17 @@ TYPED_TEST(long_sums, of_an_average) {
   double const q = 0.75, u = 0.5;
   std::vector<double> g(in.size());
   double h = 0, l = 0, slope = 0, of_omega = 0, of_l = 0, of_slope = 0;
-  for (std::size_t t = 0; t < in.size(); t++) h = q * h + u * in[t], g[t] = this->silu_slope(h + in[t]), of_omega += g[t] * in[t];
-  for (std::size_t t = in.size(); t-- > 0;) slope = l + q * slope, l = g[t] + q * l, of_l += l * in[t], of_slope += slope * in[t];
+  for (std::size_t t = 0; t < in.size(); t++)
+    h = q * h + u * in[t], g[t] = this->silu_slope(h + in[t]), of_omega += g[t] * in[t];
+  for (std::size_t t = in.size(); t-- > 0;)
+    slope = l + q * slope, l = g[t] + q * l, of_l += l * in[t], of_slope += slope * in[t];
   double const of_q = u * of_slope;
   EXPECT_NEAR(*grad_omega.at(0), of_omega, allowed * of_omega);
   EXPECT_NEAR(*beta.at(0), u * of_l, allowed * u * of_l);
   EXPECT_NEAR(*gamma.at(0), u * of_l, allowed * u * of_l);
   EXPECT_NEAR(*alpha.at(0), -of_q / 8, allowed * of_q / 8);
-  EXPECT_NEAR(*delta.at(0), (of_l - of_q / 2) / 4, allowed * (of_l + of_q / 2) / 4);  // two large numbers that nearly cancel
+  EXPECT_NEAR(*delta.at(0), (of_l - of_q / 2) / 4,
+              allowed * (of_l + of_q / 2) / 4);  // two large numbers that nearly cancel
 }
 
 TYPED_TEST(long_sums, of_the_kernel_of_an_average) {
@@ -83,15 +97,22 @@ TYPED_TEST(long_sums, of_the_kernel_of_an_average) {
   tensor<float, 2> delta({1, 1}, {0, 1}), alpha({1, 1}, {0, 1}), beta({1, 1}, {0, 1}), gamma({1, 1}, {0, 1});
   slow.assign({-7}), one.assign({1});  // a decay of one in a million
   auto const given = this->fill(grad_kappa, 2);
-  typename op::kernel_backward_args const a{.delta = slow.view(), .alpha = slow.view(), .beta = one.view(), .gamma = one.view(),
-                                            .grad_kappa = grad_kappa.view(), .grad_delta = delta.view(), .grad_alpha = alpha.view(),
-                                            .grad_beta = beta.view(), .grad_gamma = gamma.view()};
+  typename op::kernel_backward_args const a{.delta = slow.view(),
+                                            .alpha = slow.view(),
+                                            .beta = one.view(),
+                                            .gamma = one.view(),
+                                            .grad_kappa = grad_kappa.view(),
+                                            .grad_delta = delta.view(),
+                                            .grad_alpha = alpha.view(),
+                                            .grad_beta = beta.view(),
+                                            .grad_gamma = gamma.view()};
   auto const e = B::make(1);
   this->run(op::kernel_backward_workspace(e, a), [&](workspace w) { return op::kernel_backward(e, a, w); });
 
   double const p = 1 / (1 + std::exp(7.0)), q = 1 - p * p;
   double power = 1, plain = 0, moment = 0;
-  for (std::size_t t = 0; t < given.size(); t++, power *= q) plain += given[t] * power, moment += double(t) * given[t] * power / q;
+  for (std::size_t t = 0; t < given.size(); t++, power *= q)
+    plain += given[t] * power, moment += double(t) * given[t] * power / q;
   double const of_q = p * moment;
   EXPECT_NEAR(*beta.at(0), p * plain, allowed * p * plain);
   EXPECT_NEAR(*gamma.at(0), p * plain, allowed * p * plain);
@@ -104,7 +125,8 @@ struct along_length {
   using op = conv_stack<float, shape>;
 };
 struct channels_last {
-  static constexpr conv_stack_shape shape{.taps = 4, .bias = true, .skip = true, .order = layout::batch_length_channels};
+  static constexpr conv_stack_shape shape{
+      .taps = 4, .bias = true, .skip = true, .order = layout::batch_length_channels};
   using op = conv_stack<float, shape>;
 };
 /// y = silu(bias + sum of weight x + omega x), and the gradients of the parameters twice, by different numbers of threads.
@@ -117,9 +139,16 @@ void check_stack(index_t channels, B) {
   tensor<float, 3> weight({1, 4, channels}, {0, 1, 2}), grad_weight({1, 4, channels}, {0, 1, 2});
   tensor<float, 2> bias({1, channels}, {0, 1}), grad_bias({1, channels}, {0, 1});
   tensor<float, 1> omega({channels}, {0}), grad_omega({channels}, {0});
-  auto const in = Test::fill(x, 3), gy = Test::fill(grad_y, 4), w = Test::fill(weight, 5), b = Test::fill(bias, 6), o = Test::fill(omega, 7);
-  typename op::backward_args const a{.x = x.view(), .weight = weight.view(), .bias = bias.view(), .omega = omega.view(), .grad_y = grad_y.view(),
-                                     .grad_x = grad_x.view(), .grad_weight = grad_weight.view(), .grad_bias = grad_bias.view(),
+  auto const in = Test::fill(x, 3), gy = Test::fill(grad_y, 4), w = Test::fill(weight, 5), b = Test::fill(bias, 6),
+             o = Test::fill(omega, 7);
+  typename op::backward_args const a{.x = x.view(),
+                                     .weight = weight.view(),
+                                     .bias = bias.view(),
+                                     .omega = omega.view(),
+                                     .grad_y = grad_y.view(),
+                                     .grad_x = grad_x.view(),
+                                     .grad_weight = grad_weight.view(),
+                                     .grad_bias = grad_bias.view(),
                                      .grad_omega = grad_omega.view()};
   std::vector<double> first;
   for (std::uint64_t const seed : {1, 2}) {
@@ -141,7 +170,8 @@ void check_stack(index_t channels, B) {
       for (std::size_t k = 0; k < 4 && k <= t; k++) sums[k] += g * row[t - k];
       sums[4] += g, sums[5] += g * row[t];
     }
-    for (std::size_t k = 0; k < 6; k++) ASSERT_NEAR(first[k * many + c], sums[k], allowed * sums[k]) << "sum " << k << " of channel " << c;
+    for (std::size_t k = 0; k < 6; k++)
+      ASSERT_NEAR(first[k * many + c], sums[k], allowed * sums[k]) << "sum " << k << " of channel " << c;
   }
 }
 
@@ -161,12 +191,21 @@ TYPED_TEST(long_sums, of_gates) {
   TCNCA_TEST_NEEDS(B);
   using op = gated_fusion<float, gated_fusion_shape{}>;
   index_t const n = this->length;
-  tensor<float, 3> z({1, n, 1}, {0, 1, 2}), grad_q({1, n, 1}, {0, 1, 2}), grad_k({1, n, 1}, {0, 1, 2}), grad_z({1, n, 1}, {0, 1, 2});
+  tensor<float, 3> z({1, n, 1}, {0, 1, 2}), grad_q({1, n, 1}, {0, 1, 2}), grad_k({1, n, 1}, {0, 1, 2}),
+      grad_z({1, n, 1}, {0, 1, 2});
   tensor<float, 1> one({1}, {0}), gq({1}, {0}), mq({1}, {0}), gk({1}, {0}), mk({1}, {0});
   auto const in = this->fill(z, 8), of_q = this->fill(grad_q, 9), of_k = this->fill(grad_k, 10);
   one.assign({1});
-  typename op::mix_backward_args const a{.z = z.view(), .gq = one.view(), .gk = one.view(), .grad_q = grad_q.view(), .grad_k = grad_k.view(),
-                                         .grad_z = grad_z.view(), .grad_gq = gq.view(), .grad_mq = mq.view(), .grad_gk = gk.view(), .grad_mk = mk.view()};
+  typename op::mix_backward_args const a{.z = z.view(),
+                                         .gq = one.view(),
+                                         .gk = one.view(),
+                                         .grad_q = grad_q.view(),
+                                         .grad_k = grad_k.view(),
+                                         .grad_z = grad_z.view(),
+                                         .grad_gq = gq.view(),
+                                         .grad_mq = mq.view(),
+                                         .grad_gk = gk.view(),
+                                         .grad_mk = mk.view()};
   auto const e = B::make(1);
   this->run(op::mix_backward_workspace(e, a), [&](workspace w) { return op::mix_backward(e, a, w); });
   double sums[4] = {};

@@ -158,8 +158,9 @@ TEST(lra_listops, what_is_no_expression_has_no_value) {
   EXPECT_EQ(value(bytes{digit + 3}), 3);
   EXPECT_EQ(value(bytes{median, digit + 1, digit + 4, close}), 2);
   EXPECT_EQ(value(bytes{sum_modulo, digit + 7, digit + 8, digit + 9, close}), 4);
-  for (bytes const& none : {bytes{}, bytes{close}, bytes{minimum}, bytes{minimum, close}, bytes{minimum, digit}, bytes{digit, digit},
-                            bytes{minimum, digit, close, digit}, bytes{minimum, digit, close, close}, bytes{digit + 10}})
+  for (bytes const& none :
+       {bytes{}, bytes{close}, bytes{minimum}, bytes{minimum, close}, bytes{minimum, digit}, bytes{digit, digit},
+        bytes{minimum, digit, close, digit}, bytes{minimum, digit, close, close}, bytes{digit + 10}})
     EXPECT_FALSE(value(none));
 }
 
@@ -168,7 +169,9 @@ TEST(lra_listops, what_is_no_expression_has_no_value) {
 struct picture {
   bytes pixels;
   long side;
-  int at(long x, long y) const { return x < 0 || y < 0 || x >= side || y >= side ? 0 : pixels[std::size_t(y * side + x)]; }
+  int at(long x, long y) const {
+    return x < 0 || y < 0 || x >= side || y >= side ? 0 : pixels[std::size_t(y * side + x)];
+  }
 };
 
 /// The middles of discs: where ink is `arm` pixels to all four sides, more than a dash is wide.
@@ -176,7 +179,8 @@ std::vector<std::pair<long, long>> discs(picture const& p, long arm) {
   std::vector<std::pair<long, long>> found;
   for (long y = 0; y < p.side; y++)
     for (long x = 0; x < p.side; x++)
-      if (std::min({p.at(x, y), p.at(x + arm, y), p.at(x - arm, y), p.at(x, y + arm), p.at(x, y - arm)}) >= 128) found.push_back({x, y});
+      if (std::min({p.at(x, y), p.at(x + arm, y), p.at(x - arm, y), p.at(x, y + arm), p.at(x, y - arm)}) >= 128)
+        found.push_back({x, y});
   return found;
 }
 
@@ -196,7 +200,8 @@ bool connected(picture const& p, long reach, long arm) {
   for (; !next.empty(); next.pop()) {
     auto const [x, y] = next.front();
     for (auto const& to : {std::pair{x + 1, y}, {x - 1, y}, {x, y + 1}, {x, y - 1}})
-      if (to.first >= 0 && to.second >= 0 && to.first < p.side && to.second < p.side && near(to.first, to.second) && seen.insert(to).second)
+      if (to.first >= 0 && to.second >= 0 && to.first < p.side && to.second < p.side && near(to.first, to.second) &&
+          seen.insert(to).second)
         next.push(to);
   }
   return std::all_of(ends.begin(), ends.end(), [&](auto const& d) { return seen.count(d) == 1; });
@@ -220,7 +225,8 @@ TEST(lra_pathfinder, following_the_curve_tells_the_class) {
     auto const d = pathfinder::generate(pathfinder::shape_of(side), n, 5);
     long right = 0;
     for (long i = 0; i < n; i++)
-      right += connected({sequence(d, i), side}, side == 32 ? 1 : 2, side == 32 ? 1 : 2) == (d.targets[std::size_t(i)] == 1);
+      right +=
+          connected({sequence(d, i), side}, side == 32 ? 1 : 2, side == 32 ? 1 : 2) == (d.targets[std::size_t(i)] == 1);
     EXPECT_GE(right, n * 99 / 100) << "side " << side;
   }
 }
@@ -233,13 +239,15 @@ TEST(lra_pathfinder, the_distance_of_the_discs_tells_little) {
     auto const ends = discs({sequence(d, i), 32}, 1);
     double far = 0;
     for (auto const& p : ends)
-      for (auto const& q : ends) far = std::max(far, std::hypot(double(p.first - q.first), double(p.second - q.second)));
+      for (auto const& q : ends)
+        far = std::max(far, std::hypot(double(p.first - q.first), double(p.second - q.second)));
     EXPECT_GT(far, 4) << "one disc";
     all.push_back({far, d.targets[std::size_t(i)]});
   }
   std::sort(all.begin(), all.end());
   long of[2]{}, best = 0;  // the classes up to a distance, and what the best limit on it gets right
-  for (auto const& [_, target] : all) of[target]++, best = std::max({best, of[0] + n / 2 - of[1], of[1] + n / 2 - of[0]});
+  for (auto const& [_, target] : all)
+    of[target]++, best = std::max({best, of[0] + n / 2 - of[1], of[1] + n / 2 - of[0]});
   EXPECT_LT(best, n * 65 / 100);
 }
 

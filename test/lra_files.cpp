@@ -24,8 +24,9 @@ bytes sequence(dataset const& d, long i) { return {d.sequence(i).begin(), d.sequ
 class lra_files : public ::testing::Test {
  protected:
   void SetUp() override {
-    root = fs::temp_directory_path() / ("tcnca_lra_" + std::to_string(::testing::UnitTest::GetInstance()->random_seed()) + "_" +
-                                        ::testing::UnitTest::GetInstance()->current_test_info()->name() + "_" + std::to_string(::getpid()));
+    root = fs::temp_directory_path() /
+           ("tcnca_lra_" + std::to_string(::testing::UnitTest::GetInstance()->random_seed()) + "_" +
+            ::testing::UnitTest::GetInstance()->current_test_info()->name() + "_" + std::to_string(::getpid()));
     fs::create_directories(root);
   }
   void TearDown() override { fs::remove_all(root); }
@@ -48,8 +49,10 @@ class lra_files : public ::testing::Test {
 };
 
 TEST_F(lra_files, listops) {
-  std::string const head = "Source\tTarget\r\n", good = "( ( ( [MAX 4 ) 3 ) ] )\t4\r\n( ( ( [SM ( ( ( [MED 1 ) 4 ) ] ) ) 9 ) ] )\t1\r\n";
-  for (char const* part : {"train", "val", "test"}) write("listops-1000/basic_" + std::string(part) + ".tsv", head + good);
+  std::string const head = "Source\tTarget\r\n",
+                    good = "( ( ( [MAX 4 ) 3 ) ] )\t4\r\n( ( ( [SM ( ( ( [MED 1 ) 4 ) ] ) ) 9 ) ] )\t1\r\n";
+  for (char const* part : {"train", "val", "test"})
+    write("listops-1000/basic_" + std::string(part) + ".tsv", head + good);
   auto const s = listops::read(root, 100, {-1, 1, 2});
   ASSERT_EQ(s.training.examples(), 2);
   EXPECT_EQ(s.validation.examples(), 1);
@@ -79,20 +82,24 @@ TEST_F(lra_files, listops) {
 }
 
 TEST_F(lra_files, lists_may_end_in_blank_lines_and_lines_in_cr_lf) {
-  std::string const name = "pathfinder32/curv_contour_length_14/metadata/0.npy", image = "pathfinder32/curv_contour_length_14/imgs/0/i.png";
+  std::string const name = "pathfinder32/curv_contour_length_14/metadata/0.npy",
+                    image = "pathfinder32/curv_contour_length_14/imgs/0/i.png";
   write(image, "");  // of no bytes: the list names it, and it is left out
   struct reader {
     std::vector<std::string> lines;
     std::string file;
     std::function<long()> read;  ///< how many there are
   };
-  std::vector<reader> const readers{
-      {{"Source\tTarget", "[MAX 4 3 ]\t4", "5\t5"}, "t.tsv", [&] { return listops::read(root / "t.tsv", 9).examples(); }},
-      {{"1\tA\tB\tone\ttwo", "0\tA\tC\tone\tthree"}, "t.tsv", [&] { return retrieval::read(root / "t.tsv", 9).examples(); }},
-      {{"imgs/0 i.png 0 1 1.0", "imgs/0 i.png 0 0 1.0"}, name, [&] {
-         pathfinder::read(root, 32, {-1, -1, -1});
-         return 2L;
-       }}};
+  std::vector<reader> const readers{{{"Source\tTarget", "[MAX 4 3 ]\t4", "5\t5"},
+                                     "t.tsv",
+                                     [&] { return listops::read(root / "t.tsv", 9).examples(); }},
+                                    {{"1\tA\tB\tone\ttwo", "0\tA\tC\tone\tthree"},
+                                     "t.tsv",
+                                     [&] { return retrieval::read(root / "t.tsv", 9).examples(); }},
+                                    {{"imgs/0 i.png 0 1 1.0", "imgs/0 i.png 0 0 1.0"}, name, [&] {
+                                       pathfinder::read(root, 32, {-1, -1, -1});
+                                       return 2L;
+                                     }}};
   for (auto const& r : readers)
     for (std::string const end : {"\n", "\r\n"}) {
       std::string whole;
@@ -105,9 +112,11 @@ TEST_F(lra_files, lists_may_end_in_blank_lines_and_lines_in_cr_lf) {
       for (std::string const blank : {"", " ", "\t"})
         for (std::size_t before = 0; before < r.lines.size(); before++) {
           std::string text;
-          for (std::size_t i = 0; i < r.lines.size(); i++) text += (i == before ? blank + end + blank + end : "") + r.lines[i] + end;
+          for (std::size_t i = 0; i < r.lines.size(); i++)
+            text += (i == before ? blank + end + blank + end : "") + r.lines[i] + end;
           write(r.file, text);
-          refused([&] { r.read(); }, fs::path(r.file).filename().string() + ":" + std::to_string(before + 1) + ": ", "the line is blank, but others follow it");
+          refused([&] { r.read(); }, fs::path(r.file).filename().string() + ":" + std::to_string(before + 1) + ": ",
+                  "the line is blank, but others follow it");
         }
     }
 }
@@ -134,7 +143,8 @@ TEST_F(lra_files, text) {
 
 TEST_F(lra_files, retrieval) {
   std::string const good = "1\tA\tB\tfirst text\tsecond\n0.0\tA\tC\tfirst text\tthird\r\n";
-  for (char const* part : {"train", "eval", "test"}) write("tsv_data/new_aan_pairs." + std::string(part) + ".tsv", good);
+  for (char const* part : {"train", "eval", "test"})
+    write("tsv_data/new_aan_pairs." + std::string(part) + ".tsv", good);
   auto const s = retrieval::read(root, 5, {-1, 1, -1});
   ASSERT_EQ(s.training.examples(), 2);
   ASSERT_EQ(s.training.sequences(), 4);
@@ -160,16 +170,17 @@ TEST_F(lra_files, image) {
     return r;
   };
   for (int b = 1; b <= 5; b++)
-    write("cifar-10-batches-bin/data_batch_" + std::to_string(b) + ".bin", record(b, 255, 255, 255) + record(b + 1, 255, 0, 0));
+    write("cifar-10-batches-bin/data_batch_" + std::to_string(b) + ".bin",
+          record(b, 255, 255, 255) + record(b + 1, 255, 0, 0));
   write("cifar-10-batches-bin/test_batch.bin", record(0, 0, 255, 0) + record(9, 10, 20, 30));
   auto const s = image::read(root, {-1, -1, -1});
   EXPECT_EQ(s.training.targets, (std::vector<int>{1, 2, 2, 3, 3, 4, 4, 5, 5}));
   EXPECT_EQ(s.validation.targets, (std::vector<int>{6}));
   EXPECT_EQ(s.test.targets, (std::vector<int>{0, 9}));
   EXPECT_EQ(sequence(s.training, 0), bytes(1024, 255));
-  EXPECT_EQ(sequence(s.training, 1), bytes(1024, 76));   // 0.2989 of 255.5
-  EXPECT_EQ(sequence(s.test, 0), bytes(1024, 149));      // 0.587
-  EXPECT_EQ(sequence(s.test, 1), bytes(1024, 18));       // 18.149 of 255
+  EXPECT_EQ(sequence(s.training, 1), bytes(1024, 76));  // 0.2989 of 255.5
+  EXPECT_EQ(sequence(s.test, 0), bytes(1024, 149));     // 0.587
+  EXPECT_EQ(sequence(s.test, 1), bytes(1024, 18));      // 18.149 of 255
   EXPECT_EQ(image::read(root, {3, 0, 1}).training.examples(), 3);
   write("cifar-10-batches-bin/data_batch_3.bin", record(1, 0, 0, 0) + "x");
   refused([&] { image::read(root, {-1, -1, -1}); }, "data_batch_3.bin:2: ", "must have records of 3073");
@@ -186,7 +197,8 @@ TEST_F(lra_files, pathfinder) {
   };
   lists("imgs/1 sample_0.png 0 1 1.0 14\n");
   refused([&] { pathfinder::read(root, 32, {-1, -1, -1}); }, "0.npy:1: ", "there is no image");
-  for (char const* name : {"imgs/0/sample_0.png", "imgs/0/sample_1.png", "imgs/1/sample_0.png"}) write(folder + name, "");
+  for (char const* name : {"imgs/0/sample_0.png", "imgs/0/sample_1.png", "imgs/1/sample_0.png"})
+    write(folder + name, "");
   EXPECT_EQ(pathfinder::read(root, 32, {-1, -1, -1}).training.examples(), 0);  // the images without a byte are left out
   lists("imgs/1 sample_0.png 0\n");
   refused([&] { pathfinder::read(root, 32, {-1, -1, -1}); }, "1.npy:1: ", "has 3 words");
@@ -226,7 +238,11 @@ TEST_F(lra_files, pathfinder) {
     }
   EXPECT_EQ(seen.size(), 20u);
   paint(folder + "imgs/7/sample_3.png", 31, 0);
-  refused([&] { pathfinder::read(root, 32, {-1, -1, -1}); }, "sample_3.png:1: ", "has 31 x 31 pixels, but must have 32 x 32");
+  refused(
+      [&] {
+        pathfinder::read(root, 32, {-1, -1, -1});
+      },
+      "sample_3.png:1: ", "has 31 x 31 pixels, but must have 32 x 32");
 }
 
 }  // namespace

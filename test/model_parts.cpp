@@ -54,7 +54,8 @@ TYPED_TEST_P(model_parts, pooling) {
 }
 TYPED_TEST_P(model_parts, cross_entropy) {
   TCNCA_TEST_NEEDS(TypeParam::backend);
-  for (index_t const classes : {1, 2, 5, 19, 256, 1100}) this->check(cross_entropy_case{classes > 256 ? 3 : 13, classes});
+  for (index_t const classes : {1, 2, 5, 19, 256, 1100})
+    this->check(cross_entropy_case{classes > 256 ? 3 : 13, classes});
   this->check(cross_entropy_case{300, 3});
 }
 TYPED_TEST_P(model_parts, feed_forward) {
@@ -100,7 +101,8 @@ TYPED_TEST_P(model_parts, passes_over_elements) {
     EXPECT_TRUE(models::all_finite(m.c, n, px));
     if (n == 0) continue;
     numbers bad = v;
-    bad[size_t(n) - 1] = n % 2 == 1 ? std::numeric_limits<double>::infinity() : std::numeric_limits<double>::quiet_NaN();
+    bad[size_t(n) - 1] =
+        n % 2 == 1 ? std::numeric_limits<double>::infinity() : std::numeric_limits<double>::quiet_NaN();
     m.put(px, bad);
     EXPECT_FALSE(models::all_finite(m.c, n, px));
   }
@@ -119,7 +121,9 @@ TYPED_TEST_P(model_parts, dropout_is_a_function_of_seed_step_site_and_element) {
     models::dropout(m.c, 0.25, 9, n, m.c.kept[x]);
     numbers expected;
     for (index_t i = 0; i < n; i++)
-      expected.push_back(philox(m.c.seed, {{uint32(i / 4), 0, 77, 9}}).word[i % 4] < (uint32(1) << 30) ? 0 : double(T(1 / 0.75) * T(3)));
+      expected.push_back(philox(m.c.seed, {{uint32(i / 4), 0, 77, 9}}).word[i % 4] < (uint32(1) << 30)
+                             ? 0
+                             : double(T(1 / 0.75) * T(3)));
     EXPECT_EQ(m.get(m.c.kept[x], size_t(n)), expected);
     m.c.training = false;
     models::dropout(m.c, 0.25, 10, n, m.c.kept[x]);
@@ -151,7 +155,8 @@ TYPED_TEST_P(model_parts, adam_and_running_statistics) {
     part.forward(m.c, m.c.kept[x], m.c.kept[y]);
     numbers g(count);
     numbers const drawn = some_numbers(9001, std::uint64_t(step) + 10);
-    for (size_t i = 0; i < drawn.size(); i++) g[big.offset + i] = step == 2 ? drawn[i] / 1024 : drawn[i];  // one is not clipped
+    for (size_t i = 0; i < drawn.size(); i++)
+      g[big.offset + i] = step == 2 ? drawn[i] / 1024 : drawn[i];  // one is not clipped
     if (step == 3) g[big.offset + 8999] = std::numeric_limits<double>::infinity();
     m.put(m.c.gradients.data(), g);
     if (step == 3) {  // nothing is learned, by the gradient or by the loss
@@ -166,14 +171,17 @@ TYPED_TEST_P(model_parts, adam_and_running_statistics) {
       double const n = double(optimiser.steps());
       EXPECT_EQ(n, step > 3 ? step - 1 : step);
       for (size_t i = 0; i < count; i++) {
-        first[i] = 0.8 * first[i] + 0.2 * shrink * g[i], second[i] = 0.95 * second[i] + 0.05 * shrink * g[i] * shrink * g[i];
-        value[i] -= 0.01 * 0.1 * value[i] + 0.01 * first[i] / (1 - std::pow(0.8, n)) / (std::sqrt(second[i] / (1 - std::pow(0.95, n))) + 1e-8);
+        first[i] = 0.8 * first[i] + 0.2 * shrink * g[i],
+        second[i] = 0.95 * second[i] + 0.05 * shrink * g[i] * shrink * g[i];
+        value[i] -= 0.01 * 0.1 * value[i] +
+                    0.01 * first[i] / (1 - std::pow(0.8, n)) / (std::sqrt(second[i] / (1 - std::pow(0.95, n))) + 1e-8);
       }
       for (size_t k = 0; k < size_t(d); k++) {
         double sum = 0, squares = 0;
         for (size_t r = 0; r < size_t(rows); r++) sum += in[r * size_t(d) + k];
         for (size_t r = 0; r < size_t(rows); r++) squares += std::pow(in[r * size_t(d) + k] - sum / double(rows), 2);
-        mean[k] += 0.1 * (sum / double(rows) - mean[k]), variance[k] += 0.1 * (squares / double(rows - 1) - variance[k]);
+        mean[k] += 0.1 * (sum / double(rows) - mean[k]),
+            variance[k] += 0.1 * (squares / double(rows - 1) - variance[k]);
       }
     }
     // 1 - beta2 is off by a unit of 1, so by 20 units of itself; and so are the moments of three steps.
@@ -198,8 +206,9 @@ TYPED_TEST_P(model_parts, adam_and_running_statistics) {
   expect_near<T>("by the running statistics", m.get(m.c.kept[y], in.size()), expected, 400);
 }
 
-REGISTER_TYPED_TEST_SUITE_P(model_parts, norms, linear_maps, embeddings, pooling, cross_entropy, feed_forward, passes_over_elements,
-                            dropout_is_a_function_of_seed_step_site_and_element, adam_and_running_statistics);
+REGISTER_TYPED_TEST_SUITE_P(model_parts, norms, linear_maps, embeddings, pooling, cross_entropy, feed_forward,
+                            passes_over_elements, dropout_is_a_function_of_seed_step_site_and_element,
+                            adam_and_running_statistics);
 #if defined(__CUDACC__)
 using subjects = ::testing::Types<part_subject<cuda_backend, double>, part_subject<cuda_backend, float>>;
 INSTANTIATE_TYPED_TEST_SUITE_P(cuda, model_parts, subjects);
@@ -227,8 +236,10 @@ TEST(model_part_blocks, add_up_to_the_whole) {
   auto const check = [](auto const& part) {
     expect_part<double, cpu_backend>(part), expect_part<float, cpu_backend>(part);
     auto const inputs = part.inputs();
-    part_results const blocks = part.template run<double, cpu>(inputs, 1), whole = part.template run<double, fibers<>>(inputs, 1);
-    for (size_t n = 0; n < inputs.size(); n++) expect_near<double>("gradient", blocks.gradients[n], whole.gradients[n], part.roundings());
+    part_results const blocks = part.template run<double, cpu>(inputs, 1),
+                       whole = part.template run<double, fibers<>>(inputs, 1);
+    for (size_t n = 0; n < inputs.size(); n++)
+      expect_near<double>("gradient", blocks.gradients[n], whole.gradients[n], part.roundings());
   };
   check(linear_case{{2, 4101, 5}, 33});
   check(feed_forward_case{{2, 4101, 5}, 33});

@@ -30,7 +30,8 @@ TEST(models, mega_has_as_many_parameters_as_published) {
 TEST(models, all_that_is_compiled_learns) {
   for (head_kind const head : {head_kind::next_token, head_kind::sequence_class, head_kind::pair_class}) {
     model_config m;
-    m.head = head, m.batch = 4, m.length = 70, m.vocabulary = 9, m.classes = 3, m.channels = 16, m.value_dim = 16, m.key_dim = 16, m.hidden = 16, m.chunk = 32;
+    m.head = head, m.batch = 4, m.length = 70, m.vocabulary = 9, m.classes = 3, m.channels = 16, m.value_dim = 16,
+    m.key_dim = 16, m.hidden = 16, m.chunk = 32;
     std::vector<int> tokens, targets;
     for (long i = 0; i < m.batch * m.length; i++) tokens.push_back(int(i * i % 67 % 9)), targets.push_back(int(i % 3));
     auto const step = [&](char const* stack, mixer_kind mixer, attention_kind attention, bool gates, int threads) {
@@ -66,7 +67,8 @@ void expect_sentence(std::string const& part, std::function<void(model_config&)>
 
 TEST(models, says_what_it_cannot_make) {
   expect_sentence("no backend \"tpu\"", [](auto& m) { m.backend = "tpu"; });
-  expect_sentence("\"3x3\" was not compiled: looking back there are 4x4, 4x6, 8x5, 8x4, 17x4", [](auto& m) { m.stack = "3x3"; });
+  expect_sentence("\"3x3\" was not compiled: looking back there are 4x4, 4x6, 8x5, 8x4, 17x4",
+                  [](auto& m) { m.stack = "3x3"; });
   expect_sentence("\"17x4\" was not compiled: looking both ways there are 4x4, 4x6, 8x5",
                   [](auto& m) { m.stack = "17x4", m.head = head_kind::sequence_class; });
   expect_sentence("value dimension", [](auto& m) { m.value_dim = 20; });

@@ -17,7 +17,9 @@ void* counted(std::size_t bytes, std::size_t alignment) {
 }
 }  // namespace
 // Not inlined: else the compiler sees that what `new` gave is freed.
-[[gnu::noinline]] void* operator new(std::size_t bytes) { return counted(std::max(bytes, std::size_t(1)), alignof(std::max_align_t)); }
+[[gnu::noinline]] void* operator new(std::size_t bytes) {
+  return counted(std::max(bytes, std::size_t(1)), alignof(std::max_align_t));
+}
 [[gnu::noinline]] void* operator new(std::size_t bytes, std::align_val_t alignment) {
   return counted(std::max(bytes, std::size_t(1)), std::size_t(alignment));
 }
@@ -39,7 +41,8 @@ model_config small(head_kind head) {
 }
 std::unique_ptr<model> make(model_config const& m) {
   return std::make_unique<network<double, cpu>>(m, [&m](context<double, cpu>& c, layer_config const& l) {
-    return make_layer(c, l, {m.mixer, m.gates, m.head == head_kind::next_token, m.attention == attention_kind::laplace});
+    return make_layer(c, l,
+                      {m.mixer, m.gates, m.head == head_kind::next_token, m.attention == attention_kind::laplace});
   });
 }
 
@@ -51,7 +54,8 @@ struct data {
 
   explicit data(model_config const& m, bool padded = false) {
     long const n = m.batch * m.length, classes = m.head == head_kind::next_token ? m.vocabulary : m.classes;
-    for (long i = 0; i < n; i++) tokens.push_back(int(i * i * 31 % 101 % m.vocabulary)), targets.push_back(int((i * 7 + i * i) % 89 % classes));
+    for (long i = 0; i < n; i++)
+      tokens.push_back(int(i * i * 31 % 101 % m.vocabulary)), targets.push_back(int((i * 7 + i * i) % 89 % classes));
     targets[1] = -1;
     for (long b = 0; b < m.batch; b++) lengths.push_back(m.length - 3 * b);
     view = {m.batch, m.length, tokens.data(), targets.data(), padded ? lengths.data() : nullptr};
@@ -66,7 +70,8 @@ std::vector<double> numbers(saved_part const& p) {
 }
 void put(saved_part& p, size_t i, double v) { std::memcpy(p.bytes.data() + i * sizeof v, &v, sizeof v); }
 bool same_bytes(std::vector<saved_part> const& a, std::vector<saved_part> const& b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](auto const& p, auto const& q) { return p.name == q.name && p.bytes == q.bytes; });
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](auto const& p, auto const& q) { return p.name == q.name && p.bytes == q.bytes; });
 }
 
 /// Adam's first moments after its first step are (1 - beta1) times the gradients.
@@ -85,7 +90,8 @@ void expect_slopes(model_config const& m, bool padded) {
       net->load(poked);
       return net->evaluate(d.view);
     };
-    double const h = 1e-4, d1 = (at(values[i] + h) - at(values[i] - h)) / (2 * h), d2 = (at(values[i] + 2 * h) - at(values[i] - 2 * h)) / (4 * h);
+    double const h = 1e-4, d1 = (at(values[i] + h) - at(values[i] - h)) / (2 * h),
+                 d2 = (at(values[i] + 2 * h) - at(values[i] - 2 * h)) / (4 * h);
     double const slope = (4 * d1 - d2) / 3, gradient = gradients[i] / (1 - m.beta1);
     // The difference of order 4 is off by less than that of order 2; the loss has passed fewer than 2^10 roundings.
     double const bound = std::abs(d1 - d2) * 1e-3 + 0x1p-42 * (1 + loss) / h;
@@ -135,7 +141,8 @@ TEST(network, goes_on_where_it_was) {
   for (mixer_kind const mixer : {mixer_kind::convolution, mixer_kind::ema, mixer_kind::ema_by_fft})
     for (bool const laplace : {false, true}) {
       auto m = small(head_kind::next_token);
-      m.mixer = mixer, m.attention = laplace ? attention_kind::laplace : attention_kind::softmax, m.length = 39, m.chunk = 8;  // ends within a chunk
+      m.mixer = mixer, m.attention = laplace ? attention_kind::laplace : attention_kind::softmax, m.length = 39,
+      m.chunk = 8;  // ends within a chunk
       data d(m);
       auto const net = make(m);
       for (long step = 1; step <= 20; step++) net->learn(d.view, step, 1e-2);
@@ -150,10 +157,12 @@ TEST(network, goes_on_where_it_was) {
           double targets_of_piece = 0;
           for (long b = 0; b < m.batch; b++)
             for (long t = at; t < at + length; t++) {
-              tokens.push_back(d.tokens[size_t(b * m.length + t)]), targets.push_back(d.targets[size_t(b * m.length + t)]);
+              tokens.push_back(d.tokens[size_t(b * m.length + t)]),
+                  targets.push_back(d.targets[size_t(b * m.length + t)]);
               targets_of_piece += targets.back() >= 0;
             }
-          sum += targets_of_piece * net->go_on({m.batch, length, tokens.data(), targets.data(), nullptr}, predicted.data());
+          sum += targets_of_piece *
+                 net->go_on({m.batch, length, tokens.data(), targets.data(), nullptr}, predicted.data());
           counted += targets_of_piece;
           for (long b = 0; b < m.batch; b++)
             for (long t = 0; t < length; t++) pieces[size_t(b * m.length + at + t)] = predicted[size_t(b * length + t)];
@@ -227,16 +236,20 @@ TEST(network, names_what_is_not_finite) {
     auto poked = begin;
     put(poked[0], i, std::nan(""));
     net->load(poked);
-    if (std::isfinite(net->learn(d.view, 2, 1e-2).loss)) continue;  // between two parameters, or a token that does not occur
+    if (std::isfinite(net->learn(d.view, 2, 1e-2).loss))
+      continue;  // between two parameters, or a token that does not occur
     ASSERT_TRUE(same_bytes(net->save(), poked));
     std::string const name = net->not_finite();
     if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
   }
   std::sort(names.begin(), names.end());
-  EXPECT_EQ(names, (std::vector<std::string>{"embedding", "layer 1 (attention)", "layer 1 (convolution)", "layer 1 (feed-forward)", "layer 1 (gates)",
-                                             "layer 2 (attention)", "layer 2 (convolution)", "layer 2 (feed-forward)", "layer 2 (gates)", "the loss"}));
+  EXPECT_EQ(names, (std::vector<std::string>{"embedding", "layer 1 (attention)", "layer 1 (convolution)",
+                                             "layer 1 (feed-forward)", "layer 1 (gates)", "layer 2 (attention)",
+                                             "layer 2 (convolution)", "layer 2 (feed-forward)", "layer 2 (gates)",
+                                             "the loss"}));
   auto steep = begin;
-  for (size_t i = 0, n = numbers(begin[0]).size(); i < size_t(m.channels * m.vocabulary); i++) put(steep[0], n - 40 + i, i % 2 ? 1e200 : -1e200);
+  for (size_t i = 0, n = numbers(begin[0]).size(); i < size_t(m.channels * m.vocabulary); i++)
+    put(steep[0], n - 40 + i, i % 2 ? 1e200 : -1e200);
   net->load(steep);
   auto const step = net->learn(d.view, 2, 1e-2);
   EXPECT_TRUE(std::isfinite(step.loss));
@@ -281,7 +294,8 @@ TEST(network, plans_its_memory_once) {
   long most = 0;
   for (long step = 1; step <= 3; step++) {
     long const before = allocations;
-    net->learn(d.view, step, 1e-2), net->evaluate(d.view, predictions.data()), net->forget(), net->go_on(d.view, predictions.data());
+    net->learn(d.view, step, 1e-2), net->evaluate(d.view, predictions.data()), net->forget(),
+        net->go_on(d.view, predictions.data());
     if (step > 1) most = std::max(most, allocations - before);
   }
   EXPECT_EQ(most, 0);

@@ -20,7 +20,9 @@ struct type_name {
 };
 TYPED_TEST_SUITE(numeric, sixteen_bits, type_name);
 
-bool same(double a, double b) { return (std::isnan(a) && std::isnan(b)) || (a == b && std::signbit(a) == std::signbit(b)); }
+bool same(double a, double b) {
+  return (std::isnan(a) && std::isnan(b)) || (a == b && std::signbit(a) == std::signbit(b));
+}
 
 TYPED_TEST(numeric, every_element_widens_exactly) {
   for (unsigned bits = 0; bits < 65536; bits++) {
@@ -40,13 +42,16 @@ TYPED_TEST(numeric, every_element_survives_the_way_there_and_back) {
 // Between two neighbours: just below the middle, the middle, just above it.
 TYPED_TEST(numeric, rounds_to_nearest_even) {
   auto const expect = [](float x) {
-    ASSERT_TRUE(same(to_double(from_accumulate<TypeParam>(x)), to_double(from_double<TypeParam>(x)))) << std::hexfloat << x;
+    ASSERT_TRUE(same(to_double(from_accumulate<TypeParam>(x)), to_double(from_double<TypeParam>(x))))
+        << std::hexfloat << x;
   };
   for (unsigned bits = 0; bits < 0x7fff; bits++) {
     double const a = to_double(TypeParam{std::uint16_t(bits)}), b = to_double(TypeParam{std::uint16_t(bits + 1)});
     if (std::isnan(a) || std::isnan(b)) continue;
-    float const middle = float(std::isinf(b) ? 2 * a - to_double(TypeParam{std::uint16_t(bits - 1)}) / 2 - a / 2 : (a + b) / 2);
-    for (float const x : {middle, std::nextafter(middle, 0.0f), std::nextafter(middle, INFINITY)}) expect(x), expect(-x);
+    float const middle =
+        float(std::isinf(b) ? 2 * a - to_double(TypeParam{std::uint16_t(bits - 1)}) / 2 - a / 2 : (a + b) / 2);
+    for (float const x : {middle, std::nextafter(middle, 0.0f), std::nextafter(middle, INFINITY)})
+      expect(x), expect(-x);
   }
   random_bits r{1};
   for (int i = 0; i < 1000000; i++) {

@@ -48,20 +48,27 @@ struct program {
 
 template <class Options, class Line>
 program make_program(std::string const& name, words const& needed, auto const& parse) {
-  program p{name, needed, [=](words const& given) {
+  program p{name,
+            needed,
+            [=](words const& given) {
               Options o;
               return parse_with(o, parse, given, name);
-            }, {}};
+            },
+            {}};
   Options o;
   Line line(o);
-  for (CLI::Option const* const option : line.app.get_options()) p.options.push_back({option->get_name(), option->get_type_name(), option->get_description()});
+  for (CLI::Option const* const option : line.app.get_options())
+    p.options.push_back({option->get_name(), option->get_type_name(), option->get_description()});
   return p;
 }
 
 std::vector<program> programs() {
-  return {make_program<recall::options, recall::command_line>("associative_recall", {}, [](int c, auto v, auto& o) { return recall::parse(c, v, o); }),
-          make_program<language::options, language::command_line>("language_model", {"--text", "none"}, [](int c, auto v, auto& o) { return language::parse(c, v, o); }),
-          make_program<lra::options, lra::command_line>("lra", {}, [](int c, auto v, auto& o) { return lra::parse(c, v, o); })};
+  return {make_program<recall::options, recall::command_line>(
+              "associative_recall", {}, [](int c, auto v, auto& o) { return recall::parse(c, v, o); }),
+          make_program<language::options, language::command_line>(
+              "language_model", {"--text", "none"}, [](int c, auto v, auto& o) { return language::parse(c, v, o); }),
+          make_program<lra::options, lra::command_line>("lra", {},
+                                                        [](int c, auto v, auto& o) { return lra::parse(c, v, o); })};
 }
 
 bool whole(described const& d) { return d.type.starts_with("INT") || d.type.starts_with("UINT"); }
@@ -79,8 +86,12 @@ TEST(options, that_take_numbers_refuse_all_others_with_a_sentence) {
       bool const bounded = std::regex_search(d.type, limits, range);
       if (whole(d)) {
         ASSERT_TRUE(bounded) << p.name << " " << d.name << " shows no range: " << d.type;
-        for (auto const* more : {"1.5", "1e3", "99999999999999999999", "18446744073709551616", "9223372036854775808000", "010", "-0"}) wrong.emplace_back(more);
-        wrong.push_back(std::to_string(std::stol(limits[1]) - 1)), wrong.push_back(limits[2] == "18446744073709551615" ? "18446744073709551617" : std::to_string(std::stol(limits[2]) + 1));
+        for (auto const* more :
+             {"1.5", "1e3", "99999999999999999999", "18446744073709551616", "9223372036854775808000", "010", "-0"})
+          wrong.emplace_back(more);
+        wrong.push_back(std::to_string(std::stol(limits[1]) - 1)),
+            wrong.push_back(limits[2] == "18446744073709551615" ? "18446744073709551617"
+                                                                : std::to_string(std::stol(limits[2]) + 1));
         for (int const i : {1, 2}) {
           std::string const said = p({d.name, limits[std::size_t(i)]}).said;
           EXPECT_EQ(said.find("must be a whole number from"), std::string::npos) << said;
@@ -90,7 +101,7 @@ TEST(options, that_take_numbers_refuse_all_others_with_a_sentence) {
       } else {
         ASSERT_NE(d.type.find(":>"), std::string::npos) << p.name << " " << d.name << " shows no range: " << d.type;
       }
-      std::string const permitted = whole(d) ? "a whole number from " + limits[1].str() + " to " + limits[2].str()
+      std::string const permitted = whole(d)  ? "a whole number from " + limits[1].str() + " to " + limits[2].str()
                                     : bounded ? "a number from " + limits[1].str() + " to " + limits[2].str()
                                               : "a finite number ";
       for (std::string const& value : wrong) {
@@ -130,11 +141,13 @@ TEST(options, say_what_else_is_wrong_in_a_sentence) {
 
 TEST(options, that_have_no_effect_are_named) {
   auto const all = programs();
-  EXPECT_EQ(all[1].parse({"--checkpoint", "c", "--generate", "3", "--layers", "3", "--steps", "9", "--seed", "2"}).said,
-            "language_model: warning: --layers, --steps have no effect with --checkpoint, whose model is used as it is\n");
+  EXPECT_EQ(
+      all[1].parse({"--checkpoint", "c", "--generate", "3", "--layers", "3", "--steps", "9", "--seed", "2"}).said,
+      "language_model: warning: --layers, --steps have no effect with --checkpoint, whose model is used as it is\n");
   EXPECT_EQ(all[1]({"--prompt", "x"}).said, "language_model: warning: --prompt has no effect without --generate\n");
   EXPECT_EQ(all[0]({"--models", "mega"}).said, "associative_recall: warning: --models has no effect without --sweep\n");
-  EXPECT_EQ(all[0]({"--compare", "a", "--output", "b", "--seed", "4"}).said, "associative_recall: warning: --seed has no effect with --compare\n");
+  EXPECT_EQ(all[0]({"--compare", "a", "--output", "b", "--seed", "4"}).said,
+            "associative_recall: warning: --seed has no effect with --compare\n");
   EXPECT_EQ(all[2]({"--speed-batch", "3"}).said, "lra: warning: --speed-batch has no effect without --speed\n");
   for (auto const& p : all) EXPECT_EQ(p({"--layers", "3"}).said, "");
 }
@@ -153,7 +166,8 @@ TEST_F(pictures, replace_those_of_an_earlier_call) {
   };
   o.show = 3, lra::show(o);
   EXPECT_EQ(files(), (words{"0_class_0.pgm", "1_class_1.pgm", "2_class_0.pgm"}));
-  put(std::filesystem::path(o.output) / "0_class_x.pgm", "mine"), put(std::filesystem::path(o.output) / "my_0_class_1.pgm", "mine");
+  put(std::filesystem::path(o.output) / "0_class_x.pgm", "mine"),
+      put(std::filesystem::path(o.output) / "my_0_class_1.pgm", "mine");
   o.show = 1, lra::show(o);
   EXPECT_EQ(files(), (words{"0_class_0.pgm", "0_class_x.pgm", "my_0_class_1.pgm"}));
 }
@@ -168,7 +182,10 @@ TEST(examples, that_take_long_to_generate_say_how_far_they_are) {
     ::testing::internal::CaptureStderr();
     lra::load(o);
     std::string const said = ::testing::internal::GetCapturedStderr();
-    EXPECT_NE(said.find(task == std::string("listops") ? "lra: 1 of 1200 examples were generated\n" : "lra: 600 of 1200 examples were generated\n"), std::string::npos) << said;
+    EXPECT_NE(said.find(task == std::string("listops") ? "lra: 1 of 1200 examples were generated\n"
+                                                       : "lra: 600 of 1200 examples were generated\n"),
+              std::string::npos)
+        << said;
   }
   tcnca::training::notice::interval = before;
 }

@@ -34,7 +34,8 @@ struct fake_clock {
 };
 
 /// A contender that runs for `seconds` and what `disturb` adds.
-std::function<double()> calls(fake_clock& clock, double seconds, std::function<void()> disturb = [] {}) {
+std::function<double()> calls(
+    fake_clock& clock, double seconds, std::function<void()> disturb = [] {}) {
   return [&clock, seconds, disturb] {
     double const start = clock.now.wall;
     clock.run(seconds);
@@ -58,7 +59,8 @@ TEST(paired_measurement, keeps_an_undisturbed_row) {
 // A quantum of the scheduler in every call: 8 ms beside 0.07.
 TEST(paired_measurement, drops_a_row_with_a_contender_that_is_disturbed_in_every_call) {
   fake_clock clock;
-  auto const t = measure_paired({calls(clock, 0.00007), calls(clock, 0.00007, [&] { clock.lose(0.008); })}, plan, clock);
+  auto const t =
+      measure_paired({calls(clock, 0.00007), calls(clock, 0.00007, [&] { clock.lose(0.008); })}, plan, clock);
   EXPECT_FALSE(t.reliable);
   EXPECT_GE(t.rounds, 12);  // it tried three times as long
   EXPECT_GT(t.others, 0.3);
@@ -68,7 +70,11 @@ TEST(paired_measurement, drops_a_row_with_a_contender_that_is_disturbed_in_every
 TEST(paired_measurement, keeps_a_row_that_is_disturbed_in_most_calls_and_counts_the_others) {
   fake_clock clock;
   int n = 0;
-  auto const t = measure_paired({calls(clock, 0.00007, [&] { if (n++ % 4 != 0) clock.lose(0.008); })}, plan, clock);
+  auto const t = measure_paired({calls(clock, 0.00007,
+                                       [&] {
+                                         if (n++ % 4 != 0) clock.lose(0.008);
+                                       })},
+                                plan, clock);
   EXPECT_TRUE(t.reliable);
   EXPECT_NEAR(t.ms[0], 0.07, 1e-9);
 }
@@ -76,18 +82,23 @@ TEST(paired_measurement, keeps_a_row_that_is_disturbed_in_most_calls_and_counts_
 TEST(paired_measurement, drops_a_row_of_which_one_round_alone_was_undisturbed) {
   fake_clock clock;
   int n = 0;
-  auto const t = measure_paired({calls(clock, 0.001, [&] { if (n++ != 40) clock.lose(0.008); })}, plan, clock);
+  auto const t = measure_paired({calls(clock, 0.001,
+                                       [&] {
+                                         if (n++ != 40) clock.lose(0.008);
+                                       })},
+                                plan, clock);
   EXPECT_FALSE(t.reliable);
 }
 
 TEST(paired_measurement, drops_a_row_whose_rounds_are_far_apart) {
   fake_clock clock;
-  auto const t = measure_paired({[&] {
-                                   double const start = clock.now.wall;
-                                   clock.run(0.001 * std::exp(5 * start));  // at the end of a round 1.6 times what it was at its start
-                                   return clock.now.wall - start;
-                                 }},
-                                plan, clock);
+  auto const t = measure_paired(
+      {[&] {
+        double const start = clock.now.wall;
+        clock.run(0.001 * std::exp(5 * start));  // at the end of a round 1.6 times what it was at its start
+        return clock.now.wall - start;
+      }},
+      plan, clock);
   EXPECT_FALSE(t.reliable);
 }
 
@@ -132,7 +143,11 @@ TEST(paired_measurement, a_missing_contender_has_no_time_and_drops_nothing) {
 TEST(paired_measurement, a_long_contender_is_called_once_or_until_a_call_counts) {
   fake_clock clock;
   int quiet = 0, busy = 0;
-  auto const t = measure_paired({calls(clock, 2, [&] { quiet++; }), calls(clock, 0.6, [&] { if (busy++ < 2) clock.lose(0.6); })}, plan, clock);
+  auto const t = measure_paired({calls(clock, 2, [&] { quiet++; }), calls(clock, 0.6,
+                                                                          [&] {
+                                                                            if (busy++ < 2) clock.lose(0.6);
+                                                                          })},
+                                plan, clock);
   EXPECT_TRUE(t.reliable);
   EXPECT_EQ(quiet, 1);
   EXPECT_EQ(busy, 3);
@@ -173,21 +188,26 @@ TEST(machine_record, says_how_many_rows_were_dropped) {
   m.drop("cpu, fp32, length 1024, K4f4D6");
   m.finish(7);
   EXPECT_NE(m.warning().find("1 of 8 rows could not be measured"), std::string::npos) << m.warning();
-  for (char const* const part : {"\"commit\": \"abc1234\"", "\"rows\": 7", "\"rows_dropped\": 1", "\"others_share\": ", "\"load_before\": ", "\"dropped\": [\"cpu, fp32, length 1024, K4f4D6\"]"})
+  for (char const* const part : {"\"commit\": \"abc1234\"", "\"rows\": 7", "\"rows_dropped\": 1", "\"others_share\": ",
+                                 "\"load_before\": ", "\"dropped\": [\"cpu, fp32, length 1024, K4f4D6\"]"})
     EXPECT_NE(m.to_json().find(part), std::string::npos) << part << " in " << m.to_json();
 }
 
 TEST(report, says_that_an_opponent_was_left_out_and_that_rows_were_dropped) {
   std::string const file = ::testing::TempDir() + "paired_measurement.md";
-  write_report({}, "1 of 1 rows could not be measured.", {"oneDNN is left out: it was not found when this program was built."}, file);
+  write_report({}, "1 of 1 rows could not be measured.",
+               {"oneDNN is left out: it was not found when this program was built."}, file);
   std::ifstream in(file);
   std::string const text{std::istreambuf_iterator<char>(in), {}};
-  EXPECT_EQ(text, "**1 of 1 rows could not be measured.**\n\n\noneDNN is left out: it was not found when this program was built.\n");
+  EXPECT_EQ(text,
+            "**1 of 1 rows could not be measured.**\n\n\noneDNN is left out: it was not found when this program was "
+            "built.\n");
 }
 
 TEST(report, a_limit_that_was_not_measured_is_no_number) {
   row r;
-  r.backend = "cpu", r.dtype = "fp32", r.shape = headline_stacks[0], r.p = {1, 1, 1024, 1}, r.conv_ms = 1, r.operations = 1, r.bytes = 1;
+  r.backend = "cpu", r.dtype = "fp32", r.shape = headline_stacks[0], r.p = {1, 1, 1024, 1}, r.conv_ms = 1,
+  r.operations = 1, r.bytes = 1;
   r.fma_rate = 1e9, r.copy_rate = not_measured;
   EXPECT_TRUE(std::isnan(r.percent_of_limit()));
   EXPECT_NE(to_json(r).find("\"percent_of_limit\": null, \"limit\": null"), std::string::npos) << to_json(r);

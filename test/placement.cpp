@@ -26,7 +26,8 @@ void for_each_placement(Visit visit) {
 template <layout Order>
 struct one_layer {
   static constexpr char const* name = Order == layout::batch_channels_length ? "first" : "last";
-  static constexpr conv_stack_shape shape{.taps = 2, .depth = 1, .dilations = {9}, .bias = true, .skip = true, .order = Order};
+  static constexpr conv_stack_shape shape{
+      .taps = 2, .depth = 1, .dilations = {9}, .bias = true, .skip = true, .order = Order};
 };
 using rows = one_layer<layout::batch_channels_length>;
 using columns = one_layer<layout::batch_length_channels>;
@@ -36,9 +37,11 @@ using by_default = pending<T, Case, default_conv_stack_tuning<T, Case::shape>>;
 
 template <class S>
 struct conv_stack_placement : ::testing::Test {};
-using stacks = unless_sanitized<subjects_on_one<by_default<float, rows>, by_default<float, columns>, by_default<double, rows>, by_default<double, columns>, by_default<bf16, rows>,
-                                                by_default<bf16, columns>, by_default<fp16, rows>, by_default<fp16, columns>>,
-                                subjects_on_one<by_default<float, columns>, by_default<bf16, rows>>>;
+using stacks =
+    unless_sanitized<subjects_on_one<by_default<float, rows>, by_default<float, columns>, by_default<double, rows>,
+                                     by_default<double, columns>, by_default<bf16, rows>, by_default<bf16, columns>,
+                                     by_default<fp16, rows>, by_default<fp16, columns>>,
+                     subjects_on_one<by_default<float, columns>, by_default<bf16, rows>>>;
 TYPED_TEST_SUITE(conv_stack_placement, stacks, subject_name);
 
 TYPED_TEST(conv_stack_placement, forward_and_backward) {
@@ -46,8 +49,16 @@ TYPED_TEST(conv_stack_placement, forward_and_backward) {
   TCNCA_TEST_NEEDS(S::backend);
   for_each_placement([&](index_t extent, placement where) {
     // Of channels first the extent is the rest of a row behind two accesses.
-    index_t const channels = S::shape.order == layout::batch_channels_length ? 2 : extent, length = S::shape.order == layout::batch_channels_length ? 16 + extent : 11;
-    conv_stack_problem<S> problem({.batch = 2, .channels = channels, .length = length, .position = 3, .state_in = true, .state_out = true, .where = where}, 1);
+    index_t const channels = S::shape.order == layout::batch_channels_length ? 2 : extent,
+                  length = S::shape.order == layout::batch_channels_length ? 16 + extent : 11;
+    conv_stack_problem<S> problem({.batch = 2,
+                                   .channels = channels,
+                                   .length = length,
+                                   .position = 3,
+                                   .state_in = true,
+                                   .state_out = true,
+                                   .where = where},
+                                  1);
     problem.run_forward();
     problem.expect_forward();
     problem.want_gradients();
@@ -60,7 +71,9 @@ TYPED_TEST(conv_stack_placement, tokens) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   for_each_placement([&](index_t extent, placement where) {
-    conv_stack_problem<S> problem({.batch = 2, .channels = extent, .length = 2, .position = 3, .state_in = true, .state_out = true, .where = where}, 1);
+    conv_stack_problem<S> problem(
+        {.batch = 2, .channels = extent, .length = 2, .position = 3, .state_in = true, .state_out = true, .where = where},
+        1);
     problem.run_forward();
     problem.expect_forward();
   });
@@ -74,7 +87,8 @@ struct two_states {
 template <class T, layout Order>
 using average_of = ema_subject<std::tuple_element_t<0, one_backend>, T, two_states<Order>>;
 template <class... T>
-using averages_of = ::testing::Types<average_of<T, layout::batch_channels_length>..., average_of<T, layout::batch_length_channels>...>;
+using averages_of =
+    ::testing::Types<average_of<T, layout::batch_channels_length>..., average_of<T, layout::batch_length_channels>...>;
 
 template <class S>
 struct ema_placement : ::testing::Test {};
@@ -85,7 +99,8 @@ TYPED_TEST(ema_placement, forward_and_backward) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   for_each_placement([&](index_t extent, placement where) {
-    ema_problem<S> problem({.batch = 2, .channels = extent, .length = 7 + extent, .state_in = true, .state_out = true, .where = where}, 1);
+    ema_problem<S> problem(
+        {.batch = 2, .channels = extent, .length = 7 + extent, .state_in = true, .state_out = true, .where = where}, 1);
     problem.run_forward(1);
     problem.expect_forward();
     problem.run_backward(1);
@@ -96,7 +111,9 @@ TYPED_TEST(ema_placement, forward_and_backward) {
 TYPED_TEST(ema_placement, kernel) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
-  for_each_placement([&](index_t extent, placement where) { ema_problem<S>({.batch = 1, .channels = 2, .length = extent, .where = where}, 1).run_kernel(1); });
+  for_each_placement([&](index_t extent, placement where) {
+    ema_problem<S>({.batch = 1, .channels = 2, .length = extent, .where = where}, 1).run_kernel(1);
+  });
 }
 
 // Tiles that are no multiple of an access: every second begins in the middle of one.
@@ -119,7 +136,8 @@ TEST(ema_tiles, that_are_no_multiple_of_an_access) {
   using S = odd_tiles::subject<bf16>;
   TCNCA_TEST_NEEDS(S::backend);
   for (index_t const length : {12, 40}) {
-    ema_problem<S> problem({.batch = 2, .channels = 2, .length = length, .state_in = true, .state_out = true, .where = {8, 0}}, 1);
+    ema_problem<S> problem(
+        {.batch = 2, .channels = 2, .length = length, .state_in = true, .state_out = true, .where = {8, 0}}, 1);
     problem.run_forward(1);
     problem.expect_forward();
     problem.run_backward(1);

@@ -40,7 +40,7 @@ TEST(recall_single, is_the_task) {
       all_keys.insert(key), all_values.insert(v);
     }
     EXPECT_EQ(tokens[30], arrow);
-    ASSERT_EQ(value.count(tokens[31]), 1u);  // asked for: one that was there,
+    ASSERT_EQ(value.count(tokens[31]), 1u);     // asked for: one that was there,
     EXPECT_EQ(targets[31], value[tokens[31]]);  // and the answer
     asked.insert(tokens[31]);
     for (std::size_t t = 0; t < 31; t++) EXPECT_EQ(targets[t], tokens[t + 1]);
@@ -152,8 +152,8 @@ struct parsed {
 };
 
 TEST(command_line, sets_what_is_given) {
-  parsed const p({"--model", "mega", "--norm", "rms", "--rate", "0.5", "--layers", "3", "--form", "multi-query", "--length", "64", "--vocabulary",
-                  "100"});
+  parsed const p({"--model", "mega", "--norm", "rms", "--rate", "0.5", "--layers", "3", "--form", "multi-query",
+                  "--length", "64", "--vocabulary", "100"});
   EXPECT_FALSE(p.status) << p.text;
   EXPECT_EQ(p.o.config.mixer, tcnca::models::mixer_kind::ema);
   EXPECT_TRUE(p.o.config.gates);
@@ -190,7 +190,8 @@ TEST(command_line, says_what_is_wrong) {
       {{"--sweep"}, "--sweep needs --output"},
       {{"--length", "41"}, "--length must be a multiple of 2"},
       {{"--form", "multi-query", "--length", "40", "--vocabulary", "40"}, "--vocabulary must be more than --length"},
-      {{"--form", "multi-query", "--length", "40", "--vocabulary", "90", "--pairs", "11"}, "--pairs must be a whole number from 1 to a quarter"}};
+      {{"--form", "multi-query", "--length", "40", "--vocabulary", "90", "--pairs", "11"},
+       "--pairs must be a whole number from 1 to a quarter"}};
   for (auto const& [words, sentence] : wrong) {
     parsed const p(words);
     EXPECT_EQ(p.status, 2) << sentence;

@@ -39,14 +39,17 @@ TEST(reference, backward_is_the_slope_of_forward) {
     s.act = static_cast<reference::activation>(between(r, 2, 5));  // ReLU has no slope at its kink
     if (between(r, 0, 3) == 0) s.act = reference::activation::none;
     s.bias = between(r, 0, 1), s.skip = between(r, 0, 1);
-    bool const causal = s.dir == reference::direction::causal, state_in = causal && between(r, 0, 1), state_out = causal && between(r, 0, 1);
+    bool const causal = s.dir == reference::direction::causal, state_in = causal && between(r, 0, 1),
+               state_out = causal && between(r, 0, 1);
     problem p;
-    p.batch = between(r, 1, 2), p.channels = between(r, 1, 2), p.length = between(r, 0, 20), p.position = between(r, 0, 50);
+    p.batch = between(r, 1, 2), p.channels = between(r, 1, 2), p.length = between(r, 0, 20),
+    p.position = between(r, 0, 50);
     auto const fill = [&](std::vector<double>& v, integer n) {
       v.resize(std::size_t(n));
       for (double& e : v) e = uniform(r);
     };
-    integer const rows = s.directions() * layers, n = p.batch * p.channels * p.length, state = p.batch * p.channels * s.state_length();
+    integer const rows = s.directions() * layers, n = p.batch * p.channels * p.length,
+                  state = p.batch * p.channels * s.state_length();
     fill(p.x, n), fill(p.weight, rows * s.taps * p.channels), fill(p.grad_y, n);
     if (s.bias) fill(p.bias, rows * p.channels);
     if (s.skip) fill(p.omega, p.channels);
@@ -72,7 +75,8 @@ TEST(reference, backward_is_the_slope_of_forward) {
         ASSERT_NEAR(d, grad.value[k], std::abs(d2 - d) + noise) << name << ", seed " << seed;
       }
     };
-    expect(p.x, g.grad_x, "x"), expect(p.weight, g.grad_weight, "weight"), expect(p.bias, g.grad_bias, "bias"), expect(p.omega, g.grad_omega, "omega");
+    expect(p.x, g.grad_x, "x"), expect(p.weight, g.grad_weight, "weight"), expect(p.bias, g.grad_bias, "bias"),
+        expect(p.omega, g.grad_omega, "omega");
     expect(p.state_in, g.grad_state_in, "state_in");
     if (::testing::Test::HasFatalFailure()) return;
   }
@@ -80,7 +84,8 @@ TEST(reference, backward_is_the_slope_of_forward) {
 
 // The activations' slopes, and the bounds on slope and curvature that carry errors through them.
 TEST(reference, slopes_are_the_activations_own) {
-  for (auto const a : {reference::activation::silu, reference::activation::gelu_erf, reference::activation::gelu_tanh, reference::activation::tanh})
+  for (auto const a : {reference::activation::silu, reference::activation::gelu_erf, reference::activation::gelu_tanh,
+                       reference::activation::tanh})
     for (double x = -8; x <= 8; x += 1.0 / 64) {
       double const h = 1e-5;
       auto const value = [&](double at) { return reference::detail::value(a, at); };

@@ -104,8 +104,10 @@ TEST_F(signals, end_training_with_a_checkpoint_that_gives_the_same_bits) {
       EXPECT_EQ(c.hear(), 'b');
       EXPECT_EQ(c.end(), 128 + signal);
       std::string const said = content(folder / "said");
-      EXPECT_NE(said.find(interruption::name(signal) + std::string(" interrupted training after step ") + std::to_string(at) + " of 20; the checkpoint is saved"),
-                std::string::npos) << said;
+      EXPECT_NE(said.find(interruption::name(signal) + std::string(" interrupted training after step ") +
+                          std::to_string(at) + " of 20; the checkpoint is saved"),
+                std::string::npos)
+          << said;
       EXPECT_EQ(read_checkpoint(file("checkpoint")).step, at);
       number_model rest;
       o.resume = true;
@@ -146,7 +148,8 @@ TEST_F(signals, that_are_ignored_stay_ignored) {
               t.next = [&](long step) { return ::raise(SIGHUP), next(step); };
               number_model m;
               return train(o, m, t).how == ending::finished ? 7 : 1;
-            }), 7);
+            }),
+            7);
 }
 
 TEST_F(signals, of_a_reader_who_left_do_not_end_training) {
@@ -159,7 +162,8 @@ TEST_F(signals, of_a_reader_who_left_do_not_end_training) {
                 number_model m;
                 return conclude(o, train(o, m, t));
               });
-            }), 1);  // the result could not be written
+            }),
+            1);  // the result could not be written
   EXPECT_EQ(read_checkpoint(file("checkpoint")).step, 20);
 }
 

@@ -25,7 +25,9 @@ checkpoint small_checkpoint() {
   checkpoint c;
   c.configuration.set("model", "tcnca").set("rate", 0.1).set("layers", 2);
   c.step = 7;
-  c.parts = {{"weights", {'a', '\0', char(255), 'd', 'e', 'f', 'g', 'h', 'i'}}, {"nothing", {}}, {"loop", std::vector<char>(16, 'x')}};
+  c.parts = {{"weights", {'a', '\0', char(255), 'd', 'e', 'f', 'g', 'h', 'i'}},
+             {"nothing", {}},
+             {"loop", std::vector<char>(16, 'x')}};
   return c;
 }
 
@@ -115,7 +117,8 @@ TEST_F(checkpoint_file, stays_when_its_successor_is_not_written) {
               replacement file(path);
               file.write(good.substr(0, good.size() / 2));
               return ::raise(SIGKILL);
-            }), -SIGKILL);
+            }),
+            -SIGKILL);
   EXPECT_EQ(content(path), good);
   EXPECT_TRUE(fs::exists(aside));  // so the child had begun
   // The disk is full, or as here a file may not grow.
@@ -126,7 +129,8 @@ TEST_F(checkpoint_file, stays_when_its_successor_is_not_written) {
               if (::setrlimit(RLIMIT_FSIZE, &small) != 0) return 1;
               auto const why = sentence<std::runtime_error>([&] { write_checkpoint(path, c); });
               return why.find("File too large") != std::string::npos ? 7 : 2;
-            }), 7);
+            }),
+            7);
   EXPECT_EQ(content(path), good);
   EXPECT_FALSE(fs::exists(aside));
   // There is something else where it would be written.
@@ -143,7 +147,8 @@ TEST(checksum, is_crc_64) {
   whole.add("123456789", 9);
   EXPECT_EQ(whole.value(), 0x995DC9BBDF1939FAu);  // the check value of CRC-64/XZ
   std::string const text(1000, 'q');
-  for (std::size_t i = 0, n = 1; i < text.size(); i += n, n = n % 13 + 1) pieces.add(text.data() + i, std::min(n, text.size() - i));
+  for (std::size_t i = 0, n = 1; i < text.size(); i += n, n = n % 13 + 1)
+    pieces.add(text.data() + i, std::min(n, text.size() - i));
   checksum again;
   again.add(text.data(), text.size());
   EXPECT_EQ(pieces.value(), again.value());
@@ -151,7 +156,12 @@ TEST(checksum, is_crc_64) {
 
 TEST(record, comes_back_as_it_was) {
   record r;
-  r.set("text", "a \"quoted\" \\ line\n\t\x01").set("number", 0.1 + 0.2).set("whole", 1L << 40).set("flag", false).set("", "").set("nan", std::nan(""));
+  r.set("text", "a \"quoted\" \\ line\n\t\x01")
+      .set("number", 0.1 + 0.2)
+      .set("whole", 1L << 40)
+      .set("flag", false)
+      .set("", "")
+      .set("nan", std::nan(""));
   record const s = record::parse(r.line());
   EXPECT_EQ(s, r);
   EXPECT_EQ(s.text("text"), "a \"quoted\" \\ line\n\t\x01");
@@ -160,7 +170,8 @@ TEST(record, comes_back_as_it_was) {
   EXPECT_EQ(s.text("nan"), "null");
   EXPECT_TRUE(std::isnan(s.number("none")));
   EXPECT_EQ(record::parse("  { }\r").entries().size(), 0u);
-  for (char const* const bad : {"", "{", "}", "{\"a\"}", "{\"a\": }", "{\"a\": 1", "{\"a\": \"x}", "{\"a\": 1} 2", "{a: 1}", "{\"a\": 1 \"b\": 2}", "[1]"})
+  for (char const* const bad : {"", "{", "}", "{\"a\"}", "{\"a\": }", "{\"a\": 1", "{\"a\": \"x}", "{\"a\": 1} 2",
+                                "{a: 1}", "{\"a\": 1 \"b\": 2}", "[1]"})
     EXPECT_THROW(record::parse(bad), std::invalid_argument) << bad;
 }
 
@@ -183,7 +194,8 @@ TEST(schedule, rises_and_falls) {
   EXPECT_NEAR(s.at(7), 4 * (1 - std::sqrt(0.5)), 1e-14);
   for (char const* const kind : {"linear", "cosine", "inverse-sqrt", "constant"}) {
     EXPECT_EQ((schedule{.kind = kind, .rate = 1, .warmup = 0, .steps = 1}.at(1)), 1);
-    EXPECT_EQ((schedule{.kind = kind, .rate = 1, .warmup = 9, .steps = 5}.at(5)), 0.5);  // never gets beyond its warm-up
+    EXPECT_EQ((schedule{.kind = kind, .rate = 1, .warmup = 9, .steps = 5}.at(5)),
+              0.5);  // never gets beyond its warm-up
   }
 }
 
@@ -191,8 +203,10 @@ TEST(passes, show_each_example_once) {
   passes a(50, 3), b(50, 3), other(50, 4);
   std::vector<std::vector<std::size_t>> pass(3);
   bool differs = false;
-  for (std::uint64_t i = 0; i < 150; i++) pass[std::size_t(i / 50)].push_back(a(i)), differs = differs || a(i) != other(i);
-  for (std::uint64_t i = 150; i-- > 0;) EXPECT_EQ(b(i), pass[std::size_t(i / 50)][std::size_t(i % 50)]);  // whatever was asked before
+  for (std::uint64_t i = 0; i < 150; i++)
+    pass[std::size_t(i / 50)].push_back(a(i)), differs = differs || a(i) != other(i);
+  for (std::uint64_t i = 150; i-- > 0;)
+    EXPECT_EQ(b(i), pass[std::size_t(i / 50)][std::size_t(i % 50)]);  // whatever was asked before
   EXPECT_NE(pass[0], pass[1]);
   EXPECT_NE(pass[1], pass[2]);
   EXPECT_TRUE(differs);

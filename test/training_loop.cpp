@@ -42,7 +42,9 @@ TEST_F(training_loop, keeps_a_record_of_each_evaluation) {
   }
   EXPECT_EQ(r.loss, log.back().number("loss"));
   EXPECT_NE(text.find("100% step 20"), std::string::npos) << text;
-  EXPECT_EQ(record::parse(content(file("configuration.json")).substr(0, content(file("configuration.json")).find('\n'))).text("parameters"), "1");
+  EXPECT_EQ(record::parse(content(file("configuration.json")).substr(0, content(file("configuration.json")).find('\n')))
+                .text("parameters"),
+            "1");
   EXPECT_NE(content(file("curves.svg")).find("</svg>"), std::string::npos);
 }
 
@@ -75,7 +77,8 @@ TEST_F(training_loop, goes_on_with_the_same_bits) {
 
 TEST_F(training_loop, of_a_real_model_goes_on_with_the_same_bits) {
   auto& c = o.config;
-  c.vocabulary = 5, c.length = 12, c.batch = 2, c.layers = 2, c.channels = 16, c.value_dim = 16, c.key_dim = 16, c.hidden = 16, c.chunk = 8;
+  c.vocabulary = 5, c.length = 12, c.batch = 2, c.layers = 2, c.channels = 16, c.value_dim = 16, c.key_dim = 16,
+  c.hidden = 16, c.chunk = 8;
   c.dropout = 0.1, c.threads = 2;
   o.rates.steps = 9, o.every = 2, o.time_limit = 0;
   std::vector<int> tokens(24), targets(24);
@@ -129,7 +132,8 @@ TEST_F(training_loop, saves_when_it_is_interrupted) {
     EXPECT_EQ(r.how, ending::interrupted);
     EXPECT_EQ(r.status(), 128 + signal);
     EXPECT_EQ(r.step, 6);
-    EXPECT_NE(text.find(" interrupted training after step 6 of 20; the checkpoint is saved"), std::string::npos) << text;
+    EXPECT_NE(text.find(" interrupted training after step 6 of 20; the checkpoint is saved"), std::string::npos)
+        << text;
     t.next = next, o.resume = true;
     EXPECT_EQ(train(o, rest, t).step, 20);
     EXPECT_EQ(rest.value, whole.value);
@@ -145,8 +149,10 @@ TEST_F(training_loop, stops_at_what_is_not_finite) {
     auto const [text, r] = said(m);
     EXPECT_EQ(r.how, ending::not_finite);
     EXPECT_EQ(r.status(), 1);
-    EXPECT_NE(text.find(std::string("the ") + (loss ? "loss" : "gradient") + " is not finite at step 11, first in layer 3 (attention)"),
-              std::string::npos) << text;
+    EXPECT_NE(text.find(std::string("the ") + (loss ? "loss" : "gradient") +
+                        " is not finite at step 11, first in layer 3 (attention)"),
+              std::string::npos)
+        << text;
     EXPECT_EQ(read_checkpoint(file("checkpoint")).step, 8);  // the last evaluation before
     EXPECT_EQ(read_log(file("log.jsonl")).size(), 2u);
   }
@@ -161,7 +167,8 @@ TEST_F(training_loop, stops_at_what_is_not_finite) {
 
 TEST_F(training_loop, of_a_real_model_stops_at_what_is_not_finite) {
   auto& c = o.config;
-  c.vocabulary = 3, c.length = 4, c.batch = 1, c.layers = 1, c.channels = 8, c.value_dim = 16, c.key_dim = 16, c.hidden = 8, c.clip = 0;
+  c.vocabulary = 3, c.length = 4, c.batch = 1, c.layers = 1, c.channels = 8, c.value_dim = 16, c.key_dim = 16,
+  c.hidden = 8, c.clip = 0;
   o.rates = {.kind = "constant", .rate = 1e30, .warmup = 0, .steps = 50}, o.every = 1;
   int const tokens[] = {0, 1, 2, 0}, targets[] = {1, 2, 0, 1};
   t.next = [&](long) { return models::examples{1, 4, tokens, targets, nullptr}; };
@@ -170,10 +177,9 @@ TEST_F(training_loop, of_a_real_model_stops_at_what_is_not_finite) {
   auto const [text, r] = said(*m);
   EXPECT_EQ(r.how, ending::not_finite) << text;
   EXPECT_LT(r.step, 50);
-  EXPECT_NE(text.find(" is not finite at step " + std::to_string(r.step + 1) + ", first in "), std::string::npos) << text;
-  if (r.step > 0) {
-    EXPECT_EQ(read_checkpoint(file("checkpoint")).step, r.step);
-  }
+  EXPECT_NE(text.find(" is not finite at step " + std::to_string(r.step + 1) + ", first in "), std::string::npos)
+      << text;
+  if (r.step > 0) { EXPECT_EQ(read_checkpoint(file("checkpoint")).step, r.step); }
 }
 
 TEST_F(training_loop, ends_when_it_is_enough) {
@@ -252,36 +258,42 @@ TEST_F(training_loop, counts_the_tokens_of_every_step) {
   number_model m;
   said(m);
   record const first = read_log(file("log.jsonl")).front();
-  EXPECT_NEAR(first.number("tokens_per_second") * first.number("seconds"), 1 + 2 + 3 + 4, 0.02);  // both have four digits
+  EXPECT_NEAR(first.number("tokens_per_second") * first.number("seconds"), 1 + 2 + 3 + 4,
+              0.02);  // both have four digits
 }
 
 TEST_F(training_loop, of_a_finished_run_goes_on_with_more_steps) {
   for (char const* const kind : {"linear", "constant"}) {
     bool const depends = kind[0] == 'l';
-    o.rates.kind = kind, o.rates.steps = 20, o.output = folder / kind, o.resume = false, t.configuration = configuration(o);
+    o.rates.kind = kind, o.rates.steps = 20, o.output = folder / kind, o.resume = false,
+    t.configuration = configuration(o);
     number_model first, rest, whole;
     EXPECT_EQ(said(first).second.step, 20);
     o.rates.steps = 30, o.resume = true, t.configuration = configuration(o);
     auto const [text, r] = said(rest);
     EXPECT_EQ(r.how, ending::finished);
     EXPECT_EQ(r.step, 30);
-    EXPECT_EQ(text.find("the run of 20 steps is finished, and now goes on to 30") != std::string::npos, depends) << text;
+    EXPECT_EQ(text.find("the run of 20 steps is finished, and now goes on to 30") != std::string::npos, depends)
+        << text;
     for (long step = 21; step <= 30; step++) first.learn(t.next(step), step, o.rates.at(step));
     EXPECT_EQ(rest.value, first.value);
     o.output = folder / (std::string(kind) + "-whole"), o.resume = false;
     said(whole);
     EXPECT_EQ(rest.value == whole.value, !depends);
     if (!depends) {
-      EXPECT_EQ(log_of(o.output).substr(log_of(o.output).find("\"step\": 24")), log_of(folder / kind).substr(log_of(folder / kind).find("\"step\": 24")));
+      EXPECT_EQ(log_of(o.output).substr(log_of(o.output).find("\"step\": 24")),
+                log_of(folder / kind).substr(log_of(folder / kind).find("\"step\": 24")));
     }
   }
   // One that is not finished may not change its schedule.
-  o.rates = {.kind = "linear", .rate = 0.1, .warmup = 3, .steps = 20}, o.output = folder / "stopped", o.resume = false, t.configuration = configuration(o);
+  o.rates = {.kind = "linear", .rate = 0.1, .warmup = 3, .steps = 20}, o.output = folder / "stopped", o.resume = false,
+  t.configuration = configuration(o);
   o.time_limit = 1e-9;
   number_model m;
   said(m);
   o.rates.steps = 30, o.resume = true, t.configuration = configuration(o);
-  EXPECT_NE(refusal(m).find("its --schedule depends on --steps, which was 20: give --steps 20"), std::string::npos) << refusal(m);
+  EXPECT_NE(refusal(m).find("its --schedule depends on --steps, which was 20: give --steps 20"), std::string::npos)
+      << refusal(m);
 }
 
 TEST_F(training_loop, refuses_what_does_not_fit_and_changes_nothing) {
@@ -291,7 +303,9 @@ TEST_F(training_loop, refuses_what_does_not_fit_and_changes_nothing) {
   EXPECT_FALSE(fs::exists(o.output));
   o.resume = false;
   train(o, m, t);
-  auto const all = [&] { return content(file("checkpoint")) + content(file("log.jsonl")) + content(file("configuration.json")); };
+  auto const all = [&] {
+    return content(file("checkpoint")) + content(file("log.jsonl")) + content(file("configuration.json"));
+  };
   std::string const before = all();
   number_model n;
   EXPECT_NE(refusal(n).find("there is a checkpoint"), std::string::npos);
@@ -326,7 +340,8 @@ TEST_F(training_loop, compares_runs) {
   runs.back() += "/";
   compare(runs, folder / "picture");
   std::string const svg = content(folder / "picture" / "comparison.svg");
-  for (char const* const word : {">first<", ">second<", ">loss<", ">value<", "</svg>"}) EXPECT_NE(svg.find(word), std::string::npos) << word;
+  for (char const* const word : {">first<", ">second<", ">loss<", ">value<", "</svg>"})
+    EXPECT_NE(svg.find(word), std::string::npos) << word;
   EXPECT_EQ(svg.find(">seconds<"), std::string::npos);
   EXPECT_THROW(compare({folder / "none"}, folder / "picture"), std::invalid_argument);
 }

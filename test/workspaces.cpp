@@ -24,7 +24,8 @@ using code = status_code;
 
 struct small_stack {
   static constexpr char const* name = "small";
-  static constexpr conv_stack_shape shape{.taps = 2, .depth = 1, .dilation_base = 3, .convolutions = 2, .bias = true, .skip = true};
+  static constexpr conv_stack_shape shape{
+      .taps = 2, .depth = 1, .dilation_base = 3, .convolutions = 2, .bias = true, .skip = true};
 };
 struct stack_both_ways {
   static constexpr char const* name = "both_ways";
@@ -52,7 +53,8 @@ struct entry {
 
   /// The bits of the results with `bytes` of workspace.
   std::vector<unsigned char> run(cpu e, size_t bytes, char const* what) const {
-    SCOPED_TRACE(::testing::Message() << name << ", " << what << ", " << e.threads << " threads, " << bytes << " bytes");
+    SCOPED_TRACE(::testing::Message() << name << ", " << what << ", " << e.threads << " threads, " << bytes
+                                      << " bytes");
     results(true);
     scratch_memory const scratch(bytes);
     status const s = call(e, scratch.get());
@@ -77,11 +79,13 @@ std::function<std::vector<unsigned char>(bool)> bits_of(Tensor&... t) {
 
 template <class Op, class Args>
 entry forward_entry(std::string name, Args a, std::function<std::vector<unsigned char>(bool)> results) {
-  return {name + " forward", [a](cpu e) { return Op::forward_workspace(e, a); }, [a](cpu e, workspace w) { return Op::forward(e, a, w); }, results};
+  return {name + " forward", [a](cpu e) { return Op::forward_workspace(e, a); },
+          [a](cpu e, workspace w) { return Op::forward(e, a, w); }, results};
 }
 template <class Op, class Args>
 entry backward_entry(std::string name, Args a, std::function<std::vector<unsigned char>(bool)> results) {
-  return {name + " backward", [a](cpu e) { return Op::backward_workspace(e, a); }, [a](cpu e, workspace w) { return Op::backward(e, a, w); }, results};
+  return {name + " backward", [a](cpu e) { return Op::backward_workspace(e, a); },
+          [a](cpu e, workspace w) { return Op::backward(e, a, w); }, results};
 }
 
 template <class Case>
@@ -91,21 +95,40 @@ struct stack_problem : conv_stack_problem<subject<cpu_backend, float, Case>> {
   explicit stack_problem(extents size_of_it) : base(size_of_it, 1) { this->want_gradients(); }
   std::vector<entry> entries() {
     return {forward_entry<op>("conv_stack", this->forward(), bits_of(this->y, this->state_out)),
-            backward_entry<op>("conv_stack", this->backward(), bits_of(this->grad_x, this->grad_weight, this->grad_bias, this->grad_omega, this->grad_state_in))};
+            backward_entry<op>(
+                "conv_stack", this->backward(),
+                bits_of(this->grad_x, this->grad_weight, this->grad_bias, this->grad_omega, this->grad_state_in))};
   }
 };
 
 /// Every call that takes a workspace, with work for several threads.
 struct every_call {
-  stack_problem<small_stack> stack{{.batch = 5, .channels = 3, .length = 50, .position = 4, .state_in = true, .state_out = true}};
+  stack_problem<small_stack> stack{
+      {.batch = 5, .channels = 3, .length = 50, .position = 4, .state_in = true, .state_out = true}};
   stack_problem<small_stack> cut{{.batch = 1, .channels = 1, .length = 40000}};
   stack_problem<stack_both_ways> cut_both_ways{{.batch = 1, .channels = 1, .length = 40000}};
-  ema_problem<ema_subject<cpu_backend, float, small_ema>> average{{.batch = 5, .channels = 18, .length = 50, .state_in = true, .state_out = true}, 1};
-  ema_problem<ema_subject<cpu_backend, float, ema_both_ways>> average_both_ways{{.batch = 5, .channels = 18, .length = 50}, 1};
-  attention_problem<attention_subject<cpu_backend, float, softmax_causal_bias>> attention{
-      {.batch = 2, .heads = 3, .length = 70, .key_dim = 16, .value_dim = 24, .chunk = 32, .position = 40, .state_out = true}, 1};
-  attention_problem<attention_subject<cpu_backend, float, softmax_causal_bias>> tokens{
-      {.batch = 2, .heads = 3, .length = 2, .key_dim = 16, .value_dim = 24, .chunk = 32, .position = 40, .state_out = true}, 1};
+  ema_problem<ema_subject<cpu_backend, float, small_ema>> average{
+      {.batch = 5, .channels = 18, .length = 50, .state_in = true, .state_out = true}, 1};
+  ema_problem<ema_subject<cpu_backend, float, ema_both_ways>> average_both_ways{
+      {.batch = 5, .channels = 18, .length = 50}, 1};
+  attention_problem<attention_subject<cpu_backend, float, softmax_causal_bias>> attention{{.batch = 2,
+                                                                                           .heads = 3,
+                                                                                           .length = 70,
+                                                                                           .key_dim = 16,
+                                                                                           .value_dim = 24,
+                                                                                           .chunk = 32,
+                                                                                           .position = 40,
+                                                                                           .state_out = true},
+                                                                                          1};
+  attention_problem<attention_subject<cpu_backend, float, softmax_causal_bias>> tokens{{.batch = 2,
+                                                                                        .heads = 3,
+                                                                                        .length = 2,
+                                                                                        .key_dim = 16,
+                                                                                        .value_dim = 24,
+                                                                                        .chunk = 32,
+                                                                                        .position = 40,
+                                                                                        .state_out = true},
+                                                                                       1};
   gates_problem<gates_subject<cpu_backend, float, all_gates>> gates{{.batch = 5, .length = 100, .columns = 20}, 1};
   tensor<float, 2> kappa{{18, 50}, {0, 1}};
 
@@ -116,22 +139,28 @@ struct every_call {
     auto const averages = [&](auto& p) {
       using op = typename std::remove_reference_t<decltype(p)>::op;
       add({forward_entry<op>("ema", p.forward(), bits_of(p.y, p.state_out)),
-           backward_entry<op>("ema", p.backward(), bits_of(p.grad_x, p.grad_delta, p.grad_alpha, p.grad_beta, p.grad_gamma, p.grad_omega, p.grad_state_in))});
+           backward_entry<op>("ema", p.backward(),
+                              bits_of(p.grad_x, p.grad_delta, p.grad_alpha, p.grad_beta, p.grad_gamma, p.grad_omega,
+                                      p.grad_state_in))});
     };
     averages(average), averages(average_both_ways);
     using ema_op = decltype(average)::op;
-    typename ema_op::kernel_args const k{average.delta.view(), average.alpha.view(), average.beta.view(), average.gamma.view(), kappa.view()};
-    add({{"ema kernel", [k](cpu e) { return ema_op::kernel_workspace(e, k); }, [k](cpu e, workspace w) { return ema_op::kernel(e, k, w); }, bits_of(kappa)}});
+    typename ema_op::kernel_args const k{average.delta.view(), average.alpha.view(), average.beta.view(),
+                                         average.gamma.view(), kappa.view()};
+    add({{"ema kernel", [k](cpu e) { return ema_op::kernel_workspace(e, k); },
+          [k](cpu e, workspace w) { return ema_op::kernel(e, k, w); }, bits_of(kappa)}});
     for (auto* p : {&attention, &tokens}) {
       using op = decltype(attention)::op;
       add({forward_entry<op>("chunked_attention", p->forward(), bits_of(p->o, p->lse, p->keys_out, p->values_out))});
     }
     using attention_op = decltype(attention)::op;
-    add({backward_entry<attention_op>("chunked_attention", attention.backward(),
-                                      bits_of(attention.grad_q, attention.grad_k, attention.grad_v, attention.grad_bias))});
+    add({backward_entry<attention_op>(
+        "chunked_attention", attention.backward(),
+        bits_of(attention.grad_q, attention.grad_k, attention.grad_v, attention.grad_bias))});
     using gates_op = decltype(gates)::op;
     auto const m = gates.mix_backward();
-    add({{"mix_backward", [m](cpu e) { return gates_op::mix_backward_workspace(e, m); }, [m](cpu e, workspace w) { return gates_op::mix_backward(e, m, w); },
+    add({{"mix_backward", [m](cpu e) { return gates_op::mix_backward_workspace(e, m); },
+          [m](cpu e, workspace w) { return gates_op::mix_backward(e, m, w); },
           bits_of(gates.grad_z, gates.grad_gq, gates.grad_mq, gates.grad_gk, gates.grad_mk)}});
     return all;
   }
@@ -156,7 +185,8 @@ TEST_F(workspaces, from_what_one_thread_needs_to_what_all_need) {
     for (int const threads : {1, 2, 4})
       for (size_t const bytes : {one, one + 256, (one + all) / 2 / 256 * 256, all - 256, all, 2 * all})
         if (bytes >= one) {
-          EXPECT_TRUE(call.run({threads}, bytes, "less") == expected) << call.name << ", " << threads << " threads, " << bytes << " bytes";
+          EXPECT_TRUE(call.run({threads}, bytes, "less") == expected)
+              << call.name << ", " << threads << " threads, " << bytes << " bytes";
         }
     if (one == 0) continue;
     auto const before = call.results(true);
@@ -200,7 +230,8 @@ TEST(workspace_query, is_the_same_for_any_pointers) {
   ASSERT_TRUE(op::forward(cpu{4}, in_place, scratch.get()).ok());
   EXPECT_TRUE(p.y.bits() == y && p.state_in.bits() == state);
 
-  ema_problem<ema_subject<cpu_backend, float, small_ema>> average{{.batch = 2, .channels = 3, .length = 9, .state_in = true, .state_out = true}, 1};
+  ema_problem<ema_subject<cpu_backend, float, small_ema>> average{
+      {.batch = 2, .channels = 3, .length = 9, .state_in = true, .state_out = true}, 1};
   using ema_op = decltype(average)::op;
   auto back = average.backward();
   size_t const given = ema_op::backward_workspace(cpu{1}, back);

@@ -67,13 +67,16 @@ class cpu_attention_arena final : public attention_arena {
     buffer<U> parts[8];
     buffer<float> lse;
     explicit memory(attention_problem const& p) : lse(static_cast<size_t>(2 * p.sequences() * p.length)) {
-      for (part w : {part::q, part::k, part::grad_q, part::grad_k}) at(w) = buffer<U>(static_cast<size_t>(p.key_elements()));
-      for (part w : {part::v, part::grad_o, part::o, part::grad_v}) at(w) = buffer<U>(static_cast<size_t>(p.value_elements()));
+      for (part w : {part::q, part::k, part::grad_q, part::grad_k})
+        at(w) = buffer<U>(static_cast<size_t>(p.key_elements()));
+      for (part w : {part::v, part::grad_o, part::o, part::grad_v})
+        at(w) = buffer<U>(static_cast<size_t>(p.value_elements()));
     }
     buffer<U>& at(part w) { return parts[static_cast<int>(w)]; }
     attention_tensors<U> view() {
-      return {at(part::q).data(), at(part::k).data(), at(part::v).data(),      at(part::grad_o).data(), at(part::o).data(),
-              lse.data(),         at(part::grad_q).data(), at(part::grad_k).data(), at(part::grad_v).data()};
+      return {at(part::q).data(),      at(part::k).data(),      at(part::v).data(),
+              at(part::grad_o).data(), at(part::o).data(),      lse.data(),
+              at(part::grad_q).data(), at(part::grad_k).data(), at(part::grad_v).data()};
     }
   };
 
@@ -94,7 +97,8 @@ class cpu_attention_arena final : public attention_arena {
     if (backward) attention->forward(t);
     if (tuned) attention->choose(t, backward);
     how_ = attention->describe();
-    return {[=] { return cpu_device::time([&] { backward ? attention->backward(t) : attention->forward(t); }); }, {}, {}};
+    return {
+        [=] { return cpu_device::time([&] { backward ? attention->backward(t) : attention->forward(t); }); }, {}, {}};
   }
   /// Products of fp32: another element type is left and met again inside the timing.
   template <class Gemm>
@@ -119,18 +123,18 @@ class cpu_attention_arena final : public attention_arena {
       if (!backward)
         return {[=] {
                   return (void)wide, cpu_device::time([&] {
-                    enter({part::q, part::k, part::v}), attention->forward(t), leave({part::o});
-                  });
+                           enter({part::q, part::k, part::v}), attention->forward(t), leave({part::o});
+                         });
                 },
                 {},
                 {}};
       leave({part::o});
       return {[=] {
                 return (void)wide, cpu_device::time([&] {
-                  enter({part::q, part::k, part::v, part::grad_o, part::o});
-                  attention->backward(t);
-                  leave({part::grad_q, part::grad_k, part::grad_v});
-                });
+                         enter({part::q, part::k, part::v, part::grad_o, part::o});
+                         attention->backward(t);
+                         leave({part::grad_q, part::grad_k, part::grad_v});
+                       });
               },
               {},
               {}};

@@ -36,16 +36,18 @@ contender bind_attention_shape(Device const& device, pass direction, attention_p
   }
   forward();
   auto const more = std::make_shared<bytes>(attention::backward_workspace(device.executor, back));
-  return {[=] {
-            return device.time([&] { require(attention::backward(device.executor, back, {more->data(), more->size()})); });
-          },
-          {},
-          {}};
+  return {
+      [=] {
+        return device.time([&] { require(attention::backward(device.executor, back, {more->data(), more->size()})); });
+      },
+      {},
+      {}};
 }
 
 /// The shapes that are compared: a function of the scores, causal or not.
 template <class T, class Device>
-contender bind_attention(Device const& device, pass direction, attention_problem const& p, attention_tensors<T> const& t) {
+contender bind_attention(Device const& device, pass direction, attention_problem const& p,
+                         attention_tensors<T> const& t) {
   constexpr chunked_attention_shape softmax{}, causal_softmax{.causal = true},
       laplace{.function = attention_function::laplace},
       causal_laplace{.function = attention_function::laplace, .causal = true};

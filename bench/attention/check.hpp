@@ -24,7 +24,8 @@ struct attention_inputs {
       : q(a.read(part::q)), k(a.read(part::k)), v(a.read(part::v)), grad_o(a.read(part::grad_o)) {}
 };
 
-inline exact_chunk direct_attention(attention_problem const& p, attention_inputs const& in, index_t sequence, index_t chunk) {
+inline exact_chunk direct_attention(attention_problem const& p, attention_inputs const& in, index_t sequence,
+                                    index_t chunk) {
   auto const at = [](index_t i) { return static_cast<size_t>(i); };
   index_t const z = p.key_dim, h = p.value_dim, n = p.rows(chunk), first = sequence * p.length + chunk * p.chunk;
   exact_chunk out{first, n, {}, {}, {}, {}};

@@ -40,28 +40,34 @@ struct attention_options {
 inline attention_options parse_attention(int argc, char const* const* argv, std::vector<std::string> const& backends) {
   attention_options o;
   o.backends = backends;
-  command_line line("attention_vs_gemm",
-                    "Chunked attention against the same of matrix products and a pass over the scores, forward and backward.\n"
-                    "Prints a table and writes a summary (JSON).");
+  command_line line(
+      "attention_vs_gemm",
+      "Chunked attention against the same of matrix products and a pass over the scores, forward and backward.\n"
+      "Prints a table and writes a summary (JSON).");
   line.option("--batch", o.batch, "Sequences (default: 1 on a CPU, 4 on a GPU)", whole_number(1, 4096), false);
   line.option("--heads", o.heads, "Heads (default: 1 on a CPU, 2 on a GPU)", whole_number(1, 4096), false);
-  line.option("--length", o.length, "Rows of a sequence (default: 4096 on a CPU, 32768 on a GPU)", whole_number(1, index_t{1} << 24), false);
+  line.option("--length", o.length, "Rows of a sequence (default: 4096 on a CPU, 32768 on a GPU)",
+              whole_number(1, index_t{1} << 24), false);
   line.list("--chunks", o.chunks, "Rows of a chunk", whole_number(1, 16384));
   line.list("--key-dims", o.key_dims, "Length of q and k", whole_number(16, 256));
   line.list("--value-dims", o.value_dims, "Length of v and o", whole_number(16, 2048));
   line.list("--functions", o.functions, "Functions of the scores", one_of({"softmax", "laplace"}));
   line.list("--masks", o.masks, "Masks", one_of({"full", "causal"}));
   line.list("--directions", o.directions, "Passes", one_of({"forward", "backward"}));
-  line.list("--dtype", o.dtypes, "Element types (default: fp32 on a CPU, fp32,bf16 on a GPU)", one_of({"fp32", "bf16"}));
+  line.list("--dtype", o.dtypes, "Element types (default: fp32 on a CPU, fp32,bf16 on a GPU)",
+            one_of({"fp32", "bf16"}));
   line.list("--backend", o.backends, "Machines (all that are here)", one_of(backends));
   line.option("--threads", o.threads, "Threads of the CPU, for every contender", whole_number(1, 1024));
   line.text("--filter", o.filter, "Only rows whose name contains this: 'cpu, fp32, softmax, causal, backward, C 512'");
-  line.option("--min-time", o.min_time, "Seconds that each contender of a row is measured for at least", number(0.001, 3600));
-  line.option("--time-limit", o.time_limit, "Seconds after which no further row is begun (default: none)", number(0.01, 86400), false);
+  line.option("--min-time", o.min_time, "Seconds that each contender of a row is measured for at least",
+              number(0.001, 3600));
+  line.option("--time-limit", o.time_limit, "Seconds after which no further row is begun (default: none)",
+              number(0.01, 86400), false);
   line.option("--output", o.output, "The summary to write", writable_file());
   line.flag("--check", o.check, "Only compare every contender with the definition in fp64, in sampled chunks");
-  line.flag("--all", o.all,
-            "The whole grid: chunks 128,512,2048, key dimensions 64,128, value dimensions 256,1024,2048, fp32 and bf16");
+  line.flag(
+      "--all", o.all,
+      "The whole grid: chunks 128,512,2048, key dimensions 64,128, value dimensions 256,1024,2048, fp32 and bf16");
   line.parse(argc, argv);
   if (o.all) o.chunks = {128, 512, 2048}, o.key_dims = {64, 128}, o.value_dims = {256, 1024, 2048};
   for (auto const& backend : o.backends) {
@@ -69,8 +75,10 @@ inline attention_options parse_attention(int argc, char const* const* argv, std:
     auto const p = o.problem_on(backend, 1, largest(o.key_dims), largest(o.value_dims));
     // Eight tensors; an opponent in fp32 has its own beside those in bf16.
     if (backend == "cpu" && !o.check)
-      require_memory("--length: " + std::to_string(p.length) + " with batch " + std::to_string(p.batch) + " and " + std::to_string(p.heads) + " heads",
-                     1.5 * 4 * sizeof(float) * (static_cast<double>(p.key_elements()) + static_cast<double>(p.value_elements())));
+      require_memory(
+          "--length: " + std::to_string(p.length) + " with batch " + std::to_string(p.batch) + " and " +
+              std::to_string(p.heads) + " heads",
+          1.5 * 4 * sizeof(float) * (static_cast<double>(p.key_elements()) + static_cast<double>(p.value_elements())));
   }
   return o;
 }

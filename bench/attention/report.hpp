@@ -29,7 +29,8 @@ struct attention_row {
   double rate(double milliseconds) const { return operations() / milliseconds * 1e3; }
   double percent(double milliseconds) const { return 100 * rate(milliseconds) / peak_rate; }
   std::string block() const {
-    return backend + ", " + dtype + ", " + to_string(p.function) + (p.causal ? ", causal, " : ", ") + to_string(direction);
+    return backend + ", " + dtype + ", " + to_string(p.function) + (p.causal ? ", causal, " : ", ") +
+           to_string(direction);
   }
 };
 
@@ -51,8 +52,8 @@ inline void print_table(std::vector<attention_row> const& rows, std::FILE* out) 
     }
     std::fprintf(out, "%6lld %5lld %5lld %7lld |%s %s %s |", static_cast<long long>(r.p.chunk),
                  static_cast<long long>(r.p.key_dim), static_cast<long long>(r.p.value_dim),
-                 static_cast<long long>(r.p.length), milliseconds(r.ms, 9).c_str(), cell(r.rate(r.ms) * 1e-9, 9).c_str(),
-                 cell(r.percent(r.ms), 8, "%").c_str());
+                 static_cast<long long>(r.p.length), milliseconds(r.ms, 9).c_str(),
+                 cell(r.rate(r.ms) * 1e-9, 9).c_str(), cell(r.percent(r.ms), 8, "%").c_str());
     for (auto const& o : r.opponents)
       std::fprintf(out, "%s %s %s |", milliseconds(o.ms, 9).c_str(), cell(r.percent(o.ms), 8, "%").c_str(),
                    cell(o.ms / r.ms, 8, "x").c_str());
@@ -95,7 +96,8 @@ inline std::string to_json(attention_row const& r) {
   return text + "}";
 }
 
-inline void write_summary(std::vector<attention_row> const& rows, machine_record const& machine, std::string const& file) {
+inline void write_summary(std::vector<attention_row> const& rows, machine_record const& machine,
+                          std::string const& file) {
   std::ofstream out(file);
   std::vector<std::string> lines;
   for (auto const& r : rows) lines.push_back(to_json(r));

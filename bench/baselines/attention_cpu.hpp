@@ -70,16 +70,17 @@ class attention_by_products {
   std::string describe() const {
     char text[120];
     std::snprintf(text, sizeof text, "rows in blocks of %lld, %s%s", static_cast<long long>(plan_.rows),
-                  p_.threads == 1          ? "one thread"
+                  p_.threads == 1        ? "one thread"
                   : plan_.threads_inside ? "threads in the products"
-                                           : "products on threads",
+                                         : "products on threads",
                   plan_.keep ? ", scores kept" : "");
     return text;
   }
 
   void forward(attention_tensors<T> const& t) {
     index_t const blocks = divide_up(p_.chunk, plan_.rows), tasks = p_.sequences() * p_.chunks() * blocks;
-    each(tasks, [&](helper& h, index_t task, int inside) { forward_block(t, h, task / blocks, task % blocks, inside); });
+    each(tasks,
+         [&](helper& h, index_t task, int inside) { forward_block(t, h, task / blocks, task % blocks, inside); });
   }
   void backward(attention_tensors<T> const& t) {
     each(p_.sequences() * p_.chunks(),
@@ -99,7 +100,9 @@ class attention_by_products {
   };
 
   /// A change of kind must be worth it: the choice is made on few calls.
-  static bool same_kind(plan const& a, plan const& b) { return a.threads_inside == b.threads_inside && a.keep == b.keep; }
+  static bool same_kind(plan const& a, plan const& b) {
+    return a.threads_inside == b.threads_inside && a.keep == b.keep;
+  }
   static index_t padded(index_t chunk) { return (chunk + lanes - 1) / lanes * lanes + lanes; }
   static size_t count(index_t n) { return static_cast<size_t>(n); }
   size_t kept_bytes() const { return count(p_.sequences() * p_.length * row_) * sizeof(float); }
@@ -176,8 +179,7 @@ class attention_by_products {
       index_t const seen = valid(c, r + i);
       if (p_.function == score_function::softmax)
         t.lse[c.first + r + i] = softmax_row(scores + i * row_, a + i * row_, seen, keys, p_.scale(seen));
-      else
-        laplace_row(scores + i * row_, a + i * row_, seen, keys, p_.scale(seen));
+      else laplace_row(scores + i * row_, a + i * row_, seen, keys, p_.scale(seen));
     }
     with.multiply({m, h, keys}, operand(with.weights, a, m, keys, inside), row_, v, h, t.o + (c.first + r) * h, h);
   }
@@ -186,7 +188,8 @@ class attention_by_products {
     place const c = at(item);
     index_t const z = p_.key_dim, h = p_.value_dim;
     T const *k = t.k + c.first * z, *v = t.v + c.first * h;
-    float *const sum_k = sums(with.sum_k, t.grad_k + c.first * z), *const sum_v = sums(with.sum_v, t.grad_v + c.first * h);
+    float *const sum_k = sums(with.sum_k, t.grad_k + c.first * z), *const sum_v =
+                                                                       sums(with.sum_v, t.grad_v + c.first * h);
     bool add = false;  // the last block sees all keys: it begins the sums
     for (index_t r = (c.rows - 1) / plan_.rows * plan_.rows; r >= 0; r -= plan_.rows, add = true) {
       index_t const m = std::min(plan_.rows, c.rows - r), keys = width(c, r + m);
@@ -204,13 +207,10 @@ class attention_by_products {
           continue;
         }
         float const delta = dot(grad_o + i * h, t.o + (c.first + r + i) * h, h);
-        if (plan_.keep)
-          softmax_backward_kept_row(kept + at_row, grad + at_row, seen, keys, scale, delta);
-        else
-          softmax_backward_row(own + at_row, grad + at_row, seen, keys, scale, t.lse[c.first + r + i], delta);
+        if (plan_.keep) softmax_backward_kept_row(kept + at_row, grad + at_row, seen, keys, scale, delta);
+        else softmax_backward_row(own + at_row, grad + at_row, seen, keys, scale, t.lse[c.first + r + i], delta);
       }
-      T const* const a =
-          operand(with.weights, p_.function == score_function::laplace ? own : kept, m, keys, inside);
+      T const* const a = operand(with.weights, p_.function == score_function::laplace ? own : kept, m, keys, inside);
       T const* const slopes = operand(with.slopes, grad, m, keys, inside);
       with.multiply({keys, h, m, true, false, add}, a, row_, grad_o, h, sum_v, h);
       with.multiply({m, z, keys}, slopes, row_, k, z, t.grad_q + (c.first + r) * z, z);

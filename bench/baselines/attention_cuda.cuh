@@ -15,7 +15,8 @@
 namespace tcnca::bench {
 
 inline void require(cublasStatus_t s) {
-  if (s != CUBLAS_STATUS_SUCCESS) throw std::runtime_error(std::string("A call of cuBLAS failed: ") + cublasGetStatusString(s) + ".");
+  if (s != CUBLAS_STATUS_SUCCESS)
+    throw std::runtime_error(std::string("A call of cuBLAS failed: ") + cublasGetStatusString(s) + ".");
 }
 
 /// A matrix of a batch, row-major.
@@ -42,11 +43,10 @@ class cublas_products {
     auto const type = std::is_same_v<T, float> ? CUDA_R_32F : CUDA_R_16BF;
     float const one = 1, zero = 0;
     auto const i = [](index_t v) { return static_cast<int>(v); };
-    require(cublasGemmStridedBatchedEx(handle_, s.b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N,
-                                       s.a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N, i(s.n), i(s.m), i(s.k), &one, b.data,
-                                       type, i(b.stride), b.batch_stride, a.data, type, i(a.stride), a.batch_stride,
-                                       &zero, c.data, type, i(c.stride), c.batch_stride, i(batch), CUBLAS_COMPUTE_32F,
-                                       CUBLAS_GEMM_DEFAULT));
+    require(cublasGemmStridedBatchedEx(
+        handle_, s.b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N, s.a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N, i(s.n), i(s.m),
+        i(s.k), &one, b.data, type, i(b.stride), b.batch_stride, a.data, type, i(a.stride), a.batch_stride, &zero,
+        c.data, type, i(c.stride), c.batch_stride, i(batch), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
   }
   /// Operations a second of a large product.
   template <class T>
@@ -56,7 +56,8 @@ class cublas_products {
     double best = 1e300;
     for (int i = 0; i < 10; i++)
       best = std::min(best, device_seconds([&] {
-                        this->template operator()<T>({n, n, n, false, true}, {a.data(), n, 0}, {b.data(), n, 0}, {c.data(), n, 0}, 1);
+                        this->template operator()<T>({n, n, n, false, true}, {a.data(), n, 0}, {b.data(), n, 0},
+                                                     {c.data(), n, 0}, 1);
                       }));
     return 2.0 * n * n * n / best;
   }
@@ -80,7 +81,9 @@ class attention_by_cublas {
   void choose(attention_tensors<T> const& t, bool backward) {
     constexpr index_t cache = index_t{32} << 20, memory = index_t{8} << 30;
     index_t const chunk_bytes = 2 * p_.chunk * row_ * static_cast<index_t>(sizeof(T));
-    auto const fits = [&](index_t bytes) { return std::clamp<index_t>(bytes / chunk_bytes, 1, p_.sequences() * p_.chunks()); };
+    auto const fits = [&](index_t bytes) {
+      return std::clamp<index_t>(bytes / chunk_bytes, 1, p_.sequences() * p_.chunks());
+    };
     plan best = plan_;
     double least = 1e300;
     for (index_t const together : {fits(memory), fits(memory / 4), fits(cache), fits(cache / 2)})
@@ -105,7 +108,8 @@ class attention_by_cublas {
     each_group([&](group g) {
       for (index_t r = 0; r < g.rows; r += plan_.rows) {
         auto const [m, keys] = block(g, r);
-        multiply_({m, keys, z, false, true}, rows_of(t.q, g, r, z), rows_of(t.k, g, 0, z), scores(scores_, r), g.chunks);
+        multiply_({m, keys, z, false, true}, rows_of(t.q, g, r, z), rows_of(t.k, g, 0, z), scores(scores_, r),
+                  g.chunks);
         score_pass<T, false>(p_.function, pass_rows(t, g, r, m, keys), g.chunks);
         multiply_({m, h, keys}, read(scores(scores_, r)), rows_of(t.v, g, 0, h), rows_of(t.o, g, r, h), g.chunks);
       }
@@ -119,8 +123,10 @@ class attention_by_cublas {
     each_group([&](group g) {
       for (index_t r = 0; r < g.rows; r += plan_.rows) {
         auto const [m, keys] = block(g, r);
-        multiply_({m, keys, z, false, true}, rows_of(t.q, g, r, z), rows_of(t.k, g, 0, z), scores(scores_, r), g.chunks);
-        multiply_({m, keys, h, false, true}, rows_of(t.grad_o, g, r, h), rows_of(t.v, g, 0, h), scores(grad_, r), g.chunks);
+        multiply_({m, keys, z, false, true}, rows_of(t.q, g, r, z), rows_of(t.k, g, 0, z), scores(scores_, r),
+                  g.chunks);
+        multiply_({m, keys, h, false, true}, rows_of(t.grad_o, g, r, h), rows_of(t.v, g, 0, h), scores(grad_, r),
+                  g.chunks);
         score_pass<T, true>(p_.function, pass_rows(t, g, r, m, keys), g.chunks);
         multiply_({m, z, keys}, read(scores(grad_, r)), rows_of(t.k, g, 0, z), rows_of(t.grad_q, g, r, z), g.chunks);
       }
@@ -177,8 +183,8 @@ class attention_by_cublas {
   }
   static batched<T const> read(batched<T> m) { return {m.data, m.stride, m.batch_stride}; }
   score_rows<T> pass_rows(attention_tensors<T> const& t, group g, index_t r, index_t m, index_t keys) {
-    return {scores_.data(), grad_.data(), t.lse + g.first, delta_.data() + g.first, p_.chunk, row_, r, m, keys,
-            p_.scale(1),    p_.causal};
+    return {scores_.data(), grad_.data(), t.lse + g.first, delta_.data() + g.first, p_.chunk, row_, r, m,
+            keys,           p_.scale(1),  p_.causal};
   }
 
   attention_problem p_;

@@ -11,12 +11,12 @@ namespace tcnca::bench {
 /// Rows of scores of several chunks. Row i of a chunk is row first + i of it; its entries from the valid ones to `width` become 0.
 template <class T>
 struct score_rows {
-  T* scores;        ///< [chunks, chunk, stride]: scores, then weights
-  T* grad;          ///< backward: the gradient of the weights, then of the scores; or null
-  float* lse;       ///< [chunks, chunk], softmax
+  T* scores;           ///< [chunks, chunk, stride]: scores, then weights
+  T* grad;             ///< backward: the gradient of the weights, then of the scores; or null
+  float* lse;          ///< [chunks, chunk], softmax
   float const* delta;  ///< likewise, backward
   index_t chunk, stride, first, rows, width;
-  float scale;      ///< softmax
+  float scale;  ///< softmax
   bool causal;
 };
 
@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(pass_threads) score_pass(score_rows<T> a) {
       for (int c = 0; c < count; c++) body(s[i][c], (i * RowThreads + lane) * count + c < valid);
     }
   };
-  auto const put = [&](quad<T>* to, float const (&from)[Quads][count]) {
+  auto const put = [&](quad<T>* to, float const(&from)[Quads][count]) {
 #pragma unroll
     for (int i = 0; i < Quads; i++) {
       index_t const j = i * RowThreads + lane;
@@ -140,11 +140,13 @@ void launch_score_pass(score_rows<T> const& a, index_t chunks) {
 
 /// delta[row] = grad_o[row] . o[row], a warp a row.
 template <class T>
-__global__ void __launch_bounds__(pass_threads) row_products(float* delta, T const* grad_o, T const* o, index_t rows, index_t dim) {
+__global__ void __launch_bounds__(pass_threads)
+    row_products(float* delta, T const* grad_o, T const* o, index_t rows, index_t dim) {
   index_t const row = static_cast<index_t>(blockIdx.x) * (pass_threads / 32) + threadIdx.x / 32;
   if (row >= rows) return;
   float sum = 0;
-  for (index_t c = threadIdx.x % 32; c < dim; c += 32) sum += to_float(grad_o[row * dim + c]) * to_float(o[row * dim + c]);
+  for (index_t c = threadIdx.x % 32; c < dim; c += 32)
+    sum += to_float(grad_o[row * dim + c]) * to_float(o[row * dim + c]);
   sum = across_row<32>(sum, [](float x, float y) { return x + y; });
   if (threadIdx.x % 32 == 0) delta[row] = sum;
 }
@@ -152,10 +154,8 @@ __global__ void __launch_bounds__(pass_threads) row_products(float* delta, T con
 
 template <class T, bool Backward>
 void score_pass(score_function function, score_rows<T> const& a, index_t chunks) {
-  if (function == score_function::softmax)
-    detail::launch_score_pass<T, score_function::softmax, Backward>(a, chunks);
-  else
-    detail::launch_score_pass<T, score_function::laplace, Backward>(a, chunks);
+  if (function == score_function::softmax) detail::launch_score_pass<T, score_function::softmax, Backward>(a, chunks);
+  else detail::launch_score_pass<T, score_function::laplace, Backward>(a, chunks);
 }
 
 }  // namespace tcnca::bench

@@ -128,11 +128,11 @@ inline void softmax_backward_row(float* scores, float* grad, index_t valid, inde
   detail::mask_rest(grad, valid, width);
 }
 /// The same with the probabilities kept.
-inline void softmax_backward_kept_row(float const* p, float* grad, index_t valid, index_t width, float scale, float delta) {
+inline void softmax_backward_kept_row(float const* p, float* grad, index_t valid, index_t width, float scale,
+                                      float delta) {
   floats const d = splat(delta), s = splat(scale);
   for (index_t j = 0; j < valid; j += lanes)
-    store(grad + j,
-          detail::choose(detail::first_lanes(valid - j), load(p + j) * (load(grad + j) - d) * s, floats{}));
+    store(grad + j, detail::choose(detail::first_lanes(valid - j), load(p + j) * (load(grad + j) - d) * s, floats{}));
   detail::mask_rest(grad, valid, width);
 }
 
@@ -140,12 +140,13 @@ inline void softmax_backward_kept_row(float const* p, float* grad, index_t valid
 inline void laplace_row(float const* from, float* to, index_t valid, index_t width, float scale) {
   floats const factor = splat(scale * laplace_slope), shift = splat(laplace_mu * laplace_slope), half = splat(0.5f);
   for (index_t j = 0; j < valid; j += lanes)
-    store(to + j, detail::choose(detail::first_lanes(valid - j),
-                                 half + half * erf(load(from + j) * factor - shift), floats{}));
+    store(to + j,
+          detail::choose(detail::first_lanes(valid - j), half + half * erf(load(from + j) * factor - shift), floats{}));
   detail::mask_rest(to, valid, width);
 }
 /// to = laplace(scale * scores), and grad from dL/dA to dL/dS times scale: dA/dS = sqrt(2) exp(-u^2), u what the error function sees.
-inline void laplace_backward_row(float const* scores, float* to, float* grad, index_t valid, index_t width, float scale) {
+inline void laplace_backward_row(float const* scores, float* to, float* grad, index_t valid, index_t width,
+                                 float scale) {
   floats const factor = splat(scale * laplace_slope), shift = splat(laplace_mu * laplace_slope), half = splat(0.5f);
   floats const slope = splat(scale * std::numbers::sqrt2_v<float>);
   for (index_t j = 0; j < valid; j += lanes) {

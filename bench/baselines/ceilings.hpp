@@ -115,10 +115,8 @@ class cpu_ceilings {
         best = std::min(best, undisturbed_seconds(clock_, threads_, [&] {
 #pragma omp parallel for schedule(static, 1) num_threads(threads_)
                           for (std::size_t i = 0; i < threads; i++) {
-                            if (past_caches)
-                              detail::stream(to.data() + i * part, from.data() + i * part, part);
-                            else
-                              std::memcpy(to.data() + i * part, from.data() + i * part, part);
+                            if (past_caches) detail::stream(to.data() + i * part, from.data() + i * part, part);
+                            else std::memcpy(to.data() + i * part, from.data() + i * part, part);
                           }
                         }));
       }

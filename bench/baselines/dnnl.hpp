@@ -74,7 +74,8 @@ class dnnl_level {
   void set_weight(float const* w) {
     for (operation op : {forward, backward_data})
       if (chosen_[op])
-        chosen_[op]->exchange_weight([&](index_t k, index_t c, float& value) { value = w[k * shape_.channels + c]; }, true);
+        chosen_[op]->exchange_weight([&](index_t k, index_t c, float& value) { value = w[k * shape_.channels + c]; },
+                                     true);
   }
   void get_grad_weight(float* w) {
     chosen_[backward_weights]->exchange_weight(
@@ -92,12 +93,10 @@ class dnnl_level {
 
     void run(float* px, float* py, dnnl::stream& stream) {
       x.set_data_handle(px), y.set_data_handle(py);
-      if (op == forward)
-        run_.execute(stream, {{DNNL_ARG_SRC, x}, {DNNL_ARG_WEIGHTS, w}, {DNNL_ARG_DST, y}});
+      if (op == forward) run_.execute(stream, {{DNNL_ARG_SRC, x}, {DNNL_ARG_WEIGHTS, w}, {DNNL_ARG_DST, y}});
       else if (op == backward_data)
         run_.execute(stream, {{DNNL_ARG_DIFF_SRC, x}, {DNNL_ARG_WEIGHTS, w}, {DNNL_ARG_DIFF_DST, y}});
-      else
-        run_.execute(stream, {{DNNL_ARG_SRC, x}, {DNNL_ARG_DIFF_WEIGHTS, w}, {DNNL_ARG_DIFF_DST, y}});
+      else run_.execute(stream, {{DNNL_ARG_SRC, x}, {DNNL_ARG_DIFF_WEIGHTS, w}, {DNNL_ARG_DIFF_DST, y}});
       stream.wait();
     }
     /// Seconds of a call, on memory of its own.
@@ -152,9 +151,7 @@ class dnnl_level {
     dnnl::convolution_backward_weights::primitive_desc const b(
         {direct, sequence, weight, sequence, one, dilation, before, none}, engine_, f);
     return finish(dnnl::convolution_backward_weights(b), b.diff_weights_desc());
-  } catch (dnnl::error const&) {
-    return std::nullopt;
-  }
+  } catch (dnnl::error const&) { return std::nullopt; }
 
   dnnl::engine engine_;
   shape shape_;
@@ -166,8 +163,8 @@ class dnnl_level {
 /// The whole stack, set up for forward or for backward. Check reason() first: not empty says why there is nothing to run.
 class dnnl_stack {
  public:
-  dnnl_stack(index_t batch, index_t channels, index_t length, index_t taps, std::vector<index_t> const& dilations, int threads,
-             bool with_backward, double limit)
+  dnnl_stack(index_t batch, index_t channels, index_t length, index_t taps, std::vector<index_t> const& dilations,
+             int threads, bool with_backward, double limit)
       : batch_(batch),
         channels_(channels),
         length_(length),
@@ -222,7 +219,8 @@ class dnnl_stack {
   /// x [batch, channels, length] and weight [levels, taps, channels], tap 0 the newest, to oneDNN's memory.
   void load(float const* x, float const* weight) {
     reorder_in(x, inputs_[0]);
-    for (size_t l = 0; l < levels_.size(); l++) levels_[l].set_weight(weight + static_cast<index_t>(l) * taps_ * channels_);
+    for (size_t l = 0; l < levels_.size(); l++)
+      levels_[l].set_weight(weight + static_cast<index_t>(l) * taps_ * channels_);
   }
   void load_grad(float const* grad_y) { reorder_in(grad_y, grads_[levels_.size() % 2]); }
   void forward() {
@@ -250,7 +248,8 @@ class dnnl_stack {
   }
   void reorder_in(float const* from, buffer<float>& to) {
     buffer<float> plain(static_cast<size_t>(batch_ * channels_ * padded_));
-    for (index_t r = 0; r < batch_ * channels_; r++) std::copy_n(from + r * length_, length_, plain.data() + r * padded_);
+    for (index_t r = 0; r < batch_ * channels_; r++)
+      std::copy_n(from + r * length_, length_, plain.data() + r * padded_);
     dnnl::memory a(sequence_desc(dnnl_level::tag::nchw), engine_, plain.data()),
         b(sequence_desc(order_), engine_, to.data());
     dnnl::reorder(a, b).execute(stream_, a, b);

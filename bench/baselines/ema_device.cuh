@@ -47,8 +47,8 @@ __global__ void generate_kernel(float* kappa, float const* delta, float const* a
 
 /// One block for a channel and a state: sums over all positions in a fixed order.
 __global__ void differentiate_kernel(float const* grad_kappa, float const* delta, float const* alpha, float const* beta,
-                                     float const* gamma, int states, index_t length, float* grad_delta, float* grad_alpha,
-                                     float* grad_beta, float* grad_gamma) {
+                                     float const* gamma, int states, index_t length, float* grad_delta,
+                                     float* grad_alpha, float* grad_beta, float* grad_gamma) {
   constexpr int threads = 256;
   __shared__ float plain[threads], moment[threads];
   int const i = static_cast<int>(blockIdx.y) * states + static_cast<int>(blockIdx.x),

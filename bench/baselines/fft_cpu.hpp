@@ -96,7 +96,9 @@ class fft_recurrence {
     buffer<float> out;  ///< a row that comes back
     buffer<float> spectrum, kernel, sum;
   };
-  static size_t round(size_t n) { return (n + 31) / 32 * 32 + 16; }  // off the powers of two: fewer conflicts in the cache
+  static size_t round(size_t n) {
+    return (n + 31) / 32 * 32 + 16;
+  }  // off the powers of two: fewer conflicts in the cache
   index_t row(index_t b, index_t c) const { return (b * channels_ + c) * length_; }
   /// Floats from one kept spectrum to the next: FFTW wants them all aligned alike.
   size_t stride() const { return (transform_->spectrum_floats() + 31) / 32 * 32; }

@@ -13,7 +13,8 @@
 namespace tcnca::bench {
 
 inline void require(cufftResult r) {
-  if (r != CUFFT_SUCCESS) throw std::runtime_error("A call of cuFFT failed with error " + std::to_string(static_cast<int>(r)) + ".");
+  if (r != CUFFT_SUCCESS)
+    throw std::runtime_error("A call of cuFFT failed with error " + std::to_string(static_cast<int>(r)) + ".");
 }
 
 /// Batched real transforms of `rows` rows of 2L points.

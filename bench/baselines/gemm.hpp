@@ -75,8 +75,8 @@ class dnnl_gemm {
     template <class T, class C>
     void run(T const* pa, T const* pb, C* pc, dnnl::stream& stream) {
       a.set_data_handle(const_cast<T*>(pa)), b.set_data_handle(const_cast<T*>(pb)), c.set_data_handle(pc);
-      primitive.execute(
-          stream, {{DNNL_ARG_SRC, a}, {DNNL_ARG_WEIGHTS, b}, {DNNL_ARG_DST, c}, {DNNL_ARG_SCRATCHPAD, scratch}});
+      primitive.execute(stream,
+                        {{DNNL_ARG_SRC, a}, {DNNL_ARG_WEIGHTS, b}, {DNNL_ARG_DST, c}, {DNNL_ARG_SCRATCHPAD, scratch}});
       stream.wait();
     }
   };
@@ -126,7 +126,9 @@ class dnnl_gemm {
 
   dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream_{engine_};
-  std::map<std::tuple<index_t, index_t, index_t, index_t, index_t, index_t, bool, bool, bool, size_t, size_t>, std::unique_ptr<ways>> ways_;
+  std::map<std::tuple<index_t, index_t, index_t, index_t, index_t, index_t, bool, bool, bool, size_t, size_t>,
+           std::unique_ptr<ways>>
+      ways_;
 };
 #endif
 

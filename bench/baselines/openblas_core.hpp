@@ -19,16 +19,20 @@ namespace tcnca::bench {
 inline void free_openblas([[maybe_unused]] char** argv) {
 #if defined(__linux__) && defined(TCNCA_BENCH_OPENBLAS)
   char const* const mark = "TCNCA_BENCH_OPENBLAS_CORE";
-  auto const value = [](char const* name) { return std::string(std::getenv(name) == nullptr ? "" : std::getenv(name)); };
+  auto const value = [](char const* name) {
+    return std::string(std::getenv(name) == nullptr ? "" : std::getenv(name));
+  };
   std::string const given = value("OPENBLAS_CORETYPE"), cache = value("OPENBLAS_L2_SIZE");
   if (value(mark).empty() && !(given + cache).empty()) {
     unsetenv("OPENBLAS_CORETYPE"), unsetenv("OPENBLAS_L2_SIZE");
-    setenv(mark, ("the environment's wish for " + (given.empty() ? "another cache" : given) + " was ignored").c_str(), 1);
+    setenv(mark, ("the environment's wish for " + (given.empty() ? "another cache" : given) + " was ignored").c_str(),
+           1);
     execv("/proc/self/exe", argv);
   }
 #if defined(__x86_64__)
   std::string const core = openblas_get_corename();
-  bool const wide = core == "SkylakeX" || core == "Cooperlake" || core == "SapphireRapids" || core == "Zen4" || core == "Zen5";
+  bool const wide =
+      core == "SkylakeX" || core == "Cooperlake" || core == "SapphireRapids" || core == "Zen4" || core == "Zen5";
   if (given.empty() && !wide && __builtin_cpu_supports("avx512f")) {
     setenv("OPENBLAS_CORETYPE", "SkylakeX", 1);
     setenv(mark, ("it chose " + core + " itself").c_str(), 1);
@@ -44,8 +48,7 @@ inline std::string openblas_description() {
   std::string text = openblas_get_config();
   text = text.substr(0, text.find(' ', text.find(' ') + 1)) + ", kernels for " + openblas_get_corename();
 #if defined(__linux__)
-  if (char const* const mark = std::getenv("TCNCA_BENCH_OPENBLAS_CORE"))
-    text += std::string(" (") + mark + ")";
+  if (char const* const mark = std::getenv("TCNCA_BENCH_OPENBLAS_CORE")) text += std::string(" (") + mark + ")";
 #endif
   return text;
 #else

@@ -103,15 +103,16 @@ class cpu_arena final : public arena {
     auto const real = std::make_shared<fft_recurrence<real_transform>>(p_.batch, p_.channels, p_.length, p_.threads);
     auto const packed =
         std::make_shared<fft_recurrence<packed_transform>>(p_.batch, p_.channels, p_.length, p_.threads);
-    auto const tried = measure_paired({bind_fft(real, pass::forward, false).run, bind_fft(packed, pass::forward, false).run}, {p_.threads, 0.05, 3});
+    auto const tried = measure_paired(
+        {bind_fft(real, pass::forward, false).run, bind_fft(packed, pass::forward, false).run}, {p_.threads, 0.05, 3});
     bool const real_wins = tried.ms[0] < tried.ms[1] || std::isnan(tried.ms[1]);
-    if (real_wins)
-      fft_ = real;
-    else
-      fft_ = packed;
+    if (real_wins) fft_ = real;
+    else fft_ = packed;
     char note[160];
-    std::snprintf(note, sizeof note, "(%s %.3g ms, %s %.3g ms)", real_transform::name, tried.ms[0], packed_transform::name, tried.ms[1]);
-    fft_variant_ = std::string(real_wins ? real_transform::name : packed_transform::name) + " " + (tried.reliable ? note : "(the machine was too busy to compare the two)");
+    std::snprintf(note, sizeof note, "(%s %.3g ms, %s %.3g ms)", real_transform::name, tried.ms[0],
+                  packed_transform::name, tried.ms[1]);
+    fft_variant_ = std::string(real_wins ? real_transform::name : packed_transform::name) + " " +
+                   (tried.reliable ? note : "(the machine was too busy to compare the two)");
   }
 
   template <class Transform>

@@ -13,7 +13,8 @@
 namespace tcnca::bench {
 
 inline void require(status s) {
-  if (!s.ok()) throw std::runtime_error(std::string("An operation of tcnca failed: ") + to_string(s) + " (" + s.argument() + ").");
+  if (!s.ok())
+    throw std::runtime_error(std::string("An operation of tcnca failed: ") + to_string(s) + " (" + s.argument() + ").");
 }
 
 }  // namespace tcnca::bench

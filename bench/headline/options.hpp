@@ -38,9 +38,10 @@ struct options {
 inline options parse(int argc, char const* const* argv, std::vector<std::string> const& backends) {
   options o;
   o.backends = backends;
-  command_line line("conv_vs_fft",
-                    "Dilated convolution stacks against the FFT recurrence, forward and backward.\n"
-                    "Prints a table and writes a summary (JSON) and, beside it, its table in Markdown and a plot (speedup.svg).");
+  command_line line(
+      "conv_vs_fft",
+      "Dilated convolution stacks against the FFT recurrence, forward and backward.\n"
+      "Prints a table and writes a summary (JSON) and, beside it, its table in Markdown and a plot (speedup.svg).");
   std::vector<std::string> names;
   for (auto const& s : headline_stacks) names.push_back(stack_name(s));
   line.option("--batch", o.batch, "Sequences (default: 2 on a CPU, 4 on a GPU)", whole_number(1, 4096), false);
@@ -50,20 +51,26 @@ inline options parse(int argc, char const* const* argv, std::vector<std::string>
   line.list("--stacks", o.stacks, "Stacks (all)", one_of(names));
   line.list("--dtype", o.dtypes, "Element types", one_of({"fp32", "bf16"}));
   line.list("--backend", o.backends, "Machines (all that are here)", one_of(backends));
-  line.option("--input", o.input, "A text whose bytes are embedded as input (default: one found on this machine)", readable_file(), false);
+  line.option("--input", o.input, "A text whose bytes are embedded as input (default: one found on this machine)",
+              readable_file(), false);
   line.option("--output", o.output, "The summary to write; table and plot go into the same folder", writable_file());
-  line.option("--time-limit", o.time_limit, "Seconds the measurements should take; repetitions shrink to fit", number(0.01, 86400));
-  line.option("--levels-limit", o.levels_limit, "Skip the library of convolutions where one call takes more seconds", number(0, 86400));
+  line.option("--time-limit", o.time_limit, "Seconds the measurements should take; repetitions shrink to fit",
+              number(0.01, 86400));
+  line.option("--levels-limit", o.levels_limit, "Skip the library of convolutions where one call takes more seconds",
+              number(0, 86400));
   line.flag("--check", o.check, "Only compare every contender with the direct sum, at small lengths");
   line.parse(argc, argv);
   for (auto const& backend : o.backends) {
-    index_t const rows = o.batch_on(backend) * o.channels_on(backend), longest = *std::max_element(o.lengths.begin(), o.lengths.end());
+    index_t const rows = o.batch_on(backend) * o.channels_on(backend),
+                  longest = *std::max_element(o.lengths.begin(), o.lengths.end());
     if (backend == "cuda" && rows > 65535)
-      throw usage_error("--channels: " + std::to_string(o.channels_on(backend)) + " channels of " + std::to_string(o.batch_on(backend)) +
+      throw usage_error("--channels: " + std::to_string(o.channels_on(backend)) + " channels of " +
+                        std::to_string(o.batch_on(backend)) +
                         " sequences are more than the 65535 rows that the FFT on CUDA has.");
     // The sequences, the FFT's spectra and what oneDNN keeps of each level.
     if (backend == "cpu" && !o.check)
-      require_memory("--lengths: " + std::to_string(longest) + " with batch " + std::to_string(o.batch_on(backend)) + " and " + std::to_string(o.channels_on(backend)) + " channels",
+      require_memory("--lengths: " + std::to_string(longest) + " with batch " + std::to_string(o.batch_on(backend)) +
+                         " and " + std::to_string(o.channels_on(backend)) + " channels",
                      24. * sizeof(float) * static_cast<double>(rows) * static_cast<double>(longest));
   }
   return o;

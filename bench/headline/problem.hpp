@@ -43,7 +43,8 @@ struct problem {
 inline double useful_operations(conv_stack_shape const& s, problem const& p, pass direction) {
   double taps = 0;
   for (int layer = 0; layer < s.layers(); layer++)
-    for (index_t k = 0; k < s.taps; k++) taps += static_cast<double>(max_of<index_t>(p.length - k * s.dilation(layer), 0));
+    for (index_t k = 0; k < s.taps; k++)
+      taps += static_cast<double>(max_of<index_t>(p.length - k * s.dilation(layer), 0));
   return (direction == pass::forward ? 2.0 : 6.0) * taps * static_cast<double>(p.batch * p.channels);
 }
 /// Bytes that must cross memory: x and y, or x, grad_y and grad_x.

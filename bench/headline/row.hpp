@@ -26,10 +26,13 @@ struct row {
   bool limit_known() const { return !std::isnan(copy_ms() + fma_ms()); }
   bool copy_binds() const { return copy_ms() > fma_ms(); }
   /// Not a number where the machine was too busy to say what it can do.
-  double percent_of_limit() const { return limit_known() ? 100 * std::fmax(copy_ms(), fma_ms()) / conv_ms : not_measured; }
+  double percent_of_limit() const {
+    return limit_known() ? 100 * std::fmax(copy_ms(), fma_ms()) / conv_ms : not_measured;
+  }
   char const* limit() const { return !limit_known() ? "unknown" : copy_binds() ? "copy" : "fma"; }
   std::string name() const {
-    return backend + ", " + dtype + ", " + to_string(direction) + ", " + stack_name(shape) + ", length " + std::to_string(p.length);
+    return backend + ", " + dtype + ", " + to_string(direction) + ", " + stack_name(shape) + ", length " +
+           std::to_string(p.length);
   }
 };
 

@@ -47,7 +47,8 @@ struct run_notes {
 };
 
 /// A row's contenders are measured turn about. Rows that could not be measured are dropped, and the machine's record says so.
-inline std::vector<row> measure_arena(arena& a, run_request const& request, time_plan& plan, run_notes& remarks, machine_record& machine) {
+inline std::vector<row> measure_arena(arena& a, run_request const& request, time_plan& plan, run_notes& remarks,
+                                      machine_record& machine) {
   std::vector<row> rows;
   std::string const where =
       request.backend + ", " + request.dtype + ", length " + std::to_string(request.p.length) + ": ";
@@ -64,8 +65,10 @@ inline std::vector<row> measure_arena(arena& a, run_request const& request, time
       r.shape = headline_stacks[s];
       plan.begin(r.name());
       contender const stack = a.stack(s, direction),
-                      levels = plan.left() > 0 ? a.levels(s, direction, std::min(request.levels_limit_seconds, std::max(0.15 * plan.left(), 0.5)))
-                                               : contender{{}, {}, "for some rows the time limit had passed"};
+                      levels = plan.left() > 0
+                                   ? a.levels(s, direction,
+                                              std::min(request.levels_limit_seconds, std::max(0.15 * plan.left(), 0.5)))
+                                   : contender{{}, {}, "for some rows the time limit had passed"};
       if (!levels.run) add_note(remarks.left_out, levels_name + " is left out: " + levels.missing + ".");
       auto const times = measure_paired({stack.run, given.run, generated.run, scan.run, levels.run},
                                         {request.backend == "cpu" ? request.p.threads : 0, plan.row_seconds()});
@@ -74,7 +77,8 @@ inline std::vector<row> measure_arena(arena& a, run_request const& request, time
         machine.drop(r.name());
         continue;
       }
-      r.conv_ms = times.ms[0], r.fft_given_ms = times.ms[1], r.fft_generated_ms = times.ms[2], r.scan_ms = times.ms[3], r.levels_ms = times.ms[4];
+      r.conv_ms = times.ms[0], r.fft_given_ms = times.ms[1], r.fft_generated_ms = times.ms[2], r.scan_ms = times.ms[3],
+      r.levels_ms = times.ms[4];
       r.fma_rate = a.fma_rate();
       r.operations = useful_operations(r.shape, request.p, direction);
       rows.push_back(r);

@@ -13,8 +13,7 @@ namespace detail {
 /// Three digits that count, right-aligned; a dash for what was not measured.
 inline std::string cell(double v, int width, char const* unit = "") {
   char text[64];
-  if (std::isnan(v))
-    std::snprintf(text, sizeof text, "%*s", width, "-");
+  if (std::isnan(v)) std::snprintf(text, sizeof text, "%*s", width, "-");
   else
     std::snprintf(text, sizeof text, "%*.*f%s", width - static_cast<int>(std::char_traits<char>::length(unit)),
                   v < 9.995   ? 2
@@ -55,8 +54,7 @@ inline void print_table(std::vector<row> const& rows, std::FILE* out) {
                  milliseconds(r.fft_generated_ms, 9).c_str(), milliseconds(r.scan_ms, 9).c_str(),
                  milliseconds(r.levels_ms, 9).c_str(), cell(r.speedup(r.fft_given_ms), 8, "x").c_str(),
                  cell(r.speedup(r.fft_generated_ms), 8, "x").c_str(), cell(r.speedup(r.scan_ms), 8, "x").c_str(),
-                 cell(r.speedup(r.levels_ms), 8, "x").c_str(), cell(r.percent_of_limit(), 6, "%").c_str(),
-                 r.limit());
+                 cell(r.speedup(r.levels_ms), 8, "x").c_str(), cell(r.percent_of_limit(), 6, "%").c_str(), r.limit());
     last = &r;
   }
 }

@@ -31,8 +31,10 @@ step_block::step_block(step_problem const& p) : p_(p), c_(p.threads, p.batch, p.
   second.channels = p.channels, second.hidden = p.hidden;
   second_ = std::make_unique<models::feed_forward<float, cpu>>(c_, second);
 
-  index_t const n = c_.rows(), d = p.channels, h = p.value_dim, z = p.key_dim, f = p.hidden, wide = std::max(d, std::max(h, f));
-  for (auto const& [in, out] : {std::pair(d, h), std::pair(d, p.columns()), std::pair(h, d), std::pair(d, f), std::pair(f, d)})
+  index_t const n = c_.rows(), d = p.channels, h = p.value_dim, z = p.key_dim, f = p.hidden,
+                wide = std::max(d, std::max(h, f));
+  for (auto const& [in, out] :
+       {std::pair(d, h), std::pair(d, p.columns()), std::pair(h, d), std::pair(d, f), std::pair(f, d)})
     products_.emplace_back(c_, in, out);
   auto const take = [&](index_t count, auto&... to) { ((to = c_.kept.take(count)), ...); };
   take(n * d, x_, middle_, y_, grad_, normed_, mixed_, grad_mixed_, grad_normed_);
@@ -48,8 +50,10 @@ step_block::step_block(step_problem const& p) : p_(p), c_(p.threads, p.batch, p.
   c_.commit_scratch();
   c_.initialise(1);
   uint32 bits = 1;
-  for (models::region const& r : {x_, normed_, grad_mixed_, wide_, columns_, q_, k_, v_, grad_q_, grad_k_, grad_o_, bias_, vectors_})
-    for (size_t i = 0; i < r.count; i++) bits = bits * 1664525u + 1013904223u, c_.kept[r][i] = float(bits >> 8) * 0x1p-24f - 0.5f;
+  for (models::region const& r :
+       {x_, normed_, grad_mixed_, wide_, columns_, q_, k_, v_, grad_q_, grad_k_, grad_o_, bias_, vectors_})
+    for (size_t i = 0; i < r.count; i++)
+      bits = bits * 1664525u + 1013904223u, c_.kept[r][i] = float(bits >> 8) * 0x1p-24f - 0.5f;
 }
 
 void step_block::forward(step_mixer m) {
@@ -64,7 +68,9 @@ void step_block::backward(step_mixer m) {
   layer_->backward(c_, c_.kept[x_], c_.kept[grad_]);
 }
 void step_block::mix(step_mixer m) { mixers_->at(m).forward(c_, c_.kept[normed_], c_.kept[mixed_]); }
-void step_block::mix_backward(step_mixer m) { mixers_->at(m).backward(c_, c_.kept[normed_], c_.kept[grad_mixed_], c_.kept[grad_normed_]); }
+void step_block::mix_backward(step_mixer m) {
+  mixers_->at(m).backward(c_, c_.kept[normed_], c_.kept[grad_mixed_], c_.kept[grad_normed_]);
+}
 
 tensor_view<float, 3> step_block::rows(models::region r, index_t first, index_t columns, index_t stride) const {
   return models::rows_view(c_.kept[r] + first, p_.batch, p_.length, columns, stride);
@@ -74,7 +80,8 @@ step_block::attention::forward_args step_block::attention_forward() const {
   index_t const b = p_.batch, l = p_.length;
   attention::forward_args a;
   a.q = models::head_view(kept[q_], b, l, p_.key_dim), a.k = models::head_view(kept[k_], b, l, p_.key_dim);
-  a.v = models::head_view(kept[v_], b, l, p_.value_dim), a.bias = contiguous(kept[bias_], 1, 2 * p_.chunk - 1), a.chunk = p_.chunk;
+  a.v = models::head_view(kept[v_], b, l, p_.value_dim), a.bias = contiguous(kept[bias_], 1, 2 * p_.chunk - 1),
+  a.chunk = p_.chunk;
   a.o = models::head_view(kept[o_], b, l, p_.value_dim), a.lse = contiguous(kept[lse_], b, 1, l, 2);
   return a;
 }
@@ -84,8 +91,10 @@ step_block::attention::backward_args step_block::attention_backward() const {
   auto const f = attention_forward();
   attention::backward_args a;
   a.q = f.q, a.k = f.k, a.v = f.v, a.bias = f.bias, a.chunk = f.chunk, a.o = f.o, a.lse = f.lse;
-  a.grad_o = models::head_view(kept[grad_o_], b, l, p_.value_dim), a.grad_v = models::head_view(kept[grad_v_], b, l, p_.value_dim);
-  a.grad_q = models::head_view(kept[grad_q_], b, l, p_.key_dim), a.grad_k = models::head_view(kept[grad_k_], b, l, p_.key_dim);
+  a.grad_o = models::head_view(kept[grad_o_], b, l, p_.value_dim),
+  a.grad_v = models::head_view(kept[grad_v_], b, l, p_.value_dim);
+  a.grad_q = models::head_view(kept[grad_q_], b, l, p_.key_dim),
+  a.grad_k = models::head_view(kept[grad_k_], b, l, p_.key_dim);
   a.grad_bias = contiguous(kept[grad_bias_], 1, 2 * p_.chunk - 1);
   return a;
 }
@@ -95,7 +104,8 @@ step_block::gates::mix_backward_args step_block::gates_mix_backward() const {
   gates::mix_backward_args a;
   a.z = rows(columns_, d, z, all), a.gq = vector(vectors_, 0), a.gk = vector(vectors_, 2);
   a.grad_q = rows(grad_q_, 0, z, z), a.grad_k = rows(grad_k_, 0, z, z), a.grad_z = rows(grad_columns_, d, z, all);
-  a.grad_gq = vector(grad_vectors_, 0), a.grad_mq = vector(grad_vectors_, 1), a.grad_gk = vector(grad_vectors_, 2), a.grad_mk = vector(grad_vectors_, 3);
+  a.grad_gq = vector(grad_vectors_, 0), a.grad_mq = vector(grad_vectors_, 1), a.grad_gk = vector(grad_vectors_, 2),
+  a.grad_mk = vector(grad_vectors_, 3);
   return a;
 }
 
@@ -111,9 +121,11 @@ void step_block::run(step_part part) {
     mix.z = back.z, mix.q = rows(grad_q_, 0, z, z), mix.k = rows(grad_k_, 0, z, z), mix.gq = back.gq, mix.gk = back.gk;
     mix.mq = contiguous(c_.kept[vectors_] + z, z), mix.mk = contiguous(c_.kept[vectors_] + 3 * z, z);
     require(gates::mix(c_.executor(), mix));
-    require(gates::reset(c_.executor(), {.o = rows(v_, 0, h, h), .r = rows(columns_, d + z, h, all), .y = rows(grad_v_, 0, h, h)}));
+    require(gates::reset(c_.executor(),
+                         {.o = rows(v_, 0, h, h), .r = rows(columns_, d + z, h, all), .y = rows(grad_v_, 0, h, h)}));
     gates::update_args u;
-    u.x = rows(x_, 0, d, d), u.u = rows(columns_, 0, d, all), u.hx = rows(columns_, d + z + h, d, all), u.h = rows(normed_, 0, d, d);
+    u.x = rows(x_, 0, d, d), u.u = rows(columns_, 0, d, all), u.hx = rows(columns_, d + z + h, d, all),
+    u.h = rows(normed_, 0, d, d);
     u.y = rows(y_, 0, d, d);
     require(gates::update(c_.executor(), u));
   }
@@ -126,7 +138,8 @@ void step_block::run_backward(step_part part) {
     require(attention::backward(c_.executor(), attention_backward(), c_.scratch()));
   } else {
     gates::update_backward_args u;
-    u.x = rows(x_, 0, d, d), u.u = rows(columns_, 0, d, all), u.hx = rows(columns_, d + z + h, d, all), u.h = rows(normed_, 0, d, d);
+    u.x = rows(x_, 0, d, d), u.u = rows(columns_, 0, d, all), u.hx = rows(columns_, d + z + h, d, all),
+    u.h = rows(normed_, 0, d, d);
     u.grad_y = rows(grad_mixed_, 0, d, d), u.grad_x = rows(grad_, 0, d, d), u.grad_h = rows(grad_normed_, 0, d, d);
     u.grad_u = rows(grad_columns_, 0, d, all), u.grad_hx = rows(grad_columns_, d + z + h, d, all);
     require(gates::update_backward(c_.executor(), u));

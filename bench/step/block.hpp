@@ -71,11 +71,11 @@ class step_block {
   std::unique_ptr<layer> layer_;
   std::unique_ptr<models::feed_forward<float, cpu>> second_;
   std::vector<models::linear<float, cpu>> products_;
-  models::region x_, middle_, y_, grad_;                       // of the step
-  models::region normed_, mixed_, grad_mixed_, grad_normed_;   // of a mixer
-  models::region wide_, grad_wide_, columns_, grad_columns_;   // of the products and the gates
+  models::region x_, middle_, y_, grad_;                      // of the step
+  models::region normed_, mixed_, grad_mixed_, grad_normed_;  // of a mixer
+  models::region wide_, grad_wide_, columns_, grad_columns_;  // of the products and the gates
   models::region q_, k_, v_, o_, lse_, bias_, grad_q_, grad_k_, grad_v_, grad_o_, grad_bias_;
-  models::region vectors_, grad_vectors_;                      // gains and means of q and k
+  models::region vectors_, grad_vectors_;  // gains and means of q and k
 };
 
 }  // namespace tcnca::bench

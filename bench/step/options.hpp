@@ -25,7 +25,8 @@ struct step_options {
       if (std::find(widths.begin(), widths.end(), p.channels) == widths.end()) continue;
       if (chunk > 0) p.chunk = chunk;
       p.batch = batch, p.threads = threads;
-      std::vector<index_t> const known = p.channels == 512 ? std::vector<index_t>{2048, 4096, 8192, 16384} : std::vector<index_t>{1024, 4096, 16384, 65536};
+      std::vector<index_t> const known = p.channels == 512 ? std::vector<index_t>{2048, 4096, 8192, 16384}
+                                                           : std::vector<index_t>{1024, 4096, 16384, 65536};
       for (index_t const l : lengths.empty() ? known : lengths) p.length = l, all.push_back(p);
     }
     return all;
@@ -36,22 +37,30 @@ struct step_options {
 inline step_options parse_step(int argc, char const* const* argv) {
   step_options o;
   command_line line("layer_step",
-                    "One layer and its feed-forward block, forward and backward in fp32 on the CPU: TCNCA's convolutions against MEGA's average,\n"
+                    "One layer and its feed-forward block, forward and backward in fp32 on the CPU: TCNCA's "
+                    "convolutions against MEGA's average,\n"
                     "as a scan and by FFT. Prints a table and writes a summary (JSON).");
   line.list("--widths", o.widths, "Channels of the models", one_of({"64", "128", "256", "512"}));
-  line.list("--lengths", o.lengths, "Positions of a sequence (default: 2048 to 16384 with 512 channels, else 1024 to 65536)", whole_number(1, index_t{1} << 24));
+  line.list("--lengths", o.lengths,
+            "Positions of a sequence (default: 2048 to 16384 with 512 channels, else 1024 to 65536)",
+            whole_number(1, index_t{1} << 24));
   line.option("--batch", o.batch, "Sequences", whole_number(1, 4096));
   line.option("--chunk", o.chunk, "Positions of a chunk (default: the model's)", whole_number(1, 16384), false);
   line.option("--threads", o.threads, "Threads, for everyone", whole_number(1, 1024));
   line.option("--min-time", o.min_time, "Seconds that the measurements of a length take at least", number(0.001, 3600));
-  line.flag("--processor-time", o.processor_time, "Count the time of the processor, not that of the clock: for a machine that is busy; one thread");
+  line.flag("--processor-time", o.processor_time,
+            "Count the time of the processor, not that of the clock: for a machine that is busy; one thread");
   line.option("--output", o.output, "The summary to write", writable_file());
   line.parse(argc, argv);
   if (o.processor_time && !line.given("--threads")) o.threads = 1;
-  if (o.processor_time && o.threads != 1) throw usage_error("--processor-time: one thread only is counted, and --threads is " + std::to_string(o.threads) + ".");
+  if (o.processor_time && o.threads != 1)
+    throw usage_error("--processor-time: one thread only is counted, and --threads is " + std::to_string(o.threads) +
+                      ".");
   for (auto const& p : o.problems())  // activations of the layer, and those of its parts alone
-    require_memory("--lengths: " + std::to_string(p.length) + " with " + std::to_string(p.channels) + " channels and batch " + std::to_string(p.batch),
-                   4. * sizeof(float) * double(p.batch) * double(p.length) * double(4 * p.columns() + 4 * p.hidden + 8 * p.channels));
+    require_memory("--lengths: " + std::to_string(p.length) + " with " + std::to_string(p.channels) +
+                       " channels and batch " + std::to_string(p.batch),
+                   4. * sizeof(float) * double(p.batch) * double(p.length) *
+                       double(4 * p.columns() + 4 * p.hidden + 8 * p.channels));
   return o;
 }
 

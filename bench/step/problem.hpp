@@ -9,7 +9,8 @@
 namespace tcnca::bench {
 
 struct step_problem {
-  index_t channels = 0, value_dim = 0, key_dim = 0, hidden = 0, chunk = 0;  ///< d, h, z, of the feed-forward block, of attention
+  index_t channels = 0, value_dim = 0, key_dim = 0, hidden = 0,
+          chunk = 0;  ///< d, h, z, of the feed-forward block, of attention
   index_t batch = 1, length = 0;
   int threads = 1;
 
@@ -18,11 +19,13 @@ struct step_problem {
 };
 
 /// Models by their width: the paper's for EnWik8 (512), and smaller ones of the same proportions.
-inline std::vector<step_problem> const step_models{{64, 128, 32, 128, 128}, {128, 256, 64, 256, 128}, {256, 512, 64, 512, 512}, {512, 1024, 128, 1024, 2048}};
+inline std::vector<step_problem> const step_models{
+    {64, 128, 32, 128, 128}, {128, 256, 64, 256, 128}, {256, 512, 64, 512, 512}, {512, 1024, 128, 1024, 2048}};
 
 /// Who mixes along time.
 enum class step_mixer { stack_4x6, stack_17x4, scan, fft, nothing };
-inline constexpr std::array step_mixers{step_mixer::stack_4x6, step_mixer::stack_17x4, step_mixer::scan, step_mixer::fft, step_mixer::nothing};
+inline constexpr std::array step_mixers{step_mixer::stack_4x6, step_mixer::stack_17x4, step_mixer::scan,
+                                        step_mixer::fft, step_mixer::nothing};
 
 inline char const* to_string(step_mixer m) {
   constexpr char const* names[] = {"TCNCA 4x6", "TCNCA 17x4", "MEGA scan", "MEGA FFT", "no mixer"};
@@ -47,7 +50,9 @@ struct step_row {
   double fma_rate = 0;
 
   double ms(step_mixer m, bool backward) const { return step[size_t(m)].of(backward); }
-  double mixer_ms(step_mixer m, bool backward) const { return m == step_mixer::nothing ? 0 : mixer[size_t(m)].of(backward); }
+  double mixer_ms(step_mixer m, bool backward) const {
+    return m == step_mixer::nothing ? 0 : mixer[size_t(m)].of(backward);
+  }
   double part_ms(step_part q, bool backward) const { return part[size_t(q)].of(backward); }
   /// Norms, activations, sums, biases; and whatever parts lose to each other's data in the cache, for they are timed alone.
   double rest_ms(step_mixer m, bool backward) const {
@@ -58,10 +63,13 @@ struct step_row {
   /// How many times as fast as MEGA with its average by FFT: the step, the step if the mixer cost nothing, the mixer alone.
   double over_fft(step_mixer m, bool backward) const { return ms(step_mixer::fft, backward) / ms(m, backward); }
   double attainable(bool backward) const { return ms(step_mixer::fft, backward) / ms(step_mixer::nothing, backward); }
-  double mixer_over_fft(step_mixer m, bool backward) const { return mixer_ms(step_mixer::fft, backward) / mixer_ms(m, backward); }
+  double mixer_over_fft(step_mixer m, bool backward) const {
+    return mixer_ms(step_mixer::fft, backward) / mixer_ms(m, backward);
+  }
   /// Of the matrix products: five, each with one product forward and two backward.
   double product_operations(bool backward) const {
-    index_t const weights = p.channels * (p.value_dim + p.columns()) + p.value_dim * p.channels + 2 * p.channels * p.hidden;
+    index_t const weights =
+        p.channels * (p.value_dim + p.columns()) + p.value_dim * p.channels + 2 * p.channels * p.hidden;
     return (backward ? 4. : 2.) * double(p.batch * p.length) * double(weights);
   }
 };

@@ -51,7 +51,8 @@ inline CLI::Validator whole_number(index_t low, index_t high) {
   return {[=](std::string& text) {
             index_t v = 0;
             auto const [end, error] = std::from_chars(text.data(), text.data() + text.size(), v);
-            bool const good = error == std::errc() && end == text.data() + text.size() && v >= low && v <= high && text == std::to_string(v);
+            bool const good = error == std::errc() && end == text.data() + text.size() && v >= low && v <= high &&
+                              text == std::to_string(v);
             return good ? std::string() : detail::shown(text) + " is not a whole number from " + range + ".";
           },
           range};
@@ -61,7 +62,8 @@ inline CLI::Validator number(double low, double high) {
   return {[=](std::string& text) {
             double v = 0;
             auto const [end, error] = std::from_chars(text.data(), text.data() + text.size(), v);
-            bool const good = error == std::errc() && end == text.data() + text.size() && v >= low && v <= high;  // not nan either
+            bool const good =
+                error == std::errc() && end == text.data() + text.size() && v >= low && v <= high;  // not nan either
             return good ? std::string() : detail::shown(text) + " is not a number from " + range + ".";
           },
           range};
@@ -99,7 +101,8 @@ inline CLI::Validator writable_file() {
 
 class command_line {
  public:
-  command_line(std::string program, std::string const& description) : app_(description, program), program_(std::move(program)) {}
+  command_line(std::string program, std::string const& description)
+      : app_(description, program), program_(std::move(program)) {}
 
   template <class T>
   void option(char const* name, T& to, char const* what, CLI::Validator const& allowed, bool show_default = true) {
@@ -125,16 +128,18 @@ class command_line {
       throw usage_error("", 0);
     } catch (CLI::ArgumentMismatch const& e) {
       std::string const said = e.what(), name = said.substr(0, said.find(':'));
-      throw usage_error(name + (said.find("missing") != std::string::npos ? " needs a value." : " is given more than once."));
+      throw usage_error(name +
+                        (said.find("missing") != std::string::npos ? " needs a value." : " is given more than once."));
     } catch (CLI::ConversionError const& e) {
       std::string const said = e.what(), marks = " = ";  // "Could not convert: --check = maybe"
       auto const value = said.rfind(marks), name = said.find("--");
-      throw usage_error(said.substr(name, value - name) + ": " + said.substr(value + marks.size()) + " is not a value of this flag.");
+      throw usage_error(said.substr(name, value - name) + ": " + said.substr(value + marks.size()) +
+                        " is not a value of this flag.");
     } catch (CLI::ExtrasError const&) {
-      throw usage_error(detail::joined(app_.remaining()) + (app_.remaining().size() == 1 ? " is not an option" : " are not options") + " of this program.");
-    } catch (CLI::ParseError const& e) {
-      throw usage_error(e.what());
-    }
+      throw usage_error(detail::joined(app_.remaining()) +
+                        (app_.remaining().size() == 1 ? " is not an option" : " are not options") +
+                        " of this program.");
+    } catch (CLI::ParseError const& e) { throw usage_error(e.what()); }
     for (auto const& name : lists_) {
       std::set<std::string> seen;
       for (auto const& value : app_.get_option(name)->reduced_results())
@@ -153,7 +158,8 @@ inline void require_memory(std::string const& what, double bytes) {
 #if defined(__linux__)
   double const have = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
   char text[120];
-  std::snprintf(text, sizeof text, " would need about %.3g GiB of memory, and this machine has %.3g.", bytes / 1073741824, have / 1073741824);
+  std::snprintf(text, sizeof text, " would need about %.3g GiB of memory, and this machine has %.3g.",
+                bytes / 1073741824, have / 1073741824);
   if (bytes > have) throw usage_error(what + text);
 #endif
 }

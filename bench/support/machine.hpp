@@ -18,11 +18,13 @@ namespace tcnca::bench {
 class machine_record {
  public:
   /// `commit`: built_commit().
-  machine_record(int threads, std::string commit) : threads_(threads), commit_(std::move(commit)), load_before_(load()), others_before_(clock_.others()) {
+  machine_record(int threads, std::string commit)
+      : threads_(threads), commit_(std::move(commit)), load_before_(load()), others_before_(clock_.others()) {
     start_ = clock_.read().wall;
     std::ifstream cpu("/proc/cpuinfo");
     for (std::string line; processor_.empty() && std::getline(cpu, line);)
-      if (line.rfind("model name", 0) == 0 && line.find(": ") != std::string::npos) processor_ = line.substr(line.find(": ") + 2);
+      if (line.rfind("model name", 0) == 0 && line.find(": ") != std::string::npos)
+        processor_ = line.substr(line.find(": ") + 2);
     if (processor_.empty()) processor_ = "unknown processor";
     char text[32];
     std::time_t const now = std::time(nullptr);
@@ -45,27 +47,34 @@ class machine_record {
     char text[200];
     std::string said;
     if (others_ > 0.05) {
-      std::snprintf(text, sizeof text, "Other programs took %.0f %% of the processors' time during the run (load %.1f before, %.1f after): times may be too long.", 100 * others_,
-                    load_before_, load_after_);
+      std::snprintf(text, sizeof text,
+                    "Other programs took %.0f %% of the processors' time during the run (load %.1f before, %.1f "
+                    "after): times may be too long.",
+                    100 * others_, load_before_, load_after_);
       said = text;
     }
     if (!dropped_.empty()) {
-      std::snprintf(text, sizeof text, "%s%zu of %zu rows could not be measured, for their calls were disturbed, and were dropped.", said.empty() ? "" : " ", dropped_.size(),
-                    dropped_.size() + rows_);
+      std::snprintf(text, sizeof text,
+                    "%s%zu of %zu rows could not be measured, for their calls were disturbed, and were dropped.",
+                    said.empty() ? "" : " ", dropped_.size(), dropped_.size() + rows_);
       said += text;
     }
     return said;
   }
   /// "AMD EPYC, 2 processors, g++ 12.2.0, commit 3a5d911, 2026-11-29T19:44:19Z"
   std::string sentence() const {
-    return (gpu_.empty() ? "" : gpu_ + ", ") + processor_ + ", " + std::to_string(clock_.processors()) + " processors, " + compiler() + ", commit " + commit_ + ", " + date_;
+    return (gpu_.empty() ? "" : gpu_ + ", ") + processor_ + ", " + std::to_string(clock_.processors()) +
+           " processors, " + compiler() + ", commit " + commit_ + ", " + date_;
   }
   std::string to_json() const {
     using detail::json;
-    std::string text = "{\"processor\": " + json(processor_) + ", \"processors\": " + json(index_t{clock_.processors()}) + ", \"threads\": " + json(index_t{threads_}) +
-                       ", \"gpu\": " + (gpu_.empty() ? "null" : json(gpu_)) + ", \"compiler\": " + json(compiler()) + ", \"commit\": " + json(commit_) + ", \"date\": " + json(date_) +
-                       ", \"load_before\": " + json(load_before_) + ", \"load_after\": " + json(load_after_) + ", \"others_share\": " + json(others_) +
-                       ", \"rows\": " + json(static_cast<index_t>(rows_)) + ", \"rows_dropped\": " + json(static_cast<index_t>(dropped_.size())) + ", \"dropped\": [";
+    std::string text =
+        "{\"processor\": " + json(processor_) + ", \"processors\": " + json(index_t{clock_.processors()}) +
+        ", \"threads\": " + json(index_t{threads_}) + ", \"gpu\": " + (gpu_.empty() ? "null" : json(gpu_)) +
+        ", \"compiler\": " + json(compiler()) + ", \"commit\": " + json(commit_) + ", \"date\": " + json(date_) +
+        ", \"load_before\": " + json(load_before_) + ", \"load_after\": " + json(load_after_) +
+        ", \"others_share\": " + json(others_) + ", \"rows\": " + json(static_cast<index_t>(rows_)) +
+        ", \"rows_dropped\": " + json(static_cast<index_t>(dropped_.size())) + ", \"dropped\": [";
     for (std::size_t i = 0; i < dropped_.size(); i++) text += (i == 0 ? "" : ", ") + json(dropped_[i]);
     return text + "]}";
   }
@@ -92,7 +101,9 @@ class machine_record {
 };
 
 /// {"machine": ..., "rows": [...]} of rows as JSON objects, and more fields before the rows.
-inline void write_json(std::ostream& out, machine_record const& machine, std::vector<std::pair<std::string, std::string>> const& fields, std::vector<std::string> const& rows) {
+inline void write_json(std::ostream& out, machine_record const& machine,
+                       std::vector<std::pair<std::string, std::string>> const& fields,
+                       std::vector<std::string> const& rows) {
   out << "{\"machine\": " << machine.to_json();
   for (auto const& [key, value] : fields) out << ", \"" << key << "\": " << value;
   out << ", \"rows\": [";

@@ -13,18 +13,20 @@ namespace tcnca::bench {
 
 /// How a row is measured.
 struct paired_plan {
-  int threads = 1;           ///< that each contender keeps busy; 0: CPU time says nothing about it, as of a call to a GPU
-  double row_seconds = 0.5;  ///< for all contenders together; twice that where calls are long, and three times where the machine is busy
-  int rounds = 5;            ///< at least; two where time runs out
-  bool one_call = false;     ///< a contender is called once a round, so that each follows the one before it
+  int threads = 1;  ///< that each contender keeps busy; 0: CPU time says nothing about it, as of a call to a GPU
+  double row_seconds =
+      0.5;  ///< for all contenders together; twice that where calls are long, and three times where the machine is busy
+  int rounds = 5;         ///< at least; two where time runs out
+  bool one_call = false;  ///< a contender is called once a round, so that each follows the one before it
 };
 
 /// What a row's measurement found.
 struct paired_times {
-  std::vector<double> ms;  ///< the best call of each contender in the same rounds; not a number where there is no contender
+  std::vector<double>
+      ms;  ///< the best call of each contender in the same rounds; not a number where there is no contender
   int rounds = 0;
-  double others = 0;       ///< share of the machine's CPU time that other programs took meanwhile; not a number: unknown
-  bool reliable = true;    ///< false: a contender was disturbed in all rounds but one, or its rounds are too far apart
+  double others = 0;     ///< share of the machine's CPU time that other programs took meanwhile; not a number: unknown
+  bool reliable = true;  ///< false: a contender was disturbed in all rounds but one, or its rounds are too far apart
 };
 
 namespace detail {
@@ -61,10 +63,14 @@ paired_times measure_paired(std::vector<std::function<double()>> const& contende
   using detail::contender_times, detail::nothing;
   plan.threads = std::min(plan.threads, usable_processors());
   std::vector<contender_times> all(contenders.size());
-  auto const present = static_cast<double>(std::max<std::ptrdiff_t>(1, std::count_if(contenders.begin(), contenders.end(), [](auto const& c) { return bool(c); })));
-  double const slice = plan.row_seconds / present / plan.rounds, others_from = clock.others(), start = clock.read().wall;
+  auto const present = static_cast<double>(std::max<std::ptrdiff_t>(
+      1, std::count_if(contenders.begin(), contenders.end(), [](auto const& c) { return bool(c); })));
+  double const slice = plan.row_seconds / present / plan.rounds, others_from = clock.others(),
+               start = clock.read().wall;
   double const processors = clock.processors();
-  auto const others = [&] { return (clock.others() - others_from) / (std::max(clock.read().wall - start, 1e-9) * processors); };
+  auto const others = [&] {
+    return (clock.others() - others_from) / (std::max(clock.read().wall - start, 1e-9) * processors);
+  };
 
   double busy = 0;
   /// Seconds of the call if it counts, else infinity.
@@ -114,7 +120,8 @@ paired_times measure_paired(std::vector<std::function<double()>> const& contende
   result.others = others();
   result.reliable = finished();
   for (std::size_t i = 0; i < all.size(); i++)
-    result.ms.push_back(contenders[i] && all[i].best < nothing ? all[i].best * 1e3 : std::numeric_limits<double>::quiet_NaN());
+    result.ms.push_back(contenders[i] && all[i].best < nothing ? all[i].best * 1e3
+                                                               : std::numeric_limits<double>::quiet_NaN());
   return result;
 }
 
@@ -129,7 +136,9 @@ double undisturbed_seconds(process_clock const& clock, int threads, Call const& 
   clock_reading const from = clock.read();
   call();
   clock_reading const to = clock.read();
-  return to.switches == from.switches || detail::ran(from, to, std::min(threads, usable_processors())) ? to.wall - from.wall : detail::nothing;
+  return to.switches == from.switches || detail::ran(from, to, std::min(threads, usable_processors()))
+             ? to.wall - from.wall
+             : detail::nothing;
 }
 
 /// Seconds of a call that was not disturbed, or of the fourth: for choices that are made by trying.

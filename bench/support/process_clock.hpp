@@ -48,9 +48,11 @@ class process_clock {
     threads_.clear();
 #if defined(__linux__)
     std::error_code failed;
-    for (std::filesystem::directory_iterator i("/proc/self/task", failed), end; !failed && i != end; i.increment(failed)) {
+    for (std::filesystem::directory_iterator i("/proc/self/task", failed), end; !failed && i != end;
+         i.increment(failed)) {
       long const thread = std::strtol(i->path().filename().c_str(), nullptr, 10);
-      threads_.push_back(static_cast<clockid_t>((~static_cast<unsigned long>(thread) << 3) | 6u));  // as pthread_getcpuclockid makes it
+      threads_.push_back(static_cast<clockid_t>((~static_cast<unsigned long>(thread) << 3) |
+                                                6u));  // as pthread_getcpuclockid makes it
     }
 #endif
     if (threads_.empty()) threads_.push_back(CLOCK_PROCESS_CPUTIME_ID);
@@ -77,7 +79,8 @@ class process_clock {
     std::string name;
     double user = 0, niced = 0, system = 0, idle = 0, waiting = 0, interrupts = 0, soft = 0, stolen = 0;
     if (in >> name >> user >> niced >> system >> idle >> waiting >> interrupts >> soft >> stolen)
-      total = (user + niced + system + interrupts + soft + stolen) / static_cast<double>(sysconf(_SC_CLK_TCK)) - seconds(CLOCK_PROCESS_CPUTIME_ID);
+      total = (user + niced + system + interrupts + soft + stolen) / static_cast<double>(sysconf(_SC_CLK_TCK)) -
+              seconds(CLOCK_PROCESS_CPUTIME_ID);
 #endif
     return total;
   }

@@ -22,10 +22,8 @@ class progress {
   /// Before a step: says which.
   void begin(std::string const& what) {
     int const percent = steps_ == 0 ? 100 : 100 * done_ / steps_;
-    if (terminal_)
-      std::fprintf(stderr, "\r\033[K[%3d%%, %3.0f s] %s", percent, elapsed(), what.c_str());
-    else
-      std::fprintf(stderr, "[%3d%%, %3.0f s] %s\n", percent, elapsed(), what.c_str());
+    if (terminal_) std::fprintf(stderr, "\r\033[K[%3d%%, %3.0f s] %s", percent, elapsed(), what.c_str());
+    else std::fprintf(stderr, "[%3d%%, %3.0f s] %s\n", percent, elapsed(), what.c_str());
     std::fflush(stderr);
   }
   void end() { done_++; }

@@ -25,10 +25,13 @@ struct sampling {
 inline int draw(std::vector<float> const& logits, sampling const& s, double uniform) {
   std::vector<int> order(logits.size());
   std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return logits[std::size_t(a)] > logits[std::size_t(b)]; });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int a, int b) { return logits[std::size_t(a)] > logits[std::size_t(b)]; });
   if (s.temperature == 0) return order.front();
   if (s.top_k > 0 && s.top_k < long(order.size())) order.resize(std::size_t(s.top_k));
-  auto const weight = [&](int i) { return std::exp((double(logits[std::size_t(i)]) - double(logits[std::size_t(order.front())])) / s.temperature); };
+  auto const weight = [&](int i) {
+    return std::exp((double(logits[std::size_t(i)]) - double(logits[std::size_t(order.front())])) / s.temperature);
+  };
   double total = 0;
   for (int const i : order) total += weight(i);
   double left = uniform * total;
@@ -45,13 +48,16 @@ struct written {
 
 /// Lets the model read what came before, and then write `count` characters, each handed to `write`. Ends early where `write` answers false, or where a
 /// signal asks for it.
-inline written generate(tcnca::models::model& model, long longest_read, alphabet const& known, std::string const& before, long count,
-                       sampling const& how, std::function<bool(char)> const& write) {
+inline written generate(tcnca::models::model& model, long longest_read, alphabet const& known,
+                        std::string const& before, long count, sampling const& how,
+                        std::function<bool(char)> const& write) {
   std::vector<std::uint8_t> const ids = known.ids(before);
   std::vector<int> tokens(ids.begin(), ids.end());
   if (tokens.empty()) tokens.push_back(known.has('\n') ? known.id('\n') : 0);  // a model cannot begin with nothing
   std::vector<float> logits(std::size_t(known.size()));
-  auto const read = [&](int const* from, long length) { model.read({1, length, from, nullptr, nullptr}, logits.data()); };
+  auto const read = [&](int const* from, long length) {
+    model.read({1, length, from, nullptr, nullptr}, logits.data());
+  };
   std::mt19937_64 random(how.seed);
   tcnca::training::interruption const signals;
   auto const asked = [] { return tcnca::training::interruption::asked() != 0; };

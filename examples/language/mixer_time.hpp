@@ -9,7 +9,8 @@
 namespace language {
 
 struct mixer_seconds {
-  double forward = std::nan(""), backward = std::nan("");  ///< of all layers of a step; NaN where they were not measured
+  double forward = std::nan(""),
+         backward = std::nan("");  ///< of all layers of a step; NaN where they were not measured
 };
 
 /// The least time over the rounds. On the CPU; elsewhere nothing is measured.
@@ -19,14 +20,19 @@ inline mixer_seconds time_mixers(tcnca::models::model_config const& config, long
   context<float, tcnca::cpu> c(config.threads, config.batch, config.length);
   auto const mixer = make_mixer<float, tcnca::cpu, true>(config, c, config.channels);
   auto const elements = c.rows() * config.channels;
-  auto const x = c.kept.take(elements), y = c.kept.take(elements), grad_y = c.kept.take(elements), grad_x = c.kept.take(elements);
+  auto const x = c.kept.take(elements), y = c.kept.take(elements), grad_y = c.kept.take(elements),
+             grad_x = c.kept.take(elements);
   c.commit();
   mixer->reserve(c, c.kept[x], c.kept[y]);
   c.commit_scratch();
   c.initialise(config.seed);
-  for (long i = 0; i < elements; i++) c.kept[x][i] = float(i % 13) / 4 - 1.5f, c.kept[grad_y][i] = float(i % 7) / 2 - 1.5f;  // of the size of what norms give
+  for (long i = 0; i < elements; i++)
+    c.kept[x][i] = float(i % 13) / 4 - 1.5f,
+    c.kept[grad_y][i] = float(i % 7) / 2 - 1.5f;  // of the size of what norms give
   using clock = std::chrono::steady_clock;
-  auto const seconds = [](clock::time_point from, clock::time_point to) { return std::chrono::duration<double>(to - from).count(); };
+  auto const seconds = [](clock::time_point from, clock::time_point to) {
+    return std::chrono::duration<double>(to - from).count();
+  };
   mixer_seconds least{INFINITY, INFINITY};
   for (long round = 0; round <= rounds; round++) {
     auto const start = clock::now();

@@ -39,7 +39,8 @@ inline std::array<double, 3> n_gram_bits(std::uint8_t const* text, span counted,
     double p = 1 / double(symbols);
     for (std::size_t order = 0; order < 3; order++) {
       context const& c = contexts[order][context_of(order, t)];
-      if (c.total > 0) p = (double(pairs[order][context_of(order, t) * v + text[t]]) + c.different * p) / (c.total + c.different);
+      if (c.total > 0)
+        p = (double(pairs[order][context_of(order, t) * v + text[t]]) + c.different * p) / (c.total + c.different);
       bits[order] -= std::log2(p);
     }
   }

@@ -12,7 +12,7 @@ namespace language {
 struct options : tcnca::training::options {
   options() { small(); }
 
-  std::string text;                    ///< a file
+  std::string text;  ///< a file
   long least_chunks = 1, most_chunks = 1;
   bool side_by_side = false;
   long rounds = 12;
@@ -22,7 +22,8 @@ struct options : tcnca::training::options {
 
   void small() {
     preset = "small";
-    config.layers = 2, config.channels = 64, config.value_dim = 64, config.key_dim = 16, config.hidden = 64, config.chunk = 128;
+    config.layers = 2, config.channels = 64, config.value_dim = 64, config.key_dim = 16, config.hidden = 64,
+    config.chunk = 128;
     config.stack = "4x6", config.bias = tcnca::models::bias_kind::simple, config.dropout = 0;
     config.batch = 1, least_chunks = 128, most_chunks = 128;
     config.beta2 = 0.98, config.clip = 1, config.decay = 0.01;
@@ -32,7 +33,8 @@ struct options : tcnca::training::options {
   /// MEGA's (arXiv 2209.10655) for EnWik8: 39 million parameters.
   void enwik8() {
     preset = "enwik8";
-    config.layers = 12, config.channels = 512, config.value_dim = 1024, config.key_dim = 128, config.hidden = 1024, config.chunk = 2048;
+    config.layers = 12, config.channels = 512, config.value_dim = 1024, config.key_dim = 128, config.hidden = 1024,
+    config.chunk = 2048;
     config.stack = "8x5", config.bias = tcnca::models::bias_kind::rotary, config.dropout = 0.1;
     config.batch = 2, least_chunks = 2, most_chunks = 6;
     config.beta2 = 0.98, config.clip = 0.25, config.decay = 0.1;
@@ -47,36 +49,61 @@ class command_line : public tcnca::training::command_line {
   explicit command_line(options& o)
       : tcnca::training::command_line(
             "language_model",
-            "Language modelling by characters: a model reads a text and predicts each next byte. Of the text 90 % are learned from, 5 %\n"
-            "validate and 5 % test, read as streams with all that the model remembers; results are bits per character (bpc).",
+            "Language modelling by characters: a model reads a text and predicts each next byte. Of the text 90 % are "
+            "learned from, 5 %\n"
+            "validate and 5 % test, read as streams with all that the model remembers; results are bits per character "
+            "(bpc).",
             o,
             {{"small", "a model that takes minutes on two cores", [&o] { o.small(); }},
              {"enwik8", "12 layers of 512 channels, 400000 steps, as MEGA's paper", [&o] { o.enwik8(); }}}) {
     using namespace tcnca::training;
     std::string g = "Text";
-    app.add_option("--text", o.text, "This is the text: EnWik8, what examples/language/gather_corpus.sh makes, or any file")->group(g);
-    app.add_option("--least-chunks", o.least_chunks, "A step learns from blocks of at least so many chunks,")->check(whole(1L, most_chunks))->group(g);
-    app.add_option("--most-chunks", o.most_chunks, "and at most so many; each step draws how many and where")->check(whole(1L, most_chunks))->group(g);
+    app.add_option("--text", o.text,
+                   "This is the text: EnWik8, what examples/language/gather_corpus.sh makes, or any file")
+        ->group(g);
+    app.add_option("--least-chunks", o.least_chunks, "A step learns from blocks of at least so many chunks,")
+        ->check(whole(1L, most_chunks))
+        ->group(g);
+    app.add_option("--most-chunks", o.most_chunks, "and at most so many; each step draws how many and where")
+        ->check(whole(1L, most_chunks))
+        ->group(g);
     g = "Side by side";
     flag("--side-by-side", o.side_by_side,
-         "Train tcnca, mega-fft and mega alike, each in a folder in that of --output, and write side_by_side.md, .json and .svg there")->group(g);
-    app.add_option("--rounds", o.rounds, "Before training, so many steps of each are timed, in turns with the others")->check(whole(1L, 10000L))->group(g);
+         "Train tcnca, mega-fft and mega alike, each in a folder in that of --output, and write side_by_side.md, .json "
+         "and .svg there")
+        ->group(g);
+    app.add_option("--rounds", o.rounds, "Before training, so many steps of each are timed, in turns with the others")
+        ->check(whole(1L, 10000L))
+        ->group(g);
     g = "Generation";
-    app.add_option("--generate", o.generate, "Write so many characters to stdout after training")->check(whole(0L, 1000000000000L))->group(g);
-    app.add_option("--checkpoint", o.checkpoint, "Train nothing, and generate with the model of this file, which training left in its folder")->group(g);
+    app.add_option("--generate", o.generate, "Write so many characters to stdout after training")
+        ->check(whole(0L, 1000000000000L))
+        ->group(g);
+    app.add_option("--checkpoint", o.checkpoint,
+                   "Train nothing, and generate with the model of this file, which training left in its folder")
+        ->group(g);
     app.add_option("--prompt", o.prompt, "The model reads this before it writes")->group(g);
-    app.add_option("--temperature", o.temperature, "Below 1 the likely characters come more often; at 0 always the likeliest")->check(real(0, 1000))->group(g);
-    app.add_option("--top-k", o.top_k, "Only so many of the likeliest characters are drawn from; 0 stands for all")->check(whole(0L, 256L))->group(g);
+    app.add_option("--temperature", o.temperature,
+                   "Below 1 the likely characters come more often; at 0 always the likeliest")
+        ->check(real(0, 1000))
+        ->group(g);
+    app.add_option("--top-k", o.top_k, "Only so many of the likeliest characters are drawn from; 0 stands for all")
+        ->check(whole(0L, 256L))
+        ->group(g);
     app.callback([this, &o] {
-      require(!o.text.empty() || !o.checkpoint.empty() || !o.compare.empty(), "--text", "is needed, or --checkpoint, or --compare");
+      require(!o.text.empty() || !o.checkpoint.empty() || !o.compare.empty(), "--text",
+              "is needed, or --checkpoint, or --compare");
       require(o.least_chunks <= o.most_chunks, "--least-chunks", "must not be more than --most-chunks");
       require(o.checkpoint.empty() || o.generate > 0, "--checkpoint", "needs --generate, which says how much to write");
       require(!o.side_by_side || !o.output.empty(), "--side-by-side", "needs --output, a folder for the results");
       if (!o.compare.empty()) return;
       if (!o.checkpoint.empty())
-        return only("with --checkpoint, whose model is used as it is",
-                    {"--checkpoint", "--generate", "--prompt", "--temperature", "--top-k", "--seed", "--backend", "--threads"});
-      if (o.side_by_side) return unused("with --side-by-side", {"--model", "--generate", "--prompt", "--temperature", "--top-k", "--expect-loss"});
+        return only(
+            "with --checkpoint, whose model is used as it is",
+            {"--checkpoint", "--generate", "--prompt", "--temperature", "--top-k", "--seed", "--backend", "--threads"});
+      if (o.side_by_side)
+        return unused("with --side-by-side",
+                      {"--model", "--generate", "--prompt", "--temperature", "--top-k", "--expect-loss"});
       unused("without --side-by-side", {"--rounds"});
       if (o.generate == 0) unused("without --generate", {"--prompt", "--temperature", "--top-k"});
     });
@@ -87,12 +114,18 @@ class command_line : public tcnca::training::command_line {
 };
 
 /// An exit status where there is nothing more to do.
-inline std::optional<int> parse(int argc, char const* const* argv, options& o) { return command_line(o).parse(argc, argv); }
+inline std::optional<int> parse(int argc, char const* const* argv, options& o) {
+  return command_line(o).parse(argc, argv);
+}
 
 /// All that determines what is learned, as a checkpoint keeps it.
-inline tcnca::training::record configuration(options const& o, std::string const& alphabet, std::string const& checksum) {
+inline tcnca::training::record configuration(options const& o, std::string const& alphabet,
+                                             std::string const& checksum) {
   auto r = tcnca::training::configuration(o);
-  r.set("least_chunks", o.least_chunks).set("most_chunks", o.most_chunks).set("alphabet", alphabet).set("text_checksum", checksum);
+  r.set("least_chunks", o.least_chunks)
+      .set("most_chunks", o.most_chunks)
+      .set("alphabet", alphabet)
+      .set("text_checksum", checksum);
   return r;
 }
 
@@ -108,7 +141,8 @@ inline tcnca::models::model_config model_of(tcnca::training::record const& r) {
   o.model = r.text("model");
   choose_model(o);
   c.head = tcnca::models::head_kind::next_token;
-  c.vocabulary = whole("vocabulary"), c.layers = whole("layers"), c.channels = whole("channels"), c.value_dim = whole("value_dim");
+  c.vocabulary = whole("vocabulary"), c.layers = whole("layers"), c.channels = whole("channels"),
+  c.value_dim = whole("value_dim");
   c.key_dim = whole("key_dim"), c.hidden = whole("hidden"), c.chunk = whole("chunk"), c.stack = r.text("stack");
   c.norm = tcnca::models::norm_kind(whole("norm")), c.pre_norm = r.text("pre_norm") == "true";
   c.bias = tcnca::models::bias_kind(whole("bias")), c.attention = tcnca::models::attention_kind(whole("attention"));

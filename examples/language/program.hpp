@@ -27,11 +27,13 @@ class corpus {
   std::string checksum;  ///< tells this text from another
 
  private:
-  corpus(options const& o, std::string const& text) : known(text), ids(known.ids(text)), parts(split_of(long(text.size()))) {
+  corpus(options const& o, std::string const& text)
+      : known(text), ids(known.ids(text)), parts(split_of(long(text.size()))) {
     long const longest = o.most_chunks * o.config.chunk;
     if (parts.train.size() <= longest || parts.validation.size() == 0)
-      throw std::invalid_argument("the text " + o.text + " is too short: of its " + std::to_string(text.size()) + " bytes " +
-                                  std::to_string(parts.train.size()) + " are to learn from, in blocks of up to " + std::to_string(longest));
+      throw std::invalid_argument("the text " + o.text + " is too short: of its " + std::to_string(text.size()) +
+                                  " bytes " + std::to_string(parts.train.size()) +
+                                  " are to learn from, in blocks of up to " + std::to_string(longest));
     tcnca::training::checksum sum;
     sum.add(text.data(), text.size());
     char hex[20];
@@ -43,7 +45,8 @@ class corpus {
 inline double bits(double nats) { return nats / std::numbers::ln2; }
 
 inline blocks blocks_of(options const& o, corpus const& c) {
-  return {c.ids.data(), c.parts.train.end, {o.config.batch, o.config.chunk, o.least_chunks, o.most_chunks, o.config.seed}};
+  return {
+      c.ids.data(), c.parts.train.end, {o.config.batch, o.config.chunk, o.least_chunks, o.most_chunks, o.config.seed}};
 }
 
 /// A run of training, and at its end the test.
@@ -65,18 +68,20 @@ inline tcnca::training::outcome train(options const& o, corpus const& c, tcnca::
 /// Writes to stdout what the prompt and the model's text are, to stderr how fast. An exit status: that of a signal where one ended it early.
 inline int write_text(options const& o, tcnca::models::model& model, alphabet const& known, long longest_read) {
   std::fwrite(o.prompt.data(), 1, o.prompt.size(), stdout);
-  written const w = generate(model, longest_read, known, o.prompt, o.generate, {o.temperature, o.top_k, o.config.seed}, [](char c) {
-    std::putchar(c);
-    if (c == '\n') std::fflush(stdout);
-    return std::ferror(stdout) == 0;
-  });
+  written const w =
+      generate(model, longest_read, known, o.prompt, o.generate, {o.temperature, o.top_k, o.config.seed}, [](char c) {
+        std::putchar(c);
+        if (c == '\n') std::fflush(stdout);
+        return std::ferror(stdout) == 0;
+      });
   std::printf("\n");
   if (w.characters > 0)
-    std::fprintf(stderr, "%s: %ld characters were written, %.0f a second\n", o.program.c_str(), w.characters, double(w.characters) / w.seconds);
+    std::fprintf(stderr, "%s: %ld characters were written, %.0f a second\n", o.program.c_str(), w.characters,
+                 double(w.characters) / w.seconds);
   int const signal = tcnca::training::interruption::asked();
   if (signal == 0) return 0;
-  std::fprintf(stderr, "%s: %s ended the writing after %ld of %ld characters\n", o.program.c_str(), tcnca::training::interruption::name(signal),
-               w.characters, o.generate);
+  std::fprintf(stderr, "%s: %s ended the writing after %ld of %ld characters\n", o.program.c_str(),
+               tcnca::training::interruption::name(signal), w.characters, o.generate);
   return 128 + signal;
 }
 
@@ -97,7 +102,9 @@ inline int train_side_by_side(options const& o, corpus const& c, double yardstic
     all.push_back(o);
     all.back().model = name, choose_model(all.back());
     all.back().output = (std::filesystem::path(o.output) / name).string();
-    all.back().resume = o.resume && std::filesystem::exists(tcnca::training::run_files(all.back().output).checkpoint);  // the last may not have begun
+    all.back().resume =
+        o.resume && std::filesystem::exists(
+                        tcnca::training::run_files(all.back().output).checkpoint);  // the last may not have begun
   }
   options longest = o;
   longest.least_chunks = o.most_chunks;
@@ -135,7 +142,9 @@ inline int run(int argc, char const* const* argv) {
     o.config.vocabulary = c.known.size(), o.config.length = o.most_chunks * o.config.chunk;
     o.config.head = tcnca::models::head_kind::next_token;
     auto const counted = n_gram_bits(c.ids.data(), c.parts.train, c.parts.validation, c.known.size());
-    std::fprintf(stderr, "%s: the text has %zu bytes and %ld symbols; by frequencies after 0, 1, 2 characters its validation part takes %.3f, %.3f, %.3f bpc\n",
+    std::fprintf(stderr,
+                 "%s: the text has %zu bytes and %ld symbols; by frequencies after 0, 1, 2 characters its validation "
+                 "part takes %.3f, %.3f, %.3f bpc\n",
                  o.program.c_str(), c.ids.size(), c.known.size(), counted[0], counted[1], counted[2]);
     return o.side_by_side ? train_side_by_side(o, c, counted[2]) : train_one(o, c);
   });

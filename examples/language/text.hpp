@@ -53,7 +53,8 @@ class alphabet {
       for (int b = std::max(first, 0); read >= 1 && b <= std::min(last, 255); b++) bytes += char(b);
     }
     alphabet const result(bytes);
-    if (bytes.empty() || result.ranges() != ranges) throw std::invalid_argument("\"" + ranges + "\" does not name an alphabet");
+    if (bytes.empty() || result.ranges() != ranges)
+      throw std::invalid_argument("\"" + ranges + "\" does not name an alphabet");
     return result;
   }
 
@@ -62,8 +63,9 @@ class alphabet {
     std::vector<std::uint8_t> result(text.size());
     for (std::size_t i = 0; i < text.size(); i++) {
       if (!has(text[i]))
-        throw std::invalid_argument("byte " + std::to_string(byte(text[i])) + " at " + std::to_string(i) + " of the text is not one of the " +
-                                    std::to_string(size()) + " that the model knows");
+        throw std::invalid_argument("byte " + std::to_string(byte(text[i])) + " at " + std::to_string(i) +
+                                    " of the text is not one of the " + std::to_string(size()) +
+                                    " that the model knows");
       result[i] = std::uint8_t(id(text[i]));
     }
     return result;
@@ -96,7 +98,9 @@ inline split split_of(long size) {
 
 /// The bytes of a file. Throws std::invalid_argument with a sentence if it cannot be read or is empty.
 inline std::string read_file(std::string const& path) {
-  auto const fail = [&](std::string const& why) { throw std::invalid_argument("cannot read the text " + path + ": " + why); };
+  auto const fail = [&](std::string const& why) {
+    throw std::invalid_argument("cannot read the text " + path + ": " + why);
+  };
   if (std::filesystem::is_directory(path)) fail("it is a directory");
   std::ifstream file(path, std::ios::binary);
   if (!file) fail(std::strerror(errno));

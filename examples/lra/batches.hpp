@@ -52,7 +52,11 @@ inline void gather(dataset const& from, std::span<long const> which, batch& b) {
 class batches {
  public:
   batches(dataset const& from, long size, std::uint64_t seed)
-      : from_(&from), size_(size), seed_(seed), order_(std::size_t(from.examples())), starts_(std::size_t((from.examples() + size - 1) / size)) {}
+      : from_(&from),
+        size_(size),
+        seed_(seed),
+        order_(std::size_t(from.examples())),
+        starts_(std::size_t((from.examples() + size - 1) / size)) {}
 
   /// Steps count from 1. Valid until the next call.
   std::span<long const> at(long step) {

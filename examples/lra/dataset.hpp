@@ -9,15 +9,17 @@
 namespace lra {
 
 struct dataset {
-  std::vector<std::uint8_t> tokens;    ///< of all sequences, one after another
-  std::vector<std::size_t> ends{0};    ///< sequence i is [ends[i], ends[i + 1])
-  std::vector<int> targets;            ///< one an example
-  int sequences_an_example = 1;        ///< 2 where pairs are classified
+  std::vector<std::uint8_t> tokens;  ///< of all sequences, one after another
+  std::vector<std::size_t> ends{0};  ///< sequence i is [ends[i], ends[i + 1])
+  std::vector<int> targets;          ///< one an example
+  int sequences_an_example = 1;      ///< 2 where pairs are classified
 
   long examples() const { return long(targets.size()); }
   long sequences() const { return long(ends.size()) - 1; }
   long length(long sequence) const { return long(ends[std::size_t(sequence) + 1] - ends[std::size_t(sequence)]); }
-  std::span<std::uint8_t const> sequence(long i) const { return {tokens.data() + ends[std::size_t(i)], std::size_t(length(i))}; }
+  std::span<std::uint8_t const> sequence(long i) const {
+    return {tokens.data() + ends[std::size_t(i)], std::size_t(length(i))};
+  }
 
   void add(std::span<std::uint8_t const> sequence) {
     tokens.insert(tokens.end(), sequence.begin(), sequence.end());
@@ -33,7 +35,8 @@ struct dataset {
   /// Of an example's sequences.
   long longest(long example) const {
     long most = 0;
-    for (long i = example * sequences_an_example; i < (example + 1) * sequences_an_example; i++) most = std::max(most, length(i));
+    for (long i = example * sequences_an_example; i < (example + 1) * sequences_an_example; i++)
+      most = std::max(most, length(i));
     return most;
   }
 };
@@ -48,7 +51,8 @@ inline double majority(dataset const& d, long classes) {
 /// And of one who looks at the first token alone, and knows from other examples which class it goes with most often.
 inline double by_first_token(dataset const& known, dataset const& d, long classes) {
   std::vector<std::vector<long>> count(256, std::vector<long>(std::size_t(classes)));
-  for (long i = 0; i < known.examples(); i++) count[known.sequence(i * known.sequences_an_example)[0]][std::size_t(known.targets[std::size_t(i)])]++;
+  for (long i = 0; i < known.examples(); i++)
+    count[known.sequence(i * known.sequences_an_example)[0]][std::size_t(known.targets[std::size_t(i)])]++;
   long right = 0;
   for (long i = 0; i < d.examples(); i++) {
     auto const& of = count[d.sequence(i * d.sequences_an_example)[0]];

@@ -29,7 +29,8 @@ inline double accuracy(models::model& m, dataset const& d, long count, long size
     gather(d, std::span(order).subspan(first, std::min(std::size_t(size), order.size() - first)), b);
     m.evaluate(b.view(), predictions.data());
     for (std::size_t i = 0; i < b.targets.size(); i++) {
-      if (predictions[i] < 0 || predictions[i] >= classes) throw std::logic_error("lra: the model names a class that there is not");
+      if (predictions[i] < 0 || predictions[i] >= classes)
+        throw std::logic_error("lra: the model names a class that there is not");
       right += predictions[i] == b.targets[i];
     }
     say(long(std::min(first + std::size_t(size), order.size())));
@@ -41,18 +42,28 @@ class experiment {
  public:
   /// The options stay where they are. Throws std::invalid_argument.
   explicit experiment(options const& o)
-      : o_(o), data_(load(o)), order_(data_.training, o.config.batch, o.config.seed), model_(make_model(o, o.config.batch)) {
+      : o_(o),
+        data_(load(o)),
+        order_(data_.training, o.config.batch, o.config.seed),
+        model_(make_model(o, o.config.batch)) {
     task_.configuration = configuration(o);
     auto& r = task_.configuration;
     r.set("task", o.task).set("data", o.data.empty() ? "generated" : "files");
-    r.set("train", data_.training.examples()).set("validation", data_.validation.examples()).set("test", data_.test.examples());
+    r.set("train", data_.training.examples())
+        .set("validation", data_.validation.examples())
+        .set("test", data_.test.examples());
     if (o.data.empty() && o.task == "listops")
-      r.set("depth", o.listops.depth).set("arguments", o.listops.arguments).set("shortest", o.listops.shortest).set("longest", o.listops.longest);
+      r.set("depth", o.listops.depth)
+          .set("arguments", o.listops.arguments)
+          .set("shortest", o.listops.shortest)
+          .set("longest", o.listops.longest);
     task_.next = [this](long step) {
       gather(data_.training, order_.at(step), batch_);
       return batch_.view();
     };
-    task_.evaluate = [this](models::model&) { return training::measures{{"validation_accuracy", share(data_.validation)}}; };
+    task_.evaluate = [this](models::model&) {
+      return training::measures{{"validation_accuracy", share(data_.validation)}};
+    };
   }
   experiment(experiment const&) = delete;
   experiment& operator=(experiment const&) = delete;
@@ -65,7 +76,8 @@ class experiment {
       e.emplace_back("test_accuracy", share(data_.test));
       e.emplace_back("training_accuracy", share(data_.training, data_.test.examples()));
       e.emplace_back("majority", majority(data_.test, o_.config.classes));
-      if (o_.task == "listops") e.emplace_back("first_token", by_first_token(data_.training, data_.test, o_.config.classes));
+      if (o_.task == "listops")
+        e.emplace_back("first_token", by_first_token(data_.training, data_.test, o_.config.classes));
     }
     return result;
   }

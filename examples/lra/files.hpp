@@ -76,8 +76,8 @@ inline std::vector<std::string_view> words(std::string_view text) {
 }
 
 /// The first of some folders below `data` in which `name` is. Where it is in none, says which file is missing and what it belongs to.
-inline std::filesystem::path folder_with(std::filesystem::path const& data, std::initializer_list<char const*> folders, std::string const& name,
-                                         std::string const& of) {
+inline std::filesystem::path folder_with(std::filesystem::path const& data, std::initializer_list<char const*> folders,
+                                         std::string const& name, std::string const& of) {
   for (char const* const f : folders)
     if (std::filesystem::exists(data / f / name)) return data / f;
   throw file_error("there is no " + name + " in " + data.string() + ": it belongs to " + of);

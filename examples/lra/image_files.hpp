@@ -1,7 +1,7 @@
 // Image: CIFAR-10 in grey, a pixel a token; from the binary files that the University of Toronto releases.
 #pragma once
-#include "files.hpp"
 #include "dataset.hpp"
+#include "files.hpp"
 
 namespace lra::image {
 
@@ -19,11 +19,14 @@ inline void read(std::filesystem::path const& file, long first, long most, datas
   std::string const bytes = contents(file);
   if (bytes.empty() || bytes.size() % record != 0)
     malformed(file, long(bytes.size() / record) + 1,
-              "the file has " + std::to_string(bytes.size()) + " bytes, but must have records of " + std::to_string(record) + " (records are counted here)");
+              "the file has " + std::to_string(bytes.size()) + " bytes, but must have records of " +
+                  std::to_string(record) + " (records are counted here)");
   std::vector<std::uint8_t> pixels(plane);
   for (std::size_t r = std::size_t(first); r < bytes.size() / record && result.examples() != most; r++) {
     auto const* const from = reinterpret_cast<std::uint8_t const*>(bytes.data()) + r * record;
-    if (from[0] >= classes) malformed(file, long(r) + 1, "the class is " + std::to_string(from[0]) + ", but must be 0 to 9 (records are counted here)");
+    if (from[0] >= classes)
+      malformed(file, long(r) + 1,
+                "the class is " + std::to_string(from[0]) + ", but must be 0 to 9 (records are counted here)");
     for (std::size_t i = 0; i < plane; i++) pixels[i] = grey(from[1 + i], from[1 + plane + i], from[1 + 2 * plane + i]);
     result.add(pixels, from[0]);
   }
@@ -31,10 +34,12 @@ inline void read(std::filesystem::path const& file, long first, long most, datas
 
 /// The last half of the fifth batch, a tenth of what there is to learn from, is for validation.
 inline splits read(std::filesystem::path const& data, counts const& most) {
-  auto const folder = folder_with(data, {"", "cifar-10-batches-bin"}, "data_batch_1.bin", "CIFAR-10, cifar-10-binary.tar.gz unpacked");
+  auto const folder =
+      folder_with(data, {"", "cifar-10-batches-bin"}, "data_batch_1.bin", "CIFAR-10, cifar-10-binary.tar.gz unpacked");
   splits s;
   dataset last;
-  for (int b = 1; b <= 4; b++) read(folder / ("data_batch_" + std::to_string(b) + ".bin"), 0, most.training, s.training);
+  for (int b = 1; b <= 4; b++)
+    read(folder / ("data_batch_" + std::to_string(b) + ".bin"), 0, most.training, s.training);
   read(folder / "data_batch_5.bin", 0, -1, last);
   long const half = last.examples() / 2;
   for (long i = 0; i < half && s.training.examples() != most.training; i++) s.training.add(last, i);

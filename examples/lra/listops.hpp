@@ -23,7 +23,8 @@ constexpr std::array<char const*, digit> names{"[MIN", "[MAX", "[MED", "[SM", "]
 /// As people write it.
 inline std::string text(std::span<std::uint8_t const> tokens) {
   std::string out;
-  for (std::uint8_t const t : tokens) out += (out.empty() ? "" : " ") + (t < digit ? std::string(names[t]) : std::to_string(t - digit));
+  for (std::uint8_t const t : tokens)
+    out += (out.empty() ? "" : " ") + (t < digit ? std::string(names[t]) : std::to_string(t - digit));
   return out;
 }
 
@@ -92,10 +93,13 @@ inline std::optional<int> value(std::span<std::uint8_t const> tokens) {
 }
 
 /// Different trees, none in two parts. The same seed gives the same ones. `progress` hears how many there are. Throws std::invalid_argument where there are no such trees, or too few.
-inline splits generate(shape const& s, counts const& n, std::uint64_t seed, std::function<void(long)> const& progress = {}) {
-  if (s.depth < 1 || s.depth > 100) throw std::invalid_argument("listops: the depth must be a number from 1 to 100, not " + std::to_string(s.depth));
+inline splits generate(shape const& s, counts const& n, std::uint64_t seed,
+                       std::function<void(long)> const& progress = {}) {
+  if (s.depth < 1 || s.depth > 100)
+    throw std::invalid_argument("listops: the depth must be a number from 1 to 100, not " + std::to_string(s.depth));
   if (s.arguments < 2 || s.arguments > most_arguments)
-    throw std::invalid_argument("listops: operators have 2 to " + std::to_string(most_arguments) + " arguments, not " + std::to_string(s.arguments));
+    throw std::invalid_argument("listops: operators have 2 to " + std::to_string(most_arguments) + " arguments, not " +
+                                std::to_string(s.arguments));
   if (s.shortest < 1 || s.longest < s.shortest)
     throw std::invalid_argument("listops: the shortest length must be 1 or more, and the longest no less");
   random_source random(seed);
@@ -104,7 +108,8 @@ inline splits generate(shape const& s, counts const& n, std::uint64_t seed, std:
   std::unordered_set<std::uint64_t> known;
   std::vector<std::uint8_t> tokens;
   constexpr long patience = 1'000'000;  // draws without a new tree; among the default lengths 8 of 100 are
-  for (auto const& [part, count] : {std::pair{&result.training, n.training}, {&result.validation, n.validation}, {&result.test, n.test}}) {
+  for (auto const& [part, count] :
+       {std::pair{&result.training, n.training}, {&result.validation, n.validation}, {&result.test, n.test}}) {
     for (long vain = 0; part->examples() < count;) {
       tokens.clear();
       int const v = draw(random, s, 1, tokens);
@@ -116,8 +121,9 @@ inline splits generate(shape const& s, counts const& n, std::uint64_t seed, std:
         if (progress) progress(long(known.size()));
         vain = 0;
       } else if (++vain == patience) {
-        throw std::invalid_argument("listops: only " + std::to_string(known.size()) + " different expressions of " + std::to_string(s.shortest) +
-                                    " to " + std::to_string(s.longest) + " tokens and depth " + std::to_string(s.depth) +
+        throw std::invalid_argument("listops: only " + std::to_string(known.size()) + " different expressions of " +
+                                    std::to_string(s.shortest) + " to " + std::to_string(s.longest) +
+                                    " tokens and depth " + std::to_string(s.depth) +
                                     " were found; ask for fewer examples or for other lengths");
       }
     }

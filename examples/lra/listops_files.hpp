@@ -15,7 +15,9 @@ inline dataset read(std::filesystem::path const& file, long longest, long most =
   std::vector<std::uint8_t> tokens;
   while (result.examples() != most && in.next(line)) {
     auto const fields = split(line, '\t');
-    if (fields.size() != 2) in.wrong("the line has " + std::to_string(fields.size()) + " fields between tabs, but must have an expression and its value");
+    if (fields.size() != 2)
+      in.wrong("the line has " + std::to_string(fields.size()) +
+               " fields between tabs, but must have an expression and its value");
     tokens.clear();
     long open = 0;
     for (std::string_view const w : words(fields[0])) {
@@ -36,7 +38,8 @@ inline dataset read(std::filesystem::path const& file, long longest, long most =
     if (fields[1] != std::to_string(*v))
       in.wrong("the expression is " + std::to_string(*v) + ", but the line says \"" + std::string(fields[1]) + "\"");
     if (long(tokens.size()) > longest)
-      in.wrong("the expression has " + std::to_string(tokens.size()) + " tokens, but the model takes " + std::to_string(longest) + " (see --length)");
+      in.wrong("the expression has " + std::to_string(tokens.size()) + " tokens, but the model takes " +
+               std::to_string(longest) + " (see --length)");
     result.add(tokens, *v);
   }
   if (result.examples() == 0 && most != 0) in.wrong("there is no example");
@@ -46,7 +49,8 @@ inline dataset read(std::filesystem::path const& file, long longest, long most =
 inline splits read(std::filesystem::path const& data, long longest, counts const& most) {
   auto const folder = folder_with(data, {"", "listops-1000", "lra_release/listops-1000"}, "basic_train.tsv",
                                   "ListOps of the Long Range Arena's release");
-  return {read(folder / "basic_train.tsv", longest, most.training), read(folder / "basic_val.tsv", longest, most.validation),
+  return {read(folder / "basic_train.tsv", longest, most.training),
+          read(folder / "basic_val.tsv", longest, most.validation),
           read(folder / "basic_test.tsv", longest, most.test)};
 }
 

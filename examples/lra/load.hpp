@@ -1,11 +1,11 @@
 // The data that the options name.
 #pragma once
+#include "../training/progress.hpp"
 #include "image_files.hpp"
 #include "listops_files.hpp"
 #include "options.hpp"
 #include "pathfinder_files.hpp"
 #include "text_files.hpp"
-#include "../training/progress.hpp"
 
 namespace lra {
 
@@ -13,7 +13,8 @@ namespace lra {
 inline splits load(options const& o) {
   task_info const& t = o.info();
   if (o.data.empty()) {
-    training::notice say("lra", o.examples.training + o.examples.validation + o.examples.test, "examples were generated");
+    training::notice say("lra", o.examples.training + o.examples.validation + o.examples.test,
+                         "examples were generated");
     return o.task == "listops" ? listops::generate(o.listops, o.examples, o.config.seed, say)
                                : pathfinder::generate(pathfinder::shape_of(t.side()), o.examples, o.config.seed, say);
   }

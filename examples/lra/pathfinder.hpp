@@ -40,8 +40,7 @@ class painter {
 
   /// Grey levels, row by row, valid until the next.
   std::vector<std::uint8_t> const& paint(bool connected) {
-    while (!lay_out()) {
-    }
+    while (!lay_out()) {}
     bool const which = random_.below(2) == 1;
     if (connected) {
       curve const& c = long_[which];
@@ -57,7 +56,8 @@ class painter {
  private:
   struct point {
     double x, y;
-    double reach;  ///< how much further than a dash's the ink may go from here: more at the ends of long curves, where discs may be
+    double
+        reach;  ///< how much further than a dash's the ink may go from here: more at the ends of long curves, where discs may be
   };
   /// The corners of a curve: start and end of each dash.
   using curve = std::vector<point>;
@@ -68,7 +68,8 @@ class painter {
     taken_.clear(), dashes_.clear();
     double const reach = shape_.disc - shape_.thickness / 2;
     auto const any = [] { return true; };
-    if (!lay(long_[0], shape_.dashes, reach, any) || !lay(long_[1], shape_.dashes, reach, [&] { return pair(); })) return false;
+    if (!lay(long_[0], shape_.dashes, reach, any) || !lay(long_[1], shape_.dashes, reach, [&] { return pair(); }))
+      return false;
     curve c;
     for (int i = 0; i < shape_.distractors; i++) lay(c, shape_.distractor_dashes, 0, any);
     return true;
@@ -77,7 +78,8 @@ class painter {
   /// Joins ends of different curves in two pairs, with distances like those of the ends of one curve, or else fails.
   bool pair() {
     curve const &a = long_[0], &b = long_[1];
-    double const close = double(shape_.side) / 8;  // then their distance alone tells 62 % at best; 67 % did without a limit
+    double const close =
+        double(shape_.side) / 8;  // then their distance alone tells 62 % at best; 67 % did without a limit
     auto const alike = [&](point const& p, point const& q) {  // p and the front of a, q and its back
       auto const own = std::minmax({distance(a.front(), a.back()), distance(b.front(), b.back())});
       auto const other = std::minmax({distance(a.front(), p), distance(a.back(), q)});
@@ -111,10 +113,13 @@ class painter {
     for (int d = 0; d < dashes; d++) {
       bool done = false;
       for (int i = 0; i < tries && !done; i++) {
-        double const to = heading + (d == 0 ? 0 : random_.between(-shape_.turn, shape_.turn)), x = std::cos(to), y = std::sin(to);
-        point const last = c.back(), start{last.x + shape_.gap * x, last.y + shape_.gap * y, 0}, from = d == 0 ? last : start;
+        double const to = heading + (d == 0 ? 0 : random_.between(-shape_.turn, shape_.turn)), x = std::cos(to),
+                     y = std::sin(to);
+        point const last = c.back(), start{last.x + shape_.gap * x, last.y + shape_.gap * y, 0},
+                    from = d == 0 ? last : start;
         point const end{from.x + shape_.dash * x, from.y + shape_.dash * y, d + 1 == dashes ? reach : 0};
-        done = end.x >= edge && end.x <= far && end.y >= edge && end.y <= far && (d == 0 || clear(c, start)) && clear(c, end);
+        done = end.x >= edge && end.x <= far && end.y >= edge && end.y <= far && (d == 0 || clear(c, start)) &&
+               clear(c, end);
         if (!done) continue;
         heading = to;
         if (d > 0) c.push_back(start);
@@ -150,8 +155,10 @@ class painter {
   void ink(point const& from, point const& to, double radius) {
     double const wide = radius + 0.5, dx = to.x - from.x, dy = to.y - from.y, square = dx * dx + dy * dy;
     long const last = shape_.side - 1;
-    long const left = std::max(0L, long(std::ceil(std::min(from.x, to.x) - wide))), right = std::min(last, long(std::max(from.x, to.x) + wide));
-    long const top = std::max(0L, long(std::ceil(std::min(from.y, to.y) - wide))), bottom = std::min(last, long(std::max(from.y, to.y) + wide));
+    long const left = std::max(0L, long(std::ceil(std::min(from.x, to.x) - wide))),
+               right = std::min(last, long(std::max(from.x, to.x) + wide));
+    long const top = std::max(0L, long(std::ceil(std::min(from.y, to.y) - wide))),
+               bottom = std::min(last, long(std::max(from.y, to.y) + wide));
     for (long y = top; y <= bottom; y++)
       for (long x = left; x <= right; x++) {
         double const px = double(x) - from.x, py = double(y) - from.y;
@@ -173,11 +180,13 @@ class painter {
 };
 
 /// As many images of each class, in turn. The same seed gives the same images, whatever the number of threads. `progress` hears how many there are.
-inline dataset generate(shape const& s, long count, std::uint64_t seed, std::function<void(long)> const& progress = {}) {
+inline dataset generate(shape const& s, long count, std::uint64_t seed,
+                        std::function<void(long)> const& progress = {}) {
   dataset result;
   std::size_t const area = std::size_t(s.side * s.side);
   result.tokens.resize(std::size_t(count) * area);
-  for (long i = 0; i < count; i++) result.ends.push_back(std::size_t(i + 1) * area), result.targets.push_back(int(i % 2));
+  for (long i = 0; i < count; i++)
+    result.ends.push_back(std::size_t(i + 1) * area), result.targets.push_back(int(i % 2));
   constexpr long block = 256;
   long done = 0;
 #ifdef _OPENMP
@@ -201,7 +210,8 @@ inline dataset generate(shape const& s, long count, std::uint64_t seed, std::fun
 }
 
 /// Three parts of it.
-inline splits generate(shape const& s, counts const& n, std::uint64_t seed, std::function<void(long)> const& progress = {}) {
+inline splits generate(shape const& s, counts const& n, std::uint64_t seed,
+                       std::function<void(long)> const& progress = {}) {
   auto const after = [&](long before) {
     return [&progress, before](long done) {
       if (progress) progress(before + done);

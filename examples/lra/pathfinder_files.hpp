@@ -10,7 +10,8 @@ namespace lra::pathfinder {
 /// are left out: the release has some. Of the rest, in an order drawn once and for all, 80 % are to learn from, 10 % each for validation and test.
 inline splits read(std::filesystem::path const& data, long side, counts const& most) {
   std::string const name = "pathfinder" + std::to_string(side) + "/curv_contour_length_14";
-  auto const folder = folder_with(data, {"", "lra_release"}, name + "/metadata", "Pathfinder of the Long Range Arena's release") / name;
+  auto const folder =
+      folder_with(data, {"", "lra_release"}, name + "/metadata", "Pathfinder of the Long Range Arena's release") / name;
   struct entry {
     std::filesystem::path image;
     int connected;
@@ -20,8 +21,11 @@ inline splits read(std::filesystem::path const& data, long side, counts const& m
     lines in(list);
     for (std::string line; in.next(line);) {
       auto const fields = words(line);
-      if (fields.size() < 4) in.wrong("the line has " + std::to_string(fields.size()) + " words, but must have a folder, an image, a number, and the class");
-      if (fields[3] != "0" && fields[3] != "1") in.wrong("the class is \"" + std::string(fields[3]) + "\", but must be 0 or 1");
+      if (fields.size() < 4)
+        in.wrong("the line has " + std::to_string(fields.size()) +
+                 " words, but must have a folder, an image, a number, and the class");
+      if (fields[3] != "0" && fields[3] != "1")
+        in.wrong("the class is \"" + std::string(fields[3]) + "\", but must be 0 or 1");
       auto const image = folder / fields[0] / fields[1];
       std::error_code missing;
       auto const bytes = std::filesystem::file_size(image, missing);

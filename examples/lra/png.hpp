@@ -22,7 +22,9 @@ inline void read_png(std::filesystem::path const& file, long side, std::vector<s
   if (image.width != png_uint_32(side) || image.height != png_uint_32(side)) {
     std::string const size = std::to_string(image.width) + " x " + std::to_string(image.height);
     png_image_free(&image);
-    malformed(file, 1, "the image has " + size + " pixels, but must have " + std::to_string(side) + " x " + std::to_string(side));
+    malformed(
+        file, 1,
+        "the image has " + size + " pixels, but must have " + std::to_string(side) + " x " + std::to_string(side));
   }
   image.format = PNG_FORMAT_GRAY;
   png_color const black{};

@@ -6,8 +6,8 @@
 #include <string_view>
 #include <vector>
 
-#include "load.hpp"
 #include "../training/files.hpp"
+#include "load.hpp"
 
 namespace lra {
 
@@ -45,14 +45,14 @@ inline void show(options o) {
       std::string const side = std::to_string(o.info().side());
       std::string file = "P5\n" + side + " " + side + "\n255\n";
       file.append(pixels.begin(), pixels.end());
-      training::replace_file(std::filesystem::path(o.output) / (std::to_string(i) + "_class_" + std::to_string(target) + ".pgm"), file);
+      training::replace_file(
+          std::filesystem::path(o.output) / (std::to_string(i) + "_class_" + std::to_string(target) + ".pgm"), file);
       continue;
     }
     std::printf("%d", target);
     for (long s = i * d.sequences_an_example; s < (i + 1) * d.sequences_an_example; s++) {
       std::putchar('\t');
-      if (o.task == "listops")
-        std::fputs(listops::text(d.sequence(s)).c_str(), stdout);
+      if (o.task == "listops") std::fputs(listops::text(d.sequence(s)).c_str(), stdout);
       else
         for (std::uint8_t const c : d.sequence(s)) std::putchar(c == '\n' || c == '\t' ? ' ' : c);
     }

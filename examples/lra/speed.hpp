@@ -13,7 +13,9 @@ namespace lra {
 
 /// Of the fastest of some calls.
 struct seconds {
-  double wall = 1e300, cpu = 1e300;  ///< `cpu`: of all threads of this machine together; says what is slow where other programs run too
+  double wall = 1e300,
+         cpu =
+             1e300;  ///< `cpu`: of all threads of this machine together; says what is slow where other programs run too
 };
 struct speed {
   std::string model;
@@ -38,9 +40,11 @@ inline void time(seconds& best, auto const& f) {
 /// Measures tcnca, mega and mega-fft in turn, as often as about `limit` seconds allow, at least three times. What there is no model
 /// for is left out, and said.
 inline std::vector<speed> measure(options const& o, double limit) {
-  long const examples = o.speed_batch, sequences = examples * (o.config.head == models::head_kind::pair_class ? 2 : 1), length = o.config.length;
+  long const examples = o.speed_batch, sequences = examples * (o.config.head == models::head_kind::pair_class ? 2 : 1),
+             length = o.config.length;
   random_source random(o.config.seed);
-  std::vector<int> tokens(std::size_t(sequences * length)), targets(static_cast<std::size_t>(examples)), predictions(targets.size());
+  std::vector<int> tokens(std::size_t(sequences * length)), targets(static_cast<std::size_t>(examples)),
+      predictions(targets.size());
   for (int& t : tokens) t = int(random.below(o.config.vocabulary));
   for (int& t : targets) t = int(random.below(o.config.classes));
   models::examples const batch{sequences, length, tokens.data(), targets.data(), nullptr};
@@ -78,31 +82,43 @@ inline void report_speed(options const& o) {
   std::string table, json = "[\n";
   char text[400];
   std::snprintf(text, sizeof text,
-                "%s on %s, %d threads: %ld examples of %ld tokens side by side, %ld layers, %ld channels, value_dim %ld, key_dim %ld, chunk %ld, "
+                "%s on %s, %d threads: %ld examples of %ld tokens side by side, %ld layers, %ld channels, value_dim "
+                "%ld, key_dim %ld, chunk %ld, "
                 "stack %s; the fastest of several calls\n\n",
-                o.task.c_str(), o.config.backend.c_str(), o.config.threads, o.speed_batch, o.config.length, o.config.layers, o.config.channels,
-                o.config.value_dim, o.config.key_dim, o.config.chunk, o.config.stack.c_str());
+                o.task.c_str(), o.config.backend.c_str(), o.config.threads, o.speed_batch, o.config.length,
+                o.config.layers, o.config.channels, o.config.value_dim, o.config.key_dim, o.config.chunk,
+                o.config.stack.c_str());
   table += text;
-  table += "| model | parameters | inference ms | cpu ms | examples/s | over mega-fft | over mega "
-           "| learning ms | cpu ms | over mega-fft | over mega |\n"
-           "|---|---|---|---|---|---|---|---|---|---|---|\n";
+  table +=
+      "| model | parameters | inference ms | cpu ms | examples/s | over mega-fft | over mega "
+      "| learning ms | cpu ms | over mega-fft | over mega |\n"
+      "|---|---|---|---|---|---|---|---|---|---|---|\n";
   auto const ratio = [&](auto const& of, seconds speed::*of_what, speed const& s) -> std::string {
     if (of == all.end()) return "-";
     std::snprintf(text, sizeof text, "%.2fx", ((*of).*of_what).wall / (s.*of_what).wall);
     return text;
   };
   for (speed const& s : all) {
-    std::snprintf(text, sizeof text, "| %s | %zu | %.2f | %.2f | %.2f | ", s.model.c_str(), s.parameters, 1e3 * s.inference.wall,
-                  1e3 * s.inference.cpu, double(o.speed_batch) / s.inference.wall);
+    std::snprintf(text, sizeof text, "| %s | %zu | %.2f | %.2f | %.2f | ", s.model.c_str(), s.parameters,
+                  1e3 * s.inference.wall, 1e3 * s.inference.cpu, double(o.speed_batch) / s.inference.wall);
     table += text;
     table += ratio(base, &speed::inference, s) + " | " + ratio(scan, &speed::inference, s) + " | ";
     std::snprintf(text, sizeof text, "%.2f | %.2f | ", 1e3 * s.learning.wall, 1e3 * s.learning.cpu);
     table += text;
     table += ratio(base, &speed::learning, s) + " | " + ratio(scan, &speed::learning, s) + " |\n";
     training::record r;
-    r.set("task", o.task).set("model", s.model).set("backend", o.config.backend).set("threads", o.config.threads).set("examples", o.speed_batch);
-    r.set("length", o.config.length).set("chunk", o.config.chunk).set("stack", o.config.stack).set("parameters", s.parameters);
-    r.set("memory_bytes", s.bytes).set("inference_seconds", s.inference.wall).set("inference_cpu_seconds", s.inference.cpu);
+    r.set("task", o.task)
+        .set("model", s.model)
+        .set("backend", o.config.backend)
+        .set("threads", o.config.threads)
+        .set("examples", o.speed_batch);
+    r.set("length", o.config.length)
+        .set("chunk", o.config.chunk)
+        .set("stack", o.config.stack)
+        .set("parameters", s.parameters);
+    r.set("memory_bytes", s.bytes)
+        .set("inference_seconds", s.inference.wall)
+        .set("inference_cpu_seconds", s.inference.cpu);
     r.set("learning_seconds", s.learning.wall).set("learning_cpu_seconds", s.learning.cpu);
     json += (&s == all.data() ? "  " : ",\n  ") + r.line();
   }

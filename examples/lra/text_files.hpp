@@ -1,7 +1,7 @@
 // Text and Retrieval: bytes of film reviews (the class: liked or not) and of pairs of papers (does one cite the other?).
 #pragma once
-#include "files.hpp"
 #include "dataset.hpp"
+#include "files.hpp"
 
 namespace lra {
 
@@ -32,9 +32,12 @@ inline void read(std::filesystem::path const& part, long longest, long most, aut
 inline splits read(std::filesystem::path const& data, long longest, counts const& most) {
   auto const folder = folder_with(data, {"", "aclImdb"}, "train/pos", "the IMDB reviews, aclImdb_v1.tar.gz unpacked");
   splits s;
-  read(folder / "train", longest, most.training, [](std::size_t i) { return i % 10 != 9; }, s.training);
-  read(folder / "train", longest, most.validation, [](std::size_t i) { return i % 10 == 9; }, s.validation);
-  read(folder / "test", longest, most.test, [](std::size_t) { return true; }, s.test);
+  read(
+      folder / "train", longest, most.training, [](std::size_t i) { return i % 10 != 9; }, s.training);
+  read(
+      folder / "train", longest, most.validation, [](std::size_t i) { return i % 10 == 9; }, s.validation);
+  read(
+      folder / "test", longest, most.test, [](std::size_t) { return true; }, s.test);
   return s;
 }
 
@@ -50,9 +53,12 @@ inline dataset read(std::filesystem::path const& file, long longest, long most =
   result.sequences_an_example = 2;
   while (result.examples() != most && in.next(line)) {
     auto const fields = split(line, '\t');
-    if (fields.size() != 5) in.wrong("the line has " + std::to_string(fields.size()) + " fields between tabs, but must have a label, two names and two texts");
+    if (fields.size() != 5)
+      in.wrong("the line has " + std::to_string(fields.size()) +
+               " fields between tabs, but must have a label, two names and two texts");
     auto const is = [&](char const* a, char const* b) { return fields[0] == a || fields[0] == b; };
-    if (!is("0", "0.0") && !is("1", "1.0")) in.wrong("the label is \"" + std::string(fields[0]) + "\", but must be 0 or 1");
+    if (!is("0", "0.0") && !is("1", "1.0"))
+      in.wrong("the label is \"" + std::string(fields[0]) + "\", but must be 0 or 1");
     for (std::size_t const f : {3u, 4u}) {
       if (fields[f].empty()) in.wrong("a text is empty");
       result.add(bytes_of(fields[f], longest));
@@ -66,7 +72,8 @@ inline dataset read(std::filesystem::path const& file, long longest, long most =
 inline splits read(std::filesystem::path const& data, long longest, counts const& most) {
   auto const folder = folder_with(data, {"", "tsv_data", "lra_release/tsv_data"}, "new_aan_pairs.train.tsv",
                                   "Retrieval of the Long Range Arena's release");
-  return {read(folder / "new_aan_pairs.train.tsv", longest, most.training), read(folder / "new_aan_pairs.eval.tsv", longest, most.validation),
+  return {read(folder / "new_aan_pairs.train.tsv", longest, most.training),
+          read(folder / "new_aan_pairs.eval.tsv", longest, most.validation),
           read(folder / "new_aan_pairs.test.tsv", longest, most.test)};
 }
 

@@ -36,7 +36,8 @@ struct adam_op {
     auto const v = broadcast<W>(beta2) * load<W>(second + i) + broadcast<W>(1 - beta2) * g * g;
     auto const root = map(v * broadcast<W>(unbias), [](T a) TCNCA_INLINE { return std::sqrt(a); });
     store<W>(first + i, m), store<W>(second + i, v);
-    store<W>(value + i, broadcast<W>(keep) * load<W>(value + i) - broadcast<W>(step_size) * m / (root + broadcast<W>(epsilon)));
+    store<W>(value + i,
+             broadcast<W>(keep) * load<W>(value + i) - broadcast<W>(step_size) * m / (root + broadcast<W>(epsilon)));
   }
 };
 
@@ -73,7 +74,8 @@ class adam {
     detail::adam_op<T> op{};
     op.beta1 = T(config_.beta1), op.beta2 = T(config_.beta2), op.epsilon = T(config_.epsilon), op.scale = T(shrink);
     op.keep = T(1 - rate * config_.decay);
-    op.step_size = T(rate / (1 - std::pow(config_.beta1, double(steps_)))), op.unbias = T(1 / (1 - std::pow(config_.beta2, double(steps_))));
+    op.step_size = T(rate / (1 - std::pow(config_.beta1, double(steps_)))),
+    op.unbias = T(1 / (1 - std::pow(config_.beta2, double(steps_))));
     op.gradient = c.gradients.data(), op.value = c.values.data(), op.first = first_.data(), op.second = second_.data();
     each_element<T>(e, count, op);
     copy(e, index_t(c.statistics.count()), c.next_statistics.data(), c.statistics.data());

@@ -61,7 +61,8 @@ struct running_statistics {
   T *mean, *inverse;
   template <int W>
   TCNCA_HOST_DEVICE void at(index_t k) const {
-    for (index_t i = k; i < k + W; i++) mean[i] = running_mean[i], inverse[i] = 1 / std::sqrt(running_variance[i] + T(norm_epsilon));
+    for (index_t i = k; i < k + W; i++)
+      mean[i] = running_mean[i], inverse[i] = 1 / std::sqrt(running_variance[i] + T(norm_epsilon));
   }
 };
 
@@ -146,28 +147,35 @@ class batch_norm {
 
   /// In training the running statistics change when the step succeeds, which is adam's to say.
   void forward(context<T, E> const& c, T const* x, T* y) const {
-    T *const mean = c.kept[mean_], *const inverse = c.kept[inverse_], *const sum = c.kept[sum_], *const squares = c.kept[squares_];
+    T *const mean = c.kept[mean_], *const inverse = c.kept[inverse_], *const sum = c.kept[sum_],
+             *const squares = c.kept[squares_];
     if (c.training) {
       index_t const count = c.valid_rows();
       T const share = 1 / T(std::max(index_t(1), count));
-      column_sums(c, c.rows(), channels_, detail::batch_moment<T, false>{channels_, valid(c), x, nullptr, share}, {sum});
+      column_sums(c, c.rows(), channels_, detail::batch_moment<T, false>{channels_, valid(c), x, nullptr, share},
+                  {sum});
       column_sums(c, c.rows(), channels_, detail::batch_moment<T, true>{channels_, valid(c), x, sum, share}, {squares});
       each_element<T>(c.executor(), channels_,
-                      detail::batch_statistics<T>{count, sum, squares, c.statistics[running_mean_], c.statistics[running_variance_], mean, inverse,
-                                                  c.next_statistics[running_mean_], c.next_statistics[running_variance_]});
+                      detail::batch_statistics<T>{
+                          count, sum, squares, c.statistics[running_mean_], c.statistics[running_variance_], mean,
+                          inverse, c.next_statistics[running_mean_], c.next_statistics[running_variance_]});
     } else {
-      each_element<T>(c.executor(), channels_,
-                      detail::running_statistics<T>{c.statistics[running_mean_], c.statistics[running_variance_], mean, inverse});
+      each_element<T>(
+          c.executor(), channels_,
+          detail::running_statistics<T>{c.statistics[running_mean_], c.statistics[running_variance_], mean, inverse});
     }
-    each_row(c.executor(), c.rows(), channels_, detail::batch_norm_forward<T>{channels_, x, c.values[gain_], c.values[bias_], mean, inverse, y});
+    each_row(c.executor(), c.rows(), channels_,
+             detail::batch_norm_forward<T>{channels_, x, c.values[gain_], c.values[bias_], mean, inverse, y});
   }
 
   void backward(context<T, E> const& c, T const* x, T const* grad_y, T* grad_x, bool add) const {
     T const *const mean = c.kept[mean_], *const inverse = c.kept[inverse_];
     T *const grad_gain = c.gradients[gain_], *const grad_bias = c.gradients[bias_];
     T const share = c.training ? 1 / T(std::max(index_t(1), c.valid_rows())) : T(0);
-    column_sums(c, c.rows(), channels_, detail::batch_norm_gain<T>{channels_, x, grad_y, mean, inverse}, {grad_gain, grad_bias});
-    detail::batch_norm_backward<T> const op{channels_, valid(c), share, add, x, grad_y, c.values[gain_], mean, inverse, grad_gain, grad_bias, grad_x};
+    column_sums(c, c.rows(), channels_, detail::batch_norm_gain<T>{channels_, x, grad_y, mean, inverse},
+                {grad_gain, grad_bias});
+    detail::batch_norm_backward<T> const op{channels_,       valid(c), share,   add,       x,         grad_y,
+                                            c.values[gain_], mean,     inverse, grad_gain, grad_bias, grad_x};
     each_row(c.executor(), c.rows(), channels_, op);
   }
 

@@ -11,7 +11,8 @@ namespace tcnca::models {
 template <class T, class E, class Attention>
 class relative_bias {
  public:
-  relative_bias(context<T, E>& c, bias_kind kind, index_t chunk, index_t key_dim) : kind_(kind), chunk_(chunk), key_dim_(key_dim) {
+  relative_bias(context<T, E>& c, bias_kind kind, index_t chunk, index_t key_dim)
+      : kind_(kind), chunk_(chunk), key_dim_(key_dim) {
     if (kind == bias_kind::simple) {
       table_ = c.parameter(2 * chunk - 1, {.deviation = 0.02});
     } else {

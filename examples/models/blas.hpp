@@ -42,10 +42,8 @@ void multiply(device<E> const&, int threads, product p, T const* a, T const* b, 
   for (index_t first = 0; first < extent; first += piece) {
     product part = p;
     (by_rows ? part.m : part.n) = std::min(piece, extent - first);
-    if (by_rows)
-      detail::gemm(part, a + first * (p.a_transposed ? 1 : lda), lda, b, ldb, c + first * ldc, ldc);
-    else
-      detail::gemm(part, a, lda, b + first * (p.b_transposed ? ldb : 1), ldb, c + first, ldc);
+    if (by_rows) detail::gemm(part, a + first * (p.a_transposed ? 1 : lda), lda, b, ldb, c + first * ldc, ldc);
+    else detail::gemm(part, a, lda, b + first * (p.b_transposed ? ldb : 1), ldb, c + first, ldc);
   }
 }
 
@@ -59,9 +57,11 @@ void multiply(device<cuda> const& d, int /*threads*/, product p, T const* a, T c
   T const one = 1, beta = p.add ? T(1) : T(0);
   if (p.m == 0 || p.n == 0) return;
   if constexpr (sizeof(T) == 4) {
-    d.check(cublasSgemm(d.blas(), tb, ta, i(p.n), i(p.m), int(p.k), &one, b, i(ldb), a, i(lda), &beta, c, i(ldc)), "multiply");
+    d.check(cublasSgemm(d.blas(), tb, ta, i(p.n), i(p.m), int(p.k), &one, b, i(ldb), a, i(lda), &beta, c, i(ldc)),
+            "multiply");
   } else {
-    d.check(cublasDgemm(d.blas(), tb, ta, i(p.n), i(p.m), int(p.k), &one, b, i(ldb), a, i(lda), &beta, c, i(ldc)), "multiply");
+    d.check(cublasDgemm(d.blas(), tb, ta, i(p.n), i(p.m), int(p.k), &one, b, i(ldb), a, i(lda), &beta, c, i(ldc)),
+            "multiply");
   }
 }
 #endif

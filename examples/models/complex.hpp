@@ -1,7 +1,7 @@
 // Complex numbers in the vector registers of the CPU, real and imaginary parts apart; in memory they are interleaved.
 #pragma once
-#include <tcnca/block/pack.hpp>
 #include <tcnca/arch/host.hpp>
+#include <tcnca/block/pack.hpp>
 
 #include <cstring>
 #include <utility>
@@ -16,7 +16,9 @@ struct complex_lanes {
 
   friend complex_lanes operator+(complex_lanes a, complex_lanes b) { return {a.re + b.re, a.im + b.im}; }
   friend complex_lanes operator-(complex_lanes a, complex_lanes b) { return {a.re - b.re, a.im - b.im}; }
-  friend complex_lanes operator*(complex_lanes a, complex_lanes b) { return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re}; }
+  friend complex_lanes operator*(complex_lanes a, complex_lanes b) {
+    return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re};
+  }
   friend complex_lanes operator*(T s, complex_lanes a) { return {s * a.re, s * a.im}; }
   friend complex_lanes conj(complex_lanes a) { return {a.re, -a.im}; }
 };
@@ -79,7 +81,8 @@ template <int W, class T>
     p[0] = z.re, p[1] = z.im;
   } else {
     constexpr std::make_integer_sequence<int, W> order;
-    store_complex<W, T>(p - 2 * (W - 1), {detail::pick<W - 1, -1>(z.re, z.re, order), detail::pick<W - 1, -1>(z.im, z.im, order)});
+    store_complex<W, T>(p - 2 * (W - 1),
+                        {detail::pick<W - 1, -1>(z.re, z.re, order), detail::pick<W - 1, -1>(z.im, z.im, order)});
   }
 }
 

@@ -65,8 +65,11 @@ struct cross_entropy_rows {
     auto rest = broadcast<1>(packs.lane(0));
     if (!beyond)
       threads.template each<T>(classes, [&](auto w, index_t k) TCNCA_INLINE {
-        if constexpr (decltype(w)::value == W) { packs = max_or_second(packs, load<W>(in + k)); }
-        else { rest = max_or_second(rest, load<1>(in + k)); }
+        if constexpr (decltype(w)::value == W) {
+          packs = max_or_second(packs, load<W>(in + k));
+        } else {
+          rest = max_or_second(rest, load<1>(in + k));
+        }
       });
     T most = rest.lane(0);
     for (int i = 0; i < W; i++) most = max_of(most, packs.lane(i));
@@ -98,11 +101,13 @@ class cross_entropy {
 
   /// With `grad`, its gradient by the logits, which may stand in their memory. `predictions`, one a row, are the most likely classes (the first of
   /// equals). Targets may be null where only predictions are wanted (then the loss is 0). All pointers are on the executor's side; waits for the result.
-  double operator()(context<T, E> const& c, index_t rows, T const* logits, int const* targets, T* grad, int* predictions = nullptr) const {
+  double operator()(context<T, E> const& c, index_t rows, T const* logits, int const* targets, T* grad,
+                    int* predictions = nullptr) const {
     double *const counted = c.totals[counted_], *const total = c.totals[total_];
     T* const costs = c.kept[costs_];
     if (targets != nullptr) detail::sum_terms(c.executor(), rows, detail::target_term{targets}, counted);
-    each_row(c.executor(), rows, classes_, detail::cross_entropy_rows<T>{classes_, logits, targets, counted, costs, grad, predictions});
+    each_row(c.executor(), rows, classes_,
+             detail::cross_entropy_rows<T>{classes_, logits, targets, counted, costs, grad, predictions});
     if (targets == nullptr) return 0;
     detail::sum_terms(c.executor(), rows, detail::value_term<T>{costs}, total);
     double count = 0, sum = 0;

@@ -23,7 +23,8 @@ class device<cuda> {
     cublasHandle_t blas = nullptr;
     check(cublasCreate(&blas), "start");
     blas_.reset(blas);
-    check(cublasSetStream(blas, stream), "take a stream");  // which takes the workspace away, so the workspace comes after
+    check(cublasSetStream(blas, stream),
+          "take a stream");  // which takes the workspace away, so the workspace comes after
     // With memory of its own, and without atomics, a product has the same bits each time.
     workspace_.reset(allocate(workspace_bytes));
     check(cublasSetWorkspace(blas, workspace_.get(), workspace_bytes), "take a workspace");

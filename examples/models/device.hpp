@@ -18,7 +18,9 @@ class device {
   E executor() const { return executor_; }
 
   /// Zeroed, and aligned as a workspace is. Throws where there is none.
-  static void* allocate(size_t bytes) { return std::memset(::operator new(bytes, std::align_val_t(workspace::alignment)), 0, bytes); }
+  static void* allocate(size_t bytes) {
+    return std::memset(::operator new(bytes, std::align_val_t(workspace::alignment)), 0, bytes);
+  }
   static void release(void* p) { ::operator delete(p, std::align_val_t(workspace::alignment)); }
   /// Bytes that it keeps for itself.
   size_t bytes() const { return 0; }

@@ -57,7 +57,8 @@ struct embedding_table_backward {
 
   template <class Group>
   static constexpr index_t items(index_t vocabulary, index_t channels) {
-    return Group::size() == 1 ? divide_up(channels, cpu_columns) : vocabulary * divide_up(channels, index_t(summed_columns<Group, T>));
+    return Group::size() == 1 ? divide_up(channels, cpu_columns)
+                              : vocabulary * divide_up(channels, index_t(summed_columns<Group, T>));
   }
   template <class Group>
   TCNCA_HOST_DEVICE void operator()(Group group, index_t item, T* memory) const {
@@ -72,7 +73,8 @@ struct embedding_table_backward {
     } else {
       constexpr index_t block = summed_columns<Group, T>;
       index_t const blocks = divide_up(channels, block), token = item / blocks;
-      sum_rows<T>(group, memory, 0, rows, item % blocks * block, channels, rows_of_token<T>{channels, tokens, grad_y, int(token)},
+      sum_rows<T>(group, memory, 0, rows, item % blocks * block, channels,
+                  rows_of_token<T>{channels, tokens, grad_y, int(token)},
                   [&](int, index_t c, T sum) TCNCA_INLINE { grad[token * channels + c] = sum; });
     }
   }
@@ -127,7 +129,8 @@ class embedding {
       : kind_(kind), vocabulary_(vocabulary), channels_(channels) {
     initial const normal{.deviation = 1 / std::sqrt(double(channels))};
     table_ = c.parameter(kind == embedding_kind::table ? vocabulary * channels : channels, normal);
-    if (kind == embedding_kind::level) bias_ = c.parameter(channels, {}), c.reserve(column_sums_bytes<T>(c.rows(), channels, 2));
+    if (kind == embedding_kind::level)
+      bias_ = c.parameter(channels, {}), c.reserve(column_sums_bytes<T>(c.rows(), channels, 2));
   }
 
   void forward(context<T, E> const& c, int const* tokens, T* y) const {
@@ -135,7 +138,8 @@ class embedding {
     if (kind_ == embedding_kind::table)
       each_row(c.executor(), c.rows(), channels_, detail::embedding_table_forward<T>{channels_, tokens, table, y});
     else
-      each_row(c.executor(), c.rows(), channels_, detail::embedding_level_forward<T>{channels_, tokens, table, c.values[bias_], y});
+      each_row(c.executor(), c.rows(), channels_,
+               detail::embedding_level_forward<T>{channels_, tokens, table, c.values[bias_], y});
   }
   void backward(context<T, E> const& c, int const* tokens, T const* grad_y) const {
     T* const grad = c.gradients[table_];
@@ -144,7 +148,8 @@ class embedding {
       run_pass(c.executor(), pass::template items<pass_group<E>>(vocabulary_, channels_),
                pass{vocabulary_, channels_, c.rows(), tokens, grad_y, grad});
     } else {
-      column_sums(c, c.rows(), channels_, detail::embedding_level_backward<T>{channels_, tokens, grad_y}, {grad, c.gradients[bias_]});
+      column_sums(c, c.rows(), channels_, detail::embedding_level_backward<T>{channels_, tokens, grad_y},
+                  {grad, c.gradients[bias_]});
     }
   }
 

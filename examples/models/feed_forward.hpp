@@ -13,7 +13,7 @@ struct feed_forward_config {
   bool pre_norm = true;
   double dropout = 0;         ///< of the result
   double hidden_dropout = 0;  ///< of the hidden activation
-  uint32 site = 2;  ///< tells the dropout of one block from that of another: blocks are 4 apart
+  uint32 site = 2;            ///< tells the dropout of one block from that of another: blocks are 4 apart
 };
 
 /// y = x + dropout(dropout(silu(norm(x) W1 + b1)) W2 + b2); or with the norm around it all.

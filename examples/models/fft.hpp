@@ -20,7 +20,8 @@ template <>
 struct fftw<float> {
   using plan = fftwf_plan;
   static plan make(int n, float* from, float* to, int sign) {
-    return fftwf_plan_dft_1d(n, reinterpret_cast<fftwf_complex*>(from), reinterpret_cast<fftwf_complex*>(to), sign, FFTW_MEASURE);
+    return fftwf_plan_dft_1d(n, reinterpret_cast<fftwf_complex*>(from), reinterpret_cast<fftwf_complex*>(to), sign,
+                             FFTW_MEASURE);
   }
   static void run(plan p, float* from, float* to) {
     fftwf_execute_dft(p, reinterpret_cast<fftwf_complex*>(from), reinterpret_cast<fftwf_complex*>(to));
@@ -31,7 +32,8 @@ template <>
 struct fftw<double> {
   using plan = fftw_plan;
   static plan make(int n, double* from, double* to, int sign) {
-    return fftw_plan_dft_1d(n, reinterpret_cast<fftw_complex*>(from), reinterpret_cast<fftw_complex*>(to), sign, FFTW_MEASURE);
+    return fftw_plan_dft_1d(n, reinterpret_cast<fftw_complex*>(from), reinterpret_cast<fftw_complex*>(to), sign,
+                            FFTW_MEASURE);
   }
   static void run(plan p, double* from, double* to) {
     fftw_execute_dft(p, reinterpret_cast<fftw_complex*>(from), reinterpret_cast<fftw_complex*>(to));

@@ -19,9 +19,13 @@ namespace tcnca::models {
 /// Threads share out such groups of channels, and going forward sequences.
 template <class T>
 struct fft_convolution<T, cpu> {
-  static size_t spectra_count(index_t batch, index_t channels, index_t length) { return size_t(batch * channels * spectrum(length)); }
+  static size_t spectra_count(index_t batch, index_t channels, index_t length) {
+    return size_t(batch * channels * spectrum(length));
+  }
   static size_t kernel_spectra_count(index_t channels, index_t length) { return size_t(channels * spectrum(length)); }
-  static size_t scratch_bytes(cpu e, fft_problem<T> const& p) { return size_t(threads(e) * thread_count(p.length)) * sizeof(T); }
+  static size_t scratch_bytes(cpu e, fft_problem<T> const& p) {
+    return size_t(threads(e) * thread_count(p.length)) * sizeof(T);
+  }
   /// Plans, so that no step must.
   static void prepare(cpu, fft_problem<T> const& p) {
     if (p.length > 0) circular_convolution<T>::of(p.length);
@@ -37,13 +41,17 @@ struct fft_convolution<T, cpu> {
       r.keep(s.spectrum, p.kernel_spectra + c * r.stride);
     });
     index_t const groups = r.groups();
-    r.each(p.batch * groups, [&](index_t i, places const& s) { r.forward_group(x, y, i / groups, i % groups * lanes, s); });
+    r.each(p.batch * groups,
+           [&](index_t i, places const& s) { r.forward_group(x, y, i / groups, i % groups * lanes, s); });
   }
   /// grad_kappa is summed over the batch, and so is grad_omega, if there is one.
-  static void backward(cpu e, fft_problem<T> const& p, T const* x, T const* grad_y, T* grad_x, T* grad_kappa, T* grad_omega) {
+  static void backward(cpu e, fft_problem<T> const& p, T const* x, T const* grad_y, T* grad_x, T* grad_kappa,
+                       T* grad_omega) {
     if (p.length == 0) return;
     runner const r(e, p);
-    r.each(r.groups(), [&](index_t i, places const& s) { r.backward_group(x, grad_y, grad_x, grad_kappa, grad_omega, i * lanes, s); });
+    r.each(r.groups(), [&](index_t i, places const& s) {
+      r.backward_group(x, grad_y, grad_x, grad_kappa, grad_omega, i * lanes, s);
+    });
   }
 
  private:
@@ -62,7 +70,9 @@ struct fft_convolution<T, cpu> {
   }
   static index_t whole_lines(index_t n) { return (n + line - 1) / line * line; }
   static index_t spectrum(index_t length) { return whole_lines(2 * circular_convolution<T>::points(length)); }
-  static index_t row(index_t length) { return whole_lines(length) + line; }  // off the powers of two: fewer conflicts in the cache
+  static index_t row(index_t length) {
+    return whole_lines(length) + line;
+  }  // off the powers of two: fewer conflicts in the cache
   static index_t buffer(index_t length) { return spectrum(length) + line; }
   static index_t thread_count(index_t length) { return lanes * row(length) + (3 + lanes) * buffer(length); }
 
@@ -184,11 +194,11 @@ struct fft_convolution<T, cpu> {
           write(p.before + at + t * d, n, v);
           write(y + at + t * d, n, activate<activation::silu>(v).value);
         });
-      else
-        from_rows(s.rows, [&](index_t t, vector v) { write(y + at + t * d, n, v); });
+      else from_rows(s.rows, [&](index_t t, vector v) { write(y + at + t * d, n, v); });
     }
 
-    void backward_group(T const* x, T const* grad_y, T* grad_x, T* grad_kappa, T* grad_omega, index_t first, places const& s) const {
+    void backward_group(T const* x, T const* grad_y, T* grad_x, T* grad_kappa, T* grad_omega, index_t first,
+                        places const& s) const {
       index_t const n = std::min(index_t(lanes), p.channels - first), d = p.channels, one = buffer(p.length);
       double of_omega[lanes] = {};
       for (index_t b = 0; b < p.batch; b++) {
@@ -199,7 +209,8 @@ struct fft_convolution<T, cpu> {
             __builtin_prefetch(grad_y + at + (t + ahead) * d);
             __builtin_prefetch(p.before + at + (t + ahead) * d);
             __builtin_prefetch(x + at + (t + ahead) * d);
-            auto const g = read(grad_y + at + t * d, n) * activate<activation::silu>(read(p.before + at + t * d, n)).derivative;
+            auto const g =
+                read(grad_y + at + t * d, n) * activate<activation::silu>(read(p.before + at + t * d, n)).derivative;
             sum = fma(g, read(x + at + t * d, n), sum);
             if (t % lanes == lanes - 1 || t == p.length - 1) {
               for (int i = 0; i < lanes; i++) of_omega[i] += double(sum.lane(i));
@@ -207,8 +218,7 @@ struct fft_convolution<T, cpu> {
             }
             return g;
           });
-        else
-          to_rows(s.rows, [&](index_t t) { return read(grad_y + at + t * d, n); });
+        else to_rows(s.rows, [&](index_t t) { return read(grad_y + at + t * d, n); });
         for (index_t i = 0; i < n; i++) {
           transform(s.rows + i * row_stride, s);
           plan.correlate(s.sums + i * one, s.spectrum, kept(b, first + i), b > 0);

@@ -14,7 +14,8 @@ __device__ __forceinline__ index_t element() { return index_t(blockIdx.x) * bloc
 
 /// Lag m is at position m, lag -m at position -m of the circle of 2 n.
 template <class T>
-__global__ void lay_out_kernel(T const* kappa, T* circle, index_t channels, index_t length, index_t n, bool bidirectional) {
+__global__ void lay_out_kernel(T const* kappa, T* circle, index_t channels, index_t length, index_t n,
+                               bool bidirectional) {
   index_t const i = element(), c = i / (2 * n), m = i % (2 * n);
   if (c >= channels) return;
   T const* const other = kappa + (channels + c) * length;
@@ -24,7 +25,8 @@ __global__ void lay_out_kernel(T const* kappa, T* circle, index_t channels, inde
   circle[i] = v;
 }
 template <class T>
-__global__ void take_apart(T const* circle, T* grad_kappa, T scale, index_t channels, index_t length, index_t n, bool bidirectional) {
+__global__ void take_apart(T const* circle, T* grad_kappa, T scale, index_t channels, index_t length, index_t n,
+                           bool bidirectional) {
   index_t const i = element(), c = i / length, m = i % length;
   if (c >= channels) return;
   grad_kappa[i] = scale * circle[c * 2 * n + m];
@@ -34,7 +36,8 @@ __global__ void take_apart(T const* circle, T* grad_kappa, T scale, index_t chan
 /// Squares of 32 x 32 pass through shared memory, so that both sides are read and written along their rows. Blocks of 32 x 8 threads.
 /// With `before`, from times the slope of silu there. Rows are filled up with zeros.
 template <class T>
-__global__ void channels_to_rows(T const* from, T const* before, T* rows, index_t length, index_t channels, index_t stride) {
+__global__ void channels_to_rows(T const* from, T const* before, T* rows, index_t length, index_t channels,
+                                 index_t stride) {
   __shared__ T tile[32][33];
   index_t const t0 = index_t(blockIdx.x) * 32, c0 = index_t(blockIdx.y) * 32, b = blockIdx.z;
   for (int i = int(threadIdx.y); i < 32; i += 8) {
@@ -52,7 +55,8 @@ __global__ void channels_to_rows(T const* from, T const* before, T* rows, index_
 }
 /// put(offset in an activation, channel, value): what stands in the rows.
 template <class T, class Put>
-__device__ __forceinline__ void rows_to_channels(T const* rows, index_t length, index_t channels, index_t stride, Put const& put) {
+__device__ __forceinline__ void rows_to_channels(T const* rows, index_t length, index_t channels, index_t stride,
+                                                 Put const& put) {
   __shared__ T tile[32][33];
   index_t const t0 = index_t(blockIdx.x) * 32, c0 = index_t(blockIdx.y) * 32, b = blockIdx.z;
   for (int i = int(threadIdx.y); i < 32; i += 8) {
@@ -67,7 +71,8 @@ __device__ __forceinline__ void rows_to_channels(T const* rows, index_t length, 
 }
 /// With omega: y = silu(before), before = scale rows + omega x; without, y = scale rows.
 template <class T>
-__global__ void rows_to_output(T const* rows, T const* x, T const* omega, T* before, T* y, T scale, index_t length, index_t channels, index_t stride) {
+__global__ void rows_to_output(T const* rows, T const* x, T const* omega, T* before, T* y, T scale, index_t length,
+                               index_t channels, index_t stride) {
   rows_to_channels(rows, length, channels, stride, [&](index_t at, index_t c, T v) {
     if (omega == nullptr) {
       y[at] = scale * v;
@@ -79,10 +84,11 @@ __global__ void rows_to_output(T const* rows, T const* x, T const* omega, T* bef
   });
 }
 template <class T>
-__global__ void rows_to_gradient(T const* rows, T const* grad_y, T const* omega, T const* before, T* grad_x, T scale, index_t length, index_t channels,
-                                 index_t stride) {
+__global__ void rows_to_gradient(T const* rows, T const* grad_y, T const* omega, T const* before, T* grad_x, T scale,
+                                 index_t length, index_t channels, index_t stride) {
   rows_to_channels(rows, length, channels, stride, [&](index_t at, index_t c, T v) {
-    grad_x[at] = omega == nullptr ? scale * v : scale * v + omega[c] * grad_y[at] * silu_at(before[at]).derivative.lane(0);
+    grad_x[at] =
+        omega == nullptr ? scale * v : scale * v + omega[c] * grad_y[at] * silu_at(before[at]).derivative.lane(0);
   });
 }
 
@@ -91,7 +97,8 @@ template <class T>
 __global__ void multiply_rows(T const* a, T const* b, T* out, index_t count, index_t period, bool conjugate) {
   index_t const i = element();
   if (i >= count) return;
-  T const ar = a[2 * i], ai = a[2 * i + 1], br = b[2 * (i % period)], bi = conjugate ? -b[2 * (i % period) + 1] : b[2 * (i % period) + 1];
+  T const ar = a[2 * i], ai = a[2 * i + 1], br = b[2 * (i % period)],
+          bi = conjugate ? -b[2 * (i % period) + 1] : b[2 * (i % period) + 1];
   out[2 * i] = ar * br - ai * bi, out[2 * i + 1] = ar * bi + ai * br;
 }
 /// sum = sum over the batch of a conj(x)
@@ -111,7 +118,8 @@ __global__ void correlate_batch(T const* a, T const* x, T* sum, index_t batch, i
 template <class T>
 __global__ void sum_omega(T const* x, T const* grad_y, T const* before, T* partial, index_t rows, index_t channels) {
   __shared__ T sums[8][32];
-  index_t const c = index_t(blockIdx.x) * 32 + threadIdx.x, piece = (rows + gridDim.y - 1) / gridDim.y, first = piece * blockIdx.y;
+  index_t const c = index_t(blockIdx.x) * 32 + threadIdx.x, piece = (rows + gridDim.y - 1) / gridDim.y,
+                first = piece * blockIdx.y;
   T sum = 0;
   if (c < channels)
     for (index_t r = first + threadIdx.y; r < first + piece && r < rows; r += 8)

@@ -18,7 +18,8 @@ class fft_mixer final : public ema_mixer<T, E, Shape> {
   fft_mixer(context<T, E>& c, index_t channels) : ema_mixer<T, E, Shape>(c, channels), channels_(channels) {
     auto const& all = c.parameters();
     size_t const first = all.size() - (Shape.skip ? 5 : 4);  // those of ema_mixer, in its order
-    delta_ = all[first].where, alpha_ = all[first + 1].where, beta_ = all[first + 2].where, gamma_ = all[first + 3].where;
+    delta_ = all[first].where, alpha_ = all[first + 1].where, beta_ = all[first + 2].where,
+    gamma_ = all[first + 3].where;
     spectra_ = c.kept.take(index_t(by_fft::spectra_count(c.batch, channels, c.length)));
     kernel_spectra_ = c.kept.take(index_t(by_fft::kernel_spectra_count(channels, c.length)));
     if (Shape.skip) omega_ = all[first + 4].where, before_ = c.kept.take(c.rows() * channels);
@@ -27,7 +28,8 @@ class fft_mixer final : public ema_mixer<T, E, Shape> {
   void reserve(context<T, E>& c, T const* x, T* y) const override {
     ema_mixer<T, E, Shape>::reserve(c, x, y);
     c.reserve(kappa_bytes(c) + by_fft::scratch_bytes(c.executor(), problem(c)));
-    c.reserve(kappa_bytes(c) + std::max(op::kernel_workspace(c.executor(), kernel(c)), op::kernel_backward_workspace(c.executor(), kernel_backward(c))));
+    c.reserve(kappa_bytes(c) + std::max(op::kernel_workspace(c.executor(), kernel(c)),
+                                        op::kernel_backward_workspace(c.executor(), kernel_backward(c))));
     by_fft::prepare(c.executor(), problem(c));
   }
   void forward(context<T, E> const& c, T const* x, T* y) const override {
@@ -46,7 +48,8 @@ class fft_mixer final : public ema_mixer<T, E, Shape> {
 
   // The workspace: the kernel or its gradient, then what a call wants.
   size_t kappa_bytes(context<T, E> const& c) const {
-    return (size_t(rows() * c.length) * sizeof(T) + workspace::alignment - 1) / workspace::alignment * workspace::alignment;
+    return (size_t(rows() * c.length) * sizeof(T) + workspace::alignment - 1) / workspace::alignment *
+           workspace::alignment;
   }
   T* kappa(context<T, E> const& c) const { return static_cast<T*>(c.scratch().data); }
   workspace scratch(context<T, E> const& c) const {
@@ -70,7 +73,8 @@ class fft_mixer final : public ema_mixer<T, E, Shape> {
     inputs(c, a);
     a.grad_kappa = contiguous(kappa(c), rows(), c.length);
     auto const& g = c.gradients;
-    a.grad_delta = table(g[delta_]), a.grad_alpha = table(g[alpha_]), a.grad_beta = table(g[beta_]), a.grad_gamma = table(g[gamma_]);
+    a.grad_delta = table(g[delta_]), a.grad_alpha = table(g[alpha_]), a.grad_beta = table(g[beta_]),
+    a.grad_gamma = table(g[gamma_]);
     return a;
   }
   fft_problem<T> problem(context<T, E> const& c) const {

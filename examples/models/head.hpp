@@ -30,7 +30,9 @@ class token_head final : public head<T, E> {
   token_head(context<T, E>& c, index_t channels, index_t vocabulary) : output_(c, channels, vocabulary) {}
   index_t rows(context<T, E> const& c) const override { return c.rows(); }
   void forward(context<T, E> const& c, T const* x, T* logits) const override { output_.forward(c, x, logits); }
-  void backward(context<T, E> const& c, T const* x, T const* grad_logits, T* grad_x) const override { output_.backward(c, x, grad_logits, grad_x); }
+  void backward(context<T, E> const& c, T const* x, T const* grad_logits, T* grad_x) const override {
+    output_.backward(c, x, grad_logits, grad_x);
+  }
 
  private:
   linear<T, E> output_;
@@ -53,7 +55,8 @@ struct pair_features {
       constexpr int W = decltype(w)::value;
       auto const a = load<W>(x + 2 * row * channels + k), b = load<W>(x + (2 * row + 1) * channels + k);
       T* const out = y + 4 * row * channels + k;
-      store<W>(out, a), store<W>(out + channels, b), store<W>(out + 2 * channels, a * b), store<W>(out + 3 * channels, a - b);
+      store<W>(out, a), store<W>(out + channels, b), store<W>(out + 2 * channels, a * b),
+          store<W>(out + 3 * channels, a - b);
     });
   }
 };
@@ -86,7 +89,11 @@ template <class T, class E>
 class class_head final : public head<T, E> {
  public:
   class_head(context<T, E>& c, index_t channels, index_t hidden, index_t classes, bool pairs)
-      : channels_(channels), hidden_dim_(hidden), pairs_(pairs), first_(c, pairs ? 4 * channels : channels, hidden), second_(c, hidden, classes) {
+      : channels_(channels),
+        hidden_dim_(hidden),
+        pairs_(pairs),
+        first_(c, pairs ? 4 * channels : channels, hidden),
+        second_(c, hidden, classes) {
     index_t const b = c.batch;
     pooled_ = c.kept.take(b * channels), before_ = c.kept.take(b * hidden), hidden_ = c.kept.take(b * hidden);
     if (pairs) features_ = c.kept.take(2 * b * channels);
@@ -100,7 +107,8 @@ class class_head final : public head<T, E> {
   void forward(context<T, E> const& c, T const* x, T* logits) const override {
     index_t const n = rows(c);
     mean_pooling(c, channels_, x, c.kept[pooled_]);
-    if (pairs_) each_row(c.executor(), n, channels_, detail::pair_features<T>{channels_, c.kept[pooled_], c.kept[features_]});
+    if (pairs_)
+      each_row(c.executor(), n, channels_, detail::pair_features<T>{channels_, c.kept[pooled_], c.kept[features_]});
     first_.forward(c, n, features(c), c.kept[before_]);
     gelu(c.executor(), n * hidden_dim_, static_cast<T const*>(c.kept[before_]), c.kept[hidden_]);
     second_.forward(c, n, c.kept[hidden_], logits);
@@ -110,10 +118,12 @@ class class_head final : public head<T, E> {
     T *const grad_hidden = c.temporary[grad_hidden_], *const grad_pooled = c.temporary[grad_pooled_];
     T* const grad_features = pairs_ ? c.temporary[grad_features_] : grad_pooled;
     second_.backward(c, n, c.kept[hidden_], grad_logits, grad_hidden);
-    gelu_backward(c.executor(), n * hidden_dim_, static_cast<T const*>(c.kept[before_]), static_cast<T const*>(grad_hidden), grad_hidden);
+    gelu_backward(c.executor(), n * hidden_dim_, static_cast<T const*>(c.kept[before_]),
+                  static_cast<T const*>(grad_hidden), grad_hidden);
     first_.backward(c, n, features(c), grad_hidden, grad_features);
     if (pairs_)
-      each_row(c.executor(), n, channels_, detail::pair_features_backward<T>{channels_, c.kept[pooled_], grad_features, grad_pooled});
+      each_row(c.executor(), n, channels_,
+               detail::pair_features_backward<T>{channels_, c.kept[pooled_], grad_features, grad_pooled});
     mean_pooling_backward(c, channels_, static_cast<T const*>(grad_pooled), grad_x);
   }
 

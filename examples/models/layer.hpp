@@ -18,18 +18,19 @@ struct layer_config {
   index_t key_dim = 32;     ///< z
   index_t chunk = 64;
   norm_kind norm = norm_kind::layer;
-  bool pre_norm = true;   ///< the layer's input is normed, else its result
+  bool pre_norm = true;  ///< the layer's input is normed, else its result
   bias_kind bias = bias_kind::simple;
-  double dropout = 0;     ///< of the mixer's result and of the candidate
+  double dropout = 0;            ///< of the mixer's result and of the candidate
   double attention_dropout = 0;  ///< of attention's weights
-  uint32 site = 0;        ///< tells the dropout of one layer from that of another: layers are 4 apart
+  uint32 site = 0;               ///< tells the dropout of one layer from that of another: layers are 4 apart
 };
 
 /// What a layer knows of the sequences at hand, besides their number and their length.
 template <class T, class E>
 struct passage {
-  memory_of<T, E> const* states = nullptr;  ///< null: they begin here; else what is remembered of what came before, and is to be
-  index_t position = 0;                       ///< absolute, of the first
+  memory_of<T, E> const* states =
+      nullptr;           ///< null: they begin here; else what is remembered of what came before, and is to be
+  index_t position = 0;  ///< absolute, of the first
 };
 
 /// What a model knows of a layer. Activations are [batch, length, channels].
@@ -90,7 +91,8 @@ class layer final : public any_layer<T, E> {
     o_ = c.kept.take(n * h), gated_ = c.kept.take(n * h), lse_ = c.kept.take(2 * n), h_ = c.kept.take(n * d);
     if (!config.pre_norm) unnormed_ = c.kept.take(n * d);
     size_t const begin = c.temporary.end();
-    grad_columns_ = c.temporary.take(n * columns(config).all), grad_h_ = c.temporary.take(n * d), grad_o_ = c.temporary.take(n * h);
+    grad_columns_ = c.temporary.take(n * columns(config).all), grad_h_ = c.temporary.take(n * d),
+    grad_o_ = c.temporary.take(n * h);
     grad_v_ = c.temporary.take(n * h), grad_q_ = c.temporary.take(n * z), grad_k_ = c.temporary.take(n * z);
     grad_mixed_ = c.temporary.take(n * d), grad_normed_ = c.temporary.take(n * d);
     c.temporary.rewind(begin);
@@ -106,7 +108,8 @@ class layer final : public any_layer<T, E> {
   }
   void plan_states(context<T, E> const& c, memory_of<T, E>& states) override {
     mixer_->plan_states(c, states);
-    keys_ = states.take(c.batch * config_.chunk * config_.key_dim), values_seen_ = states.take(c.batch * config_.chunk * config_.value_dim);
+    keys_ = states.take(c.batch * config_.chunk * config_.key_dim),
+    values_seen_ = states.take(c.batch * config_.chunk * config_.value_dim);
   }
   void reserve(context<T, E>& c, memory_of<T, E> const& states) const override {
     mixer_->reserve(c, states, c.kept[normed_], c.kept[mixed_]);
@@ -130,12 +133,15 @@ class layer final : public any_layer<T, E> {
 
     typename gates::mix_args mix;
     mix.z = z_columns(c, kept[columns_]), mix.q = key_rows(c, kept[q_]), mix.k = key_rows(c, kept[k_]);
-    mix.gq = vector(c.values[gain_q_]), mix.mq = vector(c.values[mean_q_]), mix.gk = vector(c.values[gain_k_]), mix.mk = vector(c.values[mean_k_]);
+    mix.gq = vector(c.values[gain_q_]), mix.mq = vector(c.values[mean_q_]), mix.gk = vector(c.values[gain_k_]),
+    mix.mk = vector(c.values[mean_k_]);
     require(gates::mix(e, mix));
     bias_.forward(c);
-    with_attention(drops_weights(c), [&]<class Op>(Op) { require(Op::forward(e, attention_forward<Op>(c, at), c.scratch())); });
+    with_attention(drops_weights(c),
+                   [&]<class Op>(Op) { require(Op::forward(e, attention_forward<Op>(c, at), c.scratch())); });
     if constexpr (Gates.reset_gate) {
-      require(gates::reset(e, {.o = value_rows(c, kept[o_]), .r = r_columns(c, kept[columns_]), .y = value_rows(c, kept[gated_])}));
+      require(gates::reset(
+          e, {.o = value_rows(c, kept[o_]), .r = r_columns(c, kept[columns_]), .y = value_rows(c, kept[gated_])}));
     }
     candidate_.forward(c, gated(c), kept[h_]);
 
@@ -162,7 +168,8 @@ class layer final : public any_layer<T, E> {
                                         .grad_o = o,
                                         .grad_r = r_columns(c, temporary[grad_columns_])}));
     }
-    with_attention(drops_weights(c), [&]<class Op>(Op) { require(Op::backward(e, attention_backward<Op>(c), c.scratch())); });
+    with_attention(drops_weights(c),
+                   [&]<class Op>(Op) { require(Op::backward(e, attention_backward<Op>(c), c.scratch())); });
     bias_.backward(c);
     require(gates::mix_backward(e, mix_backward(c), c.scratch()));
     mix_.backward(c, kept[mixed_], temporary[grad_columns_], temporary[grad_mixed_]);
@@ -177,7 +184,8 @@ class layer final : public any_layer<T, E> {
  private:
   // Random numbers are drawn only where something is dropped.
   using attention = chunked_attention<T, Attention>;
-  using attention_dropping = chunked_attention<T, chunked_attention_shape{Attention.function, Attention.causal, true, true}>;
+  using attention_dropping =
+      chunked_attention<T, chunked_attention_shape{Attention.function, Attention.causal, true, true}>;
   using gates = gated_fusion<T, gated_fusion_shape{Gates.update_gate, Gates.reset_gate, Gates.mixer_path, false}>;
   using dropping = gated_fusion<T, gated_fusion_shape{Gates.update_gate, Gates.reset_gate, Gates.mixer_path, true}>;
 
@@ -186,22 +194,35 @@ class layer final : public any_layer<T, E> {
     index_t u, z, r, hx, all;
   };
   static column_list columns(layer_config const& config) {
-    index_t const z = Gates.update_gate ? config.channels : 0, r = z + config.key_dim, hx = r + (Gates.reset_gate ? config.value_dim : 0);
+    index_t const z = Gates.update_gate ? config.channels : 0, r = z + config.key_dim,
+                  hx = r + (Gates.reset_gate ? config.value_dim : 0);
     return {0, z, r, hx, hx + (Gates.mixer_path ? config.channels : 0)};
   }
   tensor_view<T, 3> part(context<T, E> const& c, T* matrix, index_t first, index_t count) const {
     return rows_view(matrix + first, c.batch, c.length, count, columns(config_).all);
   }
-  tensor_view<T, 3> u_columns(context<T, E> const& c, T* m) const { return part(c, m, columns(config_).u, config_.channels); }
-  tensor_view<T, 3> z_columns(context<T, E> const& c, T* m) const { return part(c, m, columns(config_).z, config_.key_dim); }
-  tensor_view<T, 3> r_columns(context<T, E> const& c, T* m) const { return part(c, m, columns(config_).r, config_.value_dim); }
-  tensor_view<T, 3> hx_columns(context<T, E> const& c, T* m) const { return part(c, m, columns(config_).hx, config_.channels); }
+  tensor_view<T, 3> u_columns(context<T, E> const& c, T* m) const {
+    return part(c, m, columns(config_).u, config_.channels);
+  }
+  tensor_view<T, 3> z_columns(context<T, E> const& c, T* m) const {
+    return part(c, m, columns(config_).z, config_.key_dim);
+  }
+  tensor_view<T, 3> r_columns(context<T, E> const& c, T* m) const {
+    return part(c, m, columns(config_).r, config_.value_dim);
+  }
+  tensor_view<T, 3> hx_columns(context<T, E> const& c, T* m) const {
+    return part(c, m, columns(config_).hx, config_.channels);
+  }
   template <class U>
   tensor_view<U, 3> channel_rows(context<T, E> const& c, U* p) const {
     return rows_view(p, c.batch, c.length, config_.channels, config_.channels);
   }
-  tensor_view<T, 3> value_rows(context<T, E> const& c, T* p) const { return rows_view(p, c.batch, c.length, config_.value_dim, config_.value_dim); }
-  tensor_view<T, 3> key_rows(context<T, E> const& c, T* p) const { return rows_view(p, c.batch, c.length, config_.key_dim, config_.key_dim); }
+  tensor_view<T, 3> value_rows(context<T, E> const& c, T* p) const {
+    return rows_view(p, c.batch, c.length, config_.value_dim, config_.value_dim);
+  }
+  tensor_view<T, 3> key_rows(context<T, E> const& c, T* p) const {
+    return rows_view(p, c.batch, c.length, config_.key_dim, config_.key_dim);
+  }
   tensor_view<T, 1> vector(T* p) const { return contiguous(p, config_.key_dim); }
 
   /// What the product with Wh takes.
@@ -236,7 +257,8 @@ class layer final : public any_layer<T, E> {
   typename gates::mix_backward_args mix_backward(context<T, E> const& c) const {
     typename gates::mix_backward_args a;
     a.z = z_columns(c, c.kept[columns_]), a.gq = vector(c.values[gain_q_]), a.gk = vector(c.values[gain_k_]);
-    a.grad_q = key_rows(c, c.temporary[grad_q_]), a.grad_k = key_rows(c, c.temporary[grad_k_]), a.grad_z = z_columns(c, c.temporary[grad_columns_]);
+    a.grad_q = key_rows(c, c.temporary[grad_q_]), a.grad_k = key_rows(c, c.temporary[grad_k_]),
+    a.grad_z = z_columns(c, c.temporary[grad_columns_]);
     a.grad_gq = vector(c.gradients[gain_q_]), a.grad_mq = vector(c.gradients[mean_q_]);
     a.grad_gk = vector(c.gradients[gain_k_]), a.grad_mk = vector(c.gradients[mean_k_]);
     return a;
@@ -254,7 +276,8 @@ class layer final : public any_layer<T, E> {
     a.v = head_view(c.kept[v_], b, l, config_.value_dim), a.bias = bias_.table(c), a.chunk = config_.chunk;
     if (c.lengths()) a.lengths = contiguous(c.lengths(), b);
     if constexpr (same<Op, attention_dropping>) {
-      a.dropout = config_.attention_dropout, a.seed = ~(c.seed + config_.site + 1), a.offset = c.step * uint64(c.length);
+      a.dropout = config_.attention_dropout, a.seed = ~(c.seed + config_.site + 1),
+      a.offset = c.step * uint64(c.length);
     }
   }
   template <class Op>
@@ -266,7 +289,8 @@ class layer final : public any_layer<T, E> {
     if (at.states) {
       a.position = at.position;
       a.keys_out = head_view((*at.states)[keys_], c.batch, config_.chunk, config_.key_dim), a.keys_in = a.keys_out;
-      a.values_out = head_view((*at.states)[values_seen_], c.batch, config_.chunk, config_.value_dim), a.values_in = a.values_out;
+      a.values_out = head_view((*at.states)[values_seen_], c.batch, config_.chunk, config_.value_dim),
+      a.values_in = a.values_out;
     }
     return a;
   }
@@ -276,8 +300,10 @@ class layer final : public any_layer<T, E> {
     typename Op::backward_args a;
     attention_inputs<Op>(c, a);
     if (softmax) a.o = head_view(c.kept[o_], b, l, config_.value_dim), a.lse = contiguous(c.kept[lse_], b, 1, l, 2);
-    a.grad_o = head_view(c.temporary[grad_o_], b, l, config_.value_dim), a.grad_q = head_view(c.temporary[grad_q_], b, l, config_.key_dim);
-    a.grad_k = head_view(c.temporary[grad_k_], b, l, config_.key_dim), a.grad_v = head_view(c.temporary[grad_v_], b, l, config_.value_dim);
+    a.grad_o = head_view(c.temporary[grad_o_], b, l, config_.value_dim),
+    a.grad_q = head_view(c.temporary[grad_q_], b, l, config_.key_dim);
+    a.grad_k = head_view(c.temporary[grad_k_], b, l, config_.key_dim),
+    a.grad_v = head_view(c.temporary[grad_v_], b, l, config_.value_dim);
     a.grad_bias = bias_.grad_table(c);
     return a;
   }

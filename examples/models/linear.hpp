@@ -63,8 +63,9 @@ class linear {
   void forward_silu(context<T, E> const& c, T const* x, T* before, T* y) const { forward(c, c.rows(), x, before, y); }
   /// `grad` is the gradient of y, and then that of `before`.
   void backward_silu(context<T, E> const& c, T const* x, T const* before, T* grad, T* grad_x, bool add = false) const {
-    backward(c, c.rows(), x, grad, grad_x, add,
-             [&](E e, index_t first, index_t count) { silu_backward(e, count * out_, before + first * out_, grad + first * out_, grad + first * out_); });
+    backward(c, c.rows(), x, grad, grad_x, add, [&](E e, index_t first, index_t count) {
+      silu_backward(e, count * out_, before + first * out_, grad + first * out_, grad + first * out_);
+    });
   }
 
  private:
@@ -79,7 +80,8 @@ class linear {
     auto const block = [&](E e, int threads, index_t first, index_t count) {
       T* const out = y + first * out_;
       each_row(e, count, out_, detail::bias_rows<T>{c.values[bias_], out, out_});
-      detail::multiply(c.machine(), threads, {.m = count, .n = out_, .k = in_, .add = true}, x + first * in_, c.values[weight_], out);
+      detail::multiply(c.machine(), threads, {.m = count, .n = out_, .k = in_, .add = true}, x + first * in_,
+                       c.values[weight_], out);
       if (activated != nullptr) silu(e, count * out_, out, activated + first * out_);
     };
     if constexpr (same<E, cpu>) {
@@ -90,21 +92,26 @@ class linear {
     block(c.executor(), c.threads, 0, rows);
   }
   /// before(executor, row, rows) comes before these rows of grad_y are read.
-  void backward(context<T, E> const& c, index_t rows, T const* x, T const* grad_y, T* grad_x, bool add, auto const& before) const {
+  void backward(context<T, E> const& c, index_t rows, T const* x, T const* grad_y, T* grad_x, bool add,
+                auto const& before) const {
     T *const grad_weight = c.gradients[weight_], *const grad_bias = c.gradients[bias_];
-    product to_weight{.m = in_, .n = out_, .k = rows, .a_transposed = true}, to_x{.m = rows, .n = in_, .k = out_, .b_transposed = true, .add = add};
+    product to_weight{.m = in_, .n = out_, .k = rows, .a_transposed = true},
+        to_x{.m = rows, .n = in_, .k = out_, .b_transposed = true, .add = add};
     if constexpr (same<E, cpu>) {
       if (in_blocks(rows)) {
-        T *const biases = static_cast<T*>(c.scratch().data), *const weights = biases + divide_up(rows, block_rows) * out_;
-        detail::each_block(c.threads, rows, block_rows, parts, [=, this, &c, &before](index_t part, index_t first, index_t count, bool fresh) {
-          T const* const grad = grad_y + first * out_;
-          product to_sum = to_weight, to_rows = to_x;
-          to_sum.k = to_rows.m = count, to_sum.add = !fresh;
-          before(cpu{1}, first, count);
-          detail::multiply(c.machine(), 1, to_sum, x + first * in_, grad, weights + part * in_ * out_);
-          add_rows(count, grad, biases + first / block_rows * out_);
-          detail::multiply(c.machine(), 1, to_rows, grad, c.values[weight_], grad_x + first * in_);
-        });
+        T *const biases = static_cast<T*>(c.scratch().data), *const weights =
+                                                                 biases + divide_up(rows, block_rows) * out_;
+        detail::each_block(c.threads, rows, block_rows, parts,
+                           [=, this, &c, &before](index_t part, index_t first, index_t count, bool fresh) {
+                             T const* const grad = grad_y + first * out_;
+                             product to_sum = to_weight, to_rows = to_x;
+                             to_sum.k = to_rows.m = count, to_sum.add = !fresh;
+                             before(cpu{1}, first, count);
+                             detail::multiply(c.machine(), 1, to_sum, x + first * in_, grad,
+                                              weights + part * in_ * out_);
+                             add_rows(count, grad, biases + first / block_rows * out_);
+                             detail::multiply(c.machine(), 1, to_rows, grad, c.values[weight_], grad_x + first * in_);
+                           });
         add_vectors(c, divide_up(rows, block_rows), out_, biases, grad_bias);
         return add_vectors(c, parts, in_ * out_, weights, grad_weight);
       }

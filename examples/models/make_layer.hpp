@@ -9,7 +9,9 @@ template <class T, class E, bool Causal, attention_function Function>
 std::unique_ptr<any_layer<T, E>> make_layer(model_config const& config, context<T, E>& c, layer_config const& l) {
   constexpr chunked_attention_shape attention{.function = Function, .causal = Causal, .bias = true};
   constexpr gated_fusion_shape simple{.update_gate = false, .reset_gate = false, .mixer_path = false};
-  auto const mixing = [&](context<T, E>& of, index_t channels) { return models::make_mixer<T, E, Causal>(config, of, channels); };
+  auto const mixing = [&](context<T, E>& of, index_t channels) {
+    return models::make_mixer<T, E, Causal>(config, of, channels);
+  };
   if (config.gates) return std::make_unique<layer<T, E, gated_fusion_shape{}, attention>>(c, l, mixing);
   return std::make_unique<layer<T, E, simple, attention>>(c, l, mixing);
 }

@@ -46,8 +46,9 @@ std::unique_ptr<mixer<T, E>> make_mixer(model_config const& config, context<T, E
   detail::stack_choice<T, E, Causal> choice{config, c, channels};
   choice.template add<4, 4>(), choice.template add<4, 6>(), choice.template add<8, 5>();
   if constexpr (Causal) { choice.template add<8, 4>(), choice.template add<17, 4>(); }
-  if (!choice.made) throw std::invalid_argument("the stack \"" + config.stack + "\" was not compiled: " + (Causal ? "looking back" : "looking both ways") +
-                                                " there are " + choice.known);
+  if (!choice.made)
+    throw std::invalid_argument("the stack \"" + config.stack + "\" was not compiled: " +
+                                (Causal ? "looking back" : "looking both ways") + " there are " + choice.known);
   return std::move(choice.made);
 }
 

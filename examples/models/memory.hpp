@@ -72,15 +72,16 @@ class context {
         lengths_place_(lengths_pool_.take(most_sequences)) {}
 
   int const threads;
-  index_t batch, length;        ///< of the step at hand
-  bool training = true;       ///< dropout is on, and norms measure the batch
-  uint64 seed = 0, step = 0;  ///< of dropout
-  pool<T, E> values, gradients;              ///< of parameters: the same regions in both
-  pool<T, E> statistics, next_statistics;    ///< measured, not learned: as they are, and as they will be after a step that succeeds
-  pool<T, E> kept;                           ///< from the forward to the backward pass
-  pool<T, E> temporary;                      ///< within one part's forward or backward pass
-  pool<double, E> totals;                    ///< sums on their way to the host
-  pool<int, E> integers;                     ///< tokens, targets, predictions
+  index_t batch, length;         ///< of the step at hand
+  bool training = true;          ///< dropout is on, and norms measure the batch
+  uint64 seed = 0, step = 0;     ///< of dropout
+  pool<T, E> values, gradients;  ///< of parameters: the same regions in both
+  pool<T, E> statistics,
+      next_statistics;     ///< measured, not learned: as they are, and as they will be after a step that succeeds
+  pool<T, E> kept;         ///< from the forward to the backward pass
+  pool<T, E> temporary;    ///< within one part's forward or backward pass
+  pool<double, E> totals;  ///< sums on their way to the host
+  pool<int, E> integers;   ///< tokens, targets, predictions
 
   index_t rows() const { return batch * length; }
   E executor() const { return device_.executor(); }
@@ -99,7 +100,8 @@ class context {
     if (!padded_) return;
     for (index_t b = 0; b < batch; b++) {
       if (host[b] < 0 || host[b] > length)
-        throw std::invalid_argument("a sequence cannot have " + std::to_string(host[b]) + " of " + std::to_string(length) + " positions");
+        throw std::invalid_argument("a sequence cannot have " + std::to_string(host[b]) + " of " +
+                                    std::to_string(length) + " positions");
       valid_rows_ += host[b];
     }
     upload(host, lengths_pool_[lengths_place_], size_t(batch));
@@ -127,8 +129,9 @@ class context {
   }
   /// All that has been allocated.
   size_t bytes() const {
-    return values.bytes() + gradients.bytes() + statistics.bytes() + next_statistics.bytes() + kept.bytes() + temporary.bytes() + totals.bytes() +
-           integers.bytes() + lengths_pool_.bytes() + scratch_.bytes() + device_.bytes();
+    return values.bytes() + gradients.bytes() + statistics.bytes() + next_statistics.bytes() + kept.bytes() +
+           temporary.bytes() + totals.bytes() + integers.bytes() + lengths_pool_.bytes() + scratch_.bytes() +
+           device_.bytes();
   }
 
   /// Workspace that a call will ask for.
@@ -136,7 +139,8 @@ class context {
   workspace scratch() const { return {scratch_.data(), scratch_bytes_}; }
 
   void commit() {
-    values.commit(), gradients.commit(), statistics.commit(), next_statistics.commit(), kept.commit(), temporary.commit(), totals.commit();
+    values.commit(), gradients.commit(), statistics.commit(), next_statistics.commit(), kept.commit(),
+        temporary.commit(), totals.commit();
     integers.commit(), lengths_pool_.commit();
   }
   /// After all parts have reserved, with their pointers at hand.
@@ -188,7 +192,8 @@ class context {
 
 /// A model's calls are right by construction: a status that says otherwise is a mistake in the model.
 inline void require(status s) {
-  if (!s.ok()) throw std::logic_error(std::string("an operation refused its argument ") + s.argument() + ": " + to_string(s));
+  if (!s.ok())
+    throw std::logic_error(std::string("an operation refused its argument ") + s.argument() + ": " + to_string(s));
 }
 
 /// A matrix whose rows are the positions of a batch of sequences, as the gates see it; `stride` elements from row to row.

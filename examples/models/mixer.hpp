@@ -27,7 +27,9 @@ class mixer {
   virtual void backward(context<T, E> const& c, T const* x, T const* grad_y, T* grad_x) const = 0;
 
   /// For sequences that come in pieces (causal mixers): takes from `states` what it must remember from piece to piece.
-  virtual void plan_states(context<T, E> const&, memory_of<T, E>&) { throw std::logic_error("this mixer remembers nothing from piece to piece"); }
+  virtual void plan_states(context<T, E> const&, memory_of<T, E>&) {
+    throw std::logic_error("this mixer remembers nothing from piece to piece");
+  }
   /// After `states` has been committed: what workspace `go_on` will want.
   virtual void reserve(context<T, E>&, memory_of<T, E> const&, T const*, T*) const {}
   /// `forward` of a piece that begins at an absolute position.
@@ -49,7 +51,8 @@ class conv_mixer final : public mixer<T, E> {
 
  public:
   conv_mixer(context<T, E>& c, index_t channels) : channels_(channels) {
-    weight_ = c.parameter(sets * Shape.taps * channels, {.deviation = (Shape.residuals == residual::level ? 0.1 : 1) / std::sqrt(double(Shape.taps))});
+    weight_ = c.parameter(sets * Shape.taps * channels, {.deviation = (Shape.residuals == residual::level ? 0.1 : 1) /
+                                                                      std::sqrt(double(Shape.taps))});
     if (Shape.bias) bias_ = c.parameter(sets * channels, {});
     if (Shape.skip) omega_ = c.parameter(channels, {.mean = 1});
   }
@@ -58,20 +61,26 @@ class conv_mixer final : public mixer<T, E> {
     c.reserve(op::backward_workspace(c.executor(), backward_args(c, x, x, y)));
   }
   void forward(context<T, E> const& c, T const* x, T* y) const override {
-    if (Shape.bias && !causal && c.lengths() != nullptr) throw std::logic_error("a stack with biases that looks ahead hears padding");
+    if (Shape.bias && !causal && c.lengths() != nullptr)
+      throw std::logic_error("a stack with biases that looks ahead hears padding");
     require(op::forward(c.executor(), forward_args(c, x, y), c.scratch()));
   }
   void backward(context<T, E> const& c, T const* x, T const* grad_y, T* grad_x) const override {
     require(op::backward(c.executor(), backward_args(c, x, grad_y, grad_x), c.scratch()));
   }
 
-  void plan_states(context<T, E> const& c, memory_of<T, E>& states) override { state_ = states.take(c.batch * channels_ * op::state_length); }
+  void plan_states(context<T, E> const& c, memory_of<T, E>& states) override {
+    state_ = states.take(c.batch * channels_ * op::state_length);
+  }
   void reserve(context<T, E>& c, memory_of<T, E> const& states, T const* x, T* y) const override {
     if constexpr (causal) { c.reserve(op::forward_workspace(c.executor(), piece_args(c, states, 0, x, y))); }
   }
   void go_on(context<T, E> const& c, memory_of<T, E> const& states, index_t position, T const* x, T* y) const override {
-    if constexpr (causal) { require(op::forward(c.executor(), piece_args(c, states, position, x, y), c.scratch())); }
-    else { mixer<T, E>::go_on(c, states, position, x, y); }
+    if constexpr (causal) {
+      require(op::forward(c.executor(), piece_args(c, states, position, x, y), c.scratch()));
+    } else {
+      mixer<T, E>::go_on(c, states, position, x, y);
+    }
   }
 
  private:
@@ -89,7 +98,8 @@ class conv_mixer final : public mixer<T, E> {
     inputs(c, a);
     return a;
   }
-  typename op::forward_args piece_args(context<T, E> const& c, memory_of<T, E> const& states, index_t position, T const* x, T* y) const {
+  typename op::forward_args piece_args(context<T, E> const& c, memory_of<T, E> const& states, index_t position,
+                                       T const* x, T* y) const {
     auto a = forward_args(c, x, y);
     a.state_out = sequence(states[state_], layout::batch_length_channels, c.batch, channels_, op::state_length);
     a.state_in = a.state_out, a.position = position;
@@ -123,25 +133,33 @@ class ema_mixer : public mixer<T, E> {
   ema_mixer(context<T, E>& c, index_t channels) : channels_(channels) {
     index_t const count = rows() * Shape.states;
     delta_ = c.parameter(count, {.deviation = 0.2}), alpha_ = c.parameter(count, {.deviation = 0.2});
-    beta_ = c.parameter(count, {.mean = 1, .deviation = 0.02, .alternating = true}), gamma_ = c.parameter(count, {.deviation = 1});
+    beta_ = c.parameter(count, {.mean = 1, .deviation = 0.02, .alternating = true}),
+    gamma_ = c.parameter(count, {.deviation = 1});
     if (Shape.skip) omega_ = c.parameter(channels, {.deviation = 1});
   }
   void reserve(context<T, E>& c, T const* x, T* y) const override {
     c.reserve(op::forward_workspace(c.executor(), forward_args(c, x, y)));
     c.reserve(op::backward_workspace(c.executor(), backward_args(c, x, x, y)));
   }
-  void forward(context<T, E> const& c, T const* x, T* y) const override { require(op::forward(c.executor(), forward_args(c, x, y), c.scratch())); }
+  void forward(context<T, E> const& c, T const* x, T* y) const override {
+    require(op::forward(c.executor(), forward_args(c, x, y), c.scratch()));
+  }
   void backward(context<T, E> const& c, T const* x, T const* grad_y, T* grad_x) const override {
     require(op::backward(c.executor(), backward_args(c, x, grad_y, grad_x), c.scratch()));
   }
 
-  void plan_states(context<T, E> const& c, memory_of<T, E>& states) override { state_ = states.take(c.batch * channels_ * Shape.states); }
+  void plan_states(context<T, E> const& c, memory_of<T, E>& states) override {
+    state_ = states.take(c.batch * channels_ * Shape.states);
+  }
   void reserve(context<T, E>& c, memory_of<T, E> const& states, T const* x, T* y) const override {
     if constexpr (causal) { c.reserve(op::forward_workspace(c.executor(), piece_args(c, states, x, y))); }
   }
   void go_on(context<T, E> const& c, memory_of<T, E> const& states, index_t position, T const* x, T* y) const override {
-    if constexpr (causal) { require(op::forward(c.executor(), piece_args(c, states, x, y), c.scratch())); }
-    else { mixer<T, E>::go_on(c, states, position, x, y); }
+    if constexpr (causal) {
+      require(op::forward(c.executor(), piece_args(c, states, x, y), c.scratch()));
+    } else {
+      mixer<T, E>::go_on(c, states, position, x, y);
+    }
   }
 
  private:
@@ -171,7 +189,8 @@ class ema_mixer : public mixer<T, E> {
     a.x = view(c, x), a.grad_y = view(c, grad_y), a.grad_x = view(c, grad_x);
     inputs(c, a);
     auto const& g = c.gradients;
-    a.grad_delta = table(g[delta_]), a.grad_alpha = table(g[alpha_]), a.grad_beta = table(g[beta_]), a.grad_gamma = table(g[gamma_]);
+    a.grad_delta = table(g[delta_]), a.grad_alpha = table(g[alpha_]), a.grad_beta = table(g[beta_]),
+    a.grad_gamma = table(g[gamma_]);
     if (Shape.skip) a.grad_omega = contiguous(g[omega_], channels_);
     return a;
   }

@@ -17,17 +17,18 @@ enum class head_kind { next_token, sequence_class, pair_class };
 enum class embedding_kind { table, level };
 
 struct model_config {
-  std::string backend = "cpu";            ///< or "cuda"
-  int threads = 1;                        ///< of the CPU
-  long batch = 1, length = 1;             ///< the largest of any call
-  head_kind head = head_kind::next_token; ///< the next token: all is causal, else both directions are seen
+  std::string backend = "cpu";             ///< or "cuda"
+  int threads = 1;                         ///< of the CPU
+  long batch = 1, length = 1;              ///< the largest of any call
+  head_kind head = head_kind::next_token;  ///< the next token: all is causal, else both directions are seen
   long vocabulary = 2, classes = 2;
   embedding_kind embedding = embedding_kind::table;
 
   long layers = 2, channels = 64, value_dim = 128, key_dim = 32, hidden = 128, chunk = 64;
   mixer_kind mixer = mixer_kind::convolution;
-  std::string stack = "4x4";              ///< taps x depth of the convolutions, one of those that are compiled; the dilations are powers of the taps
-  bool gates = true;                      ///< false: the simplified layer, y = x + silu(attention Wh)
+  std::string stack =
+      "4x4";  ///< taps x depth of the convolutions, one of those that are compiled; the dilations are powers of the taps
+  bool gates = true;  ///< false: the simplified layer, y = x + silu(attention Wh)
   norm_kind norm = norm_kind::layer;
   bool pre_norm = true;
   bias_kind bias = bias_kind::simple;
@@ -35,7 +36,7 @@ struct model_config {
   double dropout = 0, attention_dropout = 0, hidden_dropout = 0;
 
   double beta1 = 0.9, beta2 = 0.98, decay = 0.01, clip = 1;  ///< of Adam
-  unsigned long seed = 1;                 ///< of parameters and dropout
+  unsigned long seed = 1;                                    ///< of parameters and dropout
 };
 
 /// Sequences side by side: tokens [sequences, length]. Targets are [sequences, length] (the next token; negative: not counted), [sequences] or

@@ -22,7 +22,9 @@ template <class T, class E>
 class network final : public model {
  public:
   network(model_config const& config, layer_maker<T, E> const& make_layer)
-      : config_(config), c_(config.threads, config.batch, config.length), embedding_(c_, config.vocabulary, config.channels, config.embedding) {
+      : config_(config),
+        c_(config.threads, config.batch, config.length),
+        embedding_(c_, config.vocabulary, config.channels, config.embedding) {
     index_t const elements = c_.rows() * config.channels;
     for (index_t i = 0; i < config.layers; i++) {
       layer_config const l{.channels = config.channels,
@@ -35,7 +37,8 @@ class network final : public model {
                            .dropout = config.dropout,
                            .attention_dropout = config.attention_dropout,
                            .site = uint32(4 * i)};
-      feed_forward_config const f{l.channels, config.hidden, l.norm, l.pre_norm, l.dropout, config.hidden_dropout, l.site + 2};
+      feed_forward_config const f{l.channels, config.hidden,         l.norm,    l.pre_norm,
+                                  l.dropout,  config.hidden_dropout, l.site + 2};
       auto first = make_layer(c_, l);
       blocks_.push_back({std::move(first), feed_forward<T, E>(c_, f), c_.kept.take(elements), c_.kept.take(elements)});
     }
@@ -44,7 +47,8 @@ class network final : public model {
     loss_ = std::make_unique<cross_entropy<T, E>>(c_, head_->rows(c_), outcomes());
     result_ = c_.kept.take(elements), normed_ = c_.kept.take(elements), grad_ = c_.kept.take(elements);
     logits_ = c_.kept.take(head_->rows(c_) * outcomes());
-    tokens_ = c_.integers.take(c_.rows()), targets_ = c_.integers.take(head_->rows(c_)), predictions_ = c_.integers.take(head_->rows(c_));
+    tokens_ = c_.integers.take(c_.rows()), targets_ = c_.integers.take(head_->rows(c_)),
+    predictions_ = c_.integers.take(head_->rows(c_));
     c_.commit();
     for (block const& b : blocks_) b.first->reserve(c_);
     c_.commit_scratch();
@@ -95,7 +99,8 @@ class network final : public model {
     for (index_t first = 0; first < e.length; first += config_.length) {
       index_t const count = std::min(index_t(config_.length), e.length - first);
       piece_.resize(size_t(e.sequences * count));
-      for (index_t s = 0; s < e.sequences; s++) std::copy_n(e.tokens + s * e.length + first, count, piece_.data() + s * count);
+      for (index_t s = 0; s < e.sequences; s++)
+        std::copy_n(e.tokens + s * e.length + first, count, piece_.data() + s * count);
       advance({e.sequences, long(count), piece_.data(), nullptr, nullptr});
     }
     index_t const v = config_.vocabulary;
@@ -139,19 +144,25 @@ class network final : public model {
   }
   void load(std::vector<saved_part> const& parts) override {
     auto const regions = lasting();
-    auto const wrong = [](std::string const& what) { return std::invalid_argument("what was saved is not of a model of this configuration: " + what); };
+    auto const wrong = [](std::string const& what) {
+      return std::invalid_argument("what was saved is not of a model of this configuration: " + what);
+    };
     index_t steps = 0;
-    if (parts.size() != regions.size() + 1) throw wrong("it has " + std::to_string(parts.size()) + " parts where " + std::to_string(regions.size() + 1) + " are due");
+    if (parts.size() != regions.size() + 1)
+      throw wrong("it has " + std::to_string(parts.size()) + " parts where " + std::to_string(regions.size() + 1) +
+                  " are due");
     for (size_t i = 0; i < parts.size(); i++) {
       std::string const name = i < regions.size() ? regions[i].name : "steps";
       size_t const bytes = i < regions.size() ? regions[i].count * sizeof(T) : sizeof steps;
       if (parts[i].name != name) throw wrong("it has the part \"" + parts[i].name + "\" where \"" + name + "\" is due");
       if (parts[i].bytes.size() != bytes)
-        throw wrong("the part \"" + name + "\" has " + std::to_string(parts[i].bytes.size()) + " bytes where " + std::to_string(bytes) + " are due");
+        throw wrong("the part \"" + name + "\" has " + std::to_string(parts[i].bytes.size()) + " bytes where " +
+                    std::to_string(bytes) + " are due");
     }
     std::memcpy(&steps, parts.back().bytes.data(), sizeof steps);
     if (steps < 0) throw wrong("its number of steps is negative");
-    for (size_t i = 0; i < regions.size(); i++) c_.upload(parts[i].bytes.data(), reinterpret_cast<char*>(regions[i].data), parts[i].bytes.size());
+    for (size_t i = 0; i < regions.size(); i++)
+      c_.upload(parts[i].bytes.data(), reinterpret_cast<char*>(regions[i].data), parts[i].bytes.size());
     optimiser_->steps() = steps;
   }
 
@@ -162,7 +173,9 @@ class network final : public model {
 
  private:
   using clock = std::chrono::steady_clock;
-  static double seconds(clock::time_point from, clock::time_point to) { return std::chrono::duration<double>(to - from).count(); }
+  static double seconds(clock::time_point from, clock::time_point to) {
+    return std::chrono::duration<double>(to - from).count();
+  }
 
   struct block {
     std::unique_ptr<any_layer<T, E>> first;
@@ -184,17 +197,23 @@ class network final : public model {
     };
     auto const text = [](auto n) { return std::to_string(n); };
     auto const at_most = [](long n, long most) { return n >= 1 && n <= most; };
-    require_that(at_most(e.sequences, config_.batch), [&] { return text(e.sequences) + " sequences, where the model takes 1 to " + text(config_.batch); });
-    require_that(at_most(e.length, config_.length), [&] { return "a length of " + text(e.length) + ", where the model takes 1 to " + text(config_.length); });
-    require_that(config_.head != head_kind::pair_class || e.sequences % 2 == 0, [] { return std::string("an odd number of sequences, where pairs are due"); });
+    require_that(at_most(e.sequences, config_.batch),
+                 [&] { return text(e.sequences) + " sequences, where the model takes 1 to " + text(config_.batch); });
+    require_that(at_most(e.length, config_.length), [&] {
+      return "a length of " + text(e.length) + ", where the model takes 1 to " + text(config_.length);
+    });
+    require_that(config_.head != head_kind::pair_class || e.sequences % 2 == 0,
+                 [] { return std::string("an odd number of sequences, where pairs are due"); });
     require_that(e.tokens != nullptr, [] { return std::string("there are no tokens"); });
     require_that(!targets || e.targets != nullptr, [] { return std::string("there is nothing to learn: no targets"); });
     c_.batch = e.sequences, c_.length = e.length;
     index_t const tokens = config_.embedding == embedding_kind::table ? config_.vocabulary : 256;
     for (index_t i = 0; i < c_.rows(); i++)
-      require_that(e.tokens[i] >= 0 && e.tokens[i] < tokens, [&] { return "a token " + text(e.tokens[i]) + ", where there are 0 to " + text(tokens - 1); });
+      require_that(e.tokens[i] >= 0 && e.tokens[i] < tokens,
+                   [&] { return "a token " + text(e.tokens[i]) + ", where there are 0 to " + text(tokens - 1); });
     for (index_t i = 0; e.targets && i < head_->rows(c_); i++)
-      require_that(e.targets[i] < outcomes(), [&] { return "a target " + text(e.targets[i]) + ", where there are 0 to " + text(outcomes() - 1); });
+      require_that(e.targets[i] < outcomes(),
+                   [&] { return "a target " + text(e.targets[i]) + ", where there are 0 to " + text(outcomes() - 1); });
     c_.set_lengths(e.lengths);
     c_.upload(e.tokens, c_.integers[tokens_], size_t(c_.rows()));
     if (e.targets) c_.upload(e.targets, c_.integers[targets_], size_t(head_->rows(c_)));
@@ -211,7 +230,8 @@ class network final : public model {
     head_->forward(c_, last(), c_.kept[logits_]);
   }
   double loss(examples const& e, T* grad_logits, int* predictions) {
-    return (*loss_)(c_, head_->rows(c_), c_.kept[logits_], e.targets ? c_.integers[targets_] : nullptr, grad_logits, predictions);
+    return (*loss_)(c_, head_->rows(c_), c_.kept[logits_], e.targets ? c_.integers[targets_] : nullptr, grad_logits,
+                    predictions);
   }
   /// The loss left the gradient of the logits in their memory.
   void backward() {
@@ -231,13 +251,15 @@ class network final : public model {
   }
 
   void next_token_only() const {
-    if (config_.head != head_kind::next_token) throw std::logic_error("only a model of the next token reads sequences in pieces");
+    if (config_.head != head_kind::next_token)
+      throw std::logic_error("only a model of the next token reads sequences in pieces");
   }
   void plan_states() {
     c_.batch = config_.batch, c_.length = config_.length;
     for (block& b : blocks_) b.first->plan_states(c_, states_);
     states_.commit();
-    for (index_t length : {index_t(config_.length), index_t(4), index_t(3), index_t(2), index_t(1)}) {  // the shortest take ways of their own
+    for (index_t length : {index_t(config_.length), index_t(4), index_t(3), index_t(2),
+                           index_t(1)}) {  // the shortest take ways of their own
       c_.length = std::min(index_t(config_.length), length);
       for (block const& b : blocks_) b.first->reserve(c_, states_);
     }
@@ -249,7 +271,8 @@ class network final : public model {
     next_token_only();
     if (!states_planned_) forget();
     if (carried_ != 0 && carried_ != e.sequences)
-      throw std::invalid_argument(std::to_string(e.sequences) + " sequences go on, where there were " + std::to_string(carried_) + " before");
+      throw std::invalid_argument(std::to_string(e.sequences) + " sequences go on, where there were " +
+                                  std::to_string(carried_) + " before");
     begin(e, false);
     forward({&states_, position_});
     position_ += e.length, carried_ = e.sequences;

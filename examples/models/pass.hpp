@@ -1,9 +1,9 @@
 // Passes over a model's activations: a functor runs over items on the CPU's threads, or on groups of CUDA threads, from one source.
 #pragma once
+#include <tcnca/arch/host.hpp>
 #include <tcnca/block/pack.hpp>
 #include <tcnca/block/unroll.hpp>
 #include <tcnca/launch/cpu.hpp>
-#include <tcnca/arch/host.hpp>
 #if defined(__CUDACC__)
 #include <tcnca/launch/cuda.cuh>
 #endif
@@ -29,7 +29,8 @@ struct pass_agent {
   Group group;
   F const& f;
   A* near;
-  TCNCA_HOST_DEVICE pass_agent(Group g, F const& functor, A* shared_memory, A*) : group(g), f(functor), near(shared_memory) {}
+  TCNCA_HOST_DEVICE pass_agent(Group g, F const& functor, A* shared_memory, A*)
+      : group(g), f(functor), near(shared_memory) {}
   TCNCA_HOST_DEVICE void operator()(index_t item) const { f(group, item, near); }
 };
 
@@ -90,7 +91,9 @@ struct row_threads {
   }
   TCNCA_HOST_DEVICE row_threads(Group g, index_t columns) : group(g), side(side_for(columns)) {}
   /// Items that all rows are.
-  static constexpr index_t items(index_t rows, index_t columns) { return divide_up(rows, index_t(Group::size() / side_for(columns))); }
+  static constexpr index_t items(index_t rows, index_t columns) {
+    return divide_up(rows, index_t(Group::size() / side_for(columns)));
+  }
 
   /// This thread's row of an item, which may lie beyond the last.
   TCNCA_HOST_DEVICE index_t row(index_t item) const { return item * (Group::size() / side) + group.rank() / side; }
@@ -132,8 +135,11 @@ struct row_threads {
     T rest = 0;
     if (!beyond) {
       each<T>(columns, [&](auto w, index_t k) TCNCA_INLINE {
-        if constexpr (decltype(w)::value == W) { packs = packs + f(w, k); }
-        else { rest += f(w, k).lane(0); }
+        if constexpr (decltype(w)::value == W) {
+          packs = packs + f(w, k);
+        } else {
+          rest += f(w, k).lane(0);
+        }
       });
     }
     return tree(sum_lanes(packs) + rest, near, [](T a, T b) TCNCA_INLINE { return a + b; });

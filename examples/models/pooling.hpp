@@ -18,9 +18,11 @@ struct mean_pooling_forward {
   template <class Group>
   TCNCA_HOST_DEVICE void operator()(Group group, index_t item, T* memory) const {
     constexpr index_t block = summed_columns<Group, T>;
-    index_t const blocks = divide_up(channels, block), b = item / blocks, count = lengths == nullptr ? length : lengths[b];
+    index_t const blocks = divide_up(channels, block), b = item / blocks,
+                  count = lengths == nullptr ? length : lengths[b];
     T const share = 1 / T(max_of(index_t(1), count));
-    sum_rows<T>(group, memory, b * length, b * length + count, item % blocks * block, channels, matrix_rows<T>{x, channels},
+    sum_rows<T>(group, memory, b * length, b * length + count, item % blocks * block, channels,
+                matrix_rows<T>{x, channels},
                 [&](int, index_t c, T sum) TCNCA_INLINE { y[b * channels + c] = sum * share; });
   }
 };
@@ -56,7 +58,8 @@ void mean_pooling(context<T, E> const& c, index_t channels, T const* x, T* y) {
 /// grad_x from grad_y; positions that do not count get 0.
 template <class T, class E>
 void mean_pooling_backward(context<T, E> const& c, index_t channels, T const* grad_y, T* grad_x) {
-  each_row(c.executor(), c.rows(), channels, detail::mean_pooling_backward<T>{c.length, channels, c.lengths(), grad_y, grad_x});
+  each_row(c.executor(), c.rows(), channels,
+           detail::mean_pooling_backward<T>{c.length, channels, c.lengths(), grad_y, grad_x});
 }
 
 }  // namespace tcnca::models

@@ -27,7 +27,8 @@ struct row_norm_forward {
     T* const out = y + row * channels;
     T m = 0;
     if (kind == norm_kind::layer) {
-      m = threads.template sum<T>(beyond, channels, shared_memory, [&](auto w, index_t k) TCNCA_INLINE { return load<decltype(w)::value>(in + k); });
+      m = threads.template sum<T>(beyond, channels, shared_memory,
+                                  [&](auto w, index_t k) TCNCA_INLINE { return load<decltype(w)::value>(in + k); });
       m /= T(channels);
     }
     T const square = threads.template sum<T>(beyond, channels, shared_memory, [&](auto w, index_t k) TCNCA_INLINE {
@@ -116,14 +117,16 @@ class row_norm {
 
   void forward(context<T, E> const& c, T const* x, T* y) const {
     T const* const bias = kind_ == norm_kind::layer ? c.values[bias_] : nullptr;
-    each_row(c.executor(), c.rows(), channels_,
-             detail::row_norm_forward<T>{kind_, channels_, x, c.values[gain_], bias, y, c.kept[mean_], c.kept[inverse_]});
+    each_row(
+        c.executor(), c.rows(), channels_,
+        detail::row_norm_forward<T>{kind_, channels_, x, c.values[gain_], bias, y, c.kept[mean_], c.kept[inverse_]});
   }
   void backward(context<T, E> const& c, T const* x, T const* grad_y, T* grad_x, bool add) const {
     T const *const mean = c.kept[mean_], *const inverse = c.kept[inverse_];
     index_t const rows = c.rows();
     if (kind_ == norm_kind::layer) {
-      column_sums(c, rows, channels_, detail::row_norm_gain<T, true>{channels_, x, grad_y, mean, inverse}, {c.gradients[gain_], c.gradients[bias_]});
+      column_sums(c, rows, channels_, detail::row_norm_gain<T, true>{channels_, x, grad_y, mean, inverse},
+                  {c.gradients[gain_], c.gradients[bias_]});
     } else {
       T* const sums = kind_ == norm_kind::scale ? c.kept[sums_] : c.gradients[gain_];
       column_sums(c, rows, channels_, detail::row_norm_gain<T, false>{channels_, x, grad_y, mean, inverse}, {sums});

@@ -8,12 +8,14 @@ namespace detail {
 
 /// Columns that a group sums at once: four registers on the CPU, a thread each on a GPU, whose other threads take further rows.
 template <class Group, class T>
-inline constexpr int summed_columns = Group::size() == 1 ? 4 * pass_width<Group, T> : (Group::size() < 32 ? Group::size() : 32);
+inline constexpr int summed_columns = Group::size() == 1 ? 4 * pass_width<Group, T>
+                                                         : (Group::size() < 32 ? Group::size() : 32);
 
 /// Adds up rows [first, last) of the columns from `column` on, as many as summed_columns; write(kind, column, sum) follows. A term has F::kinds
 /// sums: f.counts(row) says whether the row has one, f.add<W>(sums, row, column) adds it. `near`: F::kinds numbers a thread.
 template <class T, class Group, class F, class Write>
-TCNCA_HOST_DEVICE void sum_rows(Group group, T* near, index_t first, index_t last, index_t column, index_t columns, F const& f, Write write) {
+TCNCA_HOST_DEVICE void sum_rows(Group group, T* near, index_t first, index_t last, index_t column, index_t columns,
+                                F const& f, Write write) {
   constexpr int kinds = F::kinds, W = pass_width<Group, T>, block = summed_columns<Group, T>;
   if constexpr (Group::size() == 1) {
     (void)near;
@@ -22,7 +24,8 @@ TCNCA_HOST_DEVICE void sum_rows(Group group, T* near, index_t first, index_t las
       for (auto& s : sums)
         for (auto& k : s) k = broadcast<W>(T(0));
       for (index_t r = first; r < last; r++)
-        if (f.counts(r)) unroll<0, 4>([&](auto n) TCNCA_INLINE { f.template add<W>(sums[int(n)], r, column + int(n) * W); });
+        if (f.counts(r))
+          unroll<0, 4>([&](auto n) TCNCA_INLINE { f.template add<W>(sums[int(n)], r, column + int(n) * W); });
       for (int n = 0; n < 4; n++)
         for (int k = 0; k < kinds; k++)
           for (int i = 0; i < W; i++) write(k, column + n * W + i, sums[n][k].lane(i));
@@ -55,12 +58,15 @@ TCNCA_HOST_DEVICE void sum_rows(Group group, T* near, index_t first, index_t las
       group.sync();
     }
     if (rank < block && c < columns)
-      for (int k = 0; k < kinds; k++) write(k, c, near[k * threads + rank]);  // what only this thread writes next: no barrier
+      for (int k = 0; k < kinds; k++)
+        write(k, c, near[k * threads + rank]);  // what only this thread writes next: no barrier
   }
 }
 
 /// Rows are cut into segments, so that there is work for many threads.
-constexpr index_t sum_segments(index_t rows) { return min_of(index_t(64), max_of(index_t(1), divide_up(rows, index_t(32)))); }
+constexpr index_t sum_segments(index_t rows) {
+  return min_of(index_t(64), max_of(index_t(1), divide_up(rows, index_t(32))));
+}
 
 /// One item: some columns of a segment.
 template <class T, class F>

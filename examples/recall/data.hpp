@@ -19,8 +19,8 @@ enum class form { single, multi_query };
 struct problem {
   form kind = form::single;
   int vocabulary = 20;
-  long length = 40;      ///< of what comes before the question (single), or of all
-  long pairs = 10;       ///< multi-query only: that are given, and asked for
+  long length = 40;  ///< of what comes before the question (single), or of all
+  long pairs = 10;   ///< multi-query only: that are given, and asked for
 
   /// Tokens that a model reads.
   long positions() const { return kind == form::single ? length + 2 : length; }

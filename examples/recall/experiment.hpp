@@ -14,21 +14,33 @@ class experiment {
  public:
   /// The options stay where they are. Throws std::invalid_argument for a model that there is not.
   explicit experiment(options& o)
-      : o_(o), order_(std::size_t(std::max(1L, o.train)), o.config.seed), tokens_(std::size_t(o.config.batch * o.data.positions())),
-        targets_(tokens_.size()), predictions_(tokens_.size()) {
+      : o_(o),
+        order_(std::size_t(std::max(1L, o.train)), o.config.seed),
+        tokens_(std::size_t(o.config.batch * o.data.positions())),
+        targets_(tokens_.size()),
+        predictions_(tokens_.size()) {
     o.config.head = models::head_kind::next_token;
     o.config.vocabulary = o.data.vocabulary, o.config.length = o.data.positions();
     model_ = models::make_model(o.config);
     task_.configuration = training::configuration(o);
-    task_.configuration.set("form", o.form).set("task_length", o.data.length).set("pairs", o.data.pairs).set("train", o.train).set("test", o.test);
+    task_.configuration.set("form", o.form)
+        .set("task_length", o.data.length)
+        .set("pairs", o.data.pairs)
+        .set("train", o.train)
+        .set("test", o.test);
     task_.next = [this](long step) {
       auto const first = std::uint64_t(step - 1) * std::uint64_t(o_.config.batch);
-      return make(o_.config.batch, [&](long i) {
-        auto const at = first + std::uint64_t(i);
-        return o_.train == 0 ? at : std::uint64_t(order_(at));
-      }, o_.config.seed);
+      return make(
+          o_.config.batch,
+          [&](long i) {
+            auto const at = first + std::uint64_t(i);
+            return o_.train == 0 ? at : std::uint64_t(order_(at));
+          },
+          o_.config.seed);
     };
-    task_.evaluate = [this](models::model&) { return training::measures{{"test_accuracy", accuracy(o_.test, test_seed())}}; };
+    task_.evaluate = [this](models::model&) {
+      return training::measures{{"test_accuracy", accuracy(o_.test, test_seed())}};
+    };
     if (o.until > 0) task_.enough = [this](training::measures const& m) { return m.front().second >= o_.until; };
   }
   experiment(experiment const&) = delete;
@@ -45,7 +57,8 @@ class experiment {
     long const positions = o_.data.positions();
     for (long first = 0; first < count; first += o_.config.batch) {
       long const sequences = std::min(o_.config.batch, count - first);
-      models::examples const e = make(sequences, [&](long i) { return std::uint64_t(first + i); }, seed);
+      models::examples const e = make(
+          sequences, [&](long i) { return std::uint64_t(first + i); }, seed);
       model_->evaluate(e, predictions_.data());
       say(first + sequences);
       for (long i = 0; i < sequences; i++)
@@ -62,7 +75,8 @@ class experiment {
   template <class Number>
   models::examples make(long sequences, Number const& number, std::uint64_t seed) {
     long const positions = o_.data.positions();
-    for (long i = 0; i < sequences; i++) make_example(o_.data, seed, number(i), tokens_.data() + i * positions, targets_.data() + i * positions);
+    for (long i = 0; i < sequences; i++)
+      make_example(o_.data, seed, number(i), tokens_.data() + i * positions, targets_.data() + i * positions);
     return {sequences, positions, tokens_.data(), targets_.data(), nullptr};
   }
 

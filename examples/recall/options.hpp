@@ -40,9 +40,12 @@ inline problem problem_of(options const& o) {
   p.pairs = o.pairs > 0 ? o.pairs : p.length / 4;
   training::command_line::require_multiple("--length", p.length, 2);
   if (p.kind == form::multi_query) {
-    training::command_line::require(p.pairs >= 1 && 4 * p.pairs <= p.length, "--pairs",
-                                    "must be a whole number from 1 to a quarter of --length, not " + std::to_string(p.pairs));
-    training::command_line::require(p.vocabulary > p.length, "--vocabulary", "must be more than --length for multi-query recall, not " + std::to_string(p.vocabulary));
+    training::command_line::require(
+        p.pairs >= 1 && 4 * p.pairs <= p.length, "--pairs",
+        "must be a whole number from 1 to a quarter of --length, not " + std::to_string(p.pairs));
+    training::command_line::require(
+        p.vocabulary > p.length, "--vocabulary",
+        "must be more than --length for multi-query recall, not " + std::to_string(p.vocabulary));
   }
   return p;
 }
@@ -51,36 +54,67 @@ class command_line : public training::command_line {
  public:
   /// The options stay where they are: `o` must outlive this.
   explicit command_line(options& o)
-      : training::command_line("associative_recall", "Associative recall: a model reads pairs of keys and values and is asked for the values of keys.", o,
-                               presets(o)) {
+      : training::command_line(
+            "associative_recall",
+            "Associative recall: a model reads pairs of keys and values and is asked for the values of keys.", o,
+            presets(o)) {
     using namespace training;
     std::string const g = "The task", s = "Many tasks at once";
-    app.add_option("--form", o.form, "single: one key is asked for, at the end; multi-query: all keys are asked for, anywhere")
-        ->check(one_of({"single", "multi-query"}))->group(g);
-    app.add_option("--vocabulary", o.data.vocabulary, "There are so many tokens: keys, values and (single) two special ones")
-        ->check(whole(4, most_vocabulary))->group(g);
-    app.add_option("--length", o.data.length, "A sequence has so many tokens, an even number; with single, its pairs have")
-        ->check(whole(2L, most_length))->group(g);
-    app.add_option("--pairs", o.pairs, "multi-query: so many keys are given and asked for, at most a quarter of --length; 0 stands for this quarter")
-        ->check(whole(0L, most_length / 4))->group(g);
-    app.add_option("--train", o.train, "There are so many sequences to learn from; 0 makes new ones at every step")->check(whole(0L, most_sequences))->group(g);
-    app.add_option("--test", o.test, "The model is tested on so many other sequences")->check(whole(1L, most_sequences))->group(g);
-    app.add_option("--until", o.until, "Training ends once the test accuracy is at least this; 0 lets it go on")->check(real(0, 1))->group(g);
-    app.add_option("--expect-accuracy", o.expect_accuracy, "Fail unless the last test accuracy is at least this")->check(real(0, 1))->group(g);
+    app.add_option("--form", o.form,
+                   "single: one key is asked for, at the end; multi-query: all keys are asked for, anywhere")
+        ->check(one_of({"single", "multi-query"}))
+        ->group(g);
+    app.add_option("--vocabulary", o.data.vocabulary,
+                   "There are so many tokens: keys, values and (single) two special ones")
+        ->check(whole(4, most_vocabulary))
+        ->group(g);
+    app.add_option("--length", o.data.length,
+                   "A sequence has so many tokens, an even number; with single, its pairs have")
+        ->check(whole(2L, most_length))
+        ->group(g);
+    app.add_option("--pairs", o.pairs,
+                   "multi-query: so many keys are given and asked for, at most a quarter of --length; 0 stands for "
+                   "this quarter")
+        ->check(whole(0L, most_length / 4))
+        ->group(g);
+    app.add_option("--train", o.train, "There are so many sequences to learn from; 0 makes new ones at every step")
+        ->check(whole(0L, most_sequences))
+        ->group(g);
+    app.add_option("--test", o.test, "The model is tested on so many other sequences")
+        ->check(whole(1L, most_sequences))
+        ->group(g);
+    app.add_option("--until", o.until, "Training ends once the test accuracy is at least this; 0 lets it go on")
+        ->check(real(0, 1))
+        ->group(g);
+    app.add_option("--expect-accuracy", o.expect_accuracy, "Fail unless the last test accuracy is at least this")
+        ->check(real(0, 1))
+        ->group(g);
     flag("--sweep", o.sweep,
-         "Train every model on every length and vocabulary, and write results.md, results.json and accuracy.svg to --output. The other options\n"
-         "hold for each, but --batch and --test, which are for short sequences, become smaller with length. A run ends when all tests are\n"
-         "answered right, or by --until, --steps or --time-limit. --resume keeps what is finished")->group(s);
-    app.add_option("--lengths", o.lengths, "The default is 40 200 1000; for multi-query it is 32 64 128 256")->check(whole(2L, most_length))->group(s);
-    app.add_option("--vocabularies", o.vocabularies, "The default is 10 20 30; for multi-query it is 512")->check(whole(4, most_vocabulary))->group(s);
-    app.add_option("--longest-chunk", o.longest_chunk, "Each run has a chunk of at most this, such that the last one is as full as can be")
-        ->check(whole(2L, 16384L))->group(s);
-    app.add_option("--models", o.models, "These models are trained")->check(one_of({"tcnca", "tcnca-simple", "mega", "mega-fft"}))->group(s);
+         "Train every model on every length and vocabulary, and write results.md, results.json and accuracy.svg to "
+         "--output. The other options\n"
+         "hold for each, but --batch and --test, which are for short sequences, become smaller with length. A run ends "
+         "when all tests are\n"
+         "answered right, or by --until, --steps or --time-limit. --resume keeps what is finished")
+        ->group(s);
+    app.add_option("--lengths", o.lengths, "The default is 40 200 1000; for multi-query it is 32 64 128 256")
+        ->check(whole(2L, most_length))
+        ->group(s);
+    app.add_option("--vocabularies", o.vocabularies, "The default is 10 20 30; for multi-query it is 512")
+        ->check(whole(4, most_vocabulary))
+        ->group(s);
+    app.add_option("--longest-chunk", o.longest_chunk,
+                   "Each run has a chunk of at most this, such that the last one is as full as can be")
+        ->check(whole(2L, 16384L))
+        ->group(s);
+    app.add_option("--models", o.models, "These models are trained")
+        ->check(one_of({"tcnca", "tcnca-simple", "mega", "mega-fft"}))
+        ->group(s);
     app.callback([this, &o] {
       require(!o.sweep || !o.output.empty(), "--sweep", "needs --output, a folder for its results");
       if (!o.compare.empty()) return;
       if (o.form == "single") unused("with --form single", {"--pairs"});
-      if (o.sweep) return unused("with --sweep", {"--model", "--vocabulary", "--chunk", "--expect-loss", "--expect-accuracy"});
+      if (o.sweep)
+        return unused("with --sweep", {"--model", "--vocabulary", "--chunk", "--expect-loss", "--expect-accuracy"});
       unused("without --sweep", {"--lengths", "--vocabularies", "--longest-chunk", "--models"});
       o.data = problem_of(o);
     });
@@ -98,15 +132,20 @@ class command_line : public training::command_line {
                o.rates.rate = 0.01, o.rates.steps = 600, o.rates.warmup = 30, o.every = 200;
                c.channels = c.value_dim = c.hidden = 32, c.key_dim = 16;
              }},
-            {"paper", "vocabulary 30, length 131072, the longest of the paper, one sequence a step, of which there are no two the same",
+            {"paper",
+             "vocabulary 30, length 131072, the longest of the paper, one sequence a step, of which there are no two "
+             "the same",
              [&o, &c] {
-               o.data.vocabulary = 30, o.data.length = 131072, o.train = 0, o.test = 20, o.rates.steps = 600, o.rates.warmup = 30, o.every = 20;
+               o.data.vocabulary = 30, o.data.length = 131072, o.train = 0, o.test = 20, o.rates.steps = 600,
+               o.rates.warmup = 30, o.every = 20;
                c.batch = 1, c.chunk = chunk_for(o.data.length + 2, 256);
              }}};
   }
 };
 
 /// An exit status where there is nothing more to do.
-inline std::optional<int> parse(int argc, char const* const* argv, options& o) { return command_line(o).parse(argc, argv); }
+inline std::optional<int> parse(int argc, char const* const* argv, options& o) {
+  return command_line(o).parse(argc, argv);
+}
 
 }  // namespace recall

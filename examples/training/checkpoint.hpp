@@ -17,7 +17,8 @@ namespace tcnca::training {
 
 /// A checkpoint that cannot be used; the sentence says which and why.
 struct checkpoint_error : std::invalid_argument {
-  checkpoint_error(std::filesystem::path const& path, std::string const& why) : std::invalid_argument("cannot use " + path.string() + ": " + why) {}
+  checkpoint_error(std::filesystem::path const& path, std::string const& why)
+      : std::invalid_argument("cannot use " + path.string() + ": " + why) {}
 };
 
 struct checkpoint {
@@ -25,7 +26,8 @@ struct checkpoint {
   long step = 0;                          ///< steps done
   std::vector<models::saved_part> parts;  ///< of the model, and of the loop
 
-  static constexpr char magic[8] = {'\x89', 'T', 'C', 'N', '\r', '\n', '\x1a', '\n'};  // as PNG's: a transfer as text damages it visibly
+  static constexpr char magic[8] = {'\x89', 'T',  'C',    'N',
+                                    '\r',   '\n', '\x1a', '\n'};  // as PNG's: a transfer as text damages it visibly
   static constexpr std::uint32_t byte_order = 0x01020304, version = 1;
   static constexpr std::size_t head_bytes = 32, tail_bytes = 8;
 };
@@ -38,9 +40,13 @@ class checkpoint_writer {
   explicit checkpoint_writer(replacement& file) : file_(file) {}
   void bytes(void const* data, std::size_t count) { file_.write(data, count), sum_.add(data, count); }
   template <class T>
-  void number(T value) { bytes(&value, sizeof value); }
+  void number(T value) {
+    bytes(&value, sizeof value);
+  }
   template <class String>
-  void string(String const& s) { number(std::uint64_t(s.size())), bytes(s.data(), s.size()); }
+  void string(String const& s) {
+    number(std::uint64_t(s.size())), bytes(s.data(), s.size());
+  }
   std::uint64_t sum() const { return sum_.value(); }
 
  private:
@@ -87,7 +93,8 @@ inline void write_checkpoint(std::filesystem::path const& path, checkpoint const
   replacement file(path);
   detail::checkpoint_writer out(file);
   out.bytes(checkpoint::magic, sizeof checkpoint::magic);
-  out.number(checkpoint::byte_order), out.number(checkpoint::version), out.number(size), out.number(std::int64_t(c.step));
+  out.number(checkpoint::byte_order), out.number(checkpoint::version), out.number(size),
+      out.number(std::int64_t(c.step));
   out.string(configuration);
   out.number(std::uint64_t(c.parts.size()));
   for (auto const& p : c.parts) out.string(p.name), out.string(p.bytes);
@@ -106,29 +113,32 @@ inline checkpoint read_checkpoint(std::filesystem::path const& path) {
   std::vector<char> bytes(there);
   std::ifstream in(path, std::ios::binary);
   require(bool(in.read(bytes.data(), std::streamsize(bytes.size()))), "it cannot be read to its end");
-  require(bytes.size() >= sizeof checkpoint::magic && std::equal(checkpoint::magic, checkpoint::magic + sizeof checkpoint::magic, bytes.data()),
+  require(bytes.size() >= sizeof checkpoint::magic &&
+              std::equal(checkpoint::magic, checkpoint::magic + sizeof checkpoint::magic, bytes.data()),
           "it is not a checkpoint of tcnca");
   require(bytes.size() >= checkpoint::head_bytes + checkpoint::tail_bytes, "it is cut off");
   detail::checkpoint_reader in_order(bytes, path);
   in_order.number<std::uint64_t>();  // the magic
-  require(in_order.number<std::uint32_t>() == checkpoint::byte_order, "it was written by a machine with another byte order, or is damaged");
+  require(in_order.number<std::uint32_t>() == checkpoint::byte_order,
+          "it was written by a machine with another byte order, or is damaged");
   auto const version = in_order.number<std::uint32_t>();
-  require(version == checkpoint::version, "its format has version " + std::to_string(version) + ", this program reads version " +
-                                              std::to_string(checkpoint::version) + ": it was written by another version of it, or is damaged");
+  require(version == checkpoint::version, "its format has version " + std::to_string(version) +
+                                              ", this program reads version " + std::to_string(checkpoint::version) +
+                                              ": it was written by another version of it, or is damaged");
   auto const size = in_order.number<std::uint64_t>();
-  require(size == bytes.size(), "it has " + std::to_string(bytes.size()) + " bytes where " + std::to_string(size) + " were written");
+  require(size == bytes.size(),
+          "it has " + std::to_string(bytes.size()) + " bytes where " + std::to_string(size) + " were written");
   checksum sum;
   sum.add(bytes.data(), bytes.size() - checkpoint::tail_bytes);
   std::uint64_t const computed = sum.value();
-  require(std::memcmp(&computed, bytes.data() + bytes.size() - checkpoint::tail_bytes, sizeof computed) == 0, "it is damaged: its checksum is wrong");
+  require(std::memcmp(&computed, bytes.data() + bytes.size() - checkpoint::tail_bytes, sizeof computed) == 0,
+          "it is damaged: its checksum is wrong");
 
   checkpoint c;
   c.step = long(in_order.number<std::int64_t>());
   try {
     c.configuration = record::parse(in_order.string<std::string>());
-  } catch (checkpoint_error const&) {
-    throw;
-  } catch (std::invalid_argument const& e) {
+  } catch (checkpoint_error const&) { throw; } catch (std::invalid_argument const& e) {
     throw checkpoint_error(path, std::string("its configuration cannot be read: ") + e.what());
   }
   for (auto parts = in_order.number<std::uint64_t>(); parts > 0; parts--) {
@@ -145,7 +155,8 @@ inline void require_same(checkpoint const& c, record const& configuration, std::
     for (auto const& entry : from->entries()) {
       std::string const &name = entry.first, had = c.configuration.text(name), has = configuration.text(name);
       if (had != has)
-        throw checkpoint_error(path, "its " + name + " was " + (had.empty() ? "not given" : had) + ", now it is " + (has.empty() ? "not given" : has));
+        throw checkpoint_error(path, "its " + name + " was " + (had.empty() ? "not given" : had) + ", now it is " +
+                                         (has.empty() ? "not given" : has));
     }
 }
 

@@ -11,7 +11,8 @@ class checksum {
  public:
   void add(void const* data, std::size_t count) {
     auto at = static_cast<unsigned char const*>(data);
-    for (; count >= 8; count -= 8, at += 8) {  // eight tables at once: memory's speed rather than a table look-up's latency a byte
+    for (; count >= 8;
+         count -= 8, at += 8) {  // eight tables at once: memory's speed rather than a table look-up's latency a byte
       std::uint64_t word;
       std::memcpy(&word, at, 8);
       if constexpr (std::endian::native == std::endian::big) { word = __builtin_bswap64(word); }

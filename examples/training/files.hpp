@@ -86,7 +86,8 @@ class folder_lock {
   explicit folder_lock(std::filesystem::path const& folder) : folder_(folder, O_RDONLY | O_DIRECTORY) {
     if (!folder_.open()) fail("cannot open the folder", folder);
     if (::flock(folder_.get(), LOCK_EX | LOCK_NB) != 0)
-      throw std::invalid_argument("another run is writing to " + folder.string() + ": choose another --output, or wait");
+      throw std::invalid_argument("another run is writing to " + folder.string() +
+                                  ": choose another --output, or wait");
   }
 
  private:

@@ -34,7 +34,8 @@ class interruption {
   static constexpr int signals[3] = {SIGHUP, SIGINT, SIGTERM};
   static void answer(int signal) {
     asked_ = signal;
-    struct sigaction standard {}, now {};
+    struct sigaction standard {
+    }, now{};
     standard.sa_handler = SIG_DFL;
     for (int const s : {SIGINT, SIGTERM}) {
       sigaction(s, nullptr, &now);

@@ -48,7 +48,8 @@ inline void compare(std::vector<std::string> const& folders, std::string const& 
     runs.push_back({folder.filename().string(), std::move(log)});
   }
   std::filesystem::create_directories(output);
-  replace_file(std::filesystem::path(output) / "comparison.svg", curves("Comparison of " + std::to_string(runs.size()) + " runs", runs));
+  replace_file(std::filesystem::path(output) / "comparison.svg",
+               curves("Comparison of " + std::to_string(runs.size()) + " runs", runs));
 }
 
 }  // namespace tcnca::training

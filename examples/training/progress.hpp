@@ -34,8 +34,9 @@ class progress {
       for (int i = 0; i < width; i++) bar += double(i) < double(width) * double(step) / double(steps_) ? '#' : '.';
       bar = "\r\033[K" + bar + " ";
     }
-    std::fprintf(stderr, "%s%3ld%% step %ld, %s, %s left, %.4g k tokens/s  %s%s", bar.c_str(), 100 * step / steps_, step, duration(now).c_str(),
-                 duration(left).c_str(), tokens / std::max(now, 1e-9) / 1000, text.c_str(), terminal_ ? "" : "\n");
+    std::fprintf(stderr, "%s%3ld%% step %ld, %s, %s left, %.4g k tokens/s  %s%s", bar.c_str(), 100 * step / steps_,
+                 step, duration(now).c_str(), duration(left).c_str(), tokens / std::max(now, 1e-9) / 1000, text.c_str(),
+                 terminal_ ? "" : "\n");
     std::fflush(stderr);
     open_ = terminal_;
   }
@@ -67,14 +68,16 @@ class progress {
 class notice {
  public:
   /// `done` is what has been done, such as "examples were generated".
-  notice(std::string program, long total, std::string done) : program_(std::move(program)), done_(std::move(done)), total_(total) {}
+  notice(std::string program, long total, std::string done)
+      : program_(std::move(program)), done_(std::move(done)), total_(total) {}
 
   /// By one thread at a time.
   void operator()(long count) {
     auto const now = std::chrono::steady_clock::now();
     if (now - last_ < wait_ || count >= total_) return;
     last_ = now, wait_ = std::min(2 * wait_, 30 * interval);
-    std::fprintf(stderr, "%s%s: %ld of %ld %s\n", isatty(STDERR_FILENO) != 0 ? "\r\033[K" : "", program_.c_str(), count, total_, done_.c_str());
+    std::fprintf(stderr, "%s%s: %ld of %ld %s\n", isatty(STDERR_FILENO) != 0 ? "\r\033[K" : "", program_.c_str(), count,
+                 total_, done_.c_str());
   }
   static inline std::chrono::milliseconds interval{2000};
 

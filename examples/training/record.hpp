@@ -23,7 +23,8 @@ class record {
   record& set(std::string const& name, std::integral auto value) { return put(name, std::to_string(value)); }
   record& set(std::string const& name, double value) {
     char text[32];
-    return put(name, std::isfinite(value) ? std::string(text, std::to_chars(text, text + sizeof text, value).ptr) : "null");
+    return put(name,
+               std::isfinite(value) ? std::string(text, std::to_chars(text, text + sizeof text, value).ptr) : "null");
   }
   record& set(measures const& all) {
     for (auto const& [name, value] : all) set(name, value);
@@ -67,10 +68,8 @@ class record {
       require(skip(text, ':'));
       space(text);
       std::string_view const from = text;
-      if (!text.empty() && text.front() == '"')
-        unquoted(text);
-      else
-        text.remove_prefix(std::min(text.find_first_of(",} \t\r\n"), text.size()));
+      if (!text.empty() && text.front() == '"') unquoted(text);
+      else text.remove_prefix(std::min(text.find_first_of(",} \t\r\n"), text.size()));
       r.put(name, std::string(from.substr(0, from.size() - text.size())));
       require(!r.entries_.back().second.empty());
     }
@@ -126,7 +125,9 @@ class record {
     text.remove_prefix(i + 1);
     return out;
   }
-  static void space(std::string_view& text) { text.remove_prefix(std::min(text.find_first_not_of(" \t\r\n"), text.size())); }
+  static void space(std::string_view& text) {
+    text.remove_prefix(std::min(text.find_first_not_of(" \t\r\n"), text.size()));
+  }
   static bool skip(std::string_view& text, char c) {
     space(text);
     if (text.empty() || text.front() != c) return false;

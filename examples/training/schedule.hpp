@@ -9,7 +9,8 @@ namespace tcnca::training {
 
 /// Steps count from 1. The highest rate is that of step warmup + 1.
 struct schedule {
-  std::string kind = "linear";  ///< or cosine (both end near 0 at the last step), inverse-sqrt, constant (these two do not depend on `steps`)
+  std::string kind =
+      "linear";  ///< or cosine (both end near 0 at the last step), inverse-sqrt, constant (these two do not depend on `steps`)
   double rate = 1e-2;
   long warmup = 100, steps = 1000;
 

@@ -13,9 +13,9 @@
 #include "checkpoint.hpp"
 #include "interruption.hpp"
 #include "log.hpp"
-#include "settings.hpp"
 #include "plot.hpp"
 #include "progress.hpp"
+#include "settings.hpp"
 
 namespace tcnca::training {
 
@@ -34,7 +34,7 @@ enum class ending { finished, out_of_time, interrupted, not_finite };
 
 struct outcome {
   ending how = ending::finished;
-  long step = 0;        ///< steps done
+  long step = 0;  ///< steps done
   /// Mean of the training loss over the steps since the last evaluation; right after one, over those that led to it. NaN before the first step.
   double loss = std::nan("");
   double seconds = 0;   ///< of all runs together
@@ -47,7 +47,10 @@ struct outcome {
 /// What a run keeps in its folder.
 struct run_files {
   explicit run_files(std::filesystem::path const& folder)
-      : configuration(folder / "configuration.json"), log(folder / "log.jsonl"), checkpoint(folder / "checkpoint"), curves(folder / "curves.svg") {}
+      : configuration(folder / "configuration.json"),
+        log(folder / "log.jsonl"),
+        checkpoint(folder / "checkpoint"),
+        curves(folder / "curves.svg") {}
   std::filesystem::path configuration, log, checkpoint, curves;
 };
 
@@ -61,16 +64,16 @@ struct loop_state {
 }  // namespace detail
 
 /// Gives a model what a checkpoint has, and the steps done. Throws checkpoint_error, nothing changed, if it is not that of such a model.
-inline long restore(models::model& model, checkpoint from, std::filesystem::path const& path, detail::loop_state* state = nullptr) {
-  if (from.parts.empty() || from.parts.back().name != detail::loop_state::name || from.parts.back().bytes.size() != sizeof(detail::loop_state))
+inline long restore(models::model& model, checkpoint from, std::filesystem::path const& path,
+                    detail::loop_state* state = nullptr) {
+  if (from.parts.empty() || from.parts.back().name != detail::loop_state::name ||
+      from.parts.back().bytes.size() != sizeof(detail::loop_state))
     throw checkpoint_error(path, "it lacks the state of training");
   models::saved_part const loop = std::move(from.parts.back());
   from.parts.pop_back();
   try {
     model.load(from.parts);
-  } catch (std::invalid_argument const& e) {
-    throw checkpoint_error(path, e.what());
-  }
+  } catch (std::invalid_argument const& e) { throw checkpoint_error(path, e.what()); }
   if (state != nullptr) std::memcpy(state, loop.bytes.data(), sizeof *state);
   return from.step;
 }
@@ -85,11 +88,12 @@ namespace detail {
 
 class trainer {
  public:
-  trainer(options const& o, models::model& model, task const& t) : o_(o), model_(model), task_(t), files_(o.output), step_(begin()), log_(make_log()) {}
+  trainer(options const& o, models::model& model, task const& t)
+      : o_(o), model_(model), task_(t), files_(o.output), step_(begin()), log_(make_log()) {}
 
   outcome run() {
-    std::fprintf(stderr, "%s: the model %s has %zu parameters and takes %.0f MiB\n", o_.program.c_str(), o_.model.c_str(), model_.parameter_count(),
-                 double(model_.memory_bytes()) / 0x1p20);
+    std::fprintf(stderr, "%s: the model %s has %zu parameters and takes %.0f MiB\n", o_.program.c_str(),
+                 o_.model.c_str(), model_.parameter_count(), double(model_.memory_bytes()) / 0x1p20);
     progress bar(step_, o_.rates.steps, o_.time_limit);
     seconds_before_ = state_.seconds;
     if (state_.ended != 0 && step_ < o_.rates.steps) {  // whether that is enough may be another question now
@@ -112,7 +116,8 @@ class trainer {
       forward_ += l.forward_seconds, backward_ += l.backward_seconds, update_ += l.update_seconds;
       double const tokens = double(batch.sequences) * double(batch.length);
       tokens_ += tokens, all_tokens_ += tokens;
-      bool const regular = step == o_.rates.steps || step % o_.every == 0, late = o_.time_limit > 0 && bar.elapsed() >= o_.time_limit;
+      bool const regular = step == o_.rates.steps || step % o_.every == 0,
+                 late = o_.time_limit > 0 && bar.elapsed() >= o_.time_limit;
       if (regular || late) {
         if (!evaluate(l, rate, regular, bar)) return not_finite("evaluation", "");
       } else {
@@ -120,7 +125,8 @@ class trainer {
       }
       if (late && step_ < o_.rates.steps && state_.ended == 0) return stopped(ending::out_of_time, bar);
     }
-    if (!evaluation_ && interruption::asked() == 0) evaluation_ = task_.evaluate(model_), evaluated_ = step_;  // resumed at its end
+    if (!evaluation_ && interruption::asked() == 0)
+      evaluation_ = task_.evaluate(model_), evaluated_ = step_;  // resumed at its end
     return interruption::asked() != 0 ? stopped(ending::interrupted, bar) : result(ending::finished);
   }
 
@@ -129,9 +135,11 @@ class trainer {
   long begin() {
     if (o_.output.empty()) return 0;
     bool const there = std::filesystem::exists(files_.checkpoint);
-    if (o_.resume && !there) throw std::invalid_argument("there is nothing to resume: " + files_.checkpoint.string() + " does not exist");
+    if (o_.resume && !there)
+      throw std::invalid_argument("there is nothing to resume: " + files_.checkpoint.string() + " does not exist");
     if (!o_.resume && there)
-      throw std::invalid_argument("there is a checkpoint in " + o_.output + ": give --resume to go on from it, or another --output");
+      throw std::invalid_argument("there is a checkpoint in " + o_.output +
+                                  ": give --resume to go on from it, or another --output");
     std::filesystem::create_directories(o_.output);
     lock_.emplace(o_.output);
     if (!o_.resume) return 0;
@@ -140,15 +148,18 @@ class trainer {
     if (had.has("steps") && has.has("steps") && had.text("steps") != has.text("steps")) {
       std::string const before = had.text("steps");
       if (!(double(from.step) == had.number("steps") && has.number("steps") > had.number("steps")))
-        throw checkpoint_error(files_.checkpoint, "its --schedule depends on --steps, which was " + before + ": give --steps " + before +
+        throw checkpoint_error(files_.checkpoint, "its --schedule depends on --steps, which was " + before +
+                                                      ": give --steps " + before +
                                                       "; once that is finished, a larger --steps goes on from there");
-      std::fprintf(stderr, "%s: the run of %s steps is finished, and now goes on to %ld with the rates of a run of so many\n", o_.program.c_str(),
-                   before.c_str(), o_.rates.steps);
+      std::fprintf(stderr,
+                   "%s: the run of %s steps is finished, and now goes on to %ld with the rates of a run of so many\n",
+                   o_.program.c_str(), before.c_str(), o_.rates.steps);
       from.configuration.set("steps", o_.rates.steps);
     }
     require_same(from, task_.configuration, files_.checkpoint);
     if (from.step > o_.rates.steps)
-      throw std::invalid_argument("the checkpoint has done " + std::to_string(from.step) + " steps, but --steps asks for " + std::to_string(o_.rates.steps));
+      throw std::invalid_argument("the checkpoint has done " + std::to_string(from.step) +
+                                  " steps, but --steps asks for " + std::to_string(o_.rates.steps));
     return saved_ = restore(model_, std::move(from), files_.checkpoint, &state_);
   }
   log make_log() {
@@ -185,7 +196,8 @@ class trainer {
     std::string text = "loss " + fixed(loss);
     for (auto const& [name, value] : *evaluation_) text += ", " + name + " " + fixed(value);
     bar.report(step_, all_tokens_, text, true);
-    if (!o_.output.empty()) replace_file(files_.curves, curves(o_.program + ", " + o_.model, {{o_.model, read_log(files_.log)}}));
+    if (!o_.output.empty())
+      replace_file(files_.curves, curves(o_.program + ", " + o_.model, {{o_.model, read_log(files_.log)}}));
     return true;
   }
   static std::string fixed(double value) {
@@ -212,20 +224,30 @@ class trainer {
   outcome stopped(ending how, progress& bar) {
     if (saved_ != step_) save();
     bar.end_line();
-    std::string const why = how == ending::out_of_time ? "the time limit was reached" : std::string(interruption::name(interruption::asked())) + " interrupted training";
+    std::string const why = how == ending::out_of_time
+                                ? "the time limit was reached"
+                                : std::string(interruption::name(interruption::asked())) + " interrupted training";
     std::fprintf(stderr, "%s: %s after step %ld of %ld; %s\n", o_.program.c_str(), why.c_str(), step_, o_.rates.steps,
-                 o_.output.empty() ? "nothing was saved, for there is no --output" : "the checkpoint is saved, and --resume goes on from it");
+                 o_.output.empty() ? "nothing was saved, for there is no --output"
+                                   : "the checkpoint is saved, and --resume goes on from it");
     return result(how);
   }
   outcome not_finite(std::string const& what, std::string const& where) {
     bool const kept = !o_.output.empty() && std::filesystem::exists(files_.checkpoint);
-    std::fprintf(stderr, "%s: the %s is not finite at step %ld%s; %s; a lower --rate may help\n", o_.program.c_str(), what.c_str(),
-                 what == "evaluation" ? step_ : step_ + 1, where.empty() ? "" : (", first in " + where).c_str(),
+    std::fprintf(stderr, "%s: the %s is not finite at step %ld%s; %s; a lower --rate may help\n", o_.program.c_str(),
+                 what.c_str(), what == "evaluation" ? step_ : step_ + 1,
+                 where.empty() ? "" : (", first in " + where).c_str(),
                  kept ? "the last checkpoint stays" : "there is no checkpoint yet");
     return result(ending::not_finite);
   }
   outcome result(ending how) const {
-    return {how, step_, mean_loss(), state_.seconds, evaluation_.value_or(measures{}), evaluated_, how == ending::interrupted ? interruption::asked() : 0};
+    return {how,
+            step_,
+            mean_loss(),
+            state_.seconds,
+            evaluation_.value_or(measures{}),
+            evaluated_,
+            how == ending::interrupted ? interruption::asked() : 0};
   }
 
   options const& o_;
@@ -239,15 +261,18 @@ class trainer {
   log log_;
   std::optional<measures> evaluation_;
   std::optional<long> timed_from_;
-  double seconds_before_ = 0, timed_since_ = 0, forward_ = 0, backward_ = 0, update_ = 0;  // since the last evaluation, but the first two
-  double tokens_ = 0, all_tokens_ = 0;                                                      // since then, and of this run
+  double seconds_before_ = 0, timed_since_ = 0, forward_ = 0, backward_ = 0,
+         update_ = 0;                   // since the last evaluation, but the first two
+  double tokens_ = 0, all_tokens_ = 0;  // since then, and of this run
 };
 
 }  // namespace detail
 
 /// Trains until --steps, --time-limit, a signal, or a number that is not finite. Throws std::invalid_argument for a folder or a checkpoint that does
 /// not fit, std::runtime_error where a file cannot be written.
-inline outcome train(options const& o, models::model& model, task const& t) { return detail::trainer(o, model, t).run(); }
+inline outcome train(options const& o, models::model& model, task const& t) {
+  return detail::trainer(o, model, t).run();
+}
 
 /// The end of a program: a line of JSON with the result, and the exit status. Fails, if training worked, where the loss is not below --expect-loss.
 inline int conclude(options const& o, outcome const& r) {
@@ -257,7 +282,8 @@ inline int conclude(options const& o, outcome const& r) {
   line.set(r.evaluation).set("seconds", r.seconds);
   std::printf("%s\n", line.line().c_str());
   if (r.status() == 0 && o.expect_loss > 0 && !(r.loss < o.expect_loss)) {
-    std::fprintf(stderr, "%s: the loss ended at %g, but was expected below %g\n", o.program.c_str(), r.loss, o.expect_loss);
+    std::fprintf(stderr, "%s: the loss ended at %g, but was expected below %g\n", o.program.c_str(), r.loss,
+                 o.expect_loss);
     return 1;
   }
   return r.status();
@@ -266,10 +292,14 @@ inline int conclude(options const& o, outcome const& r) {
 /// Runs a program's body; an exception, or output that was lost, becomes a sentence and an exit status: 2 for what the user gave, 1 for what failed.
 template <class Body>
 int guarded(options const& o, Body const& body) {
-  auto const say = [&](std::string const& sentence) { std::fprintf(stderr, "%s: %s\n", o.program.c_str(), sentence.c_str()); };
+  auto const say = [&](std::string const& sentence) {
+    std::fprintf(stderr, "%s: %s\n", o.program.c_str(), sentence.c_str());
+  };
   std::signal(SIGPIPE, SIG_IGN);  // who no longer reads the output does not end training before it is saved
   auto const too_large = [&] {
-    return say("there is not enough memory for a model and data of this size; fewer --channels or --layers, a smaller --batch or shorter sequences need less"), 1;
+    return say("there is not enough memory for a model and data of this size; fewer --channels or --layers, a smaller "
+               "--batch or shorter sequences need less"),
+           1;
   };
   try {
     int const status = o.compare.empty() ? body() : (compare(o.compare, o.output), 0);
@@ -279,13 +309,9 @@ int guarded(options const& o, Body const& body) {
     return say(e.what()), 2;
   } catch (std::filesystem::filesystem_error const& e) {
     return say("cannot use " + e.path1().string() + ": " + e.code().message()), 2;
-  } catch (std::bad_alloc const&) {
+  } catch (std::bad_alloc const&) { return too_large(); } catch (std::length_error const&) {
     return too_large();
-  } catch (std::length_error const&) {
-    return too_large();
-  } catch (std::exception const& e) {
-    return say(e.what()), 1;
-  }
+  } catch (std::exception const& e) { return say(e.what()), 1; }
 }
 
 }  // namespace tcnca::training

@@ -1,9 +1,9 @@
 // The operation chunked_attention: attention within chunks of a sequence, for values much wider than keys.
 #pragma once
+#include "chunked_attention/dispatch.hpp"
+#include "chunked_attention/tuning.hpp"
 #include "core/check.hpp"
 #include "launch/alignment.hpp"
-#include "chunked_attention/tuning.hpp"
-#include "chunked_attention/dispatch.hpp"
 #if defined(__CUDACC__)
 #include "launch/cuda.cuh"
 #endif
@@ -47,18 +47,18 @@ struct chunked_attention {
 
   struct forward_args {
     tensor_view<T const, 4> q = {}, k = {}, v = {};
-    tensor_view<accumulate const, 2> bias = {};   ///< if Shape.bias
-    tensor_view<index_t const, 1> lengths = {};     ///< optional: all keys are valid
-    tensor_view<T const, 4> keys_in = {};         ///< needed where position is not a multiple of chunk
+    tensor_view<accumulate const, 2> bias = {};  ///< if Shape.bias
+    tensor_view<index_t const, 1> lengths = {};  ///< optional: all keys are valid
+    tensor_view<T const, 4> keys_in = {};        ///< needed where position is not a multiple of chunk
     tensor_view<T const, 4> values_in = {};
     tensor_view<T, 4> o = {};
-    tensor_view<accumulate, 4> lse = {};          ///< softmax, optional: what the backward pass needs
-    tensor_view<T, 4> keys_out = {};              ///< optional
+    tensor_view<accumulate, 4> lse = {};  ///< softmax, optional: what the backward pass needs
+    tensor_view<T, 4> keys_out = {};      ///< optional
     tensor_view<T, 4> values_out = {};
-    index_t chunk = 0;                              ///< 1 to 16384
-    index_t position = 0;                           ///< absolute position of the first query
-    double scale = 0;                             ///< 0: the default; must be finite in accumulate_t<T>
-    double dropout = 0;                           ///< if Shape.dropout: probability, below 1
+    index_t chunk = 0;     ///< 1 to 16384
+    index_t position = 0;  ///< absolute position of the first query
+    double scale = 0;      ///< 0: the default; must be finite in accumulate_t<T>
+    double dropout = 0;    ///< if Shape.dropout: probability, below 1
     uint64 seed = 0, offset = 0;
   };
 
@@ -72,11 +72,12 @@ struct chunked_attention {
     tensor_view<T const, 4> o = {};
     tensor_view<accumulate const, 4> lse = {};
     tensor_view<T const, 4> grad_o = {};
-    tensor_view<accumulate const, 4> grad_keys_out = {};    ///< optional; zero where absent. Slots that forward writes are read
+    tensor_view<accumulate const, 4> grad_keys_out =
+        {};  ///< optional; zero where absent. Slots that forward writes are read
     tensor_view<accumulate const, 4> grad_values_out = {};
     tensor_view<T, 4> grad_q = {}, grad_k = {}, grad_v = {};
     tensor_view<accumulate, 2> grad_bias = {};
-    tensor_view<accumulate, 4> grad_keys_in = {};           ///< optional; slots that forward reads are written
+    tensor_view<accumulate, 4> grad_keys_in = {};  ///< optional; slots that forward reads are written
     tensor_view<accumulate, 4> grad_values_in = {};
     index_t chunk = 0;
     index_t position = 0;
@@ -124,14 +125,17 @@ struct chunked_attention {
       check.output("keys_out", a.keys_out, {x.batch, x.heads, a.chunk, x.key_dim}, 3);
       check.output("values_out", a.values_out, {x.batch, x.heads, a.chunk, x.value_dim}, 3);
     }
-    check.scratch(scratch, check.ok() ? forward_bytes(e, a) : workspace_bytes{}).overlaps({"keys_in", "keys_out", "values_in", "values_out"});
+    check.scratch(scratch, check.ok() ? forward_bytes(e, a) : workspace_bytes{})
+        .overlaps({"keys_in", "keys_out", "values_in", "values_out"});
     if (!check.ok() || x.batch == 0 || x.heads == 0) return check.result();
 
     auto const p = forward_params<Executor>(a);
     using traits = executor_traits<Executor>;
     if (use_step_kernel(a)) {
       using agent = typename tuned<Executor>::step_agent;
-      if (status const s = traits::template launch<agent>(e, p, agent::items(p), step_memory<Executor>(p), scratch); !s.ok()) return s;
+      if (status const s = traits::template launch<agent>(e, p, agent::items(p), step_memory<Executor>(p), scratch);
+          !s.ok())
+        return s;
     } else if (x.length > 0) {
       if (status const s = launch_forward(e, p, scratch); !s.ok()) return s;
     }
@@ -193,7 +197,8 @@ struct chunked_attention {
     } else {
       size_t const end = sums_offsets<Executor>(p).end;
       workspace const rest{static_cast<char*>(scratch.data) + end, scratch.bytes - end};
-      if (status const s = traits::template launch<agent>(e, p, agent::items(p), memory(p.plan), rest); !s.ok()) return s;
+      if (status const s = traits::template launch<agent>(e, p, agent::items(p), memory(p.plan), rest); !s.ok())
+        return s;
       typename sums::params_type const r{p, a.grad_bias};
       return traits::template launch<sums>(e, r, sums::items(r), {}, {});
     }
@@ -234,22 +239,32 @@ struct chunked_attention {
   struct extents {
     index_t batch, heads, length, key_dim, value_dim;
     explicit extents(auto const& a)
-        : batch(a.q.extent[0]), heads(a.q.extent[1]), length(a.q.extent[2]), key_dim(a.q.extent[3]), value_dim(a.v.extent[3]) {}
+        : batch(a.q.extent[0]),
+          heads(a.q.extent[1]),
+          length(a.q.extent[2]),
+          key_dim(a.q.extent[3]),
+          value_dim(a.v.extent[3]) {}
   };
   static bool has_extents(auto const& a) {
     extents const x(a);
-    return tensor_limits::hold(a.q) && a.position >= 0 && a.position <= index_t(1) << 62 && a.chunk >= 1 && a.chunk <= limits::chunk &&
-           valid_dim(x.key_dim, limits::key_dim_min, limits::key_dim) && valid_dim(x.value_dim, limits::value_dim_min, limits::value_dim);
+    return tensor_limits::hold(a.q) && a.position >= 0 && a.position <= index_t(1) << 62 && a.chunk >= 1 &&
+           a.chunk <= limits::chunk && valid_dim(x.key_dim, limits::key_dim_min, limits::key_dim) &&
+           valid_dim(x.value_dim, limits::value_dim_min, limits::value_dim);
   }
   static index_t table(index_t chunk) { return detail::saturating_multiply(index_t(2), chunk) - 1; }
-  static bool valid_dim(index_t d, index_t least, index_t most) { return d >= least && d <= most && d % limits::multiple == 0; }
+  static bool valid_dim(index_t d, index_t least, index_t most) {
+    return d >= least && d <= most && d % limits::multiple == 0;
+  }
 
   static void check_inputs(argument_check& check, auto const& a) {
     extents const x(a);
     check.demand(a.chunk >= 1 && a.chunk <= limits::chunk, status_code::invalid_value, "chunk");
     check.demand(a.position >= 0 && a.position <= index_t(1) << 62, status_code::invalid_position, "position");
-    check.demand(detail::is_finite(a.scale) && a.scale >= -greatest && a.scale <= greatest, status_code::invalid_value, "scale");
-    if (Shape.dropout) check.demand(detail::is_finite(a.dropout) && a.dropout >= 0 && a.dropout < 1, status_code::invalid_value, "dropout");
+    check.demand(detail::is_finite(a.scale) && a.scale >= -greatest && a.scale <= greatest, status_code::invalid_value,
+                 "scale");
+    if (Shape.dropout)
+      check.demand(detail::is_finite(a.dropout) && a.dropout >= 0 && a.dropout < 1, status_code::invalid_value,
+                   "dropout");
     else check.demand(detail::is_finite(a.dropout) && a.dropout == 0, status_code::unexpected_argument, "dropout");
     check.demand(valid_dim(x.key_dim, limits::key_dim_min, limits::key_dim), status_code::invalid_extent, "q");
     check.input("q", a.q, {x.batch, x.heads, x.length, x.key_dim}, 3);
@@ -299,7 +314,8 @@ struct chunked_attention {
     if constexpr (tuned<Executor>::clustered) {
       using agent = typename tuned<Executor>::cluster_agent;
       if (traits::template supports<agent, params>(e))
-        return traits::template launch<agent>(e, p, agent::items(p), {agent::shared_memory_bytes(p.in.key_dim()), 0}, scratch);
+        return traits::template launch<agent>(e, p, agent::items(p), {agent::shared_memory_bytes(p.in.key_dim()), 0},
+                                              scratch);
     }
     using agent = typename tuned<Executor>::forward_agent;
     return traits::template launch<agent>(e, p, agent::items(p), memory(p.plan), scratch);
@@ -307,13 +323,16 @@ struct chunked_attention {
   template <class Executor>
   static auto backward_params(backward_args const& a, char* scratch) {
     using agent = typename tuned<Executor>::backward_agent;
-    chunked_attention_backward_params<T> p{inputs<Executor>(a), a.lse, a.grad_o, a.grad_keys_out, a.grad_values_out, a.grad_q, a.grad_k, a.grad_v,
-                                           a.grad_keys_in, a.grad_values_in};
+    chunked_attention_backward_params<T> p{inputs<Executor>(a), a.lse,           a.grad_o, a.grad_keys_out,
+                                           a.grad_values_out,   a.grad_q,        a.grad_k, a.grad_v,
+                                           a.grad_keys_in,      a.grad_values_in};
     constexpr int width = tuned<Executor>::backward_tensor_cores ? swizzled_rows::vector_elements : agent::W;
-    p.in.vectorizable = rows_vectorizable<Executor>(width, a.q, a.k, a.v, a.keys_in, a.values_in, a.o, a.grad_o, a.grad_keys_out, a.grad_values_out, a.grad_q, a.grad_k,
-                                    a.grad_v, a.grad_keys_in, a.grad_values_in);
+    p.in.vectorizable =
+        rows_vectorizable<Executor>(width, a.q, a.k, a.v, a.keys_in, a.values_in, a.o, a.grad_o, a.grad_keys_out,
+                                    a.grad_values_out, a.grad_q, a.grad_k, a.grad_v, a.grad_keys_in, a.grad_values_in);
     if constexpr (!tuned<Executor>::backward_tensor_cores) {
-      p.plan = agent::plan_for(int(a.q.extent[3]), int(a.v.extent[3]), p.in.rows(), a.q.extent[0] * a.q.extent[1] * p.in.chunks());
+      p.plan = agent::plan_for(int(a.q.extent[3]), int(a.v.extent[3]), p.in.rows(),
+                               a.q.extent[0] * a.q.extent[1] * p.in.chunks());
     }
     if (!scratch) return p;
     sums_offsets<Executor> const at(p);
@@ -333,11 +352,15 @@ struct chunked_attention {
       index_t const heads = p.in.q.extent[0] * p.in.heads(), chunks = heads * p.in.chunks();
       bias = query = delta + (softmax ? bytes(heads * p.in.q.extent[2]) : 0);
       if constexpr (tuned<Executor>::backward_tensor_cores) {
-        if (Shape.bias) query = detail::saturating_add(query, bytes(tuned<Executor>::grad_queries_agent::bias_elements(p)));
+        if (Shape.bias)
+          query = detail::saturating_add(query, bytes(tuned<Executor>::grad_queries_agent::bias_elements(p)));
         end = query;
       } else {
-        if (Shape.bias) query = detail::saturating_add(query, bytes(agent::reserved_items(p.in.key_dim(), p.in.rows(), chunks) * (2 * p.in.rows() - 1)));
-        end = detail::saturating_add(query, bytes(agent::reserved_queries(p.in.key_dim(), p.in.rows(), chunks) * p.in.rows() * p.plan.query_row));
+        if (Shape.bias)
+          query = detail::saturating_add(
+              query, bytes(agent::reserved_items(p.in.key_dim(), p.in.rows(), chunks) * (2 * p.in.rows() - 1)));
+        end = detail::saturating_add(query, bytes(agent::reserved_queries(p.in.key_dim(), p.in.rows(), chunks) *
+                                                  p.in.rows() * p.plan.query_row));
       }
     }
   };
@@ -345,7 +368,8 @@ struct chunked_attention {
   static status launch_on_tensor_cores(Executor e, auto const& p, tensor_view<accumulate, 2> const& grad_bias) {
     using agents = tuned<Executor>;
     auto const launch = [&]<class Agent>(Agent*) {
-      return executor_traits<Executor>::template launch<Agent>(e, p, Agent::items(p), {Agent::shared_memory_bytes(p.in.key_dim()), 0}, {});
+      return executor_traits<Executor>::template launch<Agent>(e, p, Agent::items(p),
+                                                               {Agent::shared_memory_bytes(p.in.key_dim()), 0}, {});
     };
     if (status const s = launch(static_cast<typename agents::grad_values_agent*>(nullptr)); !s.ok()) return s;
     if (status const s = launch(static_cast<typename agents::grad_keys_agent*>(nullptr)); !s.ok()) return s;
@@ -354,10 +378,14 @@ struct chunked_attention {
     typename sums::params_type const r{p, grad_bias};
     return executor_traits<Executor>::template launch<sums>(e, r, sums::items(r), {}, {});
   }
-  static group_memory memory(auto const& plan) { return {plan.shared_memory * sizeof(accumulate), plan.global_scratch * sizeof(accumulate)}; }
+  static group_memory memory(auto const& plan) {
+    return {plan.shared_memory * sizeof(accumulate), plan.global_scratch * sizeof(accumulate)};
+  }
 
   static constexpr index_t step_limit = detail::chunked_attention_step_limit;
-  static bool use_step_kernel(forward_args const& a) { return Shape.causal && a.q.extent[2] > 0 && a.q.extent[2] <= step_limit; }
+  static bool use_step_kernel(forward_args const& a) {
+    return Shape.causal && a.q.extent[2] > 0 && a.q.extent[2] <= step_limit;
+  }
   template <class Executor>
   static group_memory step_memory(auto const& p) {
     return {tuned<Executor>::step_agent::shared_memory_elements(p.in.chunk) * sizeof(accumulate), 0};

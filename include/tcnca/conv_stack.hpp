@@ -1,11 +1,11 @@
 // The operation conv_stack: a stack of dilated depthwise convolutions in one pass over memory.
 #pragma once
 #include "conv_stack/backward.hpp"
-#include "conv_stack/step.hpp"
 #include "conv_stack/reduce.hpp"
+#include "conv_stack/step.hpp"
+#include "conv_stack/tuning.hpp"
 #include "core/check.hpp"
 #include "launch/alignment.hpp"
-#include "conv_stack/tuning.hpp"
 #if defined(__CUDACC__)
 #include "launch/cuda.cuh"
 #endif
@@ -27,8 +27,10 @@ struct tuned_conv_stack {
   static constexpr conv_stack_policy forward = Tuning::forward(traits::target);
   static constexpr conv_stack_policy backward = Tuning::backward(traits::target);
   // Packs along the length start at any position, but a GPU's vector accesses must be aligned.
-  static_assert(traits::target.compute_capability == 0 || Shape.order == layout::batch_length_channels || (forward.width == 1 && backward.width == 1),
-                "tcnca::conv_stack: on a GPU a policy's width must be 1 where neighbouring positions are neighbours in memory");
+  static_assert(
+      traits::target.compute_capability == 0 || Shape.order == layout::batch_length_channels ||
+          (forward.width == 1 && backward.width == 1),
+      "tcnca::conv_stack: on a GPU a policy's width must be 1 where neighbouring positions are neighbours in memory");
   using tiling = conv_stack_tiling<T, Shape, forward>;
   using forward_group = typename traits::template group<forward.threads>;
   using backward_group = typename traits::template group<backward.threads>;
@@ -65,9 +67,11 @@ struct conv_stack {
   static_assert(Shape.levels() >= 1, "tcnca::conv_stack: depth must be at least 1");
   static_assert(Shape.convolutions >= 1, "tcnca::conv_stack: convolutions must be at least 1");
   static_assert(Shape.blocks >= 1, "tcnca::conv_stack: blocks must be at least 1");
-  static_assert(!Shape.listed() || Shape.levels() == Shape.dilations.count(), "tcnca::conv_stack: depth must be the number of dilations listed, or be left out");
+  static_assert(!Shape.listed() || Shape.levels() == Shape.dilations.count(),
+                "tcnca::conv_stack: depth must be the number of dilations listed, or be left out");
   static_assert(detail::valid_dilations(Shape), "tcnca::conv_stack: dilations must be at least 1");
-  static_assert(Shape.dir != direction::symmetric || Shape.taps % 2 == 1, "tcnca::conv_stack: a symmetric stack needs an odd number of taps");
+  static_assert(Shape.dir != direction::symmetric || Shape.taps % 2 == 1,
+                "tcnca::conv_stack: a symmetric stack needs an odd number of taps");
 
   using accumulate = accumulate_t<T>;
   static constexpr int layers = Shape.layers();
@@ -78,11 +82,11 @@ struct conv_stack {
   struct forward_args {
     sequence_view<T const> x = {};
     tensor_view<T const, 3> weight = {};
-    tensor_view<T const, 2> bias = {};               ///< if Shape.bias
-    tensor_view<T const, 1> omega = {};              ///< if Shape.skip
-    sequence_view<accumulate const> state_in = {};   ///< optional; zero where absent
+    tensor_view<T const, 2> bias = {};              ///< if Shape.bias
+    tensor_view<T const, 1> omega = {};             ///< if Shape.skip
+    sequence_view<accumulate const> state_in = {};  ///< optional; zero where absent
     sequence_view<T> y = {};
-    sequence_view<accumulate> state_out = {};        ///< optional
+    sequence_view<accumulate> state_out = {};  ///< optional
     index_t position = 0;
   };
 
@@ -100,7 +104,7 @@ struct conv_stack {
     tensor_view<accumulate, 3> grad_weight = {};
     tensor_view<accumulate, 2> grad_bias = {};
     tensor_view<accumulate, 1> grad_omega = {};
-    sequence_view<accumulate> grad_state_in = {};         ///< optional
+    sequence_view<accumulate> grad_state_in = {};  ///< optional
     index_t position = 0;
   };
 
@@ -224,7 +228,8 @@ struct conv_stack {
     bool const in_place = a.state_out.present() && a.state_out.data == a.state_in.data;
     for (index_t wanted = in_place ? 1 : most_workers(e);;) {
       auto const p = forward_params<Executor>(a, wanted);
-      index_t const used = min_of(wanted, tuned<Executor>::forward_agent::items(p)), fit = workers_that_fit(used, traits::bytes_per_worker(memory(p)), bytes);
+      index_t const used = min_of(wanted, tuned<Executor>::forward_agent::items(p)),
+                    fit = workers_that_fit(used, traits::bytes_per_worker(memory(p)), bytes);
       if (wanted == 1 || fit == used) return p;
       wanted = max_of(fit, index_t(1));
     }
@@ -247,10 +252,12 @@ struct conv_stack {
     p.segment_length = max_of(length, index_t(1));
     if (policy.segment_fields > 0 && have < wanted) {
       index_t const shortest = max_of(policy.segment_fields * receptive_field, index_t(policy.tile));
-      p.segment_length = min_of(p.segment_length, round_up(max_of(divide_up(length, divide_up(wanted, have)), shortest), index_t(policy.tile)));
+      p.segment_length = min_of(p.segment_length, round_up(max_of(divide_up(length, divide_up(wanted, have)), shortest),
+                                                           index_t(policy.tile)));
       p.segments = divide_up(max_of(length, index_t(1)), p.segment_length);
     }
-    index_t walk = p.segment_length + receptive_field + policy.tile;  // a group sees this much of x, and its layers wait for whole tiles
+    index_t walk = p.segment_length + receptive_field +
+                   policy.tile;  // a group sees this much of x, and its layers wait for whole tiles
     for (int l = 0; l < layers; l++) walk += tuned<Executor>::tiling::tile(l);
     walk = min_of(walk, length);
     p.plan = make_conv_stack_forward_plan<T, Shape, policy>(walk, p.segment_length, a.state_in.given());
@@ -264,10 +271,12 @@ struct conv_stack {
   static auto backward_params(backward_args const& a, accumulate* sums) {
     constexpr conv_stack_policy policy = tuned<Executor>::backward;
     using agent = typename tuned<Executor>::backward_agent;
-    conv_stack_backward_params<T, layers> p{a.x,      a.weight,         a.bias,   a.omega, a.state_in, a.grad_y, a.grad_state_out,
-                                            a.grad_x, a.grad_state_in, {}, a.position};
+    conv_stack_backward_params<T, layers> p{a.x,       a.weight,         a.bias,   a.omega,         a.state_in,
+                                            a.grad_y,  a.grad_state_out, a.grad_x, a.grad_state_in, {},
+                                            a.position};
     p.sums = contiguous(sums, a.x.extent[0], sum_rows, a.x.extent[1]);
-    p.plan = make_conv_stack_backward_plan<T, Shape, policy>(a.x.extent[2], a.state_in.given(), agent::group_type::size());
+    p.plan =
+        make_conv_stack_backward_plan<T, Shape, policy>(a.x.extent[2], a.state_in.given(), agent::group_type::size());
     p.x_vectorizable = is_vectorizable<Executor>(a.x, Shape.order, agent::x_access);
     p.grad_y_vectorizable = is_vectorizable<Executor>(a.grad_y, Shape.order, agent::Lanes.width);
     p.grad_x_vectorizable = is_vectorizable<Executor>(a.grad_x, Shape.order, agent::Lanes.width);
@@ -279,14 +288,18 @@ struct conv_stack {
   static bool streaming(sequence_view<T> const& v) {
     auto const whole = [](size_t bytes) { return bytes % 64 == 0; };
     return Policy.streaming_bytes > 0 && size_t(v.count()) * sizeof(T) >= Policy.streaming_bytes &&
-           whole(reinterpret_cast<std::uintptr_t>(v.data)) && whole(size_t(v.stride[0]) * sizeof(T)) && whole(size_t(v.stride[1]) * sizeof(T));
+           whole(reinterpret_cast<std::uintptr_t>(v.data)) && whole(size_t(v.stride[0]) * sizeof(T)) &&
+           whole(size_t(v.stride[1]) * sizeof(T));
   }
-  static constexpr int sum_rows = Shape.directions() * layers * (Shape.taps + (Shape.bias ? 1 : 0)) + (Shape.skip ? 1 : 0);
+  static constexpr int sum_rows =
+      Shape.directions() * layers * (Shape.taps + (Shape.bias ? 1 : 0)) + (Shape.skip ? 1 : 0);
 
   static size_t sums_bytes(backward_args const& a) {
     return detail::workspace_part(size_t(a.x.extent[0] * a.x.extent[1]), sum_rows * sizeof(accumulate));
   }
-  static group_memory memory(auto const& p) { return {p.plan.shared_memory * sizeof(accumulate), p.plan.global_scratch * sizeof(accumulate)}; }
+  static group_memory memory(auto const& p) {
+    return {p.plan.shared_memory * sizeof(accumulate), p.plan.global_scratch * sizeof(accumulate)};
+  }
   /// A few tokens at the state's cost would be dear: read what they need from it instead.
   static bool use_step_kernel(forward_args const& a) {
     return causal && a.state_out.given() && a.x.extent[2] < divide_up(receptive_field, index_t(layers) * Shape.taps);

@@ -1,11 +1,11 @@
 // The operation ema: MEGA's damped exponential moving EMA, as a recurrence.
 #pragma once
+#include "core/check.hpp"
 #include "ema/backward.hpp"
 #include "ema/forward.hpp"
 #include "ema/kernel.hpp"
-#include "core/check.hpp"
-#include "launch/alignment.hpp"
 #include "ema/tuning.hpp"
+#include "launch/alignment.hpp"
 #if defined(__CUDACC__)
 #include "block/scan.cuh"
 #include "launch/cuda.cuh"
@@ -33,7 +33,8 @@ struct tuned_ema {
   using scan = typename ema_scan<Executor>::type;
   static constexpr ema_policy forward = Tuning::forward(traits::target);
   static constexpr ema_policy backward = Tuning::backward(traits::target);
-  static_assert(traits::target.compute_capability == 0 || (forward.width == 1 && backward.width == 1), "tcnca::ema: on a GPU a policy's width must be 1");
+  static_assert(traits::target.compute_capability == 0 || (forward.width == 1 && backward.width == 1),
+                "tcnca::ema: on a GPU a policy's width must be 1");
   using forward_group = typename traits::template group<forward.threads>;
   using backward_group = typename traits::template group<backward.threads>;
   using forward_agent = ema_forward_agent<forward_group, T, Shape, forward, scan>;
@@ -81,7 +82,7 @@ struct ema {
     tensor_view<accumulate const, 1> omega = {};    ///< if Shape.skip
     sequence_view<accumulate const> state_in = {};  ///< optional; zero where absent
     sequence_view<T> y = {};
-    sequence_view<accumulate> state_out = {};       ///< optional
+    sequence_view<accumulate> state_out = {};  ///< optional
   };
 
   /// The inputs are those of the forward pass; gradients are overwritten. All are needed but those of the state.
@@ -100,8 +101,8 @@ struct ema {
     tensor_view<accumulate, 2> grad_alpha = {};
     tensor_view<accumulate, 2> grad_beta = {};
     tensor_view<accumulate, 2> grad_gamma = {};
-    tensor_view<accumulate, 1> grad_omega = {};           ///< if Shape.skip
-    sequence_view<accumulate> grad_state_in = {};         ///< optional, with state_in
+    tensor_view<accumulate, 1> grad_omega = {};    ///< if Shape.skip
+    sequence_view<accumulate> grad_state_in = {};  ///< optional, with state_in
   };
 
   struct kernel_args {
@@ -179,7 +180,8 @@ struct ema {
     if (status const s = launch<agent>(e, p, rest); !s.ok()) return s;
     using reduce_agent = typename tuned<Executor>::reduce_agent;
     typename reduce_agent::params_type const sums{p.parameters, gradients(a, a.grad_omega), p.sums};
-    return executor_traits<Executor>::template launch<reduce_agent>(e, sums, channels > 0 ? reduce_agent::items(sums) : 0, {}, {});
+    return executor_traits<Executor>::template launch<reduce_agent>(
+        e, sums, channels > 0 ? reduce_agent::items(sums) : 0, {}, {});
   }
 
   /// Bytes of workspace that let kernel run on all workers of the executor (see workspace).
@@ -196,7 +198,10 @@ struct ema {
     check.demand(a.kappa.extent[0] % Shape.directions() == 0, status_code::invalid_extent, "kappa");
     check_parameters(check, a, a.kappa.extent[0]);
     check.output("kappa", a.kappa, {a.kappa.extent[0], a.kappa.extent[1]}, 1);
-    check.scratch(scratch, check.ok() ? kernel_bytes<typename tuned<Executor>::kernel_agent>(e, a.kappa) : workspace_bytes{}).overlaps();
+    check
+        .scratch(scratch,
+                 check.ok() ? kernel_bytes<typename tuned<Executor>::kernel_agent>(e, a.kappa) : workspace_bytes{})
+        .overlaps();
     if (!check.ok()) return check.result();
     ema_kernel_params<accumulate> const p{{a.delta, a.alpha, a.beta, a.gamma, {}}, a.kappa, {}, {}};
     return launch_kernel<typename tuned<Executor>::kernel_agent>(e, p, scratch);
@@ -205,7 +210,9 @@ struct ema {
   /// Bytes of workspace that let kernel_backward run on all workers of the executor (see workspace).
   template <class Executor>
   TCNCA_HIDDEN static size_t kernel_backward_workspace(Executor e, kernel_backward_args const& a) noexcept {
-    return tensor_limits::hold(a.grad_kappa) ? kernel_bytes<typename tuned<Executor>::kernel_backward_agent>(e, a.grad_kappa).all : 0;
+    return tensor_limits::hold(a.grad_kappa)
+               ? kernel_bytes<typename tuned<Executor>::kernel_backward_agent>(e, a.grad_kappa).all
+               : 0;
   }
 
   /// The gradients of delta, alpha, beta and gamma from that of kappa.
@@ -217,7 +224,10 @@ struct ema {
     check_parameters(check, a, a.grad_kappa.extent[0]);
     check.input("grad_kappa", a.grad_kappa, {a.grad_kappa.extent[0], a.grad_kappa.extent[1]}, 1);
     check_gradients(check, a, a.grad_kappa.extent[0]);
-    check.scratch(scratch, check.ok() ? kernel_bytes<typename tuned<Executor>::kernel_backward_agent>(e, a.grad_kappa) : workspace_bytes{}).overlaps();
+    check
+        .scratch(scratch, check.ok() ? kernel_bytes<typename tuned<Executor>::kernel_backward_agent>(e, a.grad_kappa)
+                                     : workspace_bytes{})
+        .overlaps();
     if (!check.ok()) return check.result();
     ema_kernel_params<accumulate> const p{{a.delta, a.alpha, a.beta, a.gamma, {}}, {}, a.grad_kappa, gradients(a, {})};
     return launch_kernel<typename tuned<Executor>::kernel_backward_agent>(e, p, scratch);
@@ -226,7 +236,9 @@ struct ema {
  private:
   static constexpr bool causal = Shape.dir == direction::causal;
   static constexpr int contiguous_axis = Shape.order == layout::batch_channels_length ? 2 : 1;
-  static constexpr index_t rows(index_t channels) { return detail::saturating_multiply(index_t(Shape.directions()), channels); }
+  static constexpr index_t rows(index_t channels) {
+    return detail::saturating_multiply(index_t(Shape.directions()), channels);
+  }
 
   template <class Executor>
   using tuned = detail::tuned_ema<T, Shape, Tuning, Executor>;
@@ -271,7 +283,13 @@ struct ema {
   template <class Executor>
   static auto backward_params(backward_args const& a, double* sums) {
     constexpr int vector_elements = tuned<Executor>::backward_agent::tiling::vector_elements;
-    ema_backward_params<T> p{{a.delta, a.alpha, a.beta, a.gamma, a.omega}, a.x, a.state_in, a.grad_y, a.grad_state_out, a.grad_x, a.grad_state_in,
+    ema_backward_params<T> p{{a.delta, a.alpha, a.beta, a.gamma, a.omega},
+                             a.x,
+                             a.state_in,
+                             a.grad_y,
+                             a.grad_state_out,
+                             a.grad_x,
+                             a.grad_state_in,
                              contiguous(sums, a.x.extent[0], sum_rows, rows(a.x.extent[1]))};
     p.x_vectorizable = is_vectorizable<Executor>(a.x, Shape.order, vector_elements);
     p.grad_y_vectorizable = is_vectorizable<Executor>(a.grad_y, Shape.order, vector_elements);
@@ -285,7 +303,8 @@ struct ema {
 
   template <class Agent, class Params>
   static group_memory memory(Params const& p) {
-    return {Agent::shared_memory_elements(p) * sizeof(accumulate), Agent::global_scratch_elements(p) * sizeof(accumulate)};
+    return {Agent::shared_memory_elements(p) * sizeof(accumulate),
+            Agent::global_scratch_elements(p) * sizeof(accumulate)};
   }
   template <class Executor>
   static workspace_bytes forward_bytes(Executor e, forward_args const& a) {
@@ -306,7 +325,8 @@ struct ema {
   template <class Agent, class Executor, class View>
   static workspace_bytes kernel_bytes(Executor e, View const& kappa) {
     using traits = executor_traits<Executor>;
-    return workspace_bytes::of(0, traits::bytes_per_worker({Agent::shared_memory_elements * sizeof(accumulate), 0}), traits::workers(e, kappa.extent[0]));
+    return workspace_bytes::of(0, traits::bytes_per_worker({Agent::shared_memory_elements * sizeof(accumulate), 0}),
+                               traits::workers(e, kappa.extent[0]));
   }
   template <class Agent, class Executor>
   TCNCA_HIDDEN static status launch_kernel(Executor e, ema_kernel_params<accumulate> const& p, workspace scratch) {

@@ -2,10 +2,10 @@
 #pragma once
 #include <initializer_list>
 
-#include "gated_fusion/reduce.hpp"
 #include "core/check.hpp"
-#include "launch/alignment.hpp"
+#include "gated_fusion/reduce.hpp"
 #include "gated_fusion/tuning.hpp"
+#include "launch/alignment.hpp"
 #if defined(__CUDACC__)
 #include "launch/cuda.cuh"
 #endif
@@ -115,9 +115,13 @@ struct gated_fusion {
     using agent = mix_backward_agent<group<Executor>, T, policy<Executor>>;
     using reduce_agent = mix_reduce_agent<group<Executor>, T>;
     auto* const sums = static_cast<accumulate*>(scratch.data);
-    mix_backward_params<T> const p{a.z, a.gq, a.gk, a.grad_q, a.grad_k, a.grad_z, sums, access<Executor>({a.z, a.grad_q, a.grad_k}, {a.grad_z})};
-    workspace const rest{static_cast<char*>(scratch.data) + sums_bytes<Executor>(a), scratch.bytes - sums_bytes<Executor>(a)};
-    if (status const s = traits::template launch<agent>(e, p, agent::items(p), mix_memory<Executor>(columns), rest); !s.ok()) return s;
+    mix_backward_params<T> const p{a.z,      a.gq,     a.gk, a.grad_q,
+                                   a.grad_k, a.grad_z, sums, access<Executor>({a.z, a.grad_q, a.grad_k}, {a.grad_z})};
+    workspace const rest{static_cast<char*>(scratch.data) + sums_bytes<Executor>(a),
+                         scratch.bytes - sums_bytes<Executor>(a)};
+    if (status const s = traits::template launch<agent>(e, p, agent::items(p), mix_memory<Executor>(columns), rest);
+        !s.ok())
+      return s;
     typename reduce_agent::params_type const r{sums, agent::items(p), a.grad_gq, a.grad_mq, a.grad_gk, a.grad_mk};
     return traits::template launch<reduce_agent>(e, r, reduce_agent::items(r), {}, {});
   }
@@ -145,7 +149,8 @@ struct gated_fusion {
     check.overlaps({"grad_y", "grad_o"});
     if (!check.ok()) return check.result();
     using agent = reset_agent<group<Executor>, T, policy<Executor>, true>;
-    reset_params<T> const p{a.o, a.r, a.grad_y, {}, a.grad_o, a.grad_r, access<Executor>({a.o, a.r, a.grad_y}, {a.grad_o, a.grad_r})};
+    reset_params<T> const p{
+        a.o, a.r, a.grad_y, {}, a.grad_o, a.grad_r, access<Executor>({a.o, a.r, a.grad_y}, {a.grad_o, a.grad_r})};
     return launch<agent>(e, p, a.o.count());
   }
 
@@ -159,7 +164,8 @@ struct gated_fusion {
     check.overlaps({"x", "y", "h", "y"});
     if (!check.ok()) return check.result();
     using agent = update_agent<group<Executor>, T, Shape, policy<Executor>, false>;
-    update_params<T> const p{a.x, a.u, a.hx, a.h, {}, a.y, {}, {}, {}, {}, dropout(a), access<Executor>({a.x, a.u, a.hx, a.h}, {a.y})};
+    update_params<T> const p{a.x, a.u, a.hx, a.h, {},         a.y,
+                             {},  {},  {},   {},  dropout(a), access<Executor>({a.x, a.u, a.hx, a.h}, {a.y})};
     return launch<agent>(e, p, a.h.count());
   }
   /// All gradients of update; each is overwritten.
@@ -180,8 +186,13 @@ struct gated_fusion {
     check.overlaps({"grad_y", "grad_x"});
     if (!check.ok()) return check.result();
     using agent = update_agent<group<Executor>, T, Shape, policy<Executor>, true>;
-    update_params<T> const p{a.x, a.u, a.hx, a.h, a.grad_y, {}, a.grad_x, a.grad_u, a.grad_hx, a.grad_h, dropout(a),
-                             access<Executor>({a.x, a.u, a.hx, a.h, a.grad_y}, {a.grad_x, a.grad_u, a.grad_hx, a.grad_h})};
+    update_params<T> const p{
+        a.x,        a.u,
+        a.hx,       a.h,
+        a.grad_y,   {},
+        a.grad_x,   a.grad_u,
+        a.grad_hx,  a.grad_h,
+        dropout(a), access<Executor>({a.x, a.u, a.hx, a.h, a.grad_y}, {a.grad_x, a.grad_u, a.grad_hx, a.grad_h})};
     return launch<agent>(e, p, a.h.count());
   }
 
@@ -210,7 +221,8 @@ struct gated_fusion {
   static void result(argument_check& check, char const* name, output const& v, input const& like) {
     check.output(name, v, {like.extent[0], like.extent[1], like.extent[2]}, 2);
   }
-  static void parameters(argument_check& check, char const* name, tensor_view<accumulate const, 1> const& v, index_t columns) {
+  static void parameters(argument_check& check, char const* name, tensor_view<accumulate const, 1> const& v,
+                         index_t columns) {
     check.input(name, v, {columns});
   }
   static void gates(argument_check& check, auto const& a) {
@@ -218,10 +230,15 @@ struct gated_fusion {
     else check.only_if(false, "u", a.u);
     if (Shape.mixer_path) rows(check, "hx", a.hx, a.h);
     else check.only_if(false, "hx", a.hx);
-    if (Shape.dropout) check.demand(detail::is_finite(a.dropout) && a.dropout >= 0 && a.dropout < 1, status_code::invalid_value, "dropout");
+    if (Shape.dropout)
+      check.demand(detail::is_finite(a.dropout) && a.dropout >= 0 && a.dropout < 1, status_code::invalid_value,
+                   "dropout");
     else check.demand(detail::is_finite(a.dropout) && a.dropout == 0, status_code::unexpected_argument, "dropout");
   }
-  static detail::element_dropout dropout(auto const& a) { return {a.dropout > 0 && a.dropout < 1 ? uint32(a.dropout * 4294967296.0) : 0, 1 / (1 - a.dropout), a.seed, a.offset}; }
+  static detail::element_dropout dropout(auto const& a) {
+    return {a.dropout > 0 && a.dropout < 1 ? uint32(a.dropout * 4294967296.0) : 0, 1 / (1 - a.dropout), a.seed,
+            a.offset};
+  }
 
   /// Results larger than the caches go past them, if they are aligned.
   template <class Executor>
@@ -244,17 +261,22 @@ struct gated_fusion {
   }
   template <class Executor>
   static group_memory mix_memory(index_t columns) {
-    return {mix_backward_agent<group<Executor>, T, policy<Executor>>::shared_memory_elements(int(columns)) * sizeof(accumulate), 0};
+    return {mix_backward_agent<group<Executor>, T, policy<Executor>>::shared_memory_elements(int(columns)) *
+                sizeof(accumulate),
+            0};
   }
   template <class Executor>
   static workspace_bytes mix_backward_bytes(Executor e, mix_backward_args const& a) {
     using traits = executor_traits<Executor>;
-    index_t const items = mix_backward_agent<group<Executor>, T, policy<Executor>>::items_for(a.z.extent[0] * a.z.extent[1]);
-    return workspace_bytes::of(sums_bytes<Executor>(a), traits::bytes_per_worker(mix_memory<Executor>(a.z.extent[2])), traits::workers(e, items));
+    index_t const items =
+        mix_backward_agent<group<Executor>, T, policy<Executor>>::items_for(a.z.extent[0] * a.z.extent[1]);
+    return workspace_bytes::of(sums_bytes<Executor>(a), traits::bytes_per_worker(mix_memory<Executor>(a.z.extent[2])),
+                               traits::workers(e, items));
   }
   template <class Executor>
   static size_t sums_bytes(mix_backward_args const& a) {
-    index_t const items = mix_backward_agent<group<Executor>, T, policy<Executor>>::items_for(a.z.extent[0] * a.z.extent[1]);
+    index_t const items =
+        mix_backward_agent<group<Executor>, T, policy<Executor>>::items_for(a.z.extent[0] * a.z.extent[1]);
     return detail::workspace_part(size_t(items), size_t(4 * a.z.extent[2]) * sizeof(accumulate));
   }
 };

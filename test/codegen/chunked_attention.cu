@@ -12,7 +12,8 @@ template <class T, chunked_attention_shape Shape>
 struct kernels {
   using attention = chunked_attention<T, Shape>;
   static void use(typename attention::forward_args const& forward, typename attention::backward_args const& backward,
-                  typename attention::rotary_args const& rotary, typename attention::rotary_backward_args const& rotary_backward) {
+                  typename attention::rotary_args const& rotary,
+                  typename attention::rotary_backward_args const& rotary_backward) {
     (void)attention::forward(tcnca::cuda{}, forward, {});
     (void)attention::backward(tcnca::cuda{}, backward, {});
     (void)attention::rotary(tcnca::cuda{}, rotary);

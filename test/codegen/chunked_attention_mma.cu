@@ -24,5 +24,6 @@ template struct kernels<bf16, chunked_attention_shape{.causal = true, .bias = tr
 template struct kernels<fp16, chunked_attention_shape{.causal = true, .bias = true}>;
 template struct kernels<bf16, chunked_attention_shape{.causal = true, .bias = true, .dropout = true}>;
 template struct kernels<bf16, chunked_attention_shape{.function = laplace, .bias = true}>;
-template struct kernels<bf16, chunked_attention_shape{.function = laplace, .causal = true, .bias = true, .dropout = true}>;
+template struct kernels<bf16,
+                        chunked_attention_shape{.function = laplace, .causal = true, .bias = true, .dropout = true}>;
 template struct kernels<bf16, chunked_attention_shape{.function = attention_function::relu2, .causal = true}>;

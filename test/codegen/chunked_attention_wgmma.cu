@@ -11,8 +11,11 @@ using namespace tcnca;
 
 template <class T, chunked_attention_shape Shape>
 struct kernels {
-  using attention = chunked_attention<T, Shape, clustered_chunked_attention_tuning<default_chunked_attention_tuning<T, Shape>>>;
-  static void use(typename attention::forward_args const& forward) { (void)attention::forward(tcnca::cuda{}, forward, {}); }
+  using attention =
+      chunked_attention<T, Shape, clustered_chunked_attention_tuning<default_chunked_attention_tuning<T, Shape>>>;
+  static void use(typename attention::forward_args const& forward) {
+    (void)attention::forward(tcnca::cuda{}, forward, {});
+  }
 };
 
 constexpr auto laplace = attention_function::laplace;
@@ -21,5 +24,6 @@ template struct kernels<bf16, chunked_attention_shape{.causal = true, .bias = tr
 template struct kernels<fp16, chunked_attention_shape{.causal = true, .bias = true}>;
 template struct kernels<bf16, chunked_attention_shape{.causal = true, .bias = true, .dropout = true}>;
 template struct kernels<bf16, chunked_attention_shape{.function = laplace, .causal = true, .bias = true}>;
-template struct kernels<fp16, chunked_attention_shape{.function = laplace, .causal = true, .bias = true, .dropout = true}>;
+template struct kernels<fp16,
+                        chunked_attention_shape{.function = laplace, .causal = true, .bias = true, .dropout = true}>;
 template struct kernels<bf16, chunked_attention_shape{.function = attention_function::relu2}>;

@@ -22,4 +22,10 @@ template struct kernels<float, conv_stack_shape{.taps = 51, .depth = 3, .dilatio
 template struct kernels<float, conv_stack_shape{.taps = 4, .depth = 6, .dilation_base = 4, .order = wide}>;
 template struct kernels<bf16, conv_stack_shape{.taps = 4, .depth = 6, .dilation_base = 4}>;
 template struct kernels<bf16, conv_stack_shape{.taps = 17, .depth = 4, .dilation_base = 16}>;
-template struct kernels<float, conv_stack_shape{.taps = 4, .depth = 6, .dilation_base = 4, .act = activation::silu, .residuals = residual::level, .bias = true, .skip = true}>;
+template struct kernels<float, conv_stack_shape{.taps = 4,
+                                                .depth = 6,
+                                                .dilation_base = 4,
+                                                .act = activation::silu,
+                                                .residuals = residual::level,
+                                                .bias = true,
+                                                .skip = true}>;

@@ -14,7 +14,8 @@ template <class T, ema_shape Shape>
 struct kernels {
   using average = ema<T, Shape>;
   static void use(typename average::forward_args const& forward, typename average::backward_args const& backward,
-                  typename average::kernel_args const& kernel, typename average::kernel_backward_args const& kernel_backward) {
+                  typename average::kernel_args const& kernel,
+                  typename average::kernel_backward_args const& kernel_backward) {
     (void)average::forward(tcnca::cuda{}, forward, {});
     (void)average::backward(tcnca::cuda{}, backward, {});
     (void)average::kernel(tcnca::cuda{}, kernel, {});

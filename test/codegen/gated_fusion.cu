@@ -7,8 +7,9 @@ using namespace tcnca;
 template <class T, gated_fusion_shape Shape>
 struct kernels {
   using gates = gated_fusion<T, Shape>;
-  static void use(typename gates::mix_args const& mix, typename gates::mix_backward_args const& mix_backward, typename gates::reset_args const& reset,
-                  typename gates::reset_backward_args const& reset_backward, typename gates::update_args const& update,
+  static void use(typename gates::mix_args const& mix, typename gates::mix_backward_args const& mix_backward,
+                  typename gates::reset_args const& reset, typename gates::reset_backward_args const& reset_backward,
+                  typename gates::update_args const& update,
                   typename gates::update_backward_args const& update_backward) {
     (void)gates::mix(tcnca::cuda{}, mix);
     (void)gates::mix_backward(tcnca::cuda{}, mix_backward, {});

@@ -11,4 +11,6 @@ struct wide : tcnca::default_conv_stack_tuning<float, shape> {
     return p;
   }
 };
-tcnca::size_t bytes() { return tcnca::conv_stack<float, shape, wide>::forward_workspace(tcnca::testing::fibers<>{}, {}); }
+tcnca::size_t bytes() {
+  return tcnca::conv_stack<float, shape, wide>::forward_workspace(tcnca::testing::fibers<>{}, {});
+}

@@ -18,7 +18,8 @@ double flags::value_of(unsigned bits, int exponent_bits) {
   int const exponent = int(bits) >> digits & most, fraction = int(bits) & ((1 << digits) - 1);
   double const sign = bits >> 15 ? -1 : 1;
   if (exponent == most) return fraction ? NAN : sign * INFINITY;
-  return sign * std::ldexp(exponent ? fraction + (1 << digits) : fraction, (exponent ? exponent : 1) - most / 2 - digits);
+  return sign *
+         std::ldexp(exponent ? fraction + (1 << digits) : fraction, (exponent ? exponent : 1) - most / 2 - digits);
 }
 
 int main() {
@@ -30,12 +31,15 @@ int main() {
     bool same = right[r].values.size() == got[r].values.size();
     for (std::size_t i = 0; same && i < right[r].values.size(); i++) {
       double const a = right[r].values[i], b = got[r].values[i];
-      double const error = std::isnan(a) || std::isnan(b) ? (std::isnan(a) && std::isnan(b) ? 0 : INFINITY) : a == b ? 0 : std::abs(a - b) / std::fmax(1, std::abs(a));
+      double const error = std::isnan(a) || std::isnan(b) ? (std::isnan(a) && std::isnan(b) ? 0 : INFINITY)
+                           : a == b                       ? 0
+                                                          : std::abs(a - b) / std::fmax(1, std::abs(a));
       if (error > worst) worst = error, at = i;
     }
     bool const close = same && worst <= right[r].bound;
     if (!close || worst > 0.5 * right[r].bound)
-      std::printf("%s: %s, error %g (bound %g) at %zu: right is %.9g, got %.9g\n", close ? "ok" : "WRONG", right[r].name.c_str(), worst, right[r].bound, at, right[r].values[at], got[r].values[at]);
+      std::printf("%s: %s, error %g (bound %g) at %zu: right is %.9g, got %.9g\n", close ? "ok" : "WRONG",
+                  right[r].name.c_str(), worst, right[r].bound, at, right[r].values[at], got[r].values[at]);
     good = good && close;
   }
   return good ? 0 : 1;

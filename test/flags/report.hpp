@@ -18,7 +18,7 @@ std::vector<float> some(std::size_t n, double scale, unsigned seed);
 /// What the bits of a 16-bit number with this many bits of exponent mean.
 double value_of(unsigned bits, int exponent_bits);
 
-report fp64();   // compiled without flags
-report fp32();   // compiled with them
+report fp64();  // compiled without flags
+report fp32();  // compiled with them
 
 }  // namespace flags

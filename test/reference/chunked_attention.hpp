@@ -36,7 +36,8 @@ struct outputs {
 };
 template <class N>
 struct gradients {
-  std::vector<N> q, k, v, bias, keys_in, values_in;  // of the states all slots; those from filled_before() on are of no meaning
+  std::vector<N> q, k, v, bias, keys_in,
+      values_in;  // of the states all slots; those from filled_before() on are of no meaning
 };
 
 /// Whether dropout keeps an element: `query` an absolute position, `j` the key's position in its chunk, `head` counted over the batch too.
@@ -49,7 +50,8 @@ inline bool kept(problem const& p, integer query, integer j, integer head) {
 
 namespace detail {
 
-inline double const mu = std::sqrt(0.5), gain = std::sqrt(2 * 3.14159265358979323846);  // gain = 1 / (sigma sqrt 2), sigma^2 = 1 / (4 pi)
+inline double const mu = std::sqrt(0.5),
+                    gain = std::sqrt(2 * 3.14159265358979323846);  // gain = 1 / (sigma sqrt 2), sigma^2 = 1 / (4 pi)
 
 /// What one query sees: its valid keys (absolute positions), their scores, weights before dropout, and what dropout multiplies them by.
 template <class N>
@@ -70,12 +72,20 @@ struct one_head {
 
   integer head() const { return b * p.heads + h; }
   // Where the vector of a position (absolute) begins: in the sequence, or in the state.
-  std::size_t in_sequence(integer at, integer dim) const { return std::size_t((head() * p.length + at - p.position) * dim); }
+  std::size_t in_sequence(integer at, integer dim) const {
+    return std::size_t((head() * p.length + at - p.position) * dim);
+  }
   std::size_t in_state(integer at, integer dim) const { return std::size_t((head() * p.chunk + at % p.chunk) * dim); }
   double const* query(integer at) const { return &p.q[in_sequence(at, p.key_dim)]; }
-  double const* key(integer at) const { return at < p.position ? &p.keys_in[in_state(at, p.key_dim)] : &p.k[in_sequence(at, p.key_dim)]; }
-  double const* value(integer at) const { return at < p.position ? &p.values_in[in_state(at, p.value_dim)] : &p.v[in_sequence(at, p.value_dim)]; }
-  std::size_t diagonal(integer at, integer key) const { return std::size_t(h * (2 * p.chunk - 1) + p.chunk - 1 + key - at); }
+  double const* key(integer at) const {
+    return at < p.position ? &p.keys_in[in_state(at, p.key_dim)] : &p.k[in_sequence(at, p.key_dim)];
+  }
+  double const* value(integer at) const {
+    return at < p.position ? &p.values_in[in_state(at, p.value_dim)] : &p.v[in_sequence(at, p.value_dim)];
+  }
+  std::size_t diagonal(integer at, integer key) const {
+    return std::size_t(h * (2 * p.chunk - 1) + p.chunk - 1 + key - at);
+  }
 
   row<N> look(integer at) const {
     row<N> r;
@@ -108,14 +118,16 @@ struct one_head {
       if (r.none) return;
       sum<N> total;
       for (std::size_t i = 0; i < r.score.size(); i++) {
-        r.weight[i] = i == top ? N(exp_of_zero(number(r.score[top]))) : exp_difference(r.score[i], r.score[top], rescales(r.score.size()));
+        r.weight[i] = i == top ? N(exp_of_zero(number(r.score[top])))
+                               : exp_difference(r.score[i], r.score[top], rescales(r.score.size()));
         total.add(r.weight[i], N(1));
       }
       r.lse = log_sum(r.score[top], total.get());
       for (N& w : r.weight) w = w / total.get();
     } else {
       r.none = r.score.empty();
-      for (N const& x : r.score) r.weight.push_back(s.f == function::laplace ? laplace(x, mu, gain) : square_positive(x));
+      for (N const& x : r.score)
+        r.weight.push_back(s.f == function::laplace ? laplace(x, mu, gain) : square_positive(x));
     }
   }
   // inf - inf and NaN - NaN
@@ -124,12 +136,15 @@ struct one_head {
   static double rescales(std::size_t keys) { return double((keys + 15) / 16); }
 
   /// The weight as the backward pass knows it.
-  N weight(row<N> const& r, std::size_t i) const { return s.f == function::softmax ? again(r.weight[i], r.score[i], r.lse) : r.weight[i]; }
+  N weight(row<N> const& r, std::size_t i) const {
+    return s.f == function::softmax ? again(r.weight[i], r.score[i], r.lse) : r.weight[i];
+  }
 
   N result(row<N> const& r, integer c) const {
     sum<N> o;
     if (!r.none)
-      for (std::size_t i = 0; i < r.keys.size(); i++) o.add(operand(r.weight[i] * N(r.keep[i]), 1), N(value(r.keys[i])[c]));
+      for (std::size_t i = 0; i < r.keys.size(); i++)
+        o.add(operand(r.weight[i] * N(r.keep[i]), 1), N(value(r.keys[i])[c]));
     return stored(o.get());
   }
   /// The derivative by each score, from those by the row of o.
@@ -156,14 +171,16 @@ void each_head(shape const& s, problem const& p, F f) {
 }
 
 /// A state after the call: what was put in slot by slot; NaN in slots that are left alone.
-inline std::vector<double> state_after(problem const& p, std::vector<double> const& sequence, std::vector<double> const& before, integer dim) {
+inline std::vector<double> state_after(problem const& p, std::vector<double> const& sequence,
+                                       std::vector<double> const& before, integer dim) {
   std::vector<double> after(std::size_t(p.batch * p.heads * p.chunk * dim), NAN);
   for (integer head = 0; head < p.batch * p.heads; head++)
     for (integer slot = 0; slot < p.filled_after(); slot++) {
       integer const at = (p.position + p.length) / p.chunk * p.chunk + slot;
       for (integer d = 0; d < dim; d++)
-        after[std::size_t((head * p.chunk + slot) * dim + d)] = at < p.position ? before[std::size_t((head * p.chunk + slot) * dim + d)]
-                                                                                : sequence[std::size_t((head * p.length + at - p.position) * dim + d)];
+        after[std::size_t((head * p.chunk + slot) * dim + d)] =
+            at < p.position ? before[std::size_t((head * p.chunk + slot) * dim + d)]
+                            : sequence[std::size_t((head * p.length + at - p.position) * dim + d)];
     }
   return after;
 }
@@ -171,7 +188,9 @@ inline std::vector<double> state_after(problem const& p, std::vector<double> con
 }  // namespace detail
 
 inline std::vector<double> keys_out(problem const& p) { return detail::state_after(p, p.k, p.keys_in, p.key_dim); }
-inline std::vector<double> values_out(problem const& p) { return detail::state_after(p, p.v, p.values_in, p.value_dim); }
+inline std::vector<double> values_out(problem const& p) {
+  return detail::state_after(p, p.v, p.values_in, p.value_dim);
+}
 
 template <class N>
 outputs<N> forward(shape const& s, problem const& p) {
@@ -190,8 +209,10 @@ template <class N>
 gradients<N> backward(shape const& s, problem const& p) {
   std::size_t const state = std::size_t(p.batch * p.heads * p.chunk), rows = std::size_t(p.rows());
   std::size_t const key_dim = std::size_t(p.key_dim), value_dim = std::size_t(p.value_dim);
-  std::vector<sum<N>> q(rows * key_dim), k(q), v(rows * value_dim), bias(s.bias ? std::size_t(p.heads * (2 * p.chunk - 1)) : 0);
-  std::vector<sum<N>> keys_in(p.keys_in.empty() ? 0 : state * key_dim), values_in(p.values_in.empty() ? 0 : state * value_dim);
+  std::vector<sum<N>> q(rows * key_dim), k(q), v(rows * value_dim),
+      bias(s.bias ? std::size_t(p.heads * (2 * p.chunk - 1)) : 0);
+  std::vector<sum<N>> keys_in(p.keys_in.empty() ? 0 : state * key_dim),
+      values_in(p.values_in.empty() ? 0 : state * value_dim);
   detail::each_head<N>(s, p, [&](detail::one_head<N> const& one) {
     for (integer t = p.position; t < p.position + p.length; t++) {
       auto const r = one.look(t);
@@ -204,7 +225,8 @@ gradients<N> backward(shape const& s, problem const& p) {
       for (std::size_t i = 0; i < ds.size(); i++) {
         integer const j = r.keys[i];
         bool const old = j < p.position;
-        N const weight = operand(one.weight(r, i) * N(r.keep[i]), 1), scaled = operand(rounded(ds[i] * N(r.scale), 1), r.scale);
+        N const weight = operand(one.weight(r, i) * N(r.keep[i]), 1),
+                scaled = operand(rounded(ds[i] * N(r.scale), 1), r.scale);
         sum<N>* const to_k = old ? &keys_in[one.in_state(j, p.key_dim)] : &k[one.in_sequence(j, p.key_dim)];
         sum<N>* const to_v = old ? &values_in[one.in_state(j, p.value_dim)] : &v[one.in_sequence(j, p.value_dim)];
         for (integer d = 0; d < p.key_dim; d++) {
@@ -217,11 +239,13 @@ gradients<N> backward(shape const& s, problem const& p) {
     }
     // The state after: slots of the last chunk, where it is not full.
     integer const last = (p.position + p.length) / p.chunk * p.chunk;
-    auto const pass = [&](std::vector<double> const& given, integer dim, std::vector<sum<N>>& now, std::vector<sum<N>>& before) {
+    auto const pass = [&](std::vector<double> const& given, integer dim, std::vector<sum<N>>& now,
+                          std::vector<sum<N>>& before) {
       if (given.empty()) return;
       for (integer at = last; at < p.position + p.length; at++)
         for (integer d = 0; d < dim; d++)
-          (at < p.position ? before[one.in_state(at, dim) + std::size_t(d)] : now[one.in_sequence(at, dim) + std::size_t(d)])
+          (at < p.position ? before[one.in_state(at, dim) + std::size_t(d)]
+                           : now[one.in_sequence(at, dim) + std::size_t(d)])
               .add(N(given[one.in_state(at, dim) + std::size_t(d)]), N(1));
     };
     pass(p.grad_keys_out, p.key_dim, k, keys_in);
@@ -231,14 +255,16 @@ gradients<N> backward(shape const& s, problem const& p) {
   auto const put = [](std::vector<N>& to, std::vector<sum<N>> const& from, bool element) {
     for (sum<N> const& x : from) to.push_back(element ? stored(x.get()) : x.get());
   };
-  put(out.q, q, true), put(out.k, k, true), put(out.v, v, true), put(out.bias, bias, false), put(out.keys_in, keys_in, false);
+  put(out.q, q, true), put(out.k, k, true), put(out.v, v, true), put(out.bias, bias, false),
+      put(out.keys_in, keys_in, false);
   put(out.values_in, values_in, false);
   return out;
 }
 
 /// The rotary table [heads, 2 chunk - 1] of a, b [heads, key_dim].
 template <class N>
-std::vector<N> rotary(integer heads, integer key_dim, integer chunk, std::vector<double> const& a, std::vector<double> const& b) {
+std::vector<N> rotary(integer heads, integer key_dim, integer chunk, std::vector<double> const& a,
+                      std::vector<double> const& b) {
   std::vector<N> table;
   integer const half = key_dim / 2;
   for (integer h = 0; h < heads; h++)
@@ -259,8 +285,8 @@ struct rotary_gradients {
   std::vector<N> a, b;
 };
 template <class N>
-rotary_gradients<N> rotary_backward(integer heads, integer key_dim, integer chunk, std::vector<double> const& a, std::vector<double> const& b,
-                                    std::vector<double> const& grad_table) {
+rotary_gradients<N> rotary_backward(integer heads, integer key_dim, integer chunk, std::vector<double> const& a,
+                                    std::vector<double> const& b, std::vector<double> const& grad_table) {
   rotary_gradients<N> out{std::vector<N>(a.size(), N(0)), std::vector<N>(a.size(), N(0))};
   integer const half = key_dim / 2;
   for (integer h = 0; h < heads; h++)

@@ -26,7 +26,8 @@ struct bounded {
   bounded() = default;
   explicit bounded(double x) : v(x) {}
   /// Nothing is wrong with an infinity or a NaN.
-  bounded(double value, double error) : v(value), e(std::isfinite(value) ? (std::isnan(error) ? INFINITY : error) : 0) {}
+  bounded(double value, double error)
+      : v(value), e(std::isfinite(value) ? (std::isnan(error) ? INFINITY : error) : 0) {}
   double most() const { return std::abs(v) + e; }
   bounded rounded(double n) const { return {v, e + n * u * most()}; }
   friend bounded operator+(bounded a, bounded b) { return bounded(a.v + b.v, a.e + b.e).rounded(1); }
@@ -75,7 +76,9 @@ inline bounded stored(bounded x) { return {x.v, x.e + bounded::element * x.most(
 // Rounded to an element, to be multiplied with others; before or after it was multiplied with `scale`.
 inline double operand(double x, double) { return x; }
 inline float operand(float x, double) { return stored(x); }
-inline bounded operand(bounded x, double scale) { return {x.v, x.e + bounded::element * x.most() + std::max(1.0, std::abs(scale)) * bounded::tiny}; }
+inline bounded operand(bounded x, double scale) {
+  return {x.v, x.e + bounded::element * x.most() + std::max(1.0, std::abs(scale)) * bounded::tiny};
+}
 
 // e^(x - top). The argument is wrong by the errors of both and by a few roundings of each (they may have been multiplied by log2 e first). A softmax
 // that goes through its keys in tiles multiplies by such a power again at each new greatest score: as often as `times`.
@@ -86,14 +89,16 @@ inline bounded exp_difference(bounded x, bounded top, double times) {
   if (std::isnan(v) || x.v == -INFINITY) return bounded(v);
   double const d = x.e + top.e + 3 * bounded::u * (x.most() + top.most());
   double const k = 5 * (times + 1) * bounded::u;
-  return {v, (d < 1 ? v * (std::expm1(d) * (1 + k) + k) : std::exp(x.v - top.v + d) * (1 + k) - v) + 4 * bounded::least};
+  return {v,
+          (d < 1 ? v * (std::expm1(d) * (1 + k) + k) : std::exp(x.v - top.v + d) * (1 + k) - v) + 4 * bounded::least};
 }
 // top + log(total)
 inline double log_sum(double top, double total) { return top + std::log(total); }
 inline float log_sum(float top, float total) { return top + std::log(total); }
 inline bounded log_sum(bounded top, bounded total) {
   double const part = total.e / total.v, l = std::log(total.v);
-  return {top.v + l, top.e + (part < 1 ? -std::log1p(-part) : INFINITY) + 8 * bounded::u * (1 + top.most() + std::abs(l))};
+  return {top.v + l,
+          top.e + (part < 1 ? -std::log1p(-part) : INFINITY) + 8 * bounded::u * (1 + top.most() + std::abs(l))};
 }
 // The weight of a softmax, computed again from its score and the stored lse.
 inline double again(double weight, double, double) { return weight; }
@@ -105,7 +110,8 @@ inline double laplace(double x, double mu, double gain) { return 0.5 * std::erfc
 inline float laplace(float x, double mu, double gain) { return 0.5f * (1 + std::erf((x - float(mu)) * float(gain))); }
 inline double laplace_moved(bounded x, double mu) { return x.e + 2 * bounded::u * (x.most() + mu); }
 inline bounded laplace(bounded x, double mu, double gain) {
-  double const z = std::abs(x.v - mu) * gain, d = gain * laplace_moved(x, mu) + 3 * bounded::u * z, near = std::max(0.0, z - d);
+  double const z = std::abs(x.v - mu) * gain, d = gain * laplace_moved(x, mu) + 3 * bounded::u * z,
+               near = std::max(0.0, z - d);
   double const steep = 1.1283791670955126 * std::exp(-near * near);
   return {laplace(x.v, mu, gain), std::isfinite(z) ? 0.5 * (steep * d + 4 * bounded::u) + 2 * bounded::u : 0};
 }

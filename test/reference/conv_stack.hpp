@@ -69,8 +69,9 @@ struct backward_result {
 namespace detail {
 
 inline double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
-inline constexpr double sqrt_half = 0.70710678118654752440, density_0 = 0.39894228040143267794;  // 1/sqrt(2), 1/sqrt(2 pi)
-inline constexpr double tanh_scale = 0.79788456080286535588, cubic = 0.044715;                   // sqrt(2/pi)
+inline constexpr double sqrt_half = 0.70710678118654752440,
+                        density_0 = 0.39894228040143267794;                     // 1/sqrt(2), 1/sqrt(2 pi)
+inline constexpr double tanh_scale = 0.79788456080286535588, cubic = 0.044715;  // sqrt(2/pi)
 
 inline double value(activation a, double x) {
   switch (a) {
@@ -160,12 +161,15 @@ inline inexact product(inexact a, inexact b, double u) {
   double const e = std::abs(a.v) * b.e + a.e * std::abs(b.v) + a.e * b.e;
   return {a.v * b.v, e + u * (std::abs(a.v * b.v) + e)};
 }
-inline inexact sum(inexact a, inexact b, double u) { return {a.v + b.v, a.e + b.e + u * (std::abs(a.v + b.v) + a.e + b.e)}; }
+inline inexact sum(inexact a, inexact b, double u) {
+  return {a.v + b.v, a.e + b.e + u * (std::abs(a.v + b.v) + a.e + b.e)};
+}
 inline inexact activate(activation a, inexact x, double u) {
   return {value(a, x.v), steepest(a) * x.e + u * value_rounding(a, x.most())};
 }
 inline inexact slope_of(activation a, inexact x, double u) {
-  if (a == activation::relu) return {slope(a, x.v), std::abs(x.v) <= x.e && x.e > 0 ? 1.0 : 0.0};  // either side of the kink
+  if (a == activation::relu)
+    return {slope(a, x.v), std::abs(x.v) <= x.e && x.e > 0 ? 1.0 : 0.0};  // either side of the kink
   return {slope(a, x.v), most_curved(a) * x.e + u * slope_rounding(a, x.most())};
 }
 
@@ -197,11 +201,14 @@ struct one_channel {
   double weight(int half, int l, int k) const {
     return p.weight[std::size_t(((half * s.layers() + l) * s.taps + k) * p.channels + c)];
   }
-  double bias(int half, int l) const { return s.bias ? p.bias[std::size_t((half * s.layers() + l) * p.channels + c)] : 0; }
+  double bias(int half, int l) const {
+    return s.bias ? p.bias[std::size_t((half * s.layers() + l) * p.channels + c)] : 0;
+  }
   integer at(integer t) const { return (b * p.channels + c) * p.length + t; }
   // Where a layer's input at position t, counted from the call's first, stands in a state.
   std::size_t slot(int l, integer t) const {
-    return std::size_t((b * p.channels + c) * s.state_length() + s.state_begin(l) + modulo(p.position + t, s.history(l)));
+    return std::size_t((b * p.channels + c) * s.state_length() + s.state_begin(l) +
+                       modulo(p.position + t, s.history(l)));
   }
 
   trace forward(int half) const {
@@ -224,7 +231,8 @@ struct one_channel {
         }
         pre[t] = {v, e + gamma(s.taps + 1, u) * magnitude};
         next[t] = activate(s.act, pre[t], u);
-        if (s.span > 0 && l % s.span == s.span - 1) next[t] = sum(next[t], r.input[std::size_t(l - s.span + 1)].get(t), u);
+        if (s.span > 0 && l % s.span == s.span - 1)
+          next[t] = sum(next[t], r.input[std::size_t(l - s.span + 1)].get(t), u);
       }
       r.pre.push_back(std::move(pre));
       a = std::move(next);
@@ -277,8 +285,9 @@ inline backward_result backward(stack const& s, problem const& p, arithmetic m =
   using detail::inexact;
   double const u = m.accumulate;
   integer const rows = s.directions() * s.layers();
-  backward_result r{field(p.batch * p.channels * p.length), field(rows * s.taps * p.channels), field(s.bias ? rows * p.channels : 0),
-                    field(s.skip ? p.channels : 0), field(p.state_in.empty() ? 0 : p.batch * p.channels * s.state_length())};
+  backward_result r{field(p.batch * p.channels * p.length), field(rows * s.taps * p.channels),
+                    field(s.bias ? rows * p.channels : 0), field(s.skip ? p.channels : 0),
+                    field(p.state_in.empty() ? 0 : p.batch * p.channels * s.state_length())};
   // Sums over all positions of all sequences, in any order: first the terms and their magnitudes, the rounding at the end.
   field weight_magnitude = r.grad_weight, bias_magnitude = r.grad_bias, omega_magnitude = r.grad_omega;
   auto const add = [](field& to, field& magnitude, std::size_t i, inexact a, inexact b) {
@@ -308,11 +317,14 @@ inline backward_result backward(stack const& s, problem const& p, arithmetic m =
           if (s.span > 0 && l % s.span == s.span - 1) span = out;
           for (integer t = 0; t < p.length; t++) {
             if (s.act != activation::none)
-              out[t] = detail::product(out[t], detail::slope_of(s.act, halves[std::size_t(h)].pre[std::size_t(l)].get(t), u), u);
+              out[t] = detail::product(
+                  out[t], detail::slope_of(s.act, halves[std::size_t(h)].pre[std::size_t(l)].get(t), u), u);
             for (int k = 0; k < s.taps; k++)
-              add(r.grad_weight, weight_magnitude, (row * std::size_t(s.taps) + std::size_t(k)) * std::size_t(p.channels) + std::size_t(c), out[t],
+              add(r.grad_weight, weight_magnitude,
+                  (row * std::size_t(s.taps) + std::size_t(k)) * std::size_t(p.channels) + std::size_t(c), out[t],
                   a.get(t - s.shift(l, k, h)));
-            if (s.bias) add(r.grad_bias, bias_magnitude, row * std::size_t(p.channels) + std::size_t(c), out[t], {1, 0});
+            if (s.bias)
+              add(r.grad_bias, bias_magnitude, row * std::size_t(p.channels) + std::size_t(c), out[t], {1, 0});
           }
           detail::series in(a.history, p.length);
           for (integer t = -a.history; t < p.length; t++) {
@@ -324,7 +336,8 @@ inline backward_result backward(stack const& s, problem const& p, arithmetic m =
             }
             in[t] = {v, e + detail::gamma(s.taps + 1, u) * magnitude};
             if (s.span > 0 && l % s.span == 0) in[t] = detail::sum(in[t], span.get(t), u);
-            if (!p.grad_state_out.empty() && t >= p.length - s.history(l)) in[t] = detail::sum(in[t], {p.grad_state_out[one.slot(l, t)], 0}, u);
+            if (!p.grad_state_out.empty() && t >= p.length - s.history(l))
+              in[t] = detail::sum(in[t], {p.grad_state_out[one.slot(l, t)], 0}, u);
             if (!p.state_in.empty() && t < 0) detail::put(r.grad_state_in, one.slot(l, t), in[t]);
           }
           // Where the call is shorter than the history, samples older than the call stay in the state: their gradient passes through.

@@ -24,7 +24,9 @@ struct bounded {
   bounded rounded(double n) const { return {v, m, e + n * u * m}; }
   friend bounded operator+(bounded a, bounded b) { return bounded(a.v + b.v, a.m + b.m, a.e + b.e).rounded(1); }
   friend bounded operator-(bounded a, bounded b) { return bounded(a.v - b.v, a.m + b.m, a.e + b.e).rounded(1); }
-  friend bounded operator*(bounded a, bounded b) { return bounded(a.v * b.v, a.m * b.m, a.m * b.e + b.m * a.e + a.e * b.e).rounded(1); }
+  friend bounded operator*(bounded a, bounded b) {
+    return bounded(a.v * b.v, a.m * b.m, a.m * b.e + b.m * a.e + a.e * b.e).rounded(1);
+  }
 };
 inline double rounded(double x, double) { return x; }
 inline bounded rounded(bounded x, double n) { return x.rounded(n); }
@@ -74,17 +76,25 @@ template <class N>
 struct coefficients {
   N p, a, beta, gamma, q, u, w;
   coefficients(shape const& s, problem const& in, std::size_t i)
-      : p(sigmoid(N(in.delta[i]))), a(sigmoid(N(in.alpha[i]))), beta(in.beta[i]), gamma(in.gamma[i]), q(N(1) - p * a), u(p * beta),
+      : p(sigmoid(N(in.delta[i]))),
+        a(sigmoid(N(in.alpha[i]))),
+        beta(in.beta[i]),
+        gamma(in.gamma[i]),
+        q(N(1) - p * a),
+        u(p * beta),
         w(gamma * N(std::sqrt(1.0 / s.states))) {
     // 1 - p a loses the rounding of the difference, not of its terms
-    if constexpr (!std::is_same_v<N, double>) { q = N(q.v, q.v, p.m * a.e + a.m * p.e + bounded::u * (p.m * a.m + q.v)); }
+    if constexpr (!std::is_same_v<N, double>) {
+      q = N(q.v, q.v, p.m * a.e + a.m * p.e + bounded::u * (p.m * a.m + q.v));
+    }
   }
 };
 
 /// The states of one row of parameters after each of `length` positions of x from `first` on, in the order of the walk. A step costs two roundings of what it
 /// carries (its product and sum, or the power of q that carries it across threads).
 template <class N>
-std::vector<N> states(coefficients<N> const& k, std::vector<double> const& x, integer first, integer length, integer step, N h) {
+std::vector<N> states(coefficients<N> const& k, std::vector<double> const& x, integer first, integer length,
+                      integer step, N h) {
   std::vector<N> all(static_cast<std::size_t>(length));
   for (integer t = 0; t < length; t++) all[std::size_t(t)] = h = k.q * h + k.u * N(x[std::size_t(first + t * step)]);
   return all;
@@ -97,7 +107,8 @@ std::vector<N> sums(shape const& s, problem const& in, std::vector<N>* state_out
   for (integer row = 0; row < in.batch * in.channels; row++)
     for (int half = 0; half < s.directions(); half++)
       for (int n = 0; n < s.states; n++) {
-        integer const L = in.length, first = row * L + (half ? L - 1 : 0), step = half ? -1 : 1, state = row * s.states + n;
+        integer const L = in.length, first = row * L + (half ? L - 1 : 0), step = half ? -1 : 1,
+                      state = row * s.states + n;
         coefficients<N> const k(s, in, std::size_t((half * in.channels + row % in.channels) * s.states + n));
         N h = in.state_in.empty() ? N(0) : N(in.state_in[std::size_t(state)]);
         auto const all = states(k, in.x, first, L, step, h);
@@ -125,7 +136,8 @@ outputs<N> forward(shape const& s, problem const& in) {
 
 /// From the gradients of u, w and q of one row and state to those of its parameters, added.
 template <class N>
-void add_gradients(shape const& s, detail::coefficients<N> const& k, std::size_t i, N of_u, N of_w, N of_q, gradients<N>& to) {
+void add_gradients(shape const& s, detail::coefficients<N> const& k, std::size_t i, N of_u, N of_w, N of_q,
+                   gradients<N>& to) {
   to.gamma[i] = to.gamma[i] + of_w * N(std::sqrt(1.0 / s.states));
   to.beta[i] = to.beta[i] + of_u * k.p;
   to.delta[i] = to.delta[i] + (of_u * k.beta - of_q * k.a) * k.p * (N(1) - k.p);
@@ -155,7 +167,8 @@ gradients<N> backward(shape const& s, problem const& in) {
     for (int half = 0; half < s.directions(); half++)
       for (int n = 0; n < s.states; n++) {
         integer const first = row * in.length + (half ? in.length - 1 : 0), step = half ? -1 : 1;
-        std::size_t const state = std::size_t(row * s.states + n), i = std::size_t((half * in.channels + row % in.channels) * s.states + n);
+        std::size_t const state = std::size_t(row * s.states + n),
+                          i = std::size_t((half * in.channels + row % in.channels) * s.states + n);
         detail::coefficients<N> const k(s, in, i);
         N const h0 = in.state_in.empty() ? N(0) : N(in.state_in[state]);
         auto const h = detail::states(k, in.x, first, in.length, step, h0);
@@ -180,8 +193,11 @@ gradients<N> backward(shape const& s, problem const& in) {
 template <class N>
 N power(double q, integer l) {
   double const v = std::pow(q, double(l));
-  if constexpr (std::is_same_v<N, double>) { return v; }
-  else { return {v, v, v * (bounded::u + 3 * double(l) * 0x1p-53) + double(l) * 0x1p-1074}; }
+  if constexpr (std::is_same_v<N, double>) {
+    return v;
+  } else {
+    return {v, v, v * (bounded::u + 3 * double(l) * 0x1p-53) + double(l) * 0x1p-1074};
+  }
 }
 
 /// kappa [halves * channels, length].

@@ -33,7 +33,8 @@ inline double keep(shape const& s, problem const& p, std::size_t i) {
   auto const columns = std::size_t(p.columns), length = std::size_t(p.length);
   auto const column = std::uint32_t(i % columns), batch = std::uint32_t(i / columns / length);
   std::uint64_t const at = i / columns % length + s.offset;
-  auto const words = philox({std::uint32_t(at), std::uint32_t(at >> 32), column / 4, batch}, {std::uint32_t(s.seed), std::uint32_t(s.seed >> 32)});
+  auto const words = philox({std::uint32_t(at), std::uint32_t(at >> 32), column / 4, batch},
+                            {std::uint32_t(s.seed), std::uint32_t(s.seed >> 32)});
   return double(words[column % 4]) < std::floor(std::ldexp(s.dropout, 32)) ? 0 : 1 / (1 - s.dropout);
 }
 template <class N>
@@ -118,7 +119,8 @@ update_gradients<N> update_backward(shape const& s, problem const& p) {
     N const g(p.grad_y[i]), h = candidate_input<N>(s, p, i), keep = kept<N>(s, p, i);
     if (s.update) {
       N const gate = sigmoid(N(p.u[i])), x(p.x[i]);
-      out.x.push_back(g - g * gate), out.u.push_back(g * gate * (N(1) - gate) * (keep * silu(h) - x)), out.h.push_back(g * gate * keep * silu_slope(h));
+      out.x.push_back(g - g * gate), out.u.push_back(g * gate * (N(1) - gate) * (keep * silu(h) - x)),
+          out.h.push_back(g * gate * keep * silu_slope(h));
     } else {
       out.x.push_back(g), out.h.push_back(g * keep * silu_slope(h));
     }

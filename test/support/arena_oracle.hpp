@@ -51,7 +51,8 @@ struct arena_oracle {
     for (std::size_t i = 0; i < writer.size(); i++)
       if (writer[i] >= 0)
         for (auto const& a : all)
-          if (!a.written && !(state_in_place && a.name == "state_in" && all[std::size_t(writer[i])].name == "state_out"))
+          if (!a.written &&
+              !(state_in_place && a.name == "state_in" && all[std::size_t(writer[i])].name == "state_out"))
             for (std::ptrdiff_t const b : a.bytes)
               if (std::ptrdiff_t(i) >= b && std::ptrdiff_t(i) < b + a.element) return false;
     return true;

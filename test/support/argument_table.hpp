@@ -83,8 +83,11 @@ struct argument_table {
     });
     if (what == role::unused) {
       expect(n, code::unexpected_argument, "extents, no pointer", [](auto& v) { set_all(v.extent, 1); });
-      expect(n, code::unexpected_argument, "a pointer, no extents", [](auto& v) { v.data = reinterpret_cast<decltype(v.data)>(memory); });
-      expect(n, code::unexpected_argument, "given", [](auto& v) { v.data = reinterpret_cast<decltype(v.data)>(memory), set_all(v.extent, 1), set_all(v.stride, 1); });
+      expect(n, code::unexpected_argument, "a pointer, no extents",
+             [](auto& v) { v.data = reinterpret_cast<decltype(v.data)>(memory); });
+      expect(n, code::unexpected_argument, "given", [](auto& v) {
+        v.data = reinterpret_cast<decltype(v.data)>(memory), set_all(v.extent, 1), set_all(v.stride, 1);
+      });
       return;
     }
     expect(n, code::null_pointer, "extents, no pointer", [](auto& v) { v.data = nullptr; });
@@ -93,14 +96,19 @@ struct argument_table {
       expect(n, code::invalid_extent, "a pointer, no extents", [](auto& v) { set_all(v.extent, 0); });
     }
     if (what == role::needed) expect(n, code::missing_argument, "absent", [](auto& v) { v = {}; });
-    expect(n, code::invalid_stride, "beyond the address space", [](auto& v) { v.data = reinterpret_cast<decltype(v.data)>(~std::uintptr_t(7)); });
+    expect(n, code::invalid_stride, "beyond the address space",
+           [](auto& v) { v.data = reinterpret_cast<decltype(v.data)>(~std::uintptr_t(7)); });
     for (int axis = 0; axis < rank; axis++) {
       for (index_t const huge : {index_t(1) << 40, index_t(1) << 62, std::numeric_limits<index_t>::max()}) {
-        if (what != role::first || huge > index_t(1) << 48) expect(n, code::invalid_extent, "huge extent", [=](auto& v) { v.extent[axis] = huge; });
-        if (huge > index_t(1) << 60 && extents[std::size_t(axis)] > 1) expect(n, code::invalid_stride, "huge stride", [=](auto& v) { v.stride[axis] = huge; });
+        if (what != role::first || huge > index_t(1) << 48)
+          expect(n, code::invalid_extent, "huge extent", [=](auto& v) { v.extent[axis] = huge; });
+        if (huge > index_t(1) << 60 && extents[std::size_t(axis)] > 1)
+          expect(n, code::invalid_stride, "huge stride", [=](auto& v) { v.stride[axis] = huge; });
       }
-      expect(n, code::invalid_extent, "least extent", [=](auto& v) { v.extent[axis] = std::numeric_limits<index_t>::min(); });
-      expect(n, code::invalid_stride, "least stride", [=](auto& v) { v.stride[axis] = std::numeric_limits<index_t>::min(); });
+      expect(n, code::invalid_extent, "least extent",
+             [=](auto& v) { v.extent[axis] = std::numeric_limits<index_t>::min(); });
+      expect(n, code::invalid_stride, "least stride",
+             [=](auto& v) { v.stride[axis] = std::numeric_limits<index_t>::min(); });
     }
   }
 };

@@ -86,8 +86,8 @@ inline bool skip_is_failure() { return environment("TCNCA_REQUIRE_CUDA", 0) != 0
 }  // namespace tcnca::testing
 
 /// First line of a test body on backend B.
-#define TCNCA_TEST_NEEDS(B)                                                                    \
-  if (std::string const reason = B::unavailable(); !reason.empty()) {                          \
-    if (::tcnca::testing::skip_is_failure()) FAIL() << reason;                                 \
-    GTEST_SKIP() << reason;                                                                    \
+#define TCNCA_TEST_NEEDS(B)                                           \
+  if (std::string const reason = B::unavailable(); !reason.empty()) { \
+    if (::tcnca::testing::skip_is_failure()) FAIL() << reason;        \
+    GTEST_SKIP() << reason;                                           \
   }

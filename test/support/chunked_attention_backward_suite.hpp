@@ -44,8 +44,15 @@ TYPED_TEST_P(chunked_attention_backward, matches_the_reference_at_random_extents
 TYPED_TEST_P(chunked_attention_backward, repeats_bit_by_bit) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
-  attention_problem<S> problem({.batch = 2, .heads = 2, .length = 150, .key_dim = 24, .value_dim = 72, .chunk = 67, .position = S::causal ? 40 : 0,
-                                .state_out = S::causal, .dropout = S::shape.dropout ? 0.3 : 0},
+  attention_problem<S> problem({.batch = 2,
+                                .heads = 2,
+                                .length = 150,
+                                .key_dim = 24,
+                                .value_dim = 72,
+                                .chunk = 67,
+                                .position = S::causal ? 40 : 0,
+                                .state_out = S::causal,
+                                .dropout = S::shape.dropout ? 0.3 : 0},
                                7);
   problem.run_forward(0);
   problem.run_backward(0);
@@ -67,9 +74,18 @@ TYPED_TEST_P(chunked_attention_backward, cut_anywhere_is_the_whole) {
   for (std::uint64_t seed = 1; seed <= 8; seed++) {
     random_bits r{seed};
     SCOPED_TRACE(::testing::Message() << "seed " << seed);
-    index_t const chunk = between(r, 1, 60), length = between(r, 0, 130), cut = between(r, 0, int(length)), position = between(r, 0, 99);
-    attention_problem<S> whole({.batch = 2, .heads = 2, .length = length, .key_dim = 16, .value_dim = 40, .chunk = chunk, .position = position,
-                                .lengths = seed % 3 == 0, .state_out = true, .dropout = S::shape.dropout ? 0.3 : 0},
+    index_t const chunk = between(r, 1, 60), length = between(r, 0, 130), cut = between(r, 0, int(length)),
+                  position = between(r, 0, 99);
+    attention_problem<S> whole({.batch = 2,
+                                .heads = 2,
+                                .length = length,
+                                .key_dim = 16,
+                                .value_dim = 40,
+                                .chunk = chunk,
+                                .position = position,
+                                .lengths = seed % 3 == 0,
+                                .state_out = true,
+                                .dropout = S::shape.dropout ? 0.3 : 0},
                                seed);
     whole.run_forward(1);
     auto keys = whole.template state<typename S::T>(16), values = whole.template state<typename S::T>(40);
@@ -82,13 +98,15 @@ TYPED_TEST_P(chunked_attention_backward, cut_anywhere_is_the_whole) {
     };
     part_inputs(first_part, 0, cut);
     first_part.keys_out = keys.view(), first_part.values_out = values.view();
-    attention_problem<S>::run_forward(first_part, 1);  // the state at the cut; o is written with the numbers that it has
+    attention_problem<S>::run_forward(first_part,
+                                      1);  // the state at the cut; o is written with the numbers that it has
 
     auto first = whole.backward(), second = whole.backward();
     auto const part = [&](auto& a, index_t begin, index_t n) {
       part_inputs(a, begin, n);
       a.grad_o = part_of(a.grad_o, begin, n);
-      a.grad_q = part_of(a.grad_q, begin, n), a.grad_k = part_of(a.grad_k, begin, n), a.grad_v = part_of(a.grad_v, begin, n);
+      a.grad_q = part_of(a.grad_q, begin, n), a.grad_k = part_of(a.grad_k, begin, n),
+      a.grad_v = part_of(a.grad_v, begin, n);
     };
     part(first, 0, cut), part(second, cut, length - cut);
     auto of_keys = whole.template state<A>(16), of_values = whole.template state<A>(40);
@@ -109,7 +127,14 @@ TYPED_TEST_P(chunked_attention_backward, cut_anywhere_is_the_whole) {
 TYPED_TEST_P(chunked_attention_backward, broadcasts_inputs) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
-  attention_problem<S> many({.batch = 2, .heads = 3, .length = 40, .key_dim = 16, .value_dim = 24, .chunk = 16, .dropout = S::shape.dropout ? 0.3 : 0}, 3);
+  attention_problem<S> many({.batch = 2,
+                             .heads = 3,
+                             .length = 40,
+                             .key_dim = 16,
+                             .value_dim = 24,
+                             .chunk = 16,
+                             .dropout = S::shape.dropout ? 0.3 : 0},
+                            3);
   auto& p = many.p;
   auto args = many.forward();
   auto const repeat = [](std::vector<double>& values, index_t inner) {
@@ -134,11 +159,19 @@ TYPED_TEST_P(chunked_attention_backward, does_without_gradients_of_the_state) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   if (!has(S::causal)) return;
-  attention_problem<S> problem({.batch = 2, .heads = 2, .length = 30, .key_dim = 16, .value_dim = 24, .chunk = 20, .position = 13, .state_out = true,
+  attention_problem<S> problem({.batch = 2,
+                                .heads = 2,
+                                .length = 30,
+                                .key_dim = 16,
+                                .value_dim = 24,
+                                .chunk = 20,
+                                .position = 13,
+                                .state_out = true,
                                 .dropout = S::shape.dropout ? 0.3 : 0},
                                3);
   problem.run_forward(1);
-  problem.p.grad_keys_out.assign(problem.p.grad_keys_out.size(), 0), problem.p.grad_values_out.assign(problem.p.grad_values_out.size(), 0);
+  problem.p.grad_keys_out.assign(problem.p.grad_keys_out.size(), 0),
+      problem.p.grad_values_out.assign(problem.p.grad_values_out.size(), 0);
   problem.grad_keys_out.assign(problem.p.grad_keys_out), problem.grad_values_out.assign(problem.p.grad_values_out);
   problem.run_backward(1);
   problem.expect_backward();
@@ -152,8 +185,9 @@ TYPED_TEST_P(chunked_attention_backward, does_without_gradients_of_the_state) {
   EXPECT_TRUE(problem.grad_q.intact() && problem.grad_v.intact());
 }
 
-REGISTER_TYPED_TEST_SUITE_P(chunked_attention_backward, matches_the_reference_at_edges, matches_the_reference_at_random_extents, repeats_bit_by_bit,
-                            cut_anywhere_is_the_whole, broadcasts_inputs, does_without_gradients_of_the_state);
+REGISTER_TYPED_TEST_SUITE_P(chunked_attention_backward, matches_the_reference_at_edges,
+                            matches_the_reference_at_random_extents, repeats_bit_by_bit, cut_anywhere_is_the_whole,
+                            broadcasts_inputs, does_without_gradients_of_the_state);
 
 }  // namespace
 }  // namespace tcnca::testing

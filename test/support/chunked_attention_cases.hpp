@@ -48,7 +48,11 @@ std::vector<attention_extents> edge_extents() {
   auto const add = [&](index_t chunk, index_t length) {
     std::size_t const i = all.size();
     if (length < 0) return;
-    attention_extents e{.batch = 2, .heads = index_t(1 + i % 2), .length = length, .key_dim = key_dims[i % 3], .value_dim = value_dims[i / 3 % 3]};
+    attention_extents e{.batch = 2,
+                        .heads = index_t(1 + i % 2),
+                        .length = length,
+                        .key_dim = key_dims[i % 3],
+                        .value_dim = value_dims[i / 3 % 3]};
     e.chunk = chunk;
     index_t const positions[] = {0, chunk / 2, 4 * chunk, 7 * chunk - 1, (index_t(1) << 40) / chunk * chunk + 1};
     e.position = S::causal ? positions[i % 5] : positions[i % 2 * 2];
@@ -59,13 +63,28 @@ std::vector<attention_extents> edge_extents() {
     all.push_back(e);
   };
   for (index_t const chunk : {1, 2, 17, 64, 100})
-    for (index_t const length : {index_t(0), index_t(1), chunk - 1, chunk, chunk + 1, 3 * chunk + 7}) add(chunk, length);
+    for (index_t const length : {index_t(0), index_t(1), chunk - 1, chunk, chunk + 1, 3 * chunk + 7})
+      add(chunk, length);
   for (index_t const block : {index_t(forward.queries), index_t(forward.keys)})
-    for (index_t const chunk : {block - 1, block, block + 1}) add(std::min<index_t>(chunk, 300), std::min<index_t>(chunk, 300) + block / 2);
+    for (index_t const chunk : {block - 1, block, block + 1})
+      add(std::min<index_t>(chunk, 300), std::min<index_t>(chunk, 300) + block / 2);
   // Many blocks of keys; the widest rows; the longest chunk, in its middle.
-  attention_extents many{.batch = 1, .heads = 1, .length = 630, .key_dim = 16, .value_dim = 16, .chunk = 601, .dropout = S::shape.dropout ? 0.2 : 0};
-  attention_extents wide{.batch = 1, .heads = 2, .length = 21, .key_dim = 256, .value_dim = 2048, .chunk = 13, .dropout = many.dropout};
-  attention_extents deep{.batch = 1, .heads = 1, .length = 37, .key_dim = 16, .value_dim = 24, .chunk = 16384, .position = S::causal ? 16384 + 70 : 16384};
+  attention_extents many{.batch = 1,
+                         .heads = 1,
+                         .length = 630,
+                         .key_dim = 16,
+                         .value_dim = 16,
+                         .chunk = 601,
+                         .dropout = S::shape.dropout ? 0.2 : 0};
+  attention_extents wide{
+      .batch = 1, .heads = 2, .length = 21, .key_dim = 256, .value_dim = 2048, .chunk = 13, .dropout = many.dropout};
+  attention_extents deep{.batch = 1,
+                         .heads = 1,
+                         .length = 37,
+                         .key_dim = 16,
+                         .value_dim = 24,
+                         .chunk = 16384,
+                         .position = S::causal ? 16384 + 70 : 16384};
   deep.dropout = many.dropout, deep.state_out = S::causal;
   for (auto const& e : {many, wide, deep}) all.push_back(e);
   deep.length = 2;
@@ -75,8 +94,12 @@ std::vector<attention_extents> edge_extents() {
 
 template <class S>
 attention_extents random_extents(random_bits& r) {
-  attention_extents e{.batch = between(r, 0, 3), .heads = between(r, 0, 3), .length = between(r, 0, 160), .key_dim = 8 * between(r, 2, 12),
-                      .value_dim = 8 * between(r, 2, 20), .chunk = between(r, 0, 2) ? between(r, 1, 70) : between(r, 1, 200)};
+  attention_extents e{.batch = between(r, 0, 3),
+                      .heads = between(r, 0, 3),
+                      .length = between(r, 0, 160),
+                      .key_dim = 8 * between(r, 2, 12),
+                      .value_dim = 8 * between(r, 2, 20),
+                      .chunk = between(r, 0, 2) ? between(r, 1, 70) : between(r, 1, 200)};
   e.position = S::causal ? between(r, 0, 500) : between(r, 0, 4) * e.chunk;
   e.lengths = between(r, 0, 1), e.state_in = S::causal && between(r, 0, 1), e.state_out = S::causal && between(r, 0, 1);
   if (between(r, 0, 3) == 0) e.scale = uniform(r);

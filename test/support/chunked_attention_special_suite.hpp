@@ -9,7 +9,13 @@ namespace {
 template <class S>
 struct chunked_attention_special : ::testing::Test {
   static attention_extents extents() {
-    return {.batch = 3, .heads = 2, .length = 68, .key_dim = 16, .value_dim = 24, .chunk = 21, .dropout = S::shape.dropout ? 0.3 : 0};
+    return {.batch = 3,
+            .heads = 2,
+            .length = 68,
+            .key_dim = 16,
+            .value_dim = 24,
+            .chunk = 21,
+            .dropout = S::shape.dropout ? 0.3 : 0};
   }
   static void run(attention_problem<S>& problem) {
     problem.clear();
@@ -21,7 +27,8 @@ struct chunked_attention_special : ::testing::Test {
   static std::vector<double> row(tensor<E, 4> const& t, index_t b, index_t h, index_t i) {
     index_t const dim = t.view().extent[3];
     std::vector<double> r;
-    for (index_t d = 0; d < dim; d++) r.push_back(to_double(*t.at(((b * t.view().extent[1] + h) * t.view().extent[2] + i) * dim + d)));
+    for (index_t d = 0; d < dim; d++)
+      r.push_back(to_double(*t.at(((b * t.view().extent[1] + h) * t.view().extent[2] + i) * dim + d)));
     return r;
   }
   template <class E>
@@ -92,15 +99,18 @@ TYPED_TEST_P(chunked_attention_special, what_is_masked_may_be_anything) {
     index_t const spoilt = e.chunk + 9;
     this->set_row(later.k, later.p.k, 1, 1, spoilt, garbage), this->set_row(later.v, later.p.v, 1, 1, spoilt, garbage);
     this->run(later);
-    auto const same = [&](tensor<typename S::T, 4> const& t, std::vector<double> const& before, index_t from, char const* name) {
+    auto const same = [&](tensor<typename S::T, 4> const& t, std::vector<double> const& before, index_t from,
+                          char const* name) {
       index_t const dim = t.view().extent[3];
       for (index_t i = 0; i < t.count(); i++) {
         index_t const at = i / dim % e.length;
         if (i / dim / e.length == 3 && from <= at && at < 2 * e.chunk) continue;
-        ASSERT_EQ(to_double(*t.at(i)), before[std::size_t(i)]) << name << ", row " << i / dim / e.length << ", position " << at;
+        ASSERT_EQ(to_double(*t.at(i)), before[std::size_t(i)])
+            << name << ", row " << i / dim / e.length << ", position " << at;
       }
     };
-    same(later.o, o, spoilt, "o"), same(later.grad_q, q, spoilt, "grad_q"), same(later.grad_k, k, e.chunk, "grad_k"), same(later.grad_v, v, e.chunk, "grad_v");
+    same(later.o, o, spoilt, "o"), same(later.grad_q, q, spoilt, "grad_q"), same(later.grad_k, k, e.chunk, "grad_k"),
+        same(later.grad_v, v, e.chunk, "grad_v");
   }
 }
 
@@ -121,13 +131,15 @@ TYPED_TEST_P(chunked_attention_special, what_is_no_number_shows_and_stays) {
       // The sum of infinities of both signs is NaN; make them one sign, so that there is a +infinity in each row.
       if (!std::isnan(bad))
         for (auto* t : {&problem.q, &problem.k})
-          for (index_t n = 0; n < t->count(); n++) *t->at(n) = from_double<typename S::T>(std::abs(to_double(*t->at(n))));
+          for (index_t n = 0; n < t->count(); n++)
+            *t->at(n) = from_double<typename S::T>(std::abs(to_double(*t->at(n))));
       this->run(problem);
       auto const log_sums = problem.log_sums();
       for (index_t b = 0; b < e.batch; b++)
         for (index_t h = 0; h < e.heads; h++)
           for (index_t at = 0; at < e.length; at++) {
-            bool const sees = b == 1 && h == 0 && (key ? at / e.chunk == 1 && (!S::causal || at >= i) : at == i), near = b == 1 && h == 0 && at / e.chunk == 1;
+            bool const sees = b == 1 && h == 0 && (key ? at / e.chunk == 1 && (!S::causal || at >= i) : at == i),
+                       near = b == 1 && h == 0 && at / e.chunk == 1;
             auto const o = this->row(problem.o, b, h, at);
             std::size_t const from = std::size_t(((b * e.heads + h) * e.length + at));
             if (sees) {
@@ -139,11 +151,13 @@ TYPED_TEST_P(chunked_attention_special, what_is_no_number_shows_and_stays) {
             }
             if (std::isnan(bad) && !sees) {
               ASSERT_EQ(*log_sums.at(index_t(from)), lse[from]) << b << " " << h << " " << at;
-              for (std::size_t c = 0; c < o.size(); c++) ASSERT_EQ(o[c], clean[from * o.size() + c]) << b << " " << h << " " << at;
+              for (std::size_t c = 0; c < o.size(); c++)
+                ASSERT_EQ(o[c], clean[from * o.size() + c]) << b << " " << h << " " << at;
             }
             if (std::isnan(bad) && !near) {
               auto const k = this->row(problem.grad_k, b, h, at);
-              for (std::size_t d = 0; d < k.size(); d++) ASSERT_EQ(k[d], clean_k[from * k.size() + d]) << b << " " << h << " " << at;
+              for (std::size_t d = 0; d < k.size(); d++)
+                ASSERT_EQ(k[d], clean_k[from * k.size() + d]) << b << " " << h << " " << at;
             }
           }
     }
@@ -171,7 +185,9 @@ TYPED_TEST_P(chunked_attention_special, biases_of_minus_infinity_mask) {
     if (what == 0) continue;
     for (index_t i = 0; i < e.length; i++) {
       if (what == 1 && i % e.chunk >= 5) continue;
-      ASSERT_TRUE(this->all(this->row(problem.o, 1, 1, i), this->zero) && this->all(this->row(problem.grad_q, 1, 1, i), this->zero)) << i;
+      ASSERT_TRUE(this->all(this->row(problem.o, 1, 1, i), this->zero) &&
+                  this->all(this->row(problem.grad_q, 1, 1, i), this->zero))
+          << i;
     }
   }
 }
@@ -254,7 +270,9 @@ TYPED_TEST_P(chunked_attention_special, a_bias_of_all_scores_changes_nothing) {
   using limits = std::numeric_limits<A>;
   auto e = this->extents();
   e.dropout = 0;
-  for (bool const ones : {false, true}) {  // values and gradients are random, or all 1: then the gradient of a value is the sum of its weights
+  for (bool const ones :
+       {false,
+        true}) {  // values and gradients are random, or all 1: then the gradient of a value is the sum of its weights
     attention_problem<S> problem(e, 11);
     for (index_t i = 0; i < problem.q.count(); i++) *problem.q.at(i) = from_double<T>(problem.p.q[std::size_t(i)] = 0);
     for (index_t i = 0; ones && i < problem.v.count(); i++) {
@@ -262,7 +280,8 @@ TYPED_TEST_P(chunked_attention_special, a_bias_of_all_scores_changes_nothing) {
       *problem.grad_o.at(i) = from_double<T>(problem.p.grad_o[std::size_t(i)] = 1);
     }
     std::vector<double> o, grad_q, grad_v, grad_bias;
-    for (A const b : {A(0), A(1e3), A(1e7), A(-1e9), limits::lowest(), limits::lowest() / 2, limits::max() / 4, limits::max()}) {
+    for (A const b :
+         {A(0), A(1e3), A(1e7), A(-1e9), limits::lowest(), limits::lowest() / 2, limits::max() / 4, limits::max()}) {
       SCOPED_TRACE(::testing::Message() << "bias " << b << (ones ? ", ones" : ""));
       for (index_t i = 0; i < problem.bias.count(); i++) *problem.bias.at(i) = b;
       problem.p.bias = problem.bias.values();
@@ -270,7 +289,8 @@ TYPED_TEST_P(chunked_attention_special, a_bias_of_all_scores_changes_nothing) {
       if (b == A(0)) {
         problem.expect_forward();
         problem.expect_backward();
-        o = problem.o.values(), grad_q = problem.grad_q.values(), grad_v = problem.grad_v.values(), grad_bias = problem.grad_bias.values();
+        o = problem.o.values(), grad_q = problem.grad_q.values(), grad_v = problem.grad_v.values(),
+        grad_bias = problem.grad_bias.values();
       }
       ASSERT_TRUE(problem.o.values() == o && problem.grad_q.values() == grad_q && problem.grad_v.values() == grad_v);
       ASSERT_TRUE(problem.grad_bias.values() == grad_bias);
@@ -283,7 +303,8 @@ TYPED_TEST_P(chunked_attention_special, a_bias_of_all_scores_changes_nothing) {
           for (index_t i = S::causal ? t % e.chunk : 0; i < std::min(e.chunk, e.length - t / e.chunk * e.chunk); i++)
             sum += 1 / double(S::causal ? i + 1 : keys);
           if (!ones) continue;
-          for (double const x : this->row(problem.grad_v, 2, h, t)) ASSERT_NEAR(x, sum, sum * (std::is_same_v<T, A> ? 4e-6 : std::ldexp(3, -format_of<T>.digits))) << t;
+          for (double const x : this->row(problem.grad_v, 2, h, t))
+            ASSERT_NEAR(x, sum, sum * (std::is_same_v<T, A> ? 4e-6 : std::ldexp(3, -format_of<T>.digits))) << t;
         }
     }
   }
@@ -334,7 +355,13 @@ TYPED_TEST_P(chunked_attention_special, dropout_is_the_generators) {
   double dropped = 0, count = 0, expected = 0, variance = 0;
   for (std::uint64_t seed = 1; seed <= 6; seed++) {
     double const dropout = seed == 1 ? 0 : seed == 2 ? 0.999 : 0.15 * double(seed);
-    attention_extents e{.batch = 2, .heads = 2, .length = length, .key_dim = 16, .value_dim = chunk, .chunk = chunk, .position = index_t(seed - 1) * chunk};
+    attention_extents e{.batch = 2,
+                        .heads = 2,
+                        .length = length,
+                        .key_dim = 16,
+                        .value_dim = chunk,
+                        .chunk = chunk,
+                        .position = index_t(seed - 1) * chunk};
     e.dropout = dropout, e.spread = 1;
     attention_problem<S> problem(e, seed);
     for (index_t i = 0; i < problem.v.count(); i++)
@@ -363,7 +390,14 @@ TYPED_TEST_P(chunked_attention_special, precision_is_that_of_a_naive_computation
   TCNCA_TEST_NEEDS(S::backend);
   if (has(std::is_same_v<A, double>)) return;  // the reference itself
   namespace r = reference::attention;
-  attention_problem<S> problem({.batch = 1, .heads = 2, .length = 256, .key_dim = 64, .value_dim = 64, .chunk = 128, .dropout = S::shape.dropout ? 0.3 : 0}, 8);
+  attention_problem<S> problem({.batch = 1,
+                                .heads = 2,
+                                .length = 256,
+                                .key_dim = 64,
+                                .value_dim = 64,
+                                .chunk = 128,
+                                .dropout = S::shape.dropout ? 0.3 : 0},
+                               8);
   this->run(problem);
   auto const exact = r::forward<double>(problem.what, problem.p);
   auto const exact_back = r::backward<double>(problem.what, problem.p);
@@ -372,11 +406,14 @@ TYPED_TEST_P(chunked_attention_special, precision_is_that_of_a_naive_computation
   auto const naive = r::forward<float>(problem.what, problem.p);
   auto const naive_back = r::backward<float>(problem.what, problem.p);
   r::float_element = nullptr;
-  auto const expect = [&](char const* name, auto const& got, std::vector<float> const& by_naive, std::vector<double> const& value) {
+  auto const expect = [&](char const* name, auto const& got, std::vector<float> const& by_naive,
+                          std::vector<double> const& value) {
     double ours = 0, theirs = 0, our_most = 0, their_most = 0, size = 0;
     for (std::size_t i = 0; i < value.size(); i++) {
-      double const a = std::abs(to_double(*got.at(index_t(i))) - value[i]), b = std::abs(double(by_naive[i]) - value[i]);
-      ours += a * a, theirs += b * b, our_most = std::max(our_most, a), their_most = std::max(their_most, b), size += value[i] * value[i];
+      double const a = std::abs(to_double(*got.at(index_t(i))) - value[i]),
+                   b = std::abs(double(by_naive[i]) - value[i]);
+      ours += a * a, theirs += b * b, our_most = std::max(our_most, a), their_most = std::max(their_most, b),
+                                      size += value[i] * value[i];
     }
     double const n = double(value.size()), functions = 1e-7 * std::sqrt(size / n);
     EXPECT_LE(std::sqrt(ours / n), 2 * std::sqrt(theirs / n) + functions) << name;
@@ -384,14 +421,17 @@ TYPED_TEST_P(chunked_attention_special, precision_is_that_of_a_naive_computation
   };
   expect("o", problem.o, naive.o, exact.o);
   if (S::softmax) expect("lse", problem.log_sums(), naive.lse, exact.lse);
-  expect("grad_q", problem.grad_q, naive_back.q, exact_back.q), expect("grad_k", problem.grad_k, naive_back.k, exact_back.k);
+  expect("grad_q", problem.grad_q, naive_back.q, exact_back.q),
+      expect("grad_k", problem.grad_k, naive_back.k, exact_back.k);
   expect("grad_v", problem.grad_v, naive_back.v, exact_back.v);
   if (S::shape.bias) expect("grad_bias", problem.grad_bias, naive_back.bias, exact_back.bias);
 }
 
-REGISTER_TYPED_TEST_SUITE_P(chunked_attention_special, a_row_without_a_key_is_zero, what_is_masked_may_be_anything, what_is_no_number_shows_and_stays,
-                            biases_of_minus_infinity_mask, biases_without_a_use_may_be_anything, huge_scores, scores_that_rise_from_block_to_block,
-                            a_bias_of_all_scores_changes_nothing, very_low_biases_mask, scales_that_vanish, dropout_is_the_generators, precision_is_that_of_a_naive_computation);
+REGISTER_TYPED_TEST_SUITE_P(chunked_attention_special, a_row_without_a_key_is_zero, what_is_masked_may_be_anything,
+                            what_is_no_number_shows_and_stays, biases_of_minus_infinity_mask,
+                            biases_without_a_use_may_be_anything, huge_scores, scores_that_rise_from_block_to_block,
+                            a_bias_of_all_scores_changes_nothing, very_low_biases_mask, scales_that_vanish,
+                            dropout_is_the_generators, precision_is_that_of_a_naive_computation);
 
 }  // namespace
 }  // namespace tcnca::testing

@@ -11,12 +11,17 @@ namespace tcnca::testing {
 
 /// Each element within its bound of its value; a NaN never is. Says which element is the worst.
 template <class T, int Rank>
-::testing::AssertionResult within(tensor<T, Rank> const& got, std::vector<double> const& value, std::vector<double> const& bound) {
-  if (got.count() != index_t(value.size())) return ::testing::AssertionFailure() << got.count() << " elements, expected " << value.size();
+::testing::AssertionResult within(tensor<T, Rank> const& got, std::vector<double> const& value,
+                                  std::vector<double> const& bound) {
+  if (got.count() != index_t(value.size()))
+    return ::testing::AssertionFailure() << got.count() << " elements, expected " << value.size();
   std::size_t worst = 0, wrong = 0;
   double ratio = -1;
   for (std::size_t i = 0; i < value.size(); i++) {
-    double const d = std::abs(to_double(*got.at(index_t(i))) - value[i]), r = d == 0 ? 0 : d <= bound[i] ? d / bound[i] : d > bound[i] ? d / bound[i] : INFINITY;
+    double const d = std::abs(to_double(*got.at(index_t(i))) - value[i]), r = d == 0          ? 0
+                                                                              : d <= bound[i] ? d / bound[i]
+                                                                              : d > bound[i]  ? d / bound[i]
+                                                                                              : INFINITY;
     wrong += !(d <= bound[i]);
     if (r > ratio) ratio = r, worst = i;
   }
@@ -24,9 +29,11 @@ template <class T, int Rank>
   auto result = ::testing::AssertionFailure();
   result << wrong << " of " << value.size() << " elements are out of bounds; the worst, [";
   std::size_t rest = worst, at[Rank];
-  for (int r = Rank - 1; r >= 0; r--) at[r] = rest % std::size_t(got.view().extent[r]), rest /= std::size_t(got.view().extent[r]);
+  for (int r = Rank - 1; r >= 0; r--)
+    at[r] = rest % std::size_t(got.view().extent[r]), rest /= std::size_t(got.view().extent[r]);
   for (int r = 0; r < Rank; r++) result << (r ? ", " : "") << at[r];
-  return result << "], is " << to_double(*got.at(index_t(worst))) << ", expected " << value[worst] << " +- " << bound[worst];
+  return result << "], is " << to_double(*got.at(index_t(worst))) << ", expected " << value[worst] << " +- "
+                << bound[worst];
 }
 
 /// The same bits in all elements.
@@ -35,7 +42,8 @@ template <class T, int Rank>
   if (a.count() != b.count()) return ::testing::AssertionFailure() << a.count() << " and " << b.count() << " elements";
   for (index_t i = 0; i < a.count(); i++)
     if (std::memcmp(a.at(i), b.at(i), sizeof(T)) != 0)
-      return ::testing::AssertionFailure() << "element " << i << " is " << to_double(*a.at(i)) << " and " << to_double(*b.at(i));
+      return ::testing::AssertionFailure()
+             << "element " << i << " is " << to_double(*a.at(i)) << " and " << to_double(*b.at(i));
   return ::testing::AssertionSuccess();
 }
 

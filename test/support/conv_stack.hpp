@@ -20,7 +20,9 @@ inline reference::stack describe(conv_stack_shape const& s) {
     for (int level = 0; level < s.levels(); level++, power *= s.dilation_base)
       for (int i = 0; i < s.convolutions; i++) r.dilation.push_back(s.listed() ? s.dilations[level] : power);
   }
-  r.span = s.residuals == residual::level ? s.convolutions : s.residuals == residual::block ? s.convolutions * s.levels() : 0;
+  r.span = s.residuals == residual::level   ? s.convolutions
+           : s.residuals == residual::block ? s.convolutions * s.levels()
+                                            : 0;
   switch (s.act) {
     case activation::none: r.act = reference::activation::none; break;
     case activation::relu: r.act = reference::activation::relu; break;
@@ -38,7 +40,8 @@ inline reference::stack describe(conv_stack_shape const& s) {
 
 template <class T>
 reference::arithmetic arithmetic_of() {
-  return {std::ldexp(1, -format_of<accumulate_t<T>>.digits), std::is_same_v<T, accumulate_t<T>> ? 0 : std::ldexp(1, -format_of<T>.digits),
+  return {std::ldexp(1, -format_of<accumulate_t<T>>.digits),
+          std::is_same_v<T, accumulate_t<T>> ? 0 : std::ldexp(1, -format_of<T>.digits),
           std::is_same_v<T, accumulate_t<T>> ? 0 : underflow<T>()};
 }
 
@@ -69,8 +72,9 @@ struct extents {
   bool state_in = false, state_out = false;
   placement where = {};
   friend std::ostream& operator<<(std::ostream& out, extents const& e) {
-    return out << "batch " << e.batch << ", channels " << e.channels << ", length " << e.length << ", position " << e.position << (e.state_in ? ", state in" : "")
-               << (e.state_out ? ", state out" : "") << ", padding " << e.where.padding << ", offset " << e.where.offset;
+    return out << "batch " << e.batch << ", channels " << e.channels << ", length " << e.length << ", position "
+               << e.position << (e.state_in ? ", state in" : "") << (e.state_out ? ", state out" : "") << ", padding "
+               << e.where.padding << ", offset " << e.where.offset;
   }
 };
 
@@ -115,7 +119,8 @@ struct conv_stack_problem {
     random_bits r{seed_};
     index_t const rows = index_t(stack.directions()) * stack.layers();
     grad_y = new_sequence<T>(e.length), p.grad_y = fill(grad_y, r, 1);
-    if (e.state_out) grad_state_out = new_sequence<A>(stack.state_length()), p.grad_state_out = fill(grad_state_out, r, 1);
+    if (e.state_out)
+      grad_state_out = new_sequence<A>(stack.state_length()), p.grad_state_out = fill(grad_state_out, r, 1);
     grad_x = new_sequence<T>(e.length);
     grad_weight = tensor<A, 3>({rows, shape.taps, e.channels}, {0, 1, 2}, e.where);
     if (shape.bias) grad_bias = tensor<A, 2>({rows, e.channels}, {0, 1}, e.where);
@@ -134,13 +139,29 @@ struct conv_stack_problem {
   }
 
   forward_args forward() const {
-    return {.x = x.view(), .weight = weight.view(), .bias = bias.view(), .omega = omega.view(), .state_in = state_in.view(), .y = y.view(),
-            .state_out = state_out.view(), .position = e.position};
+    return {.x = x.view(),
+            .weight = weight.view(),
+            .bias = bias.view(),
+            .omega = omega.view(),
+            .state_in = state_in.view(),
+            .y = y.view(),
+            .state_out = state_out.view(),
+            .position = e.position};
   }
   backward_args backward() const {
-    return {.x = x.view(), .weight = weight.view(), .bias = bias.view(), .omega = omega.view(), .state_in = state_in.view(), .grad_y = grad_y.view(),
-            .grad_state_out = grad_state_out.view(), .grad_x = grad_x.view(), .grad_weight = grad_weight.view(), .grad_bias = grad_bias.view(),
-            .grad_omega = grad_omega.view(), .grad_state_in = grad_state_in.view(), .position = e.position};
+    return {.x = x.view(),
+            .weight = weight.view(),
+            .bias = bias.view(),
+            .omega = omega.view(),
+            .state_in = state_in.view(),
+            .grad_y = grad_y.view(),
+            .grad_state_out = grad_state_out.view(),
+            .grad_x = grad_x.view(),
+            .grad_weight = grad_weight.view(),
+            .grad_bias = grad_bias.view(),
+            .grad_omega = grad_omega.view(),
+            .grad_state_in = grad_state_in.view(),
+            .position = e.position};
   }
 
   /// Calls with a workspace of exactly the size that the query asks for.
@@ -167,9 +188,7 @@ struct conv_stack_problem {
   void expect_forward() const {
     auto const r = reference::forward(stack, p, arithmetic_of<T>());
     EXPECT_TRUE(within(y, r.y.value, r.y.error)) << "y";
-    if (state_out.present()) {
-      EXPECT_TRUE(within(state_out, r.state_out.value, r.state_out.error)) << "state_out";
-    }
+    if (state_out.present()) { EXPECT_TRUE(within(state_out, r.state_out.value, r.state_out.error)) << "state_out"; }
     EXPECT_TRUE(y.intact() && state_out.intact()) << "written outside of y or state_out";
     expect_inputs_untouched();
   }
@@ -177,22 +196,21 @@ struct conv_stack_problem {
     auto const r = reference::backward(stack, p, arithmetic_of<T>());
     EXPECT_TRUE(within(grad_x, r.grad_x.value, r.grad_x.error)) << "grad_x";
     EXPECT_TRUE(within(grad_weight, r.grad_weight.value, r.grad_weight.error)) << "grad_weight";
-    if (shape.bias) {
-      EXPECT_TRUE(within(grad_bias, r.grad_bias.value, r.grad_bias.error)) << "grad_bias";
-    }
-    if (shape.skip) {
-      EXPECT_TRUE(within(grad_omega, r.grad_omega.value, r.grad_omega.error)) << "grad_omega";
-    }
+    if (shape.bias) { EXPECT_TRUE(within(grad_bias, r.grad_bias.value, r.grad_bias.error)) << "grad_bias"; }
+    if (shape.skip) { EXPECT_TRUE(within(grad_omega, r.grad_omega.value, r.grad_omega.error)) << "grad_omega"; }
     if (grad_state_in.present()) {
       EXPECT_TRUE(within(grad_state_in, r.grad_state_in.value, r.grad_state_in.error)) << "grad_state_in";
     }
-    EXPECT_TRUE(grad_x.intact() && grad_weight.intact() && grad_bias.intact() && grad_omega.intact() && grad_state_in.intact()) << "written outside of a gradient";
+    EXPECT_TRUE(grad_x.intact() && grad_weight.intact() && grad_bias.intact() && grad_omega.intact() &&
+                grad_state_in.intact())
+        << "written outside of a gradient";
     expect_inputs_untouched();
   }
   void expect_inputs_untouched() const {
-    EXPECT_TRUE(x.intact() && weight.intact() && bias.intact() && omega.intact() && state_in.intact() && grad_y.intact() && grad_state_out.intact());
-    EXPECT_TRUE(x.values() == p.x && weight.values() == p.weight && bias.values() == p.bias && omega.values() == p.omega &&
-                state_in.values() == p.state_in)
+    EXPECT_TRUE(x.intact() && weight.intact() && bias.intact() && omega.intact() && state_in.intact() &&
+                grad_y.intact() && grad_state_out.intact());
+    EXPECT_TRUE(x.values() == p.x && weight.values() == p.weight && bias.values() == p.bias &&
+                omega.values() == p.omega && state_in.values() == p.state_in)
         << "an input was written";
     if (grad_y.present()) {
       EXPECT_TRUE(grad_y.values() == p.grad_y && grad_state_out.values() == p.grad_state_out) << "an input was written";
@@ -208,7 +226,8 @@ template <class S>
 std::vector<index_t> edge_lengths() {
   index_t const r = S::op::receptive_field, t = S::policy.tile;
   std::vector<index_t> all;
-  for (index_t n : {index_t(0), index_t(1), index_t(2), r - 1, r, r + 1, t - 1, t, t + 1, 2 * t + 1, 3 * t - 1, 2 * (t + r) + 3})
+  for (index_t n :
+       {index_t(0), index_t(1), index_t(2), r - 1, r, r + 1, t - 1, t, t + 1, 2 * t + 1, 3 * t - 1, 2 * (t + r) + 3})
     if (n >= 0 && std::find(all.begin(), all.end(), n) == all.end()) all.push_back(n);
   return all;
 }

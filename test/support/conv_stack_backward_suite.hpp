@@ -51,7 +51,8 @@ TYPED_TEST_P(conv_stack_backward, matches_the_reference_where_sums_end) {
   TCNCA_TEST_NEEDS(S::backend);
   if (executor_traits<typename S::backend::executor>::target.compute_capability != 0) return;
   index_t const lanes = S::shape.order == layout::batch_channels_length ? 16 / index_t(sizeof(typename S::A)) : 1;
-  conv_stack_problem<S> problem({.batch = 2, .channels = 2, .length = 2 * 1024 * lanes + 77, .state_in = S::causal, .state_out = S::causal}, 4);
+  conv_stack_problem<S> problem(
+      {.batch = 2, .channels = 2, .length = 2 * 1024 * lanes + 77, .state_in = S::causal, .state_out = S::causal}, 4);
   problem.want_gradients();
   problem.run_backward(1);
   problem.expect_backward();
@@ -60,16 +61,19 @@ TYPED_TEST_P(conv_stack_backward, matches_the_reference_where_sums_end) {
 TYPED_TEST_P(conv_stack_backward, repeats_bit_by_bit) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
-  extents const e{.batch = 2, .channels = 3, .length = S::policy.tile * 4 + 3, .state_in = S::causal, .state_out = S::causal};
+  extents const e{
+      .batch = 2, .channels = 3, .length = S::policy.tile * 4 + 3, .state_in = S::causal, .state_out = S::causal};
   conv_stack_problem<S> problem(e, 7);
   problem.want_gradients();
   auto const bits = [&] {
-    return std::tuple{problem.grad_x.bits(), problem.grad_weight.bits(), problem.grad_bias.bits(), problem.grad_omega.bits(), problem.grad_state_in.bits()};
+    return std::tuple{problem.grad_x.bits(), problem.grad_weight.bits(), problem.grad_bias.bits(),
+                      problem.grad_omega.bits(), problem.grad_state_in.bits()};
   };
   problem.run_backward(0);
   auto const first = bits();
   for (std::uint64_t seed = 1; seed <= environment("TCNCA_TEST_ORDERS", 12); seed++) {
-    problem.grad_x.clear(), problem.grad_weight.clear(), problem.grad_bias.clear(), problem.grad_omega.clear(), problem.grad_state_in.clear();
+    problem.grad_x.clear(), problem.grad_weight.clear(), problem.grad_bias.clear(), problem.grad_omega.clear(),
+        problem.grad_state_in.clear();
     problem.run_backward(seed);
     ASSERT_TRUE(bits() == first) << "seed " << seed;
   }
@@ -84,9 +88,11 @@ TYPED_TEST_P(conv_stack_backward, split_through_the_state_is_the_whole) {
   index_t const length = S::policy.tile + S::op::receptive_field + 5;
   for (index_t const cut : {index_t(0), index_t(1), index_t(7), S::op::receptive_field, length - 1, length}) {
     SCOPED_TRACE(::testing::Message() << "cut at " << cut);
-    conv_stack_problem<S> whole({.batch = 2, .channels = 3, .length = length, .position = 9, .state_in = true, .state_out = true}, 5);
+    conv_stack_problem<S> whole(
+        {.batch = 2, .channels = 3, .length = length, .position = 9, .state_in = true, .state_out = true}, 5);
     whole.want_gradients();
-    auto const state = whole.template new_sequence<A>(S::op::state_length), grad_state = whole.template new_sequence<A>(S::op::state_length);
+    auto const state = whole.template new_sequence<A>(S::op::state_length),
+               grad_state = whole.template new_sequence<A>(S::op::state_length);
     auto const part = [&](auto args, index_t from, index_t n) {
       args.position += from;
       for (auto* const v : {&args.x, &args.grad_y}) v->extent[2] = n, v->data += from * v->stride[2];
@@ -129,7 +135,8 @@ TYPED_TEST_P(conv_stack_backward, grad_state_in_is_optional) {
   EXPECT_TRUE(problem.grad_weight.bits() == weight);
 }
 
-REGISTER_TYPED_TEST_SUITE_P(conv_stack_backward, matches_the_reference_at_edges, matches_the_reference_at_random_extents, matches_the_reference_where_sums_end,
+REGISTER_TYPED_TEST_SUITE_P(conv_stack_backward, matches_the_reference_at_edges,
+                            matches_the_reference_at_random_extents, matches_the_reference_where_sums_end,
                             repeats_bit_by_bit, split_through_the_state_is_the_whole, grad_state_in_is_optional);
 
 }  // namespace

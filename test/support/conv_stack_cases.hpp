@@ -10,8 +10,13 @@ struct plain {  // the headline's kind
 };
 struct list_silu_level {
   static constexpr char const* name = "list_silu_level";
-  static constexpr conv_stack_shape shape{
-      .taps = 3, .dilations = {1, 5, 2}, .convolutions = 2, .act = activation::silu, .residuals = residual::level, .bias = true, .skip = true};
+  static constexpr conv_stack_shape shape{.taps = 3,
+                                          .dilations = {1, 5, 2},
+                                          .convolutions = 2,
+                                          .act = activation::silu,
+                                          .residuals = residual::level,
+                                          .bias = true,
+                                          .skip = true};
 };
 struct blocks_relu_last {  // channels last
   static constexpr char const* name = "blocks_relu_last";
@@ -36,8 +41,13 @@ struct skip_gelu_last {
 };
 struct symmetric_gelu {
   static constexpr char const* name = "symmetric_gelu";
-  static constexpr conv_stack_shape shape{
-      .taps = 5, .depth = 2, .dilation_base = 3, .act = activation::gelu_erf, .residuals = residual::level, .bias = true, .dir = direction::symmetric};
+  static constexpr conv_stack_shape shape{.taps = 5,
+                                          .depth = 2,
+                                          .dilation_base = 3,
+                                          .act = activation::gelu_erf,
+                                          .residuals = residual::level,
+                                          .bias = true,
+                                          .dir = direction::symmetric};
 };
 struct symmetric_last {
   static constexpr char const* name = "symmetric_last";
@@ -78,7 +88,8 @@ struct one_tap {  // no history at all
 };
 struct many_taps_last {
   static constexpr char const* name = "many_taps_last";
-  static constexpr conv_stack_shape shape{.taps = 17, .depth = 2, .dilation_base = 6, .order = layout::batch_length_channels};
+  static constexpr conv_stack_shape shape{
+      .taps = 17, .depth = 2, .dilation_base = 6, .order = layout::batch_length_channels};
 };
 struct far_132651 {  // the whole of 131072 positions in three levels
   static constexpr char const* name = "far_132651";
@@ -86,12 +97,17 @@ struct far_132651 {  // the whole of 131072 positions in three levels
 };
 struct far_skip_last {  // without an activation gradients of sums, spans and the skip share one ring
   static constexpr char const* name = "far_skip_last";
-  static constexpr conv_stack_shape shape{
-      .taps = 4, .depth = 5, .dilations = {100, 300, 200, 300, 100}, .residuals = residual::level, .skip = true, .order = layout::batch_length_channels};
+  static constexpr conv_stack_shape shape{.taps = 4,
+                                          .depth = 5,
+                                          .dilations = {100, 300, 200, 300, 100},
+                                          .residuals = residual::level,
+                                          .skip = true,
+                                          .order = layout::batch_length_channels};
 };
 struct far_last_4096 {
   static constexpr char const* name = "far_last_4096";
-  static constexpr conv_stack_shape shape{.taps = 8, .depth = 4, .dilation_base = 8, .act = activation::silu, .order = layout::batch_length_channels};
+  static constexpr conv_stack_shape shape{
+      .taps = 8, .depth = 4, .dilation_base = 8, .act = activation::silu, .order = layout::batch_length_channels};
 };
 
 /// A tuning under which all edges come early: small tiles, short segments, and rings that do not fit in fast memory.

@@ -47,7 +47,8 @@ TYPED_TEST_P(conv_stack_forward, matches_the_reference_at_random_extents) {
 TYPED_TEST_P(conv_stack_forward, repeats_bit_by_bit) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
-  extents const e{.batch = 1, .channels = 3, .length = S::policy.tile * 5 + 3, .state_in = S::causal, .state_out = S::causal};
+  extents const e{
+      .batch = 1, .channels = 3, .length = S::policy.tile * 5 + 3, .state_in = S::causal, .state_out = S::causal};
   conv_stack_problem<S> problem(e, 7);
   problem.run_forward(0);
   auto const y = problem.y.bits(), state = problem.state_out.bits();
@@ -68,7 +69,13 @@ TYPED_TEST_P(conv_stack_forward, cut_anywhere_is_the_whole) {
     random_bits r{seed};
     SCOPED_TRACE(::testing::Message() << "seed " << seed);
     bool const state = seed % 2;
-    conv_stack_problem<S> whole({.batch = 2, .channels = 3, .length = length, .position = index_t(seed * 1000), .state_in = state, .state_out = true}, seed);
+    conv_stack_problem<S> whole({.batch = 2,
+                                 .channels = 3,
+                                 .length = length,
+                                 .position = index_t(seed * 1000),
+                                 .state_in = state,
+                                 .state_out = true},
+                                seed);
     whole.run_forward(seed);
     auto const y = whole.y.bits(), last_state = whole.state_out.bits();
     whole.y.clear();
@@ -102,7 +109,8 @@ TYPED_TEST_P(conv_stack_forward, token_by_token_in_place_is_the_whole) {
   TCNCA_TEST_NEEDS(S::backend);
   if (!S::causal) return;
   index_t const length = std::min<index_t>(S::op::receptive_field + 20, 150);
-  conv_stack_problem<S> whole({.batch = 2, .channels = 5, .length = length, .position = 11, .state_in = true, .state_out = true}, 3);
+  conv_stack_problem<S> whole(
+      {.batch = 2, .channels = 5, .length = length, .position = 11, .state_in = true, .state_out = true}, 3);
   whole.run_forward();
   auto const y = whole.y.bits();
   auto args = whole.forward();
@@ -126,7 +134,8 @@ TYPED_TEST_P(conv_stack_forward, token_by_token_in_place_is_the_whole) {
 TYPED_TEST_P(conv_stack_forward, broadcasts_inputs) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
-  conv_stack_problem<S> one({.batch = 1, .channels = 3, .length = 40, .state_in = S::causal}, 3), many({.batch = 3, .channels = 3, .length = 40}, 3);
+  conv_stack_problem<S> one({.batch = 1, .channels = 3, .length = 40, .state_in = S::causal}, 3),
+      many({.batch = 3, .channels = 3, .length = 40}, 3);
   one.run_forward();
   auto args = one.forward();
   args.y = many.y.view();
@@ -137,8 +146,9 @@ TYPED_TEST_P(conv_stack_forward, broadcasts_inputs) {
   for (std::size_t i = 0; i < y.size(); i++) ASSERT_EQ(y[i], first[i % first.size()]);
 }
 
-REGISTER_TYPED_TEST_SUITE_P(conv_stack_forward, matches_the_reference_at_edges, matches_the_reference_at_random_extents, repeats_bit_by_bit,
-                            cut_anywhere_is_the_whole, token_by_token_in_place_is_the_whole, broadcasts_inputs);
+REGISTER_TYPED_TEST_SUITE_P(conv_stack_forward, matches_the_reference_at_edges, matches_the_reference_at_random_extents,
+                            repeats_bit_by_bit, cut_anywhere_is_the_whole, token_by_token_in_place_is_the_whole,
+                            broadcasts_inputs);
 
 }  // namespace
 }  // namespace tcnca::testing

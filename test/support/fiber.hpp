@@ -105,8 +105,10 @@ class fiber_scheduler {
     release(&launched_);
     go(&main_, &fibers_[order_[0]]);
     if (finished_ == n) return !failed_;
-    std::fprintf(stderr, "fiber_group: divergence: %d of %d fibers wait at barrier %d, %d at one of fewer, the others have returned\n", waiting_, n, phase_,
-                 n - finished_ - waiting_);
+    std::fprintf(
+        stderr,
+        "fiber_group: divergence: %d of %d fibers wait at barrier %d, %d at one of fewer, the others have returned\n",
+        waiting_, n, phase_, n - finished_ - waiting_);
     acquire(&barriers_[group_][phase_ & 1]);
     for (int k = 0; k < 3; k++)
       for (int p = 0; p < max_fibers / warp; p++) acquire(&part_barriers_[group_][k][p][part_phases_[k][p] & 1]);
@@ -124,7 +126,8 @@ class fiber_scheduler {
   TCNCA_TEST_SCHEDULER void warp_barrier() { part_barrier(0, warp); }
   TCNCA_TEST_SCHEDULER void warpgroup_barrier() { part_barrier(1, warpgroup); }
   TCNCA_TEST_SCHEDULER void cluster_barrier() {
-    char* const sync = &barriers_[group_][phase_ & 1];  // two in turn: the next barrier's releases must not be acquired by this one
+    char* const sync =
+        &barriers_[group_][phase_ & 1];  // two in turn: the next barrier's releases must not be acquired by this one
     release(sync);
     states_[current_ - fibers_] = state::waiting;
     waiting_++;
@@ -164,12 +167,12 @@ class fiber_scheduler {
  private:
   enum class state : char { ready, waiting, waiting_in_part, finished };
   struct fiber {
-    void* stack = nullptr;    // lowest address that may be used
-    void* saved = nullptr;    // stack pointer
-    void* asan = nullptr;     // AddressSanitizer's fake stack
+    void* stack = nullptr;  // lowest address that may be used
+    void* saved = nullptr;  // stack pointer
+    void* asan = nullptr;   // AddressSanitizer's fake stack
     void const* bottom = nullptr;
     std::size_t bytes = 0;
-    void* tsan = nullptr;     // ThreadSanitizer's thread
+    void* tsan = nullptr;  // ThreadSanitizer's thread
     int rank = 0;
 #if !defined(__x86_64__)
     ucontext_t context;
@@ -181,13 +184,15 @@ class fiber_scheduler {
   fiber fibers_[max_fibers];
   state states_[max_fibers] = {};
   int order_[max_fibers] = {}, fiber_of_[max_fibers] = {};  // fiber_of_: a rank
-  int arrived_[3][max_fibers / warp] = {}, part_phases_[3][max_fibers / warp] = {};  // of warps, warpgroups, groups of a cluster
+  int arrived_[3][max_fibers / warp] = {},
+                               part_phases_[3][max_fibers / warp] = {};  // of warps, warpgroups, groups of a cluster
   bool failed_ = false;
   random_bits random_{0};
   body body_ = nullptr;
   void* argument_ = nullptr;
   int count_ = 0, block_ = 0, group_ = 0, position_ = 0, finished_ = 0, waiting_ = 0, phase_ = 0;
-  char launched_ = 0, done_ = 0, barriers_[max_groups][2] = {}, part_barriers_[max_groups][3][max_fibers / warp][2] = {};
+  char launched_ = 0, done_ = 0, barriers_[max_groups][2] = {},
+       part_barriers_[max_groups][3][max_fibers / warp][2] = {};
 
   fiber_scheduler() = default;
 
@@ -253,7 +258,8 @@ class fiber_scheduler {
   }
 
   TCNCA_TEST_SCHEDULER static void create(fiber& f) {
-    char* const memory = static_cast<char*>(mmap(nullptr, stack_bytes + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    char* const memory = static_cast<char*>(
+        mmap(nullptr, stack_bytes + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     if (memory == MAP_FAILED || mprotect(memory, page, PROT_NONE) != 0) {
       std::fprintf(stderr, "fiber_group: no memory for a stack\n");
       std::abort();
@@ -338,13 +344,20 @@ struct executor_traits<testing::fibers<Threads>> {
   using group = testing::fiber_group<Threads == 0 ? PolicyThreads : Threads>;
 
   static constexpr bool valid(testing::fibers<Threads>) { return true; }
-  static constexpr index_t workers(testing::fibers<Threads> e, index_t items) { return max_of(index_t(1), min_of(items, index_t(e.groups))); }
-  static constexpr size_t bytes_per_worker(group_memory m) { return round_up(m.global_scratch_bytes, workspace::alignment); }
+  static constexpr index_t workers(testing::fibers<Threads> e, index_t items) {
+    return max_of(index_t(1), min_of(items, index_t(e.groups)));
+  }
+  static constexpr size_t bytes_per_worker(group_memory m) {
+    return round_up(m.global_scratch_bytes, workspace::alignment);
+  }
 
   template <class Agent, class Params>
-  static bool supports(testing::fibers<Threads>) { return true; }
+  static bool supports(testing::fibers<Threads>) {
+    return true;
+  }
   template <class Agent, class Params>
-  static status launch(testing::fibers<Threads> e, Params const& params, index_t items, group_memory memory, workspace scratch) {
+  static status launch(testing::fibers<Threads> e, Params const& params, index_t items, group_memory memory,
+                       workspace scratch) {
     constexpr size_t shared_memory_limit = 227 * 1024;  // of a block, on sm_90
     if (items == 0) return {};
     if (memory.shared_memory_bytes > shared_memory_limit) return status_code::unsupported_device;
@@ -358,13 +371,15 @@ struct executor_traits<testing::fibers<Threads>> {
         using accumulate = typename Agent::A;
         typename Agent::group_type g;
         g.rank_ = rank % g.size();
-        Agent agent(g, j.params, reinterpret_cast<accumulate*>(j.near[rank / g.size()]), reinterpret_cast<accumulate*>(j.far));
+        Agent agent(g, j.params, reinterpret_cast<accumulate*>(j.near[rank / g.size()]),
+                    reinterpret_cast<accumulate*>(j.far));
         for (index_t item = j.first; item < j.items; item += j.step) agent(item);
       }
     };
     auto& scheduler = testing::fiber_scheduler::get();
     testing::random_bits random{e.seed};
-    int const groups = int(max_of(index_t(1), workers_that_fit(workers(e, items), bytes_per_worker(memory), scratch.bytes)));
+    int const groups =
+        int(max_of(index_t(1), workers_that_fit(workers(e, items), bytes_per_worker(memory), scratch.bytes)));
     constexpr int cluster = testing::fiber_cluster::size_for<Agent>;
     // What a group is given is kept until all have run, so that nothing but the end of the launch orders two groups.
     struct given {
@@ -381,10 +396,12 @@ struct executor_traits<testing::fibers<Threads>> {
       job& work = all[size_t(i)]->work;
       for (int c = 0; c < cluster; c++) {
         all[size_t(i)]->near[c].reset(new testing::shared_memory(memory.shared_memory_bytes));
-        testing::fiber_cluster::near[i % testing::fiber_scheduler::max_groups][c] = work.near[c] = all[size_t(i)]->near[c]->data();
+        testing::fiber_cluster::near[i % testing::fiber_scheduler::max_groups][c] = work.near[c] =
+            all[size_t(i)]->near[c]->data();
       }
       work.far = static_cast<char*>(scratch.data) + size_t(g) * bytes_per_worker(memory);
-      good = scheduler.run(cluster * Agent::group_type::size(), &job::body, &work, random(), i, Agent::group_type::size());
+      good =
+          scheduler.run(cluster * Agent::group_type::size(), &job::body, &work, random(), i, Agent::group_type::size());
     }
     scheduler.join();
     for (int i = 0; i < groups * cluster; i++)

@@ -25,7 +25,8 @@ class fiber_exchange {
     own[most - 1] = std::uint32_t(what);
     scheduler.warp_barrier();
     for (int lane = 0; lane < lanes; lane++)
-      if (shown[lane][most - 1] != std::uint32_t(what)) scheduler.fail("divergence: the lanes of a warp do not do the same");
+      if (shown[lane][most - 1] != std::uint32_t(what))
+        scheduler.fail("divergence: the lanes of a warp do not do the same");
     f(shown);
   }
 
@@ -50,7 +51,9 @@ struct warp_of<testing::fiber_group<N>> {
     testing::fiber_exchange::run(1, mine, [&](auto const& shown) {
       int const lane = testing::fiber_scheduler::get().rank() % 32;
       // Where in the registers of which lane an element of a, of b is: the layout read backwards.
-      auto const of_a = [&](int row, int k) { return half<T>(shown[row % 8 * 4 + k % 8 / 2][(k / 8) * 2 + row / 8], k % 2); };
+      auto const of_a = [&](int row, int k) {
+        return half<T>(shown[row % 8 * 4 + k % 8 / 2][(k / 8) * 2 + row / 8], k % 2);
+      };
       auto const of_b = [&](int k, int column) { return half<T>(shown[column * 4 + k % 8 / 2][4 + k / 8], k % 2); };
       for (int i = 0; i < 4; i++)
         for (int k = 0; k < 16; k++) c[i] += of_a(lane / 4 + (i >= 2 ? 8 : 0), k) * of_b(k, lane % 4 * 2 + (i & 1));
@@ -74,7 +77,8 @@ struct warp_of<testing::fiber_group<N>> {
   }
   uint32 exchange(uint32 x, int mask) const {
     uint32 y = 0;
-    testing::fiber_exchange::run(16 + mask, {x}, [&](auto const& shown) { y = shown[(testing::fiber_scheduler::get().rank() ^ mask) % 32][0]; });
+    testing::fiber_exchange::run(
+        16 + mask, {x}, [&](auto const& shown) { y = shown[(testing::fiber_scheduler::get().rank() ^ mask) % 32][0]; });
     return y;
   }
   float exchange(float x, int mask) const { return detail::bits_as<float>(exchange(detail::bits_as<uint32>(x), mask)); }
@@ -129,7 +133,8 @@ struct warp_of<testing::fiber_group<N>> {
     testing::fiber_exchange::run(what, mine, [&](auto const& shown) {
       int const lane = scheduler.rank() % 32, first = lane / 8 * 8;
       for (int i = first; i < first + 8; i++)  // the eight rows of a matrix are read at once, each from 4 of 32 banks
-        if (shown[i][4] != shown[lane][4] && shown[i][4] % 8 == shown[lane][4] % 8) scheduler.fail("ldmatrix: rows meet in a bank");
+        if (shown[i][4] != shown[lane][4] && shown[i][4] % 8 == shown[lane][4] % 8)
+          scheduler.fail("ldmatrix: rows meet in a bank");
       f(shown, lane);
     });
   }
@@ -138,7 +143,8 @@ struct warp_of<testing::fiber_group<N>> {
     if (reinterpret_cast<std::uintptr_t>(to) % bytes != 0 || reinterpret_cast<std::uintptr_t>(from) % bytes != 0)
       scheduler.fail("cp.async: an address is not aligned");
     pending_.push_back({to, from, present, bytes});
-    if (scheduler.random(2) == 0) perform(pending_.back());  // and once more at the wait: the memory is not to be touched until then
+    if (scheduler.random(2) == 0)
+      perform(pending_.back());  // and once more at the wait: the memory is not to be touched until then
   }
   static void perform(pending_copy const& c) {
     if (c.present) std::memcpy(c.to, c.from, c.bytes);

@@ -17,8 +17,11 @@ struct fiber_cluster {
   static char* of(int rank) { return near[fiber_scheduler::get().group()][rank]; }
   template <class Agent>
   static constexpr int size_for = [] {
-    if constexpr (clustered<Agent>) { return Agent::cluster_size; }
-    else { return 1; }
+    if constexpr (clustered<Agent>) {
+      return Agent::cluster_size;
+    } else {
+      return 1;
+    }
   }();
 };
 
@@ -80,15 +83,18 @@ struct warpgroup_of<testing::fiber_group<N>> {
     auto& now = shown[scheduler.group()][scheduler.rank() / 128][scheduler.warpgroup_phase() & 1];
     std::memcpy(now[scheduler.rank() % 128], mine, sizeof(mine));
     scheduler.warpgroup_barrier();
-    if (std::memcmp(now[0], mine, sizeof(mine)) != 0) scheduler.fail("divergence: the lanes of a warpgroup do not do the same");
+    if (std::memcmp(now[0], mine, sizeof(mine)) != 0)
+      scheduler.fail("divergence: the lanes of a warpgroup do not do the same");
   }
 
   /// An operand in memory. Of neighbours along the sum (k): rows of the other index in eights, 128 bytes apart, the eights `stride` apart.
   /// Transposed: 64 neighbours of the other index, `leading` from one 64 to the next; k in eights, 128 bytes apart, the eights `stride` apart.
   struct operand {
     int start, leading, stride;
-    explicit operand(uint64 d) : start(int(d & 0x3fff) * 16), leading(int(d >> 16 & 0x3fff) * 16), stride(int(d >> 32 & 0x3fff) * 16) {
-      if (d >> 62 != 1 || (d >> 49 & 7) != 0) testing::fiber_scheduler::get().fail("wgmma: not a descriptor for 128-byte swizzle");
+    explicit operand(uint64 d)
+        : start(int(d & 0x3fff) * 16), leading(int(d >> 16 & 0x3fff) * 16), stride(int(d >> 32 & 0x3fff) * 16) {
+      if (d >> 62 != 1 || (d >> 49 & 7) != 0)
+        testing::fiber_scheduler::get().fail("wgmma: not a descriptor for 128-byte swizzle");
     }
     template <element T>
     float at(int other, int k, bool transposed) const {
@@ -130,7 +136,8 @@ struct cluster_of<testing::fiber_group<Threads>, N> {
   template <class X>
   void store(void* p, int other, X const& x) const {
     auto const offset = static_cast<char*>(p) - testing::fiber_cluster::of(rank());
-    if (other < 0 || other >= N || offset % std::ptrdiff_t(sizeof(x)) != 0) testing::fiber_scheduler::get().fail("a store to no group, or not aligned");
+    if (other < 0 || other >= N || offset % std::ptrdiff_t(sizeof(x)) != 0)
+      testing::fiber_scheduler::get().fail("a store to no group, or not aligned");
     else std::memcpy(testing::fiber_cluster::of(other) + offset, &x, sizeof(x));
   }
 };

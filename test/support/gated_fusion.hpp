@@ -34,8 +34,8 @@ struct gates_extents {
   double dropout = 0;
   placement where = {};
   friend std::ostream& operator<<(std::ostream& out, gates_extents const& e) {
-    return out << "batch " << e.batch << ", length " << e.length << ", columns " << e.columns << ", dropout " << e.dropout
-               << ", padding " << e.where.padding << ", offset " << e.where.offset;
+    return out << "batch " << e.batch << ", length " << e.length << ", columns " << e.columns << ", dropout "
+               << e.dropout << ", padding " << e.where.padding << ", offset " << e.where.offset;
   }
 };
 
@@ -50,22 +50,27 @@ struct gates_problem {
   gates_extents e;
   reference::gates::shape what{shape.update_gate, shape.mixer_path};
   reference::gates::problem p;
-  tensor<T, 3> z, q, k, grad_q, grad_k, grad_z, o, r, y, grad_y, grad_o, grad_r, x, u, hx, h, grad_x, grad_u, grad_hx, grad_h;
+  tensor<T, 3> z, q, k, grad_q, grad_k, grad_z, o, r, y, grad_y, grad_o, grad_r, x, u, hx, h, grad_x, grad_u, grad_hx,
+      grad_h;
   tensor<A, 1> gq, mq, gk, mk, grad_gq, grad_mq, grad_gk, grad_mk;
 
   explicit gates_problem(gates_extents const& size, std::uint64_t seed, double spread = 3) : e(size) {
     random_bits random{seed};
     p.length = e.length, p.columns = e.columns;
-    what.dropout = shape.dropout ? e.dropout : 0, what.seed = random(), what.offset = random() >> between(random, 0, 63);
+    what.dropout = shape.dropout ? e.dropout : 0, what.seed = random(),
+    what.offset = random() >> between(random, 0, 63);
     for (auto* t : all_rows()) *t = tensor<T, 3>({e.batch, e.length, e.columns}, {0, 1, 2}, e.where);
     for (auto* t : all_parameters()) *t = tensor<A, 1>({e.columns}, {0}, e.where);
-    p.z = fill(z, random, spread), p.o = fill(o, random, spread), p.r = fill(r, random, spread), p.grad_y = fill(grad_y, random, 1);
-    p.u = fill(u, random, spread), p.hx = fill(hx, random, spread), p.h = fill(h, random, spread), p.x = fill(x, random, spread);
+    p.z = fill(z, random, spread), p.o = fill(o, random, spread), p.r = fill(r, random, spread),
+    p.grad_y = fill(grad_y, random, 1);
+    p.u = fill(u, random, spread), p.hx = fill(hx, random, spread), p.h = fill(h, random, spread),
+    p.x = fill(x, random, spread);
     p.grad_q = fill(grad_q, random, 1), p.grad_k = fill(grad_k, random, 1);
     p.gq = fill(gq, random, 1), p.mq = fill(mq, random, 1), p.gk = fill(gk, random, 1), p.mk = fill(mk, random, 1);
   }
   std::vector<tensor<T, 3>*> all_rows() {
-    return {&z, &q, &k, &grad_q, &grad_k, &grad_z, &o, &r, &y, &grad_y, &grad_o, &grad_r, &x, &u, &hx, &h, &grad_x, &grad_u, &grad_hx, &grad_h};
+    return {&z,      &q,      &k, &grad_q, &grad_k, &grad_z, &o,      &r,      &y,       &grad_y,
+            &grad_o, &grad_r, &x, &u,      &hx,     &h,      &grad_x, &grad_u, &grad_hx, &grad_h};
   }
   std::vector<tensor<A, 1>*> all_parameters() { return {&gq, &mq, &gk, &mk, &grad_gq, &grad_mq, &grad_gk, &grad_mk}; }
   template <class E, int Rank>
@@ -74,12 +79,17 @@ struct gates_problem {
     return t.values();
   }
 
-  typename op::mix_args mix() const { return {z.view(), gq.view(), mq.view(), gk.view(), mk.view(), q.view(), k.view()}; }
+  typename op::mix_args mix() const {
+    return {z.view(), gq.view(), mq.view(), gk.view(), mk.view(), q.view(), k.view()};
+  }
   typename op::mix_backward_args mix_backward() const {
-    return {z.view(), gq.view(), gk.view(), grad_q.view(), grad_k.view(), grad_z.view(), grad_gq.view(), grad_mq.view(), grad_gk.view(), grad_mk.view()};
+    return {z.view(),      gq.view(),      gk.view(),      grad_q.view(),  grad_k.view(),
+            grad_z.view(), grad_gq.view(), grad_mq.view(), grad_gk.view(), grad_mk.view()};
   }
   typename op::reset_args reset() const { return {o.view(), r.view(), y.view()}; }
-  typename op::reset_backward_args reset_backward() const { return {o.view(), r.view(), grad_y.view(), grad_o.view(), grad_r.view()}; }
+  typename op::reset_backward_args reset_backward() const {
+    return {o.view(), r.view(), grad_y.view(), grad_o.view(), grad_r.view()};
+  }
   typename op::update_args update() const {
     typename op::update_args a{x.view(), {}, {}, h.view(), y.view(), what.dropout, what.seed, what.offset};
     if (shape.update_gate) a.u = u.view();
@@ -143,20 +153,17 @@ struct gates_problem {
     EXPECT_TRUE(matches(y, reference::gates::update<bounded>(what, p))) << "y";
     EXPECT_TRUE(matches(grad_x, slope.x)) << "grad_x";
     EXPECT_TRUE(matches(grad_h, slope.h)) << "grad_h";
-    if (shape.update_gate) {
-      EXPECT_TRUE(matches(grad_u, slope.u)) << "grad_u";
-    }
-    if (shape.mixer_path) {
-      EXPECT_TRUE(matches(grad_hx, slope.h)) << "grad_hx";
-    }
+    if (shape.update_gate) { EXPECT_TRUE(matches(grad_u, slope.u)) << "grad_u"; }
+    if (shape.mixer_path) { EXPECT_TRUE(matches(grad_hx, slope.h)) << "grad_hx"; }
     expect_nothing_else();
   }
   /// Inputs as they were, and nothing written between rows.
   void expect_nothing_else() {
     for (auto* t : all_rows()) EXPECT_TRUE(t->intact());
     for (auto* t : all_parameters()) EXPECT_TRUE(t->intact());
-    EXPECT_TRUE(z.values() == p.z && o.values() == p.o && r.values() == p.r && x.values() == p.x && u.values() == p.u && hx.values() == p.hx &&
-                h.values() == p.h && grad_y.values() == p.grad_y && grad_q.values() == p.grad_q && grad_k.values() == p.grad_k && gq.values() == p.gq &&
+    EXPECT_TRUE(z.values() == p.z && o.values() == p.o && r.values() == p.r && x.values() == p.x && u.values() == p.u &&
+                hx.values() == p.hx && h.values() == p.h && grad_y.values() == p.grad_y &&
+                grad_q.values() == p.grad_q && grad_k.values() == p.grad_k && gq.values() == p.gq &&
                 mq.values() == p.mq && gk.values() == p.gk && mk.values() == p.mk)
         << "an input was written";
   }
@@ -167,7 +174,9 @@ struct gates_problem {
     for (auto* t : {&grad_gq, &grad_mq, &grad_gk, &grad_mk}) b.push_back(t->bits());
     return b;
   }
-  std::vector<tensor<T, 3>*> results() { return {&q, &k, &grad_z, &y, &grad_o, &grad_r, &grad_x, &grad_u, &grad_hx, &grad_h}; }
+  std::vector<tensor<T, 3>*> results() {
+    return {&q, &k, &grad_z, &y, &grad_o, &grad_r, &grad_x, &grad_u, &grad_hx, &grad_h};
+  }
   void clear() {
     for (auto* t : results()) t->clear();
     for (auto* t : {&grad_gq, &grad_mq, &grad_gk, &grad_mk}) t->clear();
@@ -184,7 +193,8 @@ struct gates_problem {
     std::vector<double> value, bound;
     for (auto const& b : exact) {
       double const store = std::is_same_v<E, A> ? 0 : std::ldexp(1, -format_of<E>.digits);
-      value.push_back(b.v), bound.push_back((std::is_same_v<A, double> ? 2 : 1) * b.e + store * (std::abs(b.v) + b.e) + underflow<E>() + underflow<A>());
+      value.push_back(b.v), bound.push_back((std::is_same_v<A, double> ? 2 : 1) * b.e + store * (std::abs(b.v) + b.e) +
+                                            underflow<E>() + underflow<A>());
     }
     return within(got, value, bound);
   }

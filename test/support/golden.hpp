@@ -21,7 +21,9 @@ struct golden_case {
   long option(std::string const& key) const { return options.at(key).at(0); }
   bool has(std::string const& key) const { return tensors.count(key) > 0; }
   std::vector<double> const& values(std::string const& key) const { return tensors.at(key).values; }
-  std::vector<double> values_or_none(std::string const& key) const { return has(key) ? values(key) : std::vector<double>{}; }
+  std::vector<double> values_or_none(std::string const& key) const {
+    return has(key) ? values(key) : std::vector<double>{};
+  }
 };
 
 /// All cases of test/golden/<file>; none if it cannot be read.

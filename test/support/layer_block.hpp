@@ -17,12 +17,21 @@ struct layer_setting {
 };
 
 /// Key and value dimensions are the smallest that attention takes.
-inline layer_setting make_setting(std::string const& name, layer_kind kind, models::norm_kind norm, bool pre_norm, models::bias_kind bias, double dropout) {
+inline layer_setting make_setting(std::string const& name, layer_kind kind, models::norm_kind norm, bool pre_norm,
+                                  models::bias_kind bias, double dropout) {
   layer_setting s;
   s.name = name, s.kind = kind;
-  s.layer = {.channels = 5, .value_dim = 16, .key_dim = 16, .chunk = 4, .norm = norm, .pre_norm = pre_norm, .bias = bias, .dropout = dropout};
+  s.layer = {.channels = 5,
+             .value_dim = 16,
+             .key_dim = 16,
+             .chunk = 4,
+             .norm = norm,
+             .pre_norm = pre_norm,
+             .bias = bias,
+             .dropout = dropout};
   s.layer.attention_dropout = dropout;
-  s.ffn = {.channels = 5, .hidden = 6, .norm = norm, .pre_norm = pre_norm, .dropout = dropout, .hidden_dropout = dropout};
+  s.ffn = {
+      .channels = 5, .hidden = 6, .norm = norm, .pre_norm = pre_norm, .dropout = dropout, .hidden_dropout = dropout};
   return s;
 }
 
@@ -33,7 +42,8 @@ struct layer_block {
   models::feed_forward<double, cpu> second;
   models::region x, middle, y, u, grad;
 
-  explicit layer_block(layer_setting const& s, int threads = 1) : c(threads, s.batch, s.length), first(make_layer(c, s.layer, s.kind)), second(c, s.ffn) {
+  explicit layer_block(layer_setting const& s, int threads = 1)
+      : c(threads, s.batch, s.length), first(make_layer(c, s.layer, s.kind)), second(c, s.ffn) {
     index_t const n = c.rows() * s.layer.channels;
     x = c.kept.take(n), middle = c.kept.take(n), y = c.kept.take(n), u = c.kept.take(n), grad = c.kept.take(n);
     c.commit();

@@ -31,17 +31,22 @@ template <bool Causal, attention_function Function>
 std::unique_ptr<any_layer<double, cpu>> make(context<double, cpu>& c, layer_config const& config, layer_kind kind) {
   constexpr chunked_attention_shape attention{.function = Function, .causal = Causal, .bias = true};
   constexpr gated_fusion_shape simple{.update_gate = false, .reset_gate = false, .mixer_path = false};
-  auto const mixing = [&](context<double, cpu>& of, index_t channels) { return make_mixer<Causal>(of, channels, kind.mixer); };
+  auto const mixing = [&](context<double, cpu>& of, index_t channels) {
+    return make_mixer<Causal>(of, channels, kind.mixer);
+  };
   if (kind.gates) return std::make_unique<layer<double, cpu, gated_fusion_shape{}, attention>>(c, config, mixing);
   return std::make_unique<layer<double, cpu, simple, attention>>(c, config, mixing);
 }
 
 }  // namespace
 
-std::unique_ptr<models::any_layer<double, cpu>> make_layer(models::context<double, cpu>& c, models::layer_config const& config, layer_kind kind) {
+std::unique_ptr<models::any_layer<double, cpu>> make_layer(models::context<double, cpu>& c,
+                                                           models::layer_config const& config, layer_kind kind) {
   if (kind.laplace)
-    return kind.causal ? make<true, attention_function::laplace>(c, config, kind) : make<false, attention_function::laplace>(c, config, kind);
-  return kind.causal ? make<true, attention_function::softmax>(c, config, kind) : make<false, attention_function::softmax>(c, config, kind);
+    return kind.causal ? make<true, attention_function::laplace>(c, config, kind)
+                       : make<false, attention_function::laplace>(c, config, kind);
+  return kind.causal ? make<true, attention_function::softmax>(c, config, kind)
+                     : make<false, attention_function::softmax>(c, config, kind);
 }
 
 }  // namespace tcnca::testing

@@ -11,6 +11,7 @@ struct layer_kind {
 };
 
 /// Convolutions: 2 levels of 3 taps, dilations 1 and 3, silu, a residual a level, a skip connection, and causal ones biases. Averages: 2 states a channel.
-std::unique_ptr<models::any_layer<double, cpu>> make_layer(models::context<double, cpu>&, models::layer_config const&, layer_kind);
+std::unique_ptr<models::any_layer<double, cpu>> make_layer(models::context<double, cpu>&, models::layer_config const&,
+                                                           layer_kind);
 
 }  // namespace tcnca::testing

@@ -30,7 +30,9 @@ struct norm_case {
   part_extents e;
   bool add = false;
 
-  friend std::ostream& operator<<(std::ostream& o, norm_case const& c) { return o << "norm " << int(c.kind) << ", " << c.e; }
+  friend std::ostream& operator<<(std::ostream& o, norm_case const& c) {
+    return o << "norm " << int(c.kind) << ", " << c.e;
+  }
   bool biased() const { return kind == models::norm_kind::layer || kind == models::norm_kind::batch; }
   std::vector<numbers> inputs() const {
     size_t const d = size_t(e.channels);
@@ -58,7 +60,8 @@ struct norm_case {
       if (!centred) mean = 0;
       for (size_t i : members) square += (in[0][i] - mean) * (in[0][i] - mean) / double(members.size());
       for (size_t i : all)
-        y[i] = in[1][kind == models::norm_kind::scale ? 0 : i % d] * (in[0][i] - mean) / std::sqrt(square + 1e-5) + (centred ? in[2][i % d] : 0);
+        y[i] = in[1][kind == models::norm_kind::scale ? 0 : i % d] * (in[0][i] - mean) / std::sqrt(square + 1e-5) +
+               (centred ? in[2][i % d] : 0);
     }
     return y;
   }
@@ -66,7 +69,8 @@ struct norm_case {
   part_results run(std::vector<numbers> const& in, int threads) const {
     part_memory<T, E> m(threads, e.batch, e.length);
     models::norm<T, E> const part(m.c, kind, e.channels);
-    auto const x = m.c.kept.take(index_t(e.count())), y = m.c.kept.take(index_t(e.count())), grad = m.c.kept.take(index_t(e.count()));
+    auto const x = m.c.kept.take(index_t(e.count())), y = m.c.kept.take(index_t(e.count())),
+               grad = m.c.kept.take(index_t(e.count()));
     m.c.commit(), m.c.commit_scratch();
     m.c.set_lengths(e.pointer());
     m.put(m.c.kept[x], in[0]), m.put_parameters(in, 1), m.put(m.c.kept[grad], cotangent());
@@ -94,13 +98,17 @@ struct linear_case {
   part_extents e;
   index_t out;
 
-  friend std::ostream& operator<<(std::ostream& o, linear_case const& c) { return o << "linear to " << c.out << ", " << c.e; }
+  friend std::ostream& operator<<(std::ostream& o, linear_case const& c) {
+    return o << "linear to " << c.out << ", " << c.e;
+  }
   std::vector<numbers> inputs() const {
     return {some_numbers(e.count(), 1), some_numbers(size_t(e.channels * out), 2), some_numbers(size_t(out), 3)};
   }
   numbers cotangent() const { return some_numbers(e.rows() * size_t(out), 4); }
   /// Terms of sums, all at most 1.
-  double roundings() const { return double(e.channels + out + std::int64_t(e.rows())) * double(e.channels + out + std::int64_t(e.rows())); }
+  double roundings() const {
+    return double(e.channels + out + std::int64_t(e.rows())) * double(e.channels + out + std::int64_t(e.rows()));
+  }
   numbers naive(std::vector<numbers> const& in) const {
     size_t const d = size_t(e.channels), o = size_t(out);
     numbers y(e.rows() * o);
@@ -136,7 +144,9 @@ struct embedding_case {
   part_extents e;
   index_t vocabulary;
 
-  friend std::ostream& operator<<(std::ostream& o, embedding_case const& c) { return o << "embedding " << int(c.kind) << ", " << c.e; }
+  friend std::ostream& operator<<(std::ostream& o, embedding_case const& c) {
+    return o << "embedding " << int(c.kind) << ", " << c.e;
+  }
   bool level() const { return kind == models::embedding_kind::level; }
   std::vector<int> tokens() const {
     random_bits random{7};
@@ -155,7 +165,8 @@ struct embedding_case {
     auto const t = tokens();
     numbers y(e.count());
     for (size_t i = 0; i < y.size(); i++)
-      y[i] = level() ? (t[i / d] / 255. - 0.5) / 0.5 * in[0][i % d] + in[1][i % d] : in[0][size_t(t[i / d]) * d + i % d];
+      y[i] =
+          level() ? (t[i / d] / 255. - 0.5) / 0.5 * in[0][i % d] + in[1][i % d] : in[0][size_t(t[i / d]) * d + i % d];
     return y;
   }
   template <class T, class E>
@@ -196,7 +207,8 @@ struct pooling_case {
   part_results run(std::vector<numbers> const& in, int threads) const {
     part_memory<T, E> m(threads, e.batch, e.length);
     size_t const made = size_t(e.batch * e.channels);
-    auto const x = m.c.kept.take(index_t(e.count())), y = m.c.kept.take(index_t(made)), grad = m.c.kept.take(index_t(made));
+    auto const x = m.c.kept.take(index_t(e.count())), y = m.c.kept.take(index_t(made)),
+               grad = m.c.kept.take(index_t(made));
     m.c.commit();
     m.c.set_lengths(e.pointer());
     m.put(m.c.kept[x], in[0]), m.put(m.c.kept[grad], cotangent());
@@ -214,7 +226,9 @@ struct cross_entropy_case {
   double scale = 3;
   bool all_count = false;
 
-  friend std::ostream& operator<<(std::ostream& o, cross_entropy_case const& c) { return o << "cross entropy of " << c.rows << " x " << c.classes; }
+  friend std::ostream& operator<<(std::ostream& o, cross_entropy_case const& c) {
+    return o << "cross entropy of " << c.rows << " x " << c.classes;
+  }
   std::vector<int> targets() const {
     random_bits random{8};
     std::vector<int> t(size_t(rows), 0);
@@ -225,7 +239,8 @@ struct cross_entropy_case {
     numbers v = some_numbers(size_t(rows * classes), 1);
     for (double& x : v) x = double(float(scale * x));
     if (classes > 2)  // equals, of which the first is predicted
-      for (size_t r = 0; r < size_t(rows); r += 2) v[r * size_t(classes) + size_t(classes) - 1] = v[r * size_t(classes) + 1] = 2 * scale;
+      for (size_t r = 0; r < size_t(rows); r += 2)
+        v[r * size_t(classes) + size_t(classes) - 1] = v[r * size_t(classes) + 1] = 2 * scale;
     return {v};
   }
   numbers cotangent() const { return {1}; }
@@ -261,7 +276,8 @@ struct cross_entropy_case {
     EXPECT_EQ(part(m.c, rows, x, m.c.integers[wanted], x, m.c.integers[found]), r.y[0]);  // in place
     m.c.download(m.c.integers[found], predicted.data(), predicted.size());
     EXPECT_TRUE(std::equal(predicted.begin(), predicted.end(), r.more.begin()));
-    for (size_t i = 0; i < size_t(rows); i++) EXPECT_EQ(first_of_largest(in[0], i), predicted[i]) << *this << ", row " << i;
+    for (size_t i = 0; i < size_t(rows); i++)
+      EXPECT_EQ(first_of_largest(in[0], i), predicted[i]) << *this << ", row " << i;
     r.gradients.push_back(m.get(x, size_t(rows * classes)));
     return r;
   }
@@ -278,15 +294,19 @@ struct feed_forward_case {
   part_extents e;
   index_t hidden;
 
-  models::feed_forward_config config() const { return {.channels = e.channels, .hidden = hidden, .dropout = 0.25, .hidden_dropout = 0.5, .site = 6}; }
+  models::feed_forward_config config() const {
+    return {.channels = e.channels, .hidden = hidden, .dropout = 0.25, .hidden_dropout = 0.5, .site = 6};
+  }
   friend std::ostream& operator<<(std::ostream& o, feed_forward_case const& c) { return o << "feed-forward, " << c.e; }
   std::vector<numbers> inputs() const {
     size_t const d = size_t(e.channels), f = size_t(hidden);
-    return {some_numbers(e.count(), 1), some_numbers(d, 2), some_numbers(d, 3),     some_numbers(d * f, 4),
+    return {some_numbers(e.count(), 1), some_numbers(d, 2),     some_numbers(d, 3), some_numbers(d * f, 4),
             some_numbers(f, 5),         some_numbers(f * d, 6), some_numbers(d, 7)};
   }
   numbers cotangent() const { return some_numbers(e.count(), 8); }
-  double roundings() const { return linear_case{e, hidden}.roundings() + norm_case{models::norm_kind::layer, e}.roundings(); }
+  double roundings() const {
+    return linear_case{e, hidden}.roundings() + norm_case{models::norm_kind::layer, e}.roundings();
+  }
   /// 0, or 1 / (1 - probability).
   double factor(double probability, std::uint32_t site, size_t i) const {
     auto const words = philox(11, {{uint32(i / 4), 0, 12, site}});
@@ -306,7 +326,8 @@ struct feed_forward_case {
   part_results run(std::vector<numbers> const& in, int threads) const {
     part_memory<T, E> m(threads, e.batch, e.length);
     models::feed_forward<T, E> const part(m.c, config());
-    auto const x = m.c.kept.take(index_t(e.count())), y = m.c.kept.take(index_t(e.count())), grad = m.c.kept.take(index_t(e.count()));
+    auto const x = m.c.kept.take(index_t(e.count())), y = m.c.kept.take(index_t(e.count())),
+               grad = m.c.kept.take(index_t(e.count()));
     m.c.commit(), m.c.commit_scratch();
     m.c.seed = 11, m.c.step = 12;
     m.put(m.c.kept[x], in[0]), m.put_parameters(in, 1), m.put(m.c.kept[grad], cotangent());

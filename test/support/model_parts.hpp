@@ -107,7 +107,8 @@ void expect_near(char const* what, numbers const& ours, numbers const& theirs, d
   double largest = 1;
   for (double v : theirs) largest = std::max(largest, std::abs(v));
   double const unit = std::numeric_limits<T>::epsilon() / 2;
-  for (size_t i = 0; i < ours.size(); i++) ASSERT_NEAR(ours[i], theirs[i], roundings * unit * largest) << what << "[" << i << "]";
+  for (size_t i = 0; i < ours.size(); i++)
+    ASSERT_NEAR(ours[i], theirs[i], roundings * unit * largest) << what << "[" << i << "]";
 }
 
 /// The forward pass against the case's naive one; the rest against the CPU in fp64; and the same bits from any number of threads, in any order.
@@ -119,11 +120,13 @@ void expect_part(Case const& part) {
   part_results const exact = part.template run<double, cpu>(inputs, 1), first = part.template run<T, E>(inputs, 1);
   expect_near<T>("y", first.y, part.naive(inputs), part.roundings());
   for (size_t n = 0; n < exact.gradients.size(); n++)
-    expect_near<T>(("gradient of input " + std::to_string(n)).c_str(), first.gradients[n], exact.gradients[n], part.roundings());
+    expect_near<T>(("gradient of input " + std::to_string(n)).c_str(), first.gradients[n], exact.gradients[n],
+                   part.roundings());
   expect_near<T>("more", first.more, exact.more, part.roundings());
   for (int threads = 2; threads <= 4; threads++) {
     part_results const again = part.template run<T, E>(inputs, threads);
-    EXPECT_TRUE(again.y == first.y && again.gradients == first.gradients && again.more == first.more) << threads << " threads, or another order";
+    EXPECT_TRUE(again.y == first.y && again.gradients == first.gradients && again.more == first.more)
+        << threads << " threads, or another order";
   }
 }
 

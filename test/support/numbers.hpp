@@ -17,7 +17,8 @@ struct format {
   int digits, least, greatest;
 };
 template <class T>
-inline constexpr format format_of{std::numeric_limits<T>::digits, std::numeric_limits<T>::min_exponent - 1, std::numeric_limits<T>::max_exponent - 1};
+inline constexpr format format_of{std::numeric_limits<T>::digits, std::numeric_limits<T>::min_exponent - 1,
+                                  std::numeric_limits<T>::max_exponent - 1};
 template <>
 inline constexpr format format_of<bf16>{8, -126, 127};
 template <>

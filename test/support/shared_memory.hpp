@@ -27,7 +27,8 @@ class shared_memory {
     __asan_unpoison_memory_region(memory_, bytes_ + 2 * guard);
 #endif
     for (std::size_t i = 0; i < guard; i++)
-      if (data()[std::ptrdiff_t(i) - std::ptrdiff_t(guard)] != char(0xff) || data()[bytes_ + i] != char(0xff)) return false;
+      if (data()[std::ptrdiff_t(i) - std::ptrdiff_t(guard)] != char(0xff) || data()[bytes_ + i] != char(0xff))
+        return false;
     return true;
   }
 

@@ -27,15 +27,15 @@ class training_test : public ::testing::Test {
     std::ifstream in(path, std::ios::binary);
     return {std::istreambuf_iterator<char>(in), {}};
   }
-  static void put(std::filesystem::path const& path, std::string const& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
+  static void put(std::filesystem::path const& path, std::string const& bytes) {
+    std::ofstream(path, std::ios::binary) << bytes;
+  }
   /// What an action throws, or nothing.
   template <class Error>
   static std::string sentence(std::function<void()> const& action) {
     try {
       action();
-    } catch (Error const& e) {
-      return e.what();
-    }
+    } catch (Error const& e) { return e.what(); }
     return "";
   }
   /// The exit status of a child that does something, negative: the signal that ended it.

@@ -39,7 +39,8 @@ class number_model : public models::model {
     return {{"value", {bytes, bytes + sizeof value}}};
   }
   void load(std::vector<models::saved_part> const& parts) override {
-    if (parts.size() != 1 || parts[0].bytes.size() != sizeof value) throw std::invalid_argument("its parts are not those of this model");
+    if (parts.size() != 1 || parts[0].bytes.size() != sizeof value)
+      throw std::invalid_argument("its parts are not those of this model");
     std::memcpy(&value, parts[0].bytes.data(), sizeof value);
   }
   std::size_t parameter_count() const override { return 1; }
@@ -69,7 +70,9 @@ class training_loop : public training_test {
   static std::string log_of(fs::path const& run) {
     std::string all;
     for (record r : read_log(run / "log.jsonl")) {
-      for (char const* const time : {"seconds", "tokens_per_second", "forward_seconds", "backward_seconds", "update_seconds"}) r.erase(time);
+      for (char const* const time :
+           {"seconds", "tokens_per_second", "forward_seconds", "backward_seconds", "update_seconds"})
+        r.erase(time);
       all += r.line() + "\n";
     }
     return all;

@@ -72,7 +72,8 @@ TCNCA_HOST_DEVICE F widen_bits(U h) {
   } else {
     U const magnitude = (h & 0x7fffu) << 13;
     // Denormals are not scaled by a product: programs linked with -ffast-math start in a mode where the processor reads denormals as zero.
-    F const scaled = magnitude < 0x00800000u ? bits_as<F>(magnitude + 0x38800000u) - 0x1p-14f : bits_as<F>(magnitude + 0x38000000u);
+    F const scaled =
+        magnitude < 0x00800000u ? bits_as<F>(magnitude + 0x38800000u) - 0x1p-14f : bits_as<F>(magnitude + 0x38000000u);
     U const special = magnitude >= 0x0f800000u ? (h - h) + 0x7f800000u : h - h;  // infinity or NaN
     return bits_as<F>(bits_as<U>(scaled) | special | (h & 0x8000u) << 16);
   }
@@ -130,10 +131,13 @@ struct convert {
     return a;
   }
   static TCNCA_HOST_DEVICE auto narrowed(Pack a) {
-    if constexpr (same) { return a.v; }
-    else if constexpr (W == 1) { return T{uint16(narrow_bits<T, uint32, float>(a.v))}; }
-    else {
-      return __builtin_convertvector(narrow_bits<T, typename shaped<uint32>::type, typename shaped<float>::type>(a.v), typename shaped<uint16>::type);
+    if constexpr (same) {
+      return a.v;
+    } else if constexpr (W == 1) {
+      return T{uint16(narrow_bits<T, uint32, float>(a.v))};
+    } else {
+      return __builtin_convertvector(narrow_bits<T, typename shaped<uint32>::type, typename shaped<float>::type>(a.v),
+                                     typename shaped<uint16>::type);
     }
   }
   static TCNCA_HOST_DEVICE void store(T* p, Pack a) {
@@ -149,8 +153,11 @@ struct convert {
     }
   }
   static TCNCA_HOST_DEVICE void stream(T* p, Pack a) {
-    if constexpr (W > 1 && !two_registers) { detail::stream(p, narrowed(a)); }
-    else { store(p, a); }
+    if constexpr (W > 1 && !two_registers) {
+      detail::stream(p, narrowed(a));
+    } else {
+      store(p, a);
+    }
   }
 };
 

@@ -29,17 +29,29 @@ TCNCA_HOST_DEVICE V no_contract(V x) {
   // Clang has no register for a vector of less than 16 bytes.
   [[maybe_unused]] constexpr bool short_vector = sizeof(V) < 16 && requires { x[0]; };
 #if defined(__x86_64__) && defined(__AVX512VL__)
-  if constexpr (sizeof(V) <= 64 && !short_vector) { asm("" : "+v"(x)); }
-  else { asm("" : "+m"(x)); }
+  if constexpr (sizeof(V) <= 64 && !short_vector) {
+    asm("" : "+v"(x));
+  } else {
+    asm("" : "+m"(x));
+  }
 #elif defined(__x86_64__) && defined(__AVX__)
-  if constexpr (sizeof(V) <= 32 && !short_vector) { asm("" : "+x"(x)); }
-  else { asm("" : "+m"(x)); }
+  if constexpr (sizeof(V) <= 32 && !short_vector) {
+    asm("" : "+x"(x));
+  } else {
+    asm("" : "+m"(x));
+  }
 #elif defined(__x86_64__)
-  if constexpr (sizeof(V) <= 16 && !short_vector) { asm("" : "+x"(x)); }
-  else { asm("" : "+m"(x)); }
+  if constexpr (sizeof(V) <= 16 && !short_vector) {
+    asm("" : "+x"(x));
+  } else {
+    asm("" : "+m"(x));
+  }
 #elif defined(__aarch64__)
-  if constexpr (sizeof(V) <= 16) { asm("" : "+w"(x)); }
-  else { asm("" : "+m"(x)); }
+  if constexpr (sizeof(V) <= 16) {
+    asm("" : "+w"(x));
+  } else {
+    asm("" : "+m"(x));
+  }
 #else
   asm("" : "+m"(x));
 #endif
@@ -54,15 +66,22 @@ TCNCA_HOST_DEVICE V quotient(V a, V b) {
   if constexpr (sizeof(V) >= 16) {
     if constexpr (sizeof(a[0]) == 4) {
 #if defined(__AVX512F__)
-      if constexpr (sizeof(V) == 64) { asm("vdivps %1, %0, %0" : "+v"(a) : "v"(b)); }
-      else
+      if constexpr (sizeof(V) == 64) {
+        asm("vdivps %1, %0, %0" : "+v"(a) : "v"(b));
+      } else
 #endif
 #if defined(__AVX__)
-      if constexpr (sizeof(V) <= 32) { asm("vdivps %1, %0, %0" : "+x"(a) : "x"(b)); }
+          if constexpr (sizeof(V) <= 32) {
+        asm("vdivps %1, %0, %0" : "+x"(a) : "x"(b));
+      }
 #else
-      if constexpr (sizeof(V) == 16) { asm("divps %1, %0" : "+x"(a) : "x"(b)); }
+      if constexpr (sizeof(V) == 16) {
+        asm("divps %1, %0" : "+x"(a) : "x"(b));
+      }
 #endif
-      else { return a / b; }  // wider than a register; no default tuning uses it
+      else {
+        return a / b;
+      }  // wider than a register; no default tuning uses it
       return a;
     }
   }
@@ -111,10 +130,13 @@ TCNCA_HOST_DEVICE V if_greater(V a, V b, V yes, V no) {
     using ints = typename bits_of<V>::type;
     constexpr bool is_double = same<typename bits_of<V>::number, double>;
     constexpr int sign = is_double ? 63 : 31;
-    constexpr auto magnitude = static_cast<typename bits_of<typename bits_of<V>::number>::type>(is_double ? 0x7fffffffffffffff : 0x7fffffff);
-    constexpr auto infinity = static_cast<typename bits_of<typename bits_of<V>::number>::type>(is_double ? 0x7ff0000000000000 : 0x7f800000);
+    constexpr auto magnitude =
+        static_cast<typename bits_of<typename bits_of<V>::number>::type>(is_double ? 0x7fffffffffffffff : 0x7fffffff);
+    constexpr auto infinity =
+        static_cast<typename bits_of<typename bits_of<V>::number>::type>(is_double ? 0x7ff0000000000000 : 0x7f800000);
     ints const x = opaque_bits<ints>(a), y = opaque_bits<ints>(b);
-    auto const is_greater = (x ^ ((x >> sign) & magnitude)) > (y ^ ((y >> sign) & magnitude));  // these integers have the order of the numbers
+    auto const is_greater = (x ^ ((x >> sign) & magnitude)) >
+                            (y ^ ((y >> sign) & magnitude));  // these integers have the order of the numbers
     auto const numbers = ((x & magnitude) <= infinity) & ((y & magnitude) <= infinity);
     return (is_greater & numbers) ? yes : no;
   } else {
@@ -124,29 +146,42 @@ TCNCA_HOST_DEVICE V if_greater(V a, V b, V yes, V no) {
 /// Whether x is zero. False for NaN.
 template <class T>
 TCNCA_HOST_DEVICE bool is_zero(T x) {
-  if constexpr (finite_math) { return (opaque_bits<typename bits_of<T>::type>(x) & ~(typename bits_of<T>::type(1) << (8 * sizeof(T) - 1))) == 0; }
-  else { return x == T(0); }
+  if constexpr (finite_math) {
+    return (opaque_bits<typename bits_of<T>::type>(x) & ~(typename bits_of<T>::type(1) << (8 * sizeof(T) - 1))) == 0;
+  } else {
+    return x == T(0);
+  }
 }
 
-#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__) && defined(__SSE2__) && !(defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__) && defined(__SSE2__) && \
+    !(defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
 /// In each lane a > b ? a : b (b where one is NaN), for a vector of the machine's own size; other vectors take the slow way.
 template <class V>
 TCNCA_HOST_DEVICE V max_or_second(V a, V b) {
-  if constexpr (sizeof(V) <= 8) { return a > b ? a : b; }
-  else
+  if constexpr (sizeof(V) <= 8) {
+    return a > b ? a : b;
+  } else
 #if defined(__AVX512F__)
-  if constexpr (sizeof(V) == 64 && sizeof(a[0]) == 4) { return __builtin_ia32_maxps512_mask(a, b, a, static_cast<short>(-1), 4); }
-  else if constexpr (sizeof(V) == 64) { return __builtin_ia32_maxpd512_mask(a, b, a, static_cast<char>(-1), 4); }
-  else
+      if constexpr (sizeof(V) == 64 && sizeof(a[0]) == 4) {
+    return __builtin_ia32_maxps512_mask(a, b, a, static_cast<short>(-1), 4);
+  } else if constexpr (sizeof(V) == 64) {
+    return __builtin_ia32_maxpd512_mask(a, b, a, static_cast<char>(-1), 4);
+  } else
 #endif
 #if defined(__AVX__)
-  if constexpr (sizeof(V) == 32 && sizeof(a[0]) == 4) { return __builtin_ia32_maxps256(a, b); }
-  else if constexpr (sizeof(V) == 32) { return __builtin_ia32_maxpd256(a, b); }
-  else
+      if constexpr (sizeof(V) == 32 && sizeof(a[0]) == 4) {
+    return __builtin_ia32_maxps256(a, b);
+  } else if constexpr (sizeof(V) == 32) {
+    return __builtin_ia32_maxpd256(a, b);
+  } else
 #endif
-  if constexpr (sizeof(V) == 16 && sizeof(a[0]) == 4) { return __builtin_ia32_maxps(a, b); }
-  else if constexpr (sizeof(V) == 16) { return __builtin_ia32_maxpd(a, b); }
-  else { return a > b ? a : b; }
+      if constexpr (sizeof(V) == 16 && sizeof(a[0]) == 4) {
+    return __builtin_ia32_maxps(a, b);
+  } else if constexpr (sizeof(V) == 16) {
+    return __builtin_ia32_maxpd(a, b);
+  } else {
+    return a > b ? a : b;
+  }
 }
 #else
 template <class V>
@@ -166,19 +201,32 @@ TCNCA_HOST_DEVICE V max_zero(V x) {
 template <class V>
 TCNCA_HOST_DEVICE V fused(V a, V b, V c) {
 #if defined(__GNUC__) && !defined(__clang__) && defined(__FMA__)
-  if constexpr (same<V, float>) { return __builtin_fmaf(a, b, c); }
-  else if constexpr (same<V, double>) { return __builtin_fma(a, b, c); }
+  if constexpr (same<V, float>) {
+    return __builtin_fmaf(a, b, c);
+  } else if constexpr (same<V, double>) {
+    return __builtin_fma(a, b, c);
+  }
 #if !defined(__CUDACC__)
-  else if constexpr (sizeof(V) == 16 && sizeof(a[0]) == 4) { return __builtin_ia32_vfmaddps(a, b, c); }
-  else if constexpr (sizeof(V) == 16) { return __builtin_ia32_vfmaddpd(a, b, c); }
-  else if constexpr (sizeof(V) == 32 && sizeof(a[0]) == 4) { return __builtin_ia32_vfmaddps256(a, b, c); }
-  else if constexpr (sizeof(V) == 32) { return __builtin_ia32_vfmaddpd256(a, b, c); }
+  else if constexpr (sizeof(V) == 16 && sizeof(a[0]) == 4) {
+    return __builtin_ia32_vfmaddps(a, b, c);
+  } else if constexpr (sizeof(V) == 16) {
+    return __builtin_ia32_vfmaddpd(a, b, c);
+  } else if constexpr (sizeof(V) == 32 && sizeof(a[0]) == 4) {
+    return __builtin_ia32_vfmaddps256(a, b, c);
+  } else if constexpr (sizeof(V) == 32) {
+    return __builtin_ia32_vfmaddpd256(a, b, c);
+  }
 #if defined(__AVX512F__)
-  else if constexpr (sizeof(V) == 64 && sizeof(a[0]) == 4) { return __builtin_ia32_vfmaddps512_mask(a, b, c, static_cast<short>(-1), 4); }
-  else if constexpr (sizeof(V) == 64) { return __builtin_ia32_vfmaddpd512_mask(a, b, c, static_cast<char>(-1), 4); }
+  else if constexpr (sizeof(V) == 64 && sizeof(a[0]) == 4) {
+    return __builtin_ia32_vfmaddps512_mask(a, b, c, static_cast<short>(-1), 4);
+  } else if constexpr (sizeof(V) == 64) {
+    return __builtin_ia32_vfmaddpd512_mask(a, b, c, static_cast<char>(-1), 4);
+  }
 #endif
 #endif
-  else { return a * b + c; }
+  else {
+    return a * b + c;
+  }
 #else
   return a * b + c;
 #endif
@@ -240,8 +288,11 @@ TCNCA_HOST_DEVICE V shifted_pair([[maybe_unused]] V a, [[maybe_unused]] V b) {
 #else
   typedef int ints __attribute__((vector_size(64)));
   typedef long long longs __attribute__((vector_size(64)));
-  if constexpr (sizeof(a[0]) == 4) { return (V)__builtin_ia32_alignd512_mask((ints)b, (ints)a, Shift, (ints)a, static_cast<short>(-1)); }
-  else { return (V)__builtin_ia32_alignq512_mask((longs)b, (longs)a, Shift, (longs)a, static_cast<char>(-1)); }
+  if constexpr (sizeof(a[0]) == 4) {
+    return (V)__builtin_ia32_alignd512_mask((ints)b, (ints)a, Shift, (ints)a, static_cast<short>(-1));
+  } else {
+    return (V)__builtin_ia32_alignq512_mask((longs)b, (longs)a, Shift, (longs)a, static_cast<char>(-1));
+  }
 #endif
 #else
   return a;

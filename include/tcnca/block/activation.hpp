@@ -86,8 +86,10 @@ template <class T, int W>
 TCNCA_HOST_DEVICE pack<T, W> erf(pack<T, W> x) {
   if constexpr (polynomials && same<T, float>) {
     // |x| < 1: x p(x^2). Beyond: 1 - e^(-x^2) q(1 / (|x| + 2)), fitted up to |x| = 4.2, where erfc vanishes in fp32.
-    float const p[] = {1.12837917f, -0.376126271f, 0.112836002f, -0.0268544446f, 0.00518953534f, -8.02084127e-4f, 7.8891195e-5f};
-    float const q[] = {-1.46606783e-4f, 0.569601022f, 1.04156773f, 2.76289403f, -1.57719203f, 17.8265998f, -29.8887312f, 15.1223711f};
+    float const p[] = {1.12837917f,    -0.376126271f,   0.112836002f, -0.0268544446f,
+                       0.00518953534f, -8.02084127e-4f, 7.8891195e-5f};
+    float const q[] = {-1.46606783e-4f, 0.569601022f, 1.04156773f,  2.76289403f,
+                       -1.57719203f,    17.8265998f,  -29.8887312f, 15.1223711f};
     auto const zero = broadcast<W>(0.f), one = broadcast<W>(1.f), z = x * x;
     // a = -min(|x|, 16). The bound keeps infinities out of the division, which -ffast-math computes by an estimate.
     auto const a = max_or_second(broadcast<W>(-16.f).v, -max_or_second(x.v, (zero - x).v));

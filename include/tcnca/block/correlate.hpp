@@ -41,24 +41,29 @@ TCNCA_HOST_DEVICE pack<A, W> keep_lanes(pack<A, W> v, int first, int last) {
 }
 
 template <int N, int Run, class Group, class A, lanes Lanes>
-TCNCA_HOST_DEVICE void correlate_taps(Group group, ring<A, Lanes> g, ring<A, Lanes> x, dilated_tile tile, int blocks, int first_tap, A* sums,
-                                      int stride) {
+TCNCA_HOST_DEVICE void correlate_taps(Group group, ring<A, Lanes> g, ring<A, Lanes> x, dilated_tile tile, int blocks,
+                                      int first_tap, A* sums, int stride) {
   using value = pack<A, Lanes.width>;
   constexpr int P = Lanes.positions();
   int const d = int(tile.dilation);
-  uint32 const from = uint32(tile.first), origin = uint32(tile.first + tile.look_ahead) - uint32(first_tap) * tile.dilation;
+  uint32 const from = uint32(tile.first),
+               origin = uint32(tile.first + tile.look_ahead) - uint32(first_tap) * tile.dilation;
   A* const mine_at = sums + first_tap * stride;
   tap_sums<N, A, Lanes.width> taps(mine_at, stride);
 
   for_each_run<Run, Lanes>(group, blocks, d, [&](int offset, int overlap, int p) TCNCA_INLINE {
     detail::array<value, Run> grad;
-    unroll<0, Run>([&](auto m) TCNCA_INLINE { grad[m] = keep_lanes(g.load(from + uint32(offset + int(m) * d), p), overlap, Lanes.width); });
+    unroll<0, Run>([&](auto m) TCNCA_INLINE {
+      grad[m] = keep_lanes(g.load(from + uint32(offset + int(m) * d), p), overlap, Lanes.width);
+    });
     // Each input serves every pair (output m, tap k) with m - k = j.
     unroll<0, N + Run - 1>([&](auto i) TCNCA_INLINE {
       constexpr int j = decltype(i)::value - (N - 1);
       value const in = x.load(origin + uint32(offset + j * d), p);
-      unroll<(j > 0 ? j : 0), (j + N < Run ? j + N : Run)>(
-          [&](auto m) TCNCA_INLINE { auto& s = taps.sum[int(m) - j][int(m) % taps.chains]; s = fma(grad[m], in, s); });
+      unroll<(j > 0 ? j : 0), (j + N < Run ? j + N : Run)>([&](auto m) TCNCA_INLINE {
+        auto& s = taps.sum[int(m) - j][int(m) % taps.chains];
+        s = fma(grad[m], in, s);
+      });
     });
   });
 
@@ -72,7 +77,8 @@ TCNCA_HOST_DEVICE void correlate_taps(Group group, ring<A, Lanes> g, ring<A, Lan
       value const grad = keep_lanes(g.load(from + uint32(offset), mine.p), 0, valid);
       unroll<0, N>([&](auto k) TCNCA_INLINE {
         auto& s = taps.sum[k][int(m) % taps.chains];
-        s = fma(grad, keep_lanes(x.load(origin + uint32(offset) - uint32(int(k)) * tile.dilation, mine.p), 0, valid), s);
+        s = fma(grad, keep_lanes(x.load(origin + uint32(offset) - uint32(int(k)) * tile.dilation, mine.p), 0, valid),
+                s);
       });
     });
   taps.save(mine_at, stride);
@@ -80,7 +86,8 @@ TCNCA_HOST_DEVICE void correlate_taps(Group group, ring<A, Lanes> g, ring<A, Lan
 
 // The same for whole packs of a tile, Run of them at a time, that need not share inputs: any dilation. Dilation as for dilated_sum.
 template <int N, int Run, int Dilation, class A, lanes Lanes>
-TCNCA_HOST_DEVICE void correlate_packs(ring<A, Lanes> g, ring<A, Lanes> x, dilated_tile tile, int first_tap, A* sums, int stride) {
+TCNCA_HOST_DEVICE void correlate_packs(ring<A, Lanes> g, ring<A, Lanes> x, dilated_tile tile, int first_tap, A* sums,
+                                       int stride) {
   using value = pack<A, Lanes.width>;
   constexpr int P = Lanes.positions();
   uint32 const origin = uint32(tile.first + tile.look_ahead) - uint32(first_tap) * tile.dilation;
@@ -91,15 +98,21 @@ TCNCA_HOST_DEVICE void correlate_packs(ring<A, Lanes> g, ring<A, Lanes> x, dilat
     A const* const grads = g.at(uint32(tile.first) + uint32(start), 0);
     detail::array<A const*, N> in;
     unroll<0, N>([&](auto k) TCNCA_INLINE {
-      if constexpr (Dilation == 0) { in[k] = x.at(origin + uint32(start) - uint32(int(k)) * tile.dilation, 0); }
-      else if constexpr (int(k) == 0) { in[0] = x.at(origin + uint32(start) - uint32(span), 0) + span; }
+      if constexpr (Dilation == 0) {
+        in[k] = x.at(origin + uint32(start) - uint32(int(k)) * tile.dilation, 0);
+      } else if constexpr (int(k) == 0) {
+        in[0] = x.at(origin + uint32(start) - uint32(span), 0) + span;
+      }
     });
     unroll<0, decltype(packs)::value>([&](auto m) TCNCA_INLINE {
       value const grad = load<P>(grads + int(m) * P);
       unroll<0, N>([&](auto k) TCNCA_INLINE {
         auto& s = taps.sum[k][int(m) % taps.chains];
-        if constexpr (Dilation == 0) { s = fma(grad, load<P>(in[k] + int(m) * P), s); }
-        else { s = fma(grad, lagged<decltype(k)::value * Dilation, true, A, P>(in[0] + int(m) * P), s); }
+        if constexpr (Dilation == 0) {
+          s = fma(grad, load<P>(in[k] + int(m) * P), s);
+        } else {
+          s = fma(grad, lagged<decltype(k)::value * Dilation, true, A, P>(in[0] + int(m) * P), s);
+        }
       });
     });
   };
@@ -114,7 +127,8 @@ TCNCA_HOST_DEVICE void correlate_packs(ring<A, Lanes> g, ring<A, Lanes> x, dilat
 /// Adds the tile's part to this thread's own sums: those of tap k stand at sums + k * stride. Each thread sums its own items in a fixed
 /// order. Taps outside first_tap .. last_tap are left alone. Does not sync. Dilation as for dilated_sum.
 template <int Taps, int Run, int Dilation = 0, class Group, class A, lanes Lanes>
-TCNCA_HOST_DEVICE void correlate(Group group, ring<A, Lanes> g, ring<A, Lanes> x, dilated_tile tile, A* sums, int stride) {
+TCNCA_HOST_DEVICE void correlate(Group group, ring<A, Lanes> g, ring<A, Lanes> x, dilated_tile tile, A* sums,
+                                 int stride) {
   constexpr int N = Taps < 8 ? Taps : 8, P = Lanes.positions();
   constexpr bool blocked = Lanes.margin >= Run * P && P > 1 && Group::size() == 1;
   int const d = int(tile.dilation);

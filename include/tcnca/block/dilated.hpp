@@ -26,7 +26,8 @@ struct dilated_taps {
 template <lanes Lanes, class Group>
 struct share {
   int p, worker, workers;
-  TCNCA_HOST_DEVICE explicit share(Group g) : p(g.rank() % Lanes.packs), worker(g.rank() / Lanes.packs), workers(g.size() / Lanes.packs) {}
+  TCNCA_HOST_DEVICE explicit share(Group g)
+      : p(g.rank() % Lanes.packs), worker(g.rank() / Lanes.packs), workers(g.size() / Lanes.packs) {}
 };
 
 /// Walks the runs of a tile: Run outputs a dilation apart share their inputs. blocks * Run * d positions are cut in runs; the rest is left.
@@ -54,8 +55,11 @@ inline constexpr uint32 cached_ring = 1024;
 
 template <class A, lanes Lanes>
 TCNCA_HOST_DEVICE pack<A, Lanes.width> load_tap(A const* tap, int p) {
-  if constexpr (Lanes.along_length) { return broadcast<Lanes.width>(*tap); }
-  else { return load<Lanes.width>(tap + p * Lanes.width); }
+  if constexpr (Lanes.along_length) {
+    return broadcast<Lanes.width>(*tap);
+  } else {
+    return load<Lanes.width>(tap + p * Lanes.width);
+  }
 }
 
 /// Taps that are unrolled together for a dilation shorter than a pack, and the positions that they span, in whole packs.
@@ -71,8 +75,11 @@ TCNCA_HOST_DEVICE constexpr int dilated_span(int dilation, int width) {
 /// 4 taps 1.03 | 0.67 | 0.99, 8 taps 1.05 | 0.75 | 0.67, 17 taps 1.02 | 0.92 | 0.64).
 template <int Lag, bool Shift, class A, int P>
 TCNCA_HOST_DEVICE pack<A, P> lagged(A const* at) {
-  if constexpr (Lag % P == 0 || !Shift) { return load<P>(at - Lag); }
-  else { return shifted<P - Lag % P>(load<P>(at - Lag / P * P - P), load<P>(at - Lag / P * P)); }
+  if constexpr (Lag % P == 0 || !Shift) {
+    return load<P>(at - Lag);
+  } else {
+    return shifted<P - Lag % P>(load<P>(at - Lag / P * P - P), load<P>(at - Lag / P * P));
+  }
 }
 
 /// Calls emit(offset, p, sum) for every pack of the tile, each by one thread; where the lanes lie along the length, the last pack may
@@ -93,7 +100,8 @@ TCNCA_HOST_DEVICE void dilated_sum(Group group, ring<A, Lanes> x, dilated_taps<A
 
   if constexpr (Dilation > 0) {
     constexpr int chunk = dilated_chunk<Taps>, span = dilated_span<Taps>(Dilation, P);
-    for (start = all_taps ? mine.worker * Run * P : 0; all_taps && start < tile.count; start += mine.workers * Run * P) {
+    for (start = all_taps ? mine.worker * Run * P : 0; all_taps && start < tile.count;
+         start += mine.workers * Run * P) {
       detail::array<value, Run> sum;
       unroll<0, Run>([&](auto m) TCNCA_INLINE { sum[m] = bias; });
       A const* tap = w.tap;
@@ -132,7 +140,8 @@ TCNCA_HOST_DEVICE void dilated_sum(Group group, ring<A, Lanes> x, dilated_taps<A
         constexpr int needed = decltype(inputs)::value;
         unroll<0, decltype(steps)::value>([&](auto k) TCNCA_INLINE {
           value const weight = load_tap<A, Lanes>(tap, p);
-          unroll<0, Run>([&](auto m) TCNCA_INLINE { sum[m] = fma(weight, window[(int(m) + Run - int(k) % Run) % Run], sum[m]); });
+          unroll<0, Run>(
+              [&](auto m) TCNCA_INLINE { sum[m] = fma(weight, window[(int(m) + Run - int(k) % Run) % Run], sum[m]); });
           if constexpr (int(k) < needed) {
             at -= uint32(d);
             window[Run - 1 - int(k) % Run] = x.load(at, p);
@@ -173,8 +182,10 @@ TCNCA_HOST_DEVICE void dilated_sum(Group group, ring<A, Lanes> x, dilated_taps<A
       at -= tile.dilation;
       tap += w.step;
     };
-    if (blocked && Dilation == 0 && Taps <= 8 && all_taps) unroll<0, Taps <= 8 ? Taps : 0>([&](auto) TCNCA_INLINE { add(); });
-    else for (int k = tile.first_tap; k < tile.last_tap; k++) add();
+    if (blocked && Dilation == 0 && Taps <= 8 && all_taps)
+      unroll<0, Taps <= 8 ? Taps : 0>([&](auto) TCNCA_INLINE { add(); });
+    else
+      for (int k = tile.first_tap; k < tile.last_tap; k++) add();
     unroll<0, Run>([&](auto m) TCNCA_INLINE { sum[m] = materialize(sum[m]); });
     unroll<0, Run>([&](auto m) TCNCA_INLINE {
       if (start + int(m) * step < tile.count) emit(start + int(m) * step, mine.p, sum[m]);

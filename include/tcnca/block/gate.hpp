@@ -47,7 +47,8 @@ struct update_gradients {
   pack<A, W> x, u, h;
 };
 template <class A, int W>
-TCNCA_HOST_DEVICE update_gradients<A, W> update_gradient(pack<A, W> x, pack<A, W> u, pack<A, W> h, pack<A, W> keep, pack<A, W> grad_y) {
+TCNCA_HOST_DEVICE update_gradients<A, W> update_gradient(pack<A, W> x, pack<A, W> u, pack<A, W> h, pack<A, W> keep,
+                                                         pack<A, W> grad_y) {
   auto const one = broadcast<W>(A(1));
   auto const s = activate<activation::silu>(h);
   auto const gate = detail::sigmoid(u), through = grad_y * gate;

@@ -16,13 +16,15 @@ struct matrix_tile {
   detail::array<detail::array<value, N>, M> sum;
 
   TCNCA_HOST_DEVICE void clear() {
-    unroll<0, M>([&](auto m) TCNCA_INLINE { unroll<0, N>([&](auto n) TCNCA_INLINE { sum[m][n] = broadcast<W>(A(0)); }); });
+    unroll<0, M>([&](auto m)
+                     TCNCA_INLINE { unroll<0, N>([&](auto n) TCNCA_INLINE { sum[m][n] = broadcast<W>(A(0)); }); });
   }
   /// Row m from `from` + m row, times scale(m).
   template <class Scale>
   TCNCA_HOST_DEVICE void load(A const* from, index_t row, Scale scale) {
     unroll<0, M>([&](auto m) TCNCA_INLINE {
-      unroll<0, N>([&](auto n) TCNCA_INLINE { sum[m][n] = scale(m, tcnca::load<W>(from + int(m) * row + int(n) * W)); });
+      unroll<0, N>([&](auto n)
+                       TCNCA_INLINE { sum[m][n] = scale(m, tcnca::load<W>(from + int(m) * row + int(n) * W)); });
     });
   }
   TCNCA_HOST_DEVICE void store(A* to, index_t row) const {
@@ -33,12 +35,15 @@ struct matrix_tile {
   /// The same where only the first `present` rows exist; the others are zero, and not written.
   TCNCA_HOST_DEVICE void load_some(A const* from, index_t row, int present) {
     unroll<0, M>([&](auto m) TCNCA_INLINE {
-      unroll<0, N>([&](auto n) TCNCA_INLINE { sum[m][n] = m < present ? tcnca::load<W>(from + int(m) * row + int(n) * W) : broadcast<W>(A(0)); });
+      unroll<0, N>([&](auto n) TCNCA_INLINE {
+        sum[m][n] = m < present ? tcnca::load<W>(from + int(m) * row + int(n) * W) : broadcast<W>(A(0));
+      });
     });
   }
   TCNCA_HOST_DEVICE void store_some(A* to, index_t row, int present) const {
     unroll<0, M>([&](auto m) TCNCA_INLINE {
-      if (m < present) unroll<0, N>([&](auto n) TCNCA_INLINE { tcnca::store<W>(to + int(m) * row + int(n) * W, sum[m][n]); });
+      if (m < present)
+        unroll<0, N>([&](auto n) TCNCA_INLINE { tcnca::store<W>(to + int(m) * row + int(n) * W, sum[m][n]); });
     });
   }
 
@@ -61,13 +66,15 @@ struct matrix_tile {
   TCNCA_HOST_DEVICE void add_below(A const* a, A const* b, int last, int diagonal) {
     int const full = max_of(0, min_of(last, diagonal + 1));
     add<ARow, AColumn, BRow>(a, b, 0, full);
-    add_some<ARow, AColumn, BRow>(a, b, full, min_of(last, diagonal + M), [&](int m, int k) TCNCA_INLINE { return k <= diagonal + m; });
+    add_some<ARow, AColumn, BRow>(a, b, full, min_of(last, diagonal + M),
+                                  [&](int m, int k) TCNCA_INLINE { return k <= diagonal + m; });
   }
   /// And here only the k >= diagonal + m.
   template <int ARow, int AColumn, int BRow>
   TCNCA_HOST_DEVICE void add_above(A const* a, A const* b, int last, int diagonal) {
     int const full = max_of(0, min_of(last, diagonal + M - 1));
-    add_some<ARow, AColumn, BRow>(a, b, max_of(0, diagonal), full, [&](int m, int k) TCNCA_INLINE { return k >= diagonal + m; });
+    add_some<ARow, AColumn, BRow>(a, b, max_of(0, diagonal), full,
+                                  [&](int m, int k) TCNCA_INLINE { return k >= diagonal + m; });
     add<ARow, AColumn, BRow>(a, b, full, last);
   }
 
@@ -78,7 +85,9 @@ struct matrix_tile {
       unroll<0, M>([&](auto m) TCNCA_INLINE {
         if (!take(m, k)) return;
         value const factor = broadcast<W>(a[int(m) * ARow + index_t(k) * AColumn]);
-        unroll<0, N>([&](auto n) TCNCA_INLINE { sum[m][n] = fma(factor, tcnca::load<W>(b + index_t(k) * BRow + int(n) * W), sum[m][n]); });
+        unroll<0, N>([&](auto n) TCNCA_INLINE {
+          sum[m][n] = fma(factor, tcnca::load<W>(b + index_t(k) * BRow + int(n) * W), sum[m][n]);
+        });
       });
   }
 };

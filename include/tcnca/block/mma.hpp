@@ -20,9 +20,13 @@ struct tile_position {
 /// A lane's number is 4 g + t. The second element of a register of a is one column to the right, of b one row down.
 struct mma_fragment {
   static constexpr int rows = 16, depth = 16, columns = 8;
-  TCNCA_HOST_DEVICE static constexpr tile_position a(int lane, int r) { return {lane / 4 + r % 2 * 8, lane % 4 * 2 + r / 2 * 8}; }
+  TCNCA_HOST_DEVICE static constexpr tile_position a(int lane, int r) {
+    return {lane / 4 + r % 2 * 8, lane % 4 * 2 + r / 2 * 8};
+  }
   TCNCA_HOST_DEVICE static constexpr tile_position b(int lane, int r) { return {lane % 4 * 2 + r * 8, lane / 4}; }
-  TCNCA_HOST_DEVICE static constexpr tile_position c(int lane, int i) { return {lane / 4 + i / 2 * 8, lane % 4 * 2 + i % 2}; }
+  TCNCA_HOST_DEVICE static constexpr tile_position c(int lane, int i) {
+    return {lane / 4 + i / 2 * 8, lane % 4 * 2 + i % 2};
+  }
 };
 
 /// Which row of 8 elements a lane names to a load of four 8 x 8 matrices, so that its registers are a fragment. Positions in the tile in memory.
@@ -30,7 +34,9 @@ struct mma_load {
   /// Of a, from rows of a: registers 0 to 3.
   TCNCA_HOST_DEVICE static constexpr tile_position a(int lane) { return {lane % 16, lane / 16 * 8}; }
   /// Of b for two neighbouring tiles of c, from 16 rows of b's transpose (keys, say): registers 0, 1 are the first's, 2, 3 the second's.
-  TCNCA_HOST_DEVICE static constexpr tile_position b_of_columns(int lane) { return {lane % 8 + lane / 16 * 8, lane / 8 % 2 * 8}; }
+  TCNCA_HOST_DEVICE static constexpr tile_position b_of_columns(int lane) {
+    return {lane % 8 + lane / 16 * 8, lane / 8 % 2 * 8};
+  }
   /// The same from 16 rows of b itself (values, say), by a load that transposes.
   TCNCA_HOST_DEVICE static constexpr tile_position b_of_rows(int lane) { return {lane % 16, lane / 16 * 8}; }
 };
@@ -94,14 +100,22 @@ struct warp_of<block_group<N>> {
   }
   __device__ __forceinline__ static uint32 place(void const* p) { return detail::shared_address(p); }
   __device__ __forceinline__ void load(uint32 (&r)[4], uint32 row) const { detail::load_matrices(r, row); }
-  __device__ __forceinline__ void load_transposed(uint32 (&r)[4], uint32 row) const { detail::load_matrices_transposed(r, row); }
+  __device__ __forceinline__ void load_transposed(uint32 (&r)[4], uint32 row) const {
+    detail::load_matrices_transposed(r, row);
+  }
   __device__ __forceinline__ uint32 exchange(uint32 x, int mask) const { return detail::shuffle_xor(x, mask); }
-  __device__ __forceinline__ float exchange(float x, int mask) const { return __uint_as_float(detail::shuffle_xor(__float_as_uint(x), mask)); }
+  __device__ __forceinline__ float exchange(float x, int mask) const {
+    return __uint_as_float(detail::shuffle_xor(__float_as_uint(x), mask));
+  }
   __device__ __forceinline__ bool any(bool x) const { return detail::any_lane(x); }
   __device__ __forceinline__ int uniform(int x) const { return detail::first_lane(x); }
   __device__ __forceinline__ void sync() const { detail::warp_sync(); }
-  __device__ __forceinline__ void copy_16(uint32 to, void const* from, bool present) const { detail::async_copy_16(to, from, present); }
-  __device__ __forceinline__ void copy_4(uint32 to, void const* from, bool present) const { detail::async_copy_4(to, from, present); }
+  __device__ __forceinline__ void copy_16(uint32 to, void const* from, bool present) const {
+    detail::async_copy_16(to, from, present);
+  }
+  __device__ __forceinline__ void copy_4(uint32 to, void const* from, bool present) const {
+    detail::async_copy_4(to, from, present);
+  }
   __device__ __forceinline__ void commit() const { detail::async_copy_commit(); }
   __device__ __forceinline__ void wait() const { detail::async_copy_wait<0>(); }
 };

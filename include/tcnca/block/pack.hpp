@@ -38,15 +38,21 @@ struct alignas(sizeof(T) * W) pack {
   /// Never contracted: only fma() fuses, so that results do not depend on what the compiler saw together.
   TCNCA_HOST_DEVICE friend pack operator*(pack a, pack b) {
     return zip(a, b, [](T x, T y) TCNCA_INLINE {
-      if constexpr (sizeof(T) == 4) { return __fmul_rn(x, y); }
-      else { return __dmul_rn(x, y); }
+      if constexpr (sizeof(T) == 4) {
+        return __fmul_rn(x, y);
+      } else {
+        return __dmul_rn(x, y);
+      }
     });
   }
   /// fp32: to 2 units in the last place, without the slow path of the exact division.
   TCNCA_HOST_DEVICE friend pack operator/(pack a, pack b) {
     return zip(a, b, [](T x, T y) TCNCA_INLINE {
-      if constexpr (sizeof(T) == 4) { return __fdividef(x, y); }
-      else { return x / y; }
+      if constexpr (sizeof(T) == 4) {
+        return __fdividef(x, y);
+      } else {
+        return x / y;
+      }
     });
   }
   /// a * b + c, rounded once.
@@ -88,12 +94,18 @@ struct pack {
   typename detail::vector_of<T, W>::type v;
 
   TCNCA_HOST_DEVICE T lane(int i) const {
-    if constexpr (W == 1) { return v; }
-    else { return v[i]; }
+    if constexpr (W == 1) {
+      return v;
+    } else {
+      return v[i];
+    }
   }
   TCNCA_HOST_DEVICE void set_lane(int i, T x) {
-    if constexpr (W == 1) { v = x; }
-    else { v[i] = x; }
+    if constexpr (W == 1) {
+      v = x;
+    } else {
+      v[i] = x;
+    }
   }
   TCNCA_HOST_DEVICE friend pack operator+(pack a, pack b) { return {a.v + b.v}; }
   TCNCA_HOST_DEVICE friend pack operator-(pack a, pack b) { return {a.v - b.v}; }
@@ -103,8 +115,11 @@ struct pack {
   TCNCA_HOST_DEVICE friend pack fma(pack a, pack b, pack c) { return {detail::fused(a.v, b.v, c.v)}; }
   /// In each lane: x < 0 ? 0 : x; a NaN stays one.
   TCNCA_HOST_DEVICE friend pack max_zero(pack x) {
-    if constexpr (W == 1) { return {detail::if_greater(T(0), x.v, T(0), x.v)}; }
-    else { return {detail::max_zero(x.v)}; }
+    if constexpr (W == 1) {
+      return {detail::if_greater(T(0), x.v, T(0), x.v)};
+    } else {
+      return {detail::max_zero(x.v)};
+    }
   }
   /// In each lane: x > 0 ? a : b.
   TCNCA_HOST_DEVICE friend pack select_positive(pack x, pack a, pack b) {
@@ -127,8 +142,11 @@ inline constexpr bool has_shifted = W > 1 && detail::has_shifted_pair<typename d
 /// Lanes Shift, Shift + 1, ... of a followed by b: what lies between two neighbouring packs. Only where has_shifted.
 template <int Shift, class T, int W>
 TCNCA_HOST_DEVICE pack<T, W> shifted(pack<T, W> a, [[maybe_unused]] pack<T, W> b) {
-  if constexpr (has_shifted<T, W>) { return {detail::shifted_pair<Shift>(a.v, b.v)}; }
-  else { return a; }
+  if constexpr (has_shifted<T, W>) {
+    return {detail::shifted_pair<Shift>(a.v, b.v)};
+  } else {
+    return a;
+  }
 }
 
 /// In each lane a > b ? a : b. Not select_positive of a - b: infinities have no difference.
@@ -162,8 +180,11 @@ TCNCA_HOST_DEVICE pack<T, W> broadcast(T x) {
   for (int i = 0; i < W; i++) p.v[i] = x;
   return p;
 #else
-  if constexpr (W == 1) { return {x}; }
-  else { return {x - typename detail::vector_of<T, W>::type{}}; }
+  if constexpr (W == 1) {
+    return {x};
+  } else {
+    return {x - typename detail::vector_of<T, W>::type{}};
+  }
 #endif
 }
 
@@ -182,9 +203,8 @@ TCNCA_HOST_DEVICE T sum_lanes(pack<T, W> p) {
   TCNCA_UNROLL
   for (int i = 0; i < W; i++) s[i] = p.lane(i);
   TCNCA_UNROLL
-  for (int half = W / 2; half > 0; half /= 2)
-    TCNCA_UNROLL
-    for (int i = 0; i < half; i++) s[i] += s[i + half];
+  for (int half = W / 2; half > 0; half /= 2) TCNCA_UNROLL
+  for (int i = 0; i < half; i++) s[i] += s[i + half];
   return s[0];
 }
 

@@ -9,7 +9,9 @@ namespace tcnca::inline TCNCA_TARGET {
 struct philox_words {
   uint32 word[4];
   /// Word n % 4, chosen: an index would put the words in memory.
-  TCNCA_HOST_DEVICE constexpr uint32 of(int n) const { return n % 4 == 0 ? word[0] : n % 4 == 1 ? word[1] : n % 4 == 2 ? word[2] : word[3]; }
+  TCNCA_HOST_DEVICE constexpr uint32 of(int n) const {
+    return n % 4 == 0 ? word[0] : n % 4 == 1 ? word[1] : n % 4 == 2 ? word[2] : word[3];
+  }
 };
 
 /// The words that belong to a counter of four words under a 64-bit key.

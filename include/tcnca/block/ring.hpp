@@ -18,7 +18,9 @@ struct ring {
     return base + size_t(position & mask) * size_t(Lanes.channels()) + p * Lanes.width;
   }
   /// Pack p at the position (for lanes along the length: the positions from there on).
-  TCNCA_HOST_DEVICE value load(uint32 position, int p) const { return tcnca::load<Lanes.width>(const_cast<A const*>(at(position, p))); }
+  TCNCA_HOST_DEVICE value load(uint32 position, int p) const {
+    return tcnca::load<Lanes.width>(const_cast<A const*>(at(position, p)));
+  }
 
   TCNCA_HOST_DEVICE void store(uint32 position, int p, value v) const {
     A* const to = at(position, p);
@@ -38,7 +40,9 @@ struct ring {
       if (slot < Lanes.margin) base[size_t(slot) + mask + 1] = v;
     }
   }
-  TCNCA_HOST_DEVICE A load_sample(uint32 position, int c) const { return base[size_t(position & mask) * size_t(Lanes.channels()) + size_t(c)]; }
+  TCNCA_HOST_DEVICE A load_sample(uint32 position, int c) const {
+    return base[size_t(position & mask) * size_t(Lanes.channels()) + size_t(c)];
+  }
 };
 
 /// Writes the packs of one tile, positions [first, first + count), into a ring. On the CPU by plain stores, for a choice or a mask at every
@@ -57,8 +61,11 @@ class tile_writer {
     }
   }
   TCNCA_HOST_DEVICE void store(int offset, int p, value v) const {
-    if constexpr (Lanes.front() > 0) { tcnca::store<Lanes.width>(plain_ + offset, v); }
-    else { ring_.store(first_ + uint32(offset), p, v); }
+    if constexpr (Lanes.front() > 0) {
+      tcnca::store<Lanes.width>(plain_ + offset, v);
+    } else {
+      ring_.store(first_ + uint32(offset), p, v);
+    }
   }
   TCNCA_HOST_DEVICE void finish() const {
     if constexpr (Lanes.front() > 0) {
@@ -74,7 +81,8 @@ class tile_writer {
       tcnca::store<Lanes.width>(from + ring_.mask + 1 + i, tcnca::load<Lanes.width>(const_cast<A const*>(from) + i));
   }
   TCNCA_NOINLINE void unpack() const {
-    for (int i = 0; i < count_; i += Lanes.width) ring_.store(first_ + uint32(i), 0, tcnca::load<Lanes.width>(const_cast<A const*>(plain_ + i)));
+    for (int i = 0; i < count_; i += Lanes.width)
+      ring_.store(first_ + uint32(i), 0, tcnca::load<Lanes.width>(const_cast<A const*>(plain_ + i)));
   }
 
   ring<A, Lanes> ring_;

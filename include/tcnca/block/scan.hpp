@@ -69,20 +69,24 @@ struct spread_table<dual<A>> {
   A* data;
   int derivatives;
   TCNCA_HOST_DEVICE dual<A> load(int i) const { return {data[spread(i)], data[derivatives + spread(i)]}; }
-  TCNCA_HOST_DEVICE void store(int i, dual<A> v) const { data[spread(i)] = v.value, data[derivatives + spread(i)] = v.derivative; }
+  TCNCA_HOST_DEVICE void store(int i, dual<A> v) const {
+    data[spread(i)] = v.value, data[derivatives + spread(i)] = v.derivative;
+  }
 };
 
 /// Recurrences s <- decay(row) s + table[row][column] over the columns, from carry(row): replaces each element by the s before it.
 /// One scan serves all rows: each thread folds a run of neighbouring elements, and a row begins by forgetting the one before.
 /// Called by all threads, between barriers; `near` has Scan::bytes.
 template <int Columns, class Scan, class V, class Group, class Decay, class Carry>
-TCNCA_HOST_DEVICE void scan_rows(Group group, spread_table<V> table, int rows, void* shared_memory, Decay decay, Carry carry) {
+TCNCA_HOST_DEVICE void scan_rows(Group group, spread_table<V> table, int rows, void* shared_memory, Decay decay,
+                                 Carry carry) {
   int const total = rows * Columns, each = divide_up(total, group.size());
   int const begin = group.rank() * each, end = min_of(begin + each, total);
   auto mine = decaying<V>::identity();
   for (int i = begin; i < end; i++) {
     V const d = decay(i / Columns), v = table.load(i);
-    mine = i % Columns == 0 ? decaying<V>{V{0}, d * carry(i / Columns) + v} : decaying<V>{mine.decay * d, d * mine.value + v};
+    mine = i % Columns == 0 ? decaying<V>{V{0}, d * carry(i / Columns) + v}
+                            : decaying<V>{mine.decay * d, d * mine.value + v};
   }
   V s = Scan::template exclusive<V>(group, shared_memory, mine).value;
   for (int i = begin; i < end; i++) {

@@ -21,10 +21,10 @@ template <class T, lanes Lanes>
 struct sequence_lanes {
   using value = pack<accumulate_t<typename detail::remove_const<T>::type>, Lanes.width>;
 
-  T* row = nullptr;   // position 0 of the first channel
-  index_t stride = 1;   // from a position to the next
-  index_t channels = 1; // of those that the lanes hold, how many there are
-  bool vectorizable = true;   // packs may be accessed whole
+  T* row = nullptr;          // position 0 of the first channel
+  index_t stride = 1;        // from a position to the next
+  index_t channels = 1;      // of those that the lanes hold, how many there are
+  bool vectorizable = true;  // packs may be accessed whole
 
   sequence_lanes() = default;
   TCNCA_HOST_DEVICE sequence_lanes(sequence_view<T> const& v, index_t batch, index_t channel, bool aligned)
@@ -35,7 +35,8 @@ struct sequence_lanes {
 
   /// Lanes of pack p that exist at position t, when `valid` positions are left.
   TCNCA_HOST_DEVICE index_t existing(int p, index_t valid) const {
-    return Lanes.along_length ? min_of(index_t(Lanes.width), valid) : min_of(index_t(Lanes.width), max_of(index_t(0), channels - p * Lanes.width));
+    return Lanes.along_length ? min_of(index_t(Lanes.width), valid)
+                              : min_of(index_t(Lanes.width), max_of(index_t(0), channels - p * Lanes.width));
   }
   /// Pack p at position t; lanes that do not exist are zero.
   TCNCA_HOST_DEVICE value load(index_t t, int p, index_t valid) const {
@@ -54,14 +55,15 @@ struct sequence_lanes {
 
 /// Whether results of a tile may go past the caches: where packs are whole cache lines, for others half a line would wait for the other half.
 template <class T, lanes Lanes>
-inline constexpr bool may_stream = Lanes.along_length && Lanes.width * sizeof(T) == 64;
+inline constexpr bool may_stream = Lanes.along_length&& Lanes.width * sizeof(T) == 64;
 
 /// Writes the packs of one tile, positions [first, first + count), of a sequence. Along the length whole packs are told by one comparison.
 /// Streaming: past the caches, where may_stream and every whole pack begins a cache line; others see it after end_streaming().
 template <class T, lanes Lanes>
 class sequence_writer {
  public:
-  TCNCA_HOST_DEVICE sequence_writer(sequence_lanes<T, Lanes> const& y, index_t first, index_t count, bool streaming = false)
+  TCNCA_HOST_DEVICE sequence_writer(sequence_lanes<T, Lanes> const& y, index_t first, index_t count,
+                                    bool streaming = false)
       : y_(y),
         first_(first),
         count_(count),

@@ -12,13 +12,16 @@ namespace tcnca::inline TCNCA_TARGET {
 /// of an address are exchanged by bits 7 to 9, so that a panel begins on 1024 bytes). The result's fragment is that of mma_fragment::c for
 /// every 8 columns, with rows 16 w + c for the warp w of the four.
 struct wgmma_tile {
-  static constexpr int rows = 64, depth = 16, threads = 128, line = swizzled_rows::line, line_bytes = 128, alignment = 1024;
+  static constexpr int rows = 64, depth = 16, threads = 128, line = swizzled_rows::line, line_bytes = 128,
+                       alignment = 1024;
   /// Where element (row, column) of a matrix of `height` rows is, in elements.
   TCNCA_HOST_DEVICE static constexpr int offset(int height, int row, int column) {
     return (column / line * height + row) * line + swizzled_rows::offset(row, column % line / 8 * 8) + column % 8;
   }
   /// Bytes of a matrix of `height` rows (a multiple of 8) and up to `width` columns.
-  TCNCA_HOST_DEVICE static constexpr int bytes(int height, int width) { return divide_up(width, line) * height * line_bytes; }
+  TCNCA_HOST_DEVICE static constexpr int bytes(int height, int width) {
+    return divide_up(width, line) * height * line_bytes;
+  }
 
   /// Bits 0 to 13, 16 to 29, 32 to 45: address, leading and stride offset, in 16 bytes; bits 62, 63: 1 for the 128-byte swizzle.
   TCNCA_HOST_DEVICE static constexpr uint64 descriptor(uint32 address, int leading, int stride) {
@@ -27,7 +30,8 @@ struct wgmma_tile {
   /// Of 64 rows, or N, from `row` on (a multiple of 8), and 16 columns from `column` on, which are summed over: a, or b's transpose. The
   /// stride is that between 8 rows; the leading offset is not used.
   TCNCA_HOST_DEVICE static constexpr uint64 of_rows(uint32 matrix, int height, int row, int column) {
-    return descriptor(matrix + uint32((column / line * height + row) * line_bytes + column % line * 2), 16, 8 * line_bytes);
+    return descriptor(matrix + uint32((column / line * height + row) * line_bytes + column % line * 2), 16,
+                      8 * line_bytes);
   }
   /// Of 16 rows from `row` on (a multiple of 8), which are summed over, and N columns: b. Leading: between panels, stride: between 8 rows.
   TCNCA_HOST_DEVICE static constexpr uint64 of_columns(uint32 matrix, int height, int row) {
@@ -42,7 +46,8 @@ constexpr bool panels_are_swizzled() {
   bool taken[height * width] = {};
   for (int row = 0; row < height; row++)
     for (int column = 0; column < width; column++) {
-      int const at = wgmma_tile::offset(height, row, column), straight = ((column / 64 * height + row) * 64 + column % 64) * 2;
+      int const at = wgmma_tile::offset(height, row, column),
+                straight = ((column / 64 * height + row) * 64 + column % 64) * 2;
       if (at >= height * width || taken[at] || at * 2 != (straight ^ (straight >> 7 & 7) << 4)) return false;
       taken[at] = true;
     }
@@ -74,7 +79,9 @@ struct cluster_of;
 
 /// An agent whose items are each for a cluster of Agent::cluster_size groups. It is for sm_90a.
 template <class Agent>
-concept clustered = requires { Agent::cluster_size; };
+concept clustered = requires {
+  Agent::cluster_size;
+};
 
 #if defined(__CUDACC__)
 template <int N>

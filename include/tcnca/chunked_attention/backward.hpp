@@ -7,10 +7,11 @@ namespace tcnca::inline TCNCA_TARGET {
 
 /// Where a group of a backward pass keeps its blocks.
 struct chunked_attention_backward_plan {
-  memory_place query, grad_output, key, key_columns, value_columns, weight, derivative, bias, statistics, grad_key, grad_value, grad_query;
-  int query_row = 0, value_row = 0;  // elements from a row of a gradient block to the next
-  int splits = 1;                    // the keys of a chunk are shared out to so many items
-  size_t shared_memory = 0, global_scratch = 0;            // elements
+  memory_place query, grad_output, key, key_columns, value_columns, weight, derivative, bias, statistics, grad_key,
+      grad_value, grad_query;
+  int query_row = 0, value_row = 0;              // elements from a row of a gradient block to the next
+  int splits = 1;                                // the keys of a chunk are shared out to so many items
+  size_t shared_memory = 0, global_scratch = 0;  // elements
 };
 
 /// What a backward pass is given; the same for all groups.
@@ -23,9 +24,9 @@ struct chunked_attention_backward_params {
   tensor_view<A const, 4> grad_keys_out, grad_values_out;
   tensor_view<T, 4> grad_q, grad_k, grad_v;
   tensor_view<A, 4> grad_keys_in, grad_values_in;
-  A* delta = nullptr;         // [batch, heads, length]: grad_o . o of each query
-  A* bias_sums = nullptr;     // [item][2 rows - 1], rows of the longest part of a chunk
-  A* query_sums = nullptr;    // [item][rows][query_row], where there are splits
+  A* delta = nullptr;       // [batch, heads, length]: grad_o . o of each query
+  A* bias_sums = nullptr;   // [item][2 rows - 1], rows of the longest part of a chunk
+  A* query_sums = nullptr;  // [item][rows][query_row], where there are splits
   chunked_attention_backward_plan plan = {};
 
   TCNCA_HOST_DEVICE index_t row_of(detail::attention_chunk const& c, int i) const {
@@ -62,7 +63,8 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     memory_planner<A> memory{Policy.shared_memory_bytes};
     plan.query_row = round_up(key_dim, tile::columns);
     plan.value_row = round_up(value_dim, tile::columns) + W;
-    plan.splits = int(min_of(divide_up(index_t(Policy.splits), max_of(index_t(1), chunks)), most_splits(key_dim, rows)));
+    plan.splits =
+        int(min_of(divide_up(index_t(Policy.splits), max_of(index_t(1), chunks)), most_splits(key_dim, rows)));
     plan.statistics = memory.place(size_t(3 * R));
     plan.weight = memory.place(size_t(R) * weight_row);
     plan.derivative = memory.place(size_t(R) * weight_row);
@@ -80,10 +82,14 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
   }
 
   /// Shares of a chunk's keys, each of whole blocks; their sums for the queries stay smaller than the chunk's scores would be.
-  static index_t most_splits(int key_dim, index_t rows) { return max_of(index_t(1), min_of(divide_up(rows, index_t(C)), rows / key_dim)); }
+  static index_t most_splits(int key_dim, index_t rows) {
+    return max_of(index_t(1), min_of(divide_up(rows, index_t(C)), rows / key_dim));
+  }
   /// Items that the sums of a call are kept for, and where there are splits those of its queries: more than there are, so that a larger call
   /// never needs less.
-  static index_t reserved_items(int key_dim, index_t rows, index_t chunks) { return max_of(chunks, reserved_queries(key_dim, rows, chunks)); }
+  static index_t reserved_items(int key_dim, index_t rows, index_t chunks) {
+    return max_of(chunks, reserved_queries(key_dim, rows, chunks));
+  }
   static index_t reserved_queries(int key_dim, index_t rows, index_t chunks) {
     index_t const most = most_splits(key_dim, rows);
     return most > 1 ? min_of(index_t(2 * Policy.splits), chunks * most) : 0;
@@ -93,9 +99,11 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     int const splits = params.plan.splits;
     chunk_ = this->chunk_of(item / splits);
     bias_sums_ = params.bias_sums + item * (2 * in.rows() - 1);
-    grad_query_ = splits == 1 ? at(params.plan.grad_query) : params.query_sums + item * in.rows() * params.plan.query_row;
+    grad_query_ =
+        splits == 1 ? at(params.plan.grad_query) : params.query_sums + item * in.rows() * params.plan.query_row;
     start();
-    for (int from = int(item % splits) * C; from < chunk_.last; from += splits * C) keys(from, min_of(C, chunk_.last - from));
+    for (int from = int(item % splits) * C; from < chunk_.last; from += splits * C)
+      keys(from, min_of(C, chunk_.last - from));
     if (splits == 1) store_query_gradients();
     group.sync();  // the next item reuses the memory
   }
@@ -105,16 +113,20 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
   A* bias_sums_;
   A* grad_query_;
 
-  TCNCA_HOST_DEVICE A* at(memory_place const& m) const { return (m.global_scratch ? global_scratch : shared_memory) + m.offset; }
+  TCNCA_HOST_DEVICE A* at(memory_place const& m) const {
+    return (m.global_scratch ? global_scratch : shared_memory) + m.offset;
+  }
 
   TCNCA_HOST_DEVICE void start() const {
     if constexpr (Shape.bias) {
       for (index_t i = group.rank(); i < 2 * in.rows() - 1; i += group.size()) bias_sums_[i] = A(0);
     }
     int const row = params.plan.query_row;
-    for (index_t i = index_t(chunk_.first / R * R) * row + group.rank() * W; i < index_t(chunk_.last) * row; i += group.size() * W)
+    for (index_t i = index_t(chunk_.first / R * R) * row + group.rank() * W; i < index_t(chunk_.last) * row;
+         i += group.size() * W)
       tcnca::store<W>(grad_query_ + i, broadcast<W>(A(0)));
-    for (int i = group.rank(); i < R; i += group.size()) tcnca::store<W>(at(params.plan.derivative) + i * weight_row, broadcast<W>(A(0)));
+    for (int i = group.rank(); i < R; i += group.size())
+      tcnca::store<W>(at(params.plan.derivative) + i * weight_row, broadcast<W>(A(0)));
   }
 
   /// The gradients of the keys [from, from + count) and their values.
@@ -124,7 +136,9 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     auto const key = [&](int r) TCNCA_INLINE { return this->key(chunk_, from + r); };
     this->load_rows(at(plan.key), key_row, count, M, in.key_dim(), key);
     this->load_transposed(at(plan.key_columns), C, count, in.key_dim(), key, one);
-    this->load_transposed(at(plan.value_columns), C, count, in.value_dim(), [&](int r) TCNCA_INLINE { return this->values(chunk_, from + r); }, one);
+    this->load_transposed(
+        at(plan.value_columns), C, count, in.value_dim(),
+        [&](int r) TCNCA_INLINE { return this->values(chunk_, from + r); }, one);
     int const begin = Shape.causal ? max_of(from, chunk_.first) : chunk_.first;
     int const valid = min_of(count, chunk_.keys - from);
     bool any = false;
@@ -137,11 +151,15 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
   /// The part of the queries [first, first + rows), of which those before chunk_.first do not exist.
   TCNCA_HOST_DEVICE void queries(int from, int count, int first, int rows, bool clear) const {
     auto const& plan = params.plan;
-    int const missing = max_of(0, chunk_.first - first), diagonal = from - first;  // key j of the block is seen by the queries from diagonal + j on
-    this->load_rows(at(plan.query), key_row, rows, M, in.key_dim(), [&](int r) TCNCA_INLINE { return r >= missing ? this->query(chunk_, first + r) : nullptr; },
-                    [&](int r) TCNCA_INLINE { return this->scale(chunk_, first + r); });
+    int const missing = max_of(0, chunk_.first - first),
+              diagonal = from - first;  // key j of the block is seen by the queries from diagonal + j on
+    this->load_rows(
+        at(plan.query), key_row, rows, M, in.key_dim(),
+        [&](int r) TCNCA_INLINE { return r >= missing ? this->query(chunk_, first + r) : nullptr; },
+        [&](int r) TCNCA_INLINE { return this->scale(chunk_, first + r); });
     this->load_rows(at(plan.grad_output), value_row, rows, M, in.value_dim(), [&](int r) TCNCA_INLINE {
-      return r >= missing ? params.grad_o.at(chunk_.batch, chunk_.head, chunk_.origin + first + r - in.position, 0) : nullptr;
+      return r >= missing ? params.grad_o.at(chunk_.batch, chunk_.head, chunk_.origin + first + r - in.position, 0)
+                          : nullptr;
     });
     if constexpr (Shape.bias) {
       for (int x = group.rank(); x < C + R + W; x += group.size()) {
@@ -168,7 +186,8 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
       t.template add<key_row, 1, C>(at(plan.query) + i * key_row, at(plan.key_columns) + j, 0, in.key_dim());
       t.store(weight + i * weight_row + j, weight_row);
       t.clear();
-      t.template add<value_row, 1, C>(at(plan.grad_output) + i * value_row, at(plan.value_columns) + j, 0, in.value_dim());
+      t.template add<value_row, 1, C>(at(plan.grad_output) + i * value_row, at(plan.value_columns) + j, 0,
+                                      in.value_dim());
       t.store(derivative + i * weight_row + j, weight_row);
     });
     group.sync();
@@ -186,16 +205,20 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     value const zero = broadcast<W>(A(0));
     for_each_pair(group, rows, packs, [&](int i, int n) TCNCA_INLINE {
       int const j = n * W, visible = i < missing ? 0 : min_of(this->visible(chunk_, first + i) - from, count);
-      A *const weight = at(plan.weight) + i * weight_row + W + j, *const derivative = at(plan.derivative) + i * weight_row + W + j;
+      A *const weight = at(plan.weight) + i * weight_row + W + j, *const derivative =
+                                                                      at(plan.derivative) + i * weight_row + W + j;
       value p = zero, ds = zero;
       if (j < visible) {
         value s = tcnca::load<W>(const_cast<A const*>(weight));
-        if constexpr (Shape.bias) { s = materialize(s + load_anywhere<W>(const_cast<A const*>(at(plan.bias)) + R - 1 - i + j)); }
+        if constexpr (Shape.bias) {
+          s = materialize(s + load_anywhere<W>(const_cast<A const*>(at(plan.bias)) + R - 1 - i + j));
+        }
         value dp = tcnca::load<W>(const_cast<A const*>(derivative)), keep = broadcast<W>(A(1));
         if constexpr (Shape.dropout) { keep = this->dropout_of_keys(chunk_, first + i, from + j), dp = dp * keep; }
         if constexpr (softmax) {
           // In two steps: -ffast-math would add the logarithm to the maximum first, and there it vanishes.
-          p = detail::exp_or_zero(materialize(s - broadcast<W>(at(plan.statistics)[i])) - broadcast<W>(at(plan.statistics)[2 * R + i]));
+          p = detail::exp_or_zero(materialize(s - broadcast<W>(at(plan.statistics)[i])) -
+                                  broadcast<W>(at(plan.statistics)[2 * R + i]));
           ds = p * (dp - broadcast<W>(at(plan.statistics)[R + i]));
         } else {
           auto const a = detail::attention_weight<Shape.function>(s);
@@ -226,16 +249,22 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
       tile t;
       A* const to = grad_value + j * plan.value_row + c;
       begin(t, to, plan.value_row, clear);
-      if constexpr (Shape.causal) { t.template add_above<1, weight_row, value_row>(weight + j, at(plan.grad_output) + c, rows, diagonal + j); }
-      else { t.template add<1, weight_row, value_row>(weight + j, at(plan.grad_output) + c, 0, rows); }
+      if constexpr (Shape.causal) {
+        t.template add_above<1, weight_row, value_row>(weight + j, at(plan.grad_output) + c, rows, diagonal + j);
+      } else {
+        t.template add<1, weight_row, value_row>(weight + j, at(plan.grad_output) + c, 0, rows);
+      }
       t.store(to, plan.value_row);
     });
     for_each_tile<tile>(group, count, in.key_dim(), [&](int j, int c) TCNCA_INLINE {
       tile t;
       A* const to = grad_key + j * plan.query_row + c;
       begin(t, to, plan.query_row, clear);
-      if constexpr (Shape.causal) { t.template add_above<1, weight_row, key_row>(derivative + j, at(plan.query) + c, rows, diagonal + j); }
-      else { t.template add<1, weight_row, key_row>(derivative + j, at(plan.query) + c, 0, rows); }
+      if constexpr (Shape.causal) {
+        t.template add_above<1, weight_row, key_row>(derivative + j, at(plan.query) + c, rows, diagonal + j);
+      } else {
+        t.template add<1, weight_row, key_row>(derivative + j, at(plan.query) + c, 0, rows);
+      }
       t.store(to, plan.query_row);
     });
     for_each_tile<tile>(group, rows, in.key_dim(), [&](int i, int c) TCNCA_INLINE {
@@ -243,8 +272,12 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
       A* const to = grad_query_ + index_t(first + i) * plan.query_row + c;
       int const present = min_of(M, rows - i);
       t.load_some(to, plan.query_row, present);
-      if constexpr (Shape.causal) { t.template add_below<weight_row, 1, key_row>(derivative + i * weight_row, at(plan.key) + c, count, i - diagonal); }
-      else { t.template add<weight_row, 1, key_row>(derivative + i * weight_row, at(plan.key) + c, 0, count); }
+      if constexpr (Shape.causal) {
+        t.template add_below<weight_row, 1, key_row>(derivative + i * weight_row, at(plan.key) + c, count,
+                                                     i - diagonal);
+      } else {
+        t.template add<weight_row, 1, key_row>(derivative + i * weight_row, at(plan.key) + c, 0, count);
+      }
       t.store_some(to, plan.query_row, present);
     });
   }
@@ -256,7 +289,8 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     for (int x = group.rank() * W; x < count + R; x += group.size() * W) {
       value total = broadcast<W>(A(0));
       int const column = x - (R - 1);  // of row 0
-      for (int i = max_of(0, 1 - W - column); i < min_of(rows, count - column); i++) total = total + load_anywhere<W>(derivative + i * weight_row + column + i);
+      for (int i = max_of(0, 1 - W - column); i < min_of(rows, count - column); i++)
+        total = total + load_anywhere<W>(derivative + i * weight_row + column + i);
       A* const to = bias_sums_ + origin + x;
       if (Group::size() == 1 && origin + x >= 0 && origin + x + W <= length) {
         tcnca::store<W>(to, load<W>(const_cast<A const*>(to)) + total);
@@ -271,18 +305,22 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
   /// Gradients of the block's keys and values: those of the state, or the caller's; of the keys past `valid`, which nobody sees, zero.
   TCNCA_HOST_DEVICE void store_gradients(int from, int count, int valid) const {
     auto const& plan = params.plan;
-    store_rows(from, count, valid, at(plan.grad_key), plan.query_row, in.key_dim(), params.grad_keys_out, params.grad_keys_in, params.grad_k);
-    store_rows(from, count, valid, at(plan.grad_value), plan.value_row, in.value_dim(), params.grad_values_out, params.grad_values_in, params.grad_v);
+    store_rows(from, count, valid, at(plan.grad_key), plan.query_row, in.key_dim(), params.grad_keys_out,
+               params.grad_keys_in, params.grad_k);
+    store_rows(from, count, valid, at(plan.grad_value), plan.value_row, in.value_dim(), params.grad_values_out,
+               params.grad_values_in, params.grad_v);
   }
-  TCNCA_HOST_DEVICE void store_rows(int from, int count, int valid, A const* block, int row, int dim, tensor_view<A const, 4> const& after,
-                                    tensor_view<A, 4> const& before, tensor_view<T, 4> const& grad) const {
+  TCNCA_HOST_DEVICE void store_rows(int from, int count, int valid, A const* block, int row, int dim,
+                                    tensor_view<A const, 4> const& after, tensor_view<A, 4> const& before,
+                                    tensor_view<T, 4> const& grad) const {
     int const across = divide_up(dim, W);
     bool const kept = after.present() && chunk_.origin + in.chunk > in.position + in.q.extent[2];  // in the state after
     for_each_pair(group, count, across, [&](int r, int n) TCNCA_INLINE {
       int const c = n * W, j = from + r;
       value v = r < valid ? tcnca::load<W>(block + r * row + c) : broadcast<W>(A(0));
       if (kept) v = v + this->load(after.at(chunk_.batch, chunk_.head, j, 0), c, dim);
-      if (j >= chunk_.first) this->store(grad.at(chunk_.batch, chunk_.head, chunk_.origin + j - in.position, 0), c, dim, v);
+      if (j >= chunk_.first)
+        this->store(grad.at(chunk_.batch, chunk_.head, chunk_.origin + j - in.position, 0), c, dim, v);
       else if (before.present()) this->store(before.at(chunk_.batch, chunk_.head, j, 0), c, dim, v);
     });
   }
@@ -292,7 +330,8 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     for_each_pair(group, chunk_.last - chunk_.first, across, [&](int r, int n) TCNCA_INLINE {
       int const i = chunk_.first + r, c = n * W;
       value const v = tcnca::load<W>(const_cast<A const*>(grad_query_ + index_t(i) * params.plan.query_row + c));
-      this->store(params.grad_q.at(chunk_.batch, chunk_.head, chunk_.origin + i - in.position, 0), c, in.key_dim(), v * broadcast<W>(this->scale(chunk_, i)));
+      this->store(params.grad_q.at(chunk_.batch, chunk_.head, chunk_.origin + i - in.position, 0), c, in.key_dim(),
+                  v * broadcast<W>(this->scale(chunk_, i)));
     });
   }
 };

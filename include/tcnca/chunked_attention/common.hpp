@@ -21,11 +21,11 @@ struct chunked_attention_inputs {
   tensor_view<T const, 4> keys_in, values_in;
   index_t chunk = 1, position = 0;
   A scale = 1;
-  bool by_count = false;   // instead of scale: one over the number of valid keys
-  uint32 drop_threshold = 0;   // a weight whose random word is below is dropped,
-  A keep_scale = 1;              // the others are multiplied by this
+  bool by_count = false;      // instead of scale: one over the number of valid keys
+  uint32 drop_threshold = 0;  // a weight whose random word is below is dropped,
+  A keep_scale = 1;           // the others are multiplied by this
   uint64 seed = 0, offset = 0;
-  bool vectorizable = false;       // rows may be accessed whole packs at a time
+  bool vectorizable = false;  // rows may be accessed whole packs at a time
 
   TCNCA_HOST_DEVICE index_t heads() const { return q.extent[1]; }
   TCNCA_HOST_DEVICE int key_dim() const { return int(q.extent[3]); }
@@ -49,11 +49,17 @@ struct attention_chunk {
 template <class T>
 TCNCA_HOST_DEVICE T infinity() {
 #if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
-  if constexpr (sizeof(T) == 4) { return __uint_as_float(0x7f800000u); }
-  else { return __longlong_as_double(0x7ff0000000000000ll); }
+  if constexpr (sizeof(T) == 4) {
+    return __uint_as_float(0x7f800000u);
+  } else {
+    return __longlong_as_double(0x7ff0000000000000ll);
+  }
 #else
-  if constexpr (sizeof(T) == 4) { return no_contract(bits_as<float>(0x7f800000u)); }
-  else { return no_contract(bits_as<double>(0x7ff0000000000000ull)); }
+  if constexpr (sizeof(T) == 4) {
+    return no_contract(bits_as<float>(0x7f800000u));
+  } else {
+    return no_contract(bits_as<double>(0x7ff0000000000000ull));
+  }
 #endif
 }
 template <class T>
@@ -85,7 +91,8 @@ TCNCA_HOST_DEVICE T logarithm(T x) {
 /// Stores the statistics of a query: the maximum of its scores, and the logarithm of `total`, the sum of exp(score - maximum). They are stored
 /// apart because rounding would lose the logarithm in a sum with a large maximum.
 template <class A>
-TCNCA_HOST_DEVICE void store_lse(tensor_view<A, 4> const& lse, index_t batch, index_t head, index_t t, A most, A total) {
+TCNCA_HOST_DEVICE void store_lse(tensor_view<A, 4> const& lse, index_t batch, index_t head, index_t t, A most,
+                                 A total) {
   *lse.at(batch, head, t, 0) = is_zero(total) ? -infinity<A>() : most;
   *lse.at(batch, head, t, 1) = is_zero(total) ? A(0) : logarithm(total);
 }
@@ -95,7 +102,8 @@ template <attention_function F, class T, int W>
 TCNCA_HOST_DEVICE value_and_slope<T, W> attention_weight(pack<T, W> score) {
   auto const constant = [](double c) TCNCA_INLINE { return broadcast<W>(T(c)); };
   if constexpr (F == attention_function::laplace) {
-    auto const x = (score - constant(0.70710678118654752)) * constant(2.5066282746310005);  // (s - mu) / (sigma sqrt 2), in units of sqrt(2 pi)
+    auto const x = (score - constant(0.70710678118654752)) *
+                   constant(2.5066282746310005);  // (s - mu) / (sigma sqrt 2), in units of sqrt(2 pi)
     return {fma(constant(0.5), erf(x), constant(0.5)), constant(1.4142135623730951) * exp_or_zero(constant(0) - x * x)};
   } else {
     auto const r = max_zero(score);
@@ -127,20 +135,28 @@ struct attention_group {
     c.first = int(max_of(in.position - c.origin, index_t(0)));
     c.last = int(min_of(end - c.origin, in.chunk));
     c.keys = c.last;
-    if (in.lengths.present()) c.keys = int(max_of(c.origin, min_of(c.origin + c.last, *in.lengths.at(c.batch))) - c.origin);
+    if (in.lengths.present())
+      c.keys = int(max_of(c.origin, min_of(c.origin + c.last, *in.lengths.at(c.batch))) - c.origin);
     return c;
   }
-  TCNCA_HOST_DEVICE T const* query(attention_chunk const& c, int i) const { return in.q.at(c.batch, c.head, c.origin + i - in.position, 0); }
+  TCNCA_HOST_DEVICE T const* query(attention_chunk const& c, int i) const {
+    return in.q.at(c.batch, c.head, c.origin + i - in.position, 0);
+  }
   TCNCA_HOST_DEVICE T const* key(attention_chunk const& c, int j) const {
     return j < c.first ? in.keys_in.at(c.batch, c.head, j, 0) : in.k.at(c.batch, c.head, c.origin + j - in.position, 0);
   }
   TCNCA_HOST_DEVICE T const* values(attention_chunk const& c, int j) const {
-    return j < c.first ? in.values_in.at(c.batch, c.head, j, 0) : in.v.at(c.batch, c.head, c.origin + j - in.position, 0);
+    return j < c.first ? in.values_in.at(c.batch, c.head, j, 0)
+                       : in.v.at(c.batch, c.head, c.origin + j - in.position, 0);
   }
   /// Keys that query i sees: those below this number.
-  TCNCA_HOST_DEVICE static int visible(attention_chunk const& c, int i) { return Shape.causal ? min_of(i + 1, c.keys) : c.keys; }
+  TCNCA_HOST_DEVICE static int visible(attention_chunk const& c, int i) {
+    return Shape.causal ? min_of(i + 1, c.keys) : c.keys;
+  }
   /// What the products q . k of query i are multiplied by.
-  TCNCA_HOST_DEVICE A scale(attention_chunk const& c, int i) const { return in.by_count ? A(1) / A(max_of(1, visible(c, i))) : in.scale; }
+  TCNCA_HOST_DEVICE A scale(attention_chunk const& c, int i) const {
+    return in.by_count ? A(1) / A(max_of(1, visible(c, i))) : in.scale;
+  }
 
   /// Elements [column, column + W) of a row; those past its end are zero.
   template <class E>
@@ -157,7 +173,8 @@ struct attention_group {
   /// Rows [0, count) of `to`, which stand `row` apart; the rest up to a whole tile is zero. source(r): where row r is, or null.
   /// Each is multiplied by factor(r).
   template <class Source, class Factor>
-  TCNCA_HOST_DEVICE void load_rows(A* to, int row, int count, int tile_of, int dim, Source source, Factor factor) const {
+  TCNCA_HOST_DEVICE void load_rows(A* to, int row, int count, int tile_of, int dim, Source source,
+                                   Factor factor) const {
     int const across = divide_up(round_up(dim, tile::columns), W), down = round_up(count, tile_of);
     for_each_pair(group, down, across, [&](int r, int n) TCNCA_INLINE {
       int const c = n * W;
@@ -175,7 +192,8 @@ struct attention_group {
     constexpr int packs = tile::columns / W;
     int const across = divide_up(last - first, tile::columns) * packs;
     for_each_pair(group, count, across, [&](int r, int c) TCNCA_INLINE {
-      tcnca::store<W>(to + (c / packs * height + r) * tile::columns + c % packs * W, load(source(r), first + c * W, dim));
+      tcnca::store<W>(to + (c / packs * height + r) * tile::columns + c % packs * W,
+                      load(source(r), first + c * W, dim));
     });
   }
   /// The transpose: element d of row r at to[d column + r], times factor(r).

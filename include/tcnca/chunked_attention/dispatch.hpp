@@ -2,13 +2,13 @@
 #pragma once
 #include <type_traits>
 
+#include "../launch/cpu.hpp"
 #include "mma_forward.hpp"
 #include "mma_scores.hpp"
-#include "step.hpp"
 #include "reduce.hpp"
-#include "wgmma_forward.hpp"
 #include "rotary_bias.hpp"
-#include "../launch/cpu.hpp"
+#include "step.hpp"
+#include "wgmma_forward.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
 
@@ -25,9 +25,11 @@ struct tuned_chunked_attention {
   static constexpr bool on_tensor_cores(chunked_attention_policy p) {
     return p.tensor_cores && sizeof(T) == 2 && warp_of<Group>::exists && Group::size() == p.threads;
   }
-  static constexpr bool tensor_cores = on_tensor_cores<forward_group>(forward), backward_tensor_cores = on_tensor_cores<backward_group>(backward);
-  using forward_agent = std::conditional_t<tensor_cores, chunked_attention_mma_forward_agent<forward_group, T, Shape, forward>,
-                                           chunked_attention_forward_agent<forward_group, T, Shape, forward>>;
+  static constexpr bool tensor_cores = on_tensor_cores<forward_group>(forward),
+                        backward_tensor_cores = on_tensor_cores<backward_group>(backward);
+  using forward_agent =
+      std::conditional_t<tensor_cores, chunked_attention_mma_forward_agent<forward_group, T, Shape, forward>,
+                         chunked_attention_forward_agent<forward_group, T, Shape, forward>>;
   // Where it is supported; else the other.
   static constexpr bool clustered = tensor_cores && forward.cluster > 0;
   using cluster_agent = chunked_attention_wgmma_forward_agent<forward_group, T, Shape, forward>;
@@ -36,7 +38,8 @@ struct tuned_chunked_attention {
   using backward_agent = chunked_attention_backward_agent<backward_group, T, Shape, backward>;
   using grad_values_agent = chunked_attention_mma_values_agent<backward_group, T, Shape, backward>;
   using grad_keys_agent = chunked_attention_mma_scores_agent<backward_group, T, Shape, backward, attention_side::keys>;
-  using grad_queries_agent = chunked_attention_mma_scores_agent<backward_group, T, Shape, backward, attention_side::queries>;
+  using grad_queries_agent =
+      chunked_attention_mma_scores_agent<backward_group, T, Shape, backward, attention_side::queries>;
   using grad_biases_agent = chunked_attention_mma_biases_agent<backward_group, T, Shape, backward>;
   using delta_agent = chunked_attention_delta_agent<backward_group, T, backward.width>;
   using reduce_agent = chunked_attention_reduce_agent<backward_group, T, Shape, backward>;

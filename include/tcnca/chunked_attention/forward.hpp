@@ -8,8 +8,8 @@ namespace tcnca::inline TCNCA_TARGET {
 /// Where a group of a forward pass keeps its blocks.
 struct chunked_attention_forward_plan {
   memory_place query, key, score, value, output, bias, statistics;
-  int output_row = 0;         // elements from a row of the output block to the next
-  size_t shared_memory = 0, global_scratch = 0;     // elements
+  int output_row = 0;                            // elements from a row of the output block to the next
+  size_t shared_memory = 0, global_scratch = 0;  // elements
 };
 
 /// What a forward pass is given; the same for all groups.
@@ -29,7 +29,8 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
   using base::group, base::in, base::W, base::softmax, base::key_row;
   using params_type = chunked_attention_forward_params<T>;
   static constexpr int M = Policy.tile_rows, R = Policy.queries, C = Policy.keys, panel = Policy.panel;
-  static_assert(R % M == 0 && R % tile::columns == 0 && C % M == 0 && C % 4 == 0 && panel % tile::columns == 0 && Policy.value_tile % panel == 0,
+  static_assert(R % M == 0 && R % tile::columns == 0 && C % M == 0 && C % 4 == 0 && panel % tile::columns == 0 &&
+                    Policy.value_tile % panel == 0,
                 "tcnca::chunked_attention: a forward policy's blocks must be whole tiles");
 
   params_type const& params;
@@ -39,8 +40,12 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
   TCNCA_HOST_DEVICE chunked_attention_forward_agent(Group g, params_type const& p, A* shared_memory, A* global_scratch)
       : base{g, p.in}, params(p), shared_memory(shared_memory), global_scratch(global_scratch) {}
 
-  TCNCA_HOST_DEVICE static constexpr index_t query_blocks(params_type const& p) { return divide_up(p.in.rows(), index_t(R)); }
-  TCNCA_HOST_DEVICE static constexpr index_t value_tiles(params_type const& p) { return divide_up(index_t(p.in.value_dim()), index_t(Policy.value_tile)); }
+  TCNCA_HOST_DEVICE static constexpr index_t query_blocks(params_type const& p) {
+    return divide_up(p.in.rows(), index_t(R));
+  }
+  TCNCA_HOST_DEVICE static constexpr index_t value_tiles(params_type const& p) {
+    return divide_up(index_t(p.in.value_dim()), index_t(Policy.value_tile));
+  }
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
     return p.in.q.extent[0] * p.in.heads() * p.in.chunks() * query_blocks(p) * value_tiles(p);
   }
@@ -76,11 +81,13 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
 
  private:
   detail::attention_chunk chunk_;
-  int first_;            // position of the block's first row
-  int begin_, end_;      // of the queries that exist
-  int column_, columns_; // of the values
+  int first_;             // position of the block's first row
+  int begin_, end_;       // of the queries that exist
+  int column_, columns_;  // of the values
 
-  TCNCA_HOST_DEVICE A* at(memory_place const& m) const { return (m.global_scratch ? global_scratch : shared_memory) + m.offset; }
+  TCNCA_HOST_DEVICE A* at(memory_place const& m) const {
+    return (m.global_scratch ? global_scratch : shared_memory) + m.offset;
+  }
   TCNCA_HOST_DEVICE A* maximum() const { return at(params.plan.statistics); }
   TCNCA_HOST_DEVICE A* sum() const { return maximum() + R; }
   TCNCA_HOST_DEVICE A* rescale() const { return maximum() + 2 * R; }
@@ -92,15 +99,16 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
     int const visible = this->visible(chunk_, end_ - 1);
     for (int from = 0; from < visible; from += C) {
       int const count = min_of(C, visible - from);
-      this->load_rows(at(params.plan.key), key_row, count, M, in.key_dim(), [&](int r) TCNCA_INLINE { return this->key(chunk_, from + r); });
+      this->load_rows(at(params.plan.key), key_row, count, M, in.key_dim(),
+                      [&](int r) TCNCA_INLINE { return this->key(chunk_, from + r); });
       if constexpr (Shape.bias) { load_bias(from); }
       group.sync();
       score(from, count);
       group.sync();
       weigh(from, count);
       for (int c = 0; c < columns_; c += panel) {
-        this->load_panels(at(params.plan.value), C, count, column_ + c, column_ + min_of(c + panel, columns_), in.value_dim(),
-                          [&](int r) TCNCA_INLINE { return this->values(chunk_, from + r); });
+        this->load_panels(at(params.plan.value), C, count, column_ + c, column_ + min_of(c + panel, columns_),
+                          in.value_dim(), [&](int r) TCNCA_INLINE { return this->values(chunk_, from + r); });
         group.sync();
         accumulate(from, count, c);
         group.sync();
@@ -113,11 +121,13 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
 
   /// The queries, scaled and transposed: a pack is one element of neighbouring queries.
   TCNCA_HOST_DEVICE void start() {
-    this->load_transposed(at(params.plan.query), R, rows(), in.key_dim(),
-                          [&](int r) TCNCA_INLINE { return first_ + r >= begin_ ? this->query(chunk_, first_ + r) : nullptr; },
-                          [&](int r) TCNCA_INLINE { return this->scale(chunk_, first_ + r); });
+    this->load_transposed(
+        at(params.plan.query), R, rows(), in.key_dim(),
+        [&](int r) TCNCA_INLINE { return first_ + r >= begin_ ? this->query(chunk_, first_ + r) : nullptr; },
+        [&](int r) TCNCA_INLINE { return this->scale(chunk_, first_ + r); });
     if constexpr (softmax) {
-      for (int r = group.rank(); r < R; r += group.size()) maximum()[r] = -detail::infinity<A>(), sum()[r] = rescale()[r] = A(0);
+      for (int r = group.rank(); r < R; r += group.size())
+        maximum()[r] = -detail::infinity<A>(), sum()[r] = rescale()[r] = A(0);
     }
   }
 
@@ -151,8 +161,9 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
         for (int j = 0; j < all; j++) store<W>(score + j * R, broadcast<W>(A(0)));
         continue;
       }
-      int const count = Shape.causal ? min_of(all, first_ + i + W - from) : all;  // later keys are masked for all of the pack
-      value numbers = broadcast<W>(A(0));  // key j is masked for the queries below it
+      int const count =
+          Shape.causal ? min_of(all, first_ + i + W - from) : all;  // later keys are masked for all of the pack
+      value numbers = broadcast<W>(A(0));                           // key j is masked for the queries below it
       TCNCA_UNROLL
       for (int w = 0; w < W; w++) numbers.set_lane(w, A(first_ + i + w) + A(0.5));
       auto const visible = [&](int j, value s, value otherwise) TCNCA_INLINE {
@@ -177,7 +188,8 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
         value const factor = detail::exp_or_zero(before - zero_point);
         value total = load<W>(const_cast<A const*>(sum() + i)) * factor;
         for (int j = 0; j < count; j++) {
-          value const p = visible(j, detail::exp_or_zero(load<W>(const_cast<A const*>(score + j * R)) - zero_point), zero);
+          value const p =
+              visible(j, detail::exp_or_zero(load<W>(const_cast<A const*>(score + j * R)) - zero_point), zero);
           total = total + p;
           store<W>(score + j * R, p);
         }
@@ -219,10 +231,16 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
     for_each_tile<tile>(group, rows(), min_of(panel, columns_ - column), [&](int i, int c) TCNCA_INLINE {
       tile t;
       if (from == 0) t.clear();
-      else if constexpr (softmax) { t.load(output + i * row + c, row, [&](int m, value v) TCNCA_INLINE { return v * broadcast<W>(factor[i + m]); }); }
-      else { t.load(output + i * row + c, row, [](int, value v) TCNCA_INLINE { return v; }); }
-      if constexpr (Shape.causal) { t.template add_below<1, R, tile::columns>(weight + i, values + c * C, count, first_ + i - from); }
-      else { t.template add<1, R, tile::columns>(weight + i, values + c * C, 0, count); }
+      else if constexpr (softmax) {
+        t.load(output + i * row + c, row, [&](int m, value v) TCNCA_INLINE { return v * broadcast<W>(factor[i + m]); });
+      } else {
+        t.load(output + i * row + c, row, [](int, value v) TCNCA_INLINE { return v; });
+      }
+      if constexpr (Shape.causal) {
+        t.template add_below<1, R, tile::columns>(weight + i, values + c * C, count, first_ + i - from);
+      } else {
+        t.template add<1, R, tile::columns>(weight + i, values + c * C, 0, count);
+      }
       t.store(output + i * row + c, row);
     });
   }
@@ -234,7 +252,8 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
         A const total = sum()[i], most = maximum()[i];
         rescale()[i] = detail::is_zero(total) ? A(0) : A(1) / total;
         if (params.lse.present() && column_ == 0)
-          detail::store_lse(params.lse, chunk_.batch, chunk_.head, chunk_.origin + first_ + i - in.position, most, total);
+          detail::store_lse(params.lse, chunk_.batch, chunk_.head, chunk_.origin + first_ + i - in.position, most,
+                            total);
       }
       group.sync();
     }
@@ -244,7 +263,9 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
       value v = broadcast<W>(A(0));
       if (any) {
         v = load<W>(const_cast<A const*>(at(params.plan.output) + i * params.plan.output_row + c));
-        if constexpr (softmax) { v = detail::is_zero(rescale()[i]) ? broadcast<W>(A(0)) : v * broadcast<W>(rescale()[i]); }
+        if constexpr (softmax) {
+          v = detail::is_zero(rescale()[i]) ? broadcast<W>(A(0)) : v * broadcast<W>(rescale()[i]);
+        }
       }
       T* const to = params.o.at(chunk_.batch, chunk_.head, chunk_.origin + first_ + i - in.position, 0);
       base::store(to, column_ + c, column_ + columns_, v);

@@ -14,10 +14,12 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
   static constexpr int W = swizzled_rows::vector_elements;  // elements of one copy
   static constexpr int M = mma_fragment::rows, R = Policy.queries, C = Policy.keys;
   static constexpr int bytes = int(sizeof(T)), line = swizzled_rows::line, key_tiles = C / mma_fragment::columns;
-  static_assert(key_tiles <= 8 && Group::size() % warp_size == 0 && R == M * (Group::size() / warp_size) && C % M == 0 && Policy.value_tile % line == 0,
-                "tcnca::chunked_attention: a policy for tensor cores needs 16 queries a warp, keys in 16s up to 64, and values in 64s");
-  using scores = detail::array<float[4], key_tiles>;    // of the warp's rows and a block of columns
-  using weights = detail::array<uint32[4], C / M>;      // the same as elements, a fragment a for 16 columns
+  static_assert(key_tiles <= 8 && Group::size() % warp_size == 0 && R == M * (Group::size() / warp_size) &&
+                    C % M == 0 && Policy.value_tile % line == 0,
+                "tcnca::chunked_attention: a policy for tensor cores needs 16 queries a warp, keys in 16s up to 64, "
+                "and values in 64s");
+  using scores = detail::array<float[4], key_tiles>;  // of the warp's rows and a block of columns
+  using weights = detail::array<uint32[4], C / M>;    // the same as elements, a fragment a for 16 columns
 
   warp_of<Group> warp{};
   attention_chunk chunk_{};
@@ -32,7 +34,9 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
   TCNCA_HOST_DEVICE int position(int half) const { return first_row_ + mma_fragment::c(lane(), 2 * half).row; }
   TCNCA_HOST_DEVICE int column() const { return mma_fragment::c(lane(), 0).column; }
   TCNCA_HOST_DEVICE static constexpr int key_row(int key_dim) { return round_up(key_dim, line); }
-  TCNCA_HOST_DEVICE void begin_rows(int first) { first_ = first, first_row_ = first + warp.uniform(rank() / warp_size) * M; }
+  TCNCA_HOST_DEVICE void begin_rows(int first) {
+    first_ = first, first_row_ = first + warp.uniform(rank() / warp_size) * M;
+  }
 
   /// Columns [first, first + width) of rows of the caller's, zeros past `end` and where source(r) is null. Eight threads copy 128 bytes.
   template <int Rows, class Source>
@@ -42,10 +46,12 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
       for (int c = rank() % 8 * W; c < width; c += line) {
         bool const present = from != nullptr && first + c < end;
         if (in.vectorizable) {
-          warp.copy_16(warp.place(to) + (r * row + swizzled_rows::offset(r, c)) * bytes, present ? from + first + c : in.q.data, present);
+          warp.copy_16(warp.place(to) + (r * row + swizzled_rows::offset(r, c)) * bytes,
+                       present ? from + first + c : in.q.data, present);
         } else {
           TCNCA_UNROLL
-          for (int e = 0; e < W; e++) to[r * row + swizzled_rows::offset(r, c) + e] = present ? from[first + c + e] : T{0};
+          for (int e = 0; e < W; e++)
+            to[r * row + swizzled_rows::offset(r, c) + e] = present ? from[first + c + e] : T{0};
         }
       }
     }
@@ -53,9 +59,11 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
   /// Adds to s the products of the warp's rows with columns [16 begin, 16 end): `dim` elements of rows that stand `row` apart.
   /// Whole: all columns, without branches, so that loads run ahead of products.
   template <bool Whole>
-  TCNCA_HOST_DEVICE void multiply_rows(scores& s, T const* rows, T const* columns, int row, int dim, int begin, int end) const {
+  TCNCA_HOST_DEVICE void multiply_rows(scores& s, T const* rows, T const* columns, int row, int dim, int begin,
+                                       int end) const {
     tile_position const a_at = mma_load::a(lane()), b_at = mma_load::b_of_columns(lane());
-    auto const left = warp.place(rows) + (first_row_ - first_ + a_at.row) * row * bytes, right = warp.place(columns) + b_at.row * row * bytes;
+    auto const left = warp.place(rows) + (first_row_ - first_ + a_at.row) * row * bytes,
+               right = warp.place(columns) + b_at.row * row * bytes;
     for (int d = 0; d < dim; d += 2 * M) {
       TCNCA_UNROLL
       for (int c = d; c < d + 2 * M; c += M) {
@@ -72,7 +80,8 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
       }
     }
   }
-  TCNCA_HOST_DEVICE void multiply_rows(scores& s, T const* rows, T const* columns, int row, int dim, int begin, int end) const {
+  TCNCA_HOST_DEVICE void multiply_rows(scores& s, T const* rows, T const* columns, int row, int dim, int begin,
+                                       int end) const {
     if (begin == 0 && end == C / M) multiply_rows<true>(s, rows, columns, row, dim, begin, end);
     else multiply_rows<false>(s, rows, columns, row, dim, begin, end);
   }
@@ -111,7 +120,8 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
     TCNCA_UNROLL
     for (int k = 0; k < C / M; k++) {
       TCNCA_UNROLL
-      for (int r = 0; r < 4; r++) p[k][r] = element_pair<T>(s[2 * k + r / 2][r % 2 * 2], s[2 * k + r / 2][r % 2 * 2 + 1]);
+      for (int r = 0; r < 4; r++)
+        p[k][r] = element_pair<T>(s[2 * k + r / 2][r % 2 * 2], s[2 * k + r / 2][r % 2 * 2 + 1]);
     }
   }
 
@@ -119,7 +129,8 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
   /// `special`: of one step, or -1. There, on the diagonal, a column is masked for some of the warp's rows only, and has an infinite or NaN
   /// element. That must not meet the weight 0: it is left out, and added to the rows that see it.
   template <bool Whole, bool Below, int Tiles>
-  TCNCA_HOST_DEVICE void add_products(detail::array<float[4], Tiles>& acc, weights const& p, T const* columns, int row, int width, int begin, int end, int special) const {
+  TCNCA_HOST_DEVICE void add_products(detail::array<float[4], Tiles>& acc, weights const& p, T const* columns, int row,
+                                      int width, int begin, int end, int special) const {
     tile_position const b_at = mma_load::b_of_rows(lane());
     auto const at = warp.place(columns) + b_at.row * row * bytes;
     if (!Whole && special >= 0) add_special<Below>(acc, p, columns, row, width, special);
@@ -132,7 +143,8 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
         TCNCA_UNROLL
         for (int c = 0; c < line; c += M) {
           uint32 b[4];
-          warp.load_transposed(b, at + (k * M * row + l) * bytes + swizzled_rows::offset(b_at.row, c + b_at.column) * bytes);
+          warp.load_transposed(
+              b, at + (k * M * row + l) * bytes + swizzled_rows::offset(b_at.row, c + b_at.column) * bytes);
           if (!Whole && k == special) {
             TCNCA_UNROLL
             for (int r = 0; r < 4; r++) b[r] = finite_only(b[r]);
@@ -145,11 +157,13 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
   }
   /// Below: a row sees the columns up to its own number, else from it on.
   template <bool Below, int Tiles>
-  TCNCA_HOST_DEVICE void add_products(detail::array<float[4], Tiles>& acc, weights const& p, T const* columns, int row, int width, int from, int begin, int end) const {
+  TCNCA_HOST_DEVICE void add_products(detail::array<float[4], Tiles>& acc, weights const& p, T const* columns, int row,
+                                      int width, int from, int begin, int end) const {
     int const diagonal = (first_row_ - from) / M;
     bool const mixed = Shape.causal && first_row_ >= from && begin <= diagonal && diagonal < end;
     int const special = mixed && holds_special(columns + diagonal * M * row, row, width) ? diagonal : -1;
-    if (begin == 0 && end == C / M && width == 8 * Tiles && special < 0) add_products<true, Below>(acc, p, columns, row, width, begin, end, special);
+    if (begin == 0 && end == C / M && width == 8 * Tiles && special < 0)
+      add_products<true, Below>(acc, p, columns, row, width, begin, end, special);
     else add_products<false, Below>(acc, p, columns, row, width, begin, end, special);
   }
 
@@ -166,7 +180,8 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
   }
   /// What the infinite and NaN elements of 16 columns, on the diagonal of the warp's rows, add to the rows that see them. Rare: short code.
   template <bool Below, int Tiles>
-  TCNCA_HOST_DEVICE void add_special(detail::array<float[4], Tiles>& acc, weights const& p, T const* columns, int row, int width, int step) const {
+  TCNCA_HOST_DEVICE void add_special(detail::array<float[4], Tiles>& acc, weights const& p, T const* columns, int row,
+                                     int width, int step) const {
     uint32 a[4] = {0, 0, 0, 0};
     TCNCA_UNROLL
     for (int k = 0; k < C / M; k++) {
@@ -193,7 +208,8 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
   }
   /// Of two elements those that are finite; 0 in place of the others.
   TCNCA_HOST_DEVICE static uint32 finite_only(uint32 pair) {
-    constexpr uint32 least = same<T, bf16> ? 0x00800080 : 0x04000400;  // carries from an exponent of ones to the sign's place
+    constexpr uint32 least =
+        same<T, bf16> ? 0x00800080 : 0x04000400;  // carries from an exponent of ones to the sign's place
     return pair & ~((((pair & 0x7fff7fffu) + least) >> 15 & 0x00010001u) * 0xffffu);
   }
 

@@ -16,18 +16,23 @@ template <class Group, element T, chunked_attention_shape Shape, chunked_attenti
 struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
   using base = attention_warps<Group, T, Shape, Policy>;
   using typename base::A, typename base::scores, typename base::weights, typename base::keep_mask;
-  using base::group, base::in, base::warp, base::softmax, base::chunk_, base::first_, base::first_row_, base::M, base::R, base::C, base::key_tiles,
-      base::key_row, base::of_row;
+  using base::group, base::in, base::warp, base::softmax, base::chunk_, base::first_, base::first_row_, base::M,
+      base::R, base::C, base::key_tiles, base::key_row, base::of_row;
   using params_type = chunked_attention_backward_params<T>;
   static constexpr bool of_queries = Side == attention_side::queries;
-  static constexpr int floats = R + C + 3 * C;  // of a stage: the biases of its diagonals, then, if its columns are queries, three
-                                              // numbers each: maximum, delta, and log-sum (softmax) or scale
+  static constexpr int floats =
+      R + C + 3 * C;  // of a stage: the biases of its diagonals, then, if its columns are queries, three
+                      // numbers each: maximum, delta, and log-sum (softmax) or scale
 
   params_type const& params;
   TCNCA_HOST_DEVICE attention_gradient_warps(Group g, params_type const& p) : base(g, p.in), params(p) {}
 
-  TCNCA_HOST_DEVICE static constexpr index_t row_blocks(params_type const& p) { return divide_up(p.in.chunk, index_t(R)); }
-  TCNCA_HOST_DEVICE static constexpr index_t chunks(params_type const& p) { return p.in.q.extent[0] * p.in.heads() * p.in.chunks(); }
+  TCNCA_HOST_DEVICE static constexpr index_t row_blocks(params_type const& p) {
+    return divide_up(p.in.chunk, index_t(R));
+  }
+  TCNCA_HOST_DEVICE static constexpr index_t chunks(params_type const& p) {
+    return p.in.q.extent[0] * p.in.heads() * p.in.chunks();
+  }
 
   /// Begins an item: block `block` of the rows of a chunk.
   TCNCA_HOST_DEVICE void begin(index_t chunk, int block) {
@@ -35,8 +40,11 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
     this->begin_rows(block * R);
     int const rows = min_of(first_ + R, of_queries ? chunk_.last : chunk_.keys);
     bool const none = first_ >= rows || (of_queries && rows <= chunk_.first);
-    if constexpr (of_queries) { begin_ = 0, end_ = none ? 0 : this->visible(chunk_, rows - 1); }
-    else { begin_ = max_of(chunk_.first, Shape.causal ? first_ : 0) / C * C, end_ = none ? begin_ : chunk_.last; }
+    if constexpr (of_queries) {
+      begin_ = 0, end_ = none ? 0 : this->visible(chunk_, rows - 1);
+    } else {
+      begin_ = max_of(chunk_.first, Shape.causal ? first_ : 0) / C * C, end_ = none ? begin_ : chunk_.last;
+    }
     if constexpr (of_queries) {
       TCNCA_UNROLL
       for (int half = 0; half < 2; half++) {
@@ -47,12 +55,15 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
     }
   }
   /// Steps of 16 columns of the block at `from` that some row of the warp sees.
-  TCNCA_HOST_DEVICE int first_step(int from) const { return of_queries || !Shape.causal ? 0 : max_of(0, (first_row_ - from) / M); }
+  TCNCA_HOST_DEVICE int first_step(int from) const {
+    return of_queries || !Shape.causal ? 0 : max_of(0, (first_row_ - from) / M);
+  }
   TCNCA_HOST_DEVICE int last_step(int from) const {
     int const last = first_row_ + M - 1;  // row
     if constexpr (of_queries) {
       bool const none = first_row_ >= chunk_.last || last < chunk_.first;
-      return none ? 0 : min_of(C / M, divide_up(max_of(0, this->visible(chunk_, min_of(last, chunk_.last - 1)) - from), M));
+      return none ? 0
+                  : min_of(C / M, divide_up(max_of(0, this->visible(chunk_, min_of(last, chunk_.last - 1)) - from), M));
     } else {
       return first_row_ >= chunk_.keys ? 0 : min_of(C / M, divide_up(max_of(0, chunk_.last - from), M));
     }
@@ -92,13 +103,17 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
 
   /// Products q . k to weights, or (Slopes), with products grad_o . v, to gradients of scores; the columns are those from `from` on.
   template <bool Slopes>
-  TCNCA_HOST_DEVICE void weigh(scores& s, [[maybe_unused]] scores const& dp, [[maybe_unused]] keep_mask keep, A const* stage, int from) const {
+  TCNCA_HOST_DEVICE void weigh(scores& s, [[maybe_unused]] scores const& dp, [[maybe_unused]] keep_mask keep,
+                               A const* stage, int from) const {
     int const t = this->column();
     TCNCA_UNROLL
     for (int half = 0; half < 2; half++) {
       int const r = this->position(half), diagonal = R - 1 - (r - first_) + t;
       int const begin = (of_queries ? 0 : max_of(chunk_.first, Shape.causal ? r : 0)) - from - t;
-      int const end = (of_queries ? (query_exists(r) ? this->visible(chunk_, r) : 0) : r < chunk_.keys ? chunk_.last : 0) - from - t;
+      int const end = (of_queries        ? (query_exists(r) ? this->visible(chunk_, r) : 0)
+                       : r < chunk_.keys ? chunk_.last
+                                         : 0) -
+                      from - t;
       TCNCA_UNROLL
       for (int n = 0; n < key_tiles; n++) {
         auto const of_query = [&](A row, int which) TCNCA_INLINE {
@@ -128,9 +143,13 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
           auto const both = attention_weight<Shape.function>(x);
           weight = both.value, derivative = both.derivative;
         }
-        if constexpr (!Slopes) { x = apply_dropout(weight); }
-        else if constexpr (softmax) { x = weight * (apply_dropout(of_row(dp[n], half)) - of_query(delta_[half], 1)); }
-        else { x = derivative * apply_dropout(of_row(dp[n], half)); }
+        if constexpr (!Slopes) {
+          x = apply_dropout(weight);
+        } else if constexpr (softmax) {
+          x = weight * (apply_dropout(of_row(dp[n], half)) - of_query(delta_[half], 1));
+        } else {
+          x = derivative * apply_dropout(of_row(dp[n], half));
+        }
         if constexpr (Slopes && !of_queries && !softmax) {
           if (in.by_count) x = x * scale;
         }
@@ -148,7 +167,8 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
     } else {
       int const own = this->lane() / 4 % 4, quad = this->position(own / 2) / 4 * 4;
       uint32 mine = 0;
-      for (int n = 2 * begin; n < 2 * end; n++) mine |= this->kept_of_keys(from + 8 * n + this->column() + own % 2, quad) << 4 * n;
+      for (int n = 2 * begin; n < 2 * end; n++)
+        mine |= this->kept_of_keys(from + 8 * n + this->column() + own % 2, quad) << 4 * n;
       keep_mask keep{};
       TCNCA_UNROLL
       for (int x = 0; x < 4; x++) {
@@ -162,8 +182,9 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
 
   /// Gradients of keys or values, columns [column, column + width) of `dim`: those of the state, or the caller's; zero past the valid ones.
   template <int Tiles>
-  TCNCA_HOST_DEVICE void store_keys(detail::array<float const[4], Tiles>& acc, A factor, int column, int width, tensor_view<A const, 4> const& after,
-                                    tensor_view<A, 4> const& before, tensor_view<T, 4> const& grad) const {
+  TCNCA_HOST_DEVICE void store_keys(detail::array<float const[4], Tiles>& acc, A factor, int column, int width,
+                                    tensor_view<A const, 4> const& after, tensor_view<A, 4> const& before,
+                                    tensor_view<T, 4> const& grad) const {
     bool const kept = after.present() && chunk_.origin + in.chunk > in.position + in.q.extent[2];  // in the state after
     TCNCA_UNROLL
     for (int half = 0; half < 2; half++) {
@@ -209,25 +230,38 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
 
 /// The gradient of values: of a block of 16 keys a warp, and a tile of the value dimension. Weights transposed times grad_o.
 template <class Group, element T, chunked_attention_shape Shape, chunked_attention_policy Policy>
-struct chunked_attention_mma_values_agent : detail::attention_gradient_warps<Group, T, Shape, Policy, attention_side::keys> {
+struct chunked_attention_mma_values_agent
+    : detail::attention_gradient_warps<Group, T, Shape, Policy, attention_side::keys> {
   using base = detail::attention_gradient_warps<Group, T, Shape, Policy, attention_side::keys>;
   using typename base::A, typename base::scores, typename base::weights, typename base::params_type;
-  using base::group, base::in, base::warp, base::chunk_, base::first_, base::begin_, base::end_, base::params, base::M, base::R, base::C, base::line,
-      base::key_row;
+  using base::group, base::in, base::warp, base::chunk_, base::first_, base::begin_, base::end_, base::params, base::M,
+      base::R, base::C, base::line, base::key_row;
   static constexpr int columns = Policy.value_tile, tiles = columns / mma_fragment::columns;
 
   T* shared_memory;
   TCNCA_HOST_DEVICE chunked_attention_mma_values_agent(Group g, params_type const& p, A* shared_memory, A*)
       : base(g, p), shared_memory(reinterpret_cast<T*>(shared_memory)) {}
 
-  TCNCA_HOST_DEVICE static constexpr index_t value_tiles(params_type const& p) { return divide_up(index_t(p.in.value_dim()), index_t(columns)); }
-  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return base::chunks(p) * base::row_blocks(p) * value_tiles(p); }
+  TCNCA_HOST_DEVICE static constexpr index_t value_tiles(params_type const& p) {
+    return divide_up(index_t(p.in.value_dim()), index_t(columns));
+  }
+  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
+    return base::chunks(p) * base::row_blocks(p) * value_tiles(p);
+  }
 
   // Fast memory: the keys; one or two stages of a block of queries, a tile of their grad_o, floats.
-  TCNCA_HOST_DEVICE static constexpr int stage_elements(int key_dim) { return C * (key_row(key_dim) + columns) + base::floats * 2; }
-  TCNCA_HOST_DEVICE static constexpr int shared_memory_elements(int key_dim, int stages) { return R * key_row(key_dim) + stages * stage_elements(key_dim); }
-  TCNCA_HOST_DEVICE static constexpr int stages(int key_dim) { return size_t(shared_memory_elements(key_dim, 2)) * sizeof(T) <= Policy.shared_memory_bytes ? 2 : 1; }
-  static size_t shared_memory_bytes(int key_dim) { return size_t(shared_memory_elements(key_dim, stages(key_dim))) * sizeof(T); }
+  TCNCA_HOST_DEVICE static constexpr int stage_elements(int key_dim) {
+    return C * (key_row(key_dim) + columns) + base::floats * 2;
+  }
+  TCNCA_HOST_DEVICE static constexpr int shared_memory_elements(int key_dim, int stages) {
+    return R * key_row(key_dim) + stages * stage_elements(key_dim);
+  }
+  TCNCA_HOST_DEVICE static constexpr int stages(int key_dim) {
+    return size_t(shared_memory_elements(key_dim, 2)) * sizeof(T) <= Policy.shared_memory_bytes ? 2 : 1;
+  }
+  static size_t shared_memory_bytes(int key_dim) {
+    return size_t(shared_memory_elements(key_dim, stages(key_dim))) * sizeof(T);
+  }
 
   TCNCA_HOST_DEVICE void operator()(index_t item) {
     int const column = int(item % value_tiles(params)) * columns, width = min_of(columns, in.value_dim() - column);
@@ -235,19 +269,23 @@ struct chunked_attention_mma_values_agent : detail::attention_gradient_warps<Gro
     this->begin(block / base::row_blocks(params), int(block % base::row_blocks(params)));
     if (first_ >= chunk_.last) return;
     int const row = key_row(in.key_dim()), padded_dim = round_up(in.key_dim(), 2 * M), ahead = stages(in.key_dim()) - 1;
-    auto const queries = [&](int stage) TCNCA_INLINE { return shared_memory + R * row + stage * stage_elements(in.key_dim()); };
+    auto const queries = [&](int stage)
+                             TCNCA_INLINE { return shared_memory + R * row + stage * stage_elements(in.key_dim()); };
     auto const grads = [&](int stage) TCNCA_INLINE { return queries(stage) + C * row; };
     auto const numbers = [&](int stage) TCNCA_INLINE { return reinterpret_cast<A*>(grads(stage) + C * columns); };
     detail::array<float[4], tiles> acc;
     base::clear(acc);
-    if (begin_ < end_) this->template load_rows<R>(shared_memory, row, padded_dim, 0, in.key_dim(), [&](int r) TCNCA_INLINE { return this->key_row_of(first_ + r); });
+    if (begin_ < end_)
+      this->template load_rows<R>(shared_memory, row, padded_dim, 0, in.key_dim(),
+                                  [&](int r) TCNCA_INLINE { return this->key_row_of(first_ + r); });
     int const blocks = divide_up(end_ - begin_, C);
     for (int n = -ahead; n < blocks; n++) {
       warp.wait();
       group.sync();  // this block has come, and the one before is done with
       if (n + ahead < blocks) {
         int const from = begin_ + (n + ahead) * C, stage = (n + ahead) & ahead;
-        this->template load_rows<C>(queries(stage), row, padded_dim, 0, in.key_dim(), [&](int r) TCNCA_INLINE { return this->query_row(from + r); });
+        this->template load_rows<C>(queries(stage), row, padded_dim, 0, in.key_dim(),
+                                    [&](int r) TCNCA_INLINE { return this->query_row(from + r); });
         this->template load_rows<C>(grads(stage), columns, round_up(width, line), column, column + width,
                                     [&](int r) TCNCA_INLINE { return this->grad_row(from + r); });
         this->load_floats(numbers(stage), from);

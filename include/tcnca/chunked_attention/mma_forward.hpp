@@ -14,8 +14,9 @@ template <class Group, element T, chunked_attention_shape Shape, chunked_attenti
 struct chunked_attention_mma_forward_agent : detail::attention_warps<Group, T, Shape, Policy> {
   using base = detail::attention_warps<Group, T, Shape, Policy>;
   using typename base::A, typename base::scores, typename base::weights;
-  using base::group, base::in, base::warp, base::softmax, base::chunk_, base::first_, base::first_row_, base::W, base::M, base::R, base::C, base::line,
-      base::key_tiles, base::key_row, base::infinity, base::max_or_number, base::power, base::of_row, base::clear;
+  using base::group, base::in, base::warp, base::softmax, base::chunk_, base::first_, base::first_row_, base::W,
+      base::M, base::R, base::C, base::line, base::key_tiles, base::key_row, base::infinity, base::max_or_number,
+      base::power, base::of_row, base::clear;
   using params_type = chunked_attention_forward_params<T>;
   static constexpr int columns = Policy.value_tile, tiles = columns / mma_fragment::columns;
 
@@ -24,18 +25,25 @@ struct chunked_attention_mma_forward_agent : detail::attention_warps<Group, T, S
   TCNCA_HOST_DEVICE chunked_attention_mma_forward_agent(Group g, params_type const& p, A* shared_memory, A*)
       : base(g, p.in), params(p), shared_memory(reinterpret_cast<T*>(shared_memory)) {}
 
-  TCNCA_HOST_DEVICE static constexpr index_t query_blocks(params_type const& p) { return divide_up(p.in.chunk, index_t(R)); }
-  TCNCA_HOST_DEVICE static constexpr index_t value_tiles(params_type const& p) { return divide_up(index_t(p.in.value_dim()), index_t(columns)); }
+  TCNCA_HOST_DEVICE static constexpr index_t query_blocks(params_type const& p) {
+    return divide_up(p.in.chunk, index_t(R));
+  }
+  TCNCA_HOST_DEVICE static constexpr index_t value_tiles(params_type const& p) {
+    return divide_up(index_t(p.in.value_dim()), index_t(columns));
+  }
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
     return p.in.q.extent[0] * p.in.heads() * p.in.chunks() * query_blocks(p) * value_tiles(p);
   }
 
   TCNCA_HOST_DEVICE static constexpr int stage_elements(int key_dim) { return C * (key_row(key_dim) + columns); }
   TCNCA_HOST_DEVICE static constexpr int shared_memory_elements(int key_dim, int stages) {
-    return R * key_row(key_dim) + stages * (stage_elements(key_dim) + (Shape.bias ? (R + C) * int(sizeof(A) / sizeof(T)) : 0));
+    return R * key_row(key_dim) +
+           stages * (stage_elements(key_dim) + (Shape.bias ? (R + C) * int(sizeof(A) / sizeof(T)) : 0));
   }
   /// Two, where they fit.
-  TCNCA_HOST_DEVICE static constexpr int stages(int key_dim) { return size_t(shared_memory_elements(key_dim, 2)) * sizeof(T) <= Policy.shared_memory_bytes ? 2 : 1; }
+  TCNCA_HOST_DEVICE static constexpr int stages(int key_dim) {
+    return size_t(shared_memory_elements(key_dim, 2)) * sizeof(T) <= Policy.shared_memory_bytes ? 2 : 1;
+  }
   static chunked_attention_forward_plan plan_for(int key_dim, int) {
     chunked_attention_forward_plan plan;
     plan.shared_memory = size_t(shared_memory_elements(key_dim, stages(key_dim))) * sizeof(T) / sizeof(A);
@@ -66,12 +74,17 @@ struct chunked_attention_mma_forward_agent : detail::attention_warps<Group, T, S
   };
 
   TCNCA_HOST_DEVICE T* queries() const { return shared_memory; }
-  TCNCA_HOST_DEVICE T* keys(int stage) const { return shared_memory + R * key_row(in.key_dim()) + stage * stage_elements(in.key_dim()); }
+  TCNCA_HOST_DEVICE T* keys(int stage) const {
+    return shared_memory + R * key_row(in.key_dim()) + stage * stage_elements(in.key_dim());
+  }
   TCNCA_HOST_DEVICE T* values_of(int stage) const { return keys(stage) + C * key_row(in.key_dim()); }
-  TCNCA_HOST_DEVICE A* biases(int stage) const { return reinterpret_cast<A*>(keys(stages(in.key_dim()))) + stage * (R + C); }
+  TCNCA_HOST_DEVICE A* biases(int stage) const {
+    return reinterpret_cast<A*>(keys(stages(in.key_dim()))) + stage * (R + C);
+  }
 
   TCNCA_HOST_DEVICE void walk() {
-    int const visible = this->visible(chunk_, end_ - 1), blocks = divide_up(visible, C), ahead = stages(in.key_dim()) - 1;
+    int const visible = this->visible(chunk_, end_ - 1), blocks = divide_up(visible, C),
+              ahead = stages(in.key_dim()) - 1;
     // Keys that some query of this warp sees.
     int const last = min_of(first_row_ + M, end_) - 1;
     int const seen = last < max_of(begin_, first_row_) ? 0 : this->visible(chunk_, last);
@@ -79,8 +92,10 @@ struct chunked_attention_mma_forward_agent : detail::attention_warps<Group, T, S
     clear(acc.o);
     acc.most[0] = acc.most[1] = -infinity(), acc.sum[0] = acc.sum[1] = 0;
     if (blocks > 0) {
-      this->template load_rows<R>(queries(), key_row(in.key_dim()), round_up(in.key_dim(), 2 * M), 0, in.key_dim(),
-                   [&](int r) TCNCA_INLINE { return first_ + r >= begin_ && first_ + r < end_ ? this->query(chunk_, first_ + r) : nullptr; });
+      this->template load_rows<R>(
+          queries(), key_row(in.key_dim()), round_up(in.key_dim(), 2 * M), 0, in.key_dim(), [&](int r) TCNCA_INLINE {
+            return first_ + r >= begin_ && first_ + r < end_ ? this->query(chunk_, first_ + r) : nullptr;
+          });
     }
     // One turn loads a block and works on the one before (two stages), or loads a block and works on it.
     for (int n = -ahead; n < blocks; n++) {
@@ -113,10 +128,12 @@ struct chunked_attention_mma_forward_agent : detail::attention_warps<Group, T, S
 
   /// The keys from `from` on, their values, and the biases of the diagonals, falling from the block's last query and first key.
   TCNCA_HOST_DEVICE void load_stage(int stage, int from, int visible) const {
-    this->template load_rows<C>(keys(stage), key_row(in.key_dim()), round_up(in.key_dim(), 2 * M), 0, in.key_dim(),
-                 [&](int r) TCNCA_INLINE { return from + r < visible ? this->key(chunk_, from + r) : nullptr; });
-    this->template load_rows<C>(values_of(stage), columns, round_up(columns_, line), column_, column_ + columns_,
-                 [&](int r) TCNCA_INLINE { return from + r < visible ? this->values(chunk_, from + r) : nullptr; });
+    this->template load_rows<C>(
+        keys(stage), key_row(in.key_dim()), round_up(in.key_dim(), 2 * M), 0, in.key_dim(),
+        [&](int r) TCNCA_INLINE { return from + r < visible ? this->key(chunk_, from + r) : nullptr; });
+    this->template load_rows<C>(
+        values_of(stage), columns, round_up(columns_, line), column_, column_ + columns_,
+        [&](int r) TCNCA_INLINE { return from + r < visible ? this->values(chunk_, from + r) : nullptr; });
     if constexpr (Shape.bias) {
       for (int x = group.rank(); x < R + C; x += Group::size()) {
         index_t const d = in.chunk - 1 + from - first_ + x - (R - 1);

@@ -19,7 +19,9 @@ struct chunked_attention_delta_agent {
   using group_type = Group;
   using params_type = chunked_attention_delta_params<T>;
   static constexpr index_t block = 64;
-  TCNCA_HOST_DEVICE static constexpr index_t rows(params_type const& p) { return p.o.extent[0] * p.o.extent[1] * p.o.extent[2]; }
+  TCNCA_HOST_DEVICE static constexpr index_t rows(params_type const& p) {
+    return p.o.extent[0] * p.o.extent[1] * p.o.extent[2];
+  }
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return divide_up(rows(p), block); }
 
   Group group;
@@ -29,7 +31,8 @@ struct chunked_attention_delta_agent {
   TCNCA_HOST_DEVICE void operator()(index_t item) const {
     index_t const heads = params.o.extent[1], length = params.o.extent[2];
     int const dim = int(params.o.extent[3]);
-    for (index_t row = item * block + group.rank(); row < min_of((item + 1) * block, rows(params)); row += group.size()) {
+    for (index_t row = item * block + group.rank(); row < min_of((item + 1) * block, rows(params));
+         row += group.size()) {
       index_t const t = row % length, h = row / length % heads, b = row / length / heads;
       T const *const o = params.o.at(b, h, t, 0), *const g = params.grad_o.at(b, h, t, 0);
       auto even = broadcast<W>(A(0)), odd = even;
@@ -55,18 +58,29 @@ struct chunked_attention_reduce_agent : detail::attention_group<Group, T, Shape,
   };
   static constexpr index_t block = 256;
   static constexpr int neighbours = 8;  // diagonals of a thread
-  TCNCA_HOST_DEVICE static constexpr index_t chunks(params_type const& p) { return p.of.in.q.extent[0] * p.of.in.heads() * p.of.in.chunks(); }
+  TCNCA_HOST_DEVICE static constexpr index_t chunks(params_type const& p) {
+    return p.of.in.q.extent[0] * p.of.in.heads() * p.of.in.chunks();
+  }
   TCNCA_HOST_DEVICE static constexpr index_t blocks(params_type const& p) { return divide_up(p.of.in.rows(), block); }
-  TCNCA_HOST_DEVICE static constexpr index_t query_items(params_type const& p) { return p.of.plan.splits > 1 ? chunks(p) * blocks(p) : 0; }
-  TCNCA_HOST_DEVICE static constexpr index_t bias_blocks(params_type const& p) { return divide_up(2 * p.of.in.chunk - 1, block); }
-  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return query_items(p) + (Shape.bias ? p.grad_bias.extent[0] * bias_blocks(p) : 0); }
+  TCNCA_HOST_DEVICE static constexpr index_t query_items(params_type const& p) {
+    return p.of.plan.splits > 1 ? chunks(p) * blocks(p) : 0;
+  }
+  TCNCA_HOST_DEVICE static constexpr index_t bias_blocks(params_type const& p) {
+    return divide_up(2 * p.of.in.chunk - 1, block);
+  }
+  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
+    return query_items(p) + (Shape.bias ? p.grad_bias.extent[0] * bias_blocks(p) : 0);
+  }
 
   params_type const& params;
-  TCNCA_HOST_DEVICE chunked_attention_reduce_agent(Group g, params_type const& p, A*, A*) : base{g, p.of.in}, params(p) {}
+  TCNCA_HOST_DEVICE chunked_attention_reduce_agent(Group g, params_type const& p, A*, A*)
+      : base{g, p.of.in}, params(p) {}
 
   TCNCA_HOST_DEVICE void operator()(index_t item) const {
     if (item < query_items(params)) queries(item / blocks(params), item % blocks(params) * block);
-    else if (Shape.bias) biases((item - query_items(params)) / bias_blocks(params), (item - query_items(params)) % bias_blocks(params) * block);
+    else if (Shape.bias)
+      biases((item - query_items(params)) / bias_blocks(params),
+             (item - query_items(params)) % bias_blocks(params) * block);
   }
 
  private:
@@ -79,14 +93,16 @@ struct chunked_attention_reduce_agent : detail::attention_group<Group, T, Shape,
       int const i = first + int(n / dim), d = int(n % dim);
       A sum = 0;
       for (int s = 0; s < splits; s++) sum += p.query_sums[((number * splits + s) * in.rows() + i) * row + d];
-      *p.grad_q.at(chunk.batch, chunk.head, chunk.origin + i - in.position, d) = from_accumulate<T>(sum * this->scale(chunk, i));
+      *p.grad_q.at(chunk.batch, chunk.head, chunk.origin + i - in.position, d) =
+          from_accumulate<T>(sum * this->scale(chunk, i));
     }
   }
   TCNCA_HOST_DEVICE void biases(index_t head, index_t from) const {
     auto const& p = params.of;
     index_t const length = 2 * in.rows() - 1, unused = in.chunk - in.rows();  // at both ends of the table
     index_t const each = in.chunks() * p.plan.splits, heads = in.heads();
-    for (index_t d = from + group.rank() * neighbours; d < min_of(from + block, 2 * in.chunk - 1); d += group.size() * neighbours) {
+    for (index_t d = from + group.rank() * neighbours; d < min_of(from + block, 2 * in.chunk - 1);
+         d += group.size() * neighbours) {
       double sum[neighbours] = {};  // many items, one number each
       for (index_t b = 0; b < in.q.extent[0]; b++)
         for (index_t s = 0; s < each; s++) {

@@ -40,7 +40,8 @@ namespace detail {
 struct rotation {
   double theta, step_cosine, step_sine, cosine = 1, sine = 0;
   index_t multiple;
-  TCNCA_HOST_DEVICE rotation(index_t k, index_t pairs, index_t first) : theta(rotary_frequency(k, pairs)), multiple(first) {
+  TCNCA_HOST_DEVICE rotation(index_t k, index_t pairs, index_t first)
+      : theta(rotary_frequency(k, pairs)), multiple(first) {
     sine_and_cosine(theta, step_sine, step_cosine);
     set();
   }
@@ -73,10 +74,12 @@ struct rotary_bias_agent {
 
   TCNCA_HOST_DEVICE void operator()(index_t item) const {
     auto const& p = params;
-    index_t const head = item / blocks(p), half = p.a.extent[1] / 2, first = item % blocks(p) * block + group.rank() * neighbours;
+    index_t const head = item / blocks(p), half = p.a.extent[1] / 2,
+                  first = item % blocks(p) * block + group.rank() * neighbours;
     double sum[neighbours] = {};
     for (index_t k = 0; k < half; k++) {
-      double const a1 = double(*p.a.at(head, k)), a2 = double(*p.a.at(head, half + k)), b1 = double(*p.b.at(head, k)), b2 = double(*p.b.at(head, half + k));
+      double const a1 = double(*p.a.at(head, k)), a2 = double(*p.a.at(head, half + k)), b1 = double(*p.b.at(head, k)),
+                   b2 = double(*p.b.at(head, half + k));
       double const even = a1 * b1 + a2 * b2, odd = a1 * b2 - a2 * b1;
       detail::rotation r(k, half, p.chunk - 1 - first);
       TCNCA_UNROLL
@@ -95,7 +98,9 @@ struct rotary_bias_backward_agent {
   using group_type = Group;
   using params_type = rotary_bias_params<A>;
   TCNCA_HOST_DEVICE static constexpr index_t pairs(params_type const& p) { return p.a.extent[0] * (p.a.extent[1] / 2); }
-  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return divide_up(pairs(p), index_t(Group::size())); }
+  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
+    return divide_up(pairs(p), index_t(Group::size()));
+  }
 
   Group group;
   params_type const& params;
@@ -112,7 +117,8 @@ struct rotary_bias_backward_agent {
       double const g = double(*p.grad_bias.at(head, d));
       c += g * r.cosine, s += g * r.sine;
     }
-    double const a1 = double(*p.a.at(head, k)), a2 = double(*p.a.at(head, half + k)), b1 = double(*p.b.at(head, k)), b2 = double(*p.b.at(head, half + k));
+    double const a1 = double(*p.a.at(head, k)), a2 = double(*p.a.at(head, half + k)), b1 = double(*p.b.at(head, k)),
+                 b2 = double(*p.b.at(head, half + k));
     *p.grad_a.at(head, k) = A(c * b1 + s * b2), *p.grad_a.at(head, half + k) = A(c * b2 - s * b1);
     *p.grad_b.at(head, k) = A(c * a1 - s * a2), *p.grad_b.at(head, half + k) = A(c * a2 + s * a1);
   }

@@ -17,12 +17,15 @@ struct chunked_attention_step_agent : detail::attention_group<Group, T, Shape, P
   using typename base::A, typename base::value;
   using base::group, base::in, base::W, base::softmax;
   using params_type = chunked_attention_forward_params<T>;
-  static constexpr int columns = 512;     // of the value tile
-  static constexpr size_t shared_memory_elements(index_t chunk) { return size_t(round_up(chunk, index_t(W))) + 2 * size_t(Group::size()); }
+  static constexpr int columns = 512;  // of the value tile
+  static constexpr size_t shared_memory_elements(index_t chunk) {
+    return size_t(round_up(chunk, index_t(W))) + 2 * size_t(Group::size());
+  }
 
   params_type const& params;
   A* shared_memory;
-  TCNCA_HOST_DEVICE chunked_attention_step_agent(Group g, params_type const& p, A* shared_memory, A*) : base{g, p.in}, params(p), shared_memory(shared_memory) {}
+  TCNCA_HOST_DEVICE chunked_attention_step_agent(Group g, params_type const& p, A* shared_memory, A*)
+      : base{g, p.in}, params(p), shared_memory(shared_memory) {}
 
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
     return p.in.q.extent[0] * p.in.heads() * p.in.q.extent[2] * divide_up(p.in.value_dim(), columns);
@@ -58,7 +61,8 @@ struct chunked_attention_step_agent : detail::attention_group<Group, T, Shape, P
         if (j >= count) break;
         T const* const key = this->key(chunk, j);
         value sum = broadcast<W>(A(0));
-        for (int d = 0; d < in.key_dim(); d += W) sum = fma(this->load(query, d, in.key_dim()) * broadcast<W>(scale), this->load(key, d, in.key_dim()), sum);
+        for (int d = 0; d < in.key_dim(); d += W)
+          sum = fma(this->load(query, d, in.key_dim()) * broadcast<W>(scale), this->load(key, d, in.key_dim()), sum);
         A s = sum_lanes(sum);
         if constexpr (Shape.bias) { s += *in.bias.at(chunk.head, in.chunk - 1 + j - i); }
         scores.set_lane(w, s);
@@ -116,11 +120,15 @@ struct chunked_attention_step_agent : detail::attention_group<Group, T, Shape, P
           weight *= base::dropout(words.of(j));
         }
         T const* const row = this->values(chunk, j);
-        unroll<0, packs>([&](auto n) TCNCA_INLINE { sum[n] = fma(broadcast<W>(weight), this->load(row, c + int(n) * W < last ? c + int(n) * W : c, last), sum[n]); });
+        unroll<0, packs>([&](auto n) TCNCA_INLINE {
+          sum[n] = fma(broadcast<W>(weight), this->load(row, c + int(n) * W < last ? c + int(n) * W : c, last), sum[n]);
+        });
       }
       T* const to = params.o.at(chunk.batch, chunk.head, t, 0);
       unroll<0, packs>([&](auto n) TCNCA_INLINE {
-        if (c + int(n) * W < last) this->store(to, c + int(n) * W, last, detail::is_zero(scale) ? broadcast<W>(A(0)) : sum[n] * broadcast<W>(scale));
+        if (c + int(n) * W < last)
+          this->store(to, c + int(n) * W, last,
+                      detail::is_zero(scale) ? broadcast<W>(A(0)) : sum[n] * broadcast<W>(scale));
       });
     }
   }
@@ -144,8 +152,12 @@ struct chunked_attention_state_agent {
   TCNCA_HOST_DEVICE static constexpr index_t end(params_type const& p) { return p.position + p.rows.extent[2]; }
   /// Absolute position of slot 0: what is before it has been forgotten.
   TCNCA_HOST_DEVICE static constexpr index_t origin(params_type const& p) { return end(p) / p.chunk * p.chunk; }
-  TCNCA_HOST_DEVICE static constexpr index_t blocks(params_type const& p) { return divide_up(end(p) - origin(p), block); }
-  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return p.after.extent[0] * p.after.extent[1] * blocks(p); }
+  TCNCA_HOST_DEVICE static constexpr index_t blocks(params_type const& p) {
+    return divide_up(end(p) - origin(p), block);
+  }
+  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
+    return p.after.extent[0] * p.after.extent[1] * blocks(p);
+  }
 
   Group group;
   params_type const& params;
@@ -153,7 +165,8 @@ struct chunked_attention_state_agent {
 
   TCNCA_HOST_DEVICE void operator()(index_t item) const {
     auto const& p = params;
-    index_t const first = item % blocks(p) * block, head = item / blocks(p) % p.after.extent[1], batch = item / blocks(p) / p.after.extent[1];
+    index_t const first = item % blocks(p) * block, head = item / blocks(p) % p.after.extent[1],
+                  batch = item / blocks(p) / p.after.extent[1];
     int const count = int(min_of(block, end(p) - origin(p) - first)), dim = int(p.after.extent[3]);
     index_t const kept = max_of(index_t(0), p.position - origin(p));  // slots that come from the state before
     bool const in_place = p.before.data == p.after.data;

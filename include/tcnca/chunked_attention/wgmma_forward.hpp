@@ -17,36 +17,52 @@ namespace tcnca::inline TCNCA_TARGET {
 template <class Group, element T, chunked_attention_shape Shape, chunked_attention_policy Policy>
 struct chunked_attention_wgmma_forward_agent : detail::attention_warps<Group, T, Shape, Policy> {
   using base = detail::attention_warps<Group, T, Shape, Policy>;
-  using base::group, base::in, base::softmax, base::warp, base::chunk_, base::first_, base::first_row_, base::M, base::W, base::R, base::C;
-  using base::position, base::column, base::lane, base::of_row, base::infinity, base::max_or_number, base::power, base::key_tiles;
+  using base::group, base::in, base::softmax, base::warp, base::chunk_, base::first_, base::first_row_, base::M,
+      base::W, base::R, base::C;
+  using base::position, base::column, base::lane, base::of_row, base::infinity, base::max_or_number, base::power,
+      base::key_tiles;
   using typename base::scores, typename base::weights;
   using A = float;
   using params_type = chunked_attention_forward_params<T>;
   static constexpr int cluster_size = Policy.cluster;
   static constexpr int columns = Policy.value_tile, tiles = columns / mma_fragment::columns, line = wgmma_tile::line;
   static_assert(R == 2 * wgmma_tile::rows && C == line && columns == 256 && cluster_size >= 1 && cluster_size <= 8,
-                "tcnca::chunked_attention: a policy for clusters needs 128 queries, 64 keys, a value_tile of 256 and at most 8 groups");
+                "tcnca::chunked_attention: a policy for clusters needs 128 queries, 64 keys, a value_tile of 256 and "
+                "at most 8 groups");
 
   params_type const& params;
   char* shared_memory;
   TCNCA_HOST_DEVICE chunked_attention_wgmma_forward_agent(Group g, params_type const& p, A* shared_memory, A*)
       : base(g, p.in), params(p), shared_memory(reinterpret_cast<char*>(shared_memory)) {}
 
-  TCNCA_HOST_DEVICE static constexpr index_t query_blocks(params_type const& p) { return divide_up(p.in.chunk, index_t(R)); }
-  TCNCA_HOST_DEVICE static constexpr index_t value_tiles(params_type const& p) { return divide_up(index_t(p.in.value_dim()), index_t(columns * cluster_size)); }
+  TCNCA_HOST_DEVICE static constexpr index_t query_blocks(params_type const& p) {
+    return divide_up(p.in.chunk, index_t(R));
+  }
+  TCNCA_HOST_DEVICE static constexpr index_t value_tiles(params_type const& p) {
+    return divide_up(index_t(p.in.value_dim()), index_t(columns * cluster_size));
+  }
   /// Of clusters.
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
     return p.in.q.extent[0] * p.in.heads() * p.in.chunks() * query_blocks(p) * value_tiles(p);
   }
 
   // Bytes from the beginning of fast memory.
-  static constexpr int weights_bytes = wgmma_tile::bytes(R, C), values_bytes = wgmma_tile::bytes(C, columns), warps = Group::size() / warp_size;
+  static constexpr int weights_bytes = wgmma_tile::bytes(R, C), values_bytes = wgmma_tile::bytes(C, columns),
+                       warps = Group::size() / warp_size;
   TCNCA_HOST_DEVICE static constexpr int keys_at(int key_dim) { return wgmma_tile::bytes(R, key_dim); }
-  TCNCA_HOST_DEVICE static constexpr int weights_at(int key_dim) { return keys_at(key_dim) + wgmma_tile::bytes(C, key_dim); }
-  TCNCA_HOST_DEVICE static constexpr int values_at(int key_dim) { return weights_at(key_dim) + cluster_size * weights_bytes; }
+  TCNCA_HOST_DEVICE static constexpr int weights_at(int key_dim) {
+    return keys_at(key_dim) + wgmma_tile::bytes(C, key_dim);
+  }
+  TCNCA_HOST_DEVICE static constexpr int values_at(int key_dim) {
+    return weights_at(key_dim) + cluster_size * weights_bytes;
+  }
   TCNCA_HOST_DEVICE static constexpr int biases_at(int key_dim) { return values_at(key_dim) + 2 * values_bytes; }
-  TCNCA_HOST_DEVICE static constexpr int numbers_at(int key_dim) { return biases_at(key_dim) + (Shape.bias ? (R + C) * int(sizeof(A)) : 0); }
-  TCNCA_HOST_DEVICE static constexpr int flags_at(int key_dim) { return numbers_at(key_dim) + cluster_size * R * int(sizeof(A)); }
+  TCNCA_HOST_DEVICE static constexpr int numbers_at(int key_dim) {
+    return biases_at(key_dim) + (Shape.bias ? (R + C) * int(sizeof(A)) : 0);
+  }
+  TCNCA_HOST_DEVICE static constexpr int flags_at(int key_dim) {
+    return numbers_at(key_dim) + cluster_size * R * int(sizeof(A));
+  }
   static size_t shared_memory_bytes(int key_dim) { return size_t(flags_at(key_dim)) + size_t(warps) * sizeof(int); }
 
   TCNCA_HOST_DEVICE void operator()(index_t item) {
@@ -81,12 +97,18 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_warps<Group, T,
   TCNCA_HOST_DEVICE T* queries() const { return elements(0); }
   TCNCA_HOST_DEVICE T* keys() const { return elements(keys_at(in.key_dim())); }
   TCNCA_HOST_DEVICE T* weights_of(int rank) const { return elements(weights_at(in.key_dim()) + rank * weights_bytes); }
-  TCNCA_HOST_DEVICE T* values_of(int block) const { return elements(values_at(in.key_dim()) + block % 2 * values_bytes); }
+  TCNCA_HOST_DEVICE T* values_of(int block) const {
+    return elements(values_at(in.key_dim()) + block % 2 * values_bytes);
+  }
   TCNCA_HOST_DEVICE A* biases() const { return reinterpret_cast<A*>(shared_memory + biases_at(in.key_dim())); }
-  TCNCA_HOST_DEVICE A* numbers(int rank) const { return reinterpret_cast<A*>(shared_memory + numbers_at(in.key_dim())) + rank * R; }
+  TCNCA_HOST_DEVICE A* numbers(int rank) const {
+    return reinterpret_cast<A*>(shared_memory + numbers_at(in.key_dim())) + rank * R;
+  }
   TCNCA_HOST_DEVICE int* flags() const { return reinterpret_cast<int*>(shared_memory + flags_at(in.key_dim())); }
   TCNCA_HOST_DEVICE int row(int half) const { return position(half) - first_; }
-  TCNCA_HOST_DEVICE int first_row_of_warpgroup() const { return (first_row_ - first_) / wgmma_tile::rows * wgmma_tile::rows; }
+  TCNCA_HOST_DEVICE int first_row_of_warpgroup() const {
+    return (first_row_ - first_) / wgmma_tile::rows * wgmma_tile::rows;
+  }
 
   TCNCA_HOST_DEVICE void walk() {
     int const visible = this->visible(chunk_, end_ - 1), blocks = divide_up(visible, C);
@@ -94,8 +116,9 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_warps<Group, T,
     base::clear(acc.o);
     acc.most[0] = acc.most[1] = -infinity(), acc.sum[0] = acc.sum[1] = 0;
     if (blocks > 0) {
-      load_panels<R>(queries(), round_up(in.key_dim(), M), 0, in.key_dim(),
-                     [&](int r) TCNCA_INLINE { return first_ + r >= begin_ && first_ + r < end_ ? this->query(chunk_, first_ + r) : nullptr; });
+      load_panels<R>(queries(), round_up(in.key_dim(), M), 0, in.key_dim(), [&](int r) TCNCA_INLINE {
+        return first_ + r >= begin_ && first_ + r < end_ ? this->query(chunk_, first_ + r) : nullptr;
+      });
       load_keys(rank_ * C, visible);
       load_values(0, visible);
     }
@@ -164,8 +187,9 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_warps<Group, T,
   /// This group's columns of a block of values; those past the last are zero.
   TCNCA_HOST_DEVICE void load_values(int block, int visible) const {
     if (columns_ == 0) return;
-    load_panels<C>(values_of(block), columns, column_, column_ + columns_,
-                   [&](int r) TCNCA_INLINE { return block * C + r < visible ? this->values(chunk_, block * C + r) : nullptr; });
+    load_panels<C>(values_of(block), columns, column_, column_ + columns_, [&](int r) TCNCA_INLINE {
+      return block * C + r < visible ? this->values(chunk_, block * C + r) : nullptr;
+    });
     warp.commit();
   }
 
@@ -174,7 +198,8 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_warps<Group, T,
     uint32 const q = warpgroup.place(queries()), k = warpgroup.place(keys());
     warpgroup.begin();
     for (int d = 0; d < in.key_dim(); d += wgmma_tile::depth)
-      warpgroup.template multiply_rows<T>(s, wgmma_tile::of_rows(q, R, first_row_of_warpgroup(), d), wgmma_tile::of_rows(k, C, 0, d), d > 0);
+      warpgroup.template multiply_rows<T>(s, wgmma_tile::of_rows(q, R, first_row_of_warpgroup(), d),
+                                          wgmma_tile::of_rows(k, C, 0, d), d > 0);
     warpgroup.end(s);
   }
   /// Softmax: scores; else weights. What is masked gives none.
@@ -275,7 +300,8 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_warps<Group, T,
     warpgroup.begin();
     TCNCA_UNROLL
     for (int k = 0; k < C; k += wgmma_tile::depth)
-      warpgroup.template multiply_columns<T>(acc.o, wgmma_tile::of_rows(p, R, first_row_of_warpgroup(), k), wgmma_tile::of_columns(v, C, k));
+      warpgroup.template multiply_columns<T>(acc.o, wgmma_tile::of_rows(p, R, first_row_of_warpgroup(), k),
+                                             wgmma_tile::of_columns(v, C, k));
     warpgroup.end(acc.o);
   }
   /// Whether a block of values holds an infinity or a NaN; the same for all threads.

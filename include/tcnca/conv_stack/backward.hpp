@@ -20,7 +20,8 @@ struct conv_stack_backward_params {
   sequence_view<accumulate_t<T> const> grad_state_out;
   sequence_view<T> grad_x;
   sequence_view<accumulate_t<T>> grad_state_in;
-  tensor_view<accumulate_t<T>, 3> sums;  // [batch, conv_stack_sums rows, channels]: of weights, biases and omega, a sequence each
+  tensor_view<accumulate_t<T>, 3>
+      sums;  // [batch, conv_stack_sums rows, channels]: of weights, biases and omega, a sequence each
   index_t position = 0;
   bool x_vectorizable = false, grad_y_vectorizable = false, grad_x_vectorizable = false;
   bool grad_x_streaming = false;  // as y_streaming of the forward pass
@@ -78,9 +79,13 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
   sequence_lanes<T, Lanes> grad_x_;
 
   TCNCA_HOST_DEVICE index_t look_ahead(int l) const { return Shape.look_ahead(l, direction_); }
-  TCNCA_HOST_DEVICE index_t backward_look_ahead(int l) const { return Shape.history(l) - Shape.look_ahead(l, direction_); }
+  TCNCA_HOST_DEVICE index_t backward_look_ahead(int l) const {
+    return Shape.history(l) - Shape.look_ahead(l, direction_);
+  }
   TCNCA_HOST_DEVICE static int residual_of(int l) { return Shape.residual_span() > 0 ? l / Shape.residual_span() : 0; }
-  TCNCA_HOST_DEVICE A* buffer(memory_place const& m, index_t t, int p) const { return at(m) + t * Lanes.channels() + p * width; }
+  TCNCA_HOST_DEVICE A* buffer(memory_place const& m, index_t t, int p) const {
+    return at(m) + t * Lanes.channels() + p * width;
+  }
 
   TCNCA_HOST_DEVICE void walk(int direction_index, bool backwards) {
     auto const& plan = params.plan;
@@ -116,7 +121,8 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
       for (int l = layers - 1; l >= 0; l--) {
         // Tiles begin as early as the gradients come late: no layer waits for the rest of one. With a state they go on before position 0.
         index_t const step = plan.tile[l];
-        begin = plan.single_tile ? (state ? -round_up(Shape.history(l), step) : 0) : begin - round_up(backward_look_ahead(l), P);
+        begin = plan.single_tile ? (state ? -round_up(Shape.history(l), step) : 0)
+                                 : begin - round_up(backward_look_ahead(l), P);
         index_t const done = detail::whole_tiles(had, backward_look_ahead(l), step, begin);
         had = done, has = detail::whole_tiles(has, backward_look_ahead(l), step, begin);
         for (index_t t = done; t < min_of(has, max_of(length_, index_t(1))); t += step) {
@@ -140,18 +146,23 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
       ring_type const r = ring_at(plan.input[l]);
       if (state) this->load_history(r, params.state_in, batch_, channel_, x_.channels, l, params.position);
       else this->clear(r, -tiling::reach(l, plan.longest, length_, !plan.single_tile), 0);
-      this->clear(ring_at(plan.grad[l]), -tiling::reach(l, plan.longest, state ? plan.longest + 1 : length_, !plan.single_tile), 0);
+      this->clear(ring_at(plan.grad[l]),
+                  -tiling::reach(l, plan.longest, state ? plan.longest + 1 : length_, !plan.single_tile), 0);
       if (length_ == 0) finish(ring_at(plan.grad[l]), l, backward_look_ahead(l));
     }
     low_ = state ? -Shape.receptive_field() : 0;
     A* const sums = at(plan.sums);
-    for (int i = group.rank(); i < tiling::sum_rows * group.size(); i += group.size()) store<width>(sums + i * width, broadcast<width>(A(0)));
-    for (int i = group.rank(); i < tiling::sum_rows * Lanes.channels() && plan.steps_of_a_sum > 0; i += group.size()) totals()[i] = 0;
+    for (int i = group.rank(); i < tiling::sum_rows * group.size(); i += group.size())
+      store<width>(sums + i * width, broadcast<width>(A(0)));
+    for (int i = group.rank(); i < tiling::sum_rows * Lanes.channels() && plan.steps_of_a_sum > 0; i += group.size())
+      totals()[i] = 0;
   }
   TCNCA_HOST_DEVICE double* totals() const { return reinterpret_cast<double*>(at(params.plan.totals)); }
 
   /// Tiles are no longer than the sequence, but for those before it, whose gradients belong to the state.
-  TCNCA_HOST_DEVICE index_t longest_tile() const { return params.state_in.present() ? params.plan.longest : min_of(params.plan.longest, length_); }
+  TCNCA_HOST_DEVICE index_t longest_tile() const {
+    return params.state_in.present() ? params.plan.longest : min_of(params.plan.longest, length_);
+  }
 
   /// Zeros behind the end of a ring that layer l reads there, or whose last pack must be.
   TCNCA_HOST_DEVICE void finish(ring_type r, int l, index_t ahead) const {
@@ -160,7 +171,8 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
 
   /// The dilated sums [from, to) of a layer; emit as for dilated_sum.
   template <class Emit>
-  TCNCA_HOST_DEVICE void sums(int l, ring_type in, dilated_taps<A> w, index_t from, index_t to, index_t look_ahead, index_t low, Emit const& emit) const {
+  TCNCA_HOST_DEVICE void sums(int l, ring_type in, dilated_taps<A> w, index_t from, index_t to, index_t look_ahead,
+                              index_t low, Emit const& emit) const {
     base::template with_dilation<0, layers>(l, [&](auto dilation) TCNCA_INLINE {
       base::subtiles(l, from, to, look_ahead, low, length_, [&](dilated_tile const& tile, int begin) TCNCA_INLINE {
         dilated_sum<taps, Policy.outputs_per_thread, decltype(dilation)::value>(
@@ -173,9 +185,12 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
   TCNCA_HOST_DEVICE void forward(int l, index_t from, index_t to, bool backwards) const {
     auto const& plan = params.plan;
     bool const last = l + 1 == layers;
-    ring_type const in = ring_at(plan.input[l]), next_ring = ring_at(last ? plan.grad[l] : plan.input[last ? l : l + 1]);
-    writer const next(next_ring, from, to - from, this->spare), derivatives(ring_at(plan.derivative[l]), from, to - from, at(plan.spare[1]));
-    ring_type const residual = ring_at(plan.input[Shape.residual_span() > 0 ? residual_of(l) * Shape.residual_span() : 0]);
+    ring_type const in = ring_at(plan.input[l]),
+                    next_ring = ring_at(last ? plan.grad[l] : plan.input[last ? l : l + 1]);
+    writer const next(next_ring, from, to - from, this->spare),
+        derivatives(ring_at(plan.derivative[l]), from, to - from, at(plan.spare[1]));
+    ring_type const residual =
+        ring_at(plan.input[Shape.residual_span() > 0 ? residual_of(l) * Shape.residual_span() : 0]);
     auto const emit = [&](int offset, int p, value sum) TCNCA_INLINE {
       auto const a = activate<Shape.act>(sum);
       value v = a.value;
@@ -196,7 +211,8 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
   TCNCA_HOST_DEVICE void output_gradient(index_t from, index_t to) const {
     auto const& plan = params.plan;
     share<Lanes, Group> const mine(group);
-    ring_type const x = ring_at(plan.input[0]), y = ring_at(plan.grad[layers - 1]), derivatives = ring_at(plan.derivative[layers - 1]), skip = ring_at(plan.skip);
+    ring_type const x = ring_at(plan.input[0]), y = ring_at(plan.grad[layers - 1]),
+                    derivatives = ring_at(plan.derivative[layers - 1]), skip = ring_at(plan.skip);
     gradient_sink const all(*this, layers - 1, from, to);
     value const omega = Shape.skip ? load_tap<A, Lanes>(this->omega(at(plan.weight)), mine.p) : broadcast<width>(A(0));
     A* const sum_at = at(plan.sums) + ((tiling::sum_rows - 1) * group.size() + group.rank()) * width;
@@ -212,8 +228,11 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
           value const in = x.load(uint32(t), mine.p);
           if constexpr (bidirectional) { v = v + load<width>(const_cast<A const*>(buffer(plan.carry, t, mine.p))); }
           g = g * activate<activation::silu>(fma(omega, in, v)).derivative;
-          if constexpr (bidirectional) { store<width>(buffer(plan.total, t, mine.p), g); }
-          else if constexpr (curved) { skip.store(uint32(t), mine.p, g); }
+          if constexpr (bidirectional) {
+            store<width>(buffer(plan.total, t, mine.p), g);
+          } else if constexpr (curved) {
+            skip.store(uint32(t), mine.p, g);
+          }
           sum = fma(g, in, sum);
         }
       }
@@ -255,11 +274,13 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     A* const sums = at(plan.sums) + group.rank() * width;
     base::template with_dilation<0, layers>(l, [&](auto dilation) TCNCA_INLINE {
       base::subtiles(l, from, to, look_ahead(l), low_, length_, [&](dilated_tile const& tile, int) TCNCA_INLINE {
-        correlate<taps, Policy.outputs_per_thread, decltype(dilation)::value>(group, g, ring_at(plan.input[l]), tile, sums + l * taps * stride, stride);
+        correlate<taps, Policy.outputs_per_thread, decltype(dilation)::value>(group, g, ring_at(plan.input[l]), tile,
+                                                                              sums + l * taps * stride, stride);
       });
     });
     if constexpr (Shape.bias) {
-      add_up(from, to, sums + (layers * taps + l) * stride, [&](index_t t, int p, value s) TCNCA_INLINE { return s + g.load(uint32(t), p); });
+      add_up(from, to, sums + (layers * taps + l) * stride,
+             [&](index_t t, int p, value s) TCNCA_INLINE { return s + g.load(uint32(t), p); });
     }
     group.sync();
   }
@@ -274,7 +295,8 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
   /// Gradients of the inputs [from, to) of a layer; before position 0 they belong to the state.
   TCNCA_HOST_DEVICE void backward(int l, index_t from, index_t to) const {
     if (from >= to) return;
-    if (from < 0 || (params.grad_state_out.present() && to > length_ - Shape.history(l))) backward_sums<true>(l, from, to);
+    if (from < 0 || (params.grad_state_out.present() && to > length_ - Shape.history(l)))
+      backward_sums<true>(l, from, to);
     else backward_sums<false>(l, from, to);
     if (l > 0 && from >= 0) arrived(l - 1, from, to);
   }
@@ -284,13 +306,16 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     auto const& plan = params.plan;
     dilated_taps<A> w = this->taps_of(at(plan.weight), l, direction_ == 0);  // the transpose: the other way round
     w.bias = nullptr;
-    value const omega = Shape.skip ? load_tap<A, Lanes>(this->omega(at(plan.weight)), share<Lanes, Group>(group).p) : broadcast<width>(A(0));
+    value const omega = Shape.skip ? load_tap<A, Lanes>(this->omega(at(plan.weight)), share<Lanes, Group>(group).p)
+                                   : broadcast<width>(A(0));
     sequence_writer<T, Lanes> const grad_x(grad_x_, from, to - from, base::streams(0) && params.grad_x_streaming);
     gradient_sink const below(*this, l > 0 ? l - 1 : 0, from, to);
-    ring_type const derivatives = ring_at(plan.derivative[l > 0 ? l - 1 : 0]), has_residual_ = ring_at(plan.residual[residual_of(l)]);
+    ring_type const derivatives = ring_at(plan.derivative[l > 0 ? l - 1 : 0]),
+                    has_residual_ = ring_at(plan.residual[residual_of(l)]);
     auto const emit = [&](int offset, int p, value g) TCNCA_INLINE {
       index_t const t = from + offset;
-      if (AtState && params.grad_state_out.present() && to > length_ - Shape.history(l)) g = g + state_gradient(l, t, p);
+      if (AtState && params.grad_state_out.present() && to > length_ - Shape.history(l))
+        g = g + state_gradient(l, t, p);
       if (AtState && t < 0) return store_state_gradient(l, t, p, to - t, g);
       if (Shape.starts_residual(l)) g = g + has_residual_.load(uint32(t), p);
       if (l > 0) return below.store(offset, p, g, curved ? derivatives.load(uint32(t), p) : g);
@@ -301,15 +326,19 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     group.sync();
   }
 
-  TCNCA_HOST_DEVICE void output(sequence_writer<T, Lanes> const& grad_x, int offset, int p, index_t t, value g, value omega) const {
+  TCNCA_HOST_DEVICE void output(sequence_writer<T, Lanes> const& grad_x, int offset, int p, index_t t, value g,
+                                value omega) const {
     if constexpr (bidirectional) {
       A* const other = buffer(params.plan.partial, t, p);
       if (direction_ == 1) return store<width>(other, g);
       g = g + load<width>(const_cast<A const*>(other));
     }
     if constexpr (Shape.skip) {
-      if constexpr (bidirectional) { g = fma(omega, load<width>(const_cast<A const*>(buffer(params.plan.total, t, p))), g); }
-      else { g = fma(omega, ring_at(params.plan.skip).load(uint32(t), p), g); }
+      if constexpr (bidirectional) {
+        g = fma(omega, load<width>(const_cast<A const*>(buffer(params.plan.total, t, p))), g);
+      } else {
+        g = fma(omega, ring_at(params.plan.skip).load(uint32(t), p), g);
+      }
     }
     grad_x.store(offset, p, g);
   }
@@ -317,7 +346,8 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
   /// The element of a state gradient that belongs to lane i of pack p at position t, or null.
   template <class U>
   TCNCA_HOST_DEVICE U* state_element(sequence_view<U> const& state, int l, index_t t, int p, int i) const {
-    index_t const history = Shape.history(l), at_t = Lanes.along_length ? t + i : t, c = Lanes.along_length ? 0 : p * width + i;
+    index_t const history = Shape.history(l), at_t = Lanes.along_length ? t + i : t,
+                  c = Lanes.along_length ? 0 : p * width + i;
     if (c >= x_.channels) return nullptr;
     return state.at(batch_, channel_ + c, Shape.history_before(l) + detail::modulo(params.position + at_t, history));
   }
@@ -361,7 +391,8 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
       A* const from = at(params.plan.sums);
       for (int i = 0; i < tiling::sum_rows * width; i++) to[i] += double(from[i]), from[i] = A(0);
     } else {
-      for (int i = group.rank(); i < tiling::sum_rows * Lanes.channels(); i += group.size()) to[i] += double(take_sum(i / Lanes.channels(), i % Lanes.channels()));
+      for (int i = group.rank(); i < tiling::sum_rows * Lanes.channels(); i += group.size())
+        to[i] += double(take_sum(i / Lanes.channels(), i % Lanes.channels()));
     }
     group.sync();
   }
@@ -377,7 +408,8 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
       if (params.plan.steps_of_a_sum > 0) total = A(totals()[i] + double(total));
       // A reversed layer has its taps the other way round.
       int const tap = row % taps, to = row < layers * taps && direction_ == 1 ? row - tap + taps - 1 - tap : row;
-      *params.sums.at(batch_, of_omega ? Shape.directions() * tiling::rows_per_direction : first + to, channel_ + c) = total;
+      *params.sums.at(batch_, of_omega ? Shape.directions() * tiling::rows_per_direction : first + to, channel_ + c) =
+          total;
     }
   }
 };

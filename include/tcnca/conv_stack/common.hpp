@@ -16,8 +16,10 @@ TCNCA_HOST_DEVICE constexpr index_t whole_tiles(index_t inputs, index_t look_ahe
 }
 
 /// The taps that touch the samples [low, high) from at least one position of the tile.
-TCNCA_HOST_DEVICE constexpr dilated_tile restrict_taps(index_t first, index_t count, index_t look_ahead, index_t dilation, int taps, index_t low, index_t high) {
-  if (first + look_ahead - (taps - 1) * dilation >= low && first + count + look_ahead <= high) return {first, int(count), look_ahead, uint32(dilation), 0, taps};
+TCNCA_HOST_DEVICE constexpr dilated_tile restrict_taps(index_t first, index_t count, index_t look_ahead,
+                                                       index_t dilation, int taps, index_t low, index_t high) {
+  if (first + look_ahead - (taps - 1) * dilation >= low && first + count + look_ahead <= high)
+    return {first, int(count), look_ahead, uint32(dilation), 0, taps};
   index_t const newest = first + count - 1 + look_ahead - low, oldest = first + look_ahead - (high - 1);
   index_t const last = newest < 0 ? 0 : min_of(index_t(taps), newest / dilation + 1);
   index_t const begin = oldest <= 0 ? 0 : min_of(last, divide_up(oldest, dilation));
@@ -46,19 +48,23 @@ struct conv_stack_group {
   A* global_scratch;
   A* spare = nullptr;  // of the tile_writers
 
-  TCNCA_HOST_DEVICE A* at(memory_place const& m) const { return (m.global_scratch ? global_scratch : shared_memory) + m.offset; }
+  TCNCA_HOST_DEVICE A* at(memory_place const& m) const {
+    return (m.global_scratch ? global_scratch : shared_memory) + m.offset;
+  }
   TCNCA_HOST_DEVICE ring_type ring_at(memory_place const& m) const { return {at(m), m.mask}; }
 
   /// Copies the weights of one direction_index to fast memory: [layer][tap][channel], then biases, then omega; zero for channels that do not exist.
   TCNCA_NOINLINE void load_weights(A* to, tensor_view<T const, 3> const& weight, tensor_view<T const, 2> const& bias,
-                                      tensor_view<T const, 1> const& omega, index_t channel, index_t existing, int direction_index) const {
+                                   tensor_view<T const, 1> const& omega, index_t channel, index_t existing,
+                                   int direction_index) const {
     constexpr int L = Shape.layers(), K = Shape.taps;
     for (int i = group.rank(); i < int(tiling::weight_elements()); i += group.size()) {
       int const c = i % channels, row = i / channels;
       A v = 0;
       if (c < existing) {
         if (row < L * K) v = to_accumulate(*weight.at(direction_index * L + row / K, row % K, channel + c));
-        else if (Shape.bias && row < L * (K + 1)) v = to_accumulate(*bias.at(direction_index * L + row - L * K, channel + c));
+        else if (Shape.bias && row < L * (K + 1))
+          v = to_accumulate(*bias.at(direction_index * L + row - L * K, channel + c));
         else v = to_accumulate(*omega.at(channel + c));
       }
       to[i] = v;
@@ -66,7 +72,9 @@ struct conv_stack_group {
   }
   /// The dilation of a layer where dilated_sum wants it at compile time, else 0.
   TCNCA_HOST_DEVICE static constexpr int short_dilation(int layer) {
-    return has_shifted<A, Lanes.width> && Lanes.along_length && Shape.dilation(layer) < Lanes.width ? int(Shape.dilation(layer)) : 0;
+    return has_shifted<A, Lanes.width> && Lanes.along_length && Shape.dilation(layer) < Lanes.width
+               ? int(Shape.dilation(layer))
+               : 0;
   }
   /// f(constant) with the layer's short_dilation, where the layer is known to lie in [First, Last).
   template <int First, int Last, class F>
@@ -78,8 +86,9 @@ struct conv_stack_group {
           if (short_dilation(i) != d) return false;
         return true;
       }();
-      if constexpr (same_for_all) { f(constant<d>{}); }
-      else {
+      if constexpr (same_for_all) {
+        f(constant<d>{});
+      } else {
         if (layer == First) f(constant<d>{});
         else with_dilation<First + 1, Last>(layer, f);
       }
@@ -111,8 +120,10 @@ struct conv_stack_group {
 
   /// f(dilated_tile, its offset) for the pieces of [from, to), and for what lies between those at the ends.
   template <class F>
-  TCNCA_HOST_DEVICE static void subtiles(int layer, index_t from, index_t to, index_t look_ahead, index_t low, index_t high, F f) {
-    index_t const d = Shape.dilation(layer), inside = low + Shape.history(layer) - look_ahead, outside = high - look_ahead;
+  TCNCA_HOST_DEVICE static void subtiles(int layer, index_t from, index_t to, index_t look_ahead, index_t low,
+                                         index_t high, F f) {
+    index_t const d = Shape.dilation(layer), inside = low + Shape.history(layer) - look_ahead,
+                  outside = high - look_ahead;
     for (index_t t = from, end; t < to; t = end) {
       end = to;
       if (t < inside || outside < to) {
@@ -135,10 +146,14 @@ struct conv_stack_group {
       index_t const t = from + i / packs * vector_elements;
       if constexpr (vector_elements == Lanes.positions()) {
         // What comes next, up to the first tile of the next sequence, is on its way while the layers work.
-        if constexpr (Lanes.front() > 0) { detail::prefetch(reinterpret_cast<char const*>(x.row + t) + size_t(to - from) * sizeof(T)); }
+        if constexpr (Lanes.front() > 0) {
+          detail::prefetch(reinterpret_cast<char const*>(x.row + t) + size_t(to - from) * sizeof(T));
+        }
         tile.store(i / packs * vector_elements, i % packs, x.load(t, i % packs, to - t));
       } else {
-        if (x.vectorizable && t + vector_elements <= to) store<vector_elements>(r.at(uint32(t), 0), load<vector_elements>(x.row + t));  // packs have one lane: an access loads several
+        if (x.vectorizable && t + vector_elements <= to)
+          store<vector_elements>(r.at(uint32(t), 0),
+                                 load<vector_elements>(x.row + t));  // packs have one lane: an access loads several
         else
           for (index_t j = t; j < min_of(t + vector_elements, to); j++) r.store(uint32(j), 0, x.load(j, 0, 1));
       }
@@ -147,8 +162,8 @@ struct conv_stack_group {
   }
 
   /// The history of a layer from a state: positions [-history, 0) of the sequence.
-  TCNCA_NOINLINE void load_history(ring_type r, sequence_view<A const> const& state, index_t batch, index_t channel, index_t existing, int layer,
-                                      index_t position) const {
+  TCNCA_NOINLINE void load_history(ring_type r, sequence_view<A const> const& state, index_t batch, index_t channel,
+                                   index_t existing, int layer, index_t position) const {
     index_t const history = Shape.history(layer), begin = Shape.history_before(layer);
     for (index_t i = group.rank(); i < history * channels; i += group.size()) {
       index_t const c = i % channels, t = i / channels - history;

@@ -17,9 +17,10 @@ struct conv_stack_forward_params {
   sequence_view<accumulate_t<T>> state_out;
   index_t position = 0;
   index_t segments = 1, segment_length = 0;  // each sequence is cut in this many pieces, walked by different groups
-  bool x_vectorizable = false, y_vectorizable = false;     // packs of x and y may be accessed whole
-  bool y_streaming = false;                // y goes past the caches: its rows are aligned, and larger than what a later pass would find there
-  bool all_vectorizable = false;                   // and those of every other tensor too
+  bool x_vectorizable = false, y_vectorizable = false;  // packs of x and y may be accessed whole
+  bool y_streaming =
+      false;  // y goes past the caches: its rows are aligned, and larger than what a later pass would find there
+  bool all_vectorizable = false;  // and those of every other tensor too
   conv_stack_forward_plan<Layers> plan = {};
 };
 
@@ -61,8 +62,8 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
 
  private:
   index_t batch_, channel_, length_;
-  index_t from_, to_;   // the outputs of this segment
-  index_t begin_, low_; // the walk begins here; inputs before low_ are zero
+  index_t from_, to_;    // the outputs of this segment
+  index_t begin_, low_;  // the walk begins here; inputs before low_ are zero
   int direction_;
   sequence_lanes<T const, Lanes> x_;
   sequence_lanes<T, Lanes> y_;
@@ -100,7 +101,8 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
     // A later segment starts a receptive field early: what its own outputs depend on is then exact.
     begin_ = max_of(index_t(0), from_ + ahead - (Shape.receptive_field() - 1)) / vector_elements * vector_elements;
     bool const state = params.state_in.present() && begin_ == 0;
-    this->load_weights(at(params.plan.weight), params.weight, params.bias, params.omega, channel_, x_.channels, direction_);
+    this->load_weights(at(params.plan.weight), params.weight, params.bias, params.omega, channel_, x_.channels,
+                       direction_);
     for (int l = 0; l < layers; l++) {
       ring_type const r = ring_at(params.plan.input[l]);
       if (state) this->load_history(r, params.state_in, batch_, channel_, x_.channels, l, params.position);
@@ -113,7 +115,8 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
   TCNCA_HOST_DEVICE void finish(int l) const {
     if constexpr (Shape.dir != direction::causal) {
       if (index_t const ahead = Shape.look_ahead(l, direction_); ahead > 0)
-        this->clear(ring_at(params.plan.input[l]), length_, length_ + tiling::reach_ahead(l, min_of(params.plan.tile[l], length_), ahead));
+        this->clear(ring_at(params.plan.input[l]), length_,
+                    length_ + tiling::reach_ahead(l, min_of(params.plan.tile[l], length_), ahead));
     }
   }
 
@@ -125,21 +128,25 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
     if (from >= to) return;
     A const* const weights = at(params.plan.weight);
     ring_type const in = ring_at(params.plan.input[l]);
-    ring_type const residual = ring_at(params.plan.input[Shape.residual_span() > 0 ? l / Shape.residual_span() * Shape.residual_span() : 0]);
+    ring_type const residual =
+        ring_at(params.plan.input[Shape.residual_span() > 0 ? l / Shape.residual_span() * Shape.residual_span() : 0]);
     // Loops of their own, so that none chooses for each pack where it goes.
     auto const sums = [&](auto dilation, auto const& emit) TCNCA_INLINE {
-      base::subtiles(l, from, to, Shape.look_ahead(l, direction_), low_, length_, [&](dilated_tile const& tile, int begin) TCNCA_INLINE {
-        dilated_sum<taps, Policy.outputs_per_thread, decltype(dilation)::value>(
-            group, in, this->taps_of(weights, l, direction_ == 1), tile, [&](int offset, int p, value sum) TCNCA_INLINE {
-              value v = activate<Shape.act>(sum).value;
-              if (Shape.ends_residual(l)) v = v + residual.load(uint32(from + begin + offset), p);
-              emit(begin + offset, p, v);
-            });
-      });
+      base::subtiles(l, from, to, Shape.look_ahead(l, direction_), low_, length_,
+                     [&](dilated_tile const& tile, int begin) TCNCA_INLINE {
+                       dilated_sum<taps, Policy.outputs_per_thread, decltype(dilation)::value>(
+                           group, in, this->taps_of(weights, l, direction_ == 1), tile,
+                           [&](int offset, int p, value sum) TCNCA_INLINE {
+                             value v = activate<Shape.act>(sum).value;
+                             if (Shape.ends_residual(l)) v = v + residual.load(uint32(from + begin + offset), p);
+                             emit(begin + offset, p, v);
+                           });
+                     });
     };
     if (last) {
       sequence_writer<T, Lanes> const y(y_, from, to - from, base::streams(layers - 1) && params.y_streaming);
-      sums(constant<base::short_dilation(layers - 1)>{}, [&](int offset, int p, value v) TCNCA_INLINE { output(y, weights, from, offset, p, to, v); });
+      sums(constant<base::short_dilation(layers - 1)>{},
+           [&](int offset, int p, value v) TCNCA_INLINE { output(y, weights, from, offset, p, to, v); });
     } else {
       tile_writer<A, Lanes> const next(ring_at(params.plan.input[l + 1]), from, to - from, this->spare);
       base::template with_dilation<0, layers - 1>(l, [&](auto dilation) TCNCA_INLINE {
@@ -152,7 +159,8 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
   }
 
   /// The stack's result at t: the sum of the halves, the skip connection, y.
-  TCNCA_HOST_DEVICE void output(sequence_writer<T, Lanes> const& y, A const* weights, index_t from, int offset, int p, index_t to, value v) const {
+  TCNCA_HOST_DEVICE void output(sequence_writer<T, Lanes> const& y, A const* weights, index_t from, int offset, int p,
+                                index_t to, value v) const {
     [[maybe_unused]] index_t const t = from + offset;
     if constexpr (Shape.dir == direction::bidirectional) {
       A* const partial = at(params.plan.partial) + (t - from_) * Lanes.channels() + p * Lanes.width;

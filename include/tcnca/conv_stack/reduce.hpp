@@ -17,7 +17,8 @@ struct conv_stack_reduce_agent {
     tensor_view<A, 2> grad_bias;
     tensor_view<A, 1> grad_omega;
   };
-  static constexpr int weights = Shape.layers() * Shape.taps, direction_index = weights + (Shape.bias ? Shape.layers() : 0);
+  static constexpr int weights = Shape.layers() * Shape.taps,
+                       direction_index = weights + (Shape.bias ? Shape.layers() : 0);
   static constexpr index_t items(params_type const& p) { return p.sums.extent[1]; }
 
   Group group;

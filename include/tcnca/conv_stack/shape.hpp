@@ -8,7 +8,8 @@ namespace tcnca {
 /// Up to 16 dilations: {1, 2, 4}. Plain members, because nvcc cannot spell an array inside a template argument.
 struct dilation_list {
   static constexpr int capacity = 16;
-  index_t d0 = 0, d1 = 0, d2 = 0, d3 = 0, d4 = 0, d5 = 0, d6 = 0, d7 = 0, d8 = 0, d9 = 0, d10 = 0, d11 = 0, d12 = 0, d13 = 0, d14 = 0, d15 = 0;
+  index_t d0 = 0, d1 = 0, d2 = 0, d3 = 0, d4 = 0, d5 = 0, d6 = 0, d7 = 0, d8 = 0, d9 = 0, d10 = 0, d11 = 0, d12 = 0,
+          d13 = 0, d14 = 0, d15 = 0;
 
   TCNCA_HOST_DEVICE constexpr index_t operator[](int i) const {
     switch (i) {
@@ -47,9 +48,9 @@ struct dilation_list {
 /// With `skip`, y = silu(stack(x) + omega x), as MEGA puts after its EMA.
 struct conv_stack_shape {
   int taps = 4;
-  int depth = -1;                   ///< -1: the number of dilations in the list, or 1 without a list
-  int dilation_base = 2;            ///< level l has dilation dilation_base^l, unless a list is given
-  dilation_list dilations = {};     ///< one for each level; a `depth` other than -1 must equal their number
+  int depth = -1;                ///< -1: the number of dilations in the list, or 1 without a list
+  int dilation_base = 2;         ///< level l has dilation dilation_base^l, unless a list is given
+  dilation_list dilations = {};  ///< one for each level; a `depth` other than -1 must equal their number
   int convolutions = 1;
   int blocks = 1;
   activation act = activation::none;
@@ -92,8 +93,12 @@ struct conv_stack_shape {
   TCNCA_HOST_DEVICE constexpr int residual_span() const {
     return residuals == residual::level ? convolutions : residuals == residual::block ? convolutions * levels() : 0;
   }
-  TCNCA_HOST_DEVICE constexpr bool starts_residual(int layer) const { return residual_span() > 0 && layer % residual_span() == 0; }
-  TCNCA_HOST_DEVICE constexpr bool ends_residual(int layer) const { return residual_span() > 0 && layer % residual_span() == residual_span() - 1; }
+  TCNCA_HOST_DEVICE constexpr bool starts_residual(int layer) const {
+    return residual_span() > 0 && layer % residual_span() == 0;
+  }
+  TCNCA_HOST_DEVICE constexpr bool ends_residual(int layer) const {
+    return residual_span() > 0 && layer % residual_span() == residual_span() - 1;
+  }
 };
 
 }  // namespace tcnca

@@ -19,9 +19,13 @@ struct conv_stack_step_agent {
   params_type const& params;
   TCNCA_HOST_DEVICE conv_stack_step_agent(Group g, params_type const& p, A*, A*) : group(g), params(p) {}
 
-  TCNCA_HOST_DEVICE static constexpr index_t packs(params_type const& p) { return p.x.extent[0] * divide_up(p.x.extent[1], index_t(Lanes.width)); }
+  TCNCA_HOST_DEVICE static constexpr index_t packs(params_type const& p) {
+    return p.x.extent[0] * divide_up(p.x.extent[1], index_t(Lanes.width));
+  }
   /// Each thread of a group takes one pack of channels.
-  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return divide_up(packs(p), index_t(Group::size())); }
+  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
+    return divide_up(packs(p), index_t(Group::size()));
+  }
 
   TCNCA_HOST_DEVICE void operator()(index_t item) const {
     index_t const i = item * Group::size() + group.rank(), groups = divide_up(params.x.extent[1], index_t(Lanes.width));

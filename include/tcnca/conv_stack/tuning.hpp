@@ -1,8 +1,8 @@
 // Tuning of the convolution stack.
 #pragma once
-#include "plan.hpp"
-#include "../launch/cpu.hpp"
 #include "../arch/host.hpp"
+#include "../launch/cpu.hpp"
+#include "plan.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
 

@@ -8,22 +8,25 @@ namespace tcnca::inline TCNCA_TARGET {
 
 /// Limits of a tensor's size. Within them, every product that an operation forms of extents fits 64 bits.
 struct tensor_limits {
-  static constexpr index_t elements = index_t(1) << 48;  ///< of the product of the extents, where an extent of 0 counts as 1
-  static constexpr index_t bytes = index_t(1) << 60;     ///< of the distance from the first element to the end of the last
+  static constexpr index_t elements = index_t(1)
+                                      << 48;  ///< of the product of the extents, where an extent of 0 counts as 1
+  static constexpr index_t bytes = index_t(1) << 60;  ///< of the distance from the first element to the end of the last
 
   /// Whether no extent is negative and their product is within the limit.
   template <class T, int Rank>
   static constexpr bool hold(tensor_view<T, Rank> const& v) {
     index_t n = 1;
     bool signs = true;
-    for (int r = 0; r < Rank; r++) signs = signs && v.extent[r] >= 0, n = detail::saturating_multiply(n, max_of(index_t(1), v.extent[r]));
+    for (int r = 0; r < Rank; r++)
+      signs = signs && v.extent[r] >= 0, n = detail::saturating_multiply(n, max_of(index_t(1), v.extent[r]));
     return signs && n <= elements;
   }
   /// Bytes from the first element to the end of the last. An extent of 0 counts as 1. No stride may be negative.
   template <class T, int Rank>
   static constexpr index_t span(tensor_view<T, Rank> const& v) {
     index_t n = 1;
-    for (int r = 0; r < Rank; r++) n = detail::saturating_add(n, detail::saturating_multiply(max_of(index_t(1), v.extent[r]) - 1, v.stride[r]));
+    for (int r = 0; r < Rank; r++)
+      n = detail::saturating_add(n, detail::saturating_multiply(max_of(index_t(1), v.extent[r]) - 1, v.stride[r]));
     return detail::saturating_multiply(n, index_t(sizeof(T)));
   }
 };
@@ -53,7 +56,8 @@ class argument_check {
 
   /// An argument that is read: its extents, non-negative strides (0 broadcasts), stride 1 on the axis that must be contiguous (-1: none).
   template <class T, int Rank>
-  argument_check& input(char const* name, tensor_view<T, Rank> const& v, detail::array<index_t const, Rank>& extents, int contiguous_axis = -1) {
+  argument_check& input(char const* name, tensor_view<T, Rank> const& v, detail::array<index_t const, Rank>& extents,
+                        int contiguous_axis = -1) {
     demand(!absent(v, extents), status_code::missing_argument, name);
     for (int r = 0; r < Rank; r++) {
       demand(v.extent[r] == extents[r] && extents[r] >= 0, status_code::invalid_extent, name);
@@ -62,7 +66,8 @@ class argument_check {
     }
     if (!ok()) return *this;
     index_t const bytes = tensor_limits::span(v);
-    demand(tensor_limits::hold(v), status_code::invalid_extent, name).demand(bytes <= tensor_limits::bytes, status_code::invalid_stride, name);
+    demand(tensor_limits::hold(v), status_code::invalid_extent, name)
+        .demand(bytes <= tensor_limits::bytes, status_code::invalid_stride, name);
     if (!ok() || v.count() == 0) return *this;
     std::uintptr_t const at = reinterpret_cast<std::uintptr_t>(v.data);
     demand(at != 0, status_code::null_pointer, name).demand(at % alignof(T) == 0, status_code::misaligned_pointer, name);
@@ -73,7 +78,8 @@ class argument_check {
 
   /// An argument that is written: as for input, and no two indices may name the same element.
   template <class T, int Rank>
-  argument_check& output(char const* name, tensor_view<T, Rank> const& v, detail::array<index_t const, Rank>& extents, int contiguous_axis = -1) {
+  argument_check& output(char const* name, tensor_view<T, Rank> const& v, detail::array<index_t const, Rank>& extents,
+                         int contiguous_axis = -1) {
     int const before = count_;
     input(name, v, extents, contiguous_axis);
     if (!ok() || count_ == before) return *this;
@@ -84,11 +90,13 @@ class argument_check {
 
   /// An input or an output that may be absent.
   template <class T, int Rank>
-  argument_check& optional_input(char const* name, tensor_view<T, Rank> const& v, detail::array<index_t const, Rank>& extents, int contiguous_axis = -1) {
+  argument_check& optional_input(char const* name, tensor_view<T, Rank> const& v,
+                                 detail::array<index_t const, Rank>& extents, int contiguous_axis = -1) {
     return v.given() ? input(name, v, extents, contiguous_axis) : *this;
   }
   template <class T, int Rank>
-  argument_check& optional_output(char const* name, tensor_view<T, Rank> const& v, detail::array<index_t const, Rank>& extents, int contiguous_axis = -1) {
+  argument_check& optional_output(char const* name, tensor_view<T, Rank> const& v,
+                                  detail::array<index_t const, Rank>& extents, int contiguous_axis = -1) {
     return v.given() ? output(name, v, extents, contiguous_axis) : *this;
   }
 
@@ -113,7 +121,8 @@ class argument_check {
   argument_check& scratch(workspace w, workspace_bytes need) {
     bool const enough = w.bytes >= need.least && need.least <= size_t(tensor_limits::bytes);
     demand(enough && (w.data != nullptr || need.least == 0), status_code::workspace_too_small, "workspace");
-    demand(reinterpret_cast<std::uintptr_t>(w.data) % workspace::alignment == 0, status_code::workspace_misaligned, "workspace");
+    demand(reinterpret_cast<std::uintptr_t>(w.data) % workspace::alignment == 0, status_code::workspace_misaligned,
+           "workspace");
     size_t const used = min_of(min_of(w.bytes, need.all), size_t(tensor_limits::bytes));
     if (ok() && used > 0) remember("workspace", contiguous(static_cast<char*>(w.data), index_t(used)), true);
     return *this;
@@ -174,7 +183,9 @@ class argument_check {
 
   /// Whether two regions share a byte. Exact where their strides agree (interleaved slices of one buffer do not meet), else by range.
   static bool meet(region const& a, region const& b) {
-    if (a.data + std::uintptr_t(a.span() + a.element) <= b.data || b.data + std::uintptr_t(b.span() + b.element) <= a.data) return false;
+    if (a.data + std::uintptr_t(a.span() + a.element) <= b.data ||
+        b.data + std::uintptr_t(b.span() + b.element) <= a.data)
+      return false;
     for (int i = 0; i < axes; i++)
       if (a.stride[i] != b.stride[i]) return true;
     return reachable(a, b, index_t(b.data - a.data), 0);

@@ -66,8 +66,8 @@
 #endif
 
 /// The second part of the name: OpenMP, fast math, nvcc. It must be the same in nvcc's host and device passes, as it is part of kernel names.
-#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || defined(__NO_SIGNED_ZEROS__) || \
-    (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || \
+    defined(__NO_SIGNED_ZEROS__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
 #if defined(__CUDACC__) && defined(_OPENMP)
 #define TCNCA_TARGET_OPTIONS cuda_openmp_fast_math
 #elif defined(__CUDACC__)

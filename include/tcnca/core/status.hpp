@@ -50,20 +50,26 @@ namespace tcnca::inline TCNCA_TARGET {
 constexpr char const* to_string(status s) {
   switch (s.code()) {
     case status_code::success: return "the call succeeded";
-    case status_code::invalid_extent: return "an extent is negative, too large, or not what the other arguments and the shape ask for";
-    case status_code::invalid_stride: return "a stride is wrong: none may be negative, the layout's contiguous axis must have stride 1, outputs must not fold onto themselves, and a tensor must fit the address space";
-    case status_code::invalid_position: return "the position is negative, above 2^62, or not the beginning of a chunk where it must be";
+    case status_code::invalid_extent:
+      return "an extent is negative, too large, or not what the other arguments and the shape ask for";
+    case status_code::invalid_stride:
+      return "a stride is wrong: none may be negative, the layout's contiguous axis must have stride 1, outputs must "
+             "not fold onto themselves, and a tensor must fit the address space";
+    case status_code::invalid_position:
+      return "the position is negative, above 2^62, or not the beginning of a chunk where it must be";
     case status_code::invalid_value: return "a number is outside of the range that the args struct states";
     case status_code::null_pointer: return "a tensor has elements but a null pointer (an absent one has neither)";
     case status_code::misaligned_pointer: return "a pointer is not aligned to its element type";
     case status_code::overlap: return "an output overlaps another argument";
     case status_code::missing_argument: return "an argument that the shape asks for is absent";
     case status_code::unexpected_argument: return "an argument is present that the shape has no use for";
-    case status_code::workspace_too_small: return "the workspace is smaller than what one worker needs; the workspace query says what all need";
+    case status_code::workspace_too_small:
+      return "the workspace is smaller than what one worker needs; the workspace query says what all need";
     case status_code::workspace_misaligned: return "the workspace is not aligned to 256 bytes";
     case status_code::invalid_executor: return "the executor is invalid: the number of threads is negative";
     case status_code::unsupported_device: return "the current device cannot run the code that was compiled";
-    case status_code::launch_failed: return "the CUDA runtime refused a launch; status::argument() is its name of the error";
+    case status_code::launch_failed:
+      return "the CUDA runtime refused a launch; status::argument() is its name of the error";
   }
   return "the status code is unknown";
 }

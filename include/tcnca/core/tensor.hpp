@@ -17,24 +17,14 @@ struct tensor_view {
   detail::array<index_t, Rank> extent = {};
   detail::array<index_t, Rank> stride = {};
 
-  TCNCA_HOST_DEVICE constexpr T* at(index_t i) const
-    requires(Rank == 1)
-  {
-    return data + i * stride[0];
-  }
-  TCNCA_HOST_DEVICE constexpr T* at(index_t i, index_t j) const
-    requires(Rank == 2)
-  {
+  TCNCA_HOST_DEVICE constexpr T* at(index_t i) const requires(Rank == 1) { return data + i * stride[0]; }
+  TCNCA_HOST_DEVICE constexpr T* at(index_t i, index_t j) const requires(Rank == 2) {
     return data + i * stride[0] + j * stride[1];
   }
-  TCNCA_HOST_DEVICE constexpr T* at(index_t i, index_t j, index_t k) const
-    requires(Rank == 3)
-  {
+  TCNCA_HOST_DEVICE constexpr T* at(index_t i, index_t j, index_t k) const requires(Rank == 3) {
     return data + i * stride[0] + j * stride[1] + k * stride[2];
   }
-  TCNCA_HOST_DEVICE constexpr T* at(index_t i, index_t j, index_t k, index_t l) const
-    requires(Rank == 4)
-  {
+  TCNCA_HOST_DEVICE constexpr T* at(index_t i, index_t j, index_t k, index_t l) const requires(Rank == 4) {
     return data + i * stride[0] + j * stride[1] + k * stride[2] + l * stride[3];
   }
 
@@ -55,8 +45,7 @@ struct tensor_view {
 
   /// A view of mutable elements is a view of const ones.
   template <class U>
-    requires(same<U, T const> && !same<U, T>)
-  TCNCA_HOST_DEVICE constexpr operator tensor_view<U, Rank>() const {
+  requires(same<U, T const> && !same<U, T>) TCNCA_HOST_DEVICE constexpr operator tensor_view<U, Rank>() const {
     tensor_view<U, Rank> v;
     v.data = data;
     for (int r = 0; r < Rank; r++) v.extent[r] = extent[r], v.stride[r] = stride[r];
@@ -87,7 +76,8 @@ TCNCA_HOST_DEVICE constexpr tensor_view<T, sizeof...(Extents)> contiguous(T* dat
 
 /// A contiguous sequence in the given layout, indexed (batch, channels, length).
 template <class T>
-TCNCA_HOST_DEVICE constexpr sequence_view<T> sequence(T* data, layout order, index_t batch, index_t channels, index_t length) {
+TCNCA_HOST_DEVICE constexpr sequence_view<T> sequence(T* data, layout order, index_t batch, index_t channels,
+                                                      index_t length) {
   index_t const all = detail::saturating_multiply(channels, length);
   if (order == layout::batch_channels_length) return {data, {batch, channels, length}, {all, length, 1}};
   return {data, {batch, channels, length}, {all, 1, channels}};

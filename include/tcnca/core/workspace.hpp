@@ -30,7 +30,8 @@ struct workspace_bytes {
 
   /// `shared` bytes once, plus `each` bytes for every worker.
   static constexpr workspace_bytes of(size_t shared, size_t each, index_t workers) {
-    return {detail::saturating_add(shared, each), detail::saturating_add(shared, detail::saturating_multiply(each, size_t(workers)))};
+    return {detail::saturating_add(shared, each),
+            detail::saturating_add(shared, detail::saturating_multiply(each, size_t(workers)))};
   }
 };
 

@@ -26,7 +26,8 @@ template <class Group, element T, ema_shape Shape, ema_policy Policy, class Scan
 struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
   using base = detail::ema_group<Group, T, Shape, Policy, Scan>;
   using typename base::A, typename base::value, typename base::tiling, typename base::memory, typename base::share;
-  using base::group, base::shared_memory, base::N, base::W, base::channels, base::shared, base::run, base::worker_, base::pack_;
+  using base::group, base::shared_memory, base::N, base::W, base::channels, base::shared, base::run, base::worker_,
+      base::pack_;
   using group_type = Group;
   using params_type = ema_backward_params<T>;
   static constexpr int group_size = Group::size(), workers = tiling::workers;
@@ -37,13 +38,19 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
   static constexpr int terminal = back_derivative + 2 * memory::table, tile_x = round_up(terminal + memory::table, 16);
   static constexpr int tile_g = tile_x + round_up(tiling::buffer, 16), other = tile_g + round_up(tiling::buffer, 16);
   static constexpr int table = other + (bidirectional ? round_up(tiling::buffer, 16) : 0);
-  static constexpr int slots = shared ? tiling::slots(N) : 0, stage = table + 2 * slots, scratch = stage + tiling::stage;
-  static constexpr int sums = scratch + int(round_up(Scan::template bytes<dual<A>, group_size> / sizeof(A) + 1, size_t(16)));
+  static constexpr int slots = shared ? tiling::slots(N) : 0, stage = table + 2 * slots,
+                       scratch = stage + tiling::stage;
+  static constexpr int sums =
+      scratch + int(round_up(Scan::template bytes<dual<A>, group_size> / sizeof(A) + 1, size_t(16)));
   static constexpr int sum_width = group_size * W;
-  static constexpr size_t shared_memory_elements(params_type const& p) { return size_t(sums + (4 * N + 1) * sum_width - (p.grad_state_out.given() ? 0 : 2 * N * sum_width)); }
+  static constexpr size_t shared_memory_elements(params_type const& p) {
+    return size_t(sums + (4 * N + 1) * sum_width - (p.grad_state_out.given() ? 0 : 2 * N * sum_width));
+  }
   // A thread sums at most this many terms in A. In longer sequences the partial sums are added to fp64 totals, one for each sum of a channel.
   static constexpr int longest_sum = 1024, tiles_of_a_sum = max_of(1, longest_sum / (run * Policy.runs));
-  TCNCA_HOST_DEVICE static constexpr bool is_long(params_type const& p) { return p.x.extent[2] > index_t(tiles_of_a_sum) * tiling::tile; }
+  TCNCA_HOST_DEVICE static constexpr bool is_long(params_type const& p) {
+    return p.x.extent[2] > index_t(tiles_of_a_sum) * tiling::tile;
+  }
   TCNCA_HOST_DEVICE static constexpr size_t total_elements(params_type const& p) {
     return is_long(p) ? size_t((4 * N + 1) * channels) * (sizeof(double) / sizeof(A)) : 0;
   }
@@ -55,7 +62,10 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
   params_type const& params;
   A *scratch_g, *scratch_x;
   TCNCA_HOST_DEVICE ema_backward_agent(Group g, params_type const& p, A* shared_memory, A* global_scratch)
-      : base(g, shared_memory), params(p), scratch_g(global_scratch + total_elements(p)), scratch_x(scratch_g + (Shape.skip ? p.x.extent[2] * channels : 0)),
+      : base(g, shared_memory),
+        params(p),
+        scratch_g(global_scratch + total_elements(p)),
+        scratch_x(scratch_g + (Shape.skip ? p.x.extent[2] * channels : 0)),
         totals_(is_long(p) ? reinterpret_cast<double*>(global_scratch) : nullptr) {}
 
   TCNCA_HOST_DEVICE void operator()(index_t item) {
@@ -90,7 +100,8 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
       this->put(carry, r, state_of(params.state_in, n, c, count));
       this->put(terminal, r, state_of(params.grad_state_out, n, c, count));
       for (int part = 0; part < 2; part++)
-        this->put(back, part * N * tiling::packs + r, broadcast<W>(A(0))), this->put(back_derivative, part * N * tiling::packs + r, broadcast<W>(A(0)));
+        this->put(back, part * N * tiling::packs + r, broadcast<W>(A(0))),
+            this->put(back_derivative, part * N * tiling::packs + r, broadcast<W>(A(0)));
     });
   }
 
@@ -110,12 +121,15 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
         x_.prefetch(this->template after<Reverse>(first, n), r, params.x.extent[2]);
         if (last) grad_y_.prefetch(this->template after<Reverse>(first, n), r, params.x.extent[2]);
       };
-      this->template recurrence<Reverse, Exact>(shared_memory + tile_x, n, carry, table, scratch, prepare, [&](int at, value x, value y) TCNCA_INLINE {
-        A* const g = shared_memory + tile_g + at;
-        if constexpr (bidirectional && last) { y = y + load<W>(const_cast<A const*>(shared_memory + other + at)); }
-        if constexpr (last) { y = load<W>(const_cast<A const*>(g)) * activate<activation::silu>(fma(omega, x, y)).derivative; }
-        store<W>(g, y);
-      });
+      this->template recurrence<Reverse, Exact>(
+          shared_memory + tile_x, n, carry, table, scratch, prepare, [&](int at, value x, value y) TCNCA_INLINE {
+            A* const g = shared_memory + tile_g + at;
+            if constexpr (bidirectional && last) { y = y + load<W>(const_cast<A const*>(shared_memory + other + at)); }
+            if constexpr (last) {
+              y = load<W>(const_cast<A const*>(g)) * activate<activation::silu>(fma(omega, x, y)).derivative;
+            }
+            store<W>(g, y);
+          });
       group.sync();
       this->copy(shared_memory + tile_g, scratch_at(scratch_g, first), n * channels);
     });
@@ -135,8 +149,11 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
     this->template for_each_tile<Reverse>(params.x.extent[2], [&](index_t first, int n) {
       group.sync();
       x_.load(group, first, n, shared_memory + tile_x, shared_memory + stage);
-      if constexpr (Shape.skip) { this->copy(scratch_at(scratch_g, first), shared_memory + tile_g, n * channels); }
-      else { grad_y_.load(group, first, n, shared_memory + tile_g, shared_memory + stage); }
+      if constexpr (Shape.skip) {
+        this->copy(scratch_at(scratch_g, first), shared_memory + tile_g, n * channels);
+      } else {
+        grad_y_.load(group, first, n, shared_memory + tile_g, shared_memory + stage);
+      }
       if (bidirectional && last) this->copy(scratch_at(scratch_x, first), shared_memory + other, n * channels);
       group.sync();
       index_t const next = this->template after<Reverse>(first, n);
@@ -155,8 +172,11 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
       }
       start = false;
       group.sync();
-      if constexpr (last) { grad_x_.store(group, first, n, shared_memory + tile_g, shared_memory + stage); }
-      else { this->copy(shared_memory + tile_g, scratch_at(scratch_x, first), n * channels); }
+      if constexpr (last) {
+        grad_x_.store(group, first, n, shared_memory + tile_g, shared_memory + stage);
+      } else {
+        this->copy(shared_memory + tile_g, scratch_at(scratch_x, first), n * channels);
+      }
       if (totals_ && ++tiles % tiles_of_a_sum == 0) add_to_totals();
     });
     group.sync();
@@ -188,12 +208,18 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
         int const k = this->row(s);
         value const q = this->get(memory::q, k);
         value l = broadcast<W>(A(0)), e = l;
-        if constexpr (Driven) { l = g[0]; }
-        else { if (injects) l = this->get(terminal, k); }
+        if constexpr (Driven) {
+          l = g[0];
+        } else {
+          if (injects) l = this->get(terminal, k);
+        }
         unroll<1, run>([&](auto i) {
           e = fma(q, e, l);
-          if constexpr (Driven) { l = fma(q, l, g[i]); }
-          else { l = q * l; }
+          if constexpr (Driven) {
+            l = fma(q, l, g[i]);
+          } else {
+            l = q * l;
+          }
         });
         slots_at.store(k * workers + worker_, {l.lane(0), e.lane(0)});
       }
@@ -202,8 +228,12 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
     constexpr int shift = (Driven ? 0 : N) * tiling::packs;
     scan_rows<workers, Scan>(
         group, slots_at, N * tiling::packs, shared_memory + scratch,
-        [&](int i) { return dual<A>{shared_memory[memory::run_decay + i], shared_memory[memory::run_derivative + i]}; },
-        [&](int i) { return dual<A>{shared_memory[back + shift + i], shared_memory[back_derivative + shift + i]}; });
+        [&](int i) {
+          return dual<A>{shared_memory[memory::run_decay + i], shared_memory[memory::run_derivative + i]};
+        },
+        [&](int i) {
+          return dual<A>{shared_memory[back + shift + i], shared_memory[back_derivative + shift + i]};
+        });
     group.sync();
   }
 
@@ -227,21 +257,24 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
 #if defined(__CUDA_ARCH__)
 #pragma unroll 1
 #endif
-    for (; s + Policy.together <= N; s += Policy.together) states<Policy.together, Driven>(mine, first, s, injects, x, g, grad_x);
+    for (; s + Policy.together <= N; s += Policy.together)
+      states<Policy.together, Driven>(mine, first, s, injects, x, g, grad_x);
     if constexpr (N % Policy.together != 0) {
       for (; s < N; s++) states<1, Driven>(mine, first, s, injects, x, g, grad_x);
     }
     unroll<0, Count>([&](auto i) {
       int const at = mine.offset + (first + i) * mine.step;
-      if constexpr (bidirectional && Direction == 1) { grad_x[i] = grad_x[i] + load<W>(const_cast<A const*>(shared_memory + other + at)); }
+      if constexpr (bidirectional && Direction == 1) {
+        grad_x[i] = grad_x[i] + load<W>(const_cast<A const*>(shared_memory + other + at));
+      }
       store<W>(shared_memory + tile_g + at, grad_x[i]);
     });
   }
 
   /// Those of States states from s on, side by side.
   template <int States, bool Driven, int Count>
-  TCNCA_HOST_DEVICE void states(share const& mine, int first, int s, bool injects, detail::array<value const, Count>& x, detail::array<value const, Count>& g,
-                                detail::array<value, Count>& grad_x) const {
+  TCNCA_HOST_DEVICE void states(share const& mine, int first, int s, bool injects, detail::array<value const, Count>& x,
+                                detail::array<value const, Count>& g, detail::array<value, Count>& grad_x) const {
     bool const ends = !shared || (mine.last && first + Count == mine.count);
     spread_table<dual<A>> const slots_at{shared_memory + table, slots};
     A* const k = this->at(memory::q, this->row(s));
@@ -252,19 +285,24 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
     detail::array<value, States> q, weight, l, e, of_l, of_e;
     unroll<0, States>([&](auto j) {
       q[j] = load<W>(k + j * channels), weight[j] = load<W>(k + (Driven ? memory::uw : memory::u) + j * channels);
-      of_l[j] = load<W>(const_cast<A const*>(sum + 2 * j * sum_width)), of_e[j] = load<W>(const_cast<A const*>(sum + (2 * j + 1) * sum_width));
+      of_l[j] = load<W>(const_cast<A const*>(sum + 2 * j * sum_width)),
+      of_e[j] = load<W>(const_cast<A const*>(sum + (2 * j + 1) * sum_width));
       if constexpr (shared) {
         auto const before = slots_at.load(slot + j * base::next_slot);
         l[j] = broadcast<W>(before.value), e[j] = broadcast<W>(before.derivative);
       } else {
-        l[j] = load<W>(const_cast<A const*>(c + j * channels)), e[j] = load<W>(const_cast<A const*>(c + derivative + j * channels));
+        l[j] = load<W>(const_cast<A const*>(c + j * channels)),
+        e[j] = load<W>(const_cast<A const*>(c + derivative + j * channels));
       }
     });
     unroll<0, Count>([&](auto i) {
       unroll<0, States>([&](auto j) {
         e[j] = fma(q[j], e[j], l[j]);
-        if constexpr (Driven) { l[j] = fma(q[j], l[j], g[i]); }
-        else { l[j] = i == 0 && injects ? load<W>(k + (terminal - memory::q) + j * channels) : q[j] * l[j]; }
+        if constexpr (Driven) {
+          l[j] = fma(q[j], l[j], g[i]);
+        } else {
+          l[j] = i == 0 && injects ? load<W>(k + (terminal - memory::q) + j * channels) : q[j] * l[j];
+        }
         of_e[j] = fma(e[j], x[i], of_e[j]);
       });
       unroll<0, States>([&](auto j) {
@@ -302,7 +340,8 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
   TCNCA_HOST_DEVICE A total(int i, int c, int start) const {
     A const* const all = shared_memory + sums + i * sum_width + c;  // W == 1, or one thread
     A sum = 0;
-    for (int w = 0, at = start % workers; w < workers; w++, at = at + 1 < workers ? at + 1 : 0) sum += all[at * channels];
+    for (int w = 0, at = start % workers; w < workers; w++, at = at + 1 < workers ? at + 1 : 0)
+      sum += all[at * channels];
     return sum;
   }
 
@@ -319,21 +358,26 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
     }
     group.sync();
     index_t const half_row = half * params.x.extent[1];
-    auto const sum_of = [&](int i, int c) { return totals_ ? totals_[i * channels + c] : double(shared_memory[sums + i * sum_width + c]); };
+    auto const sum_of = [&](int i, int c) {
+      return totals_ ? totals_[i * channels + c] : double(shared_memory[sums + i * sum_width + c]);
+    };
     if (Shape.skip && half == 0)
-      for (int c = group.rank(); c < x_.existing; c += group.size()) *params.sums.at(batch_, 3 * N, channel_ + c) = sum_of(2 * N, c);
+      for (int c = group.rank(); c < x_.existing; c += group.size())
+        *params.sums.at(batch_, 3 * N, channel_ + c) = sum_of(2 * N, c);
     for (int j = group.rank(); j < N * channels; j += group.size()) {
       int const c = j % channels, n = j / channels;
       if (c >= x_.existing) continue;
       auto const sum = [&](int i) { return sum_of(i, c); };
-      A const q = shared_memory[memory::q + j], u = shared_memory[memory::u + j], w = shared_memory[memory::w + j], h = half == 0 ? initial(n, c) : A(0);
+      A const q = shared_memory[memory::q + j], u = shared_memory[memory::u + j], w = shared_memory[memory::w + j],
+              h = half == 0 ? initial(n, c) : A(0);
       A const l = shared_memory[back + j], e = shared_memory[back_derivative + j];
       double const of_l = sum(2 * n), of_e = sum(2 * n + 1);
       double of_u = double(w) * of_l, of_w = double(u) * of_l + double(q * h * l);
       double of_q = double(w) * (double(u) * of_e + double(h * (l + q * e)));
       A of_h = w * q * l;
       if (state) {
-        A const end = shared_memory[back + N * channels + j], derivative = shared_memory[back_derivative + N * channels + j];
+        A const end = shared_memory[back + N * channels + j],
+                derivative = shared_memory[back_derivative + N * channels + j];
         of_u += sum(2 * N + 1 + 2 * n);
         of_q += double(u) * sum(2 * N + 2 + 2 * n) + double(h * (end + q * derivative));
         of_h += params.x.extent[2] > 0 ? q * end : shared_memory[terminal + j];
@@ -344,7 +388,9 @@ struct ema_backward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
       if (params.grad_state_in.present()) *params.grad_state_in.at(batch_, channel_ + c, n) = of_h;
     }
   }
-  TCNCA_HOST_DEVICE A initial(int n, int c) const { return params.state_in.present() ? *params.state_in.at(batch_, channel_ + c, n) : A(0); }
+  TCNCA_HOST_DEVICE A initial(int n, int c) const {
+    return params.state_in.present() ? *params.state_in.at(batch_, channel_ + c, n) : A(0);
+  }
 };
 
 }  // namespace tcnca

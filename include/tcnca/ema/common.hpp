@@ -34,7 +34,9 @@ struct ema_coefficients {
 
   /// Of `existing` channels from row on, one state.
   TCNCA_HOST_DEVICE ema_coefficients(ema_parameters<A> const& from, index_t row, index_t state, int existing, A scale) {
-    auto const read = [&](tensor_view<A const, 2> const& v) { return load_some<W>(v.at(row, state), v.stride[0], existing); };
+    auto const read = [&](tensor_view<A const, 2> const& v) {
+      return load_some<W>(v.at(row, state), v.stride[0], existing);
+    };
     p = sigmoid(read(from.delta)), a = sigmoid(read(from.alpha)), beta = read(from.beta), gamma = read(from.gamma);
     q = broadcast<W>(A(1)) - p * a;
     u = p * beta;
@@ -47,7 +49,8 @@ template <class Tiling>
 struct ema_memory {
   static constexpr int states = Tiling::states, table = states * Tiling::channels;
   // tables [state][channel]: the decay of a step, of a run, and its derivative; u, w, their product
-  static constexpr int q = 0, run_decay = table, run_derivative = 2 * table, u = 3 * table, w = 4 * table, uw = 5 * table;
+  static constexpr int q = 0, run_decay = table, run_derivative = 2 * table, u = 3 * table, w = 4 * table,
+                       uw = 5 * table;
   static constexpr int omega = 6 * table, first = omega + Tiling::channels;
 };
 
@@ -70,7 +73,9 @@ struct ema_group {
       : group(g), shared_memory(shared_memory), pack_(g.rank() % tiling::packs), worker_(g.rank() / tiling::packs) {}
 
   /// Items: some channels of one sequence each.
-  TCNCA_HOST_DEVICE static constexpr index_t items(index_t batch, index_t all_channels) { return batch * divide_up(all_channels, index_t(channels)); }
+  TCNCA_HOST_DEVICE static constexpr index_t items(index_t batch, index_t all_channels) {
+    return batch * divide_up(all_channels, index_t(channels));
+  }
 
   /// Row n * packs + p of a table of packs.
   TCNCA_HOST_DEVICE A* at(int table, int row) const { return shared_memory + table + row * W; }
@@ -88,7 +93,8 @@ struct ema_group {
   }
 
   /// The coefficients of one half to fast memory; zero for channels that do not exist. Does not sync.
-  TCNCA_HOST_DEVICE void load_coefficients(ema_parameters<A> const& from, index_t channel, int existing, index_t half_row) const {
+  TCNCA_HOST_DEVICE void load_coefficients(ema_parameters<A> const& from, index_t channel, int existing,
+                                           index_t half_row) const {
     for_each_row(existing, [&](int r, int n, int c, int count) {
       index_t const first = count > 0 ? channel + c : channel;
       ema_coefficients<A, W> const k(from, half_row + first, n, count, A(ema_scale<N>));
@@ -100,22 +106,26 @@ struct ema_group {
       }
     });
     if constexpr (Shape.skip) {
-      for (int c = group.rank(); c < channels; c += group.size()) shared_memory[memory::omega + c] = c < existing ? *from.omega.at(channel + c) : A(0);
+      for (int c = group.rank(); c < channels; c += group.size())
+        shared_memory[memory::omega + c] = c < existing ? *from.omega.at(channel + c) : A(0);
     }
   }
   TCNCA_HOST_DEVICE value omega() const { return get(memory::omega, pack_); }
 
   /// One element for each state and channel, from or to [batch, channels, states].
-  TCNCA_HOST_DEVICE static value load_state(sequence_view<A const> const& state, index_t batch, index_t channel, int n, int count) {
+  TCNCA_HOST_DEVICE static value load_state(sequence_view<A const> const& state, index_t batch, index_t channel, int n,
+                                            int count) {
     return count > 0 ? load_some<W>(state.at(batch, channel, n), state.stride[1], count) : broadcast<W>(A(0));
   }
-  TCNCA_HOST_DEVICE static void store_state(sequence_view<A> const& state, index_t batch, index_t channel, int n, int count, value v) {
+  TCNCA_HOST_DEVICE static void store_state(sequence_view<A> const& state, index_t batch, index_t channel, int n,
+                                            int count, value v) {
     if (count > 0) store_some<W>(state.at(batch, channel, n), state.stride[1], count, v);
   }
 
   TCNCA_HOST_DEVICE void copy(A const* from, A* to, int n) const {
     constexpr int vector_elements = W > 1 ? W : 1;
-    for (int i = group.rank() * vector_elements; i < n; i += group.size() * vector_elements) store<vector_elements>(to + i, load<vector_elements>(from + i));
+    for (int i = group.rank() * vector_elements; i < n; i += group.size() * vector_elements)
+      store<vector_elements>(to + i, load<vector_elements>(from + i));
   }
 
   /// Visits the tiles of a sequence in the order of time or against it.
@@ -150,7 +160,8 @@ struct ema_group {
   template <int Count>
   TCNCA_HOST_DEVICE static void load_run(A const* tile, share const& mine, int first, detail::array<value, Count>& x) {
     unroll<0, Count>([&](auto i) {
-      x[i] = Count == 1 || first + i < mine.count ? load<W>(tile + mine.offset + (first + i) * mine.step) : broadcast<W>(A(0));
+      x[i] = Count == 1 || first + i < mine.count ? load<W>(tile + mine.offset + (first + i) * mine.step)
+                                                  : broadcast<W>(A(0));
     });
   }
 
@@ -158,7 +169,8 @@ struct ema_group {
   /// carry [row]: the states before the tile, and after it. Exact: they are h itself, and a cut leaves no trace where one thread walks the
   /// sequence; else h / u, one multiplication less. table and scratch: what the scan needs. Called by all threads, between barriers.
   template <bool Reverse, bool Exact, class Prepare, class Emit>
-  TCNCA_HOST_DEVICE void recurrence(A const* tile, int n, int carry, int table, int scratch, Prepare prepare, Emit emit) const {
+  TCNCA_HOST_DEVICE void recurrence(A const* tile, int n, int carry, int table, int scratch, Prepare prepare,
+                                    Emit emit) const {
     for (int r = 0; r < Policy.runs; r++) {
       share const mine = share_of<Reverse>(r, n);
       if (!shared && mine.count == 0) break;
@@ -168,7 +180,8 @@ struct ema_group {
         group.sync();
         scan_rows<tiling::workers, Scan>(
             group, spread_table<A>{shared_memory + table}, N * tiling::packs, shared_memory + scratch,
-            [&](int i) { return shared_memory[memory::run_decay + i]; }, [&](int i) { return shared_memory[carry + i]; });
+            [&](int i) { return shared_memory[memory::run_decay + i]; },
+            [&](int i) { return shared_memory[carry + i]; });
         group.sync();
       }
       if (mine.count == run) average_part<run, Exact>(tile, mine, 0, carry, table, emit);
@@ -199,7 +212,8 @@ struct ema_group {
 
   /// Count positions of this thread's run: all of them, or a single one where the sequence ends within it.
   template <int Count, bool Exact, class Emit>
-  TCNCA_HOST_DEVICE void average_part(A const* tile, share const& mine, int first, int carry, int table, Emit& emit) const {
+  TCNCA_HOST_DEVICE void average_part(A const* tile, share const& mine, int first, int carry, int table,
+                                      Emit& emit) const {
     detail::array<value, Count> x, y;
     load_run(tile, mine, first, x);
     unroll<0, Count>([&](auto i) { y[i] = broadcast<W>(A(0)); });
@@ -207,7 +221,8 @@ struct ema_group {
 #if defined(__CUDA_ARCH__)
 #pragma unroll 1
 #endif
-    for (; s + Policy.together <= N; s += Policy.together) average_states<Policy.together, Exact>(mine, first, s, x, y, carry, table);
+    for (; s + Policy.together <= N; s += Policy.together)
+      average_states<Policy.together, Exact>(mine, first, s, x, y, carry, table);
     if constexpr (N % Policy.together != 0) {
       for (; s < N; s++) average_states<1, Exact>(mine, first, s, x, y, carry, table);
     }
@@ -216,8 +231,8 @@ struct ema_group {
 
   /// Those of States states from s on: each is a chain of its own, and one alone would wait for itself.
   template <int States, bool Exact, int Count>
-  TCNCA_HOST_DEVICE void average_states(share const& mine, int first, int s, detail::array<value const, Count>& x, detail::array<value, Count>& y, int carry,
-                                        int table) const {
+  TCNCA_HOST_DEVICE void average_states(share const& mine, int first, int s, detail::array<value const, Count>& x,
+                                        detail::array<value, Count>& y, int carry, int table) const {
     bool const ends = !shared || (mine.last && first + Count == mine.count);
     spread_table<A> const slots{shared_memory + table};
     A* const k = at(memory::q, row(s));
@@ -227,8 +242,11 @@ struct ema_group {
     unroll<0, States>([&](auto j) {
       q[j] = load<W>(k + j * channels), u[j] = load<W>(k + (Exact ? memory::u : memory::uw) + j * channels);
       w[j] = Exact ? load<W>(k + memory::w + j * channels) : u[j];
-      if constexpr (shared) { h[j] = broadcast<W>(slots.load(slot + j * next_slot)); }
-      else { h[j] = load<W>(const_cast<A const*>(c + j * channels)); }
+      if constexpr (shared) {
+        h[j] = broadcast<W>(slots.load(slot + j * next_slot));
+      } else {
+        h[j] = load<W>(const_cast<A const*>(c + j * channels));
+      }
     });
     unroll<0, Count>([&](auto i) {
       unroll<0, States>([&](auto j) { h[j] = fma(q[j], h[j], Exact ? u[j] * x[i] : x[i]); });

@@ -28,10 +28,15 @@ struct ema_forward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
   static constexpr bool bidirectional = Shape.directions() == 2;
 
   static constexpr int carry = memory::first, tile = round_up(carry + memory::table, 16);
-  static constexpr int other = tile + round_up(tiling::buffer, 16), table = other + (bidirectional ? round_up(tiling::buffer, 16) : 0);
+  static constexpr int other = tile + round_up(tiling::buffer, 16),
+                       table = other + (bidirectional ? round_up(tiling::buffer, 16) : 0);
   static constexpr int stage = table + (shared ? tiling::slots(N) : 0), scratch = stage + tiling::stage;
-  static constexpr size_t shared_memory_elements(params_type const&) { return scratch + divide_up(Scan::template bytes<A, group_size>, sizeof(A)); }
-  static constexpr size_t global_scratch_elements(params_type const& p) { return bidirectional ? size_t(p.x.extent[2]) * channels : 0; }
+  static constexpr size_t shared_memory_elements(params_type const&) {
+    return scratch + divide_up(Scan::template bytes<A, group_size>, sizeof(A));
+  }
+  static constexpr size_t global_scratch_elements(params_type const& p) {
+    return bidirectional ? size_t(p.x.extent[2]) * channels : 0;
+  }
   static constexpr index_t items(params_type const& p) { return base::items(p.x.extent[0], p.x.extent[1]); }
 
   params_type const& params;
@@ -69,7 +74,8 @@ struct ema_forward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
     this->load_coefficients(params.parameters, channel_, x_.existing, half * params.x.extent[1]);
     this->for_each_row(x_.existing, [&](int r, int n, int c, int count) {
       bool const state = params.state_in.present();
-      this->put(carry, r, state ? this->load_state(params.state_in, batch_, channel_ + c, n, count) : broadcast<base::W>(A(0)));
+      this->put(carry, r,
+                state ? this->load_state(params.state_in, batch_, channel_ + c, n, count) : broadcast<base::W>(A(0)));
     });
   }
 
@@ -79,21 +85,29 @@ struct ema_forward_agent : detail::ema_group<Group, T, Shape, Policy, Scan> {
     this->template for_each_tile<Reverse>(params.x.extent[2], [&](index_t first, int n) {
       group.sync();  // the tile before has been stored
       x_.load(group, first, n, shared_memory + tile, shared_memory + stage);
-      if constexpr (bidirectional && last) { this->copy(global_scratch + first * channels, shared_memory + other, n * channels); }
+      if constexpr (bidirectional && last) {
+        this->copy(global_scratch + first * channels, shared_memory + other, n * channels);
+      }
       group.sync();
       auto const prepare = [&](int r) TCNCA_INLINE {  // GCC drops the call of a function that only prefetches
         x_.prefetch(this->template after<Reverse>(first, n), r, params.x.extent[2]);
         if (last) y_.prefetch(this->template after<Reverse>(first, n), r, params.x.extent[2]);
       };
       value const omega = Shape.skip && last ? this->omega() : broadcast<base::W>(A(0));
-      this->template recurrence<Reverse, Exact>(shared_memory + tile, n, carry, table, scratch, prepare, [&](int at, value x, value y) TCNCA_INLINE {
-        if constexpr (bidirectional && last) { y = y + load<base::W>(const_cast<A const*>(shared_memory + other + at)); }
-        if constexpr (Shape.skip && last) { y = activate<activation::silu>(fma(omega, x, y)).value; }
-        store<base::W>(shared_memory + tile + at, y);
-      });
+      this->template recurrence<Reverse, Exact>(
+          shared_memory + tile, n, carry, table, scratch, prepare, [&](int at, value x, value y) TCNCA_INLINE {
+            if constexpr (bidirectional && last) {
+              y = y + load<base::W>(const_cast<A const*>(shared_memory + other + at));
+            }
+            if constexpr (Shape.skip && last) { y = activate<activation::silu>(fma(omega, x, y)).value; }
+            store<base::W>(shared_memory + tile + at, y);
+          });
       group.sync();
-      if constexpr (last) { y_.store(group, first, n, shared_memory + tile, shared_memory + stage); }
-      else { this->copy(shared_memory + tile, global_scratch + first * channels, n * channels); }
+      if constexpr (last) {
+        y_.store(group, first, n, shared_memory + tile, shared_memory + stage);
+      } else {
+        this->copy(shared_memory + tile, global_scratch + first * channels, n * channels);
+      }
     });
     group.sync();
   }

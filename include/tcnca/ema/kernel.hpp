@@ -35,7 +35,8 @@ struct ema_kernel_agent {
   Group group;
   params_type const& params;
   A* shared_memory;
-  TCNCA_HOST_DEVICE ema_kernel_agent(Group g, params_type const& p, A* shared_memory, A*) : group(g), params(p), shared_memory(shared_memory) {}
+  TCNCA_HOST_DEVICE ema_kernel_agent(Group g, params_type const& p, A* shared_memory, A*)
+      : group(g), params(p), shared_memory(shared_memory) {}
 
   TCNCA_HOST_DEVICE void operator()(index_t row) const {
     begin(row);
@@ -97,7 +98,8 @@ struct ema_kernel_agent {
         double power_of_q = raise(decay, place(j));
         for (int i = 0; i < W; i++, power_of_q *= decay) shared_memory[table + n * own + place(j) + i] = A(power_of_q);
         if constexpr (Backward) {
-          for (int kind = 0; kind < 2; kind++) store<W>(shared_memory + sums + (kind * N + n) * own + place(j), broadcast<W>(A(0)));
+          for (int kind = 0; kind < 2; kind++)
+            store<W>(shared_memory + sums + (kind * N + n) * own + place(j), broadcast<W>(A(0)));
         }
       }
   }
@@ -139,14 +141,16 @@ struct ema_kernel_agent {
       });
       for (int b = 0; b < chunk && first + b * block < length; b++) {
         index_t const l = first + b * block;
-        value const scale = broadcast<W>(shared_memory[anchor + n * chunk + b]), moment_scale = scale * broadcast<W>(A(l));
+        value const scale = broadcast<W>(shared_memory[anchor + n * chunk + b]),
+                    moment_scale = scale * broadcast<W>(A(l));
         unroll<0, packs>([&](auto j) {
           value const g = read(l + place(j));
           plain[j] = fma(scale, g, plain[j]);
           moment[j] = fma(moment_scale, g, moment[j]);
         });
       }
-      unroll<0, packs>([&](auto j) { store<W>(at + place(j), plain[j]), store<W>(at + N * own + place(j), moment[j]); });
+      unroll<0, packs>(
+          [&](auto j) { store<W>(at + place(j), plain[j]), store<W>(at + N * own + place(j), moment[j]); });
     }
   }
 
@@ -167,10 +171,14 @@ struct ema_kernel_agent {
   TCNCA_HOST_DEVICE void finish(index_t row, index_t length) const {
     add_to_totals();
     for (int n = group.rank(); n < N; n += group.size()) {  // this thread wrote these totals: no barrier
-      double const decay = wide_at(q)[n], of_w = wide_at(u)[n] * wide_at(of_power)[n], of_u = wide_at(w)[n] * wide_at(of_power)[n];
+      double const decay = wide_at(q)[n], of_w = wide_at(u)[n] * wide_at(of_power)[n],
+                   of_u = wide_at(w)[n] * wide_at(of_power)[n];
       // sum of l q^(l-1) grad; a decay of zero leaves its second term
-      double const derivative = decay > 0 ? wide_at(of_moment)[n] / decay : length > 1 ? double(*params.grad_kappa.at(row, 1)) : 0;
-      params.gradients.store(params.parameters, row, n, A(detail::ema_scale<N>), of_u, of_w, wide_at(u)[n] * wide_at(w)[n] * derivative);
+      double const derivative = decay > 0    ? wide_at(of_moment)[n] / decay
+                                : length > 1 ? double(*params.grad_kappa.at(row, 1))
+                                             : 0;
+      params.gradients.store(params.parameters, row, n, A(detail::ema_scale<N>), of_u, of_w,
+                             wide_at(u)[n] * wide_at(w)[n] * derivative);
     }
   }
 };

@@ -12,7 +12,8 @@ struct ema_gradients {
 
   /// From those of u = p beta, w = gamma / sqrt(states) and q = 1 - p a, of one channel and state. They are fp64 because two of them nearly
   /// cancel in the gradient of delta.
-  TCNCA_HOST_DEVICE void store(ema_parameters<A> const& of, index_t row, index_t state, A scale, double of_u, double of_w, double of_q) const {
+  TCNCA_HOST_DEVICE void store(ema_parameters<A> const& of, index_t row, index_t state, A scale, double of_u,
+                               double of_w, double of_q) const {
     detail::ema_coefficients<A, 1> const k(of, row, state, 1, scale);
     double const p = double(k.p.lane(0)), a = double(k.a.lane(0));
     *gamma.at(row, state) = A(of_w * double(scale));
@@ -44,7 +45,9 @@ struct ema_reduce_agent {
     index_t const rows = of_omega ? params.gradients.omega.extent[0] : params.sums.extent[2];
     for (index_t c = group.rank(); c < rows; c += group.size()) {
       if (of_omega) *params.gradients.omega.at(c) = A(total(3 * Shape.states, c));
-      else params.gradients.store(params.parameters, c, item, A(detail::ema_scale<Shape.states>), total(3 * item, c), total(3 * item + 1, c), total(3 * item + 2, c));
+      else
+        params.gradients.store(params.parameters, c, item, A(detail::ema_scale<Shape.states>), total(3 * item, c),
+                               total(3 * item + 1, c), total(3 * item + 2, c));
     }
   }
 

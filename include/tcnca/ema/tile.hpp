@@ -15,8 +15,8 @@ struct ema_sequence {
 
   U* row = nullptr;  // position 0 of the first channel
   index_t channel_stride = 0, position_stride = 1;
-  int existing = 0;  // channels
-  bool vectorizable = false; // vector_elements elements may be accessed at once
+  int existing = 0;           // channels
+  bool vectorizable = false;  // vector_elements elements may be accessed at once
 
   ema_sequence() = default;
   TCNCA_HOST_DEVICE ema_sequence(sequence_view<U> const& v, index_t batch, index_t channel, bool aligned)
@@ -43,13 +43,16 @@ struct ema_sequence {
       }
       for (int t = 0; t < n; t += W) {
         detail::array<value, W> rows;
-        unroll<0, W>([&](auto i) { rows[i] = tcnca::load<W>(const_cast<A const*>(stage) + i * Tiling::stage_stride + t); });
+        unroll<0, W>(
+            [&](auto i) { rows[i] = tcnca::load<W>(const_cast<A const*>(stage) + i * Tiling::stage_stride + t); });
         transpose(rows);
         unroll<0, W>([&](auto i) { tcnca::store<W>(to + (t + i) * W, rows[i]); });
       }
     } else {
       for_each_access(group, first, n, [&](U const* from, int at, int count) {
-        tcnca::store<vector_elements>(to + at, vectorizable && count == vector_elements ? tcnca::load<vector_elements>(from) : load_some<vector_elements>(from, 1, count));
+        tcnca::store<vector_elements>(to + at, vectorizable && count == vector_elements
+                                                   ? tcnca::load<vector_elements>(from)
+                                                   : load_some<vector_elements>(from, 1, count));
       });
     }
   }
@@ -79,15 +82,18 @@ struct ema_sequence {
   }
 
   /// CPU, before run r of a tile: brings a share of the tile from `first` on nearer, while there is other work to do.
-  TCNCA_HOST_DEVICE void prefetch([[maybe_unused]] index_t first, [[maybe_unused]] int r, [[maybe_unused]] index_t length) const {
+  TCNCA_HOST_DEVICE void prefetch([[maybe_unused]] index_t first, [[maybe_unused]] int r,
+                                  [[maybe_unused]] index_t length) const {
 #if !defined(__CUDA_ARCH__) && !defined(__CUDACC_RTC__)
     if constexpr (W > 1) {
       int const n = first < 0 ? 0 : int(min_of(index_t(Tiling::tile), length - first));
       if constexpr (transposed) {
         for (int i = r; i < existing; i += Tiling::runs)
-          for (int t = 0; t < n; t += int(64 / sizeof(U))) __builtin_prefetch(row + i * channel_stride + first + t, 0, 2);
+          for (int t = 0; t < n; t += int(64 / sizeof(U)))
+            __builtin_prefetch(row + i * channel_stride + first + t, 0, 2);
       } else {
-        for (int t = r * Tiling::run; t < min_of(n, (r + 1) * Tiling::run); t++) __builtin_prefetch(row + (first + t) * position_stride, 0, 2);
+        for (int t = r * Tiling::run; t < min_of(n, (r + 1) * Tiling::run); t++)
+          __builtin_prefetch(row + (first + t) * position_stride, 0, 2);
       }
     }
 #endif
@@ -100,12 +106,14 @@ struct ema_sequence {
     if constexpr (Tiling::channels_last) {
       constexpr int each = channels / vector_elements;
       for (int i = group.rank(); i < n * each; i += group.size()) {
-        int const t = i / each, c = i % each * vector_elements, count = max_of(0, min_of(vector_elements, existing - c));
+        int const t = i / each, c = i % each * vector_elements,
+                  count = max_of(0, min_of(vector_elements, existing - c));
         if (count > 0) visit(row + (first + t) * position_stride + c, i * vector_elements, count);
         else visit(row, i * vector_elements, 0);
       }
     } else {
-      for (int i = group.rank() * vector_elements; i < n; i += group.size() * vector_elements) visit(row + first + i, i, min_of(vector_elements, n - i));
+      for (int i = group.rank() * vector_elements; i < n; i += group.size() * vector_elements)
+        visit(row + first + i, i, min_of(vector_elements, n - i));
     }
   }
 };

@@ -1,16 +1,20 @@
 // Tuning of the exponential moving EMA.
 #pragma once
-#include "shape.hpp"
-#include "../launch/cpu.hpp"
 #include "../arch/host.hpp"
+#include "../launch/cpu.hpp"
+#include "shape.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
 
 /// The tuning used unless another is named: any type with these two functions will do.
 template <element T, ema_shape Shape>
 struct default_ema_tuning {
-  static constexpr ema_policy forward(target t) { return t.compute_capability == 0 ? cpu(2) : cuda(3 * Shape.states + 4 * run); }
-  static constexpr ema_policy backward(target t) { return t.compute_capability == 0 ? cpu(1) : cuda(7 * Shape.states + 4 * run); }
+  static constexpr ema_policy forward(target t) {
+    return t.compute_capability == 0 ? cpu(2) : cuda(3 * Shape.states + 4 * run);
+  }
+  static constexpr ema_policy backward(target t) {
+    return t.compute_capability == 0 ? cpu(1) : cuda(7 * Shape.states + 4 * run);
+  }
 
  private:
   // EPYC of family 26 (AVX-512), one thread, fp32, 16 states, 2 x 64 x 16384, skip = false: forward 0.36 ns an element (62 % of the

@@ -9,8 +9,9 @@ namespace tcnca::inline TCNCA_TARGET {
 
 /// How a pass may access its tensors.
 struct pass_access {
-  bool vectorizable = false;       ///< a pack at a time
-  bool streaming = false;  ///< results past the caches: they are aligned, and larger than what a later pass would find there
+  bool vectorizable = false;  ///< a pack at a time
+  bool streaming =
+      false;  ///< results past the caches: they are aligned, and larger than what a later pass would find there
 };
 
 namespace detail {
@@ -22,13 +23,16 @@ struct pass_group {
   using group_type = Group;
   static constexpr int W = Policy.width;
   using value = pack<A, W>;
-  static_assert((Group::size() & (Group::size() - 1)) == 0, "tcnca::gated_fusion: a policy's threads must be a power of two");
+  static_assert((Group::size() & (Group::size() - 1)) == 0,
+                "tcnca::gated_fusion: a policy's threads must be a power of two");
 
   Group group;
   pass_access how;
 
   /// Rows of an item. The policy's minimum apart, at most 1024, to bound the error of sums over them in A.
-  TCNCA_HOST_DEVICE static constexpr index_t rows_of_item(index_t rows) { return max_of(Policy.rows, min_of(divide_up(rows, Policy.items), index_t(1024))); }
+  TCNCA_HOST_DEVICE static constexpr index_t rows_of_item(index_t rows) {
+    return max_of(Policy.rows, min_of(divide_up(rows, Policy.items), index_t(1024)));
+  }
   TCNCA_HOST_DEVICE static constexpr index_t items_for(index_t rows) { return divide_up(rows, rows_of_item(rows)); }
   /// Threads side by side along the columns: a power of two.
   TCNCA_HOST_DEVICE static constexpr int across(int columns) {
@@ -65,13 +69,17 @@ struct pass_group {
   };
   template <class U, bool Whole>
   TCNCA_HOST_DEVICE static value load(U const* row, some_columns<Whole> at) {
-    if constexpr (Whole) { return tcnca::load<W>(row + at.first); }
-    else { return load_some<W>(row + at.first, 1, at.count); }
+    if constexpr (Whole) {
+      return tcnca::load<W>(row + at.first);
+    } else {
+      return load_some<W>(row + at.first, 1, at.count);
+    }
   }
   template <bool Whole>
   TCNCA_HOST_DEVICE void store(T* row, some_columns<Whole> at, value v) const {
-    if constexpr (!Whole) { store_some<W>(row + at.first, 1, at.count, v); }
-    else {
+    if constexpr (!Whole) {
+      store_some<W>(row + at.first, 1, at.count, v);
+    } else {
       if (how.streaming) store_streaming<W>(row + at.first, v);
       else tcnca::store<W>(row + at.first, v);
     }
@@ -122,7 +130,9 @@ struct mix_agent : detail::pass_group<Group, T, Policy> {
   using params_type = mix_params<T>;
   params_type const& params;
   TCNCA_HOST_DEVICE mix_agent(Group g, params_type const& p, A*, A*) : base{g, p.how}, params(p) {}
-  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return base::items_for(p.z.extent[0] * p.z.extent[1]); }
+  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
+    return base::items_for(p.z.extent[0] * p.z.extent[1]);
+  }
 
   TCNCA_HOST_DEVICE void operator()(index_t item) const {
     auto const& p = params;
@@ -131,7 +141,8 @@ struct mix_agent : detail::pass_group<Group, T, Policy> {
       T const* const z = p.z.at(b, t, 0);
       T *const q = p.q.at(b, t, 0), *const k = p.k.at(b, t, 0);
       this->for_each_pack(columns, [&](auto c) TCNCA_INLINE {
-        auto const m = gate::mix(base::load(z, c), base::load(p.gq, c), base::load(p.mq, c), base::load(p.gk, c), base::load(p.mk, c));
+        auto const m = gate::mix(base::load(z, c), base::load(p.gq, c), base::load(p.mq, c), base::load(p.gk, c),
+                                 base::load(p.mk, c));
         this->store(q, c, m.q), this->store(k, c, m.k);
       });
     });
@@ -152,7 +163,9 @@ struct reset_agent : detail::pass_group<Group, T, Policy> {
   using params_type = reset_params<T>;
   params_type const& params;
   TCNCA_HOST_DEVICE reset_agent(Group g, params_type const& p, A*, A*) : base{g, p.how}, params(p) {}
-  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return base::items_for(p.o.extent[0] * p.o.extent[1]); }
+  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
+    return base::items_for(p.o.extent[0] * p.o.extent[1]);
+  }
 
   TCNCA_HOST_DEVICE void operator()(index_t item) const {
     auto const& p = params;
@@ -188,13 +201,16 @@ struct update_agent : detail::pass_group<Group, T, Policy> {
   using params_type = update_params<T>;
   params_type const& params;
   TCNCA_HOST_DEVICE update_agent(Group g, params_type const& p, A*, A*) : base{g, p.how}, params(p) {}
-  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return base::items_for(p.h.extent[0] * p.h.extent[1]); }
+  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
+    return base::items_for(p.h.extent[0] * p.h.extent[1]);
+  }
 
   TCNCA_HOST_DEVICE void operator()(index_t item) const {
     auto const& p = params;
     int const columns = int(p.h.extent[2]);
     this->for_each_row(item, p.h.extent[0], p.h.extent[1], columns, [&](index_t b, index_t t) TCNCA_INLINE {
-      T const *const x = p.x.at(b, t, 0), *const u = p.u.at(b, t, 0), *const hx = p.hx.at(b, t, 0), *const from = p.h.at(b, t, 0);
+      T const *const x = p.x.at(b, t, 0), *const u = p.u.at(b, t, 0), *const hx = p.hx.at(b, t, 0),
+                     *const from = p.h.at(b, t, 0);
       T const* const grad_y = p.grad_y.at(b, t, 0);
       T *const y = p.y.at(b, t, 0), *const grad_x = p.grad_x.at(b, t, 0), *const grad_u = p.grad_u.at(b, t, 0);
       T *const grad_hx = p.grad_hx.at(b, t, 0), *const grad_h = p.grad_h.at(b, t, 0);
@@ -203,12 +219,18 @@ struct update_agent : detail::pass_group<Group, T, Policy> {
         if constexpr (Shape.mixer_path) { h = h + base::load(hx, c); }
         if constexpr (Shape.dropout) { keep = p.dropout.factors(keep, b, t, c.first); }
         if constexpr (!Backward) {
-          if constexpr (Shape.update_gate) { this->store(y, c, gate::update(base::load(x, c), base::load(u, c), h, keep)); }
-          else { this->store(y, c, gate::update(base::load(x, c), h, keep)); }
+          if constexpr (Shape.update_gate) {
+            this->store(y, c, gate::update(base::load(x, c), base::load(u, c), h, keep));
+          } else {
+            this->store(y, c, gate::update(base::load(x, c), h, keep));
+          }
         } else {
           gate::update_gradients<A, W> g;
-          if constexpr (Shape.update_gate) { g = gate::update_gradient(base::load(x, c), base::load(u, c), h, keep, base::load(grad_y, c)); }
-          else { g = gate::update_gradient(h, keep, base::load(grad_y, c)); }
+          if constexpr (Shape.update_gate) {
+            g = gate::update_gradient(base::load(x, c), base::load(u, c), h, keep, base::load(grad_y, c));
+          } else {
+            g = gate::update_gradient(h, keep, base::load(grad_y, c));
+          }
           this->store(grad_x, c, g.x), this->store(grad_h, c, g.h);
           if constexpr (Shape.update_gate) { this->store(grad_u, c, g.u); }
           if constexpr (Shape.mixer_path) { this->store(grad_hx, c, g.h); }

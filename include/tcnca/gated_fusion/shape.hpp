@@ -14,8 +14,8 @@ struct gated_fusion_shape {
 
 /// Tuning: plain values, compared field by field.
 struct gated_fusion_policy {
-  int width;    ///< lanes of a pack
-  int threads;  ///< of a group, a power of two
+  int width;      ///< lanes of a pack
+  int threads;    ///< of a group, a power of two
   index_t rows;   ///< of an item, at the least
   index_t items;  ///< at most, unless items would then have more than 1024 rows; each item keeps its own sums over rows
   size_t streaming_bytes;  ///< results of more bytes go past the caches; 0: never

@@ -12,7 +12,8 @@ bool is_vectorizable(sequence_view<T> const& v, layout order, index_t items) {
     return true;
   } else {
     int const other = order == layout::batch_channels_length ? 1 : 2;
-    return reinterpret_cast<std::uintptr_t>(v.data) % (size_t(items) * sizeof(T)) == 0 && v.stride[0] % items == 0 && v.stride[other] % items == 0;
+    return reinterpret_cast<std::uintptr_t>(v.data) % (size_t(items) * sizeof(T)) == 0 && v.stride[0] % items == 0 &&
+           v.stride[other] % items == 0;
   }
 }
 

@@ -51,16 +51,20 @@ struct executor_traits<cpu> {
   }
   /// Workspace of one group; near and far memory both come from it.
   static constexpr size_t bytes_per_worker(group_memory m) {
-    return round_up(m.shared_memory_bytes, workspace::alignment) + round_up(m.global_scratch_bytes, workspace::alignment);
+    return round_up(m.shared_memory_bytes, workspace::alignment) +
+           round_up(m.global_scratch_bytes, workspace::alignment);
   }
 
   template <class Agent, class Params>
-  TCNCA_HIDDEN static status launch(cpu e, Params const& params, index_t items, group_memory memory, workspace scratch) {
+  TCNCA_HIDDEN static status launch(cpu e, Params const& params, index_t items, group_memory memory,
+                                    workspace scratch) {
     size_t const each = bytes_per_worker(memory);
-    [[maybe_unused]] index_t const threads = max_of(index_t(1), workers_that_fit(workers(e, items), each, scratch.bytes));
+    [[maybe_unused]] index_t const threads =
+        max_of(index_t(1), workers_that_fit(workers(e, items), each, scratch.bytes));
     index_t next = 0;
     auto const work = [&](index_t worker) {
-      run_items<Agent>(params, items, next, static_cast<char*>(scratch.data) + size_t(worker) * each, round_up(memory.shared_memory_bytes, workspace::alignment));
+      run_items<Agent>(params, items, next, static_cast<char*>(scratch.data) + size_t(worker) * each,
+                       round_up(memory.shared_memory_bytes, workspace::alignment));
     };
 #if defined(_OPENMP)
     // One worker does not enter OpenMP: after a fork, OpenMP in the child would wait for threads that exist only in the parent.
@@ -81,9 +85,11 @@ struct executor_traits<cpu> {
  private:
   /// One worker: takes the next item until none is left. Not inlined, so that no arithmetic moves out of the scope of the floating-point mode.
   template <class Agent, class Params>
-  TCNCA_HIDDEN __attribute__((noinline)) static void run_items(Params const& params, index_t items, index_t& next, char* own, size_t shared_memory_bytes) {
+  TCNCA_HIDDEN __attribute__((noinline)) static void run_items(Params const& params, index_t items, index_t& next,
+                                                               char* own, size_t shared_memory_bytes) {
     using accumulate = typename Agent::A;
-    Agent agent(serial_group{}, params, reinterpret_cast<accumulate*>(own), reinterpret_cast<accumulate*>(own + shared_memory_bytes));
+    Agent agent(serial_group{}, params, reinterpret_cast<accumulate*>(own),
+                reinterpret_cast<accumulate*>(own + shared_memory_bytes));
     for (index_t item; (item = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < items;) agent(item);
   }
 };

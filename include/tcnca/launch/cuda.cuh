@@ -23,7 +23,8 @@ TCNCA_HIDDEN __global__ void __launch_bounds__(has_code<Agent> ? Threads : 1, 1)
     Agent agent(block_group<Threads>{}, params, reinterpret_cast<accumulate*>(shared),
                 reinterpret_cast<accumulate*>(scratch + size_t(blockIdx.x) * global_scratch_bytes));
     if constexpr (clustered<Agent>) {
-      for (index_t item = blockIdx.x / Agent::cluster_size; item < items; item += gridDim.x / Agent::cluster_size) agent(item);
+      for (index_t item = blockIdx.x / Agent::cluster_size; item < items; item += gridDim.x / Agent::cluster_size)
+        agent(item);
     } else {
       for (index_t item = blockIdx.x; item < items; item += gridDim.x) agent(item);
     }
@@ -75,7 +76,9 @@ struct executor_traits<cuda> {
 
   /// Groups that may be in flight and so need memory of their own: two on each multiprocessor of an H100.
   static constexpr index_t workers(cuda, index_t items) { return max_of(index_t(1), min_of(items, index_t(264))); }
-  static constexpr size_t bytes_per_worker(group_memory m) { return round_up(m.global_scratch_bytes, workspace::alignment); }
+  static constexpr size_t bytes_per_worker(group_memory m) {
+    return round_up(m.global_scratch_bytes, workspace::alignment);
+  }
 
   /// Whether code was compiled for the agent that this device runs. For agents that have another to fall back to.
   template <class Agent, class Params>
@@ -90,7 +93,8 @@ struct executor_traits<cuda> {
 
   /// Reports errors of the runtime calls made here and clears them. An error that was pending before stays pending.
   template <class Agent, class Params>
-  TCNCA_HIDDEN static status launch(cuda e, Params const& params, index_t items, group_memory memory, workspace scratch) {
+  TCNCA_HIDDEN static status launch(cuda e, Params const& params, index_t items, group_memory memory,
+                                    workspace scratch) {
     constexpr int threads = Agent::group_type::size();
     auto const kernel = detail::run_agent<Agent, Params, threads>;
     if (items == 0) return {};
@@ -103,9 +107,13 @@ struct executor_traits<cuda> {
     if (error == cudaSuccess) error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
     if (error != cudaSuccess) {
       before.forget();
-      return {detail::is_unsupported(error) ? status_code::unsupported_device : status_code::launch_failed, cudaGetErrorName(error)};
+      return {detail::is_unsupported(error) ? status_code::unsupported_device : status_code::launch_failed,
+              cudaGetErrorName(error)};
     }
-    index_t const blocks = memory.global_scratch_bytes > 0 ? max_of(index_t(1), workers_that_fit(workers(e, items), bytes_per_worker(memory), scratch.bytes)) : min_of(items, index_t(1) << 30);
+    index_t const blocks =
+        memory.global_scratch_bytes > 0
+            ? max_of(index_t(1), workers_that_fit(workers(e, items), bytes_per_worker(memory), scratch.bytes))
+            : min_of(items, index_t(1) << 30);
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3(unsigned(blocks)), config.blockDim = dim3(threads);
     config.dynamicSmemBytes = memory.shared_memory_bytes, config.stream = e.stream;
@@ -114,9 +122,11 @@ struct executor_traits<cuda> {
       constexpr unsigned cluster = Agent::cluster_size;
       attribute.id = cudaLaunchAttributeClusterDimension;
       attribute.val.clusterDim.x = cluster, attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
-      config.gridDim = dim3(unsigned(min_of(blocks, index_t(1) << 27)) * cluster), config.attrs = &attribute, config.numAttrs = 1;
+      config.gridDim = dim3(unsigned(min_of(blocks, index_t(1) << 27)) * cluster), config.attrs = &attribute,
+      config.numAttrs = 1;
     }
-    error = cudaLaunchKernelEx(&config, kernel, params, items, bytes_per_worker(memory), static_cast<char*>(scratch.data));
+    error =
+        cudaLaunchKernelEx(&config, kernel, params, items, bytes_per_worker(memory), static_cast<char*>(scratch.data));
     if (error == cudaSuccess) return {};
     before.forget();
     return {status_code::launch_failed, cudaGetErrorName(error)};

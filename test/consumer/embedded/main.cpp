@@ -17,7 +17,9 @@ static tcnca::status run(Executor where, buffers& b) {
   for (float& w : b.weight) w = 1;
   for (float& y : b.y) y = -1;
   return stack::forward(where,
-                        {.x = tcnca::contiguous(b.x, 1, 1, 8), .weight = tcnca::contiguous(b.weight, 2, 2, 1), .y = tcnca::contiguous(b.y, 1, 1, 8)},
+                        {.x = tcnca::contiguous(b.x, 1, 1, 8),
+                         .weight = tcnca::contiguous(b.weight, 2, 2, 1),
+                         .y = tcnca::contiguous(b.y, 1, 1, 8)},
                         {b.scratch, sizeof b.scratch});
 }
 

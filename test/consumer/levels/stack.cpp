@@ -36,6 +36,4 @@ bool is_right() {
 
 }  // namespace
 
-bool stacks_are_right() {
-  return is_right<tcnca::bf16>() && is_right<tcnca::fp16>();
-}
+bool stacks_are_right() { return is_right<tcnca::bf16>() && is_right<tcnca::fp16>(); }

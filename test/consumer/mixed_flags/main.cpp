@@ -23,10 +23,13 @@ struct result {
 static result of(char const* name, run& part) {
   std::vector<float> x(batch * channels * length), y(x.size()), z(x.size());
   for (std::size_t i = 0; i < x.size(); i++) x[i] = static_cast<float>(i % 17) / 8 - 1;
-  auto const view = [](auto* p) { return tcnca::sequence(p, tcnca::layout::batch_channels_length, batch, channels, length); };
+  auto const view = [](auto* p) {
+    return tcnca::sequence(p, tcnca::layout::batch_channels_length, batch, channels, length);
+  };
   job j{view(static_cast<float const*>(x.data())), view(y.data()), view(z.data()), 0};
   tcnca::status const s = part(tcnca::cpu{.threads = 4}, j);
-  std::printf("%s: %s, %zu bytes of workspace, %ld threads\n", name, s.ok() ? "success" : s.argument(), j.bytes, threads());
+  std::printf("%s: %s, %zu bytes of workspace, %ld threads\n", name, s.ok() ? "success" : s.argument(), j.bytes,
+              threads());
   return {y, z, j.bytes, threads(), s.ok()};
 }
 static bool equal(std::vector<float> const& a, std::vector<float> const& b) {
@@ -41,7 +44,7 @@ int main() {
 #endif
   result const baseline = of("baseline", run_baseline), other = of("other", RUN_OTHER);
   // A file for a later processor has wider packs, and so asks for more workspace.
-  bool const right = baseline.ok && other.ok && equal(baseline.y, other.y) && equal(baseline.z, other.z) && baseline.threads == 1 &&
-                     other.threads == THREADS && (THREADS > 1 || other.bytes > baseline.bytes);
+  bool const right = baseline.ok && other.ok && equal(baseline.y, other.y) && equal(baseline.z, other.z) &&
+                     baseline.threads == 1 && other.threads == THREADS && (THREADS > 1 || other.bytes > baseline.bytes);
   return std::puts(right ? "right" : "wrong"), right ? 0 : 1;
 }

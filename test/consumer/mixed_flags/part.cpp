@@ -8,7 +8,8 @@
 run RUN;
 
 tcnca::status RUN(tcnca::cpu where, job& j) {
-  using stack = tcnca::conv_stack<float, tcnca::conv_stack_shape{.taps = 3, .depth = 2, .act = tcnca::activation::silu}>;
+  using stack =
+      tcnca::conv_stack<float, tcnca::conv_stack_shape{.taps = 3, .depth = 2, .act = tcnca::activation::silu}>;
   using gates = tcnca::gated_fusion<float, tcnca::gated_fusion_shape{}>;
   float weight[2 * 3 * 8];
   for (int i = 0; i < 2 * 3 * 8; i++) weight[i] = 0.25f + 0.0625f * static_cast<float>(i % 5);

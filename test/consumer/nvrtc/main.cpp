@@ -59,7 +59,8 @@ static bool compiles(char const* arch) {
   nvrtcProgram program;
   if (nvrtcCreateProgram(&program, source, "kernel.cu", 0, nullptr, nullptr) != NVRTC_SUCCESS) return false;
   std::string const target = std::string("--gpu-architecture=") + arch;
-  char const* const options[] = {target.c_str(), "--std=c++20", "--device-as-default-execution-space", "--include-path=" INCLUDE_DIRECTORY};
+  char const* const options[] = {target.c_str(), "--std=c++20", "--device-as-default-execution-space",
+                                 "--include-path=" INCLUDE_DIRECTORY};
   nvrtcResult const result = nvrtcCompileProgram(program, 4, options);
   std::size_t log_size = 0, code_size = 0;
   nvrtcGetProgramLogSize(program, &log_size);
