@@ -4,9 +4,7 @@
 #include "chunked_attention/tuning.hpp"
 #include "core/check.hpp"
 #include "launch/alignment.hpp"
-#if defined(__CUDACC__)
-#include "launch/cuda.cuh"
-#endif
+#include "launch/launch.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
 

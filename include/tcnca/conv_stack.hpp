@@ -6,9 +6,7 @@
 #include "conv_stack/tuning.hpp"
 #include "core/check.hpp"
 #include "launch/alignment.hpp"
-#if defined(__CUDACC__)
-#include "launch/cuda.cuh"
-#endif
+#include "launch/launch.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
 

@@ -1,4 +1,4 @@
-// The operation ema: MEGA's damped exponential moving EMA, as a recurrence.
+// The operation ema: MEGA's damped exponential moving average, as a recurrence.
 #pragma once
 #include "core/check.hpp"
 #include "ema/backward.hpp"
@@ -6,6 +6,7 @@
 #include "ema/kernel.hpp"
 #include "ema/tuning.hpp"
 #include "launch/alignment.hpp"
+#include "launch/launch.hpp"
 #if defined(__CUDACC__)
 #include "block/scan.cuh"
 #include "launch/cuda.cuh"
@@ -45,7 +46,7 @@ struct tuned_ema {
 };
 }  // namespace detail
 
-/// MEGA's damped exponential moving EMA (ema_shape says which), forward and backward, and the kernel of the same map as a convolution.
+/// MEGA's damped exponential moving average (ema_shape says which), forward and backward, and the kernel of the same map as a convolution.
 ///
 /// Shapes   x, y, grad_y, grad_x: [batch, channels, length]; delta, alpha, beta, gamma: [channels, states], bidirectional [2 * channels,
 ///          states], the causal ones first; omega: [channels]; kappa: [channels (bidirectional: 2 * channels), length].

@@ -6,9 +6,7 @@
 #include "gated_fusion/reduce.hpp"
 #include "gated_fusion/tuning.hpp"
 #include "launch/alignment.hpp"
-#if defined(__CUDACC__)
-#include "launch/cuda.cuh"
-#endif
+#include "launch/launch.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
 

@@ -3,6 +3,7 @@
 // down as the canonical layouts of its descriptors (cute/atom/mma_traits_sm90_gmma.hpp).
 #pragma once
 #include "../arch/wgmma.hpp"
+#include "agent.hpp"
 #include "mma.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
@@ -76,12 +77,6 @@ struct warpgroup_of {
 ///   store(p, rank, x)                    writes a float, or 16 bytes, where p, in this group's fast memory, has its like in that of `rank`
 template <class Group, int N>
 struct cluster_of;
-
-/// An agent whose items are each for a cluster of Agent::cluster_size groups. It is for sm_90a.
-template <class Agent>
-concept clustered = requires {
-  Agent::cluster_size;
-};
 
 #if defined(__CUDACC__)
 template <int N>

@@ -2,7 +2,7 @@
 #pragma once
 #include <type_traits>
 
-#include "../launch/cpu.hpp"
+#include "../launch/executor_traits.hpp"
 #include "mma_forward.hpp"
 #include "mma_scores.hpp"
 #include "reduce.hpp"

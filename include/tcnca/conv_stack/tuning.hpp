@@ -1,7 +1,7 @@
 // Tuning of the convolution stack.
 #pragma once
 #include "../arch/host.hpp"
-#include "../launch/cpu.hpp"
+#include "../core/target.hpp"
 #include "plan.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {

@@ -1,4 +1,4 @@
-// What an exponential moving EMA is, and how it is laid out on the threads of a group.
+// What an exponential moving average is, and how it is laid out on the threads of a group.
 #pragma once
 #include "../block/pack.hpp"
 #include "../core/options.hpp"
@@ -6,7 +6,7 @@
 
 namespace tcnca {
 
-/// MEGA's damped exponential moving EMA, everything known at compile time. For each channel and each of its states:
+/// MEGA's damped exponential moving average, everything known at compile time. For each channel and each of its states:
 ///   h[t] = p beta x[t] + q h[t-1],   y[t] = sum over the states of gamma h[t] / sqrt(states),
 /// with p = sigmoid(delta), a = sigmoid(alpha), q = 1 - p a. Bidirectional: a second set of parameters, whose states run against time, and
 /// both outputs summed. With `skip` the output is silu(y + omega x), else y.

@@ -1,7 +1,7 @@
-// Tuning of the exponential moving EMA.
+// Tuning of the exponential moving average.
 #pragma once
 #include "../arch/host.hpp"
-#include "../launch/cpu.hpp"
+#include "../core/target.hpp"
 #include "shape.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {

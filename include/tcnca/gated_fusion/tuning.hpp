@@ -2,7 +2,7 @@
 #pragma once
 #include "../arch/host.hpp"
 #include "../core/numeric.hpp"
-#include "../launch/cpu.hpp"
+#include "../core/target.hpp"
 #include "shape.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {

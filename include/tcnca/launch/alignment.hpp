@@ -1,7 +1,7 @@
 // Whether a tensor may be accessed a whole pack at a time.
 #pragma once
 #include "../core/tensor.hpp"
-#include "cpu.hpp"
+#include "executor_traits.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
 

@@ -2,34 +2,12 @@
 #pragma once
 #include "../arch/floating_point_mode.hpp"
 #include "../block/group.hpp"
-#include "../core/executor.hpp"
-#include "../core/status.hpp"
-#include "../core/workspace.hpp"
+#include "executor_traits.hpp"
 #if defined(_OPENMP)
 #include <omp.h>
 #endif
 
 namespace tcnca::inline TCNCA_TARGET {
-
-/// The machine that a tuning is asked for: 0 for the CPU, else a CUDA compute capability times ten (80, 90).
-struct target {
-  int compute_capability = 0;
-};
-
-/// How many of `workers` groups fit in a workspace of `bytes` if each needs `each` bytes.
-constexpr index_t workers_that_fit(index_t workers, size_t each, size_t bytes) {
-  return each == 0 || bytes / each >= size_t(workers) ? workers : index_t(bytes / each);
-}
-
-/// How an executor runs agents. A specialisation has `target` (a machine), `group<Threads>`, `valid`, `workers`, `bytes_per_worker` and `launch`.
-/// launch uses all workers that fit in the workspace, at least one.
-template <class Executor>
-struct executor_traits;
-
-/// Memory that one group needs: near (fast: shared memory on a GPU) and far (in the workspace).
-struct group_memory {
-  size_t shared_memory_bytes, global_scratch_bytes;
-};
 
 template <>
 struct executor_traits<cpu> {

@@ -2,8 +2,9 @@
 #pragma once
 #include <cuda_runtime.h>
 
-#include "../block/wgmma.hpp"
-#include "cpu.hpp"
+#include "../arch/wgmma.hpp"
+#include "../block/group.hpp"
+#include "executor_traits.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
 

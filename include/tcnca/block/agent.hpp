@@ -1,0 +1,45 @@
+// The contract between an algorithm and the code that launches it.
+#pragma once
+#include "../core/config.hpp"
+
+namespace tcnca::inline TCNCA_TARGET {
+
+/// Bytes of memory that one group of an agent needs.
+struct group_memory {
+  size_t shared_memory_bytes =
+      0;  ///< CUDA: dynamic shared memory. CPU: the first part of the thread's workspace slice.
+  size_t global_scratch_bytes = 0;  ///< In the workspace.
+};
+
+/// An agent is the algorithm of one work item, executed by one group of threads. The same source runs on a CUDA thread block
+/// (block_group), on one CPU thread (serial_group) and on fibers in tests. A launch gives each group one agent; the agent
+/// processes items one after another.
+///
+///   group_type    the threads that share an item: rank(), static size(), sync()
+///   params_type   what all groups are given; trivially copyable, passed to a kernel by value
+///   A             element type of the group's memory
+///   items(p)      number of work items; 0 if an extent is 0
+///   memory(p)     memory of one group; must not depend on pointers or strides
+///   constructor   (group, params, shared, scratch): `shared` and `scratch` point to memory(p) bytes, aligned to 64 bytes or
+///                 more and uninitialized. The parameters outlive the agent. On the host it is constructed before the first
+///                 item is taken, on a GPU by all threads of the group.
+///   agent(item)   called by all threads of the group, for items in any order. Ends in a state where the memory may be
+///                 reused: either with group.sync() or because no thread reads what another one wrote.
+///
+/// Optional: `static constexpr int cluster_size`, see `clustered`.
+template <class Agent>
+concept agent = requires(typename Agent::group_type group, typename Agent::params_type const& params,
+                         typename Agent::A* memory, Agent& work, index_t item) {
+  requires same<decltype(Agent::items(params)), index_t>;
+  requires same<decltype(Agent::memory(params)), group_memory>;
+  Agent(group, params, memory, memory);
+  work(item);
+};
+
+/// An agent whose items are each processed by a cluster of Agent::cluster_size groups. sm_90a only.
+template <class Agent>
+concept clustered = requires {
+  Agent::cluster_size;
+};
+
+}  // namespace tcnca
