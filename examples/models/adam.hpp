@@ -19,7 +19,7 @@ namespace detail {
 constexpr index_t square_block = 4096;
 template <class T>
 struct square_term {
-  using number = double;
+  using value_type = double;
   T const* x;
   TCNCA_HOST_DEVICE double operator()(index_t i) const { return double(x[i]) * double(x[i]); }
 };

@@ -68,14 +68,14 @@ struct running_statistics {
 
 template <class T>
 struct batch_norm_forward {
-  using number = T;
-  static constexpr int near = 0;
+  using value_type = T;
+  static constexpr int shared_per_thread = 0;
   index_t channels;
   T const *x, *gain, *bias, *mean, *inverse;
   T* y;
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T*) const {
-    if (beyond) return;
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool out_of_range, T*) const {
+    if (out_of_range) return;
     threads.template each<T>(channels, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
       auto const v = (load<W>(x + row * channels + k) - load<W>(mean + k)) * load<W>(inverse + k);
@@ -102,8 +102,8 @@ struct batch_norm_gain {
 /// A position that did not count had no part in the mean and the deviation.
 template <class T>
 struct batch_norm_backward {
-  using number = T;
-  static constexpr int near = 0;
+  using value_type = T;
+  static constexpr int shared_per_thread = 0;
   index_t channels;
   valid_positions valid;
   T share;  ///< of one position: 0 where mean and deviation are constants
@@ -111,8 +111,8 @@ struct batch_norm_backward {
   T const *x, *grad_y, *gain, *mean, *inverse, *grad_gain, *grad_bias;
   T* grad_x;
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T*) const {
-    if (beyond) return;
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool out_of_range, T*) const {
+    if (out_of_range) return;
     T const part = valid.has(row) ? share : T(0);
     threads.template each<T>(channels, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;

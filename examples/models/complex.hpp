@@ -1,6 +1,5 @@
 // Complex numbers in the vector registers of the CPU, real and imaginary parts apart; in memory they are interleaved.
 #pragma once
-#include <tcnca/arch/host.hpp>
 #include <tcnca/block/pack.hpp>
 
 #include <cstring>
@@ -11,7 +10,7 @@ namespace tcnca::models {
 /// W complex numbers of T.
 template <class T, int W>
 struct complex_lanes {
-  using vector = typename tcnca::detail::vector_of<T, W>::type;
+  using vector = decltype(pack<T, W>::v);
   vector re, im;
 
   friend complex_lanes operator+(complex_lanes a, complex_lanes b) { return {a.re + b.re, a.im + b.im}; }

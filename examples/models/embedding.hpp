@@ -11,15 +11,15 @@ namespace detail {
 
 template <class T>
 struct embedding_table_forward {
-  using number = T;
-  static constexpr int near = 0;
+  using value_type = T;
+  static constexpr int shared_per_thread = 0;
   index_t channels;
   int const* tokens;
   T const* table;
   T* y;
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T*) const {
-    if (beyond) return;
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool out_of_range, T*) const {
+    if (out_of_range) return;
     T const* const from = table + tokens[row] * channels;
     threads.template each<T>(channels, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
@@ -47,8 +47,8 @@ struct rows_of_token {
 /// looks for its positions.
 template <class T>
 struct embedding_table_backward {
-  using number = T;
-  static constexpr int near = 1;
+  using value_type = T;
+  static constexpr int shared_per_thread = 1;
   static constexpr index_t cpu_columns = 64 / index_t(sizeof(T));
   index_t vocabulary, channels, rows;
   int const* tokens;
@@ -87,15 +87,15 @@ TCNCA_HOST_DEVICE T level_of(int token) {
 }
 template <class T>
 struct embedding_level_forward {
-  using number = T;
-  static constexpr int near = 0;
+  using value_type = T;
+  static constexpr int shared_per_thread = 0;
   index_t channels;
   int const* tokens;
   T const *weight, *bias;
   T* y;
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T*) const {
-    if (beyond) return;
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool out_of_range, T*) const {
+    if (out_of_range) return;
     T const level = level_of<T>(tokens[row]);
     threads.template each<T>(channels, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;

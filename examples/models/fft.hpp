@@ -131,7 +131,7 @@ class circular_convolution {
   /// Calls body(k, n - k) for the bins 0 .. n/2; bin 0 is its own mirror. Registers of one call must not overlap its mirror's.
   template <class Body>
   [[gnu::always_inline]] void each_pair(Body const& body) const {
-    constexpr int lanes = tcnca::detail::register_bytes / int(sizeof(T));
+    constexpr int lanes = native_lanes<T>;
     body.template operator()<1>(0, 0);
     index_t k = 1;
     for (; 2 * (k + lanes) <= n_; k += lanes) body.template operator()<lanes>(k, n_ - k);

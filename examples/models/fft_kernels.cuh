@@ -7,7 +7,7 @@
 namespace tcnca::models::detail {
 
 template <class T>
-__device__ __forceinline__ value_and_slope<T, 1> silu_at(T v) {
+__device__ __forceinline__ auto silu_at(T v) {
   return activate<activation::silu>(broadcast<1>(v));
 }
 __device__ __forceinline__ index_t element() { return index_t(blockIdx.x) * blockDim.x + threadIdx.x; }

@@ -43,14 +43,14 @@ namespace detail {
 /// y [pairs, 4 channels] = a, b, a b, a - b for neighbours a and b of x [2 pairs, channels].
 template <class T>
 struct pair_features {
-  using number = T;
-  static constexpr int near = 0;
+  using value_type = T;
+  static constexpr int shared_per_thread = 0;
   index_t channels;
   T const* x;
   T* y;
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T*) const {
-    if (beyond) return;
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool out_of_range, T*) const {
+    if (out_of_range) return;
     threads.template each<T>(channels, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
       auto const a = load<W>(x + 2 * row * channels + k), b = load<W>(x + (2 * row + 1) * channels + k);
@@ -62,14 +62,14 @@ struct pair_features {
 };
 template <class T>
 struct pair_features_backward {
-  using number = T;
-  static constexpr int near = 0;
+  using value_type = T;
+  static constexpr int shared_per_thread = 0;
   index_t channels;
   T const *x, *grad_y;
   T* grad_x;
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T*) const {
-    if (beyond) return;
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool out_of_range, T*) const {
+    if (out_of_range) return;
     threads.template each<T>(channels, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
       index_t const at_a = 2 * row * channels + k, at_b = at_a + channels;

@@ -10,14 +10,14 @@ namespace detail {
 /// Every row is the bias.
 template <class T>
 struct bias_rows {
-  using number = T;
-  static constexpr int near = 0;
+  using value_type = T;
+  static constexpr int shared_per_thread = 0;
   T const* bias;
   T* y;
   index_t columns;
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T*) const {
-    if (beyond) return;
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool out_of_range, T*) const {
+    if (out_of_range) return;
     T* const out = y + row * columns;
     threads.template each<T>(columns, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;

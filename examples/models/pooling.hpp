@@ -9,8 +9,8 @@ namespace detail {
 /// One item: some columns of a sequence.
 template <class T>
 struct mean_pooling_forward {
-  using number = T;
-  static constexpr int near = 1;
+  using value_type = T;
+  static constexpr int shared_per_thread = 1;
   index_t length, channels;
   index_t const* lengths;
   T const* x;
@@ -29,15 +29,15 @@ struct mean_pooling_forward {
 
 template <class T>
 struct mean_pooling_backward {
-  using number = T;
-  static constexpr int near = 0;
+  using value_type = T;
+  static constexpr int shared_per_thread = 0;
   index_t length, channels;
   index_t const* lengths;
   T const* grad_y;
   T* grad_x;
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T*) const {
-    if (beyond) return;
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool out_of_range, T*) const {
+    if (out_of_range) return;
     index_t const b = row / length, count = lengths == nullptr ? length : lengths[b];
     T const share = row - b * length < count ? 1 / T(count) : T(0);
     threads.template each<T>(channels, [&](auto w, index_t k) TCNCA_INLINE {

@@ -12,13 +12,13 @@ inline constexpr int summed_columns = Group::size() == 1 ? 4 * pass_width<Group,
                                                          : (Group::size() < 32 ? Group::size() : 32);
 
 /// Adds up rows [first, last) of the columns from `column` on, as many as summed_columns; write(kind, column, sum) follows. A term has F::kinds
-/// sums: f.counts(row) says whether the row has one, f.add<W>(sums, row, column) adds it. `near`: F::kinds numbers a thread.
+/// sums: f.counts(row) says whether the row has one, f.add<W>(sums, row, column) adds it. `shared`: F::kinds numbers a thread.
 template <class T, class Group, class F, class Write>
-TCNCA_HOST_DEVICE void sum_rows(Group group, T* near, index_t first, index_t last, index_t column, index_t columns,
+TCNCA_HOST_DEVICE void sum_rows(Group group, T* shared, index_t first, index_t last, index_t column, index_t columns,
                                 F const& f, Write write) {
   constexpr int kinds = F::kinds, W = pass_width<Group, T>, block = summed_columns<Group, T>;
   if constexpr (Group::size() == 1) {
-    (void)near;
+    (void)shared;
     if (column + block <= columns) {
       pack<T, W> sums[4][kinds];
       for (auto& s : sums)
@@ -50,16 +50,16 @@ TCNCA_HOST_DEVICE void sum_rows(Group group, T* near, index_t first, index_t las
       for (index_t r = first + rank / block; r < last; r += down)
         if (f.counts(r)) f.template add<1>(sums, r, c);
     TCNCA_UNROLL
-    for (int k = 0; k < kinds; k++) near[k * threads + rank] = sums[k].lane(0);
+    for (int k = 0; k < kinds; k++) shared[k * threads + rank] = sums[k].lane(0);
     group.sync();
     for (int half = down / 2; half > 0; half /= 2) {
       if (rank < half * block)
-        for (int k = 0; k < kinds; k++) near[k * threads + rank] += near[k * threads + rank + half * block];
+        for (int k = 0; k < kinds; k++) shared[k * threads + rank] += shared[k * threads + rank + half * block];
       group.sync();
     }
     if (rank < block && c < columns)
       for (int k = 0; k < kinds; k++)
-        write(k, c, near[k * threads + rank]);  // what only this thread writes next: no barrier
+        write(k, c, shared[k * threads + rank]);  // what only this thread writes next: no barrier
   }
 }
 
@@ -71,8 +71,8 @@ constexpr index_t sum_segments(index_t rows) {
 /// One item: some columns of a segment.
 template <class T, class F>
 struct segment_pass {
-  using number = T;
-  static constexpr int near = F::kinds;
+  using value_type = T;
+  static constexpr int shared_per_thread = F::kinds;
   F f;
   index_t rows, columns, segments;
   T* partial;  // [segment][kind][columns]
@@ -89,8 +89,8 @@ struct segment_pass {
 /// Adds up the segments. One item: some columns of all kinds.
 template <class T, int Kinds>
 struct segments_pass {
-  using number = T;
-  static constexpr int near = 0;
+  using value_type = T;
+  static constexpr int shared_per_thread = 0;
   static constexpr index_t block = 256;
   T const* partial;
   index_t columns, segments;
@@ -110,19 +110,19 @@ struct segments_pass {
 /// Sums of terms `term(i)`, i below `count`; an item, by one group, sums a block of them.
 template <class Term, class Total>
 struct sum_pass {
-  using number = typename Term::number;
-  static constexpr int near = 1;
+  using value_type = typename Term::value_type;
+  static constexpr int shared_per_thread = 1;
   Term term;
   index_t count, block;
   Total* totals;
 
   template <class Group>
-  TCNCA_HOST_DEVICE void operator()(Group group, index_t item, number* memory) const {
+  TCNCA_HOST_DEVICE void operator()(Group group, index_t item, value_type* memory) const {
     row_threads<Group> const threads(group, 4 * Group::size());
     index_t const first = item * block, last = min_of(count, first + block);
-    number sum = 0;
+    value_type sum = 0;
     for (index_t i = first + group.rank(); i < last; i += group.size()) sum += term(i);
-    sum = threads.tree(sum, memory, [](number a, number b) TCNCA_INLINE { return a + b; });
+    sum = threads.reduce(sum, memory, [](value_type a, value_type b) TCNCA_INLINE { return a + b; });
     if (group.rank() == 0) totals[item] = Total(sum);
   }
 };
@@ -134,14 +134,14 @@ void sum_terms(E e, index_t count, Term const& term, Total* total) {
 
 template <class T>
 struct value_term {
-  using number = double;
+  using value_type = double;
   T const* x;
   TCNCA_HOST_DEVICE double operator()(index_t i) const { return double(x[i]); }
 };
 /// 0, or NaN where a number is not finite.
 template <class T>
 struct finite_term {
-  using number = T;
+  using value_type = T;
   T const* x;
   TCNCA_HOST_DEVICE T operator()(index_t i) const { return T(0) * x[i]; }
 };

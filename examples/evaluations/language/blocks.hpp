@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "../models/model.hpp"
+#include "../../models/model.hpp"
 #include "../training/random.hpp"
 
 namespace language {

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "../models/model.hpp"
+#include "../../models/model.hpp"
 #include "../training/interruption.hpp"
 #include "../training/random.hpp"
 #include "text.hpp"

@@ -4,7 +4,7 @@
 #include <chrono>
 #include <cmath>
 
-#include "../models/parts.hpp"
+#include "../../models/parts.hpp"
 
 namespace language {
 

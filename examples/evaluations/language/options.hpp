@@ -59,7 +59,7 @@ class command_line : public tcnca::training::command_line {
     using namespace tcnca::training;
     std::string g = "Text";
     app.add_option("--text", o.text,
-                   "This is the text: EnWik8, what examples/language/gather_corpus.sh makes, or any file")
+                   "This is the text: EnWik8, what examples/evaluations/language/gather_corpus.sh makes, or any file")
         ->group(g);
     app.add_option("--least-chunks", o.least_chunks, "A step learns from blocks of at least so many chunks,")
         ->check(whole(1L, most_chunks))

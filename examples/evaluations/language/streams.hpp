@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "../models/model.hpp"
+#include "../../models/model.hpp"
 #include "text.hpp"
 
 namespace language {

@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "../models/model.hpp"
+#include "../../models/model.hpp"
 #include "dataset.hpp"
 #include "random.hpp"
 

@@ -6,7 +6,7 @@
 #include <fstream>
 #include <set>
 
-#include "../examples/language/program.hpp"
+#include "../language/program.hpp"
 
 namespace {
 

@@ -1,4 +1,4 @@
-// The data of examples/lra: what the generators promise, and how examples become batches.
+// The data of evaluations/lra: what the generators promise, and how examples become batches.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -7,9 +7,9 @@
 #include <queue>
 #include <set>
 
-#include "../examples/lra/batches.hpp"
-#include "../examples/lra/listops.hpp"
-#include "../examples/lra/pathfinder.hpp"
+#include "../lra/batches.hpp"
+#include "../lra/listops.hpp"
+#include "../lra/pathfinder.hpp"
 
 namespace lra {
 namespace {

@@ -1,4 +1,4 @@
-// The readers of examples/lra: what they take and what they refuse, on small files.
+// The readers of evaluations/lra: what they take and what they refuse, on small files.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -8,10 +8,10 @@
 #include <numeric>
 #include <set>
 
-#include "../examples/lra/image_files.hpp"
-#include "../examples/lra/listops_files.hpp"
-#include "../examples/lra/pathfinder_files.hpp"
-#include "../examples/lra/text_files.hpp"
+#include "../lra/image_files.hpp"
+#include "../lra/listops_files.hpp"
+#include "../lra/pathfinder_files.hpp"
+#include "../lra/text_files.hpp"
 
 namespace lra {
 namespace {

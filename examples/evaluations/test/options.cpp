@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "../examples/language/options.hpp"
-#include "../examples/lra/show.hpp"
-#include "../examples/recall/options.hpp"
+#include "../language/options.hpp"
+#include "../lra/show.hpp"
+#include "../recall/options.hpp"
 #include "support/training.hpp"
 
 namespace {

@@ -1,4 +1,4 @@
-// The tasks of associative recall (examples/recall), and the command line that training programs share.
+// The tasks of associative recall (evaluations/recall), and the command line that training programs share.
 #include <gtest/gtest.h>
 
 #include <map>
@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "../examples/recall/options.hpp"
+#include "../recall/options.hpp"
 
 namespace {
 

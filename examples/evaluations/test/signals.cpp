@@ -7,7 +7,7 @@
 #include <functional>
 #include <string>
 
-#include "../examples/language/generation.hpp"
+#include "../language/generation.hpp"
 #include "support/training_loop.hpp"
 
 namespace {

@@ -1,4 +1,4 @@
-// What training programs share (examples/training), but the loop: files that are whole or not at all, records, schedules, orders.
+// What training programs share (evaluations/training), but the loop: files that are whole or not at all, records, schedules, orders.
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
@@ -6,10 +6,10 @@
 #include <string>
 #include <vector>
 
-#include "../examples/training/checkpoint.hpp"
-#include "../examples/training/log.hpp"
-#include "../examples/training/random.hpp"
-#include "../examples/training/schedule.hpp"
+#include "../training/checkpoint.hpp"
+#include "../training/log.hpp"
+#include "../training/random.hpp"
+#include "../training/schedule.hpp"
 #include "support/training.hpp"
 
 namespace {

@@ -1,4 +1,4 @@
-// The loop of training (examples/training/trainer.hpp): it goes on with the same bits wherever it stopped, and ends with a sentence where it must.
+// The loop of training (evaluations/training/trainer.hpp): it goes on with the same bits wherever it stopped, and ends with a sentence where it must.
 #include <gtest/gtest.h>
 
 #include <csignal>

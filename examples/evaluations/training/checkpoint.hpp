@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "../models/model.hpp"
+#include "../../models/model.hpp"
 #include "checksum.hpp"
 #include "files.hpp"
 #include "record.hpp"

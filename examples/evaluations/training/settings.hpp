@@ -5,7 +5,7 @@
 #include <thread>
 #include <vector>
 
-#include "../models/model.hpp"
+#include "../../models/model.hpp"
 #include "record.hpp"
 #include "schedule.hpp"
 

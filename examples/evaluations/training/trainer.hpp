@@ -9,7 +9,7 @@
 #include <optional>
 #include <string>
 
-#include "../models/model.hpp"
+#include "../../models/model.hpp"
 #include "checkpoint.hpp"
 #include "interruption.hpp"
 #include "log.hpp"

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "../examples/models/fft_mixer.hpp"
+#include "../fft_mixer.hpp"
 #include "support/numbers.hpp"
 
 namespace tcnca::testing {

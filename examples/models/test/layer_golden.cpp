@@ -70,7 +70,7 @@ void expect_golden(golden_case const& inputs, golden_case const& theirs, mixer_k
 }
 
 TEST(layer_golden, agrees_with_jax) {
-  auto const cases = read_golden("layer.txt");
+  auto const cases = read_golden(std::filesystem::absolute(__FILE__).parent_path() / "golden/layer.txt");
   ASSERT_EQ(cases.size(), 11u);
   for (size_t i = 1; i < cases.size(); i++) {
     bool const tcnca = cases[i].option("tcnca") == 1;

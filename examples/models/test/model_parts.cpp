@@ -1,5 +1,5 @@
 // The parts of examples/models against their equations, on every machine; gradients against differences of the forward pass.
-#include "../examples/models/adam.hpp"
+#include "../adam.hpp"
 #include "support/model_part_cases.hpp"
 
 namespace tcnca::testing {

@@ -5,7 +5,7 @@
 #include <functional>
 #include <stdexcept>
 
-#include "../examples/models/model.hpp"
+#include "../model.hpp"
 
 namespace tcnca::testing {
 namespace {

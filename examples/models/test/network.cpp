@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <new>
 
-#include "../examples/models/network.hpp"
+#include "../network.hpp"
 #include "support/layer_kinds.hpp"
 
 namespace {

@@ -6,8 +6,8 @@
 #include <utility>
 #include <vector>
 
-#include "../examples/training/random.hpp"
-#include "../examples/training/trainer.hpp"
+#include "../../training/random.hpp"
+#include "../../training/trainer.hpp"
 #include "training.hpp"
 
 namespace tcnca::testing {

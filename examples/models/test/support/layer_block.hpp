@@ -2,9 +2,9 @@
 #pragma once
 #include <string>
 
-#include "../../examples/models/feed_forward.hpp"
+#include "../../feed_forward.hpp"
 #include "layer_kinds.hpp"
-#include "numbers.hpp"
+#include "support/numbers.hpp"
 
 namespace tcnca::testing {
 

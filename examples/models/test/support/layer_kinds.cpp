@@ -1,6 +1,6 @@
 #include "layer_kinds.hpp"
 
-#include "../../examples/models/fft_mixer.hpp"
+#include "../../fft_mixer.hpp"
 
 namespace tcnca::testing {
 namespace {

@@ -1,6 +1,6 @@
 // Layers in fp64 whose mixers are small, for the tests.
 #pragma once
-#include "../../examples/models/layer.hpp"
+#include "../../layer.hpp"
 
 namespace tcnca::testing {
 

@@ -2,10 +2,10 @@
 #pragma once
 #include <ostream>
 
-#include "../../examples/models/cross_entropy.hpp"
-#include "../../examples/models/embedding.hpp"
-#include "../../examples/models/feed_forward.hpp"
-#include "../../examples/models/pooling.hpp"
+#include "../../cross_entropy.hpp"
+#include "../../embedding.hpp"
+#include "../../feed_forward.hpp"
+#include "../../pooling.hpp"
 #include "model_parts.hpp"
 
 namespace tcnca::testing {

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <vector>
 
-#include "../../examples/models/memory.hpp"
-#include "backend.hpp"
-#include "numbers.hpp"
+#include "../../memory.hpp"
+#include "support/backend.hpp"
+#include "support/numbers.hpp"
 
 /// The parts on fibers: what is theirs lies in the host's memory. The number of threads is the seed of the order in which fibers run.
 template <>
