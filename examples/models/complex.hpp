@@ -1,4 +1,4 @@
-// Complex numbers in the vector registers of the CPU, real and imaginary parts apart; in memory they are interleaved.
+// Complex numbers in CPU vector registers, real and imaginary parts in separate registers; interleaved in memory.
 #pragma once
 #include <tcnca/block/pack.hpp>
 
@@ -39,7 +39,7 @@ template <class V, class T>
 }
 }  // namespace detail
 
-/// The W complex numbers from p on.
+/// Loads W consecutive complex numbers.
 template <int W, class T>
 [[gnu::always_inline]] inline complex_lanes<T, W> load_complex(T const* p) {
   if constexpr (W == 1) {
@@ -51,7 +51,7 @@ template <int W, class T>
     return {detail::pick<0, 2>(a, b, order), detail::pick<1, 2>(a, b, order)};
   }
 }
-/// The complex numbers at p, p - 1, p - 2, ...
+/// Loads the complex numbers at p, p - 1, p - 2, ...
 template <int W, class T>
 [[gnu::always_inline]] inline complex_lanes<T, W> load_backwards(T const* p) {
   if constexpr (W == 1) {

@@ -1,4 +1,4 @@
-// What a prediction costs.
+// Cross entropy of predictions.
 #pragma once
 #include <tcnca/block/activation.hpp>
 
@@ -10,7 +10,7 @@ namespace tcnca::models {
 
 namespace detail {
 
-/// Whether a target counts.
+/// 1 if the target is valid (not negative).
 struct target_term {
   using value_type = double;
   int const* targets;
@@ -37,7 +37,7 @@ struct cross_entropy_rows {
       int const first = first_of(threads, in, most, out_of_range, memory);
       if (!out_of_range && threads.lane() == 0) predictions[row] = first;
     }
-    if (targets == nullptr) return;  // for all threads alike
+    if (targets == nullptr) return;  // uniform: no barrier is skipped by some threads only
     T const at = target >= 0 ? in[target] : T(0);
     T const sum = threads.template sum<T>(out_of_range, classes, memory, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
@@ -57,7 +57,7 @@ struct cross_entropy_rows {
   }
 
  private:
-  /// The largest of a row. (A NaN may be lost here; the sum has it.)
+  /// The maximum of a row. A NaN may be lost here; the sum of exponentials propagates it.
   template <class Threads>
   TCNCA_HOST_DEVICE T greatest(Threads const& threads, T const* in, bool out_of_range, T* memory) const {
     constexpr int W = Threads::template width<T>;
@@ -76,7 +76,7 @@ struct cross_entropy_rows {
     return threads.reduce(most, memory, [](T a, T b) TCNCA_INLINE { return max_of(a, b); });
   }
 
-  /// The first column that has the largest. As a number of type T it would be rounded from 2^24 on: more classes than memory holds logits of.
+  /// The first column that equals the maximum. Column indices are exact in fp32 up to 2^24 classes.
   template <class Threads>
   TCNCA_HOST_DEVICE int first_of(Threads const& threads, T const* in, T most, bool out_of_range, T* memory) const {
     T first = T(classes - 1);
@@ -92,15 +92,16 @@ struct cross_entropy_rows {
 
 }  // namespace detail
 
-/// The mean over the rows whose target is not negative of -log softmax(logits)[target]. Logits are [rows, classes].
+/// Mean of -log softmax(logits)[target] over the rows with a valid target (not negative). Logits are [rows, classes].
 template <class T, class E>
 class cross_entropy {
  public:
   cross_entropy(context<T, E>& c, index_t most_rows, index_t classes)
       : classes_(classes), costs_(c.kept.take(most_rows)), counted_(c.totals.take(1)), total_(c.totals.take(1)) {}
 
-  /// With `grad`, its gradient by the logits, which may stand in their memory. `predictions`, one a row, are the most likely classes (the first of
-  /// equals). Targets may be null where only predictions are wanted (then the loss is 0). All pointers are on the executor's side; waits for the result.
+  /// `grad` (optional) receives the gradient with respect to the logits and may alias them. `predictions` (optional,
+  /// one per row) receives the most likely class, the first one if several are equal. If targets is null, the loss is 0
+  /// and only predictions are computed. All pointers are in the executor's memory. Waits for the result.
   double operator()(context<T, E> const& c, index_t rows, T const* logits, int const* targets, T* grad,
                     int* predictions = nullptr) const {
     double *const counted = c.totals[counted_], *const total = c.totals[total_];

@@ -1,4 +1,4 @@
-// What evaluation programs are linked with: models in fp32.
+// Models in fp32, linked by the evaluations.
 #include "make_network.hpp"
 
 namespace tcnca::models {

@@ -1,4 +1,4 @@
-// Positions behind the end of a sequence.
+// Padding at the end of sequences.
 #pragma once
 #include "pass.hpp"
 
@@ -23,7 +23,8 @@ struct zero_padding_rows {
 };
 }  // namespace detail
 
-/// In place: positions that do not count (context::lengths) become 0, so that nothing that goes along time carries them to those that do.
+/// In place: zeroes positions that are not valid (context::lengths), so that no operation along time carries their
+/// values to valid ones.
 template <class T, class E>
 void zero_padding(context<T, E> const& c, index_t columns, T* x) {
   if (c.lengths() == nullptr) return;

@@ -1,4 +1,4 @@
-// Norms of every position's channels.
+// Norms over the channels of each position.
 #pragma once
 #include <cmath>
 
@@ -7,7 +7,7 @@
 
 namespace tcnca::models {
 
-/// What norms add to a variance.
+/// Added to a variance before the square root.
 inline constexpr double norm_epsilon = 1e-5;
 
 namespace detail {
@@ -74,7 +74,7 @@ struct row_norm_backward {
     };
     auto const along_terms = [&](auto w, index_t k) TCNCA_INLINE { return through(w, k) * normed(w, k); };
     T const along = threads.template sum<T>(out_of_range, channels, shared_memory, along_terms) / T(channels);
-    T total = 0;  // where a mean is taken off
+    T total = 0;  // only for norms that subtract a mean
     if (kind == norm_kind::layer)
       total = threads.template sum<T>(out_of_range, channels, shared_memory, through) / T(channels);
     if (out_of_range) return;
@@ -86,7 +86,7 @@ struct row_norm_backward {
   }
 };
 
-/// The gradients of gain and bias, a row each.
+/// Terms of column_sums: the gradients of gain and bias.
 template <class T, bool Bias>
 struct row_norm_gain {
   static constexpr int kinds = Bias ? 2 : 1;
@@ -103,7 +103,7 @@ struct row_norm_gain {
 
 }  // namespace detail
 
-/// The norms that `norm` has but for that over the batch.
+/// layer, rms and scale norm (see norm.hpp).
 template <class T, class E>
 class row_norm {
  public:
@@ -111,7 +111,7 @@ class row_norm {
     gain_ = c.parameter(kind == norm_kind::scale ? 1 : channels, {.mean = 1});
     if (kind == norm_kind::layer) bias_ = c.parameter(channels, {});
     mean_ = c.kept.take(c.rows()), inverse_ = c.kept.take(c.rows());
-    // One gain is learned from sums a channel.
+    // The gradient of the single gain is the sum over channels.
     if (kind == norm_kind::scale) sums_ = c.kept.take(channels);
     c.reserve(column_sums_bytes<T>(c.rows(), channels, 2));
   }

@@ -61,7 +61,7 @@ inline written generate(tcnca::models::model& model, long longest_read, alphabet
   std::mt19937_64 random(how.seed);
   tcnca::training::interruption const signals;
   auto const asked = [] { return tcnca::training::interruption::asked() != 0; };
-  model.forget();
+  model.reset_state();
   for (std::size_t i = 0; i < tokens.size() && !asked();) {
     long const now = std::min(longest_read, long(tokens.size() - i));
     read(&tokens[i], now);
@@ -76,7 +76,7 @@ inline written generate(tcnca::models::model& model, long longest_read, alphabet
     read(&token, 1);
   }
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  model.forget();
+  model.reset_state();
   return result;
 }
 

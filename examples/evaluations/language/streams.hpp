@@ -19,7 +19,7 @@ inline double streamed_loss(tcnca::models::model& model, std::uint8_t const* tex
   long const longest = begin(1) - begin(0);
   std::vector<int> tokens, targets;
   double sum = 0;
-  model.forget();
+  model.reset_state();
   for (long at = 0; at < longest; at += length) {
     long const now = std::min(length, longest - at);
     tokens.assign(std::size_t(count * now), 0), targets.assign(std::size_t(count * now), -1);
@@ -29,9 +29,9 @@ inline double streamed_loss(tcnca::models::model& model, std::uint8_t const* tex
         auto const i = std::size_t(s * now + t);
         tokens[i] = text[there + t - 1], targets[i] = text[there + t];
       }
-    sum += double(counted) * model.go_on({count, now, tokens.data(), targets.data(), nullptr});
+    sum += double(counted) * model.evaluate_continued({count, now, tokens.data(), targets.data(), nullptr});
   }
-  model.forget();
+  model.reset_state();
   return sum / double(size);
 }
 

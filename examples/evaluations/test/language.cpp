@@ -91,8 +91,8 @@ class witness final : public models::model {
   std::vector<long> lengths;
   long memories = 0;
 
-  void forget() override { memories = 0; }
-  double go_on(models::examples const& e, int*) override {
+  void reset_state() override { memories = 0; }
+  double evaluate_continued(models::examples const& e, int*) override {
     double sum = 0, count = 0;
     for (long i = 0; i < e.sequences * e.length; i++)
       if (e.targets[i] >= 0) {
@@ -103,7 +103,7 @@ class witness final : public models::model {
     memories++;
     return sum / count;
   }
-  models::learned learn(models::examples const&, long, double) override { return {}; }
+  models::step_result learn(models::examples const&, long, double) override { return {}; }
   double evaluate(models::examples const&, int*) override { return 0; }
   void read(models::examples const&, float*) override {}
   std::string not_finite() const override { return ""; }
@@ -299,9 +299,9 @@ TEST(language, what_comes_in_pieces_costs_what_the_whole_costs) {
     std::vector<int> last(100, -1);
     last.back() = targets.back();
     double const end = m->evaluate({1, 100, tokens.data(), last.data(), nullptr});
-    m->forget();
-    m->go_on({1, 60, tokens.data(), nullptr, nullptr});
-    EXPECT_NEAR(m->go_on({1, 40, tokens.data() + 60, last.data() + 60, nullptr}), end, rounding(c)) << name;
+    m->reset_state();
+    m->evaluate_continued({1, 60, tokens.data(), nullptr, nullptr});
+    EXPECT_NEAR(m->evaluate_continued({1, 40, tokens.data() + 60, last.data() + 60, nullptr}), end, rounding(c)) << name;
   }
 }
 
@@ -312,7 +312,7 @@ TEST(language, what_is_read_to_write_on_is_what_is_evaluated) {
     std::vector<int> tokens(70), one(70, -1);
     for (std::size_t i = 0; i < tokens.size(); i++) tokens[i] = int(i * 5 % 11);
     std::vector<float> logits(11);
-    m->forget();
+    m->reset_state();
     m->read({1, 33, tokens.data(), nullptr, nullptr}, logits.data());
     for (long t = 33; t < 70; t++) {
       m->read({1, 1, &tokens[std::size_t(t)], nullptr, nullptr}, logits.data());

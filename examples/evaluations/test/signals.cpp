@@ -67,7 +67,7 @@ struct waiting_model : number_model {
     say('a'), wait_until_asked(), say('b');
     while (for_ever) ::pause();
   }
-  models::learned learn(models::examples const& e, long step, double rate) override {
+  models::step_result learn(models::examples const& e, long step, double rate) override {
     if (step == at) stay();
     return number_model::learn(e, step, rate);
   }

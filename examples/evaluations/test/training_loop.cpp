@@ -216,7 +216,7 @@ TEST_F(training_loop, reports_only_what_was_measured) {
     struct : number_model {
       double* sum;
       long stop;
-      models::learned learn(models::examples const& e, long step, double rate) override {
+      models::step_result learn(models::examples const& e, long step, double rate) override {
         auto const l = number_model::learn(e, step, rate);
         *sum = (step == 5 ? 0 : *sum) + l.loss;  // an evaluation follows step 4
         if (step == stop) ::raise(SIGTERM);

@@ -105,7 +105,7 @@ class trainer {
       long const step = step_ + 1;
       models::examples const batch = task_.next(step);
       double const rate = o_.rates.at(step);
-      models::learned const l = model_.learn(batch, step, rate);
+      models::step_result const l = model_.learn(batch, step, rate);
       if (!std::isfinite(l.loss) || !std::isfinite(l.grad_norm)) {
         bar.end_line();
         return not_finite(std::isfinite(l.loss) ? "gradient" : "loss", model_.not_finite());
@@ -172,7 +172,7 @@ class trainer {
 
   /// Evaluates, records and saves; false, nothing saved, where the evaluation is not finite. What is not regular leaves the sums as they are, so that
   /// what is resumed goes on as if it had not been.
-  bool evaluate(models::learned const& l, double rate, bool regular, progress& bar) {
+  bool evaluate(models::step_result const& l, double rate, bool regular, progress& bar) {
     evaluation_ = task_.evaluate(model_), evaluated_ = step_;
     for (auto const& m : *evaluation_)
       if (!std::isfinite(m.second)) return bar.end_line(), false;

@@ -39,7 +39,7 @@ TEST(models, all_that_is_compiled_learns) {
       return make_model(m)->learn({m.batch, m.length, tokens.data(), targets.data(), nullptr}, 1, 1e-3);
     };
     auto const expect_step = [&](char const* stack, mixer_kind mixer, attention_kind attention, bool gates) {
-      learned const a = step(stack, mixer, attention, gates, 1), b = step(stack, mixer, attention, gates, 1);
+      step_result const a = step(stack, mixer, attention, gates, 1), b = step(stack, mixer, attention, gates, 1);
       EXPECT_TRUE(std::isfinite(a.loss) && a.grad_norm > 0 && std::isfinite(a.grad_norm)) << stack;
       EXPECT_EQ(a.loss, b.loss) << stack;
       EXPECT_EQ(a.grad_norm, b.grad_norm) << stack;

@@ -149,7 +149,7 @@ TEST(network, goes_on_where_it_was) {
       std::vector<int> whole(d.tokens.size()), pieces(d.tokens.size());
       double const expected = net->evaluate(d.view, whole.data());
       for (int pass = 0; pass < 2; pass++) {  // a second pass must not hear the first
-        net->forget();
+        net->reset_state();
         double sum = 0, counted = 0;
         long at = 0;
         for (long const length : {1L, 2L, 13L, 1L, 4L, 18L}) {
@@ -162,7 +162,7 @@ TEST(network, goes_on_where_it_was) {
               targets_of_piece += targets.back() >= 0;
             }
           sum += targets_of_piece *
-                 net->go_on({m.batch, length, tokens.data(), targets.data(), nullptr}, predicted.data());
+                 net->evaluate_continued({m.batch, length, tokens.data(), targets.data(), nullptr}, predicted.data());
           counted += targets_of_piece;
           for (long b = 0; b < m.batch; b++)
             for (long t = 0; t < length; t++) pieces[size_t(b * m.length + at + t)] = predicted[size_t(b * length + t)];
@@ -173,16 +173,16 @@ TEST(network, goes_on_where_it_was) {
         EXPECT_EQ(pieces, whole) << int(mixer);
       }
       std::vector<float> one(size_t(m.batch * m.vocabulary)), all(one.size());
-      net->forget();
+      net->reset_state();
       for (long t = 0; t < m.length; t++) {
         std::vector<int> tokens;
         for (long b = 0; b < m.batch; b++) tokens.push_back(d.tokens[size_t(b * m.length + t)]);
         net->read({m.batch, 1, tokens.data(), nullptr, nullptr}, one.data());
       }
-      net->forget();
+      net->reset_state();
       net->read({m.batch, m.length, d.tokens.data(), nullptr, nullptr}, all.data());
       for (size_t i = 0; i < one.size(); i++) EXPECT_NEAR(one[i], all[i], 0x1p-22 * (1 + std::abs(all[i])));
-      EXPECT_THROW(net->go_on({m.batch - 1, 1, d.tokens.data(), nullptr, nullptr}), std::invalid_argument);
+      EXPECT_THROW(net->evaluate_continued({m.batch - 1, 1, d.tokens.data(), nullptr, nullptr}), std::invalid_argument);
     }
 }
 
@@ -274,7 +274,7 @@ TEST(network, refuses_what_it_cannot_take) {
   std::vector<std::int64_t> const lengths{1, 2, m.length + 1, 3};
   refuses({m.batch, m.length, d.tokens.data(), d.targets.data(), lengths.data()});
   EXPECT_THROW(net->learn({m.batch, m.length, d.tokens.data(), nullptr, nullptr}, 1, 1e-2), std::invalid_argument);
-  EXPECT_THROW(net->forget(), std::logic_error);
+  EXPECT_THROW(net->reset_state(), std::logic_error);
   d.tokens[3] = int(m.vocabulary);
   refuses(d.view);
   d.tokens[3] = 0, d.targets[0] = int(m.classes);
@@ -286,7 +286,7 @@ TEST(network, plans_its_memory_once) {
   m.dropout = m.attention_dropout = 0.1;
   data const d(m);
   auto const net = make(m);
-  net->forget();
+  net->reset_state();
   std::vector<int> predictions(d.tokens.size());
   std::vector<float> logits(size_t(m.batch * m.vocabulary));
   std::size_t const bytes = net->memory_bytes();
@@ -294,8 +294,8 @@ TEST(network, plans_its_memory_once) {
   long most = 0;
   for (long step = 1; step <= 3; step++) {
     long const before = allocations;
-    net->learn(d.view, step, 1e-2), net->evaluate(d.view, predictions.data()), net->forget(),
-        net->go_on(d.view, predictions.data());
+    net->learn(d.view, step, 1e-2), net->evaluate(d.view, predictions.data()), net->reset_state(),
+        net->evaluate_continued(d.view, predictions.data());
     if (step > 1) most = std::max(most, allocations - before);
   }
   EXPECT_EQ(most, 0);

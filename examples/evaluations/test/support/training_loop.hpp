@@ -22,7 +22,7 @@ class number_model : public models::model {
   long loss_fails = 0, gradient_fails = 0;  ///< at this step
   double value = 1, evaluated = 0;
 
-  models::learned learn(models::examples const& e, long step, double rate) override {
+  models::step_result learn(models::examples const& e, long step, double rate) override {
     double const target = double(e.tokens[0]) / double(step), off = value - target;
     if (step == loss_fails) return {.loss = nan, .grad_norm = 1};
     if (step == gradient_fails) return {.loss = 1, .grad_norm = std::numeric_limits<double>::infinity()};
@@ -30,8 +30,8 @@ class number_model : public models::model {
     return {.loss = off * off, .grad_norm = std::abs(off)};
   }
   double evaluate(models::examples const&, int*) override { return 0; }
-  void forget() override {}
-  double go_on(models::examples const&, int*) override { return 0; }
+  void reset_state() override {}
+  double evaluate_continued(models::examples const&, int*) override { return 0; }
   void read(models::examples const&, float*) override {}
   std::string not_finite() const override { return "layer 3 (attention)"; }
   std::vector<models::saved_part> save() const override {
