@@ -1,4 +1,5 @@
-// The only file that instantiates the stack. Backward, and other executors, are wrapped in the same way; CUDA in a .cu file.
+// The only file that instantiates the stack. Backward, and other executors, are wrapped in the same way; CUDA in a .cu
+// file.
 #include "stack.hpp"
 
 namespace example {
