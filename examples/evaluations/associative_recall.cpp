@@ -1,4 +1,5 @@
-// Associative recall, an evaluation of the TCNCA paper (arXiv 2312.05605): trains a small model and tests it on sequences it has not seen.
+// Associative recall, an evaluation of the TCNCA paper (arXiv 2312.05605): trains a small model and tests it on unseen
+// sequences.
 #include "recall/experiment.hpp"
 #include "recall/options.hpp"
 #include "recall/sweep.hpp"

@@ -1,4 +1,5 @@
-// Language modelling by characters, an evaluation of the TCNCA paper (arXiv 2312.05605): trains on a text, reports bits per character, writes text.
+// Character-level language modelling, an evaluation of the TCNCA paper (arXiv 2312.05605): trains on a text, reports
+// bits per character, generates text.
 #include "language/program.hpp"
 #include "training/wide_kernels.hpp"
 

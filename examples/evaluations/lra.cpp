@@ -1,4 +1,5 @@
-// The Long Range Arena, an evaluation of the TCNCA paper (arXiv 2312.05605): trains a classifier of long sequences, or says how fast it is.
+// The Long Range Arena, an evaluation of the TCNCA paper (arXiv 2312.05605): trains a classifier of long sequences, or
+// measures its speed.
 #include "lra/experiment.hpp"
 #include "lra/show.hpp"
 #include "lra/speed.hpp"

@@ -17,8 +17,8 @@ struct valid_positions {
   }
 };
 
-/// Terms of column_sums: x, or with Centred the squared distance of x from its mean (`center_sum` holds the sums of x over
-/// the positions).
+/// Terms of column_sums: x, or with Centred the squared distance of x from its mean (`center_sum` holds the sums of x
+/// over the positions).
 template <class T, bool Centred>
 struct batch_moment {
   static constexpr int kinds = 1;

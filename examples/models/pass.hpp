@@ -13,12 +13,13 @@ inline constexpr int pass_threads = 256;
 /// The group that processes an item: one thread on the CPU.
 template <class E>
 using pass_group = typename executor_traits<E>::template group<pass_threads>;
-/// Elements per thread and load: a vector register on the CPU; one on a GPU, where neighbouring threads load neighbouring elements.
+/// Elements per thread and load: a vector register on the CPU; one on a GPU, where neighbouring threads load
+/// neighbouring elements.
 template <class Group, class T>
 inline constexpr int pass_width = Group::size() == 1 ? native_lanes<T> : 1;
 
-/// An agent whose algorithm is a functor: f(group, item, shared). `shared` has F::shared_per_thread elements of type F::value_type for each
-/// thread of the group; on the CPU it is not used.
+/// An agent whose algorithm is a functor: f(group, item, shared). `shared` has F::shared_per_thread elements of type
+/// F::value_type for each thread of the group; on the CPU it is not used.
 template <class Group, class F>
 struct pass_agent {
   using A = typename F::value_type;
@@ -42,8 +43,8 @@ struct pass_agent {
   A* shared;
 };
 
-/// Runs f for items 0 to count - 1. Items are independent and do not depend on the number of threads, so the results have the same bits for
-/// any number.
+/// Runs f for items 0 to count - 1. Items are independent and do not depend on the number of threads, so the results
+/// have the same bits for any number.
 template <class E, class F>
 TCNCA_HIDDEN void run_pass(E e, index_t count, F const& f) {
   require(launch<pass_agent<pass_group<E>, F>>(e, {f, count}));
@@ -77,7 +78,8 @@ void each_element(E e, index_t count, Op const& op) {
   run_pass(e, divide_up(count, pass::template block<pass_group<E>>), pass{op, count});
 }
 
-/// The threads of a group, arranged over a matrix: `per_row` of them (a power of two) share a row, the others take further rows.
+/// The threads of a group, arranged over a matrix: `per_row` of them (a power of two) share a row, the others take
+/// further rows.
 template <class Group>
 struct row_threads {
   Group group;
@@ -109,8 +111,8 @@ struct row_threads {
       for (; k < columns; k++) f(constant<1>{}, k);
     }
   }
-  /// Reduces one value per thread over each row, as a balanced tree; all threads of the row get the result. Called by all threads of the
-  /// group; ends with a barrier. `shared` has one element per thread.
+  /// Reduces one value per thread over each row, as a balanced tree; all threads of the row get the result. Called by
+  /// all threads of the group; ends with a barrier. `shared` has one element per thread.
   template <class T, class Combine>
   TCNCA_HOST_DEVICE T reduce(T value, [[maybe_unused]] T* shared, [[maybe_unused]] Combine combine) const {
     if constexpr (Group::size() == 1) {
@@ -128,7 +130,8 @@ struct row_threads {
       return result;
     }
   }
-  /// The sum of the packs f(constant<W>, column) over a row; 0 if the row is out of range. Called by all threads of the group.
+  /// The sum of the packs f(constant<W>, column) over a row; 0 if the row is out of range. Called by all threads of the
+  /// group.
   template <class T, class F>
   TCNCA_HOST_DEVICE T sum(bool out_of_range, index_t columns, T* shared, F f) const {
     constexpr int W = pass_width<Group, T>;
@@ -147,8 +150,8 @@ struct row_threads {
   }
 };
 
-/// A pass over the rows of a matrix: op(row_threads, row, out_of_range, shared). All threads of a group call it, for the sake of its barriers;
-/// out_of_range says that there is no such row.
+/// A pass over the rows of a matrix: op(row_threads, row, out_of_range, shared). All threads of a group call it, for
+/// the sake of its barriers; out_of_range says that there is no such row.
 template <class Op>
 struct row_pass {
   using value_type = typename Op::value_type;

@@ -1,4 +1,4 @@
-// What a step of training reads: blocks of several chunks, cut from the text at random.
+// Training batches: blocks of several chunks, at random positions of the text.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -10,14 +10,15 @@ namespace language {
 
 struct block_config {
   long sequences = 1;
-  long chunk = 64, least = 1, most = 1;  ///< a block is so many chunks: how many is drawn for each step
+  long chunk = 64, least = 1, most = 1;  ///< chunks per block: sampled from least to most for each step
   unsigned long seed = 1;
 };
 
-/// A step's blocks are a function of the seed and the step, so that training goes on from a checkpoint as if it had never stopped.
+/// The blocks of a step are a function of seed and step, so that training continues from a checkpoint with the same
+/// batches.
 class blocks {
  public:
-  /// `text` has more than config.most * config.chunk characters.
+  /// `text` must have more than config.most * config.chunk characters.
   blocks(std::uint8_t const* text, long size, block_config const& config) : text_(text), size_(size), config_(config) {
     tokens_.resize(std::size_t(config.sequences * config.most * config.chunk)), targets_.resize(tokens_.size());
   }

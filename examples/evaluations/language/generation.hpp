@@ -1,4 +1,4 @@
-// Writes text: draws character after character from what a model expects, at a cost a character that does not grow with the text.
+// Text generation: samples characters from a model at O(1) per character.
 #pragma once
 #include <algorithm>
 #include <chrono>
@@ -16,12 +16,13 @@
 namespace language {
 
 struct sampling {
-  double temperature = 1;  ///< 0: always the most likely
-  long top_k = 0;          ///< only the so many most likely; 0: all
+  double temperature = 1;  ///< 0: always the most likely character
+  long top_k = 0;          ///< only the k most likely characters; 0: all
   unsigned long seed = 1;
 };
 
-/// Draws from softmax(logits / temperature) over the top k; of equals the first comes first. `uniform` is in (0, 1).
+/// Samples from softmax(logits / temperature) over the top k; of equal logits the first comes first. `uniform` is in
+/// (0, 1).
 inline int draw(std::vector<float> const& logits, sampling const& s, double uniform) {
   std::vector<int> order(logits.size());
   std::iota(order.begin(), order.end(), 0);
@@ -40,20 +41,20 @@ inline int draw(std::vector<float> const& logits, sampling const& s, double unif
   return order.back();
 }
 
-/// How much was written, in what time.
+/// Characters written, and the time.
 struct written {
   long characters = 0;
   double seconds = 0;
 };
 
-/// Lets the model read what came before, and then write `count` characters, each handed to `write`. Ends early where `write` answers false, or where a
-/// signal asks for it.
+/// Lets the model read the prompt, then generates `count` characters and passes each to `write`. Ends early if `write`
+/// returns false or a signal asks for it.
 inline written generate(tcnca::models::model& model, long longest_read, alphabet const& known,
                         std::string const& before, long count, sampling const& how,
                         std::function<bool(char)> const& write) {
   std::vector<std::uint8_t> const ids = known.ids(before);
   std::vector<int> tokens(ids.begin(), ids.end());
-  if (tokens.empty()) tokens.push_back(known.has('\n') ? known.id('\n') : 0);  // a model cannot begin with nothing
+  if (tokens.empty()) tokens.push_back(known.has('\n') ? known.id('\n') : 0);  // a model needs a first token
   std::vector<float> logits(std::size_t(known.size()));
   auto const read = [&](int const* from, long length) {
     model.read({1, length, from, nullptr, nullptr}, logits.data());

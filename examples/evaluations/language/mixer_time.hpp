@@ -1,4 +1,4 @@
-// What of a model's step its mixers take: each alone, on what a step gives them.
+// The time of the mixers within a model's step: each is timed alone, on inputs as in a step.
 #pragma once
 #include <algorithm>
 #include <chrono>
@@ -10,10 +10,10 @@ namespace language {
 
 struct mixer_seconds {
   double forward = std::nan(""),
-         backward = std::nan("");  ///< of all layers of a step; NaN where they were not measured
+         backward = std::nan("");  ///< of all layers of a step; NaN if not measured
 };
 
-/// The least time over the rounds. On the CPU; elsewhere nothing is measured.
+/// The minimum over the rounds. CPU only; nothing is measured elsewhere.
 inline mixer_seconds time_mixers(tcnca::models::model_config const& config, long rounds) {
   using namespace tcnca::models;
   if (config.backend != "cpu") return {};
@@ -28,7 +28,7 @@ inline mixer_seconds time_mixers(tcnca::models::model_config const& config, long
   c.initialise(config.seed);
   for (long i = 0; i < elements; i++)
     c.kept[x][i] = float(i % 13) / 4 - 1.5f,
-    c.kept[grad_y][i] = float(i % 7) / 2 - 1.5f;  // of the size of what norms give
+    c.kept[grad_y][i] = float(i % 7) / 2 - 1.5f;  // of the magnitude of normalized values
   using clock = std::chrono::steady_clock;
   auto const seconds = [](clock::time_point from, clock::time_point to) {
     return std::chrono::duration<double>(to - from).count();

@@ -1,4 +1,4 @@
-// A yardstick: what is known of a text by who counts which character follows the last one, or the last two.
+// A baseline: character frequencies given the previous one or two characters.
 #pragma once
 #include <array>
 #include <cmath>
@@ -9,16 +9,17 @@
 
 namespace language {
 
-/// Bits per character of a part of the text, predicted from the 0, 1 and 2 characters before by frequencies counted in another part, which shorter
-/// contexts complete (Witten and Bell: what a context has not seen gets the weight of the number of its different successors).
+/// Bits per character of one part of a text, predicted from the 0, 1 and 2 previous characters by frequencies counted
+/// in another part, smoothed with shorter contexts (Witten-Bell: unseen successors get the weight of the number of
+/// distinct successors).
 inline std::array<double, 3> n_gram_bits(std::uint8_t const* text, span counted, span predicted, long symbols) {
   struct context {
     double total = 0, different = 0;
   };
   auto const v = std::size_t(symbols);
   std::array<std::vector<context>, 3> contexts;
-  std::array<std::vector<float>, 3> pairs;  // of a context and a successor: exact up to 2^24 occurrences
-  // The number of the context of an order before position t.
+  std::array<std::vector<float>, 3> pairs;  // counts of a context and a successor; exact up to 2^24
+  // The index of the context of an order before position t.
   auto const context_of = [&](std::size_t order, long t) {
     std::size_t i = 0;
     for (std::size_t k = order; k > 0; k--) i = i * v + text[t - long(k)];

@@ -12,7 +12,7 @@ namespace language {
 struct options : tcnca::training::options {
   options() { small(); }
 
-  std::string text;  ///< a file
+  std::string text;  ///< path of the text
   long least_chunks = 1, most_chunks = 1;
   bool side_by_side = false;
   long rounds = 12;
@@ -30,7 +30,7 @@ struct options : tcnca::training::options {
     rates = {.kind = "cosine", .rate = 2e-2, .warmup = 50, .steps = 2000};
     every = 200;
   }
-  /// MEGA's (arXiv 2209.10655) for EnWik8: 39 million parameters.
+  /// MEGA's configuration (arXiv 2209.10655) for EnWik8: 39 million parameters.
   void enwik8() {
     preset = "enwik8";
     config.layers = 12, config.channels = 512, config.value_dim = 1024, config.key_dim = 128, config.hidden = 1024,
@@ -45,7 +45,7 @@ struct options : tcnca::training::options {
 
 class command_line : public tcnca::training::command_line {
  public:
-  /// The options stay where they are: `o` must outlive this.
+  /// Keeps a reference: `o` must outlive this object.
   explicit command_line(options& o)
       : tcnca::training::command_line(
             "language_model",
@@ -113,12 +113,12 @@ class command_line : public tcnca::training::command_line {
   static constexpr long most_chunks = 1L << 30;
 };
 
-/// An exit status where there is nothing more to do.
+/// Returns an exit status if the program should end.
 inline std::optional<int> parse(int argc, char const* const* argv, options& o) {
   return command_line(o).parse(argc, argv);
 }
 
-/// All that determines what is learned, as a checkpoint keeps it.
+/// Everything that determines the result, as stored in a checkpoint.
 inline tcnca::training::record configuration(options const& o, std::string const& alphabet,
                                              std::string const& checksum) {
   auto r = tcnca::training::configuration(o);
@@ -129,7 +129,7 @@ inline tcnca::training::record configuration(options const& o, std::string const
   return r;
 }
 
-/// The model of such a configuration, for reading: one sequence, in pieces of a chunk.
+/// The model of such a configuration, for reading one sequence in pieces of a chunk.
 inline tcnca::models::model_config model_of(tcnca::training::record const& r) {
   options o;
   auto& c = o.config;

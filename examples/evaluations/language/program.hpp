@@ -1,4 +1,4 @@
-// What language_model does, given its command line.
+// The body of language_model.
 #pragma once
 #include <cinttypes>
 #include <cstdio>
@@ -16,7 +16,7 @@
 
 namespace language {
 
-/// A text made ready. Throws std::invalid_argument, with a sentence, where the file does not do.
+/// A prepared text. Throws std::invalid_argument with a message if the file is not suitable.
 class corpus {
  public:
   explicit corpus(options const& o) : corpus(o, read_file(o.text)) {}
@@ -24,7 +24,7 @@ class corpus {
   alphabet known;
   std::vector<std::uint8_t> ids;
   split parts;
-  std::string checksum;  ///< tells this text from another
+  std::string checksum;  ///< identifies the text
 
  private:
   corpus(options const& o, std::string const& text)
@@ -49,7 +49,7 @@ inline blocks blocks_of(options const& o, corpus const& c) {
       c.ids.data(), c.parts.train.end, {o.config.batch, o.config.chunk, o.least_chunks, o.most_chunks, o.config.seed}};
 }
 
-/// A run of training, and at its end the test.
+/// A training run followed by the test.
 inline tcnca::training::outcome train(options const& o, corpus const& c, tcnca::models::model& model) {
   auto data = blocks_of(o, c);
   auto const bpc = [&](tcnca::models::model& m, span part) {
@@ -65,7 +65,8 @@ inline tcnca::training::outcome train(options const& o, corpus const& c, tcnca::
   return result;
 }
 
-/// Writes to stdout what the prompt and the model's text are, to stderr how fast. An exit status: that of a signal where one ended it early.
+/// Writes the prompt and the generated text to stdout, the speed to stderr. Returns an exit status: that of a signal if
+/// one ended it early.
 inline int write_text(options const& o, tcnca::models::model& model, alphabet const& known, long longest_read) {
   std::fwrite(o.prompt.data(), 1, o.prompt.size(), stdout);
   written const w =
@@ -104,7 +105,7 @@ inline int train_side_by_side(options const& o, corpus const& c, double yardstic
     all.back().output = (std::filesystem::path(o.output) / name).string();
     all.back().resume =
         o.resume && std::filesystem::exists(
-                        tcnca::training::run_files(all.back().output).checkpoint);  // the last may not have begun
+                        tcnca::training::run_files(all.back().output).checkpoint);  // the last run may not have begun
   }
   options longest = o;
   longest.least_chunks = o.most_chunks;
@@ -131,14 +132,14 @@ inline int train_one(options const& o, corpus const& c) {
   return status == 0 && o.generate > 0 ? write_text(o, *model, c.known, o.config.length) : status;
 }
 
-/// The program; an exit status.
+/// Runs the program and returns an exit status.
 inline int run(int argc, char const* const* argv) {
   options o;
   if (auto const status = parse(argc, argv, o)) return *status;
   return tcnca::training::guarded(o, [&] {
     if (!o.checkpoint.empty()) return generate_only(o);
     corpus const c(o);
-    c.known.ids(o.prompt);  // before hours of training
+    c.known.ids(o.prompt);  // reports an invalid prompt before training
     o.config.vocabulary = c.known.size(), o.config.length = o.most_chunks * o.config.chunk;
     o.config.head = tcnca::models::head_kind::next_token;
     auto const counted = n_gram_bits(c.ids.data(), c.parts.train, c.parts.validation, c.known.size());

@@ -1,4 +1,4 @@
-// TCNCA beside MEGA: the same layers, text, steps and seed, but for what mixes along time.
+// TCNCA and MEGA side by side: the same layers, text, steps and seed, with different mixers.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -18,14 +18,14 @@ namespace language {
 struct contender {
   std::string name;
   std::size_t parameters = 0, bytes = 0;
-  double forward = 0, backward = 0, update = 0;  ///< seconds of a step: the least over the rounds
+  double forward = 0, backward = 0, update = 0;  ///< seconds per step: minimum over the rounds
   mixer_seconds mixers;
   double step() const { return forward + backward + update; }
   tcnca::training::outcome trained;
 };
 
-/// Steps of all in turns, so that what else the machine does meets all alike, and of each the least time, for all else only adds. The models are made for
-/// this and forgotten.
+/// Times steps of all models in turn, so that other load affects all alike, and takes the minimum of each. The models
+/// are created for this and discarded.
 inline std::vector<contender> timed(std::vector<options> const& all, blocks& data) {
   std::vector<contender> result;
   std::vector<std::unique_ptr<tcnca::models::model>> models;
@@ -40,8 +40,7 @@ inline std::vector<contender> timed(std::vector<options> const& all, blocks& dat
                       time_mixers(o.config, o.rounds),
                       {}});
   }
-  for (long round = 0; round <= all.front().rounds;
-       round++)  // the first does not count: memory is touched, plans are made
+  for (long round = 0; round <= all.front().rounds; round++)  // the first round is warm-up
     for (std::size_t i = 0; i < all.size(); i++) {
       auto const l = models[i]->learn(data.at(round + 1), round + 1, all[i].rates.at(round + 1));
       if (round == 0) continue;
@@ -52,7 +51,7 @@ inline std::vector<contender> timed(std::vector<options> const& all, blocks& dat
   return result;
 }
 
-/// A number of a table, or what to say where it was not measured.
+/// A number of a table, or a placeholder if it was not measured.
 inline std::string cell(char const* format, double value) {
   if (!std::isfinite(value)) return "not measured";
   char text[64];
@@ -60,7 +59,7 @@ inline std::string cell(char const* format, double value) {
   return text;
 }
 
-/// A table in Markdown: a row a model, then how many times as fast the first is, and what the mixers have to do with it.
+/// A Markdown table with one row per model, then the speedup of the first model and the share of the mixers in it.
 inline std::string table(std::vector<contender> const& all) {
   std::string text =
                   "| model | parameters | memory MiB | forward ms | backward ms | update ms | of it mixers forward ms "
@@ -82,11 +81,11 @@ inline std::string table(std::vector<contender> const& all) {
   for (std::size_t i = 1; i < all.size(); i++) {
     auto const& c = all[i];
     double const forward = first.forward - first.mixers.forward, backward = first.backward - first.mixers.backward,
-                 rest = first.step() - first.mixers.forward - first.mixers.backward;  // without its mixers
+                 rest = first.step() - first.mixers.forward - first.mixers.backward;  // the step without its mixers
     text += "\n" + first.name + " is " + cell("%.2f", c.forward / first.forward) + " times as fast as " + c.name +
             " forward, " + cell("%.2f", c.backward / first.backward) + " backward, " +
             cell("%.2f", c.step() / first.step()) + " a step";
-    // On a busy computer the mixers alone may have taken longer than the step they belong to.
+    // On a busy machine the mixers alone may have taken longer than the step that contains them.
     if (forward > 0 && backward > 0)
       text += "; if its mixers took no time, it would be " + cell("%.2f", c.forward / forward) + ", " +
               cell("%.2f", c.backward / backward) + ", " + cell("%.2f", c.step() / rest);
@@ -95,7 +94,7 @@ inline std::string table(std::vector<contender> const& all) {
   return text;
 }
 
-/// One JSON object a line.
+/// One JSON object per line.
 inline std::string json(std::vector<contender> const& all) {
   std::string text;
   for (auto const& c : all) {
@@ -115,7 +114,7 @@ inline std::string json(std::vector<contender> const& all) {
   return text + "]\n";
 }
 
-/// Curves against steps and against time, with the yardstick.
+/// Curves against steps and against time, with the baseline.
 inline std::string picture(std::vector<options> const& all, double yardstick) {
   using namespace tcnca::training;
   chart_panel loss{"training loss (nats)", "step", {}}, steps{"validation bpc", "step", {}},

@@ -1,4 +1,4 @@
-// How well a model predicts a text, read from its beginning to its end with all that it remembers.
+// Evaluation of a model on a text, read from beginning to end with carried state.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -9,9 +9,10 @@
 
 namespace language {
 
-/// The mean surprise, in nats, of all characters of a part of `text`, each predicted from those before it. The part is read as `count` streams side by
-/// side, of equal lengths (but for one character), in blocks of `length`; a model carries its state from block to block. A stream begins with the character
-/// before it and no other memory; the first character of the whole text is not counted, for nothing leads up to it.
+/// The mean loss, in nats, over all characters of a part of `text`, each predicted from all before it. The part is read
+/// as `count` parallel streams of equal length (to within one character), in blocks of `length`; the model carries its
+/// state from block to block. A stream begins with the character before it and no other context; the first character of
+/// the whole text is not counted.
 inline double streamed_loss(tcnca::models::model& model, std::uint8_t const* text, span part, long count, long length) {
   long const first = std::max(part.begin, 1L), size = part.end - first;
   count = std::min(count, size);

@@ -1,4 +1,4 @@
-// A text as a sequence of symbols: each byte that occurs in it is one.
+// A text as a sequence of symbols: one per byte value that occurs in it.
 #pragma once
 #include <algorithm>
 #include <array>
@@ -16,7 +16,7 @@
 
 namespace language {
 
-/// The bytes that a model knows, numbered from 0 in ascending order.
+/// The alphabet of a model: its byte values, numbered from 0 in ascending order.
 class alphabet {
  public:
   explicit alphabet(std::string_view text) {
@@ -25,13 +25,13 @@ class alphabet {
       if (ids_[b] == 0) ids_[b] = int(bytes_.size()), bytes_ += char(b);
   }
   long size() const { return long(bytes_.size()); }
-  /// All of them, in their order: an alphabet made of this is the same.
+  /// All bytes in order; constructing an alphabet from them gives the same one.
   std::string const& bytes() const { return bytes_; }
   char symbol(int id) const { return bytes_[std::size_t(id)]; }
   bool has(char c) const { return ids_[byte(c)] >= 0; }
   int id(char c) const { return ids_[byte(c)]; }
 
-  /// The same for people and JSON: their numbers, neighbours joined, such as "10 32-126".
+  /// A readable form: byte values with ranges, such as "10 32-126".
   std::string ranges() const {
     std::string result;
     for (std::size_t i = 0; i < bytes_.size();) {
@@ -42,7 +42,7 @@ class alphabet {
     }
     return result;
   }
-  /// Throws std::invalid_argument if this is not what `ranges` writes.
+  /// Parses the output of `ranges`. Throws std::invalid_argument.
   static alphabet of_ranges(std::string const& ranges) {
     std::string bytes;
     std::istringstream in(ranges);
@@ -58,7 +58,7 @@ class alphabet {
     return result;
   }
 
-  /// Throws std::invalid_argument if the text has a byte that is none of these.
+  /// Throws std::invalid_argument if the text contains a byte outside the alphabet.
   std::vector<std::uint8_t> ids(std::string_view text) const {
     std::vector<std::uint8_t> result(text.size());
     for (std::size_t i = 0; i < text.size(); i++) {
@@ -81,13 +81,13 @@ class alphabet {
   std::string bytes_;
 };
 
-/// Part of a text, which the part before it (if any) leads up to.
+/// Part of a text. Predictions at its beginning may use the text before it.
 struct span {
   long begin = 0, end = 0;
   long size() const { return end - begin; }
 };
 
-/// To learn from, to choose by, and to report: 90, 5 and 5 % (of EnWik8 the customary 90, 5 and 5 million).
+/// Training, validation and test part: 90, 5 and 5 % (for EnWik8 the customary 90, 5 and 5 million characters).
 struct split {
   span train, validation, test;
 };
@@ -96,7 +96,7 @@ inline split split_of(long size) {
   return {{0, size - 2 * twentieth}, {size - 2 * twentieth, size - twentieth}, {size - twentieth, size}};
 }
 
-/// The bytes of a file. Throws std::invalid_argument with a sentence if it cannot be read or is empty.
+/// Reads a file. Throws std::invalid_argument with a message if it cannot be read or is empty.
 inline std::string read_file(std::string const& path) {
   auto const fail = [&](std::string const& why) {
     throw std::invalid_argument("cannot read the text " + path + ": " + why);

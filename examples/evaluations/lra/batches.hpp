@@ -1,4 +1,4 @@
-// Examples side by side, as a model takes them.
+// Batches of examples.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -12,13 +12,13 @@
 
 namespace lra {
 
-/// Sequences padded at their end with zeros to the longest of them.
+/// Sequences padded at the end with zeros to the length of the longest.
 struct batch {
   std::vector<int> tokens, targets;
   std::vector<std::int64_t> lengths;
   long length = 0;
 
-  /// Valid until the next `gather`. The lengths are given where they differ: a model need not look at them where they do not.
+  /// Valid until the next `gather`. Lengths are given only if they differ.
   tcnca::models::examples view() const {
     bool const padded = std::any_of(lengths.begin(), lengths.end(), [&](std::int64_t l) { return l != length; });
     return {.sequences = long(lengths.size()),
@@ -47,8 +47,9 @@ inline void gather(dataset const& from, std::span<long const> which, batch& b) {
     }
 }
 
-/// The examples of every step: all of them once a pass, in an order that is drawn anew for each. So that little is padded, those of some hundred
-/// batches are sorted by length before they are cut; the order of the batches is then drawn. What step n gets depends on n and the seed alone.
+/// The batches of training: each pass visits all examples in a new random order. To reduce padding, the examples of a
+/// few hundred batches are sorted by length before they are split; then the batches are shuffled. Step n depends on n
+/// and the seed only.
 class batches {
  public:
   batches(dataset const& from, long size, std::uint64_t seed)

@@ -1,4 +1,4 @@
-// Sequences of bytes with a class for each, or for each pair of neighbours.
+// Byte sequences with a class each, or one per pair of neighbouring sequences.
 #pragma once
 #include <algorithm>
 #include <cstddef>
@@ -9,10 +9,10 @@
 namespace lra {
 
 struct dataset {
-  std::vector<std::uint8_t> tokens;  ///< of all sequences, one after another
+  std::vector<std::uint8_t> tokens;  ///< of all sequences, concatenated
   std::vector<std::size_t> ends{0};  ///< sequence i is [ends[i], ends[i + 1])
-  std::vector<int> targets;          ///< one an example
-  int sequences_an_example = 1;      ///< 2 where pairs are classified
+  std::vector<int> targets;          ///< one per example
+  int sequences_an_example = 1;      ///< 2 if pairs are classified
 
   long examples() const { return long(targets.size()); }
   long sequences() const { return long(ends.size()) - 1; }
@@ -26,13 +26,13 @@ struct dataset {
     ends.push_back(tokens.size());
   }
   void add(std::span<std::uint8_t const> sequence, int target) { add(sequence), targets.push_back(target); }
-  /// Example i of another, which has as many sequences an example.
+  /// Appends example i of another data set with as many sequences per example.
   void add(dataset const& from, long i) {
     for (long s = i * sequences_an_example; s < (i + 1) * sequences_an_example; s++) add(from.sequence(s));
     targets.push_back(from.targets[std::size_t(i)]);
   }
 
-  /// Of an example's sequences.
+  /// Total length of an example's sequences.
   long longest(long example) const {
     long most = 0;
     for (long i = example * sequences_an_example; i < (example + 1) * sequences_an_example; i++)
@@ -41,14 +41,14 @@ struct dataset {
   }
 };
 
-/// The share of the examples in which one is right who always names the most frequent class; NaN where there are none.
+/// Accuracy of always predicting the most frequent class; NaN without examples.
 inline double majority(dataset const& d, long classes) {
   std::vector<long> count(std::size_t(std::max(classes, 1L)));
   for (int const t : d.targets) count[std::size_t(t)]++;
   return double(*std::max_element(count.begin(), count.end())) / double(d.examples());
 }
 
-/// And of one who looks at the first token alone, and knows from other examples which class it goes with most often.
+/// Accuracy of predicting from the first token alone, with the most frequent class for each token of other examples.
 inline double by_first_token(dataset const& known, dataset const& d, long classes) {
   std::vector<std::vector<long>> count(256, std::vector<long>(std::size_t(classes)));
   for (long i = 0; i < known.examples(); i++)
@@ -61,12 +61,12 @@ inline double by_first_token(dataset const& known, dataset const& d, long classe
   return double(right) / double(d.examples());
 }
 
-/// What a task learns from, chooses by, and is judged by.
+/// Training, validation and test part of a task.
 struct splits {
   dataset training, validation, test;
 };
 
-/// How many examples of each; of what is read from files, the first ones.
+/// Number of examples of each part; of data from files, the first ones.
 struct counts {
   long training = 0, validation = 0, test = 0;
 };

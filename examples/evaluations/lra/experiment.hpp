@@ -1,4 +1,4 @@
-// A model on a task.
+// One model on one task.
 #pragma once
 #include <memory>
 #include <numeric>
@@ -9,14 +9,14 @@
 
 namespace lra {
 
-/// The model of the options for batches of `examples`.
+/// Creates the model of the options for batches of `examples`.
 inline std::unique_ptr<models::model> make_model(options const& o, long examples) {
   models::model_config c = o.config;
   c.batch = examples * (c.head == models::head_kind::pair_class ? 2 : 1);
   return models::make_model(c);
 }
 
-/// The share of the first `count` examples whose class a model finds. Sorted by length, so that little is padded.
+/// Accuracy on the first `count` examples. Sorted by length to reduce padding.
 inline double accuracy(models::model& m, dataset const& d, long count, long size, long classes) {
   std::vector<long> order(std::size_t(std::min(count, d.examples())));
   std::iota(order.begin(), order.end(), 0L);
@@ -40,7 +40,7 @@ inline double accuracy(models::model& m, dataset const& d, long count, long size
 
 class experiment {
  public:
-  /// The options stay where they are. Throws std::invalid_argument.
+  /// Keeps a reference to the options. Throws std::invalid_argument.
   explicit experiment(options const& o)
       : o_(o),
         data_(load(o)),
@@ -68,7 +68,7 @@ class experiment {
   experiment(experiment const&) = delete;
   experiment& operator=(experiment const&) = delete;
 
-  /// Trains; with the last evaluation, what the model gets right of the test part, and of as many examples that it learned from.
+  /// Trains. The last evaluation includes the accuracy on the test part and on as many training examples.
   training::outcome run() {
     training::outcome result = training::train(o_, *model_, task_);
     if (result.how == training::ending::finished || result.how == training::ending::out_of_time) {

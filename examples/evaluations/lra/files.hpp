@@ -1,4 +1,4 @@
-// Reading the files of a task: what is missing or malformed is said with the file, the line, and what is wrong.
+// File readers. Errors name the file, the line and the problem.
 #pragma once
 #include <algorithm>
 #include <cstddef>
@@ -13,7 +13,7 @@
 
 namespace lra {
 
-/// A file that is not there or not what it should be.
+/// A file that is missing or malformed.
 struct file_error : std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };
@@ -22,8 +22,8 @@ struct file_error : std::invalid_argument {
   throw file_error(file.string() + ":" + std::to_string(line) + ": " + what);
 }
 
-/// The lines of a text file, without their ends (LF or CR LF; the last one may have none) and without a byte order mark. Blank lines at the end are left
-/// out; one before others is an error.
+/// The lines of a text file, without line ends (LF or CR LF; the last one may be missing) and without a byte order
+/// mark. Blank lines at the end are ignored; any other blank line is an error.
 class lines {
  public:
   explicit lines(std::filesystem::path file) : file_(std::move(file)), in_(file_, std::ios::binary) {
@@ -57,7 +57,7 @@ inline std::string contents(std::filesystem::path const& file) {
   return bytes;
 }
 
-/// Parts between separators; one more than there are separators.
+/// Splits at separators; returns one part more than there are separators.
 inline std::vector<std::string_view> split(std::string_view text, char separator) {
   std::vector<std::string_view> parts;
   for (std::size_t at = 0;;) {
@@ -68,14 +68,15 @@ inline std::vector<std::string_view> split(std::string_view text, char separator
   }
 }
 
-/// Words between blanks.
+/// Splits at spaces.
 inline std::vector<std::string_view> words(std::string_view text) {
   std::vector<std::string_view> parts = split(text, ' ');
   std::erase(parts, std::string_view());
   return parts;
 }
 
-/// The first of some folders below `data` in which `name` is. Where it is in none, says which file is missing and what it belongs to.
+/// The first of several folders below `data` that contains `name`. Otherwise the message says which file is missing and
+/// which release it belongs to.
 inline std::filesystem::path folder_with(std::filesystem::path const& data, std::initializer_list<char const*> folders,
                                          std::string const& name, std::string const& of) {
   for (char const* const f : folders)
@@ -83,7 +84,7 @@ inline std::filesystem::path folder_with(std::filesystem::path const& data, std:
   throw file_error("there is no " + name + " in " + data.string() + ": it belongs to " + of);
 }
 
-/// The files of a folder with an extension, in the order of their names (numbers by value).
+/// The files of a folder with an extension, ordered by name (numbers by value).
 inline std::vector<std::filesystem::path> files_in(std::filesystem::path const& folder, std::string const& extension) {
   if (!std::filesystem::is_directory(folder)) throw file_error("there is no folder " + folder.string());
   std::vector<std::filesystem::path> found;

@@ -1,4 +1,4 @@
-// Image: CIFAR-10 in grey, a pixel a token; from the binary files that the University of Toronto releases.
+// Image: CIFAR-10 as grey levels, one token per pixel, from the binary files of the University of Toronto.
 #pragma once
 #include "dataset.hpp"
 #include "files.hpp"
@@ -7,13 +7,14 @@ namespace lra::image {
 
 constexpr long side = 32, classes = 10;
 
-/// As TensorFlow's rgb_to_grayscale of bytes.
+/// Same result as TensorFlow's rgb_to_grayscale for bytes.
 inline std::uint8_t grey(std::uint8_t red, std::uint8_t green, std::uint8_t blue) {
   float const level = (0.2989f * float(red) + 0.587f * float(green) + 0.114f * float(blue)) / 255;
   return std::uint8_t(level * 255.5f);
 }
 
-/// Records of a class and three planes of 32 x 32 bytes, red, green, blue. Those from `first` on, `most` in all in the result.
+/// Reads records of a class and three planes of 32 x 32 bytes (red, green, blue), beginning with record `first`, until
+/// the result has `most`.
 inline void read(std::filesystem::path const& file, long first, long most, dataset& result) {
   constexpr std::size_t plane = side * side, record = 1 + 3 * plane;
   std::string const bytes = contents(file);
@@ -32,7 +33,7 @@ inline void read(std::filesystem::path const& file, long first, long most, datas
   }
 }
 
-/// The last half of the fifth batch, a tenth of what there is to learn from, is for validation.
+/// The last half of the fifth batch, a tenth of the training data, is used for validation.
 inline splits read(std::filesystem::path const& data, counts const& most) {
   auto const folder =
       folder_with(data, {"", "cifar-10-batches-bin"}, "data_batch_1.bin", "CIFAR-10, cifar-10-binary.tar.gz unpacked");

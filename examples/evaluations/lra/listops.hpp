@@ -1,4 +1,4 @@
-// ListOps: nested MIN, MAX, MED (median) and SM (sum modulo 10) of digits, written in prefix form; the class is the value.
+// ListOps: nested MIN, MAX, MED (median) and SM (sum modulo 10) of digits in prefix form; the class is the value.
 #pragma once
 #include <algorithm>
 #include <array>
@@ -14,13 +14,13 @@
 
 namespace lra::listops {
 
-/// Tokens: four operators, each with a bracket that opens, the bracket that closes, ten digits.
+/// Tokens: four operators, each including its opening bracket, the closing bracket, ten digits.
 enum token : std::uint8_t { minimum, maximum, median, sum_modulo, close, digit };
 constexpr long vocabulary = digit + 10, classes = 10;
 
 constexpr std::array<char const*, digit> names{"[MIN", "[MAX", "[MED", "[SM", "]"};
 
-/// As people write it.
+/// Text form of a token.
 inline std::string text(std::span<std::uint8_t const> tokens) {
   std::string out;
   for (std::uint8_t const t : tokens)
@@ -28,15 +28,16 @@ inline std::string text(std::span<std::uint8_t const> tokens) {
   return out;
 }
 
-/// Which trees are drawn: at `depth` (the root is at 1) all are digits, above it three of four; operators have 2 to `arguments` arguments. Those of
-/// `shortest` to `longest` tokens are kept.
+/// The distribution of trees: at `depth` (the root is at 1) all nodes are digits, above it three of four; operators
+/// have 2 to `arguments` arguments. Trees of `shortest` to `longest` tokens are kept.
 struct shape {
   int depth = 10, arguments = 10;
   long shortest = 500, longest = 2000;
 };
 constexpr int most_arguments = 64;
 
-/// Of one operator. The median of an even number of arguments is the mean of the middle two, rounded down. The arguments are reordered.
+/// The value of one operator. The median of an even number of arguments is the mean of the middle two, rounded down.
+/// Reorders the arguments.
 inline int result_of(std::uint8_t op, std::span<int> arguments) {
   if (op == minimum) return *std::min_element(arguments.begin(), arguments.end());
   if (op == maximum) return *std::max_element(arguments.begin(), arguments.end());
@@ -50,7 +51,8 @@ inline int result_of(std::uint8_t op, std::span<int> arguments) {
   return sum % 10;
 }
 
-/// Appends a random tree whose root is at `depth` and returns its value; negative where it is longer than the shape allows, and unfinished.
+/// Appends a random tree whose root is at `depth` and returns its value; negative, with the tree incomplete, if it
+/// exceeds the shape's length.
 inline int draw(random_source& random, shape const& s, int depth, std::vector<std::uint8_t>& tokens) {
   if (depth >= s.depth || random.below(4) != 0) {
     int const value = int(random.below(10));
@@ -67,13 +69,13 @@ inline int draw(random_source& random, shape const& s, int depth, std::vector<st
   return long(tokens.size()) > s.longest ? -1 : result_of(op, {arguments.data(), count});
 }
 
-/// The value of an expression; none where the tokens are no expression.
+/// The value of an expression; empty if the tokens are not an expression.
 inline std::optional<int> value(std::span<std::uint8_t const> tokens) {
   struct open {
     std::uint8_t op;
     std::vector<int> arguments;
   };
-  std::vector<open> opened{{minimum, {}}};  // a root, whose only argument is the result
+  std::vector<open> opened{{minimum, {}}};  // a root whose only argument is the result
   for (std::uint8_t const t : tokens) {
     if (opened.size() == 1 && !opened[0].arguments.empty()) return {};
     if (t >= vocabulary) return {};
@@ -92,7 +94,8 @@ inline std::optional<int> value(std::span<std::uint8_t const> tokens) {
   return opened[0].arguments[0];
 }
 
-/// Different trees, none in two parts. The same seed gives the same ones. `progress` hears how many there are. Throws std::invalid_argument where there are no such trees, or too few.
+/// Generates distinct trees; no tree occurs in two parts. The same seed gives the same trees. Reports to `progress`.
+/// Throws std::invalid_argument if there are no such trees, or too few.
 inline splits generate(shape const& s, counts const& n, std::uint64_t seed,
                        std::function<void(long)> const& progress = {}) {
   if (s.depth < 1 || s.depth > 100)
@@ -104,10 +107,11 @@ inline splits generate(shape const& s, counts const& n, std::uint64_t seed,
     throw std::invalid_argument("listops: the shortest length must be 1 or more, and the longest no less");
   random_source random(seed);
   splits result;
-  // Two trees with one hash are taken for one: once in 10^9 data sets a tree too many is left out, and never is one there twice.
+  // Trees with equal hashes are treated as equal: a tree is dropped in one of 10^9 data sets, and duplicates never
+  // occur.
   std::unordered_set<std::uint64_t> known;
   std::vector<std::uint8_t> tokens;
-  constexpr long patience = 1'000'000;  // draws without a new tree; among the default lengths 8 of 100 are
+  constexpr long patience = 1'000'000;  // attempts without a new tree; with the default lengths 8 of 100 succeed
   for (auto const& [part, count] :
        {std::pair{&result.training, n.training}, {&result.validation, n.validation}, {&result.test, n.test}}) {
     for (long vain = 0; part->examples() < count;) {

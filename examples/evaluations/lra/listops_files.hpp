@@ -1,12 +1,13 @@
-// ListOps as the Long Range Arena releases it: basic_train.tsv, basic_val.tsv and basic_test.tsv.
+// ListOps files of the Long Range Arena release: basic_train.tsv, basic_val.tsv and basic_test.tsv.
 #pragma once
 #include "files.hpp"
 #include "listops.hpp"
 
 namespace lra::listops {
 
-/// Lines "expression TAB value" after the header "Source TAB Target". Expressions are binary trees with a parenthesis for every node, such as
-/// "( ( ( [MAX 4 ) 3 ) ] )": all but the parentheses are the tokens. Values are computed again, and must agree. `most` lines; negative: all.
+/// Lines "expression TAB value" after the header "Source TAB Target". Expressions are binary trees with parentheses
+/// around every node, such as "( ( ( [MAX 4 ) 3 ) ] )"; all but the parentheses are tokens. Values are recomputed and
+/// must match. Reads `most` lines; negative: all.
 inline dataset read(std::filesystem::path const& file, long longest, long most = -1) {
   lines in(file);
   std::string line;

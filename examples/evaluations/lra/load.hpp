@@ -1,4 +1,4 @@
-// The data that the options name.
+// Loads or generates the data of the options.
 #pragma once
 #include "../training/progress.hpp"
 #include "image_files.hpp"

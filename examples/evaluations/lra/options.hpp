@@ -9,8 +9,8 @@ namespace lra {
 
 struct options : training::options {
   std::string task = "listops", data;
-  counts examples;         ///< of each part; of files 0 stands for all
-  listops::shape listops;  ///< of what is generated
+  counts examples;         ///< per part; 0 means all (files only)
+  listops::shape listops;  ///< of generated expressions
   long show = 0, speed_batch = 4;
   bool speed = false;
   double expect_accuracy = 0;
@@ -18,7 +18,7 @@ struct options : training::options {
   task_info const& info() const { return *find_task(task); }
 };
 
-/// MEGA's model for a task, and the numbers of examples of the Long Range Arena's release.
+/// MEGA's model for a task, with the numbers of examples of the Long Range Arena.
 inline void set_table(options& o) {
   task_info const& t = o.info();
   auto& c = o.config;
@@ -32,7 +32,7 @@ inline void set_table(options& o) {
   if (t.generated) o.examples = t.images() ? counts{160000, 20000, 20000} : counts{96000, 2000, 2000};
 }
 
-/// Small enough to learn something in minutes on two cores; not what the table's accuracies are about.
+/// Small enough to learn within minutes on two cores; not comparable with published accuracies.
 inline void set_quick(options& o) {
   auto& c = o.config;
   c.layers = 2, c.channels = 64, c.value_dim = 128, c.key_dim = 32, c.hidden = 128, c.dropout = 0, c.batch = 32,
@@ -47,7 +47,7 @@ inline void set_quick(options& o) {
   if (o.task == "pathx") o.examples = {2000, 200, 200}, c.batch = 4, o.rates.steps = 200, o.every = 100;
 }
 
-/// Learned in seconds. A model that does not see the order of the tokens gets 38 % of these expressions (the same model, on shuffled tokens).
+/// Learned in seconds. The same model trained on shuffled tokens reaches 38 %.
 inline void set_tiny(options& o) {
   set_quick(o);
   auto& c = o.config;
@@ -58,7 +58,7 @@ inline void set_tiny(options& o) {
     o.listops = {.depth = 3, .arguments = 4, .shortest = 8, .longest = 24}, c.length = c.chunk = 24;
 }
 
-/// What the options say, checked. Throws std::invalid_argument.
+/// Checks the options. Throws std::invalid_argument.
 inline void check(options const& o) {
   using line = training::command_line;
   task_info const& t = o.info();
@@ -81,7 +81,7 @@ inline void check(options const& o) {
 
 class command_line : public training::command_line {
  public:
-  /// For the task of `o`, whose table is set. The options stay where they are: `o` must outlive this.
+  /// For the task of `o`, whose table must be set. Keeps a reference: `o` must outlive this object.
   explicit command_line(options& o)
       : training::command_line(
             "lra",
@@ -172,9 +172,9 @@ class command_line : public training::command_line {
   }
 };
 
-/// An exit status where there is nothing more to do.
+/// Returns an exit status if the program should end.
 inline std::optional<int> parse(int argc, char const* const* argv, options& o) {
-  // The task comes first: what a preset means, and the defaults that --help shows, depend on it.
+  // The task is parsed first: presets and the defaults shown by --help depend on it.
   for (int i = 1; i < argc; i++) {
     std::string_view const word = argv[i];
     std::string_view const name = word == "--task" && i + 1 < argc ? argv[i + 1]

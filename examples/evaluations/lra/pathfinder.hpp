@@ -1,4 +1,5 @@
-// Pathfinder: two long dashed curves and some short ones, with discs at two ends of the long ones. The class: are these the ends of one curve?
+// Pathfinder: two long dashed curves and several short ones, with discs at two ends of the long ones. The class: do the
+// discs mark the ends of one curve?
 #pragma once
 #include <algorithm>
 #include <array>
@@ -13,32 +14,33 @@
 
 namespace lra::pathfinder {
 
-/// In pixels. Curves are polylines of dashes with gaps between them, which turn a little at each.
+/// Sizes in pixels. Curves are polylines of dashes with gaps, which turn a little at each dash.
 struct shape {
   long side;
-  double dash, gap;        ///< along a curve
-  double thickness, disc;  ///< of dashes; the radius of the discs
-  double clearance;        ///< between the lines of different curves, and of the parts of one that are not neighbours
-  double turn;             ///< radians from dash to dash, at most
-  int dashes;              ///< of each long curve
+  double dash, gap;        ///< lengths along a curve
+  double thickness, disc;  ///< of dashes; radius of the discs
+  double clearance;  ///< minimum distance between different curves, and between non-neighbouring parts of one curve
+  double turn;       ///< maximum turn from dash to dash, in radians
+  int dashes;        ///< per long curve
   int distractors, distractor_dashes;
 };
 
-/// Of the sides that are there: 32, and 128 of Path-X.
+/// Shapes of the image sizes: 32, and 128 (Path-X).
 inline shape shape_of(long side) {
   if (side == 32) return {32, 1.5, 2.0, 1.0, 1.75, 4.5, 0.5, 9, 3, 3};
   if (side == 128) return {128, 4.0, 3.5, 2.0, 3.5, 8.0, 0.5, 16, 8, 5};
   throw std::invalid_argument("pathfinder: there are images of side 32 and 128, not " + std::to_string(side));
 }
 
-/// Draws one image after another. Nothing but connection tells the classes apart: both have the same curves, and any end has a disc in half of the
-/// images of either. Ends of different curves are joined in two pairs, in the way that makes their distances most like those of ends of one curve,
-/// and one of the pairs, or one of the curves, is drawn.
+/// Generates images one after another. Connection is the only difference between the classes: both have the same
+/// curves, and each end has a disc in half of the images of either class. Ends of different curves are matched in two
+/// pairs, such that their distances resemble those of the ends of one curve; one of the pairs, or one of the curves, is
+/// marked.
 class painter {
  public:
   painter(shape const& s, std::uint64_t seed) : shape_(s), random_(seed), pixels_(std::size_t(s.side * s.side)) {}
 
-  /// Grey levels, row by row, valid until the next.
+  /// Grey levels, row by row; valid until the next call.
   std::vector<std::uint8_t> const& paint(bool connected) {
     while (!lay_out()) {}
     bool const which = random_.below(2) == 1;
@@ -56,8 +58,7 @@ class painter {
  private:
   struct point {
     double x, y;
-    double
-        reach;  ///< how much further than a dash's the ink may go from here: more at the ends of long curves, where discs may be
+    double reach;  ///< additional radius of the ink here: larger at the ends of long curves, which may have discs
   };
   /// The corners of a curve: start and end of each dash.
   using curve = std::vector<point>;
@@ -75,12 +76,13 @@ class painter {
     return true;
   }
 
-  /// Joins ends of different curves in two pairs, with distances like those of the ends of one curve, or else fails.
+  /// Matches ends of different curves in two pairs, with distances like those of the ends of one curve. Returns false
+  /// if that is impossible.
   bool pair() {
     curve const &a = long_[0], &b = long_[1];
     double const close =
-        double(shape_.side) / 8;  // then their distance alone tells 62 % at best; 67 % did without a limit
-    auto const alike = [&](point const& p, point const& q) {  // p and the front of a, q and its back
+        double(shape_.side) / 8;  // then the distance alone predicts 62 % at best; 67 % without a limit
+    auto const alike = [&](point const& p, point const& q) {  // p and q are compared with the front and back of a
       auto const own = std::minmax({distance(a.front(), a.back()), distance(b.front(), b.back())});
       auto const other = std::minmax({distance(a.front(), p), distance(a.back(), q)});
       return std::abs(own.first - other.first) < close && std::abs(own.second - other.second) < close;
@@ -89,7 +91,7 @@ class painter {
     return straight_ || alike(b.back(), b.front());
   }
 
-  /// A curve somewhere clear of those that are there, for which `fits`.
+  /// A curve at a random place, clear of the existing ones, for which `fits` holds.
   bool lay(curve& c, int dashes, double reach, auto const& fits) {
     constexpr int tries = 60;
     for (int i = 0; i < tries; i++) {
@@ -130,14 +132,14 @@ class painter {
     return true;
   }
 
-  /// Is a point far enough from all other curves, and from all of its own but its neighbours?
+  /// Whether a point is far enough from all other curves, and from all of its own curve except its neighbours.
   bool clear(curve const& own, point const& p) const {
     auto const near = [&](point const& q) {
       double const least = shape_.clearance + p.reach + q.reach, dx = p.x - q.x, dy = p.y - q.y;
       return dx * dx + dy * dy < least * least;
     };
     if (std::any_of(taken_.begin(), taken_.end(), near)) return false;
-    double const corner = (shape_.dash + shape_.gap) / 2;  // from corner to corner, on average
+    double const corner = (shape_.dash + shape_.gap) / 2;  // mean distance between corners
     for (std::size_t i = 0; i < own.size(); i++) {
       double const along = double(own.size() - i) * corner;
       if (along > 2 * (shape_.clearance + own[i].reach + p.reach) && near(own[i])) return false;
@@ -151,7 +153,7 @@ class painter {
     for (point const& p : discs_) ink(p, p, shape_.disc);
   }
 
-  /// All that is within `radius` of a stretch; a pixel is covered by the part of its width that is.
+  /// Draws everything within `radius` of a segment; a partially covered pixel gets a proportional grey level.
   void ink(point const& from, point const& to, double radius) {
     double const wide = radius + 0.5, dx = to.x - from.x, dy = to.y - from.y, square = dx * dx + dy * dy;
     long const last = shape_.side - 1;
@@ -172,14 +174,15 @@ class painter {
   shape shape_;
   random_source random_;
   std::array<curve, 2> long_;
-  std::vector<point> taken_;  // of the curves that are there: corners, and the middles of dashes
+  std::vector<point> taken_;  // of the existing curves: corners, and midpoints of dashes
   std::vector<std::array<point, 2>> dashes_;
   std::array<point, 2> discs_{};
-  bool straight_ = false;  // the pairs of ends of the two curves are front and front, back and back
+  bool straight_ = false;  // pairs the fronts with each other and the backs with each other
   std::vector<std::uint8_t> pixels_;
 };
 
-/// As many images of each class, in turn. The same seed gives the same images, whatever the number of threads. `progress` hears how many there are.
+/// Alternates images of both classes. The same seed gives the same images for any number of threads. Reports to
+/// `progress`.
 inline dataset generate(shape const& s, long count, std::uint64_t seed,
                         std::function<void(long)> const& progress = {}) {
   dataset result;
@@ -209,7 +212,7 @@ inline dataset generate(shape const& s, long count, std::uint64_t seed,
   return result;
 }
 
-/// Three parts of it.
+/// Generates the three parts.
 inline splits generate(shape const& s, counts const& n, std::uint64_t seed,
                        std::function<void(long)> const& progress = {}) {
   auto const after = [&](long before) {

@@ -1,4 +1,4 @@
-// Pathfinder as the Long Range Arena releases it: pathfinder32 or pathfinder128, lists of images in text, images as PNG.
+// Pathfinder files of the Long Range Arena release: pathfinder32 or pathfinder128; image lists as text, images as PNG.
 #pragma once
 #include "files.hpp"
 #include "pathfinder.hpp"
@@ -6,8 +6,9 @@
 
 namespace lra::pathfinder {
 
-/// The folder <side>/curv_contour_length_14: every line of metadata/*.npy names a folder, an image in it, a number, and the class. Images of no bytes
-/// are left out: the release has some. Of the rest, in an order drawn once and for all, 80 % are to learn from, 10 % each for validation and test.
+/// Reads <side>/curv_contour_length_14: each line of metadata/*.npy names a folder, an image, a number, and the class.
+/// Empty image files, which the release contains, are skipped. The rest is split in a fixed random order: 80 %
+/// training, 10 % validation, 10 % test.
 inline splits read(std::filesystem::path const& data, long side, counts const& most) {
   std::string const name = "pathfinder" + std::to_string(side) + "/curv_contour_length_14";
   auto const folder =

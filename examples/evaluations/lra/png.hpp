@@ -1,4 +1,4 @@
-// Grey levels of PNG files, by libpng.
+// Grey levels of PNG files, with libpng.
 #pragma once
 #include "files.hpp"
 
@@ -8,7 +8,7 @@
 
 namespace lra {
 
-/// `pixels` has side * side bytes. Colours become grey, what is transparent black.
+/// `pixels` has side * side bytes. Colors become grey, transparent pixels black.
 inline void read_png(std::filesystem::path const& file, long side, std::vector<std::uint8_t>& pixels) {
   png_image image{};
   image.version = PNG_IMAGE_VERSION;

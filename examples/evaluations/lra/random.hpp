@@ -1,4 +1,4 @@
-// Random numbers that are the same wherever the same seed is given: the engine is the standard's, and no distribution of a library is used.
+// Reproducible random numbers: the engine is the standard's, and no library distribution is used.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -10,16 +10,16 @@
 
 namespace lra {
 
-/// The `n`-th seed that `seed` gives is training::mix(seed, n).
+/// The `n`-th seed derived from `seed` is training::mix(seed, n).
 using tcnca::training::mix;
 
 class random_source {
  public:
   explicit random_source(std::uint64_t seed) : engine_(seed) {}
 
-  /// 0 to n - 1. (The bias of a remainder is n / 2^64.)
+  /// Uniform in 0 to n - 1. (The bias of the remainder is n / 2^64.)
   long below(long n) { return long(engine_() % std::uint64_t(n)); }
-  /// In [0, 1).
+  /// Uniform in [0, 1).
   double unit() { return double(engine_() >> 11) * 0x1p-53; }
   double between(double low, double high) { return low + (high - low) * unit(); }
 

@@ -1,4 +1,4 @@
-// Some examples for the eye.
+// Prints examples.
 #pragma once
 #include <cstdio>
 #include <filesystem>
@@ -11,7 +11,7 @@
 
 namespace lra {
 
-/// Is this a name that `show` gives: digits, "_class_", digits, ".pgm"?
+/// Whether this is a file name of `show`: digits, "_class_", digits, ".pgm".
 inline bool names_picture(std::string_view name) {
   auto const digits = [&] {
     std::size_t const count = std::min(name.find_first_not_of("0123456789"), name.size());
@@ -24,8 +24,8 @@ inline bool names_picture(std::string_view name) {
   return digits() && name == ".pgm";
 }
 
-/// Expressions and texts go to stdout, a line each; images become PGM files in --output, named by their number and class, in
-/// place of those that were shown there before.
+/// Writes expressions and texts to stdout, one per line; images as PGM files to --output, named by number and class.
+/// Replaces files of an earlier call.
 inline void show(options o) {
   long const count = o.show;
   o.examples.training = count;

@@ -1,4 +1,4 @@
-// How fast the models of one configuration are, side by side.
+// The speed of the models of one configuration.
 #pragma once
 #include <time.h>
 
@@ -11,11 +11,10 @@
 
 namespace lra {
 
-/// Of the fastest of some calls.
+/// Times of the fastest call.
 struct seconds {
   double wall = 1e300,
-         cpu =
-             1e300;  ///< `cpu`: of all threads of this machine together; says what is slow where other programs run too
+         cpu = 1e300;  ///< `cpu`: processor time of all threads, which does not depend on other programs
 };
 struct speed {
   std::string model;
@@ -23,7 +22,7 @@ struct speed {
   seconds inference, learning;
 };
 
-/// Runs `f` and keeps its time if it was the fastest.
+/// Runs `f` and keeps its time if it is the minimum.
 inline void time(seconds& best, auto const& f) {
   auto const cpu = [] {
     timespec t;
@@ -37,8 +36,8 @@ inline void time(seconds& best, auto const& f) {
   best.cpu = std::min(best.cpu, cpu() - cpu_start);
 }
 
-/// Measures tcnca, mega and mega-fft in turn, as often as about `limit` seconds allow, at least three times. What there is no model
-/// for is left out, and said.
+/// Measures tcnca, mega and mega-fft in turn, as often as about `limit` seconds allow, at least three times. Models
+/// that do not exist for the configuration are skipped with a message.
 inline std::vector<speed> measure(options const& o, double limit) {
   long const examples = o.speed_batch, sequences = examples * (o.config.head == models::head_kind::pair_class ? 2 : 1),
              length = o.config.length;
@@ -67,14 +66,14 @@ inline std::vector<speed> measure(options const& o, double limit) {
   auto const passed = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); };
   for (long round = 0; round < 4 || passed() < limit; round++)
     for (std::size_t i = 0; i < all.size(); i++) {
-      seconds first;  // not counted: caches, plans and threads are made ready
+      seconds first;  // warm-up: caches, plans, threads
       time(round == 0 ? first : result[i].inference, [&] { all[i]->evaluate(batch, predictions.data()); });
       time(round == 0 ? first : result[i].learning, [&] { all[i]->learn(batch, round + 1, 1e-6); });
     }
   return result;
 }
 
-/// A table to stdout; with --output also speed.md and speed.json.
+/// Prints a table; with --output also writes speed.md and speed.json.
 inline void report_speed(options const& o) {
   auto const all = measure(o, o.time_limit > 0 ? o.time_limit : 20);
   auto const base = std::find_if(all.begin(), all.end(), [](speed const& s) { return s.model == "mega-fft"; });

@@ -1,4 +1,5 @@
-// The six tasks of the Long Range Arena and the models that MEGA's authors train on them (arXiv 2209.10655, table and public commands).
+// The six tasks of the Long Range Arena, with the models of MEGA's authors (arXiv 2209.10655, table and public
+// commands).
 #pragma once
 #include <array>
 #include <string>
@@ -24,8 +25,8 @@ struct task_info {
   bool pre_norm;
   double rate, decay, dropout;
   long batch, steps, warmup;
-  char const* stack;  ///< of convolutions, that reaches over the length; ours
-  bool generated;     ///< where no files are given
+  char const* stack;  ///< convolution stack whose receptive field covers the length; our choice
+  bool generated;     ///< if no files are given
 
   bool images() const { return embedding == models::embedding_kind::level; }
   long side() const { return length == 16384 ? 128 : 32; }
@@ -166,7 +167,7 @@ inline std::array<task_info, 6> const& tasks() {
   return all;
 }
 
-/// Null where there is none of this name.
+/// Null if there is no task of this name.
 inline task_info const* find_task(std::string_view name) {
   for (task_info const& t : tasks())
     if (name == t.name) return &t;

@@ -1,4 +1,5 @@
-// Text and Retrieval: bytes of film reviews (the class: liked or not) and of pairs of papers (does one cite the other?).
+// Text and Retrieval: bytes of film reviews (class: positive or not) and of pairs of papers (class: does one cite the
+// other).
 #pragma once
 #include "dataset.hpp"
 #include "files.hpp"
@@ -11,8 +12,8 @@ inline std::span<std::uint8_t const> bytes_of(std::string_view text, long longes
 
 namespace text {
 
-/// The reviews of aclImdb/<part>/neg and pos, in turn; of each its first `longest` bytes. `wanted` of the number of a review says whether it is
-/// taken.
+/// Reads the reviews of aclImdb/<part>/neg and pos alternately, the first `longest` bytes of each. `wanted` selects
+/// reviews by number.
 inline void read(std::filesystem::path const& part, long longest, long most, auto const& wanted, dataset& result) {
   auto const bad = files_in(part / "neg", ".txt"), good = files_in(part / "pos", ".txt");
   for (std::size_t i = 0; i < std::max(bad.size(), good.size()); i++) {
@@ -27,8 +28,8 @@ inline void read(std::filesystem::path const& part, long longest, long most, aut
   }
 }
 
-/// aclImdb as Stanford releases it. It has no validation part: every tenth review of `train` is one (the Long Range Arena validates on the
-/// test part).
+/// Stanford's aclImdb. It has no validation part: every tenth review of `train` is used (the Long Range Arena validates
+/// on the test part).
 inline splits read(std::filesystem::path const& data, long longest, counts const& most) {
   auto const folder = folder_with(data, {"", "aclImdb"}, "train/pos", "the IMDB reviews, aclImdb_v1.tar.gz unpacked");
   splits s;
@@ -45,7 +46,8 @@ inline splits read(std::filesystem::path const& data, long longest, counts const
 
 namespace retrieval {
 
-/// Lines of five fields between tabs: 0 or 1 (or 0.0, 1.0), the papers' two names, their two texts. Of each text its first `longest` bytes.
+/// Lines of five tab-separated fields: 0 or 1 (or 0.0, 1.0), the names of two papers, their texts, cut to the first
+/// `longest` bytes.
 inline dataset read(std::filesystem::path const& file, long longest, long most = -1) {
   lines in(file);
   std::string line;

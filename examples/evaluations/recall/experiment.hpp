@@ -1,4 +1,4 @@
-// One model on one task of associative recall.
+// One model on one associative recall task.
 #pragma once
 #include <memory>
 #include <vector>
@@ -12,7 +12,7 @@ namespace models = tcnca::models;
 
 class experiment {
  public:
-  /// The options stay where they are. Throws std::invalid_argument for a model that there is not.
+  /// Keeps a reference to the options. Throws std::invalid_argument for an unknown model.
   explicit experiment(options& o)
       : o_(o),
         order_(std::size_t(std::max(1L, o.train)), o.config.seed),
@@ -50,7 +50,7 @@ class experiment {
   models::model& model() { return *model_; }
   training::record const& configuration() const { return task_.configuration; }
 
-  /// The share of what is asked for in `count` sequences that the model answers.
+  /// The fraction of the queries in `count` sequences that the model answers.
   double accuracy(long count, std::uint64_t seed) {
     long right = 0, asked = 0;
     training::notice say(o_.program, count, "test sequences were answered");

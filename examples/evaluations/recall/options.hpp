@@ -24,7 +24,7 @@ struct options : training::options {
   std::vector<std::string> models{"tcnca-simple", "tcnca", "mega"};
 };
 
-/// A chunk of at most `most` positions such that the last one, from which the question is asked, is as long as can be.
+/// A chunk length of at most `most` such that the last chunk, which holds the query, is as long as possible.
 inline long chunk_for(long positions, long most) {
   if (positions <= most) return positions;
   long best = most, last = 0;
@@ -33,7 +33,7 @@ inline long chunk_for(long positions, long most) {
   return best;
 }
 
-/// What the options say of the data, checked. Throws std::invalid_argument.
+/// The task that the options describe. Throws std::invalid_argument.
 inline problem problem_of(options const& o) {
   problem p = o.data;
   p.kind = o.form == "single" ? form::single : form::multi_query;
@@ -52,7 +52,7 @@ inline problem problem_of(options const& o) {
 
 class command_line : public training::command_line {
  public:
-  /// The options stay where they are: `o` must outlive this.
+  /// Keeps a reference: `o` must outlive this object.
   explicit command_line(options& o)
       : training::command_line(
             "associative_recall",
@@ -143,7 +143,7 @@ class command_line : public training::command_line {
   }
 };
 
-/// An exit status where there is nothing more to do.
+/// Returns an exit status if the program should end.
 inline std::optional<int> parse(int argc, char const* const* argv, options& o) {
   return command_line(o).parse(argc, argv);
 }

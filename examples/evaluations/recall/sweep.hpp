@@ -1,4 +1,5 @@
-// Models on tasks of several lengths and vocabularies: a table, a picture, and a folder for each, so that a sweep goes on where it was stopped.
+// Models on tasks of several lengths and vocabularies: a table, a chart, and a folder per run, so that an interrupted
+// sweep can continue.
 #pragma once
 #include <algorithm>
 #include <cstdio>
@@ -22,7 +23,7 @@ class sweep {
         for (std::string const& model : o_.models) cells_.push_back(cell(model, vocabulary, length));
   }
 
-  /// An exit status.
+  /// Returns an exit status.
   int run() {
     if (!o_.resume && std::filesystem::exists(folder_ / "results.json"))
       throw std::invalid_argument("there are results in " + o_.output +
@@ -77,7 +78,8 @@ class sweep {
     options c = o_;
     c.model = model, c.data.vocabulary = vocabulary, c.data.length = length, c.sweep = false;
     c.data = problem_of(c);
-    // The same number of tokens a step, but not of too few sequences: each has only one map of keys to values to learn from.
+    // The same number of tokens per step, but a minimum number of sequences, because each has only one map of keys to
+    // values.
     c.config.batch = std::max(std::min(8L, o_.config.batch), (o_.config.batch * o_.data.length + length - 1) / length);
     c.config.chunk = chunk_for(c.data.positions(), o_.longest_chunk);
     c.test = std::min(o_.test, std::max(100L, 100000 / length));
@@ -107,7 +109,7 @@ class sweep {
     }
     training::replace_file(folder_ / "accuracy.svg", picture.svg());
   }
-  /// A row a task; a cell says test accuracy, steps and seconds.
+  /// One row per task; a cell holds test accuracy, steps and seconds.
   std::string table() const {
     std::string out = "| vocabulary | length | chunk | batch |", rule = "|---|---|---|---|";
     for (std::string const& model : o_.models) out += " " + model + " |", rule += "---|";

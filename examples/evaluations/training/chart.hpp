@@ -1,4 +1,4 @@
-// SVG charts: panels side by side, lines in each, one legend. Axes are linear or (x) logarithmic.
+// SVG charts: panels side by side with lines and one legend. Axes are linear or, for x, logarithmic.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -11,7 +11,7 @@
 namespace tcnca::training {
 
 struct chart_line {
-  std::string name;  ///< lines of the same name have the same colour in all panels
+  std::string name;  ///< lines of the same name have the same color in all panels
   std::vector<std::pair<double, double>> points;
 };
 struct chart_panel {
@@ -57,7 +57,7 @@ class chart {
  private:
   static constexpr double panel_width = 480, panel_height = 320, left = 66, right = 20, above = 40, below = 50;
 
-  /// From `low` to `high`, in steps that people count in.
+  /// Tick marks from `low` to `high` at round values.
   struct axis {
     double low = 0, high = 1, step = 1;
     bool log = false;
@@ -73,7 +73,7 @@ class chart {
     double const step = power * (raw <= power ? 1 : raw <= 2 * power ? 2 : raw <= 5 * power ? 5 : 10);
     return {std::floor(low / step + 1e-9) * step, std::ceil(high / step - 1e-9) * step, step, false};
   }
-  // Distinguishable with the common colour-vision deficiencies.
+  // Distinguishable with common color vision deficiencies.
   static std::string colour(std::size_t i) {
     static constexpr char const* all[] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7",
                                           "#e69f00", "#56b4e9", "#222222", "#999933"};
@@ -98,7 +98,7 @@ class chart {
 
   static std::string draw(chart_panel const& p, std::vector<std::string> const& names, double from, double up) {
     double x_low = 1e300, x_high = -1e300, y_low = p.from_zero ? 0 : 1e300, y_high = -1e300;
-    std::vector<double> marks;  // on a logarithmic axis
+    std::vector<double> marks;  // of a logarithmic axis
     for (auto const& l : p.lines)
       for (auto const& [x, y] : l.points) {
         x_low = std::min(x_low, x), x_high = std::max(x_high, x), marks.push_back(x);
@@ -131,7 +131,7 @@ class chart {
         dots += "<circle cx=\"" + number(px(x)) + "\" cy=\"" + number(py(y)) + "\" r=\"2.6\" fill=\"" + c + "\"/>\n";
       }
       if (!path.empty()) out += "<path d=\"" + path + "\" fill=\"none\" stroke-width=\"1.6\" stroke=\"" + c + "\"/>\n";
-      if (l.points.size() <= 30) out += dots;  // where they are many, the line is enough
+      if (l.points.size() <= 30) out += dots;  // with many points, the line is enough
     }
     return out;
   }

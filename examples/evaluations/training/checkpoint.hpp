@@ -1,7 +1,10 @@
-// All that training needs to go on, in one file: either a whole one that fits, or a sentence.
+// Checkpoints: everything that training needs to continue, in one file. A file is either read as a whole or refused
+// with a message.
 //
-//   magic (8 bytes) | byte order mark, format version (4 each) | bytes of the file (8) | steps done (8) | configuration
-//   | number of parts (8), each its name and its bytes | CRC-64 of all before (8)         a string is its length (8) and its bytes
+//   magic (8 bytes) | byte order mark, format version (4 each) | bytes of the file (8) | completed steps (8) |
+//   configuration
+//   | number of parts (8), each its name and its bytes | CRC-64 of all before (8)      a string is its length (8) and
+//   its bytes
 #pragma once
 #include <cstdint>
 #include <fstream>
@@ -15,26 +18,26 @@
 
 namespace tcnca::training {
 
-/// A checkpoint that cannot be used; the sentence says which and why.
+/// A checkpoint that cannot be used; the message says which file and why.
 struct checkpoint_error : std::invalid_argument {
   checkpoint_error(std::filesystem::path const& path, std::string const& why)
       : std::invalid_argument("cannot use " + path.string() + ": " + why) {}
 };
 
 struct checkpoint {
-  record configuration;                   ///< of what was trained: only the same can go on
-  long step = 0;                          ///< steps done
-  std::vector<models::saved_part> parts;  ///< of the model, and of the loop
+  record configuration;                   ///< of the training; only the same configuration can continue
+  long step = 0;                          ///< completed steps
+  std::vector<models::saved_part> parts;  ///< of the model and of the training loop
 
   static constexpr char magic[8] = {'\x89', 'T',  'C',    'N',
-                                    '\r',   '\n', '\x1a', '\n'};  // as PNG's: a transfer as text damages it visibly
+                                    '\r',   '\n', '\x1a', '\n'};  // like PNG: a transfer in text mode is detected
   static constexpr std::uint32_t byte_order = 0x01020304, version = 1;
   static constexpr std::size_t head_bytes = 32, tail_bytes = 8;
 };
 
 namespace detail {
 
-/// Writes and sums.
+/// Writes and updates the checksum.
 class checkpoint_writer {
  public:
   explicit checkpoint_writer(replacement& file) : file_(file) {}
@@ -54,7 +57,7 @@ class checkpoint_writer {
   checksum sum_;
 };
 
-/// Reads within bounds.
+/// Reads with bounds checks.
 class checkpoint_reader {
  public:
   checkpoint_reader(std::vector<char> const& from, std::filesystem::path const& path) : from_(from), path_(path) {}
@@ -85,7 +88,7 @@ class checkpoint_reader {
 
 }  // namespace detail
 
-/// Throws std::runtime_error where it cannot be written; the old file stays then.
+/// Throws std::runtime_error if the file cannot be written; the old file then stays.
 inline void write_checkpoint(std::filesystem::path const& path, checkpoint const& c) {
   std::string const configuration = c.configuration.line();
   std::uint64_t size = checkpoint::head_bytes + 8 + configuration.size() + 8 + checkpoint::tail_bytes;
@@ -102,7 +105,7 @@ inline void write_checkpoint(std::filesystem::path const& path, checkpoint const
   file.commit();
 }
 
-/// Throws checkpoint_error for anything but a whole checkpoint of this format.
+/// Throws checkpoint_error for anything but a complete checkpoint of this format.
 inline checkpoint read_checkpoint(std::filesystem::path const& path) {
   auto const require = [&](bool holds, std::string const& why) {
     if (!holds) throw checkpoint_error(path, why);
@@ -118,7 +121,7 @@ inline checkpoint read_checkpoint(std::filesystem::path const& path) {
           "it is not a checkpoint of tcnca");
   require(bytes.size() >= checkpoint::head_bytes + checkpoint::tail_bytes, "it is cut off");
   detail::checkpoint_reader in_order(bytes, path);
-  in_order.number<std::uint64_t>();  // the magic
+  in_order.number<std::uint64_t>();  // magic
   require(in_order.number<std::uint32_t>() == checkpoint::byte_order,
           "it was written by a machine with another byte order, or is damaged");
   auto const version = in_order.number<std::uint32_t>();
@@ -149,7 +152,7 @@ inline checkpoint read_checkpoint(std::filesystem::path const& path) {
   return c;
 }
 
-/// Throws checkpoint_error, naming the first difference, unless the checkpoint is of this configuration.
+/// Throws checkpoint_error, naming the first difference, if the checkpoint has another configuration.
 inline void require_same(checkpoint const& c, record const& configuration, std::filesystem::path const& path) {
   for (auto const* from : {&configuration, &c.configuration})
     for (auto const& entry : from->entries()) {

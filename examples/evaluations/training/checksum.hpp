@@ -1,4 +1,5 @@
-// CRC-64 (the polynomial of ECMA-182, bits reversed): any change of up to 64 neighbouring bits is noticed, of others all but one in 2^64.
+// CRC-64 (ECMA-182 polynomial, bit-reversed). Detects any change within 64 consecutive bits, and others with
+// probability 1 - 2^-64.
 #pragma once
 #include <array>
 #include <bit>
@@ -12,7 +13,8 @@ class checksum {
   void add(void const* data, std::size_t count) {
     auto at = static_cast<unsigned char const*>(data);
     for (; count >= 8;
-         count -= 8, at += 8) {  // eight tables at once: memory's speed rather than a table look-up's latency a byte
+         count -= 8,
+         at += 8) {  // eight tables per step: limited by memory bandwidth, not by the latency of a lookup per byte
       std::uint64_t word;
       std::memcpy(&word, at, 8);
       if constexpr (std::endian::native == std::endian::big) { word = __builtin_bswap64(word); }
@@ -25,7 +27,7 @@ class checksum {
   std::uint64_t value() const { return ~state_; }
 
  private:
-  /// tables[k][b]: what byte b becomes when k zero bytes follow.
+  /// tables[k][b]: the checksum of byte b followed by k zero bytes.
   static constexpr auto tables = [] {
     std::array<std::array<std::uint64_t, 256>, 8> t{};
     for (std::uint64_t b = 0; b < 256; b++) {

@@ -1,4 +1,4 @@
-// Files that are there whole or not at all.
+// Atomic file replacement.
 #pragma once
 #include <fcntl.h>
 #include <sys/file.h>
@@ -13,12 +13,12 @@
 
 namespace tcnca::training {
 
-/// What went wrong with a file, and why.
+/// An error message for a file operation.
 [[noreturn]] inline void fail(std::string const& what, std::filesystem::path const& path) {
   throw std::runtime_error(what + " " + path.string() + ": " + std::strerror(errno));
 }
 
-/// An open file, closed at the end.
+/// An open file, closed by the destructor.
 class descriptor {
  public:
   descriptor(std::filesystem::path const& path, int flags) : fd_(::open(path.c_str(), flags | O_CLOEXEC, 0666)) {}
@@ -34,8 +34,8 @@ class descriptor {
   int fd_;
 };
 
-/// What is to take the place of a file: written beside it, and renamed onto it by `commit`, once it has reached the disk. Whatever happens before, the
-/// old file stays as it was.
+/// A replacement for a file: written next to it and renamed onto it by `commit`, after it has reached the disk. Until
+/// then the old file stays unchanged.
 class replacement {
  public:
   explicit replacement(std::filesystem::path path)
@@ -73,14 +73,14 @@ class replacement {
   bool committed_ = false;
 };
 
-/// Writes a whole file in one go.
+/// Writes a complete file.
 inline void replace_file(std::filesystem::path const& path, std::string const& text) {
   replacement file(path);
   file.write(text);
   file.commit();
 }
 
-/// Keeps another run out of a folder while it lives.
+/// A lock that keeps other runs out of a folder during its lifetime.
 class folder_lock {
  public:
   explicit folder_lock(std::filesystem::path const& folder) : folder_(folder, O_RDONLY | O_DIRECTORY) {

@@ -1,12 +1,13 @@
-// SIGHUP, SIGINT and SIGTERM as a question: has anyone asked to stop?
+// Handling of SIGHUP, SIGINT and SIGTERM as requests to stop.
 #pragma once
 #include <csignal>
 #include <initializer_list>
 
 namespace tcnca::training {
 
-/// While it lives, the first signal only sets what `asked` answers; a SIGINT or SIGTERM after it ends the program as without this. A further SIGHUP does
-/// not: a terminal that closes often sends it twice, and what is being saved shall be saved. A signal that was ignored before (nohup) stays ignored.
+/// During the lifetime of the object, the first signal only sets what `asked` returns; a later SIGINT or SIGTERM ends
+/// the program. A later SIGHUP does not, because a terminal that closes often sends it twice, while a checkpoint is
+/// being saved. A signal that was ignored before (nohup) stays ignored.
 class interruption {
  public:
   interruption() {
@@ -26,7 +27,7 @@ class interruption {
   interruption(interruption const&) = delete;
   interruption& operator=(interruption const&) = delete;
 
-  /// The signal that came first, 0 where none did. The answer stays until the next object is made.
+  /// The first signal; 0 if there was none. Keeps its value until the next object is created.
   static int asked() { return asked_; }
   static char const* name(int signal) { return signal == SIGHUP ? "SIGHUP" : signal == SIGINT ? "SIGINT" : "SIGTERM"; }
 

@@ -1,4 +1,4 @@
-// What training has found, one record an evaluation: a line of JSON each, appended and flushed.
+// The training log: one JSON line per evaluation, appended and flushed.
 #pragma once
 #include <cstdio>
 #include <fstream>
@@ -11,7 +11,8 @@
 
 namespace tcnca::training {
 
-/// The records of a log; a last line that was cut off is left out. Throws std::invalid_argument where another line is not a record.
+/// Reads the records of a log; an incomplete last line is ignored. Throws std::invalid_argument if another line is not
+/// a record.
 inline std::vector<record> read_log(std::filesystem::path const& path) {
   std::ifstream in(path);
   if (!in) throw std::invalid_argument("cannot read " + path.string() + ": " + std::strerror(errno));
@@ -19,7 +20,7 @@ inline std::vector<record> read_log(std::filesystem::path const& path) {
   long number = 0;
   for (std::string line; std::getline(in, line);) {
     number++;
-    if (in.eof()) break;  // no line end: its writer was stopped
+    if (in.eof()) break;  // no line end: the writer was stopped
     try {
       all.push_back(record::parse(line));
     } catch (std::invalid_argument const& e) {
@@ -29,13 +30,14 @@ inline std::vector<record> read_log(std::filesystem::path const& path) {
   return all;
 }
 
-/// The log of a run that grows.
+/// A log that is being written.
 class log {
  public:
-  /// To stdout.
+  /// Writes to stdout.
   log() : file_(stdout, [](std::FILE*) { return 0; }) {}
-  /// To a file. What goes on after `step` steps keeps what was recorded up to there, so that no step appears twice; also what was recorded only because
-  /// a run was stopped (it has an entry "stopped") goes, so that the log is that of a run which was not.
+  /// Writes to a file. A run that continues after `step` steps keeps the records up to that step, so that no step
+  /// appears twice, and drops records that exist only because a run was stopped (entry "stopped"); the log is then that
+  /// of an uninterrupted run.
   log(std::filesystem::path const& path, long step) : file_(nullptr, std::fclose) {
     std::string kept;
     if (step > 0 && std::filesystem::exists(path))

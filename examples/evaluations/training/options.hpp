@@ -1,4 +1,4 @@
-// The command line that training programs share. A program adds its own options and its presets.
+// The command line shared by the training programs. Each program adds its own options and presets.
 #pragma once
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
@@ -17,7 +17,7 @@
 
 namespace tcnca::training {
 
-/// A named set of defaults; options that are given win over it.
+/// A named set of defaults; explicit options take precedence.
 struct preset {
   std::string name, description;
   std::function<void()> apply;
@@ -36,7 +36,7 @@ class command_line {
  public:
   CLI::App app;
 
-  /// The options stay where they are: `o` must outlive this.
+  /// Keeps a reference: `o` must outlive this object.
   command_line(std::string const& program, std::string const& description, options& o, std::vector<preset> presets = {})
       : app(description +
                 "\nProgress goes to stderr. With --output a folder keeps configuration.json, log.jsonl (one line for "
@@ -56,13 +56,13 @@ class command_line {
   command_line(command_line const&) = delete;
   command_line& operator=(command_line const&) = delete;
 
-  /// An exit status where there is nothing more to do: 0 after --help, 2 after a sentence that says what is wrong.
+  /// Returns an exit status if the program should end: 0 after --help, 2 after an error message.
   std::optional<int> parse(int argc, char const* const* argv) {
     auto const refuse = [&](std::string const& why) {
       return std::fprintf(stderr, "%s: %s\n", options_.program.c_str(), why.c_str()), 2;
     };
     try {
-      for (int i = 1; i < argc; i++)  // CLI11 would take the next word for the value
+      for (int i = 1; i < argc; i++)  // CLI11 would take the next argument as the value
         if (std::string const word = argv[i]; word.starts_with("--") && word.find('=') == word.size() - 1)
           require(false, word.substr(0, word.size() - 1), "needs a value after \"=\"");
       choose_preset(argc, argv);
@@ -75,7 +75,7 @@ class command_line {
               "needs --output, where the picture goes");
     } catch (CLI::ParseError const& e) {
       return e.get_exit_code() == 0 ? app.exit(e) : refuse(sentence(e));
-    } catch (std::invalid_argument const& e) {  // of a callback of the program's
+    } catch (std::invalid_argument const& e) {  // from a callback of the program
       return refuse(e.what());
     }
     if (!options_.compare.empty()) only("with --compare", {"--compare", "--output"});
@@ -83,7 +83,7 @@ class command_line {
     return {};
   }
 
-  /// For checks that have no validator, such as in app.callback.
+  /// Reports an error from a check without a validator, such as app.callback.
   static void require(bool holds, std::string const& option, std::string const& sentence) {
     if (!holds) throw std::invalid_argument(option + " " + sentence);
   }
@@ -91,18 +91,18 @@ class command_line {
     require(value % of == 0, option, "must be a multiple of " + std::to_string(of) + ", not " + std::to_string(value));
   }
 
-  /// An option without a value.
+  /// Adds an option without a value.
   CLI::Option* flag(std::string const& name, bool& value, std::string const& description) {
     return app.add_flag(name, value, description)->disable_flag_override();
   }
 
   using option_names = std::vector<std::string>;
-  /// Names in a warning those of the options which were given although they do nothing.
+  /// Warns about those of the given options that have no effect.
   void unused(std::string const& when, option_names const& options) const {
     warn(when,
          [&](std::string const& name) { return std::find(options.begin(), options.end(), name) != options.end(); });
   }
-  /// The same for all options but these.
+  /// The same for all options except these.
   void only(std::string const& when, option_names const& used) const {
     warn(when, [&](std::string const& name) { return std::find(used.begin(), used.end(), name) == used.end(); });
   }
@@ -217,7 +217,7 @@ class command_line {
         ->check(not_negative)
         ->group(g);
   }
-  /// An enumeration by the names of its values.
+  /// An enumeration, given by the names of its values.
   template <class T>
   void choice(std::string const& name, T& value, std::vector<std::pair<std::string, T>> const& all,
               std::string const& description) {
@@ -238,7 +238,7 @@ class command_line {
         ->capture_default_str()
         ->group("The model");
   }
-  /// Before all else is parsed, so that what is given wins and --help shows the preset's defaults.
+  /// Parsed first, so that explicit options take precedence and --help shows the preset's defaults.
   void choose_preset(int argc, char const* const* argv) {
     std::string const flag = "--preset";
     for (int i = 1; i < argc; i++) {

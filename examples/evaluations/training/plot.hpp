@@ -1,4 +1,4 @@
-// Curves of training from its logs: what was measured against the step, a panel a quantity, a line a run.
+// Training curves from logs: each quantity against the step, one panel per quantity, one line per run.
 #pragma once
 #include <algorithm>
 #include <filesystem>
@@ -10,13 +10,13 @@
 
 namespace tcnca::training {
 
-/// A run in a picture: a name and its log.
+/// A run in a chart: a name and its log.
 struct plotted_run {
   std::string name;
   std::vector<record> log;
 };
 
-/// All quantities that a log has but times.
+/// All quantities of the log except times.
 inline std::string curves(std::string const& title, std::vector<plotted_run> const& runs) {
   std::vector<std::string> quantities;
   for (auto const& run : runs)
@@ -39,12 +39,12 @@ inline std::string curves(std::string const& title, std::vector<plotted_run> con
   return picture.svg();
 }
 
-/// Draws the logs of the runs in these folders into `output`/comparison.svg.
+/// Plots the logs of the runs in these folders to `output`/comparison.svg.
 inline void compare(std::vector<std::string> const& folders, std::string const& output) {
   std::vector<plotted_run> runs;
   for (std::filesystem::path folder : folders) {
     auto log = read_log(folder / "log.jsonl");
-    if (!folder.has_filename()) folder = folder.parent_path();  // "runs/a/"
+    if (!folder.has_filename()) folder = folder.parent_path();  // a trailing slash, as in "runs/a/"
     runs.push_back({folder.filename().string(), std::move(log)});
   }
   std::filesystem::create_directories(output);

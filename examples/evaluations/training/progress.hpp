@@ -1,4 +1,4 @@
-// A line on stderr that says how far training is, how fast and how long it will take: a bar on a terminal, else one line an evaluation.
+// Progress on stderr, with speed and remaining time: a bar on a terminal, otherwise one line per evaluation.
 #pragma once
 #include <unistd.h>
 
@@ -11,17 +11,18 @@ namespace tcnca::training {
 
 class progress {
  public:
-  /// `first` steps were done before this began. A time limit of 0 is none.
+  /// `first` steps were completed before. A time limit of 0 means none.
   progress(long first, long steps, double time_limit)
       : first_(first), steps_(steps), limit_(time_limit), terminal_(isatty(STDERR_FILENO) != 0) {}
   ~progress() { end_line(); }
   progress(progress const&) = delete;
   progress& operator=(progress const&) = delete;
 
-  /// Seconds since it began.
+  /// Seconds since construction.
   double elapsed() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
 
-  /// After `step` steps, and `tokens` tokens since it began. `text` says how training goes; `evaluated`: a line that stays.
+  /// Reports `step` completed steps and `tokens` tokens since construction. `text` describes the training; `evaluated`:
+  /// the line is kept.
   void report(long step, double tokens, std::string const& text, bool evaluated) {
     double const now = elapsed();
     if (!evaluated && (!terminal_ || now - last_ < 0.2)) return;
@@ -40,7 +41,7 @@ class progress {
     std::fflush(stderr);
     open_ = terminal_;
   }
-  /// Before something else goes to stderr.
+  /// Clears the bar. Call before other output to stderr.
   void end_line() {
     if (open_) std::fputs("\n", stderr);
     open_ = false;
@@ -63,15 +64,15 @@ class progress {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-/// Says ever less often, at last once a minute, how far something is that may take long, such as the making of examples. Nothing is said of what takes
-/// less than two seconds.
+/// Reports the progress of a long operation, such as generating examples, at growing intervals up to a minute.
+/// Operations of less than two seconds report nothing.
 class notice {
  public:
-  /// `done` is what has been done, such as "examples were generated".
+  /// `done` describes the completed work, such as "examples were generated".
   notice(std::string program, long total, std::string done)
       : program_(std::move(program)), done_(std::move(done)), total_(total) {}
 
-  /// By one thread at a time.
+  /// Not thread-safe.
   void operator()(long count) {
     auto const now = std::chrono::steady_clock::now();
     if (now - last_ < wait_ || count >= total_) return;

@@ -1,4 +1,5 @@
-// Randomness as a function of where it is used, so that nothing need be remembered to go on: the same on every machine and with every library.
+// Stateless random numbers: functions of a seed and an index, so that a checkpoint stores no generator state. The same
+// on every machine and with every standard library.
 #pragma once
 #include <cstdint>
 #include <numeric>
@@ -8,7 +9,7 @@
 
 namespace tcnca::training {
 
-/// A seed for the `i`-th of what a seed is to give many of.
+/// Derives the `i`-th seed from a seed.
 inline std::uint64_t mix(std::uint64_t seed, std::uint64_t i) {
   std::uint64_t z = seed + 0x9E3779B97F4A7C15u * (i + 1);
   for (int round = 0; round < 2; round++) {
@@ -19,18 +20,18 @@ inline std::uint64_t mix(std::uint64_t seed, std::uint64_t i) {
   return z;
 }
 
-/// Uniform below n, which is far below 2^64.
+/// Uniform in [0, n), for n far below 2^64.
 inline std::uint64_t below(std::mt19937_64& random, std::uint64_t n) { return random() % n; }
 
-/// In (0, 1).
+/// Uniform in (0, 1).
 inline double uniform(std::mt19937_64& random) { return (double(random() >> 11) + 0.5) * 0x1p-53; }
 
-/// Examples 0 to count - 1, over and over, in an order that is drawn anew for each pass.
+/// Examples 0 to count - 1, repeatedly, in a new random order for each pass.
 class passes {
  public:
   passes(std::size_t count, std::uint64_t seed) : seed_(seed), order_(count) {}
 
-  /// Which example is the `i`-th (from 0) of all passes.
+  /// The `i`-th example (from 0), counted over all passes.
   std::size_t operator()(std::uint64_t i) {
     if (std::uint64_t const pass = i / order_.size(); pass != pass_) shuffle(pass);
     return order_[std::size_t(i % order_.size())];

@@ -1,4 +1,4 @@
-// Named values in their order, as one line of JSON: what configurations, logs and results are made of.
+// Ordered named values as one line of JSON, for configurations, logs and results.
 #pragma once
 #include <charconv>
 #include <cmath>
@@ -11,10 +11,11 @@
 
 namespace tcnca::training {
 
-/// Named numbers, such as what an evaluation finds.
+/// Named numbers, such as the results of an evaluation.
 using measures = std::vector<std::pair<std::string, double>>;
 
-/// A flat JSON object. Numbers are written in the fewest digits that give the same bits again; one that is not finite is null.
+/// A flat JSON object. Numbers are written with the fewest digits that restore the same bits; a non-finite number is
+/// null.
 class record {
  public:
   record& set(std::string const& name, std::string const& text) { return put(name, quoted(text)); }
@@ -35,13 +36,13 @@ class record {
   }
 
   bool has(std::string const& name) const { return find(name) != nullptr; }
-  /// NaN where there is no such number.
+  /// NaN if there is no such number.
   double number(std::string const& name) const {
     double value = std::nan("");
     if (std::string const* const text = find(name)) std::from_chars(text->data(), text->data() + text->size(), value);
     return value;
   }
-  /// The text of a string, the JSON of another value; empty where there is none.
+  /// The text of a string, or the JSON of another value; empty if there is none.
   std::string text(std::string const& name) const {
     std::string const* const value = find(name);
     if (value == nullptr) return "";
@@ -49,7 +50,7 @@ class record {
     std::string_view rest = *value;
     return unquoted(rest);
   }
-  /// Names and values, as JSON.
+  /// Names and values (JSON).
   std::vector<std::pair<std::string, std::string>> const& entries() const { return entries_; }
 
   std::string line() const {
@@ -57,7 +58,7 @@ class record {
     for (auto const& [name, value] : entries_) out += (out.size() > 1 ? ", " : "") + quoted(name) + ": " + value;
     return out + "}";
   }
-  /// Reads what `line` writes. Throws std::invalid_argument.
+  /// Parses the output of `line`. Throws std::invalid_argument.
   static record parse(std::string_view text) {
     record r;
     require(skip(text, '{'));

@@ -1,4 +1,4 @@
-// The rate of learning at each step: it rises linearly, then falls.
+// The learning rate of each step: linear warm-up, then decay.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -7,10 +7,10 @@
 
 namespace tcnca::training {
 
-/// Steps count from 1. The highest rate is that of step warmup + 1.
+/// Steps count from 1. The rate is highest at step warmup + 1.
 struct schedule {
   std::string kind =
-      "linear";  ///< or cosine (both end near 0 at the last step), inverse-sqrt, constant (these two do not depend on `steps`)
+      "linear";  ///< linear, cosine (near 0 at the last step), inverse-sqrt or constant (independent of `steps`)
   double rate = 1e-2;
   long warmup = 100, steps = 1000;
 

@@ -1,4 +1,4 @@
-// What is to be trained and how.
+// Training settings.
 #pragma once
 #include <algorithm>
 #include <string>
@@ -11,15 +11,16 @@
 
 namespace tcnca::training {
 
-/// The options that training programs share; command_line reads them. The defaults are a program's to change before it makes its command_line.
+/// The options shared by the training programs, read by command_line. A program may change the defaults before it
+/// creates its command_line.
 struct options {
   options() { config.threads = int(std::max(1u, std::thread::hardware_concurrency())); }
 
-  std::string program;  ///< its name, set by command_line
+  std::string program;  ///< name of the program, set by command_line
   std::string model = "tcnca", preset = "default";
   models::model_config
-      config;  ///< `head`, `vocabulary`, `classes`, `embedding` and `length` are the program's; `batch` is that of learning
-  schedule rates;  ///< `steps` are those of the whole training
+      config;  ///< `head`, `vocabulary`, `classes`, `embedding`, `length` are set by the program; `batch` is for training
+  schedule rates;  ///< `steps` is the total
   long every = 100;
   double time_limit = 0, expect_loss = 0;
   std::string output;
@@ -27,7 +28,7 @@ struct options {
   std::vector<std::string> compare;
 };
 
-/// Sets in `config` what `model` names.
+/// Sets the fields of `config` that the name `model` implies.
 inline void choose_model(options& o) {
   o.config.mixer = o.model == "mega"       ? models::mixer_kind::ema
                    : o.model == "mega-fft" ? models::mixer_kind::ema_by_fft
@@ -35,8 +36,8 @@ inline void choose_model(options& o) {
   o.config.gates = o.model != "tcnca-simple";
 }
 
-/// All of the common options that determines what is learned, and so must be the same to resume. Where it runs (backend, threads), how long and with
-/// what reports may differ.
+/// The common options that determine the result, which must be the same to resume. Backend, threads, duration and
+/// reports may differ.
 inline record configuration(options const& o) {
   auto const& c = o.config;
   record r;

@@ -1,4 +1,4 @@
-// The loop of training, whatever is learned: steps, evaluations, checkpoints, and the ways it can end.
+// The training loop: steps, evaluations, checkpoints, and the ways to end.
 #pragma once
 #include <cmath>
 #include <csignal>
@@ -19,14 +19,17 @@
 
 namespace tcnca::training {
 
-/// What a program gives the loop.
+/// What a program provides to the loop.
 struct task {
-  record configuration;  ///< all that determines what is learned: `configuration(options)` and the program's own
-  /// What step `step` (from 1) learns from: a pure function of it and the seed, so that data need no checkpoint. It stays until the next call.
+  record
+      configuration;  ///< everything that determines the result: `configuration(options)` and the program's own options
+  /// The batch of step `step` (from 1): a pure function of step and seed, so that a checkpoint stores no data state.
+  /// Valid until the next call.
   std::function<models::examples(long step)> next;
-  /// What the log says of the model, such as {{"test_accuracy", 0.5}}; it may not depend on earlier calls.
+  /// The quantities that the log records for the model, such as {{"test_accuracy", 0.5}}. Must not depend on earlier
+  /// calls.
   std::function<measures(models::model&)> evaluate;
-  /// Optional: after such an evaluation training ends early.
+  /// Optional: ends training early after such an evaluation.
   std::function<bool(measures const&)> enough = {};
 };
 
@@ -34,17 +37,18 @@ enum class ending { finished, out_of_time, interrupted, not_finite };
 
 struct outcome {
   ending how = ending::finished;
-  long step = 0;  ///< steps done
-  /// Mean of the training loss over the steps since the last evaluation; right after one, over those that led to it. NaN before the first step.
+  long step = 0;  ///< completed steps
+  /// Mean training loss since the last evaluation; directly after one, over the steps before it. NaN before the first
+  /// step.
   double loss = std::nan("");
-  double seconds = 0;   ///< of all runs together
-  measures evaluation;  ///< the last; empty where there was none
-  long evaluated = 0;   ///< the steps that were done then
-  int signal = 0;       ///< that interrupted
+  double seconds = 0;   ///< of all runs
+  measures evaluation;  ///< the last one; empty if there was none
+  long evaluated = 0;   ///< completed steps at that time
+  int signal = 0;       ///< the signal that interrupted training
   int status() const { return how == ending::interrupted ? 128 + signal : how == ending::not_finite ? 1 : 0; }
 };
 
-/// What a run keeps in its folder.
+/// The files of a run.
 struct run_files {
   explicit run_files(std::filesystem::path const& folder)
       : configuration(folder / "configuration.json"),
@@ -55,7 +59,7 @@ struct run_files {
 };
 
 namespace detail {
-/// The loop's own part of a checkpoint.
+/// The training loop's part of a checkpoint.
 struct loop_state {
   double loss_sum = 0, loss = std::nan(""), seconds = 0;
   std::int64_t losses = 0, ended = 0;
@@ -63,7 +67,8 @@ struct loop_state {
 };
 }  // namespace detail
 
-/// Gives a model what a checkpoint has, and the steps done. Throws checkpoint_error, nothing changed, if it is not that of such a model.
+/// Loads a checkpoint into a model and returns the completed steps. Throws checkpoint_error and changes nothing if it
+/// does not match.
 inline long restore(models::model& model, checkpoint from, std::filesystem::path const& path,
                     detail::loop_state* state = nullptr) {
   if (from.parts.empty() || from.parts.back().name != detail::loop_state::name ||
@@ -77,7 +82,7 @@ inline long restore(models::model& model, checkpoint from, std::filesystem::path
   if (state != nullptr) std::memcpy(state, loop.bytes.data(), sizeof *state);
   return from.step;
 }
-/// The same from what `train` saved, for programs that only use a model.
+/// The same from a file saved by `train`, for programs that only use a model.
 inline long restore(models::model& model, std::filesystem::path const& path, record const& configuration) {
   checkpoint from = read_checkpoint(path);
   require_same(from, configuration, path);
@@ -96,7 +101,7 @@ class trainer {
                  o_.model.c_str(), model_.parameter_count(), double(model_.memory_bytes()) / 0x1p20);
     progress bar(step_, o_.rates.steps, o_.time_limit);
     seconds_before_ = state_.seconds;
-    if (state_.ended != 0 && step_ < o_.rates.steps) {  // whether that is enough may be another question now
+    if (state_.ended != 0 && step_ < o_.rates.steps) {  // with more steps, the early end is decided again
       evaluation_ = task_.evaluate(model_), evaluated_ = step_;
       state_.ended = task_.enough && task_.enough(*evaluation_);
     }
@@ -126,12 +131,12 @@ class trainer {
       if (late && step_ < o_.rates.steps && state_.ended == 0) return stopped(ending::out_of_time, bar);
     }
     if (!evaluation_ && interruption::asked() == 0)
-      evaluation_ = task_.evaluate(model_), evaluated_ = step_;  // resumed at its end
+      evaluation_ = task_.evaluate(model_), evaluated_ = step_;  // resumed at the end
     return interruption::asked() != 0 ? stopped(ending::interrupted, bar) : result(ending::finished);
   }
 
  private:
-  /// Finds what there is in the folder, before anything is written there; gives the steps done.
+  /// Checks the folder before anything is written; returns the completed steps.
   long begin() {
     if (o_.output.empty()) return 0;
     bool const there = std::filesystem::exists(files_.checkpoint);
@@ -170,8 +175,8 @@ class trainer {
     return {files_.log, step_};
   }
 
-  /// Evaluates, records and saves; false, nothing saved, where the evaluation is not finite. What is not regular leaves the sums as they are, so that
-  /// what is resumed goes on as if it had not been.
+  /// Evaluates, records and saves; returns false and saves nothing if the evaluation is not finite. An evaluation that
+  /// is not regular leaves the sums unchanged, so that a resumed run continues as if it had not happened.
   bool evaluate(models::step_result const& l, double rate, bool regular, progress& bar) {
     evaluation_ = task_.evaluate(model_), evaluated_ = step_;
     for (auto const& m : *evaluation_)
@@ -205,7 +210,7 @@ class trainer {
     std::snprintf(text, sizeof text, "%.4f", value);
     return text;
   }
-  /// To four digits: times are not more exact.
+  /// Rounds to four digits, the precision of the times.
   static double rounded(double value) {
     char text[32];
     std::snprintf(text, sizeof text, "%.4g", value);
@@ -262,19 +267,20 @@ class trainer {
   std::optional<measures> evaluation_;
   std::optional<long> timed_from_;
   double seconds_before_ = 0, timed_since_ = 0, forward_ = 0, backward_ = 0,
-         update_ = 0;                   // since the last evaluation, but the first two
-  double tokens_ = 0, all_tokens_ = 0;  // since then, and of this run
+         update_ = 0;                   // since the last evaluation, without the first two steps
+  double tokens_ = 0, all_tokens_ = 0;  // since then, and in this run
 };
 
 }  // namespace detail
 
-/// Trains until --steps, --time-limit, a signal, or a number that is not finite. Throws std::invalid_argument for a folder or a checkpoint that does
-/// not fit, std::runtime_error where a file cannot be written.
+/// Trains until --steps, --time-limit, a signal, or a non-finite number. Throws std::invalid_argument if a folder or
+/// checkpoint does not match, std::runtime_error if a file cannot be written.
 inline outcome train(options const& o, models::model& model, task const& t) {
   return detail::trainer(o, model, t).run();
 }
 
-/// The end of a program: a line of JSON with the result, and the exit status. Fails, if training worked, where the loss is not below --expect-loss.
+/// The end of a program: prints a line of JSON with the result and returns the exit status. Fails if the loss is not
+/// below --expect-loss.
 inline int conclude(options const& o, outcome const& r) {
   record line;
   line.set("model", o.model).set("step", r.step).set("loss", r.loss);
@@ -289,13 +295,14 @@ inline int conclude(options const& o, outcome const& r) {
   return r.status();
 }
 
-/// Runs a program's body; an exception, or output that was lost, becomes a sentence and an exit status: 2 for what the user gave, 1 for what failed.
+/// Runs a program's body. An exception, or lost output, becomes a message and an exit status: 2 for invalid input, 1
+/// for a failure.
 template <class Body>
 int guarded(options const& o, Body const& body) {
   auto const say = [&](std::string const& sentence) {
     std::fprintf(stderr, "%s: %s\n", o.program.c_str(), sentence.c_str());
   };
-  std::signal(SIGPIPE, SIG_IGN);  // who no longer reads the output does not end training before it is saved
+  std::signal(SIGPIPE, SIG_IGN);  // a closed output pipe must not end training before it is saved
   auto const too_large = [&] {
     return say("there is not enough memory for a model and data of this size; fewer --channels or --layers, a smaller "
                "--batch or shorter sequences need less"),

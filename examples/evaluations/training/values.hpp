@@ -1,4 +1,5 @@
-// What the values of options must be. A value is taken as a whole or refused with a sentence: nothing is clamped, cut off or read in another base.
+// Validators of option values. A value is accepted as a whole or refused with a message: nothing is clamped, truncated
+// or read in another base.
 #pragma once
 #include <CLI/App.hpp>
 #include <CLI/Validators.hpp>
@@ -12,7 +13,7 @@ namespace tcnca::training {
 
 namespace detail {
 
-/// All of `text` as a number; false where it is none, or where a T cannot hold it.
+/// Parses all of `text` as a number; false if it is none or out of the range of T.
 template <class T>
 bool parse(std::string const& text, T& value) {
   auto const [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
@@ -34,13 +35,13 @@ inline CLI::Validator real(std::string const& range, std::string const& permitte
 
 }  // namespace detail
 
-/// A decimal whole number from `least` to `most`, without leading zeros.
+/// A decimal integer from `least` to `most`, without leading zeros.
 template <class T>
 CLI::Validator whole(T least, T most) {
   std::string const low = std::to_string(least), high = std::to_string(most);
   return {[=](std::string& text) {
             T value = 0;
-            // CLI11 would read a number with a leading zero in base 8.
+            // CLI11 would read a number with a leading zero as octal.
             bool const plain = detail::parse(text, value) && text == std::to_string(value);
             return plain && value >= least && value <= most
                        ? std::string()
@@ -64,7 +65,7 @@ inline CLI::Validator const above_zero = detail::real(
 inline CLI::Validator const not_negative = detail::real(
     ">=0", "a finite number of 0 or more", [](double v, double, double) { return v >= 0; }, 0, 0);
 
-/// One of some words.
+/// One of a set of words.
 inline CLI::Validator one_of(std::vector<std::string> const& words) {
   std::string all;
   for (auto const& w : words) all += (all.empty() ? "" : ", ") + w;
@@ -76,7 +77,7 @@ inline CLI::Validator one_of(std::vector<std::string> const& words) {
           "{" + all + "}"};
 }
 
-/// What is wrong with a command line, as a sentence.
+/// An error in a command line, as a message.
 inline std::string sentence(CLI::ParseError const& e) {
   std::string const what = e.what();
   std::size_t const colon = what.find(": ");

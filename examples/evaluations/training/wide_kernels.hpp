@@ -1,4 +1,5 @@
-// OpenBLAS picks its kernels when it is loaded, by the processor's name; of a processor that is newer than it, it takes those for an old one.
+// OpenBLAS selects its kernels at load time by the processor's name. Processors newer than OpenBLAS get kernels for old
+// ones.
 #pragma once
 #include <unistd.h>
 
@@ -11,8 +12,9 @@ extern "C" char* openblas_get_corename();
 
 namespace tcnca::training {
 
-/// Starts the program anew with OpenBLAS's kernels for AVX-512 where the processor has that, OpenBLAS did not see it, and the environment does not choose.
-/// To be called first. (On an AMD EPYC of the Zen 5 kind, with OpenBLAS 0.3.21, a small model then learns with a quarter less of the time.)
+/// Restarts the program with OpenBLAS's AVX-512 kernels if the processor has AVX-512, OpenBLAS did not detect it, and
+/// the environment does not select kernels. Call first in main. (AMD EPYC Zen 5, OpenBLAS 0.3.21: a small model trains
+/// in a quarter less time.)
 inline void choose_wide_kernels([[maybe_unused]] char** argv) {
 #if defined(__linux__) && defined(__x86_64__)
   std::string const core = openblas_get_corename();
@@ -22,7 +24,7 @@ inline void choose_wide_kernels([[maybe_unused]] char** argv) {
   auto const program = std::filesystem::read_symlink("/proc/self/exe", none);
   if (none) return;
   setenv("OPENBLAS_CORETYPE", "SkylakeX", 1);
-  execv(program.c_str(), argv);  // comes back only where it fails, and then all goes on as before
+  execv(program.c_str(), argv);  // returns only on failure; the program then continues
 #endif
 }
 
