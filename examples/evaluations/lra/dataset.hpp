@@ -32,7 +32,7 @@ struct dataset {
     targets.push_back(from.targets[std::size_t(i)]);
   }
 
-  /// Total length of an example's sequences.
+  /// Length of an example's longest sequence.
   long longest(long example) const {
     long most = 0;
     for (long i = example * sequences_an_example; i < (example + 1) * sequences_an_example; i++)

@@ -1,4 +1,5 @@
-// Language modelling: text and its parts, blocks, streams, the yardstick, generation, and whole runs of the program.
+// Language modelling: texts and their parts, blocks, streams, the baseline, generation, and complete runs of the
+// program.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -47,7 +48,7 @@ TEST(language, enwik8_is_split_as_is_customary) {
   EXPECT_EQ(odd.test.end, 39);
 }
 
-// Characters that say where they stand, so that a block shows where it was cut.
+// Characters that encode their position, so that a block shows where it was cut.
 std::vector<std::uint8_t> numbered(long size) {
   std::vector<std::uint8_t> text(std::size_t(size), 0);
   for (long i = 0; i < size; i++) text[std::size_t(i)] = std::uint8_t(i);
@@ -67,7 +68,7 @@ TEST(language, blocks_are_cut_anywhere_and_are_a_function_of_seed_and_step) {
     for (long s = 0; s < e.sequences; s++) {
       int const start = e.tokens[s * e.length];
       starts.insert(start);
-      ASSERT_LE(start + e.length, size - 1);  // the last target is a character of the text
+      ASSERT_LE(start + e.length, size - 1);  // the last target lies within the text
       for (long t = 0; t < e.length; t++) {
         ASSERT_EQ(e.tokens[s * e.length + t], start + t);
         ASSERT_EQ(e.targets[s * e.length + t], start + t + 1);
@@ -75,19 +76,20 @@ TEST(language, blocks_are_cut_anywhere_and_are_a_function_of_seed_and_step) {
     }
   }
   EXPECT_EQ(lengths, (std::set<long>{16, 24, 32}));
-  // 1200 draws of about 175 places: one that is free to be drawn is missed with probability below 200 e^(-1200 / 184) = 0.3; all but a few are not.
+  // 1200 samples of about 175 positions: some position is missed with probability below 200 e^(-1200 / 184) = 0.3; a
+  // few may be missed.
   EXPECT_GT(starts.size(), 165u);
 
-  auto const again = other.at(7);  // without those before
+  auto const again = other.at(7);  // without the earlier ones
   std::vector<int> const tokens(again.tokens, again.tokens + again.sequences * again.length);
   auto const there = one.at(7);
   EXPECT_EQ(tokens, std::vector<int>(there.tokens, there.tokens + there.sequences * there.length));
 }
 
-/// Predicts nothing, but notes what it reads and answers a loss that tells of its state: the character that the first stream read last.
+/// Records what it reads and returns a loss that reveals its state: the last character read by the first stream.
 class witness final : public models::model {
  public:
-  std::vector<int> tokens, targets;  ///< of all streams, in the order of reading
+  std::vector<int> tokens, targets;  ///< of all streams, in reading order
   std::vector<long> lengths;
   long memories = 0;
 
@@ -128,23 +130,24 @@ TEST(language, streams_read_each_character_once_after_the_one_before_it) {
         EXPECT_EQ(*seen.rbegin(), part.end - 1);
         double sum = 0;
         for (std::size_t i = 0; i < m.targets.size(); i++) EXPECT_EQ(m.tokens[i], m.targets[i] - 1);
-        // A loss of m + c for character c in the m-th block: what the blocks' means must come to, whatever their sizes.
+        // A loss of m + c for character c in the m-th block: the expected mean for any block sizes.
         long const streams = std::min(count, part.end - first), each = (part.end - first) / streams,
                    longer = (part.end - first) % streams;
         for (long s = 0, at = first; s < streams; s++)
           for (long t = 0; t < each + (s < longer); t++, at++) sum += double(t / length) + double(at);
-        // Every sum of at most 250 terms below 2^9 in fp64, and the division.
+        // Sums of at most 250 terms below 2^9 in fp64, and a division.
         EXPECT_NEAR(loss, sum / double(part.end - first), 250 * 0x1p-53 * 512 * 2);
         EXPECT_EQ(m.memories, 0) << "the model keeps the state of a text that has been read";
       }
 }
 
 TEST(language, n_grams_count_as_by_hand) {
-  // Counted in "aba": a 2, b 1 of 3; after a: b; after b: a; after ab: a. To predict: a after ba (not seen), b after aa (not seen).
+  // Counts in "aba": a 2, b 1 of 3; after a: b; after b: a; after ab: a. Predicted: a after ba (unseen), b after aa
+  // (unseen).
   std::vector<std::uint8_t> const text{0, 1, 0, 0, 1};
   auto const bits = language::n_gram_bits(text.data(), {0, 3}, {3, 5}, 2);
   double const a = (2 + 2 * 0.5) / 5, b = (1 + 2 * 0.5) / 5, aa = (0 + a) / 2, ab = (1 + b) / 2;
-  double const rounding = 16 * 0x1p-52;  // a handful of operations and a logarithm, on values below 4
+  double const rounding = 16 * 0x1p-52;  // a few operations and a logarithm, on values below 4
   EXPECT_NEAR(bits[0], -(std::log2(a) + std::log2(b)) / 2, rounding);
   EXPECT_NEAR(bits[1], -(std::log2(aa) + std::log2(ab)) / 2, rounding);
   EXPECT_NEAR(bits[2], bits[1], rounding);
@@ -166,14 +169,14 @@ TEST(language, draws_follow_the_logits) {
         total += k == 3 && logits[i] < 1 ? 0 : std::exp(double(logits[i]) / temperature);
       for (std::size_t i = 0; i < logits.size(); i++) {
         double const p = k == 3 && logits[i] < 1 ? 0 : std::exp(double(logits[i]) / temperature) / total;
-        // Five standard deviations of a binomial, and one draw.
+        // Five standard deviations of a binomial distribution, and one sample.
         EXPECT_NEAR(double(counts[i]), p * double(draws), 5 * std::sqrt(p * (1 - p) * double(draws)) + 1)
             << "top " << k << " at " << temperature;
       }
     }
 }
 
-/// Sentences whose second part depends on the first, far back: frequencies after two characters say little of it.
+/// Sentences whose second part depends on the distant first part: character bigrams say little about it.
 std::string sentences(long size) {
   char const *const who[] = {"the miller", "a sailor", "my grandmother", "the old king"}, *const what[] = {
                                                                                               "grinds corn",
@@ -197,7 +200,7 @@ class language_runs : public ::testing::Test {
   }
   ~language_runs() override { std::filesystem::remove_all(folder); }
 
-  /// Runs the program, tiny unless told otherwise; what it wrote is in `out` and `err`.
+  /// Runs the program with a tiny configuration by default; its output is in `out` and `err`.
   int run(std::vector<std::string> words) {
     std::vector<std::string> all{"language_model",
                                  "--layers",
@@ -256,13 +259,13 @@ TEST_F(language_runs, models_learn_more_than_frequencies_tell) {
     ::testing::internal::GetCapturedStdout(), ::testing::internal::GetCapturedStderr();
     auto const counted = language::n_gram_bits(c.ids.data(), c.parts.train, c.parts.validation, c.known.size());
     ASSERT_EQ(result.evaluation.size(), 2u);
-    // Whoever sees no more than the last two characters cannot do better than their frequencies.
+    // A prediction from the last two characters cannot be better than their frequencies.
     EXPECT_LT(result.evaluation[0].second, counted[2]) << model;
     EXPECT_LT(result.evaluation[1].second, counted[2]) << model;
   }
 }
 
-/// A model that has learned a little, so that it has an opinion.
+/// A partly trained model, with distinct predictions.
 std::unique_ptr<models::model> a_model(models::model_config& c, std::string const& model) {
   c.layers = 2, c.channels = 24, c.value_dim = 32, c.key_dim = 16, c.hidden = 32, c.chunk = 16, c.vocabulary = 11,
   c.batch = 3, c.length = 100;
@@ -276,8 +279,8 @@ std::unique_ptr<models::model> a_model(models::model_config& c, std::string cons
   return m;
 }
 
-/// By how much a loss may differ where sums are taken in other groups: each of the terms that a value passes through rounds once, and what is summed is of
-/// order one (norms see to that). An average by FFT rounds with the logarithm of its length, which is less than its taps.
+/// Tolerance for losses summed in other groups: each term of a value rounds once, and summands are of order one (norms
+/// ensure that). An EMA by FFT rounds with the logarithm of its length, which is less than the number of its taps.
 double rounding(models::model_config const& c) {
   double const terms =
       double(c.layers) * double(3 * c.channels + 2 * c.value_dim + c.hidden + c.key_dim + c.chunk + 16) +
@@ -295,13 +298,14 @@ TEST(language, what_comes_in_pieces_costs_what_the_whole_costs) {
     double const whole = m->evaluate({1, 100, tokens.data(), targets.data(), nullptr});
     for (long length : {100L, 32L, 7L, 1L})
       EXPECT_NEAR(language::streamed_loss(*m, text.data(), {1, 101}, 1, length), whole, rounding(c)) << name << length;
-    // A stream that lost its memory would not notice much in the mean: the last character, alone, must cost the same too.
+    // The mean hardly changes if a stream loses its state, so the last character alone is compared, too.
     std::vector<int> last(100, -1);
     last.back() = targets.back();
     double const end = m->evaluate({1, 100, tokens.data(), last.data(), nullptr});
     m->reset_state();
     m->evaluate_continued({1, 60, tokens.data(), nullptr, nullptr});
-    EXPECT_NEAR(m->evaluate_continued({1, 40, tokens.data() + 60, last.data() + 60, nullptr}), end, rounding(c)) << name;
+    EXPECT_NEAR(m->evaluate_continued({1, 40, tokens.data() + 60, last.data() + 60, nullptr}), end, rounding(c))
+        << name;
   }
 }
 
@@ -320,7 +324,7 @@ TEST(language, what_is_read_to_write_on_is_what_is_evaluated) {
       for (float const l : logits) sum += std::exp(double(l));
       for (int symbol : {0, 4, 10}) {
         one[std::size_t(t)] = symbol;
-        // A single character's cost, where that above is a mean: its logit and the sum of all.
+        // The loss of a single character, instead of the mean: its logit and the sum of all.
         double const expected = m->evaluate({1, t + 1, tokens.data(), one.data(), nullptr});
         ASSERT_NEAR(std::log(sum) - double(logits[std::size_t(symbol)]), expected, rounding(c)) << name << " at " << t;
       }
@@ -348,7 +352,7 @@ TEST_F(language_runs, a_checkpoint_writes_what_the_trained_model_wrote) {
   auto words = how;
   for (auto const& w : {"--text"s, text, "--steps"s, "6"s, "--output"s, (folder / "run").string()}) words.push_back(w);
   ASSERT_EQ(run(words), 0) << err;
-  std::string const written = out.substr(out.find('\n') + 1);  // after the line of results
+  std::string const written = out.substr(out.find('\n') + 1);  // after the line with the results
   EXPECT_EQ(written.size(), 7 + 120 + 1u);
   EXPECT_EQ(written.substr(0, 7), "in the ");
   EXPECT_TRUE(said("a second"));
@@ -398,7 +402,7 @@ TEST(language, a_table_says_what_was_not_measured) {
   EXPECT_NE(language::table({b, a}).find("; if its mixers took no time, it would be 2.00, 2.00, 1.60.\n"),
             std::string::npos)
       << language::table({b, a});
-  b.mixers = {1.5, 1};  // longer than the step that they are part of
+  b.mixers = {1.5, 1};  // longer than the step that contains them
   EXPECT_EQ(language::table({b, a}).find("if its mixers"), std::string::npos);
   EXPECT_NE(
       json.find("\"mixers_forward_seconds\": null, \"mixers_backward_seconds\": null, \"steps\": 0, \"loss\": null"),

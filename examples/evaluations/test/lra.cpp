@@ -1,4 +1,4 @@
-// The data of evaluations/lra: what the generators promise, and how examples become batches.
+// The data of evaluations/lra: properties of the generators, and how examples become batches.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -18,7 +18,8 @@ using bytes = std::vector<std::uint8_t>;
 
 bytes sequence(dataset const& d, long i) { return {d.sequence(i).begin(), d.sequence(i).end()}; }
 
-/// A count of n trials of probability p is within five deviations of what is expected: one run of two million is not.
+/// The count of n trials with probability p is within five deviations of its expectation; this fails once in two
+/// million runs.
 void expect_share(long count, long n, double p, char const* what) {
   EXPECT_LT(std::abs(double(count) - double(n) * p), 5 * std::sqrt(double(n) * p * (1 - p))) << what;
 }
@@ -26,7 +27,7 @@ void expect_share(long count, long n, double p, char const* what) {
 // --- ListOps, against an evaluator of its own: recursive, over characters. ---
 
 struct tree {
-  char op = 0;  // '<' '>' 'm' '+', or 0: a digit
+  char op = 0;  // '<' '>' 'm' '+', or 0 for a digit
   int digit = 0;
   std::vector<tree> arguments;
 
@@ -109,7 +110,7 @@ TEST(lra_listops, draws_follow_the_grammar) {
     count(t, 1);
   }
   EXPECT_GT(below, 0);
-  EXPECT_EQ(deep, 0);  // operators where all are digits
+  EXPECT_EQ(deep, 0);  // no operators at the deepest level
   expect_share(root_leaves, roots, 0.75, "roots that are digits");
   expect_share(leaves, inner, 0.75, "arguments that are digits");
   auto const total = [](auto const& of) {
@@ -174,7 +175,7 @@ struct picture {
   }
 };
 
-/// The middles of discs: where ink is `arm` pixels to all four sides, more than a dash is wide.
+/// The centers of discs: where ink extends `arm` pixels to all four sides, more than the width of a dash.
 std::vector<std::pair<long, long>> discs(picture const& p, long arm) {
   std::vector<std::pair<long, long>> found;
   for (long y = 0; y < p.side; y++)
@@ -184,7 +185,8 @@ std::vector<std::pair<long, long>> discs(picture const& p, long arm) {
   return found;
 }
 
-/// Whether the discs hang together when gaps are bridged: all ink grown by `reach` pixels, filled from one disc.
+/// Whether the discs are connected when gaps are bridged: all ink dilated by `reach` pixels, flood-filled from one
+/// disc.
 bool connected(picture const& p, long reach, long arm) {
   auto const near = [&](long x, long y) {
     for (long j = -reach; j <= reach; j++)
@@ -245,13 +247,13 @@ TEST(lra_pathfinder, the_distance_of_the_discs_tells_little) {
     all.push_back({far, d.targets[std::size_t(i)]});
   }
   std::sort(all.begin(), all.end());
-  long of[2]{}, best = 0;  // the classes up to a distance, and what the best limit on it gets right
+  long of[2]{}, best = 0;  // counts of the classes up to a distance, and the best accuracy of a threshold on it
   for (auto const& [_, target] : all)
     of[target]++, best = std::max({best, of[0] + n / 2 - of[1], of[1] + n / 2 - of[0]});
   EXPECT_LT(best, n * 65 / 100);
 }
 
-/// Means over the images of one class.
+/// Mean image of one class.
 std::vector<double> mean(dataset const& d, int target, long first, long last, auto const& features) {
   std::vector<double> sum;
   for (long i = first; i < last; i++) {
@@ -272,7 +274,8 @@ TEST(lra_pathfinder, neither_a_histogram_nor_a_linear_function_of_the_pixels_tel
     for (std::uint8_t const v : s) h[v / 32u]++, h[8] += v / 255.0;
     return h;
   };
-  // Half of the images say in which direction the classes differ; if there is a difference, the others are told apart by it more often than not.
+  // Half of the images give the direction in which the classes differ; if there is a difference, it predicts the
+  // classes of the others better than chance.
   auto const told = [&](auto const& features) {
     auto const a = mean(d, 0, 0, half, features), b = mean(d, 1, 0, half, features);
     long right = 0;
@@ -285,7 +288,7 @@ TEST(lra_pathfinder, neither_a_histogram_nor_a_linear_function_of_the_pixels_tel
     return right;
   };
   for (long const right : {told(pixels), told(histogram)}) expect_share(right, half, 0.5, "images told apart");
-  // Each bin, and the mean, differs by no more than five deviations of chance.
+  // Each bin, and the mean, differs by at most five standard deviations.
   auto const a = mean(d, 0, 0, n, histogram), b = mean(d, 1, 0, n, histogram);
   auto const square = [&](auto const& s) {
     auto h = histogram(s);
@@ -335,7 +338,7 @@ TEST(lra_batches, are_padded_and_say_their_lengths) {
   EXPECT_EQ(v.lengths[1], 2);
   gather(d, std::vector<long>{3, 2}, b);
   EXPECT_EQ(b.tokens, (std::vector<int>{4, 4, 3, 3}));
-  EXPECT_EQ(b.view().lengths, nullptr);  // all are as long
+  EXPECT_EQ(b.view().lengths, nullptr);  // all have the same length
 
   auto const pairs = of_lengths({3, 1, 2, 2}, 2);
   gather(pairs, std::vector<long>{1, 0}, b);
@@ -368,7 +371,7 @@ TEST(lra_batches, every_pass_has_all_and_a_step_is_a_function_of_the_seed) {
   }
   EXPECT_NE(std::vector(steps.begin(), steps.begin() + 251), std::vector(steps.begin() + 251, steps.end()));
   EXPECT_GT(differ, 450);
-  EXPECT_LT(padded, 2 * 1003);  // unsorted, about 25 a sequence
+  EXPECT_LT(padded, 2 * 1003);  // without sorting, about 25 per sequence
   for (long const step : {502L, 1L, 252L, 77L}) {
     auto const which = b.at(step);
     EXPECT_EQ(std::vector(which.begin(), which.end()), steps[std::size_t(step - 1)]) << step;

@@ -1,4 +1,4 @@
-// The readers of evaluations/lra: what they take and what they refuse, on small files.
+// The file readers of evaluations/lra: what they accept and what they refuse, on small files.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -35,7 +35,7 @@ class lra_files : public ::testing::Test {
     fs::create_directories((root / name).parent_path());
     std::ofstream(root / name, std::ios::binary) << text;
   }
-  /// The sentence names the place and what is wrong there.
+  /// The message names the place and the problem.
   void refused(std::function<void()> const& read, std::string const& place, std::string const& what) const {
     try {
       read();
@@ -84,11 +84,11 @@ TEST_F(lra_files, listops) {
 TEST_F(lra_files, lists_may_end_in_blank_lines_and_lines_in_cr_lf) {
   std::string const name = "pathfinder32/curv_contour_length_14/metadata/0.npy",
                     image = "pathfinder32/curv_contour_length_14/imgs/0/i.png";
-  write(image, "");  // of no bytes: the list names it, and it is left out
+  write(image, "");  // an empty image in the list is skipped
   struct reader {
     std::vector<std::string> lines;
     std::string file;
-    std::function<long()> read;  ///< how many there are
+    std::function<long()> read;  ///< number of examples
   };
   std::vector<reader> const readers{{{"Source\tTarget", "[MAX 4 3 ]\t4", "5\t5"},
                                      "t.tsv",
@@ -132,7 +132,7 @@ TEST_F(lra_files, text) {
   EXPECT_EQ(s.validation.examples(), 2);
   EXPECT_EQ(s.test.examples(), 3);
   EXPECT_EQ(sequence(s.training, 2), (bytes{'b', 'a', 'd', ' ', '1'}));
-  EXPECT_EQ(sequence(s.training, 3), (bytes{'g', 'o', 'o', 'd', ' ', 255}));  // cut at 6
+  EXPECT_EQ(sequence(s.training, 3), (bytes{'g', 'o', 'o', 'd', ' ', 255}));  // truncated to 6
   EXPECT_EQ(sequence(s.validation, 0), (bytes{'b', 'a', 'd', ' ', '9'}));
   EXPECT_EQ(s.training.targets[2], 0);
   EXPECT_EQ(s.training.targets[3], 1);
@@ -199,7 +199,7 @@ TEST_F(lra_files, pathfinder) {
   refused([&] { pathfinder::read(root, 32, {-1, -1, -1}); }, "0.npy:1: ", "there is no image");
   for (char const* name : {"imgs/0/sample_0.png", "imgs/0/sample_1.png", "imgs/1/sample_0.png"})
     write(folder + name, "");
-  EXPECT_EQ(pathfinder::read(root, 32, {-1, -1, -1}).training.examples(), 0);  // the images without a byte are left out
+  EXPECT_EQ(pathfinder::read(root, 32, {-1, -1, -1}).training.examples(), 0);  // empty images are skipped
   lists("imgs/1 sample_0.png 0\n");
   refused([&] { pathfinder::read(root, 32, {-1, -1, -1}); }, "1.npy:1: ", "has 3 words");
   lists("imgs/1 sample_0.png 0 2 1.0 14\n");

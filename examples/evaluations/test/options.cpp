@@ -1,4 +1,5 @@
-// The command lines of the training programs: every option that takes a number refuses what it cannot take, with one sentence and before anything happens.
+// The command lines of the training programs: each option with a number refuses invalid values, with one message and
+// before anything is done.
 #include <gtest/gtest.h>
 
 #include <functional>
@@ -15,7 +16,7 @@ namespace {
 
 using words = std::vector<std::string>;
 
-/// What a command line gives: an exit status or none, and what was said.
+/// The result of a command line: an exit status or none, and its output.
 struct parsed {
   std::optional<int> status;
   std::string said;
@@ -30,13 +31,13 @@ parsed parse_with(Options& o, Parse const& parse, words const& given, std::strin
   return p;
 }
 
-/// An option and how its type is shown, such as "INT:1..1000".
+/// An option and its displayed type, such as "INT:1..1000".
 struct described {
   std::string name, type, description;
 };
 struct program {
   std::string name;
-  words needed;  ///< without which nothing is right
+  words needed;  ///< required arguments
   std::function<parsed(words const&)> parse;
   std::vector<described> options;
 

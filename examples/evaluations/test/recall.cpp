@@ -1,4 +1,4 @@
-// The tasks of associative recall (evaluations/recall), and the command line that training programs share.
+// The tasks of associative recall (evaluations/recall), and the command line shared by the training programs.
 #include <gtest/gtest.h>
 
 #include <map>
@@ -36,12 +36,12 @@ TEST(recall_single, is_the_task) {
       int const key = tokens[t], v = tokens[t + 1];
       ASSERT_TRUE(key >= 0 && key < keys) << key;
       ASSERT_TRUE(v >= keys && v < arrow) << v;
-      EXPECT_EQ(value.emplace(key, v).first->second, v);  // a key keeps its value
+      EXPECT_EQ(value.emplace(key, v).first->second, v);  // a key has one value
       all_keys.insert(key), all_values.insert(v);
     }
     EXPECT_EQ(tokens[30], arrow);
-    ASSERT_EQ(value.count(tokens[31]), 1u);     // asked for: one that was there,
-    EXPECT_EQ(targets[31], value[tokens[31]]);  // and the answer
+    ASSERT_EQ(value.count(tokens[31]), 1u);     // the query is a key that is present
+    EXPECT_EQ(targets[31], value[tokens[31]]);  // its target is the value
     asked.insert(tokens[31]);
     for (std::size_t t = 0; t < 31; t++) EXPECT_EQ(targets[t], tokens[t + 1]);
     maps_that_differ += value != before, before = value;
@@ -53,7 +53,7 @@ TEST(recall_single, is_the_task) {
   EXPECT_EQ(all_values.size(), 6u);
   EXPECT_EQ(asked.size(), 5u);
   EXPECT_GT(maps_that_differ, 190u);
-  EXPECT_GT(values_that_repeat, 100u);  // drawn with replacement: 1 - 6!/6^5 = 91 % of the maps
+  EXPECT_GT(values_that_repeat, 100u);  // sampled with replacement: 1 - 6!/6^5 = 91 % of the maps
 }
 
 TEST(recall_multi_query, is_the_task) {
@@ -69,7 +69,7 @@ TEST(recall_multi_query, is_the_task) {
     for (std::size_t t = 0; t < 24; t += 2) {
       ASSERT_TRUE(tokens[t] >= 0 && tokens[t] < keys);
       ASSERT_TRUE(tokens[t + 1] >= keys && tokens[t + 1] < 101);
-      EXPECT_TRUE(value.emplace(tokens[t], tokens[t + 1]).second);  // distinct keys,
+      EXPECT_TRUE(value.emplace(tokens[t], tokens[t + 1]).second);  // distinct keys
       EXPECT_TRUE(values.insert(tokens[t + 1]).second);             // distinct values
       all_keys.insert(tokens[t]), all_values.insert(tokens[t + 1]);
       EXPECT_LT(targets[t], 0);
@@ -78,7 +78,7 @@ TEST(recall_multi_query, is_the_task) {
     std::set<int> asked;
     for (std::size_t t = 24; t < 80; t++) {
       bool const is_key = value.count(tokens[t]) > 0;
-      EXPECT_EQ(targets[t] >= 0, is_key);  // what is asked for, and nothing else, counts
+      EXPECT_EQ(targets[t] >= 0, is_key);  // targets count exactly at queries
       if (!is_key) {
         ASSERT_TRUE(tokens[t] >= 0 && tokens[t] < 101);
         fillers.insert(tokens[t]);
@@ -89,12 +89,12 @@ TEST(recall_multi_query, is_the_task) {
       asked.insert(tokens[t]);
       gaps[(long(t) - 24) / 2]++;
     }
-    EXPECT_EQ(asked.size(), 12u);  // each once
+    EXPECT_EQ(asked.size(), 12u);  // each key once
   }
   EXPECT_EQ(fillers.size(), 101u);
   EXPECT_EQ(all_keys.size(), 50u);
   EXPECT_EQ(all_values.size(), 51u);
-  // The first place is taken almost always, the last seldom: 12 of 28, with weights that fall as 1/g.
+  // The first position is used almost always, the last seldom: 12 of 28, with weights that fall as 1/g.
   EXPECT_GT(gaps[0], 380);
   EXPECT_GT(gaps[0], gaps[3]);
   EXPECT_GT(gaps[3], gaps[12]);
@@ -103,7 +103,8 @@ TEST(recall_multi_query, is_the_task) {
 }
 
 TEST(recall_multi_query, draws_places_by_their_weights) {
-  problem const p{.kind = form::multi_query, .vocabulary = 64, .length = 8, .pairs = 1};  // one query in three places
+  problem const p{
+      .kind = form::multi_query, .vocabulary = 64, .length = 8, .pairs = 1};  // one query in three positions
   double const w[] = {1, std::pow(2, -0.99), std::pow(3, -0.99)}, sum = w[0] + w[1] + w[2];
   long const draws = 20000;
   long at[3] = {};
@@ -137,7 +138,7 @@ TEST(recall, chunks_leave_much_to_the_last) {
   }
 }
 
-/// What a command line gives: an exit status or none, and what was said.
+/// The result of a command line: an exit status or none, and its output.
 struct parsed {
   std::optional<int> status;
   options o;

@@ -1,4 +1,4 @@
-// Training and the writing of text in a process of their own, which signals from outside end.
+// Training and generation in a child process, ended by signals.
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -17,7 +17,7 @@ using namespace tcnca::training;
 namespace fs = std::filesystem;
 using tcnca::testing::number_model;
 
-/// A child that says on a pipe when it has come somewhere.
+/// A child process that reports its progress on a pipe.
 class child {
  public:
   explicit child(std::function<int(std::function<void(char)> const& say)> const& body) {
@@ -25,7 +25,7 @@ class child {
     if (::pipe(ends) != 0) throw std::runtime_error("there is no pipe");
     pid_ = ::fork();
     if (pid_ == 0) {
-      ::alarm(60);  // nothing waits for ever
+      ::alarm(60);  // limits every wait
       ::_exit(body([&](char c) { (void)!::write(ends[1], &c, 1); }));
     }
     ::close(ends[1]), from_ = ends[0];
@@ -34,13 +34,13 @@ class child {
   child(child const&) = delete;
   child& operator=(child const&) = delete;
 
-  /// What it says next; 0 once it has ended.
+  /// The next report; 0 after its end.
   char hear() const {
     char c = 0;
     return ::read(from_, &c, 1) == 1 ? c : '\0';
   }
   void send(int signal) const { ::kill(pid_, signal); }
-  /// Its exit status, negative: the signal that ended it.
+  /// Its exit status; negative: the signal that ended it.
   int end() const {
     int status = 0;
     ::waitpid(pid_, &status, 0);
@@ -56,10 +56,10 @@ void wait_until_asked() {
   while (interruption::asked() == 0) ::usleep(500);
 }
 
-/// Says 'a' before a step of training (0: before the first begins) and stays there until a signal comes, then says 'b'.
+/// Reports 'a' before a training step (0: before the first one begins), waits for a signal, then reports 'b'.
 struct waiting_model : number_model {
   long at = 0;
-  bool for_ever = false;  ///< stays there even then
+  bool for_ever = false;  ///< keeps waiting after a signal
   std::function<void(char)> say;
   mutable bool stayed = false;
   void stay() const {
@@ -82,7 +82,7 @@ class signals : public tcnca::testing::training_loop {
   child start(long at, bool for_ever = false) {
     return child([this, at, for_ever](auto const& say) {
       if (std::freopen((folder / "said").c_str(), "w", stderr) == nullptr) return 99;
-      std::signal(SIGHUP, [](int) {});  // one that comes after training has ended changes nothing
+      std::signal(SIGHUP, [](int) {});  // a signal after the end of training changes nothing
       waiting_model m;
       m.at = at, m.for_ever = for_ever, m.say = say;
       int const status = train(o, m, t).status();
@@ -96,7 +96,7 @@ TEST_F(signals, end_training_with_a_checkpoint_that_gives_the_same_bits) {
   train(o, whole, t);
   fs::path const first = o.output;
   for (int const signal : {SIGHUP, SIGINT, SIGTERM})
-    for (long const at : {0L, 1L, 6L, 8L, 20L}) {  // after 8 and 20 there is an evaluation
+    for (long const at : {0L, 1L, 6L, 8L, 20L}) {  // steps 8 and 20 are followed by an evaluation
       o.output = folder / (std::to_string(signal) + "-" + std::to_string(at)), o.resume = false;
       child const c = start(at);
       EXPECT_EQ(c.hear(), 'a');
@@ -163,11 +163,11 @@ TEST_F(signals, of_a_reader_who_left_do_not_end_training) {
                 return conclude(o, train(o, m, t));
               });
             }),
-            1);  // the result could not be written
+            1);  // the result cannot be written
   EXPECT_EQ(read_checkpoint(file("checkpoint")).step, 20);
 }
 
-/// Expects any character.
+/// Predicts all characters equally.
 struct fair_model : number_model {
   void read(models::examples const&, float* logits) override { logits[0] = logits[1] = 0; }
 };

@@ -1,4 +1,5 @@
-// What training programs share (evaluations/training), but the loop: files that are whole or not at all, records, schedules, orders.
+// The parts shared by training programs (evaluations/training), except the loop: atomic files, records, schedules,
+// orders.
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
@@ -79,7 +80,7 @@ TEST_F(checkpoint_file, says_why_it_cannot_be_used) {
   EXPECT_NE(why().find("not a checkpoint"), std::string::npos) << why();
   write_checkpoint(path, small_checkpoint());
   std::string bytes = content(path);
-  bytes[12]++;  // the next version, whole
+  bytes[12]++;  // the next version, complete
   checksum sum;
   sum.add(bytes.data(), bytes.size() - 8);
   std::uint64_t const value = sum.value();
@@ -112,7 +113,7 @@ TEST_F(checkpoint_file, stays_when_its_successor_is_not_written) {
   checkpoint c = small_checkpoint();
   write_checkpoint(path, c);
   std::string const good = content(path);
-  // The process is killed before the new one takes the old one's place.
+  // The process is killed before the new file replaces the old one.
   EXPECT_EQ(in_child([&] {
               replacement file(path);
               file.write(good.substr(0, good.size() / 2));
@@ -120,8 +121,8 @@ TEST_F(checkpoint_file, stays_when_its_successor_is_not_written) {
             }),
             -SIGKILL);
   EXPECT_EQ(content(path), good);
-  EXPECT_TRUE(fs::exists(aside));  // so the child had begun
-  // The disk is full, or as here a file may not grow.
+  EXPECT_TRUE(fs::exists(aside));  // the child had started to write
+  // A full disk, simulated by a limit on file sizes.
   c.parts.push_back({"more", std::vector<char>(5000, 'y')});
   EXPECT_EQ(in_child([&] {
               rlimit const small{4000, 4000};
@@ -133,7 +134,7 @@ TEST_F(checkpoint_file, stays_when_its_successor_is_not_written) {
             7);
   EXPECT_EQ(content(path), good);
   EXPECT_FALSE(fs::exists(aside));
-  // There is something else where it would be written.
+  // A folder is in the place of the temporary file.
   fs::create_directory(aside);
   EXPECT_THROW(write_checkpoint(path, c), std::runtime_error);
   EXPECT_EQ(content(path), good);
@@ -145,7 +146,7 @@ TEST_F(checkpoint_file, stays_when_its_successor_is_not_written) {
 TEST(checksum, is_crc_64) {
   checksum whole, pieces;
   whole.add("123456789", 9);
-  EXPECT_EQ(whole.value(), 0x995DC9BBDF1939FAu);  // the check value of CRC-64/XZ
+  EXPECT_EQ(whole.value(), 0x995DC9BBDF1939FAu);  // check value of CRC-64/XZ
   std::string const text(1000, 'q');
   for (std::size_t i = 0, n = 1; i < text.size(); i += n, n = n % 13 + 1)
     pieces.add(text.data() + i, std::min(n, text.size() - i));
@@ -195,7 +196,7 @@ TEST(schedule, rises_and_falls) {
   for (char const* const kind : {"linear", "cosine", "inverse-sqrt", "constant"}) {
     EXPECT_EQ((schedule{.kind = kind, .rate = 1, .warmup = 0, .steps = 1}.at(1)), 1);
     EXPECT_EQ((schedule{.kind = kind, .rate = 1, .warmup = 9, .steps = 5}.at(5)),
-              0.5);  // never gets beyond its warm-up
+              0.5);  // the warm-up is longer than the training
   }
 }
 
@@ -206,7 +207,7 @@ TEST(passes, show_each_example_once) {
   for (std::uint64_t i = 0; i < 150; i++)
     pass[std::size_t(i / 50)].push_back(a(i)), differs = differs || a(i) != other(i);
   for (std::uint64_t i = 150; i-- > 0;)
-    EXPECT_EQ(b(i), pass[std::size_t(i / 50)][std::size_t(i % 50)]);  // whatever was asked before
+    EXPECT_EQ(b(i), pass[std::size_t(i / 50)][std::size_t(i % 50)]);  // independent of earlier calls
   EXPECT_NE(pass[0], pass[1]);
   EXPECT_NE(pass[1], pass[2]);
   EXPECT_TRUE(differs);
@@ -226,7 +227,7 @@ TEST_F(training_log, has_no_step_twice) {
     record stopped;
     l.write(stopped.set("step", 3).set("stopped", true));
   }
-  put(path, content(path) + "{\"step\": 3, \"va");  // cut off
+  put(path, content(path) + "{\"step\": 3, \"va");  // truncated
   training::log(path, 3).write(record().set("step", 4).set("value", 0));
   auto const all = read_log(path);
   ASSERT_EQ(all.size(), 4u);

@@ -1,4 +1,5 @@
-// The loop of training (evaluations/training/trainer.hpp): it goes on with the same bits wherever it stopped, and ends with a sentence where it must.
+// The training loop (evaluations/training/trainer.hpp): it continues with the same bits wherever it stopped, and ends
+// with a message where it must.
 #include <gtest/gtest.h>
 
 #include <csignal>
@@ -26,7 +27,7 @@ TEST_F(training_loop, keeps_a_record_of_each_evaluation) {
   EXPECT_EQ(r.evaluation, (measures{{"value", m.value}}));
   auto const log = read_log(file("log.jsonl"));
   ASSERT_EQ(log.size(), 5u);
-  // The same by hand.
+  // The same training, step by step.
   double value = 1, sum = 0;
   for (long step = 1; step <= 20; step++) {
     double const off = value - double(mix(5, std::uint64_t(step)) % 7) / double(step);
@@ -34,7 +35,7 @@ TEST_F(training_loop, keeps_a_record_of_each_evaluation) {
     if (step % 4 != 0) continue;
     record const& row = log[std::size_t(step / 4 - 1)];
     EXPECT_EQ(row.number("step"), double(step));
-    EXPECT_DOUBLE_EQ(row.number("loss"), sum / 4);  // by another order of roundings, where products are fused with sums
+    EXPECT_DOUBLE_EQ(row.number("loss"), sum / 4);  // rounding differs where products and sums are fused
     EXPECT_DOUBLE_EQ(row.number("grad_norm"), std::abs(off));
     EXPECT_EQ(row.number("rate"), o.rates.at(step));
     EXPECT_DOUBLE_EQ(row.number("value"), value);
@@ -54,7 +55,7 @@ TEST_F(training_loop, goes_on_with_the_same_bits) {
   train(o, whole, t);
   fs::path const first = o.output;
   o.output = folder / "pieces";
-  o.time_limit = 1e-9;  // stops after each step
+  o.time_limit = 1e-9;  // ends after each step
   for (long step = 1; step <= 20; step++) {
     number_model m;
     auto const [text, r] = said(m);
@@ -66,7 +67,7 @@ TEST_F(training_loop, goes_on_with_the_same_bits) {
   }
   EXPECT_EQ(pieces, whole.value);
   EXPECT_EQ(log_of(o.output), log_of(first));
-  // Resumed once more there is nothing to do, and the result is there again.
+  // Another resume has nothing to do and returns the result again.
   number_model again;
   auto const [text, r] = said(again);
   EXPECT_EQ(r.how, ending::finished);
@@ -96,7 +97,7 @@ TEST_F(training_loop, of_a_real_model_goes_on_with_the_same_bits) {
       std::vector<models::saved_part> parts;
       o.output = folder / (std::string(name) + where), o.resume = false;
       for (int piece = 0; piece <= stops; piece++) {
-        o.time_limit = piece < stops ? 1e-9 : 0;  // at once, or never
+        o.time_limit = piece < stops ? 1e-9 : 0;  // immediately, or never
         auto const m = models::make_model(c);
         said(*m);
         parts = m->save(), o.resume = true;
@@ -153,7 +154,7 @@ TEST_F(training_loop, stops_at_what_is_not_finite) {
                         " is not finite at step 11, first in layer 3 (attention)"),
               std::string::npos)
         << text;
-    EXPECT_EQ(read_checkpoint(file("checkpoint")).step, 8);  // the last evaluation before
+    EXPECT_EQ(read_checkpoint(file("checkpoint")).step, 8);  // the last evaluation before it
     EXPECT_EQ(read_log(file("log.jsonl")).size(), 2u);
   }
   number_model m;
@@ -218,7 +219,7 @@ TEST_F(training_loop, reports_only_what_was_measured) {
       long stop;
       models::step_result learn(models::examples const& e, long step, double rate) override {
         auto const l = number_model::learn(e, step, rate);
-        *sum = (step == 5 ? 0 : *sum) + l.loss;  // an evaluation follows step 4
+        *sum = (step == 5 ? 0 : *sum) + l.loss;  // step 4 is followed by an evaluation
         if (step == stop) ::raise(SIGTERM);
         return l;
       }
@@ -239,7 +240,7 @@ TEST_F(training_loop, reports_only_what_was_measured) {
     }
     EXPECT_EQ(written.has("value"), stop >= 4);
     EXPECT_EQ(written.text("evaluated_at_step"), stop > 4 ? "4" : "");
-    // What is read back from the checkpoint says the same.
+    // The checkpoint restores the same values.
     number_model again;
     o.resume = true;
     t.next = [&](long step) { return ::raise(SIGTERM), next(step); };
@@ -259,7 +260,7 @@ TEST_F(training_loop, counts_the_tokens_of_every_step) {
   said(m);
   record const first = read_log(file("log.jsonl")).front();
   EXPECT_NEAR(first.number("tokens_per_second") * first.number("seconds"), 1 + 2 + 3 + 4,
-              0.02);  // both have four digits
+              0.02);  // both are rounded to four digits
 }
 
 TEST_F(training_loop, of_a_finished_run_goes_on_with_more_steps) {
@@ -285,7 +286,7 @@ TEST_F(training_loop, of_a_finished_run_goes_on_with_more_steps) {
                 log_of(folder / kind).substr(log_of(folder / kind).find("\"step\": 24")));
     }
   }
-  // One that is not finished may not change its schedule.
+  // An unfinished run may not change its schedule.
   o.rates = {.kind = "linear", .rate = 0.1, .warmup = 3, .steps = 20}, o.output = folder / "stopped", o.resume = false,
   t.configuration = configuration(o);
   o.time_limit = 1e-9;

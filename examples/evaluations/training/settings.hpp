@@ -19,7 +19,7 @@ struct options {
   std::string program;  ///< name of the program, set by command_line
   std::string model = "tcnca", preset = "default";
   models::model_config
-      config;  ///< `head`, `vocabulary`, `classes`, `embedding`, `length` are set by the program; `batch` is for training
+      config;      ///< the program sets head, vocabulary, classes, embedding and length; `batch` is for training
   schedule rates;  ///< `steps` is the total
   long every = 100;
   double time_limit = 0, expect_loss = 0;

@@ -1,4 +1,4 @@
-// MEGA's moving average by FFT against the same average as a scan in fp64: outputs, and the gradients of x and of all parameters.
+// MEGA's EMA by FFT against the EMA as a scan in fp64: outputs, and the gradients of x and of all parameters.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -22,7 +22,7 @@ std::ostream& operator<<(std::ostream& o, setting const& s) {
 
 using numbers = std::vector<double>;
 
-/// What a mixer makes of inputs that depend on the setting only, fp32 numbers all.
+/// The results of a mixer for inputs that depend on the setting only; all inputs are fp32 numbers.
 struct outcome {
   numbers x, grad_y, y, grad_x;
   std::vector<numbers> parameters, gradients;  ///< delta, alpha, beta, gamma, omega
@@ -30,7 +30,7 @@ struct outcome {
   bool operator==(outcome const&) const = default;
 };
 
-/// A mixer with room for the setting.
+/// A mixer with its context, large enough for the setting.
 template <class T, class Mixer>
 struct bench_of {
   context<T, cpu> c;
@@ -71,7 +71,7 @@ double norm1(numbers const& v) {
   return std::accumulate(v.begin(), v.end(), 0., [](double s, double a) { return s + std::abs(a); });
 }
 
-/// The kernel of a row of parameters, term by term.
+/// The kernel of one row of parameters, term by term.
 template <int N>
 struct terms {
   double p[N], a[N], q[N], scale[N];
@@ -86,9 +86,10 @@ struct terms {
   }
 };
 
-/// How far two ways to compute the same may be apart, for a channel. A transform of N points errs by at most eta log2 N of the 2-norm of what it transforms
-/// (Higham, Accuracy and Stability, theorem 24.2: eta = u + gamma_4 (sqrt 2 + u) < 7 u), and four more such steps untangle, multiply and tangle.
-/// A power q^l errs by l roundings, and so does the scan.
+/// Error bound of the difference between the two methods, for one channel. A transform of N points has an error of at
+/// most eta log2 N times the 2-norm of its input (Higham, Accuracy and Stability, theorem 24.2: eta = u + gamma_4 (sqrt
+/// 2 + u) < 7 u), and four more steps of this kind untangle, multiply and tangle. A power q^l has an error of l
+/// roundings, in the scan as well.
 template <class T, int N>
 class bounds {
  public:
@@ -107,7 +108,7 @@ class bounds {
       kernel1_ += norm1(worst), kernel2_ += norm2(sum);
     }
     omega_ = skip ? std::abs(o.parameters[4][channel]) : 0;
-    // The largest of the batch.
+    // The maximum over the batch.
     double largest_x = 0, x2 = 0, largest_g = 0, g2 = 0, g1 = 0;
     for (size_t b = 0; b < size_t(s.batch); b++) {
       numbers x(l), g(l);
@@ -126,11 +127,11 @@ class bounds {
         double(s.batch) * (fft_ * 3 * x2 * g2 * std::sqrt(2.) + g * double(s.length) * largest_x + eps_ * x2 * g2);
     grad_kappa = terms_of_sum + double(s.batch * s.batch) * eps_ * x2 * g2;
     kappa_size_ = double(s.batch) * x2 * g2;
-    // As a sum of fewer than 2 length batch terms, but summed by tiles and in fp64 over these.
+    // A sum of fewer than 2 length batch terms, summed by tiles, and over the tiles in fp64.
     grad_omega = double(s.batch) * (g * double(s.length) * largest_x) +
                  2 * (64 + double(std::is_same_v<T, double> ? s.length * s.batch : 0)) * eps_ * kappa_size_;
   }
-  /// Of what parameter number `which` of a term does to the kernel at each position: slope(i).
+  /// Bound for the derivative of the kernel with respect to parameter `which` of a term: slope(i).
   template <class Slope>
   double parameter(Slope const& slope) const {
     double sum = 0;
@@ -141,7 +142,7 @@ class bounds {
   double y, grad_x, grad_kappa, grad_omega;
 
  private:
-  /// Of a convolution with the kernel.
+  /// Bound for a convolution with the kernel.
   double convolution(double two, double largest) const {
     return fft_ * two * (2 * kernel2_ + kernel1_) + rounding_ * largest;
   }
@@ -192,7 +193,7 @@ constexpr ema_shape both{.states = 2, .dir = direction::bidirectional, .order = 
 constexpr ema_shape plain{.states = 2, .skip = false, .order = order};
 constexpr ema_shape mega{.states = 16, .order = order};
 
-/// Lengths 1 to 9, odd, prime, powers of two, a tile's edge; channels that fill registers, and that do not.
+/// Lengths 1 to 9, odd, prime, powers of two, a tile boundary; channels that fill registers, and that do not.
 setting const settings[] = {{2, 5, 1},  {1, 16, 2}, {2, 3, 3},   {3, 17, 5},  {2, 33, 7},  {1, 1, 9},     {2, 16, 16},
                             {1, 9, 17}, {3, 5, 31}, {2, 20, 64}, {1, 7, 127}, {2, 8, 257}, {1, 18, 1000}, {2, 4, 1024}};
 

@@ -1,4 +1,4 @@
-// The layers of examples/models in fp64: gradients of all parameters and of the input against differences of the forward pass.
+// The layers in fp64: gradients of all parameters and of the input against differences of the forward pass.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -17,7 +17,7 @@ void expect_slopes(layer_setting const& s, std::vector<std::int64_t> const& leng
   b.backward();
   double magnitude = 0;
   for (size_t i = 0; i < b.y.count; i++) magnitude += std::abs(b.c.kept[b.y][i] * b.c.kept[b.u][i]);
-  double const noise = 0x1p-43 * magnitude;  // a number of y has passed fewer than 2^10 roundings
+  double const noise = 0x1p-43 * magnitude;  // y has fewer than 2^10 roundings
   auto const check = [&](char const* what, size_t number, double& value, double expected) {
     double const saved = value, h = 2e-4;
     auto const difference = [&](double step) {
@@ -29,7 +29,7 @@ void expect_slopes(layer_setting const& s, std::vector<std::int64_t> const& leng
       return (up - down) / (2 * step);
     };
     double const d1 = difference(h), d2 = difference(2 * h), d4 = difference(4 * h);
-    double const fine = (4 * d1 - d2) / 3, coarse = (4 * d2 - d4) / 3;  // off by h^4, and by 16 times that
+    double const fine = (4 * d1 - d2) / 3, coarse = (4 * d2 - d4) / 3;  // errors of order h^4, and 16 times that
     double const bound = std::abs(fine - coarse) + 2 * noise / h;
     ASSERT_NEAR(fine, expected, bound) << s.name << ": " << what << " " << number;
     ASSERT_LT(bound, 1e-6 * (1 + std::abs(expected))) << "the test has no force";
@@ -80,7 +80,7 @@ TEST(layer, simplified_gradients_are_slopes) {
 
 TEST(layer, repeats_its_bits) {
   layer_setting s = make_setting("two threads", tcnca_layer, norm_kind::layer, true, bias_kind::rotary, 0.3);
-  s.batch = 3, s.length = 301;  // products large enough to be shared out
+  s.batch = 3, s.length = 301;  // products large enough for several threads
   layer_block a(s, 2), b(s, 2);
   EXPECT_EQ(a.loss(), b.loss());
   EXPECT_EQ(a.loss(), b.loss());
@@ -89,7 +89,7 @@ TEST(layer, repeats_its_bits) {
   EXPECT_TRUE(std::equal(a.c.kept[a.grad], a.c.kept[a.grad] + a.grad.count, b.c.kept[b.grad]));
 }
 
-/// Each dropout changes the result, and a step another one; without training there is none.
+/// Each dropout changes the result, and so does the step; without training there is no dropout.
 TEST(layer, drops_where_it_is_told) {
   layer_setting const none = make_setting("none", tcnca_layer, norm_kind::layer, true, bias_kind::simple, 0);
   double const whole = layer_block(none).loss();
@@ -107,7 +107,7 @@ TEST(layer, drops_where_it_is_told) {
   }
 }
 
-/// A shorter batch takes the front of the memory that was planned for the longest.
+/// A shorter batch uses the front of the memory planned for the longest.
 TEST(layer, takes_a_smaller_batch) {
   layer_setting const s = make_setting("whole", tcnca_layer, norm_kind::layer, true, bias_kind::simple, 0);
   layer_block whole(s);
@@ -119,8 +119,8 @@ TEST(layer, takes_a_smaller_batch) {
     EXPECT_NEAR(whole.c.kept[whole.y][i], first[i], 1e-12 * (1 + std::abs(first[i])));
 }
 
-/// What stands behind the end of a sequence, and how much of it, says nothing to what stands before. (Products of matrices have the same terms, but
-/// BLAS may add them up in another order where there are other rows.)
+/// Padding does not influence valid positions. (Matrix products have the same terms, but BLAS may sum them in another
+/// order for another number of rows.)
 TEST(layer, padding_does_not_matter) {
   for (mixer_kind const mixer : {mixer_kind::convolution, mixer_kind::ema, mixer_kind::ema_by_fft}) {
     for (bool const laplace : {false, true})

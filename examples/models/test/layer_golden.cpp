@@ -1,4 +1,4 @@
-// The layers of examples/models in fp64: outputs and gradients against vectors that JAX computed.
+// The layers in fp64: outputs and gradients against vectors computed by JAX.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -12,7 +12,7 @@ namespace {
 using namespace models;
 using names = std::vector<std::string>;
 
-/// The parameters in the order in which the parts ask for them.
+/// The parameters in the order in which the parts request them.
 names parameters_of(bool tcnca, bool gates, bool causal) {
   names const gated = gates ? names{"wm", "bm"} : names{"wz", "bz"};
   names all = tcnca ? names{"norm_gain", "norm_bias", "wv", "bv", "weight"}
@@ -49,7 +49,7 @@ void expect_golden(golden_case const& inputs, golden_case const& theirs, mixer_k
   }
   b.loss();
   b.backward();
-  // fp64 on both sides: sums of fewer than 2^10 terms whose sizes are those of the tensor's largest.
+  // fp64 on both sides: sums of fewer than 2^10 terms of the magnitude of the tensor's maximum.
   auto const expect = [&](std::string const& what, double const* ours, auto const& counts) {
     auto const& values = theirs.values(what);
     double largest = 1;

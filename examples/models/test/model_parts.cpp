@@ -1,4 +1,4 @@
-// The parts of examples/models against their equations, on every machine; gradients against differences of the forward pass.
+// The parts of models against their equations, on every executor; gradients against differences of the forward pass.
 #include "../adam.hpp"
 #include "support/model_part_cases.hpp"
 
@@ -9,7 +9,7 @@ using models::embedding_kind;
 using models::norm_kind;
 constexpr norm_kind all_norms[] = {norm_kind::layer, norm_kind::scale, norm_kind::rms, norm_kind::batch};
 
-/// A machine and an element type.
+/// An executor and an element type.
 template <class B, class T>
 struct part_subject {
   using backend = B;
@@ -86,7 +86,7 @@ TYPED_TEST_P(model_parts, passes_over_elements) {
     expect("add", 1, [](double a) { return 0.5 + a; });
     models::copy(e, n, px, py);
     expect("copy", 0, [](double a) { return a; });
-    // Activations of fp32 are polynomials on the CPU: the library promises 1.5e-7, which is 3 units.
+    // fp32 activations on the CPU are polynomials with a guaranteed error of 1.5e-7, which is 3 units.
     auto const logistic = [](double a) { return 1 / (1 + std::exp(-a)); };
     auto const phi = [](double a) { return 0.5 * std::erfc(-a / std::sqrt(2.)); };
     auto const density = [](double a) { return std::exp(-a * a / 2) / std::sqrt(2 * std::acos(-1.)); };
@@ -131,7 +131,7 @@ TYPED_TEST_P(model_parts, dropout_is_a_function_of_seed_step_site_and_element) {
   }
 }
 
-/// Three steps of a norm of batches: parameters, running statistics, and what it then makes of a batch by them.
+/// Three training steps of a batch norm: parameters, running statistics, and the result of the trained norm.
 TYPED_TEST_P(model_parts, adam_and_running_statistics) {
   using T = typename TypeParam::number;
   using E = typename TypeParam::backend::executor;
@@ -139,7 +139,7 @@ TYPED_TEST_P(model_parts, adam_and_running_statistics) {
   index_t const d = 5, rows = 12;
   part_memory<T, E> m(2, 3, 4);
   models::norm<T, E> const part(m.c, norm_kind::batch, d);
-  auto const big = m.c.parameter(9001, {.deviation = 1});  // more than a block of the gradient's norm
+  auto const big = m.c.parameter(9001, {.deviation = 1});  // more than one block of the gradient's norm
   auto const x = m.c.kept.take(rows * d), y = m.c.kept.take(rows * d);
   m.c.commit(), m.c.commit_scratch();
   m.c.initialise(3);
@@ -156,10 +156,10 @@ TYPED_TEST_P(model_parts, adam_and_running_statistics) {
     numbers g(count);
     numbers const drawn = some_numbers(9001, std::uint64_t(step) + 10);
     for (size_t i = 0; i < drawn.size(); i++)
-      g[big.offset + i] = step == 2 ? drawn[i] / 1024 : drawn[i];  // one is not clipped
+      g[big.offset + i] = step == 2 ? drawn[i] / 1024 : drawn[i];  // the second step is not clipped
     if (step == 3) g[big.offset + 8999] = std::numeric_limits<double>::infinity();
     m.put(m.c.gradients.data(), g);
-    if (step == 3) {  // nothing is learned, by the gradient or by the loss
+    if (step == 3) {  // neither a non-finite gradient nor a non-finite loss changes anything
       EXPECT_FALSE(std::isfinite(optimiser.step(m.c, 0.01)));
       m.put(m.c.gradients.data(), numbers(count, 0.5));
       optimiser.step(m.c, 0.01, std::numeric_limits<double>::quiet_NaN());
@@ -184,7 +184,7 @@ TYPED_TEST_P(model_parts, adam_and_running_statistics) {
             variance[k] += 0.1 * (squares / double(rows - 1) - variance[k]);
       }
     }
-    // 1 - beta2 is off by a unit of 1, so by 20 units of itself; and so are the moments of three steps.
+    // 1 - beta2 has an error of one unit of 1, which is 20 of its own units; so have the moments after three steps.
     expect_near<T>("values", m.get(m.c.values.data(), count), value, 200);
     expect_near<T>("first moments", m.get(optimiser.first(), count), first, 100);
     expect_near<T>("second moments", m.get(optimiser.second(), count), second, 100);
@@ -231,7 +231,7 @@ TEST(model_part_gradients, are_slopes) {
   expect_slopes(feed_forward_case{{2, 3, 4}, 5});
 }
 
-/// The CPU takes many rows in blocks, fibers do not.
+/// The CPU processes many rows in blocks; fibers do not.
 TEST(model_part_blocks, add_up_to_the_whole) {
   auto const check = [](auto const& part) {
     expect_part<double, cpu_backend>(part), expect_part<float, cpu_backend>(part);

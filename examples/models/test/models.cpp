@@ -1,4 +1,4 @@
-// The models that programs are linked with: what was compiled, how many parameters there are, what is refused.
+// The compiled models: which exist, their parameter counts, what is refused.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -12,7 +12,7 @@ namespace {
 
 using namespace models;
 
-/// MEGA's model of EnWik8, as published: 39.0 million parameters in 12 layers.
+/// MEGA's published model for EnWik8: 39.0 million parameters in 12 layers.
 TEST(models, mega_has_as_many_parameters_as_published) {
   model_config m;
   m.vocabulary = 205, m.channels = 512, m.value_dim = 1024, m.key_dim = 128, m.hidden = 1024, m.chunk = 2048;
@@ -21,12 +21,13 @@ TEST(models, mega_has_as_many_parameters_as_published) {
   m.layers = 2;
   std::size_t const layer = make_model(m)->parameter_count() - one;
   EXPECT_EQ(layer, 3252608u);
-  // Beside the layers: the embedding of 205 tokens, the last norm, and the output, which does not share the table of the embedding.
+  // Besides the layers: the embedding of 205 tokens, the final norm, and the output layer, which does not share the
+  // embedding's table.
   EXPECT_EQ(one - layer, 205u * 512 + 2 * 512 + (512 + 1) * 205u);
   EXPECT_NEAR(double(12 * layer), 39.0e6, 0.05e6);
 }
 
-/// Every mixer with every head learns a step, and the same one again.
+/// Each mixer with each head runs a training step, twice with the same result.
 TEST(models, all_that_is_compiled_learns) {
   for (head_kind const head : {head_kind::next_token, head_kind::sequence_class, head_kind::pair_class}) {
     model_config m;
@@ -43,7 +44,7 @@ TEST(models, all_that_is_compiled_learns) {
       EXPECT_TRUE(std::isfinite(a.loss) && a.grad_norm > 0 && std::isfinite(a.grad_norm)) << stack;
       EXPECT_EQ(a.loss, b.loss) << stack;
       EXPECT_EQ(a.grad_norm, b.grad_norm) << stack;
-      // BLAS adds up pieces of other sizes where there are two threads.
+      // With two threads, BLAS sums blocks of other sizes.
       EXPECT_NEAR(step(stack, mixer, attention, gates, 2).loss, a.loss, 1e-5 * a.loss) << stack;
     };
     std::vector<char const*> stacks{"4x4", "4x6", "8x5"};
@@ -80,7 +81,7 @@ TEST(models, says_what_it_cannot_make) {
   expect_sentence("Adam", [](auto& m) { m.beta2 = 1; });
   expect_sentence("not negative", [](auto& m) { m.clip = std::nan(""); });
   model_config large;
-  large.batch = large.channels = 1 << 20, large.length = 1 << 24;  // products of these pass 2^64
+  large.batch = large.channels = 1 << 20, large.length = 1 << 24;  // products of these exceed 2^64
   EXPECT_THROW(make_model(large), std::bad_alloc);
 }
 

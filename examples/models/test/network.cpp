@@ -1,4 +1,4 @@
-// Whole models in fp64, behind the face of model.hpp: gradients through every head, sequences in pieces, what is saved, what is refused.
+// Complete models in fp64: gradients through each head, continued sequences, saved state, refused arguments.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -16,7 +16,7 @@ void* counted(std::size_t bytes, std::size_t alignment) {
   throw std::bad_alloc();
 }
 }  // namespace
-// Not inlined: else the compiler sees that what `new` gave is freed.
+// Not inlined: otherwise the compiler sees that memory from `new` is freed here.
 [[gnu::noinline]] void* operator new(std::size_t bytes) {
   return counted(std::max(bytes, std::size_t(1)), alignof(std::max_align_t));
 }
@@ -46,7 +46,7 @@ std::unique_ptr<model> make(model_config const& m) {
   });
 }
 
-/// Tokens and targets that look random.
+/// Pseudo-random tokens and targets.
 struct data {
   std::vector<int> tokens, targets;
   std::vector<std::int64_t> lengths;
@@ -62,7 +62,7 @@ struct data {
   }
 };
 
-/// Parameters, or moments, as numbers.
+/// Parameters or moments as numbers.
 std::vector<double> numbers(saved_part const& p) {
   std::vector<double> v(p.bytes.size() / sizeof(double));
   std::memcpy(v.data(), p.bytes.data(), p.bytes.size());
@@ -74,7 +74,7 @@ bool same_bytes(std::vector<saved_part> const& a, std::vector<saved_part> const&
                     [](auto const& p, auto const& q) { return p.name == q.name && p.bytes == q.bytes; });
 }
 
-/// Adam's first moments after its first step are (1 - beta1) times the gradients.
+/// After one step, Adam's first moments are (1 - beta1) times the gradients.
 void expect_slopes(model_config const& m, bool padded) {
   data const d(m, padded);
   auto const net = make(m);
@@ -93,7 +93,7 @@ void expect_slopes(model_config const& m, bool padded) {
     double const h = 1e-4, d1 = (at(values[i] + h) - at(values[i] - h)) / (2 * h),
                  d2 = (at(values[i] + 2 * h) - at(values[i] - 2 * h)) / (4 * h);
     double const slope = (4 * d1 - d2) / 3, gradient = gradients[i] / (1 - m.beta1);
-    // The difference of order 4 is off by less than that of order 2; the loss has passed fewer than 2^10 roundings.
+    // The difference of order 4 has a smaller error than that of order 2; the loss has fewer than 2^10 roundings.
     double const bound = std::abs(d1 - d2) * 1e-3 + 0x1p-42 * (1 + loss) / h;
     ASSERT_NEAR(slope, gradient, bound) << "parameter " << i;
     checked += std::abs(gradient) > 100 * bound;
@@ -136,19 +136,20 @@ TEST(network, learns_what_it_is_shown) {
   }
 }
 
-/// Sequences in pieces give what the whole gives, but for the order in which BLAS and attention's way for few queries add up.
+/// Sequences in pieces give the same result as one call, except for the summation order of BLAS and of attention's
+/// decode kernel.
 TEST(network, goes_on_where_it_was) {
   for (mixer_kind const mixer : {mixer_kind::convolution, mixer_kind::ema, mixer_kind::ema_by_fft})
     for (bool const laplace : {false, true}) {
       auto m = small(head_kind::next_token);
       m.mixer = mixer, m.attention = laplace ? attention_kind::laplace : attention_kind::softmax, m.length = 39,
-      m.chunk = 8;  // ends within a chunk
+      m.chunk = 8;  // the length ends within a chunk
       data d(m);
       auto const net = make(m);
       for (long step = 1; step <= 20; step++) net->learn(d.view, step, 1e-2);
       std::vector<int> whole(d.tokens.size()), pieces(d.tokens.size());
       double const expected = net->evaluate(d.view, whole.data());
-      for (int pass = 0; pass < 2; pass++) {  // a second pass must not hear the first
+      for (int pass = 0; pass < 2; pass++) {  // a second pass must not depend on the first
         net->reset_state();
         double sum = 0, counted = 0;
         long at = 0;
@@ -223,7 +224,7 @@ TEST(network, loads_nothing_of_another_model) {
   }
 }
 
-/// Wherever a parameter is not finite, nothing is learned, and the part where it shows first is named.
+/// If any parameter is not finite, nothing changes, and the first part that shows it is named.
 TEST(network, names_what_is_not_finite) {
   auto const m = small(head_kind::next_token);
   data const d(m);
@@ -237,7 +238,7 @@ TEST(network, names_what_is_not_finite) {
     put(poked[0], i, std::nan(""));
     net->load(poked);
     if (std::isfinite(net->learn(d.view, 2, 1e-2).loss))
-      continue;  // between two parameters, or a token that does not occur
+      continue;  // padding between parameters, or a token that does not occur
     ASSERT_TRUE(same_bytes(net->save(), poked));
     std::string const name = net->not_finite();
     if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);

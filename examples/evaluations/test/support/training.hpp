@@ -1,4 +1,4 @@
-// What tests of training share: a folder for each, and processes that end badly.
+// Shared by the tests of training: a folder for each test, and child processes that are killed.
 #pragma once
 #include <gtest/gtest.h>
 #include <sys/wait.h>
@@ -13,7 +13,7 @@
 
 namespace tcnca::testing {
 
-/// A folder of its own for each test.
+/// A temporary folder for each test.
 class training_test : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -30,7 +30,7 @@ class training_test : public ::testing::Test {
   static void put(std::filesystem::path const& path, std::string const& bytes) {
     std::ofstream(path, std::ios::binary) << bytes;
   }
-  /// What an action throws, or nothing.
+  /// The message that an action throws; empty if it does not throw.
   template <class Error>
   static std::string sentence(std::function<void()> const& action) {
     try {
@@ -38,7 +38,7 @@ class training_test : public ::testing::Test {
     } catch (Error const& e) { return e.what(); }
     return "";
   }
-  /// The exit status of a child that does something, negative: the signal that ended it.
+  /// The exit status of a child process that runs an action; negative: the signal that ended it.
   static int in_child(std::function<int()> const& body) {
     pid_t const child = ::fork();
     if (child == 0) ::_exit(body());

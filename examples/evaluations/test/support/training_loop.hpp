@@ -1,4 +1,4 @@
-// A model of one number, and runs of training with it.
+// A model with a single number as state, and training runs with it.
 #pragma once
 #include <limits>
 #include <memory>
@@ -15,11 +15,11 @@ namespace tcnca::testing {
 using namespace tcnca::training;
 namespace fs = std::filesystem;
 
-/// One number that follows the tokens, the step and the rate; what is not finite comes when it is told to.
+/// A model whose number depends on tokens, step and rate, and which becomes non-finite on request.
 class number_model : public models::model {
  public:
   static constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-  long loss_fails = 0, gradient_fails = 0;  ///< at this step
+  long loss_fails = 0, gradient_fails = 0;  ///< fail at this step
   double value = 1, evaluated = 0;
 
   models::step_result learn(models::examples const& e, long step, double rate) override {
@@ -66,7 +66,7 @@ class training_loop : public training_test {
   }
 
   fs::path file(char const* name) const { return fs::path(o.output) / name; }
-  /// The log without what depends on the time it took.
+  /// The log without times.
   static std::string log_of(fs::path const& run) {
     std::string all;
     for (record r : read_log(run / "log.jsonl")) {
@@ -77,7 +77,7 @@ class training_loop : public training_test {
     }
     return all;
   }
-  /// What a run says, and how it ends.
+  /// The output and the exit status of a run.
   std::pair<std::string, outcome> said(models::model& m) {
     ::testing::internal::CaptureStderr();
     outcome const r = train(o, m, t);

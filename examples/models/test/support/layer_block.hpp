@@ -1,4 +1,4 @@
-// A layer and its feed-forward block, with a loss, for the tests.
+// A layer and its feed-forward block, with a loss, for tests.
 #pragma once
 #include <string>
 
@@ -16,7 +16,7 @@ struct layer_setting {
   index_t batch = 2, length = 5;
 };
 
-/// Key and value dimensions are the smallest that attention takes.
+/// Key and value dimensions are the smallest that attention supports.
 inline layer_setting make_setting(std::string const& name, layer_kind kind, models::norm_kind norm, bool pre_norm,
                                   models::bias_kind bias, double dropout) {
   layer_setting s;
@@ -35,7 +35,7 @@ inline layer_setting make_setting(std::string const& name, layer_kind kind, mode
   return s;
 }
 
-/// The loss is <y, u> over the positions that count.
+/// The loss is <y, u> over the valid positions.
 struct layer_block {
   models::context<double, cpu> c;
   std::unique_ptr<models::any_layer<double, cpu>> first;

@@ -17,7 +17,7 @@ mixer_pointer make_mixer(context<double, cpu>& c, index_t channels, mixer_kind k
                                    .dilation_base = 3,
                                    .act = activation::silu,
                                    .residuals = residual::level,
-                                   .bias = Causal,  // a bias makes padding heard
+                                   .bias = Causal,  // padding must not meet a bias in bidirectional stacks
                                    .skip = true,
                                    .dir = dir,
                                    .order = order};

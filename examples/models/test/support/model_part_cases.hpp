@@ -1,4 +1,4 @@
-// The parts of models/, each with the equations it is judged by, written out.
+// Test cases of the parts of models, each with its reference equations.
 #pragma once
 #include <ostream>
 
@@ -10,7 +10,7 @@
 
 namespace tcnca::testing {
 
-/// Extents of activations [batch, length, channels], and how many positions of each sequence count (none given: all).
+/// Extents of activations [batch, length, channels], and the valid positions of each sequence (empty: all).
 struct part_extents {
   index_t batch, length, channels;
   std::vector<std::int64_t> lengths = {};
@@ -24,7 +24,7 @@ struct part_extents {
   }
 };
 
-/// inputs: x, gain, bias (where there is one). In training; `more`: the running statistics that follow.
+/// inputs: x, gain, bias (if present). In training; `more`: the running statistics after the step.
 struct norm_case {
   models::norm_kind kind;
   part_extents e;
@@ -41,7 +41,8 @@ struct norm_case {
     return v;
   }
   numbers cotangent() const { return some_numbers(e.count(), 4); }
-  /// Sums over a row, over all rows, and what a small deviation makes of their error (inputs are uniform: a deviation is above 1/8).
+  /// Error of sums over a row and over all rows, amplified by a small deviation (inputs are uniform: a deviation is
+  /// above 1/8).
   double roundings() const { return 64 * double(e.channels + std::int64_t(e.rows())); }
 
   numbers naive(std::vector<numbers> const& in) const {
@@ -49,7 +50,7 @@ struct norm_case {
     numbers y(e.count());
     bool const over_rows = kind == models::norm_kind::batch, centred = biased();
     for (size_t group = 0; group < (over_rows ? d : rows); group++) {
-      std::vector<size_t> all, members;  // elements that are normed, and those that are measured
+      std::vector<size_t> all, members;  // elements that are normalized, and those that enter mean and deviation
       for (size_t i = 0; i < (over_rows ? rows : d); i++) {
         size_t const at = over_rows ? i * d + group : group * d + i;
         all.push_back(at);
@@ -79,7 +80,7 @@ struct norm_case {
     if (kind == models::norm_kind::batch)
       for (size_t half : {size_t(0), m.c.next_statistics.count() / 2})
         for (double v : m.get(m.c.next_statistics.data() + half, size_t(e.channels))) r.more.push_back(v);
-    if (add) {  // on top of what is there
+    if (add) {  // adds to the contents
       m.put(m.c.kept[y], in[0]);
       part.backward(m.c, m.c.kept[x], m.c.kept[grad], m.c.kept[y], true);
       r.gradients.push_back(m.get(m.c.kept[y], e.count()));
@@ -105,7 +106,7 @@ struct linear_case {
     return {some_numbers(e.count(), 1), some_numbers(size_t(e.channels * out), 2), some_numbers(size_t(out), 3)};
   }
   numbers cotangent() const { return some_numbers(e.rows() * size_t(out), 4); }
-  /// Terms of sums, all at most 1.
+  /// Number of terms, each at most 1.
   double roundings() const {
     return double(e.channels + out + std::int64_t(e.rows())) * double(e.channels + out + std::int64_t(e.rows()));
   }
@@ -133,7 +134,7 @@ struct linear_case {
     part_results r{m.get(m.c.kept[y], made), {m.get(m.c.kept[grad_x], e.count())}, {}};
     m.get_gradients(r.gradients);
     part.backward(m.c, m.c.kept[x], m.c.kept[grad], m.c.kept[grad_x], true);
-    r.more = m.get(m.c.kept[grad_x], e.count());  // twice as much
+    r.more = m.get(m.c.kept[grad_x], e.count());  // added to itself: twice the gradient
     return r;
   }
 };
@@ -238,13 +239,13 @@ struct cross_entropy_case {
   std::vector<numbers> inputs() const {
     numbers v = some_numbers(size_t(rows * classes), 1);
     for (double& x : v) x = double(float(scale * x));
-    if (classes > 2)  // equals, of which the first is predicted
+    if (classes > 2)  // equal logits: the first is predicted
       for (size_t r = 0; r < size_t(rows); r += 2)
         v[r * size_t(classes) + size_t(classes) - 1] = v[r * size_t(classes) + 1] = 2 * scale;
     return {v};
   }
   numbers cotangent() const { return {1}; }
-  /// Sums over classes and rows; e^x is as exact as the library says, a few units, and its argument is off by one of 4 scale.
+  /// Sums over classes and rows; exp has the library's error of a few units, and its argument one rounding of 4 scale.
   double roundings() const { return double(rows + classes) + 16 + 4 * scale; }
   numbers naive(std::vector<numbers> const& in) const {
     size_t const v = size_t(classes);
@@ -289,7 +290,7 @@ struct cross_entropy_case {
   }
 };
 
-/// inputs: x and the parameters of a pre-norm block that drops both ways.
+/// inputs: x and the parameters of a pre-norm block with both dropouts.
 struct feed_forward_case {
   part_extents e;
   index_t hidden;
@@ -307,7 +308,7 @@ struct feed_forward_case {
   double roundings() const {
     return linear_case{e, hidden}.roundings() + norm_case{models::norm_kind::layer, e}.roundings();
   }
-  /// 0, or 1 / (1 - probability).
+  /// The factor of an element: 0, or 1 / (1 - probability).
   double factor(double probability, std::uint32_t site, size_t i) const {
     auto const words = philox(11, {{uint32(i / 4), 0, 12, site}});
     return words.word[i % 4] < probability * 0x1p32 ? 0 : 1 / (1 - probability);

@@ -1,4 +1,4 @@
-// A part of a model as a function with inputs, outputs and gradients, run on any machine from the host's numbers.
+// A part of a model as a function with inputs, outputs and gradients, for any executor, with host values.
 #pragma once
 #include <algorithm>
 #include <vector>
@@ -7,7 +7,7 @@
 #include "support/backend.hpp"
 #include "support/numbers.hpp"
 
-/// The parts on fibers: what is theirs lies in the host's memory. The number of threads is the seed of the order in which fibers run.
+/// The fibers' device: host memory. The number of threads is the seed of the order in which fibers run.
 template <>
 class tcnca::models::device<tcnca::testing::fibers<>> : public tcnca::models::device<tcnca::cpu> {
  public:
@@ -22,7 +22,7 @@ namespace tcnca::testing {
 
 using numbers = std::vector<double>;
 
-/// Numbers in [-1, 1] that fp32 has.
+/// Numbers in [-1, 1], exact in fp32.
 inline numbers some_numbers(size_t count, std::uint64_t seed) {
   random_bits random{seed};
   numbers v(count);
@@ -30,14 +30,14 @@ inline numbers some_numbers(size_t count, std::uint64_t seed) {
   return v;
 }
 
-/// What a part made of its inputs: y, for each input the gradient of <y, u>, and what else is to be looked at.
+/// The results of a part: y, the gradient of <y, u> for each input, and further values to compare.
 struct part_results {
   numbers y;
   std::vector<numbers> gradients;
   numbers more;
 };
 
-/// A context and what stands in it, moved from and to the host's fp64.
+/// A context, with copies between its memory and fp64 on the host.
 template <class T, class E>
 struct part_memory {
   models::context<T, E> c;
@@ -53,7 +53,7 @@ struct part_memory {
     c.download(from, host.data(), count);
     return numbers(host.begin(), host.end());
   }
-  /// The parameters, in the order in which the part asked for them, from inputs[first] on.
+  /// The parameters in the order in which the part requests them, from inputs[first] on.
   void put_parameters(std::vector<numbers> const& inputs, size_t first) const {
     for (size_t p = 0; p < c.parameters().size(); p++) put(c.values[c.parameters()[p].where], inputs[first + p]);
   }
@@ -62,7 +62,8 @@ struct part_memory {
   }
 };
 
-/// <y, u> against differences of the forward pass, in fp64 on the CPU. `noise`: how far rounding may move <y, u>.
+/// Compares gradients of <y, u> with differences of the forward pass, in fp64 on the CPU. `noise`: effect of rounding
+/// on <y, u>.
 template <class Case>
 void expect_slopes(Case const& part) {
   auto inputs = part.inputs();
@@ -78,7 +79,7 @@ void expect_slopes(Case const& part) {
   };
   double magnitude = 1;
   for (size_t i = 0; i < u.size(); i++) magnitude += std::abs(at.y[i] * u[i]);
-  double const noise = 0x1p-43 * magnitude, h = 2e-4;  // a number of y has passed fewer than 2^10 roundings
+  double const noise = 0x1p-43 * magnitude, h = 2e-4;  // y has fewer than 2^10 roundings
   for (size_t n = 0; n < inputs.size(); n++) {
     ASSERT_EQ(at.gradients[n].size(), inputs[n].size()) << "input " << n;
     for (size_t i = 0; i < inputs[n].size(); i++) {
@@ -92,7 +93,7 @@ void expect_slopes(Case const& part) {
         return (up - down) / (2 * step);
       };
       double const d1 = difference(h), d2 = difference(2 * h), d4 = difference(4 * h);
-      double const fine = (4 * d1 - d2) / 3, coarse = (4 * d2 - d4) / 3;  // off by h^4, and by 16 times that
+      double const fine = (4 * d1 - d2) / 3, coarse = (4 * d2 - d4) / 3;  // errors of order h^4, and 16 times that
       double const bound = std::abs(fine - coarse) + 2 * noise / h;
       ASSERT_NEAR(fine, at.gradients[n][i], bound) << part << ": input " << n << ", element " << i;
       ASSERT_LT(bound, 1e-5 * (1 + std::abs(fine))) << part << ": the test has no force";
@@ -100,7 +101,7 @@ void expect_slopes(Case const& part) {
   }
 }
 
-/// Each number to within `roundings` units of the largest of its tensor, or of 1.
+/// Compares with a tolerance of `roundings` units of the tensor's maximum, or of 1.
 template <class T>
 void expect_near(char const* what, numbers const& ours, numbers const& theirs, double roundings) {
   ASSERT_EQ(ours.size(), theirs.size()) << what;
@@ -111,7 +112,8 @@ void expect_near(char const* what, numbers const& ours, numbers const& theirs, d
     ASSERT_NEAR(ours[i], theirs[i], roundings * unit * largest) << what << "[" << i << "]";
 }
 
-/// The forward pass against the case's naive one; the rest against the CPU in fp64; and the same bits from any number of threads, in any order.
+/// Compares the forward pass with the case's reference, the rest with the CPU in fp64; and checks for the same bits
+/// with any number of threads, in any order.
 template <class T, class B, class Case>
 void expect_part(Case const& part) {
   using E = typename B::executor;
