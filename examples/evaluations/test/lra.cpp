@@ -69,7 +69,7 @@ tree parse(bytes const& tokens) {
   return t;
 }
 
-TEST(lra_listops, trees_have_their_values_and_keep_to_the_shape) {
+TEST(lra_listops, trees_have_correct_values_and_shapes) {
   auto const s = listops::generate({}, {300, 20, 20}, 7);
   ASSERT_EQ(s.training.examples(), 300);
   ASSERT_EQ(s.validation.examples(), 20);
@@ -86,7 +86,7 @@ TEST(lra_listops, trees_have_their_values_and_keep_to_the_shape) {
     }
 }
 
-TEST(lra_listops, draws_follow_the_grammar) {
+TEST(lra_listops, trees_follow_the_distribution) {
   random_source random(3);
   listops::shape const s{.depth = 3, .arguments = 10, .shortest = 1, .longest = 1000};
   std::map<int, long> digits, operators, counts;
@@ -126,7 +126,7 @@ TEST(lra_listops, draws_follow_the_grammar) {
   for (auto const& [_, c] : counts) expect_share(c, total(counts), 1 / 9.0, "a number of arguments");
 }
 
-TEST(lra_listops, a_seed_gives_the_same_and_no_tree_is_there_twice) {
+TEST(lra_listops, same_seed_same_trees_without_duplicates) {
   listops::shape const small{.depth = 3, .arguments = 3, .shortest = 4, .longest = 20};
   auto const a = listops::generate(small, {2000, 300, 300}, 1), b = listops::generate(small, {2000, 300, 300}, 1);
   EXPECT_EQ(a.training.tokens, b.training.tokens);
@@ -138,7 +138,7 @@ TEST(lra_listops, a_seed_gives_the_same_and_no_tree_is_there_twice) {
   EXPECT_EQ(all.size(), 2600u);
 }
 
-TEST(lra_listops, says_what_cannot_be_drawn) {
+TEST(lra_listops, refuses_impossible_shapes) {
   auto const refused = [](listops::shape const& s, char const* why) {
     try {
       listops::generate(s, {96000, 0, 0}, 1);
@@ -154,7 +154,7 @@ TEST(lra_listops, says_what_cannot_be_drawn) {
   refused({.depth = 2, .arguments = 2, .shortest = 2}, "only 400 different expressions");
 }
 
-TEST(lra_listops, what_is_no_expression_has_no_value) {
+TEST(lra_listops, non_expressions_have_no_value) {
   using namespace listops;
   EXPECT_EQ(value(bytes{digit + 3}), 3);
   EXPECT_EQ(value(bytes{median, digit + 1, digit + 4, close}), 2);
@@ -209,7 +209,7 @@ bool connected(picture const& p, long reach, long arm) {
   return std::all_of(ends.begin(), ends.end(), [&](auto const& d) { return seen.count(d) == 1; });
 }
 
-TEST(lra_pathfinder, a_seed_gives_the_same_and_classes_are_balanced) {
+TEST(lra_pathfinder, same_seed_same_images_and_balanced_classes) {
   auto const s = pathfinder::shape_of(32);
   auto const a = pathfinder::generate(s, 501L, 1), b = pathfinder::generate(s, 501, 1);
   EXPECT_EQ(a.tokens, b.tokens);
@@ -221,7 +221,7 @@ TEST(lra_pathfinder, a_seed_gives_the_same_and_classes_are_balanced) {
   EXPECT_THROW(pathfinder::shape_of(64), std::invalid_argument);
 }
 
-TEST(lra_pathfinder, following_the_curve_tells_the_class) {
+TEST(lra_pathfinder, connection_determines_the_class) {
   for (long const side : {32L, 128L}) {
     long const n = side == 32 ? 1000 : 100;
     auto const d = pathfinder::generate(pathfinder::shape_of(side), n, 5);
@@ -233,7 +233,7 @@ TEST(lra_pathfinder, following_the_curve_tells_the_class) {
   }
 }
 
-TEST(lra_pathfinder, the_distance_of_the_discs_tells_little) {
+TEST(lra_pathfinder, distance_of_discs_predicts_little) {
   long const n = 4000;
   auto const d = pathfinder::generate(pathfinder::shape_of(32), n, 6);
   std::vector<std::pair<double, int>> all;
@@ -265,7 +265,7 @@ std::vector<double> mean(dataset const& d, int target, long first, long last, au
   return sum;
 }
 
-TEST(lra_pathfinder, neither_a_histogram_nor_a_linear_function_of_the_pixels_tells_the_class) {
+TEST(lra_pathfinder, histograms_and_linear_functions_predict_little) {
   long const n = 4000, half = n / 2;
   auto const d = pathfinder::generate(pathfinder::shape_of(32), n, 9);
   auto const pixels = [](auto const& s) { return std::vector<double>(s.begin(), s.end()); };
@@ -314,7 +314,7 @@ dataset of_lengths(std::vector<long> const& lengths, int an_example) {
   return d;
 }
 
-TEST(lra_batches, references_are_shares_of_the_tested) {
+TEST(lra_batches, baseline_accuracies) {
   dataset known, d;
   for (int const target : {1, 1, 0}) known.add(bytes{5, 9}, target);
   for (int const target : {2, 2}) known.add(bytes{6, 9}, target);
@@ -324,7 +324,7 @@ TEST(lra_batches, references_are_shares_of_the_tested) {
   EXPECT_EQ(by_first_token(known, d, 3), 2 / 5.0);
 }
 
-TEST(lra_batches, are_padded_and_say_their_lengths) {
+TEST(lra_batches, are_padded_and_have_lengths) {
   auto const d = of_lengths({3, 1, 2, 2}, 1);
   batch b;
   gather(d, std::vector<long>{0, 2}, b);
@@ -348,7 +348,7 @@ TEST(lra_batches, are_padded_and_say_their_lengths) {
   EXPECT_EQ(b.targets, (std::vector<int>{3, 1}));
 }
 
-TEST(lra_batches, every_pass_has_all_and_a_step_is_a_function_of_the_seed) {
+TEST(lra_batches, each_pass_has_all_examples_in_a_seeded_order) {
   std::vector<long> lengths;
   for (long i = 0; i < 1003; i++) lengths.push_back(1 + i * 37 % 101);
   auto const d = of_lengths(lengths, 1);

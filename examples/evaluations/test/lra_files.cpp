@@ -81,7 +81,7 @@ TEST_F(lra_files, listops) {
   refused([&] { listops::read(root / "none", 7, counts{-1, -1, -1}); }, "none", "there is no basic_train.tsv");
 }
 
-TEST_F(lra_files, lists_may_end_in_blank_lines_and_lines_in_cr_lf) {
+TEST_F(lra_files, blank_lines_at_the_end_and_cr_lf) {
   std::string const name = "pathfinder32/curv_contour_length_14/metadata/0.npy",
                     image = "pathfinder32/curv_contour_length_14/imgs/0/i.png";
   write(image, "");  // an empty image in the list is skipped

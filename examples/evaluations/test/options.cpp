@@ -75,7 +75,7 @@ std::vector<program> programs() {
 bool whole(described const& d) { return d.type.starts_with("INT") || d.type.starts_with("UINT"); }
 bool number(described const& d) { return whole(d) || d.type.starts_with("FLOAT"); }
 
-TEST(options, that_take_numbers_refuse_all_others_with_a_sentence) {
+TEST(options, with_numbers_refuse_anything_else) {
   for (program const& p : programs()) {
     std::size_t count = 0;
     for (described const& d : p.options) {
@@ -122,7 +122,7 @@ TEST(options, are_described) {
     for (described const& d : p.options) EXPECT_NE(d.description, "") << p.name << " " << d.name;
 }
 
-TEST(options, say_what_else_is_wrong_in_a_sentence) {
+TEST(options, report_other_errors) {
   auto const all = programs();
   for (auto const& [given, sentence] : std::vector<std::pair<words, std::string>>{
            {{"--no-such"}, "\"--no-such\" was not expected; --help lists the options"},
@@ -140,7 +140,7 @@ TEST(options, say_what_else_is_wrong_in_a_sentence) {
   }
 }
 
-TEST(options, that_have_no_effect_are_named) {
+TEST(options, without_effect_are_named) {
   auto const all = programs();
   EXPECT_EQ(
       all[1].parse({"--checkpoint", "c", "--generate", "3", "--layers", "3", "--steps", "9", "--seed", "2"}).said,
@@ -173,7 +173,7 @@ TEST_F(pictures, replace_those_of_an_earlier_call) {
   EXPECT_EQ(files(), (words{"0_class_0.pgm", "0_class_x.pgm", "my_0_class_1.pgm"}));
 }
 
-TEST(examples, that_take_long_to_generate_say_how_far_they_are) {
+TEST(examples, report_progress_of_slow_generation) {
   auto const before = std::exchange(tcnca::training::notice::interval, std::chrono::milliseconds(0));
   for (char const* const task : {"listops", "pathfinder"}) {
     lra::options o;

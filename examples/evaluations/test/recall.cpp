@@ -22,7 +22,7 @@ example make(problem const& p, std::uint64_t seed, std::uint64_t number) {
   return e;
 }
 
-TEST(recall_single, is_the_task) {
+TEST(recall_single, has_the_documented_form) {
   problem const p{.kind = form::single, .vocabulary = 13, .length = 30};
   int const keys = 5, arrow = 11;  // 5 keys, 6 values, "=>", "."
   ASSERT_EQ(p.positions(), 32);
@@ -56,7 +56,7 @@ TEST(recall_single, is_the_task) {
   EXPECT_GT(values_that_repeat, 100u);  // sampled with replacement: 1 - 6!/6^5 = 91 % of the maps
 }
 
-TEST(recall_multi_query, is_the_task) {
+TEST(recall_multi_query, has_the_documented_form) {
   problem const p{.kind = form::multi_query, .vocabulary = 101, .length = 80, .pairs = 12};
   int const keys = 50;
   ASSERT_EQ(p.positions(), 80);
@@ -102,7 +102,7 @@ TEST(recall_multi_query, is_the_task) {
   EXPECT_GT(gaps[27], 0);
 }
 
-TEST(recall_multi_query, draws_places_by_their_weights) {
+TEST(recall_multi_query, samples_places_by_weight) {
   problem const p{
       .kind = form::multi_query, .vocabulary = 64, .length = 8, .pairs = 1};  // one query in three positions
   double const w[] = {1, std::pow(2, -0.99), std::pow(3, -0.99)}, sum = w[0] + w[1] + w[2];
@@ -129,7 +129,7 @@ TEST(recall, examples_are_functions_of_seed_and_number) {
   }
 }
 
-TEST(recall, chunks_leave_much_to_the_last) {
+TEST(recall, last_chunk_is_long) {
   EXPECT_EQ(chunk_for(42, 256), 42);
   for (long const positions : {257L, 258L, 1002L, 5002L, 131074L}) {
     long const chunk = chunk_for(positions, 256), last = (positions - 1) % chunk + 1;
@@ -152,7 +152,7 @@ struct parsed {
   }
 };
 
-TEST(command_line, sets_what_is_given) {
+TEST(command_line, sets_given_options) {
   parsed const p({"--model", "mega", "--norm", "rms", "--rate", "0.5", "--layers", "3", "--form", "multi-query",
                   "--length", "64", "--vocabulary", "100"});
   EXPECT_FALSE(p.status) << p.text;
@@ -166,7 +166,7 @@ TEST(command_line, sets_what_is_given) {
   EXPECT_FALSE(parsed({"--model", "tcnca-simple"}).o.config.gates);
 }
 
-TEST(command_line, presets_give_way_to_what_is_given) {
+TEST(command_line, explicit_options_override_presets) {
   parsed const p({"--channels", "48", "--preset", "small"}), q({"--preset=paper"});
   EXPECT_EQ(p.o.config.channels, 48);
   EXPECT_EQ(p.o.data.vocabulary, 8);
@@ -176,7 +176,7 @@ TEST(command_line, presets_give_way_to_what_is_given) {
   EXPECT_NE(help.text.find("--channels INT:1..1048576=32"), std::string::npos) << help.text;
 }
 
-TEST(command_line, says_what_is_wrong) {
+TEST(command_line, reports_errors) {
   std::vector<std::pair<std::vector<char const*>, char const*>> const wrong{
       {{"--no-such"}, "--no-such"},
       {{"--layers", "0"}, "--layers"},

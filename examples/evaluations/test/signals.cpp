@@ -117,7 +117,7 @@ TEST_F(signals, end_training_with_a_checkpoint_that_gives_the_same_bits) {
     }
 }
 
-TEST_F(signals, end_it_at_once_when_a_second_comes) {
+TEST_F(signals, second_one_ends_training_at_once) {
   for (int const first : {SIGHUP, SIGINT, SIGTERM})
     for (int const second : {SIGINT, SIGTERM}) {
       o.output = folder / (std::to_string(first) + "-" + std::to_string(second));
@@ -130,7 +130,7 @@ TEST_F(signals, end_it_at_once_when_a_second_comes) {
     }
 }
 
-TEST_F(signals, of_a_closed_terminal_may_come_twice) {
+TEST_F(signals, hangup_may_come_twice) {
   child const c = start(6);
   EXPECT_EQ(c.hear(), 'a');
   c.send(SIGHUP), c.send(SIGHUP);
@@ -140,7 +140,7 @@ TEST_F(signals, of_a_closed_terminal_may_come_twice) {
   EXPECT_EQ(read_checkpoint(file("checkpoint")).step, 6);
 }
 
-TEST_F(signals, that_are_ignored_stay_ignored) {
+TEST_F(signals, ignored_ones_stay_ignored) {
   EXPECT_EQ(in_child([&] {
               if (std::freopen("/dev/null", "w", stderr) == nullptr) return 99;
               std::signal(SIGHUP, SIG_IGN);
@@ -152,7 +152,7 @@ TEST_F(signals, that_are_ignored_stay_ignored) {
             7);
 }
 
-TEST_F(signals, of_a_reader_who_left_do_not_end_training) {
+TEST_F(signals, closed_pipe_does_not_end_training) {
   EXPECT_EQ(in_child([&] {
               int ends[2];
               if (::pipe(ends) != 0) return 99;
@@ -172,7 +172,7 @@ struct fair_model : number_model {
   void read(models::examples const&, float* logits) override { logits[0] = logits[1] = 0; }
 };
 
-TEST_F(signals, end_the_writing_of_text_after_the_character) {
+TEST_F(signals, end_generation_after_a_character) {
   for (int const signal : {SIGHUP, SIGINT, SIGTERM}) {
     child const c([](auto const& say) {
       fair_model m;
@@ -189,7 +189,7 @@ TEST_F(signals, end_the_writing_of_text_after_the_character) {
   }
 }
 
-TEST(generation, ends_when_nobody_takes_the_text) {
+TEST(generation, ends_if_output_is_refused) {
   fair_model m;
   long count = 0;
   auto const w = language::generate(m, 4, language::alphabet("ab"), "", 100, {}, [&](char) { return ++count < 5; });

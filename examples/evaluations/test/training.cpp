@@ -32,7 +32,7 @@ checkpoint small_checkpoint() {
   return c;
 }
 
-TEST_F(checkpoint_file, comes_back_as_it_was) {
+TEST_F(checkpoint_file, round_trips) {
   fs::path const path = folder / "c";
   checkpoint const c = small_checkpoint();
   write_checkpoint(path, c);
@@ -72,7 +72,7 @@ TEST_F(checkpoint_file, of_another_size_is_refused) {
   EXPECT_THROW(read_checkpoint(bad), checkpoint_error);
 }
 
-TEST_F(checkpoint_file, says_why_it_cannot_be_used) {
+TEST_F(checkpoint_file, names_the_problem) {
   fs::path const path = folder / "c";
   auto const why = [&] { return sentence<checkpoint_error>([&] { read_checkpoint(path); }); };
   EXPECT_NE(why().find("No such file"), std::string::npos) << why();
@@ -108,7 +108,7 @@ TEST_F(checkpoint_file, of_another_configuration_is_refused) {
   EXPECT_EQ(why([](record& r) { r.erase("rate"); }), "cannot use c: its rate was 0.1, now it is not given");
 }
 
-TEST_F(checkpoint_file, stays_when_its_successor_is_not_written) {
+TEST_F(checkpoint_file, survives_a_failed_replacement) {
   fs::path const path = folder / "c", aside = folder / "c.new";
   checkpoint c = small_checkpoint();
   write_checkpoint(path, c);
@@ -155,7 +155,7 @@ TEST(checksum, is_crc_64) {
   EXPECT_EQ(pieces.value(), again.value());
 }
 
-TEST(record, comes_back_as_it_was) {
+TEST(record, round_trips) {
   record r;
   r.set("text", "a \"quoted\" \\ line\n\t\x01")
       .set("number", 0.1 + 0.2)
@@ -200,7 +200,7 @@ TEST(schedule, rises_and_falls) {
   }
 }
 
-TEST(passes, show_each_example_once) {
+TEST(passes, contain_each_example_once) {
   passes a(50, 3), b(50, 3), other(50, 4);
   std::vector<std::vector<std::size_t>> pass(3);
   bool differs = false;
@@ -219,7 +219,7 @@ TEST(passes, show_each_example_once) {
 
 using training_log = training_test;
 
-TEST_F(training_log, has_no_step_twice) {
+TEST_F(training_log, has_each_step_once) {
   fs::path const path = folder / "log";
   {
     training::log l(path, 0);

@@ -18,7 +18,7 @@ constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 using tcnca::testing::number_model;
 using tcnca::testing::training_loop;
 
-TEST_F(training_loop, keeps_a_record_of_each_evaluation) {
+TEST_F(training_loop, records_each_evaluation) {
   number_model m;
   auto const [text, r] = said(m);
   EXPECT_EQ(r.how, ending::finished);
@@ -49,7 +49,7 @@ TEST_F(training_loop, keeps_a_record_of_each_evaluation) {
   EXPECT_NE(content(file("curves.svg")).find("</svg>"), std::string::npos);
 }
 
-TEST_F(training_loop, goes_on_with_the_same_bits) {
+TEST_F(training_loop, continues_with_the_same_bits) {
   number_model whole;
   double pieces = 0;
   train(o, whole, t);
@@ -76,7 +76,7 @@ TEST_F(training_loop, goes_on_with_the_same_bits) {
   EXPECT_EQ(log_of(o.output), log_of(first));
 }
 
-TEST_F(training_loop, of_a_real_model_goes_on_with_the_same_bits) {
+TEST_F(training_loop, of_a_real_model_continues_with_the_same_bits) {
   auto& c = o.config;
   c.vocabulary = 5, c.length = 12, c.batch = 2, c.layers = 2, c.channels = 16, c.value_dim = 16, c.key_dim = 16,
   c.hidden = 16, c.chunk = 8;
@@ -117,7 +117,7 @@ TEST_F(training_loop, of_a_real_model_goes_on_with_the_same_bits) {
   }
 }
 
-TEST_F(training_loop, saves_when_it_is_interrupted) {
+TEST_F(training_loop, saves_on_interruption) {
   number_model whole;
   train(o, whole, t);
   fs::path const first = o.output;
@@ -142,7 +142,7 @@ TEST_F(training_loop, saves_when_it_is_interrupted) {
   }
 }
 
-TEST_F(training_loop, stops_at_what_is_not_finite) {
+TEST_F(training_loop, stops_at_non_finite_values) {
   for (bool const loss : {true, false}) {
     number_model m;
     o.output = folder / (loss ? "loss" : "gradient");
@@ -166,7 +166,7 @@ TEST_F(training_loop, stops_at_what_is_not_finite) {
   EXPECT_FALSE(fs::exists(file("checkpoint")));
 }
 
-TEST_F(training_loop, of_a_real_model_stops_at_what_is_not_finite) {
+TEST_F(training_loop, of_a_real_model_stops_at_non_finite_values) {
   auto& c = o.config;
   c.vocabulary = 3, c.length = 4, c.batch = 1, c.layers = 1, c.channels = 8, c.value_dim = 16, c.key_dim = 16,
   c.hidden = 8, c.clip = 0;
@@ -183,7 +183,7 @@ TEST_F(training_loop, of_a_real_model_stops_at_what_is_not_finite) {
   if (r.step > 0) { EXPECT_EQ(read_checkpoint(file("checkpoint")).step, r.step); }
 }
 
-TEST_F(training_loop, ends_when_it_is_enough) {
+TEST_F(training_loop, ends_early) {
   number_model m;
   t.enough = [](measures const&) { return true; };
   EXPECT_EQ(train(o, m, t).step, 4);
@@ -193,7 +193,7 @@ TEST_F(training_loop, ends_when_it_is_enough) {
   EXPECT_EQ(r.step, 4);
 }
 
-TEST_F(training_loop, asks_again_whether_it_is_enough) {
+TEST_F(training_loop, decides_again_whether_to_end_early) {
   number_model whole, first, rest;
   train(o, whole, t);
   o.output = folder / "enough";
@@ -204,7 +204,7 @@ TEST_F(training_loop, asks_again_whether_it_is_enough) {
   EXPECT_EQ(rest.value, whole.value);
 }
 
-TEST_F(training_loop, reports_only_what_was_measured) {
+TEST_F(training_loop, reports_only_measured_values) {
   auto const line = [&](outcome const& r) {
     ::testing::internal::CaptureStdout();
     conclude(o, r);
@@ -254,7 +254,7 @@ TEST_F(training_loop, reports_only_what_was_measured) {
   EXPECT_EQ(line(said(fails).second).text("loss"), "null");
 }
 
-TEST_F(training_loop, counts_the_tokens_of_every_step) {
+TEST_F(training_loop, counts_tokens_of_each_step) {
   t.next = [this](long step) { return models::examples{1, step, &token, &token, nullptr}; };
   number_model m;
   said(m);
@@ -263,7 +263,7 @@ TEST_F(training_loop, counts_the_tokens_of_every_step) {
               0.02);  // both are rounded to four digits
 }
 
-TEST_F(training_loop, of_a_finished_run_goes_on_with_more_steps) {
+TEST_F(training_loop, of_a_finished_run_continues_with_more_steps) {
   for (char const* const kind : {"linear", "constant"}) {
     bool const depends = kind[0] == 'l';
     o.rates.kind = kind, o.rates.steps = 20, o.output = folder / kind, o.resume = false,
@@ -297,7 +297,7 @@ TEST_F(training_loop, of_a_finished_run_goes_on_with_more_steps) {
       << refusal(m);
 }
 
-TEST_F(training_loop, refuses_what_does_not_fit_and_changes_nothing) {
+TEST_F(training_loop, refuses_mismatches_and_changes_nothing) {
   number_model m;
   o.resume = true;
   EXPECT_NE(refusal(m).find("nothing to resume"), std::string::npos);
@@ -347,7 +347,7 @@ TEST_F(training_loop, compares_runs) {
   EXPECT_THROW(compare({folder / "none"}, folder / "picture"), std::invalid_argument);
 }
 
-TEST_F(training_loop, holds_a_program_to_its_expectation) {
+TEST_F(training_loop, checks_the_expected_loss) {
   outcome r;
   EXPECT_TRUE(std::isnan(r.loss));
   r.loss = 0.5;

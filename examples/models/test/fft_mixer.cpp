@@ -230,7 +230,7 @@ REGISTER_TYPED_TEST_SUITE_P(fft_mixer_of, is_the_scan, is_the_scan_in_both_direc
 using types = ::testing::Types<float, double>;
 INSTANTIATE_TYPED_TEST_SUITE_P(cpu, fft_mixer_of, types);
 
-TEST(fft_mixer, takes_lengths_without_large_factors) {
+TEST(fft_mixer, chooses_lengths_without_large_factors) {
   for (index_t length = 1; length < 5000; length++) {
     index_t const n = circular_convolution<float>::points(length);
     ASSERT_GE(n, length);

@@ -44,7 +44,7 @@ void expect_slopes(layer_setting const& s, std::vector<std::int64_t> const& leng
 
 constexpr layer_kind tcnca_layer{}, simple_layer{.gates = false}, mega_layer{.mixer = mixer_kind::ema, .laplace = true};
 
-TEST(layer, tcnca_gradients_are_slopes) {
+TEST(layer, tcnca_gradients_match_differences) {
   expect_slopes(make_setting("layernorm before, rotary", tcnca_layer, norm_kind::layer, true, bias_kind::rotary, 0));
   expect_slopes(make_setting("rmsnorm after, dropout", tcnca_layer, norm_kind::rms, false, bias_kind::simple, 0.3));
   layer_kind both = tcnca_layer;
@@ -57,7 +57,7 @@ TEST(layer, tcnca_gradients_are_slopes) {
   expect_slopes(make_setting("both ways, padded, batchnorm", both, norm_kind::batch, true, bias_kind::simple, 0),
                 {3, 5});
 }
-TEST(layer, mega_gradients_are_slopes) {
+TEST(layer, mega_gradients_match_differences) {
   expect_slopes(make_setting("scalenorm after", mega_layer, norm_kind::scale, false, bias_kind::simple, 0));
   expect_slopes(make_setting("layernorm after, dropout", mega_layer, norm_kind::layer, false, bias_kind::simple, 0.3));
   layer_kind both = mega_layer;
@@ -66,19 +66,19 @@ TEST(layer, mega_gradients_are_slopes) {
   both.laplace = false;
   expect_slopes(make_setting("both ways, padded", both, norm_kind::scale, false, bias_kind::rotary, 0), {2, 4});
 }
-TEST(layer, mega_by_fft_gradients_are_slopes) {
+TEST(layer, mega_by_fft_gradients_match_differences) {
   layer_kind kind{.mixer = mixer_kind::ema_by_fft};
   expect_slopes(make_setting("by FFT", kind, norm_kind::layer, true, bias_kind::rotary, 0));
   kind.causal = false;
   expect_slopes(make_setting("by FFT, both ways, padded", kind, norm_kind::scale, false, bias_kind::simple, 0), {5, 3});
 }
-TEST(layer, simplified_gradients_are_slopes) {
+TEST(layer, simplified_gradients_match_differences) {
   expect_slopes(make_setting("rmsnorm before", simple_layer, norm_kind::rms, true, bias_kind::simple, 0));
   expect_slopes(
       make_setting("scalenorm before, rotary, dropout", simple_layer, norm_kind::scale, true, bias_kind::rotary, 0.3));
 }
 
-TEST(layer, repeats_its_bits) {
+TEST(layer, is_bitwise_deterministic) {
   layer_setting s = make_setting("two threads", tcnca_layer, norm_kind::layer, true, bias_kind::rotary, 0.3);
   s.batch = 3, s.length = 301;  // products large enough for several threads
   layer_block a(s, 2), b(s, 2);
@@ -90,7 +90,7 @@ TEST(layer, repeats_its_bits) {
 }
 
 /// Each dropout changes the result, and so does the step; without training there is no dropout.
-TEST(layer, drops_where_it_is_told) {
+TEST(layer, dropout) {
   layer_setting const none = make_setting("none", tcnca_layer, norm_kind::layer, true, bias_kind::simple, 0);
   double const whole = layer_block(none).loss();
   for (int which = 0; which < 3; which++) {
@@ -108,7 +108,7 @@ TEST(layer, drops_where_it_is_told) {
 }
 
 /// A shorter batch uses the front of the memory planned for the longest.
-TEST(layer, takes_a_smaller_batch) {
+TEST(layer, smaller_batch) {
   layer_setting const s = make_setting("whole", tcnca_layer, norm_kind::layer, true, bias_kind::simple, 0);
   layer_block whole(s);
   whole.loss();
@@ -121,7 +121,7 @@ TEST(layer, takes_a_smaller_batch) {
 
 /// Padding does not influence valid positions. (Matrix products have the same terms, but BLAS may sum them in another
 /// order for another number of rows.)
-TEST(layer, padding_does_not_matter) {
+TEST(layer, padding_has_no_influence) {
   for (mixer_kind const mixer : {mixer_kind::convolution, mixer_kind::ema, mixer_kind::ema_by_fft}) {
     for (bool const laplace : {false, true})
       for (norm_kind const norm : {norm_kind::scale, norm_kind::batch}) {

@@ -218,7 +218,7 @@ using on_fibers = ::testing::Types<part_subject<fiber_backend<>, double>, part_s
 INSTANTIATE_TYPED_TEST_SUITE_P(cpu, model_parts, on_cpu);
 INSTANTIATE_TYPED_TEST_SUITE_P(fiber, model_parts, on_fibers);
 
-TEST(model_part_gradients, are_slopes) {
+TEST(model_part_gradients, match_differences) {
   for (norm_kind const kind : all_norms)
     for (bool const add : {false, true}) expect_slopes(norm_case{kind, {2, 5, 7}, add});
   expect_slopes(norm_case{norm_kind::batch, {3, 4, 3, {4, 1, 2}}});
@@ -232,7 +232,7 @@ TEST(model_part_gradients, are_slopes) {
 }
 
 /// The CPU processes many rows in blocks; fibers do not.
-TEST(model_part_blocks, add_up_to_the_whole) {
+TEST(model_part_blocks, equal_one_pass) {
   auto const check = [](auto const& part) {
     expect_part<double, cpu_backend>(part), expect_part<float, cpu_backend>(part);
     auto const inputs = part.inputs();

@@ -13,7 +13,7 @@ namespace {
 using namespace models;
 
 /// MEGA's published model for EnWik8: 39.0 million parameters in 12 layers.
-TEST(models, mega_has_as_many_parameters_as_published) {
+TEST(models, mega_has_the_published_parameter_count) {
   model_config m;
   m.vocabulary = 205, m.channels = 512, m.value_dim = 1024, m.key_dim = 128, m.hidden = 1024, m.chunk = 2048;
   m.mixer = mixer_kind::ema, m.bias = bias_kind::rotary, m.layers = 1;
@@ -28,7 +28,7 @@ TEST(models, mega_has_as_many_parameters_as_published) {
 }
 
 /// Each mixer with each head runs a training step, twice with the same result.
-TEST(models, all_that_is_compiled_learns) {
+TEST(models, all_compiled_models_learn) {
   for (head_kind const head : {head_kind::next_token, head_kind::sequence_class, head_kind::pair_class}) {
     model_config m;
     m.head = head, m.batch = 4, m.length = 70, m.vocabulary = 9, m.classes = 3, m.channels = 16, m.value_dim = 16,
@@ -66,7 +66,7 @@ void expect_sentence(std::string const& part, std::function<void(model_config&)>
   }
 }
 
-TEST(models, says_what_it_cannot_make) {
+TEST(models, refuses_unknown_configurations) {
   expect_sentence("no backend \"tpu\"", [](auto& m) { m.backend = "tpu"; });
   expect_sentence("\"3x3\" was not compiled: looking back there are 4x4, 4x6, 8x5, 8x4, 17x4",
                   [](auto& m) { m.stack = "3x3"; });

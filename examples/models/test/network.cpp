@@ -101,26 +101,26 @@ void expect_slopes(model_config const& m, bool padded) {
   EXPECT_GT(checked, values.size() / 100) << "the test has no force";
 }
 
-TEST(network, gradients_are_slopes_for_the_next_token) {
+TEST(network, next_token_gradients_match_differences) {
   auto m = small(head_kind::next_token);
   expect_slopes(m, false);
   m.mixer = mixer_kind::ema, m.pre_norm = false, m.attention = attention_kind::laplace, m.bias = bias_kind::rotary;
   expect_slopes(m, false);
 }
-TEST(network, gradients_are_slopes_for_a_class_of_a_sequence) {
+TEST(network, sequence_class_gradients_match_differences) {
   auto m = small(head_kind::sequence_class);
   expect_slopes(m, true);
   m.mixer = mixer_kind::ema, m.norm = norm_kind::scale, m.pre_norm = false, m.embedding = embedding_kind::level;
   expect_slopes(m, true);
 }
-TEST(network, gradients_are_slopes_for_a_class_of_a_pair) {
+TEST(network, pair_class_gradients_match_differences) {
   auto m = small(head_kind::pair_class);
   expect_slopes(m, true);
   m.gates = false;
   expect_slopes(m, false);
 }
 
-TEST(network, learns_what_it_is_shown) {
+TEST(network, learns) {
   for (head_kind const head : {head_kind::next_token, head_kind::sequence_class, head_kind::pair_class}) {
     auto m = small(head);
     m.dropout = m.attention_dropout = 0.05;
@@ -138,7 +138,7 @@ TEST(network, learns_what_it_is_shown) {
 
 /// Sequences in pieces give the same result as one call, except for the summation order of BLAS and of attention's
 /// decode kernel.
-TEST(network, goes_on_where_it_was) {
+TEST(network, continues_sequences) {
   for (mixer_kind const mixer : {mixer_kind::convolution, mixer_kind::ema, mixer_kind::ema_by_fft})
     for (bool const laplace : {false, true}) {
       auto m = small(head_kind::next_token);
@@ -187,7 +187,7 @@ TEST(network, goes_on_where_it_was) {
     }
 }
 
-TEST(network, saves_all_that_the_next_step_needs) {
+TEST(network, saves_complete_state) {
   for (norm_kind const norm : {norm_kind::layer, norm_kind::batch}) {
     auto m = small(head_kind::sequence_class);
     m.norm = norm, m.dropout = m.hidden_dropout = m.attention_dropout = 0.2;
@@ -205,7 +205,7 @@ TEST(network, saves_all_that_the_next_step_needs) {
   }
 }
 
-TEST(network, loads_nothing_of_another_model) {
+TEST(network, refuses_state_of_another_model) {
   auto m = small(head_kind::next_token);
   auto const net = make(m);
   auto const good = net->save();
@@ -225,7 +225,7 @@ TEST(network, loads_nothing_of_another_model) {
 }
 
 /// If any parameter is not finite, nothing changes, and the first part that shows it is named.
-TEST(network, names_what_is_not_finite) {
+TEST(network, names_the_non_finite_part) {
   auto const m = small(head_kind::next_token);
   data const d(m);
   auto const net = make(m);
@@ -259,7 +259,7 @@ TEST(network, names_what_is_not_finite) {
   EXPECT_TRUE(same_bytes(net->save(), steep));
 }
 
-TEST(network, refuses_what_it_cannot_take) {
+TEST(network, refuses_invalid_arguments) {
   auto const m = small(head_kind::pair_class);
   data d(m);
   auto const net = make(m);
