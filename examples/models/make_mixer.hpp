@@ -48,7 +48,7 @@ std::unique_ptr<mixer<T, E>> make_mixer(model_config const& config, context<T, E
   if constexpr (Causal) { choice.template add<8, 4>(), choice.template add<17, 4>(); }
   if (!choice.made)
     throw std::invalid_argument("the stack \"" + config.stack + "\" was not compiled: " +
-                                (Causal ? "looking back" : "looking both ways") + " there are " + choice.known);
+                                (Causal ? "causal" : "bidirectional") + " stacks are " + choice.known);
   return std::move(choice.made);
 }
 

@@ -150,7 +150,7 @@ class network final : public model {
     };
     index_t steps = 0;
     if (parts.size() != regions.size() + 1)
-      throw wrong("it has " + std::to_string(parts.size()) + " parts where " + std::to_string(regions.size() + 1) +
+      throw wrong("it has " + std::to_string(parts.size()) + " parts, expected " + std::to_string(regions.size() + 1) +
                   " are due");
     for (size_t i = 0; i < parts.size(); i++) {
       std::string const name = i < regions.size() ? regions[i].name : "steps";
@@ -199,22 +199,22 @@ class network final : public model {
     auto const text = [](auto n) { return std::to_string(n); };
     auto const at_most = [](long n, long most) { return n >= 1 && n <= most; };
     require_that(at_most(e.sequences, config_.batch),
-                 [&] { return text(e.sequences) + " sequences, where the model takes 1 to " + text(config_.batch); });
+                 [&] { return text(e.sequences) + " sequences, but the model takes 1 to " + text(config_.batch); });
     require_that(at_most(e.length, config_.length), [&] {
-      return "a length of " + text(e.length) + ", where the model takes 1 to " + text(config_.length);
+      return "a length of " + text(e.length) + ", but the model takes 1 to " + text(config_.length);
     });
     require_that(config_.head != head_kind::pair_class || e.sequences % 2 == 0,
-                 [] { return std::string("an odd number of sequences, where pairs are due"); });
+                 [] { return std::string("an odd number of sequences, but the model takes pairs"); });
     require_that(e.tokens != nullptr, [] { return std::string("there are no tokens"); });
-    require_that(!targets || e.targets != nullptr, [] { return std::string("there is nothing to learn: no targets"); });
+    require_that(!targets || e.targets != nullptr, [] { return std::string("training needs targets"); });
     c_.batch = e.sequences, c_.length = e.length;
     index_t const tokens = config_.embedding == embedding_kind::table ? config_.vocabulary : 256;
     for (index_t i = 0; i < c_.rows(); i++)
       require_that(e.tokens[i] >= 0 && e.tokens[i] < tokens,
-                   [&] { return "a token " + text(e.tokens[i]) + ", where there are 0 to " + text(tokens - 1); });
+                   [&] { return "a token " + text(e.tokens[i]) + ", but valid are 0 to " + text(tokens - 1); });
     for (index_t i = 0; e.targets && i < head_->rows(c_); i++)
       require_that(e.targets[i] < outcomes(),
-                   [&] { return "a target " + text(e.targets[i]) + ", where there are 0 to " + text(outcomes() - 1); });
+                   [&] { return "a target " + text(e.targets[i]) + ", but valid are 0 to " + text(outcomes() - 1); });
     c_.set_lengths(e.lengths);
     c_.upload(e.tokens, c_.integers[tokens_], size_t(c_.rows()));
     if (e.targets) c_.upload(e.targets, c_.integers[targets_], size_t(head_->rows(c_)));
@@ -272,7 +272,7 @@ class network final : public model {
     next_token_only();
     if (!states_planned_) reset_state();
     if (carried_ != 0 && carried_ != e.sequences)
-      throw std::invalid_argument(std::to_string(e.sequences) + " sequences go on, where there were " +
+      throw std::invalid_argument(std::to_string(e.sequences) + " sequences continue, but the last call had " +
                                   std::to_string(carried_) + " before");
     begin(e, false);
     forward({&states_, position_});

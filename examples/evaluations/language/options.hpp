@@ -61,10 +61,10 @@ class command_line : public tcnca::training::command_line {
     app.add_option("--text", o.text,
                    "This is the text: EnWik8, what examples/evaluations/language/gather_corpus.sh makes, or any file")
         ->group(g);
-    app.add_option("--least-chunks", o.least_chunks, "A step learns from blocks of at least so many chunks,")
+    app.add_option("--least-chunks", o.least_chunks, "Minimum length of a training block in chunks")
         ->check(whole(1L, most_chunks))
         ->group(g);
-    app.add_option("--most-chunks", o.most_chunks, "and at most so many; each step draws how many and where")
+    app.add_option("--most-chunks", o.most_chunks, "Maximum length; each step samples length and position")
         ->check(whole(1L, most_chunks))
         ->group(g);
     g = "Side by side";
@@ -72,11 +72,11 @@ class command_line : public tcnca::training::command_line {
          "Train tcnca, mega-fft and mega alike, each in a folder in that of --output, and write side_by_side.md, .json "
          "and .svg there")
         ->group(g);
-    app.add_option("--rounds", o.rounds, "Before training, so many steps of each are timed, in turns with the others")
+    app.add_option("--rounds", o.rounds, "Steps of each model to time before training, in turn with the others")
         ->check(whole(1L, 10000L))
         ->group(g);
     g = "Generation";
-    app.add_option("--generate", o.generate, "Write so many characters to stdout after training")
+    app.add_option("--generate", o.generate, "Number of characters to generate to stdout after training")
         ->check(whole(0L, 1000000000000L))
         ->group(g);
     app.add_option("--checkpoint", o.checkpoint,
@@ -87,7 +87,7 @@ class command_line : public tcnca::training::command_line {
                    "Below 1 the likely characters come more often; at 0 always the likeliest")
         ->check(real(0, 1000))
         ->group(g);
-    app.add_option("--top-k", o.top_k, "Only so many of the likeliest characters are drawn from; 0 stands for all")
+    app.add_option("--top-k", o.top_k, "Sample from the k most likely characters only; 0: all")
         ->check(whole(0L, 256L))
         ->group(g);
     app.callback([this, &o] {

@@ -30,7 +30,7 @@ inline double accuracy(models::model& m, dataset const& d, long count, long size
     m.evaluate(b.view(), predictions.data());
     for (std::size_t i = 0; i < b.targets.size(); i++) {
       if (predictions[i] < 0 || predictions[i] >= classes)
-        throw std::logic_error("lra: the model names a class that there is not");
+        throw std::logic_error("lra: the model predicts an unknown class");
       right += predictions[i] == b.targets[i];
     }
     say(long(std::min(first + std::size_t(size), order.size())));

@@ -67,8 +67,7 @@ inline void check(options const& o) {
       t.generated || !generated || o.speed, "--task",
       "names " + o.task + ", which is not generated: give --data, the folder with its files (--speed needs none)");
   line::require(!t.images() || o.config.length == t.length, "--length",
-                "must be " + std::to_string(t.length) + ", for the images of " + o.task +
-                    " have so many pixels and cannot be cut");
+                "must be " + std::to_string(t.length) + ", for the images of " + o.task + " have that many pixels");
   if (generated && o.task == "listops")
     line::require(
         o.listops.longest <= o.config.length, "--longest",
@@ -103,11 +102,10 @@ class command_line : public training::command_line {
                    "lra_release, aclImdb,\n"
                    "cifar-10-batches-bin. Without it, listops, pathfinder and pathx are generated")
         ->group(g);
-    app.add_option("--length", o.config.length, "The longest sequence has so many tokens; texts are cut there")
+    app.add_option("--length", o.config.length, "Maximum length in tokens; texts are truncated")
         ->check(whole(2L, most_length))
         ->group(g);
-    app.add_option("--train", o.examples.training,
-                   "There are so many examples to learn from; of files they are the first, and 0 stands for all")
+    app.add_option("--train", o.examples.training, "Number of training examples; from files the first ones, 0: all")
         ->check(whole(0L, most_examples))
         ->group(g);
     app.add_option("--validation", o.examples.validation, "So many examples are tested at every evaluation")
@@ -119,18 +117,20 @@ class command_line : public training::command_line {
     app.add_option("--depth", o.listops.depth, "Generated expressions have at most this depth")
         ->check(whole(1, 100))
         ->group(g);
-    app.add_option("--arguments", o.listops.arguments, "An operator has at most so many arguments")
+    app.add_option("--arguments", o.listops.arguments, "Maximum number of arguments of an operator")
         ->check(whole(2, listops::most_arguments))
         ->group(g);
-    app.add_option("--shortest", o.listops.shortest, "A generated expression has at least so many tokens,")
+    app.add_option("--shortest", o.listops.shortest, "Minimum length of generated expressions in tokens")
         ->check(whole(1L, most_length))
         ->group(g);
-    app.add_option("--longest", o.listops.longest, "and at most so many")->check(whole(1L, most_length))->group(g);
+    app.add_option("--longest", o.listops.longest, "Maximum length of generated expressions in tokens")
+        ->check(whole(1L, most_length))
+        ->group(g);
     app.add_option("--expect-accuracy", o.expect_accuracy, "Fail unless the test accuracy is at least this")
         ->check(real(0, 1))
         ->group(g);
     app.add_option("--show", o.show,
-                   "Show so many examples of what would be learned from: texts on stdout, images in --output as PGM, "
+                   "Show this many training examples: texts on stdout, images in --output as PGM, "
                    "where they replace older ones")
         ->check(whole(0L, 1000000L))
         ->group(s);

@@ -64,26 +64,23 @@ class command_line : public training::command_line {
                    "single: one key is asked for, at the end; multi-query: all keys are asked for, anywhere")
         ->check(one_of({"single", "multi-query"}))
         ->group(g);
-    app.add_option("--vocabulary", o.data.vocabulary,
-                   "There are so many tokens: keys, values and (single) two special ones")
+    app.add_option("--vocabulary", o.data.vocabulary, "Number of tokens: keys, values and (single) two special ones")
         ->check(whole(4, most_vocabulary))
         ->group(g);
     app.add_option("--length", o.data.length,
-                   "A sequence has so many tokens, an even number; with single, its pairs have")
+                   "Length of a sequence in tokens, even; with single, the length of its pairs")
         ->check(whole(2L, most_length))
         ->group(g);
     app.add_option("--pairs", o.pairs,
-                   "multi-query: so many keys are given and asked for, at most a quarter of --length; 0 stands for "
+                   "multi-query: number of pairs, each queried once, at most a quarter of --length; 0 stands for "
                    "this quarter")
         ->check(whole(0L, most_length / 4))
         ->group(g);
-    app.add_option("--train", o.train, "There are so many sequences to learn from; 0 makes new ones at every step")
+    app.add_option("--train", o.train, "Number of training sequences; 0: new ones at every step")
         ->check(whole(0L, most_sequences))
         ->group(g);
-    app.add_option("--test", o.test, "The model is tested on so many other sequences")
-        ->check(whole(1L, most_sequences))
-        ->group(g);
-    app.add_option("--until", o.until, "Training ends once the test accuracy is at least this; 0 lets it go on")
+    app.add_option("--test", o.test, "Number of test sequences")->check(whole(1L, most_sequences))->group(g);
+    app.add_option("--until", o.until, "Training ends once the test accuracy is at least this; 0: never")
         ->check(real(0, 1))
         ->group(g);
     app.add_option("--expect-accuracy", o.expect_accuracy, "Fail unless the last test accuracy is at least this")

@@ -27,7 +27,7 @@ class sweep {
   int run() {
     if (!o_.resume && std::filesystem::exists(folder_ / "results.json"))
       throw std::invalid_argument("there are results in " + o_.output +
-                                  ": give --resume to go on from them, or another --output");
+                                  ": use --resume to continue from them, or another --output");
     for (options& c : cells_) {
       std::string const name =
           c.model + ", vocabulary " + std::to_string(c.data.vocabulary) + ", length " + std::to_string(c.data.length);
@@ -46,7 +46,7 @@ class sweep {
       c.resume = std::filesystem::exists(training::run_files(c.output).checkpoint);
       training::outcome const r = e.run();
       if (r.how == training::ending::interrupted) {
-        std::fprintf(stderr, "%s: %zu of %zu runs are finished; --resume goes on from there\n", o_.program.c_str(),
+        std::fprintf(stderr, "%s: %zu of %zu runs are finished; --resume continues from there\n", o_.program.c_str(),
                      results_.size(), cells_.size());
         return r.status();
       }

@@ -62,7 +62,7 @@ TEST_F(training_loop, continues_with_the_same_bits) {
     pieces = m.value;
     EXPECT_EQ(r.step, step);
     EXPECT_EQ(r.how, step == 20 ? ending::finished : ending::out_of_time);
-    EXPECT_EQ(text.find("--resume goes on") != std::string::npos, step < 20) << text;
+    EXPECT_EQ(text.find("--resume continues") != std::string::npos, step < 20) << text;
     o.resume = true;
   }
   EXPECT_EQ(pieces, whole.value);
@@ -274,7 +274,7 @@ TEST_F(training_loop, of_a_finished_run_continues_with_more_steps) {
     auto const [text, r] = said(rest);
     EXPECT_EQ(r.how, ending::finished);
     EXPECT_EQ(r.step, 30);
-    EXPECT_EQ(text.find("the run of 20 steps is finished, and now goes on to 30") != std::string::npos, depends)
+    EXPECT_EQ(text.find("the run of 20 steps is finished, and now continues to 30") != std::string::npos, depends)
         << text;
     for (long step = 21; step <= 30; step++) first.learn(t.next(step), step, o.rates.at(step));
     EXPECT_EQ(rest.value, first.value);

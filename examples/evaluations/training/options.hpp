@@ -123,7 +123,7 @@ class command_line {
     auto& c = options_.config;
     std::string const g = "The model";
     app.add_option("--model", options_.model,
-                   "tcnca; tcnca-simple, which has no gates: y = x + silu(o Wh); mega, which has its moving average, "
+                   "tcnca; tcnca-simple, which has no gates: y = x + silu(o Wh); mega, which has an EMA, "
                    "computed as a scan, in place of the\n"
                    "convolutions; mega-fft, which computes it by FFT")
         ->check(one_of({"tcnca", "tcnca-simple", "mega", "mega-fft"}))
@@ -139,10 +139,8 @@ class command_line {
     app.add_option("--hidden", c.hidden, "The width inside the feed-forward blocks")
         ->check(whole(1L, most_channels))
         ->group(g);
-    app.add_option("--chunk", c.chunk, "Attention sees so many positions together")->check(whole(1L, 16384L))->group(g);
-    app.add_option("--stack", c.stack,
-                   "The convolutions have so many taps x levels; their dilations are powers of the taps")
-        ->group(g);
+    app.add_option("--chunk", c.chunk, "Chunk length of attention in positions")->check(whole(1L, 16384L))->group(g);
+    app.add_option("--stack", c.stack, "Convolutions: taps x levels; their dilations are powers of the taps")->group(g);
     choice("--norm", c.norm, norms, "The norm is one of these");
     choice("--bias", c.bias, biases, "The bias of attention is one of these");
     choice("--attention", c.attention, attentions, "Attention weights come from one of these");
@@ -166,12 +164,12 @@ class command_line {
     auto& c = options_.config;
     auto& r = options_.rates;
     std::string const g = "Learning";
-    app.add_option("--steps", r.steps, "Training takes so many steps")->check(whole(1L, most_steps))->group(g);
-    app.add_option("--batch", c.batch, "A step learns from so many sequences")->check(whole(1L, 1L << 20))->group(g);
+    app.add_option("--steps", r.steps, "Number of training steps")->check(whole(1L, most_steps))->group(g);
+    app.add_option("--batch", c.batch, "Batch size in sequences")->check(whole(1L, 1L << 20))->group(g);
     app.add_option("--rate", r.rate, "The highest rate of learning")->check(above_zero)->group(g);
-    app.add_option("--warmup", r.warmup, "The rate rises for so many steps")->check(whole(0L, most_steps))->group(g);
+    app.add_option("--warmup", r.warmup, "Warm-up in steps")->check(whole(0L, most_steps))->group(g);
     app.add_option("--schedule", r.kind,
-                   "How the rate goes on after that: linear and cosine fall to 0 at the last step")
+                   "Learning rate after the warm-up: linear and cosine fall to 0 at the last step")
         ->check(one_of({"linear", "cosine", "inverse-sqrt", "constant"}))
         ->group(g);
     app.add_option("--decay", c.decay, "The decay of weights")->check(not_negative)->group(g);
@@ -193,20 +191,17 @@ class command_line {
     for (preset const& p : presets_) text += " " + p.name + ": " + p.description + ".", names.push_back(p.name);
     app.add_option("--preset", o.preset, text)->check(one_of(names))->group(g);
     app.add_option("--backend", o.config.backend, "The model runs there")->check(one_of({"cpu", "cuda"}))->group(g);
-    app.add_option("--threads", o.config.threads, "The CPU works with so many threads")
-        ->check(whole(1L, 1024L))
-        ->group(g);
-    app.add_option("--every", o.every, "The model is evaluated, and a checkpoint saved, after every so many steps")
+    app.add_option("--threads", o.config.threads, "Number of CPU threads")->check(whole(1L, 1024L))->group(g);
+    app.add_option("--every", o.every, "Steps between evaluations, each followed by a checkpoint")
         ->check(whole(1L, most_steps))
         ->group(g);
-    app.add_option("--time-limit", o.time_limit,
-                   "Training stops after so many seconds, evaluates and saves; 0 sets no limit")
+    app.add_option("--time-limit", o.time_limit, "Time limit in seconds; training then evaluates and saves. 0: none")
         ->check(not_negative)
         ->group(g);
     app.add_option("--output", o.output, "This folder takes all results")->group(g);
     flag("--resume", o.resume,
          "Go on from the checkpoint in the folder of --output, with the same bits as if training had never stopped. A "
-         "finished run goes on with a\n"
+         "finished run continues with a\n"
          "larger --steps")
         ->group(g);
     app.add_option("--compare", o.compare, "Train nothing, and draw the logs in these folders into comparison.svg")

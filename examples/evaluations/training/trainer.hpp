@@ -144,7 +144,7 @@ class trainer {
       throw std::invalid_argument("there is nothing to resume: " + files_.checkpoint.string() + " does not exist");
     if (!o_.resume && there)
       throw std::invalid_argument("there is a checkpoint in " + o_.output +
-                                  ": give --resume to go on from it, or another --output");
+                                  ": use --resume to continue from it, or another --output");
     std::filesystem::create_directories(o_.output);
     lock_.emplace(o_.output);
     if (!o_.resume) return 0;
@@ -155,10 +155,11 @@ class trainer {
       if (!(double(from.step) == had.number("steps") && has.number("steps") > had.number("steps")))
         throw checkpoint_error(files_.checkpoint, "its --schedule depends on --steps, which was " + before +
                                                       ": give --steps " + before +
-                                                      "; once that is finished, a larger --steps goes on from there");
-      std::fprintf(stderr,
-                   "%s: the run of %s steps is finished, and now goes on to %ld with the rates of a run of so many\n",
-                   o_.program.c_str(), before.c_str(), o_.rates.steps);
+                                                      "; once that is finished, a larger --steps continues from there");
+      std::fprintf(
+          stderr,
+          "%s: the run of %s steps is finished, and now continues to %ld with the rates of a run of that length\n",
+          o_.program.c_str(), before.c_str(), o_.rates.steps);
       from.configuration.set("steps", o_.rates.steps);
     }
     require_same(from, task_.configuration, files_.checkpoint);
@@ -233,8 +234,8 @@ class trainer {
                                 ? "the time limit was reached"
                                 : std::string(interruption::name(interruption::asked())) + " interrupted training";
     std::fprintf(stderr, "%s: %s after step %ld of %ld; %s\n", o_.program.c_str(), why.c_str(), step_, o_.rates.steps,
-                 o_.output.empty() ? "nothing was saved, for there is no --output"
-                                   : "the checkpoint is saved, and --resume goes on from it");
+                 o_.output.empty() ? "nothing was saved, because --output was not given"
+                                   : "the checkpoint is saved, and --resume continues from it");
     return result(how);
   }
   outcome not_finite(std::string const& what, std::string const& where) {

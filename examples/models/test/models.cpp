@@ -68,9 +68,9 @@ void expect_sentence(std::string const& part, std::function<void(model_config&)>
 
 TEST(models, refuses_unknown_configurations) {
   expect_sentence("no backend \"tpu\"", [](auto& m) { m.backend = "tpu"; });
-  expect_sentence("\"3x3\" was not compiled: looking back there are 4x4, 4x6, 8x5, 8x4, 17x4",
+  expect_sentence("\"3x3\" was not compiled: causal stacks are 4x4, 4x6, 8x5, 8x4, 17x4",
                   [](auto& m) { m.stack = "3x3"; });
-  expect_sentence("\"17x4\" was not compiled: looking both ways there are 4x4, 4x6, 8x5",
+  expect_sentence("\"17x4\" was not compiled: bidirectional stacks are 4x4, 4x6, 8x5",
                   [](auto& m) { m.stack = "17x4", m.head = head_kind::sequence_class; });
   expect_sentence("value dimension", [](auto& m) { m.value_dim = 20; });
   expect_sentence("key dimension", [](auto& m) { m.key_dim = 8; });
