@@ -23,7 +23,7 @@ struct sampling {
 
 /// Samples from softmax(logits / temperature) over the top k; of equal logits the first comes first. `uniform` is in
 /// (0, 1).
-inline int draw(std::vector<float> const& logits, sampling const& s, double uniform) {
+inline int sample(std::vector<float> const& logits, sampling const& s, double uniform) {
   std::vector<int> order(logits.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(),
@@ -71,7 +71,7 @@ inline written generate(tcnca::models::model& model, long longest_read, alphabet
   auto const start = std::chrono::steady_clock::now();
   written result;
   while (result.characters < count && !asked()) {
-    int const token = draw(logits, how, tcnca::training::uniform(random));
+    int const token = sample(logits, how, tcnca::training::uniform(random));
     result.characters++;
     if (!write(known.symbol(token))) break;
     read(&token, 1);

@@ -97,7 +97,7 @@ inline int generate_only(options const& o) {
   return write_text(o, *model, known, config.length);
 }
 
-inline int train_side_by_side(options const& o, corpus const& c, double yardstick) {
+inline int train_side_by_side(options const& o, corpus const& c, double baseline) {
   std::vector<options> all;
   for (std::string const name : {"tcnca", "mega-fft", "mega"}) {
     all.push_back(o);
@@ -120,7 +120,7 @@ inline int train_side_by_side(options const& o, corpus const& c, double yardstic
   std::filesystem::path const folder = o.output;
   tcnca::training::replace_file(folder / "side_by_side.md", table(result));
   tcnca::training::replace_file(folder / "side_by_side.json", json(result));
-  tcnca::training::replace_file(folder / "side_by_side.svg", picture(all, yardstick));
+  tcnca::training::replace_file(folder / "side_by_side.svg", picture(all, baseline));
   std::fputs(table(result).c_str(), stdout);
   return 0;
 }

@@ -115,7 +115,7 @@ inline std::string json(std::vector<contender> const& all) {
 }
 
 /// Curves against steps and against time, with the baseline.
-inline std::string picture(std::vector<options> const& all, double yardstick) {
+inline std::string picture(std::vector<options> const& all, double baseline) {
   using namespace tcnca::training;
   chart_panel loss{"training loss (nats)", "step", {}}, steps{"validation bpc", "step", {}},
       time{"validation bpc", "seconds of training", {}};
@@ -132,8 +132,8 @@ inline std::string picture(std::vector<options> const& all, double yardstick) {
     loss.lines.push_back(a), steps.lines.push_back(b), time.lines.push_back(c);
   }
   std::string const name = "frequencies after two characters";
-  steps.lines.push_back({name, {{first_step, yardstick}, {last_step, yardstick}}});
-  time.lines.push_back({name, {{first_second, yardstick}, {last_second, yardstick}}});
+  steps.lines.push_back({name, {{first_step, baseline}, {last_step, baseline}}});
+  time.lines.push_back({name, {{first_second, baseline}, {last_second, baseline}}});
   chart c("Language modelling: TCNCA beside MEGA", 3);
   c.add(loss), c.add(steps), c.add(time);
   return c.svg();

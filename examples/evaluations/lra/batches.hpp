@@ -62,13 +62,13 @@ class batches {
   /// Steps count from 1. Valid until the next call.
   std::span<long const> at(long step) {
     long const a_pass = long(starts_.size()), pass = (step - 1) / a_pass;
-    if (pass != pass_) draw(pass);
+    if (pass != pass_) shuffle(pass);
     long const start = starts_[std::size_t((step - 1) % a_pass)];
     return {order_.data() + start, std::size_t(std::min(size_, long(order_.size()) - start))};
   }
 
  private:
-  void draw(long pass) {
+  void shuffle(long pass) {
     random_source random(mix(seed_, std::uint64_t(pass)));
     std::iota(order_.begin(), order_.end(), 0L);
     random.shuffle(order_);

@@ -53,7 +53,7 @@ inline int result_of(std::uint8_t op, std::span<int> arguments) {
 
 /// Appends a random tree whose root is at `depth` and returns its value; negative, with the tree incomplete, if it
 /// exceeds the shape's length.
-inline int draw(random_source& random, shape const& s, int depth, std::vector<std::uint8_t>& tokens) {
+inline int random_tree(random_source& random, shape const& s, int depth, std::vector<std::uint8_t>& tokens) {
   if (depth >= s.depth || random.below(4) != 0) {
     int const value = int(random.below(10));
     tokens.push_back(std::uint8_t(digit + value));
@@ -64,7 +64,7 @@ inline int draw(random_source& random, shape const& s, int depth, std::vector<st
   std::array<int, most_arguments> arguments;
   tokens.push_back(op);
   for (std::size_t i = 0; i < count; i++)
-    if ((arguments[i] = draw(random, s, depth + 1, tokens)) < 0) return -1;
+    if ((arguments[i] = random_tree(random, s, depth + 1, tokens)) < 0) return -1;
   tokens.push_back(close);
   return long(tokens.size()) > s.longest ? -1 : result_of(op, {arguments.data(), count});
 }
@@ -116,7 +116,7 @@ inline splits generate(shape const& s, counts const& n, std::uint64_t seed,
        {std::pair{&result.training, n.training}, {&result.validation, n.validation}, {&result.test, n.test}}) {
     for (long vain = 0; part->examples() < count;) {
       tokens.clear();
-      int const v = draw(random, s, 1, tokens);
+      int const v = random_tree(random, s, 1, tokens);
       long const length = long(tokens.size());
       std::uint64_t hash = 14695981039346656037u;
       for (std::uint8_t const t : tokens) hash = (hash ^ t) * 1099511628211u;

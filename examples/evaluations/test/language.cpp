@@ -156,13 +156,13 @@ TEST(language, samples_follow_the_logits) {
   std::vector<float> const logits{0, 3, 1, 3, -1};
   std::mt19937_64 random(1);
   auto const uniform = [&] { return training::uniform(random); };
-  for (unsigned i = 0; i < 50; i++) EXPECT_EQ(language::draw(logits, {.temperature = 0}, uniform()), 1);
+  for (unsigned i = 0; i < 50; i++) EXPECT_EQ(language::sample(logits, {.temperature = 0}, uniform()), 1);
   long const draws = 20000;
   for (long k : {0L, 3L})
     for (double temperature : {0.5, 1.0, 2.0}) {
       std::vector<long> counts(logits.size());
       for (long i = 0; i < draws; i++)
-        counts[std::size_t(language::draw(logits, {.temperature = temperature, .top_k = k}, uniform()))]++;
+        counts[std::size_t(language::sample(logits, {.temperature = temperature, .top_k = k}, uniform()))]++;
       double total = 0;
       for (std::size_t i = 0; i < logits.size(); i++)
         total += k == 3 && logits[i] < 1 ? 0 : std::exp(double(logits[i]) / temperature);

@@ -103,7 +103,7 @@ TEST(lra_listops, trees_follow_the_distribution) {
   };
   for (; roots < 20000; roots++) {
     bytes tokens;
-    int const v = listops::draw(random, s, 1, tokens);
+    int const v = listops::random_tree(random, s, 1, tokens);
     tree const t = parse(tokens);
     ASSERT_EQ(v, t.value());
     root_leaves += t.op == 0;
