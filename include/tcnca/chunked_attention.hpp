@@ -5,37 +5,46 @@
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// Attention within chunks of a sequence (chunked_attention_shape says which), forward and backward, without storing a matrix of scores.
+/// Attention within chunks of a sequence (chunked_attention_shape says which), forward and backward, without storing a
+/// matrix of scores.
 ///
-/// Shapes   q, k: [batch, heads, length, key_dim]; v, o: [batch, heads, length, value_dim]; key_dim 16 to 256, value_dim 16 to 2048, multiples
-///          of 8. The last axis has stride 1, the others any non-negative stride (0 broadcasts an input, such as keys shared by heads).
-///          bias: [heads, 2 chunk - 1], added to score[i,j] is bias[chunk - 1 + j - i]. lengths: [batch].
-///          lse: [batch, heads, length, 2]: the maximum of a query's scores, and log of the sum of exp(score - maximum); -infinity
-///          and 0 for a query without a valid key. Two numbers, because adding the logarithm to a large maximum would round it away.
-/// Scores   scale q . k + bias. scale: key_dim^-1/2 (softmax), 1 / n (laplace, relu2) with n the number of the query's valid keys, at least 1;
-///          or the caller's. Valid are the keys of the query's chunk at absolute positions below lengths[b] and, if causal, not after the query.
-///          A query without a valid key, or (softmax) whose scores are all -infinity, gives 0. Masked keys are excluded from the sums, so that
-///          their NaN or infinite values do not propagate.
-/// Types    T for q, k, v, o and their gradients and states; accumulate_t<T> for biases, statistics, and the gradients of biases and states.
-/// State    keys, values: [batch, heads, chunk, key_dim | value_dim]; absolute position p in slot p mod chunk. Causal attention only. The
-///          positions of the first chunk before `position` are read from keys_in, values_in. If the last chunk is incomplete, its positions
-///          are written to keys_out, values_out, which may be the same memory (then the cache is appended to); other slots are not written.
-///          Calls of up to four queries use a dedicated kernel, whose cost is that of reading the cache.
-/// Dropout  of the weights, by Philox4x32-10 with key `seed` and counter (query's absolute position + offset, j / 4, b heads + h); word j % 4 below
-///          2^32 dropout drops. The backward pass computes the same mask. Give each operation, layer and step its own seed.
+/// Shapes   q, k: [batch, heads, length, key_dim]; v, o: [batch, heads, length, value_dim]; key_dim 16 to 256,
+///          value_dim 16 to 2048, multiples of 8. The last axis has stride 1, the others any non-negative stride (0
+///          broadcasts an input, such as keys shared by heads). bias: [heads, 2 chunk - 1], added to score[i,j] is
+///          bias[chunk - 1 + j - i]. lengths: [batch]. lse: [batch, heads, length, 2]: the maximum of a query's scores,
+///          and log of the sum of exp(score - maximum); -infinity and 0 for a query without a valid key. Two numbers,
+///          because adding the logarithm to a large maximum would round it away.
+/// Scores   scale q . k + bias. scale: key_dim^-1/2 (softmax), 1 / n (laplace, relu2) with n the number of the query's
+///          valid keys, at least 1; or the caller's. Valid are the keys of the query's chunk at absolute positions
+///          below lengths[b] and, if causal, not after the query. A query without a valid key, or (softmax) whose
+///          scores are all -infinity, gives 0. Masked keys are excluded from the sums, so that their NaN or infinite
+///          values do not propagate.
+/// Types    T for q, k, v, o and their gradients and states; accumulate_t<T> for biases, statistics, and the gradients
+///          of biases and states.
+/// State    keys, values: [batch, heads, chunk, key_dim | value_dim]; absolute position p in slot p mod chunk. Causal
+///          attention only. The positions of the first chunk before `position` are read from keys_in, values_in. If the
+///          last chunk is incomplete, its positions are written to keys_out, values_out, which may be the same memory
+///          (then the cache is appended to); other slots are not written. Calls of up to four queries use a dedicated
+///          kernel, whose cost is that of reading the cache.
+/// Dropout  of the weights, by Philox4x32-10 with key `seed` and counter (query's absolute position + offset, j / 4, b
+///          heads + h); word j % 4 below 2^32 dropout drops. The backward pass computes the same mask. Give each
+///          operation, layer and step its own seed.
 /// Aliasing No output may overlap any other argument, except the state in place.
-/// Determinism  Results have the same bits from run to run and for any number of threads. On the CPU, o of a sequence processed in two calls has
-///          the bits of one call, except for calls of up to four queries.
-/// Cost     key_dim + value_dim multiply-adds a valid pair forward, 3 key_dim + 2 value_dim backward (statistics come from the forward pass); on a
-///          GPU the forward pass computes the scores again for each 128 (fp32, fp64) or 256 columns of v. Workspace: what the queries return,
-///          more for a larger call; it holds blocks of scores, never chunk x chunk of them.
+/// Determinism  Results have the same bits from run to run and for any number of threads. On the CPU, o of a sequence
+///          processed in two calls has the bits of one call, except for calls of up to four queries.
+/// Cost     key_dim + value_dim multiply-adds a valid pair forward, 3 key_dim + 2 value_dim backward (statistics come
+///          from the forward pass); on a GPU the forward pass computes the scores again for each 128 (fp32, fp64) or
+///          256 columns of v. Workspace: what the queries return, more for a larger call; it holds blocks of scores,
+///          never chunk x chunk of them.
 /// Accuracy fp32 on the CPU: exp 1e-7 relative, erf 1.5e-7 absolute.
-/// Range    Scores may be any finite numbers of accumulate_t<T> in both passes, with biases down to its lowest value: a weight is as accurate as
-///          its rounded score. A score of -infinity masks its key. A row with a score of +infinity or NaN (for example after overflow) is NaN.
-/// Errors   A status. Unless it is success, nothing was written; exception: launch_failed, which may come from a later launch of several.
-///          unsupported_device: bf16 and fp16 need up to 163 KB of shared memory a block (compute capability 8.0, 8.7, 9.0, 10.x), fp32 99 KB.
-///          Nothing is allocated or thrown.
-/// Source   MEGA (arXiv 2209.10655), equations 16 to 18 and its released code; chunks as in MEGA-chunk and TCNCA (arXiv 2312.05605).
+/// Range    Scores may be any finite numbers of accumulate_t<T> in both passes, with biases down to its lowest value: a
+///          weight is as accurate as its rounded score. A score of -infinity masks its key. A row with a score of
+///          +infinity or NaN (for example after overflow) is NaN.
+/// Errors   A status. Unless it is success, nothing was written; exception: launch_failed, which may come from a later
+///          launch of several. unsupported_device: bf16 and fp16 need up to 163 KB of shared memory a block (compute
+///          capability 8.0, 8.7, 9.0, 10.x), fp32 99 KB. Nothing is allocated or thrown.
+/// Source   MEGA (arXiv 2209.10655), equations 16 to 18 and its released code; chunks as in MEGA-chunk and TCNCA (arXiv
+///          2312.05605).
 template <element T, chunked_attention_shape Shape, class Tuning = default_chunked_attention_tuning<T, Shape>>
 struct chunked_attention {
   using accumulate = accumulate_t<T>;
@@ -82,8 +91,10 @@ struct chunked_attention {
     uint64 seed = 0, offset = 0;
   };
 
-  /// a, b: [heads, dim], dim even, halves a1 | a2; bias: [heads, 2 chunk - 1], the table of MEGA's rotary relative bias (content-free):
-  /// bias[chunk - 1 + j - i] = sum_k (a1k b1k + a2k b2k) cos((i - j) theta_k) + (a1k b2k - a2k b1k) sin((i - j) theta_k), theta_k = 10000^(-2k / dim).
+  /// a, b: [heads, dim], dim even, halves a1 | a2; bias: [heads, 2 chunk - 1], the table of MEGA's rotary relative bias
+  /// (content-free):
+  /// bias[chunk - 1 + j - i] = sum_k (a1k b1k + a2k b2k) cos((i - j) theta_k) + (a1k b2k - a2k b1k) sin((i - j)
+  /// theta_k), theta_k = 10000^(-2k / dim).
   struct rotary_args {
     tensor_view<accumulate const, 2> a = {};
     tensor_view<accumulate const, 2> b = {};

@@ -1,13 +1,15 @@
-// Products of small matrices in shared memory (or cache): one thread holds a tile of M rows of N packs of the result in registers.
+// Products of small matrices in shared memory (or cache): one thread holds a tile of M rows of N packs of the result in
+// registers.
 #pragma once
 #include "pack.hpp"
 #include "unroll.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// A register tile of one thread: sum(m, n) = sum over k of a(m, k) b(k, n), with W neighbouring n in a pack. Terms are added in ascending k, so
-/// that a sum does not depend on the tile it is in. a(m, k) is a[m ARow + k AColumn], row k of b begins at b + k BRow. The strides are
-/// compile-time constants, so that the rows of a tile are displacements from one pointer.
+/// A register tile of one thread: sum(m, n) = sum over k of a(m, k) b(k, n), with W neighbouring n in a pack. Terms are
+/// added in ascending k, so that a sum does not depend on the tile it is in. a(m, k) is a[m ARow + k AColumn], row k of
+/// b begins at b + k BRow. The strides are compile-time constants, so that the rows of a tile are displacements from
+/// one pointer.
 template <int M, int N, class A, int W>
 struct matrix_tile {
   static constexpr int rows = M, columns = N * W;
@@ -60,8 +62,8 @@ struct matrix_tile {
       });
     }
   }
-  /// Adds to row m the terms k < last with k <= diagonal + m. Masked terms are left out, not multiplied by 0, so that an infinite or NaN b does
-  /// not propagate.
+  /// Adds to row m the terms k < last with k <= diagonal + m. Masked terms are left out, not multiplied by 0, so that
+  /// an infinite or NaN b does not propagate.
   template <int ARow, int AColumn, int BRow>
   TCNCA_HOST_DEVICE void add_below(A const* a, A const* b, int last, int diagonal) {
     int const full = max_of(0, min_of(last, diagonal + 1));
@@ -92,7 +94,8 @@ struct matrix_tile {
   }
 };
 
-/// Calls f(row, column) for the corner of each tile of a rows x columns result. Called by all threads; each tile goes to one thread.
+/// Calls f(row, column) for the corner of each tile of a rows x columns result. Called by all threads; each tile goes
+/// to one thread.
 template <class Tile, class Group, class F>
 TCNCA_HOST_DEVICE void for_each_tile(Group group, int rows, int columns, F f) {
   int const tile_rows = divide_up(rows, Tile::rows), tile_columns = divide_up(columns, Tile::columns);

@@ -1,5 +1,5 @@
-// Matrix products of a warp: which lane holds which element, the layout of rows in shared memory, and the operations of a warp.
-// Layouts: PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type" and "ldmatrix".
+// Matrix products of a warp: which lane holds which element, the layout of rows in shared memory, and the operations of
+// a warp. Layouts: PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type" and "ldmatrix".
 #pragma once
 #include "../arch/async_copy.hpp"
 #include "../arch/mma.hpp"
@@ -16,8 +16,8 @@ struct tile_position {
   friend constexpr bool operator==(tile_position const&, tile_position const&) = default;
 };
 
-/// Fragments of c += a b: a 16 x 16, four registers of two elements; b 16 x 8, two registers of two elements; c 16 x 8, four floats. The second
-/// element of a register of a is one column to the right, of b one row down.
+/// Fragments of c += a b: a 16 x 16, four registers of two elements; b 16 x 8, two registers of two elements; c 16 x 8,
+/// four floats. The second element of a register of a is one column to the right, of b one row down.
 struct mma_fragment {
   static constexpr int rows = 16, depth = 16, columns = 8;
   /// Position of the first element of register r.
@@ -31,11 +31,13 @@ struct mma_fragment {
   }
 };
 
-/// Which row of 8 elements a lane passes to ldmatrix (four 8 x 8 matrices) so that the registers are a fragment. Positions in the tile in memory.
+/// Which row of 8 elements a lane passes to ldmatrix (four 8 x 8 matrices) so that the registers are a fragment.
+/// Positions in the tile in memory.
 struct mma_load {
   /// Fragment a, from rows of a: registers 0 to 3.
   TCNCA_HOST_DEVICE static constexpr tile_position a(int lane) { return {lane % 16, lane / 16 * 8}; }
-  /// Fragments b of two neighbouring tiles of c, from 16 rows of b's transpose (keys): registers 0, 1 of the first tile, 2, 3 of the second.
+  /// Fragments b of two neighbouring tiles of c, from 16 rows of b's transpose (keys): registers 0, 1 of the first
+  /// tile, 2, 3 of the second.
   TCNCA_HOST_DEVICE static constexpr tile_position b_of_columns(int lane) {
     return {lane % 8 + lane / 16 * 8, lane / 8 % 2 * 8};
   }
@@ -43,8 +45,9 @@ struct mma_load {
   TCNCA_HOST_DEVICE static constexpr tile_position b_of_rows(int lane) { return {lane % 16, lane / 16 * 8}; }
 };
 
-/// Rows of 16-bit elements in shared memory; the row length is a multiple of 64 elements (128 bytes, all banks). Within each 128 bytes, the index
-/// of a 16-byte vector is XORed with the row number mod 8. Then neither the same vector of eight rows nor the eight vectors of a row conflict.
+/// Rows of 16-bit elements in shared memory; the row length is a multiple of 64 elements (128 bytes, all banks). Within
+/// each 128 bytes, the index of a 16-byte vector is XORed with the row number mod 8. Then neither the same vector of
+/// eight rows nor the eight vectors of a row conflict.
 struct swizzled_rows {
   static constexpr int vector_elements = 8, line = 64;  // elements of a 16-byte vector, of 128 bytes
   /// Where column `column` (a multiple of 8) of a row is, in elements from the beginning of the row.
@@ -54,7 +57,8 @@ struct swizzled_rows {
 };
 
 namespace detail {
-/// Whether the eight rows of one phase of ldmatrix, and the eight neighbouring vectors of one phase of a copy, are in different banks.
+/// Whether the eight rows of one phase of ldmatrix, and the eight neighbouring vectors of one phase of a copy, are in
+/// different banks.
 constexpr bool swizzle_is_free_of_conflicts() {
   for (int first = 0; first < 16; first += 8)
     for (int column = 0; column < 256; column += swizzled_rows::vector_elements) {
@@ -73,18 +77,21 @@ constexpr bool swizzle_is_free_of_conflicts() {
 static_assert(swizzle_is_free_of_conflicts());
 }  // namespace detail
 
-/// Operations of a warp of a group, each called by all lanes, and the asynchronous copies of a thread. Specialised for groups that have warps:
+/// Operations of a warp of a group, each called by all lanes, and the asynchronous copies of a thread. Specialised for
+/// groups that have warps:
 ///   multiply<T>(c, a, b0, b1)                       c += a b, fragments as above
-///   address(p)                                      of a byte in shared memory, for the following operations; byte offsets may be added to it
+///   address(p)                                      of a byte in shared memory, for the following operations; byte
+///                                                   offsets may be added to it
 ///   load_matrices(r, row),
 ///   load_matrices_transposed(r, row)                ldmatrix: four 8 x 8 matrices from the rows that the lanes pass
 ///   shuffle_xor(x, mask)                            x of the lane whose number is this lane's XOR mask
 ///   any(x)                                          whether x is true in any lane
 ///   uniform(x)                                      x, which must be equal in all lanes, as a warp-uniform value
 ///   sync()                                          a barrier of the warp; orders the lanes' memory accesses
-///   copy_16, copy_4(to, from, present)              cp.async: 16 or 4 bytes from global to shared memory; zeros if not present
-///   commit(), wait()                                ends a group of copies; waits for all of this thread's groups. Other threads see the
-///                                                   data after the next barrier of the group
+///   copy_16, copy_4(to, from, present)              cp.async: 16 or 4 bytes from global to shared memory; zeros if not
+///                                                   present
+///   commit(), wait()                                ends a group of copies; waits for all of this thread's groups.
+///                                                   Other threads see the data after the next barrier of the group
 template <class Group>
 struct warp_of {
   static constexpr bool exists = false;

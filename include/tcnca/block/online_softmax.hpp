@@ -1,7 +1,8 @@
-// Online softmax (Milakov and Gimelshein, arXiv 1805.02867): the weights exp(score - maximum) of a row whose scores arrive block by block. A
-// row keeps the maximum and the sum of the weights so far. When a block raises the maximum, the sum and the outputs so far are rescaled.
-// Every function is called by one thread, for one row (a number) or for one row per lane (a pack); none synchronizes.
-// Non-finite scores: -infinity has weight 0, also in a row of nothing else; +infinity and NaN make the row's sum NaN.
+// Online softmax (Milakov and Gimelshein, arXiv 1805.02867): the weights exp(score - maximum) of a row whose scores
+// arrive block by block. A row keeps the maximum and the sum of the weights so far. When a block raises the maximum,
+// the sum and the outputs so far are rescaled. Every function is called by one thread, for one row (a number) or for
+// one row per lane (a pack); none synchronizes. Non-finite scores: -infinity has weight 0, also in a row of nothing
+// else; +infinity and NaN make the row's sum NaN.
 #pragma once
 #include "../arch/mma.hpp"
 #include "../core/tensor.hpp"
@@ -59,8 +60,8 @@ TCNCA_HOST_DEVICE float max_or_number(float a, float b) {
 /// The same as of a pack (activation.hpp), from the base-2 exponential.
 TCNCA_HOST_DEVICE float exp_or_zero(float x) { return tcnca::exp2_or_zero(x * 1.44269504f); }
 
-/// What is subtracted from the scores of a row: their maximum, or any finite number if the maximum is -infinity, where the difference would be
-/// NaN.
+/// What is subtracted from the scores of a row: their maximum, or any finite number if the maximum is -infinity, where
+/// the difference would be NaN.
 template <class T>
 TCNCA_HOST_DEVICE T finite_maximum(T maximum) {
   return is_minus_infinity(maximum) ? T(0) : maximum;
@@ -88,7 +89,8 @@ struct softmax_row {
   X maximum, sum;
   X subtrahend = {};  // finite_maximum(maximum), valid after rescale()
 
-  /// Sets the maximum over the scores so far, the next block included. Returns the factor of what was accumulated before; the sum has it already.
+  /// Sets the maximum over the scores so far, the next block included. Returns the factor of what was accumulated
+  /// before; the sum has it already.
   TCNCA_HOST_DEVICE X rescale(X new_maximum) {
     subtrahend = finite_maximum(new_maximum);
     X const factor = exp_or_zero(maximum - subtrahend);
@@ -108,8 +110,8 @@ TCNCA_HOST_DEVICE T logarithm(T x) {
 #endif
 }
 
-/// Stores the statistics of a query: the maximum of its scores, and the logarithm of `sum`, the sum of exp(score - maximum). They are kept
-/// apart because adding the logarithm to a large maximum would round it away.
+/// Stores the statistics of a query: the maximum of its scores, and the logarithm of `sum`, the sum of exp(score -
+/// maximum). They are kept apart because adding the logarithm to a large maximum would round it away.
 template <class A>
 TCNCA_HOST_DEVICE void store_lse(tensor_view<A, 4> const& lse, index_t batch, index_t head, index_t t, A maximum,
                                  A sum) {

@@ -1,13 +1,16 @@
-// The generic backward pass: any element type, CPU and GPU. Scores and weights are computed again from lse; no two groups add to one number.
+// The generic backward pass: any element type, CPU and GPU. Scores and weights are computed again from lse; no two
+// groups add to one number.
 //
 //   item      a chunk of one head, or one of `splits` shares of its keys (blocks of Bc keys, taken in turn)
 //   loop      over the blocks of Bc keys, and for each over the blocks of Br queries that see it:
 //               S = Q K^T, dP = dO V^T    register tiles, one thread each
 //               P, dS                     a thread per pack of keys
 //               dV += P^T dO, dK += dS^T Q, dQ += dS K, and the sums of dS along diagonals (biases)
-//   memory    the blocks of the plan, in shared memory while it lasts, the rest in the group's scratch. dK, dV are complete after a block of
-//             keys. dQ of the chunk stays with the group, or, with splits, goes to query_sums; the reduce agent adds the shares
-//   barriers  after the loads of a block of queries, after S and dP, after P and dS, and after the products; one after a block of keys
+//   memory    the blocks of the plan, in shared memory while it lasts, the rest in the group's scratch. dK, dV are
+//             complete after a block of keys. dQ of the chunk stays with the group, or, with splits, goes to
+//             query_sums; the reduce agent adds the shares
+//   barriers  after the loads of a block of queries, after S and dP, after P and dS, and after the products; one after
+//             a block of keys
 #pragma once
 #include "../block/agent.hpp"
 #include "../block/online_softmax.hpp"
@@ -93,7 +96,8 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     return plan;
   }
 
-  /// Most items per chunk: each has at least one block of keys, and query_sums stay smaller than the scores of the chunk would be.
+  /// Most items per chunk: each has at least one block of keys, and query_sums stay smaller than the scores of the
+  /// chunk would be.
   static index_t max_splits(int key_dim, index_t rows) {
     return max_of(index_t(1), min_of(divide_up(rows, index_t(Bc)), rows / key_dim));
   }
@@ -164,7 +168,8 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     group.sync();
   }
 
-  /// The part of the queries [first, first + rows), of which those before chunk_.first do not exist. clear: the first block of queries.
+  /// The part of the queries [first, first + rows), of which those before chunk_.first do not exist. clear: the first
+  /// block of queries.
   TCNCA_HOST_DEVICE void process_query_block(int from, int count, int first, int rows, bool clear) const {
     int const missing = max_of(0, chunk_.first - first),
               diagonal = from - first;  // key j of the block is seen by the queries from diagonal + j on
@@ -244,7 +249,8 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
           dp = dp * factors;
         }
         if constexpr (softmax) {
-          // Two subtractions, kept apart: -ffast-math would add the logarithm to a large maximum first, which rounds it away.
+          // Two subtractions, kept apart: -ffast-math would add the logarithm to a large maximum first, which rounds it
+          // away.
           p = detail::exp_or_zero(materialize(s - broadcast<W>(row_maximum()[i])) - broadcast<W>(row_log_sum()[i]));
           ds = p * (dp - broadcast<W>(row_delta()[i]));
         } else {
@@ -309,7 +315,8 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     });
   }
 
-  /// The gradients of the biases: sums of dS along the diagonals of the block, a pack of neighbouring diagonals at a time.
+  /// The gradients of the biases: sums of dS along the diagonals of the block, a pack of neighbouring diagonals at a
+  /// time.
   TCNCA_HOST_DEVICE void add_diagonals(int count, int rows, int diagonal) const {
     A const* const derivative = at(params.plan.derivative) + W;
     index_t const length = 2 * in.rows() - 1, origin = in.rows() - 1 + diagonal - (Br - 1);
@@ -329,7 +336,8 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     }
   }
 
-  /// Stores the gradients of the keys [from, from + count) and their values; zeros from `valid` on, where no query sees them.
+  /// Stores the gradients of the keys [from, from + count) and their values; zeros from `valid` on, where no query sees
+  /// them.
   TCNCA_HOST_DEVICE void store_gradients(int from, int count, int valid) const {
     auto const& plan = params.plan;
     store_rows(from, count, valid, at(plan.grad_key), plan.query_row, in.key_dim(), params.grad_keys_out,
@@ -337,7 +345,8 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     store_rows(from, count, valid, at(plan.grad_value), plan.value_row, in.value_dim(), params.grad_values_out,
                params.grad_values_in, params.grad_v);
   }
-  /// after, before: gradients of the state after the call, which are added, and of the state before, which rows before chunk_.first go to.
+  /// after, before: gradients of the state after the call, which are added, and of the state before, which rows before
+  /// chunk_.first go to.
   TCNCA_HOST_DEVICE void store_rows(int from, int count, int valid, A const* block, int row, int dim,
                                     tensor_view<A const, 4> const& after, tensor_view<A, 4> const& before,
                                     tensor_view<T, 4> const& grad) const {

@@ -1,4 +1,5 @@
-// What the agents of attention share: the inputs of a call, the geometry of a chunk, access to its rows, weights of scores.
+// What the agents of attention share: the inputs of a call, the geometry of a chunk, access to its rows, weights of
+// scores.
 #pragma once
 #include "../block/activation.hpp"
 #include "../block/dropout.hpp"
@@ -28,7 +29,8 @@ struct chunked_attention_inputs {
   TCNCA_HOST_DEVICE index_t heads() const { return q.extent[1]; }
   TCNCA_HOST_DEVICE int key_dim() const { return int(q.extent[3]); }
   TCNCA_HOST_DEVICE int value_dim() const { return int(v.extent[3]); }
-  /// Positions of the longest part of a chunk that the call reads, keys of the state included. A chunk may be much longer than the sequence.
+  /// Positions of the longest part of a chunk that the call reads, keys of the state included. A chunk may be much
+  /// longer than the sequence.
   TCNCA_HOST_DEVICE index_t rows() const { return min_of(chunk, position % chunk + q.extent[2]); }
   TCNCA_HOST_DEVICE index_t first_chunk() const { return position / chunk; }
   /// Chunks of one head that contain a position of the sequence or of the state.
@@ -39,7 +41,8 @@ struct chunked_attention_inputs {
 
 namespace detail {
 
-/// A chunk of one head of one sequence. Positions count from the beginning of the chunk, which is at absolute position `origin`.
+/// A chunk of one head of one sequence. Positions count from the beginning of the chunk, which is at absolute position
+/// `origin`.
 struct attention_chunk {
   index_t batch, head, origin;
   int first, last;  // [first, last): the queries, and the keys that are not in the state
@@ -70,8 +73,8 @@ struct attention_group {
   static constexpr bool softmax = Shape.function == attention_function::softmax;
   using value = pack<A, W>;
   using tile = matrix_tile<Policy.tile_rows, Policy.tile_packs, A, W>;
-  // Row strides of keys and values in shared memory: compile-time constants for the longest rows. The extra pack makes the stride an odd
-  // number of cache lines on a CPU, so that a column is spread over all cache sets.
+  // Row strides of keys and values in shared memory: compile-time constants for the longest rows. The extra pack makes
+  // the stride an odd number of cache lines on a CPU, so that a column is spread over all cache sets.
   static constexpr int key_row = round_up(chunked_attention_limits::key_dim, tile::columns) + W;
   static constexpr int value_row = round_up(chunked_attention_limits::value_dim, tile::columns) + W;
 
@@ -121,10 +124,12 @@ struct attention_group {
     else store_some<W>(row + column, 1, max_of(0, dim - column), v);
   }
 
-  // The following copy a block from the caller's memory into shared memory. All threads of the group call them; a barrier must follow.
-  // source(r): the first element of row r, or null for a row of zeros. factor(r): what row r is multiplied by.
+  // The following copy a block from the caller's memory into shared memory. All threads of the group call them; a
+  // barrier must follow. source(r): the first element of row r, or null for a row of zeros. factor(r): what row r is
+  // multiplied by.
 
-  /// Row-major: rows [0, count), `stride` elements apart; zeros up to a multiple of `multiple` rows and to whole tile columns.
+  /// Row-major: rows [0, count), `stride` elements apart; zeros up to a multiple of `multiple` rows and to whole tile
+  /// columns.
   template <class Source, class Factor>
   TCNCA_HOST_DEVICE void load_rows(A* to, int stride, int count, int multiple, int dim, Source source,
                                    Factor factor) const {
@@ -139,7 +144,8 @@ struct attention_group {
   TCNCA_HOST_DEVICE void load_rows(A* to, int stride, int count, int multiple, int dim, Source source) const {
     load_rows(to, stride, count, multiple, dim, source, [](int) TCNCA_INLINE { return A(1); });
   }
-  /// Panels: columns [first, last) of `count` rows. Each panel has tile::columns columns and `height` rows; panels follow each other.
+  /// Panels: columns [first, last) of `count` rows. Each panel has tile::columns columns and `height` rows; panels
+  /// follow each other.
   template <class Source>
   TCNCA_HOST_DEVICE void load_panels(A* to, int height, int count, int first, int last, int dim, Source source) const {
     constexpr int packs = tile::columns / W;
@@ -167,7 +173,8 @@ struct attention_group {
     });
   }
 
-  /// Dropout of the weights: positions are those of queries, columns are keys, and each head of each sequence has its own mask.
+  /// Dropout of the weights: positions are those of queries, columns are keys, and each head of each sequence has its
+  /// own mask.
   TCNCA_HOST_DEVICE index_t dropout_sequence(attention_chunk const& c) const { return c.batch * in.heads() + c.head; }
   /// The random words of query i and the keys j .. j + 3; j a multiple of 4.
   TCNCA_HOST_DEVICE philox_words dropout_words(attention_chunk const& c, int i, int j) const {

@@ -1,11 +1,13 @@
 // Which agents execute a call, their parameters, their workspace, and the order of the launches.
 //
-//   forward   up to chunked_attention_step_limit causal queries: step agent
-//             16-bit T with tensor cores: on sm_90a, if the tuning asks for clusters, the wgmma agent; else the mma agent
-//             else: the generic agent
+//   forward   - up to chunked_attention_step_limit causal queries: the step agent
+//             - 16-bit T on tensor cores: the wgmma agent if the tuning asks for clusters and the device is sm_90a,
+//               else the mma agent
+//             - otherwise the generic agent
 //             then the state agent, if the state after the call is wanted
-//   backward  softmax: delta agent; then on tensor cores the gradients of values, keys, queries and biases, one launch each;
-//             else the generic agent and the reduce agent
+//   backward  the delta agent (softmax); then
+//             - on tensor cores: the gradients of values, keys, queries and biases, one launch each
+//             - otherwise the generic agent and the reduce agent
 #pragma once
 #include <cmath>
 #include <type_traits>

@@ -1,12 +1,13 @@
-// The generic forward pass: any element type, CPU and GPU. After FlashAttention: no matrix of size chunk x chunk is stored.
+// The generic forward pass: any element type, CPU and GPU. After FlashAttention: no matrix of size chunk x chunk is
+// stored.
 //
 //   item      a block of Br queries of one chunk, and a tile of the value dimension
 //   loop      over the blocks of Bc keys that a query of the block sees:
 //               scores = K Q^T            register tiles, one thread each
 //               weights                   a thread per pack of queries; softmax: running maximum and sum
 //               O = rescale O + P V       per panel of V, register tiles
-//   memory    query [key_dim][Br], key [Bc][key_row], score [Bc][Br], one panel of V, output [Br][output_row], bias, row statistics;
-//             in shared memory while it lasts, the rest in the group's scratch
+//   memory    query [key_dim][Br], key [Bc][key_row], score [Bc][Br], one panel of V, output [Br][output_row], bias,
+//             row statistics; in shared memory while it lasts, the rest in the group's scratch
 //   barriers  one after each of: loads, scores, loads of a panel (weights are then complete too), accumulation
 #pragma once
 #include "../block/agent.hpp"
@@ -79,7 +80,8 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
   TCNCA_HOST_DEVICE void operator()(index_t item) {
     index_t const blocks = query_blocks(params), tiles = value_tiles(params);
     int const value_tile = int(item % tiles);
-    // The last queries of a causal chunk see the most keys. They come first, so that the groups finish at about the same time.
+    // The last queries of a causal chunk see the most keys. They come first, so that the groups finish at about the
+    // same time.
     first_ = int(blocks - 1 - item / tiles % blocks) * Br;
     chunk_ = this->chunk_of(item / tiles / blocks);
     begin_ = max_of(first_, chunk_.first), end_ = min_of(first_ + Br, chunk_.last);
@@ -129,7 +131,8 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
     group.sync();  // the next item reuses the memory
   }
 
-  /// The queries, scaled and transposed, so that a pack holds one element of W neighbouring queries; and empty rows of softmax.
+  /// The queries, scaled and transposed, so that a pack holds one element of W neighbouring queries; and empty rows of
+  /// softmax.
   TCNCA_HOST_DEVICE void load_queries() {
     this->load_transposed(
         at(params.plan.query), Br, rows(), in.key_dim(),
@@ -141,7 +144,8 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
     }
   }
 
-  /// The biases of the block's diagonals in descending order, so that those of one key and neighbouring queries are contiguous.
+  /// The biases of the block's diagonals in descending order, so that those of one key and neighbouring queries are
+  /// contiguous.
   TCNCA_HOST_DEVICE void load_bias(int from) const {
     A* const to = at(params.plan.bias);
     index_t const last = in.chunk - 1 + from + Bc - 1 - first_;

@@ -1,6 +1,7 @@
-// What the agents of attention on tensor cores share. A group owns a block of Br rows (queries, or keys), 16 per warp; the other side's rows
-// pass by in blocks of Bc, as the columns of the scores. Scores, weights and sums stay in registers as fragments (mma_fragment::c). Rows of T in
-// shared memory are swizzled (swizzled_rows). A lane holds parts of two rows of its warp, the "halves" of a fragment: lane / 4, and 8 below.
+// What the agents of attention on tensor cores share. A group owns a block of Br rows (queries, or keys), 16 per warp;
+// the other side's rows pass by in blocks of Bc, as the columns of the scores. Scores, weights and sums stay in
+// registers as fragments (mma_fragment::c). Rows of T in shared memory are swizzled (swizzled_rows). A lane holds parts
+// of two rows of its warp, the "halves" of a fragment: lane / 4, and 8 below.
 #pragma once
 #include "../block/agent.hpp"
 #include "../block/mma.hpp"
@@ -50,8 +51,9 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
                 size_t(rows_bytes(key_dim)) + size_t(stages_that_fit(key_dim, stage_bytes) * stage_bytes)};
   }
 
-  /// Software pipeline, called by all threads. load(n, stage) begins the copies of step n and commits them, process(n, stage) uses them. With
-  /// two stages, the copies of step n + 1 are in flight while step n is processed. No barrier after the last step.
+  /// Software pipeline, called by all threads. load(n, stage) begins the copies of step n and commits them, process(n,
+  /// stage) uses them. With two stages, the copies of step n + 1 are in flight while step n is processed. No barrier
+  /// after the last step.
   template <class Load, class Process>
   TCNCA_HOST_DEVICE void pipeline(int steps, int stages, Load load, Process process) const {
     int const ahead = stages - 1;
@@ -68,8 +70,8 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
     }
   }
 
-  /// Begins copies of columns [first, first + width) of Rows rows to `to`, `stride` apart; zeros from `end` on and where source(r) is null.
-  /// Eight threads copy 128 bytes of a row. Called by all threads.
+  /// Begins copies of columns [first, first + width) of Rows rows to `to`, `stride` apart; zeros from `end` on and
+  /// where source(r) is null. Eight threads copy 128 bytes of a row. Called by all threads.
   template <int Rows, class Source>
   TCNCA_HOST_DEVICE void load_rows(T* to, int stride, int width, int first, int end, Source source) const {
     for (int r = rank() / 8; r < Rows; r += Group::size() / 8) {
@@ -87,8 +89,8 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
       }
     }
   }
-  /// Begins copies of the biases of a block's diagonals: to[x] is that of column - row = from - first_ + x - (Br - 1). Rows are queries, or,
-  /// with sign -1, keys. Called by all threads.
+  /// Begins copies of the biases of a block's diagonals: to[x] is that of column - row = from - first_ + x - (Br - 1).
+  /// Rows are queries, or, with sign -1, keys. Called by all threads.
   TCNCA_HOST_DEVICE void load_biases(A* to, int from, int sign = 1) const {
     for (int x = group.rank(); x < Br + Bc; x += Group::size()) {
       index_t const d = in.chunk - 1 + sign * (from - first_ + x - (Br - 1));
@@ -97,8 +99,9 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
     }
   }
 
-  /// s += rows . columns^T over `dim` elements, for the warp's rows and columns [16 begin, 16 end); rows are `stride` apart. All: every column,
-  /// without branches, so that loads can be scheduled ahead of products. Called by a whole warp.
+  /// s += rows . columns^T over `dim` elements, for the warp's rows and columns [16 begin, 16 end); rows are `stride`
+  /// apart. All: every column, without branches, so that loads can be scheduled ahead of products. Called by a whole
+  /// warp.
   template <bool All>
   TCNCA_HOST_DEVICE void multiply_rows(scores& s, T const* rows, T const* columns, int stride, int dim, int begin,
                                        int end) const {
@@ -127,8 +130,8 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
     else multiply_rows<false>(s, rows, columns, stride, dim, begin, end);
   }
 
-  /// Which of a lane's weights dropout keeps: bit 4 n + e of row[half] is that of s[n][2 half + e]. Computed before the scores, because Philox
-  /// needs the registers that they occupy.
+  /// Which of a lane's weights dropout keeps: bit 4 n + e of row[half] is that of s[n][2 half + e]. Computed before the
+  /// scores, because Philox needs the registers that they occupy.
   struct keep_mask {
     uint32 row[2];
     TCNCA_HOST_DEVICE bool keeps(int half, int n, int e) const { return (row[half] & 1u << (4 * n + e)) != 0; }
@@ -141,8 +144,8 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
     for (int e = 0; e < 4; e++) bits |= in.dropout.keeps(random.word[e]) ? 1u << e : 0u;
     return bits;
   }
-  /// The mask of columns [16 begin, 16 end) of the block at `from`; rows are queries. A lane has two of the four keys of a draw, in two rows:
-  /// it draws for one row, its neighbour for the other. Called by a whole warp.
+  /// The mask of columns [16 begin, 16 end) of the block at `from`; rows are queries. A lane has two of the four keys
+  /// of a draw, in two rows: it draws for one row, its neighbour for the other. Called by a whole warp.
   TCNCA_HOST_DEVICE keep_mask dropout_mask(int from, int begin, int end) const {
     int const t = column(), odd = t / 2 % 2;
     uint32 own = 0;
@@ -168,10 +171,11 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
     }
   }
 
-  /// acc += p . (rows of the columns), the first `width` elements of rows `stride` apart; columns [16 begin, 16 end). All: every column and
-  /// width, without branches. mixed: -1, or the step of 16 columns on the diagonal if it holds non-finite elements. There a column is masked
-  /// for some of the warp's rows only, and 0 times a non-finite element would be NaN: add_non_finite adds such elements to the rows that see
-  /// them, and the product takes 0 instead. Called by a whole warp.
+  /// acc += p . (rows of the columns), the first `width` elements of rows `stride` apart; columns [16 begin, 16 end).
+  /// All: every column and width, without branches. mixed: -1, or the step of 16 columns on the diagonal if it holds
+  /// non-finite elements. There a column is masked for some of the warp's rows only, and 0 times a non-finite element
+  /// would be NaN: add_non_finite adds such elements to the rows that see them, and the product takes 0 instead. Called
+  /// by a whole warp.
   template <bool All, bool Below, int Tiles>
   TCNCA_HOST_DEVICE void add_products(detail::array<float[4], Tiles>& acc, weights const& p, T const* columns,
                                       int stride, int width, int begin, int end, int mixed) const {
@@ -199,7 +203,8 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
       }
     }
   }
-  /// The same for the block of columns at `from`. Below (causal): a row sees the columns up to its own position, else from it on.
+  /// The same for the block of columns at `from`. Below (causal): a row sees the columns up to its own position, else
+  /// from it on.
   template <bool Below, int Tiles>
   TCNCA_HOST_DEVICE void add_products(detail::array<float[4], Tiles>& acc, weights const& p, T const* columns,
                                       int stride, int width, int from, int begin, int end) const {
@@ -222,7 +227,8 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
     }
     return warp.any(found);
   }
-  /// Adds what the non-finite elements of one step of 16 columns contribute to the rows that see them. Rare, so short code rather than fast.
+  /// Adds what the non-finite elements of one step of 16 columns contribute to the rows that see them. Rare, so short
+  /// code rather than fast.
   template <bool Below, int Tiles>
   TCNCA_HOST_DEVICE void add_non_finite(detail::array<float[4], Tiles>& acc, weights const& p, T const* columns,
                                         int stride, int width, int step) const {
@@ -250,7 +256,8 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
       }
     }
   }
-  /// Two packed elements with 0 in place of infinities and NaNs: adding 1 to an exponent of all ones carries into the sign bit.
+  /// Two packed elements with 0 in place of infinities and NaNs: adding 1 to an exponent of all ones carries into the
+  /// sign bit.
   TCNCA_HOST_DEVICE static uint32 zero_non_finite(uint32 pair) {
     constexpr uint32 exponent_one = same<T, bf16> ? 0x00800080 : 0x04000400;
     return pair & ~((((pair & 0x7fff7fffu) + exponent_one) >> 15 & 0x00010001u) * 0xffffu);

@@ -1,5 +1,6 @@
-// The backward pass on tensor cores (mma, sm_80), for 16-bit elements. Three kinds of items: gradients of values (here), of keys, and of queries
-// with biases (mma_scores.hpp). Each computes the weights of its blocks again and sums in registers, so that no two groups add to one number.
+// The backward pass on tensor cores (mma, sm_80), for 16-bit elements. Three kinds of items: gradients of values
+// (here), of keys, and of queries with biases (mma_scores.hpp). Each computes the weights of its blocks again and sums
+// in registers, so that no two groups add to one number.
 #pragma once
 #include "backward.hpp"
 #include "mma.hpp"
@@ -11,7 +12,8 @@ enum class attention_side { queries, keys };
 
 namespace detail {
 
-/// What the items share: where rows and columns are, which pairs are visible, and weights and gradients of scores from products.
+/// What the items share: where rows and columns are, which pairs are visible, and weights and gradients of scores from
+/// products.
 template <class Group, element T, chunked_attention_shape Shape, chunked_attention_policy Policy, attention_side Side>
 struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
   using base = attention_warps<Group, T, Shape, Policy>;
@@ -20,7 +22,8 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
       base::Br, base::Bc, base::key_tiles, base::key_row, base::row_pair;
   using params_type = chunked_attention_backward_params<T>;
   static constexpr bool rows_are_queries = Side == attention_side::queries;
-  // Numbers of a stage: the biases of its diagonals; then, of columns that are queries, maximum, delta, and log-sum (softmax) or scale.
+  // Numbers of a stage: the biases of its diagonals; then, of columns that are queries, maximum, delta, and log-sum
+  // (softmax) or scale.
   static constexpr int stage_numbers = Br + Bc + 3 * Bc;
 
   params_type const& params;
@@ -82,7 +85,8 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
     }
   }
 
-  /// Products q . k of the columns from `from` on to weights or, with the products dp = grad_o . v, to gradients of scores.
+  /// Products q . k of the columns from `from` on to weights or, with the products dp = grad_o . v, to gradients of
+  /// scores.
   template <bool Gradients>
   TCNCA_HOST_DEVICE void finish_scores(scores& s, [[maybe_unused]] scores const& dp, [[maybe_unused]] keep_mask mask,
                                        A const* numbers, int from) const {
@@ -144,8 +148,9 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
     }
   }
 
-  /// Which weights dropout keeps, as in the forward pass. Where rows are keys, the four keys of a draw are in four lanes, which have two columns
-  /// and two rows of these four: each lane draws for one of the four queries. Called by a whole warp.
+  /// Which weights dropout keeps, as in the forward pass. Where rows are keys, the four keys of a draw are in four
+  /// lanes, which have two columns and two rows of these four: each lane draws for one of the four queries. Called by a
+  /// whole warp.
   TCNCA_HOST_DEVICE keep_mask dropout_mask(int from, int begin, int end) const {
     if constexpr (rows_are_queries) {
       return base::dropout_mask(from, begin, end);
@@ -165,8 +170,9 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
     }
   }
 
-  /// Stores gradients of keys or values, columns [column, column + width), times `factor`; zeros for keys that are not valid. after, before:
-  /// gradients of the state after the call, which are added, and of the state before, which rows before chunk_.first go to.
+  /// Stores gradients of keys or values, columns [column, column + width), times `factor`; zeros for keys that are not
+  /// valid. after, before: gradients of the state after the call, which are added, and of the state before, which rows
+  /// before chunk_.first go to.
   template <int Tiles>
   TCNCA_HOST_DEVICE void store_keys(detail::array<float const[4], Tiles>& acc, A factor, int column, int width,
                                     tensor_view<A const, 4> const& after, tensor_view<A, 4> const& before,
@@ -221,7 +227,8 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
 ///
 ///   item      a block of Br keys of one chunk, 16 per warp, and a tile of the value dimension
 ///   loop      over the blocks of Bc queries that see a key of the block
-///   memory    shared: the keys [Br][key_row]; one or two stages of queries [Bc][key_row], their grad_o [Bc][columns], numbers
+///   memory    shared: the keys [Br][key_row]; one or two stages of queries [Bc][key_row], their grad_o [Bc][columns],
+///             numbers
 ///   barriers  those of the pipeline: one per block, two with one stage; one at the end
 template <class Group, element T, chunked_attention_shape Shape, chunked_attention_policy Policy>
 struct chunked_attention_mma_values_agent

@@ -1,18 +1,19 @@
-// The forward pass on tensor cores (mma, sm_80), for 16-bit elements. After FlashAttention-2 (arXiv 2307.08691); the columns of the output are
-// divided among items, because values are much wider than keys.
+// The forward pass on tensor cores (mma, sm_80), for 16-bit elements. After FlashAttention-2 (arXiv 2307.08691); the
+// columns of the output are divided among items, because values are much wider than keys.
 //
 //   item      a block of Br queries of one chunk, 16 per warp, and a tile of the value dimension
-//   loop      over the blocks of Bc keys that a query of the block sees: S = Q K^T, weights, O = rescale O + P V, all in registers
-//   memory    shared: the queries [Br][key_row]; one or two stages of keys [Bc][key_row], values [Bc][columns] and biases of diagonals.
-//             Rows of T are swizzled
+//   loop      over the blocks of Bc keys that a query of the block sees: S = Q K^T, weights, O = rescale O + P V, all
+//             in registers
+//   memory    shared: the queries [Br][key_row]; one or two stages of keys [Bc][key_row], values [Bc][columns] and
+//             biases of diagonals. Rows of T are swizzled
 //   barriers  those of the pipeline: one per block of keys, two with one stage; one at the end
 #pragma once
 #include "mma_output.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// The results are those of the generic agent, except that weights are rounded to T before they are multiplied by the values (relu2 in fp16: a
-/// weight above 65504 is infinite).
+/// The results are those of the generic agent, except that weights are rounded to T before they are multiplied by the
+/// values (relu2 in fp16: a weight above 65504 is infinite).
 template <class Group, element T, chunked_attention_shape Shape, chunked_attention_policy Policy>
 struct chunked_attention_mma_forward_agent : detail::attention_output_warps<Group, T, Shape, Policy> {
   using base = detail::attention_output_warps<Group, T, Shape, Policy>;

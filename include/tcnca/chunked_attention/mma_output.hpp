@@ -1,5 +1,5 @@
-// What the forward agents on tensor cores share: the geometry of an item, scores to weights, online softmax, and the output. A row of scores is
-// spread over the four lanes whose numbers differ in the last two bits.
+// What the forward agents on tensor cores share: the geometry of an item, scores to weights, online softmax, and the
+// output. A row of scores is spread over the four lanes whose numbers differ in the last two bits.
 #pragma once
 #include "forward.hpp"
 #include "mma.hpp"
@@ -25,8 +25,9 @@ struct attention_output_warps : attention_warps<Group, T, Shape, Policy> {
     return divide_up(p.in.chunk, index_t(Br));
   }
 
-  /// Items are numbered [chunk][query block][value tile]. The last queries of a causal chunk see the most keys. They come first, so that the
-  /// groups finish at about the same time. Returns whether the block has queries. Called by all threads.
+  /// Items are numbered [chunk][query block][value tile]. The last queries of a causal chunk see the most keys. They
+  /// come first, so that the groups finish at about the same time. Returns whether the block has queries. Called by all
+  /// threads.
   TCNCA_HOST_DEVICE bool set_query_block(index_t item, index_t value_tiles) {
     index_t const blocks = query_blocks(params);
     this->set_row_block(int(blocks - 1 - item / value_tiles % blocks) * Br);
@@ -49,7 +50,8 @@ struct attention_output_warps : attention_warps<Group, T, Shape, Policy> {
     acc.row[0] = acc.row[1] = {-infinity(), 0};
   }
 
-  /// Products q . k of the block of keys at `from` to scores, -infinity where masked (softmax), or to weights, 0 where masked.
+  /// Products q . k of the block of keys at `from` to scores, -infinity where masked (softmax), or to weights, 0 where
+  /// masked.
   TCNCA_HOST_DEVICE void finish_scores(scores& s, [[maybe_unused]] A const* biases, int from) const {
     bool const masked = from + Bc > this->visible(chunk_, first_row_);
     TCNCA_UNROLL
@@ -80,7 +82,8 @@ struct attention_output_warps : attention_warps<Group, T, Shape, Policy> {
     maximum = max_or_number(maximum, warp.shuffle_xor(maximum, 1));
     return max_or_number(maximum, warp.shuffle_xor(maximum, 2));
   }
-  /// Replaces scores by weights, given the maxima of the rows so far, and rescales the sums and the output. Called by a whole warp.
+  /// Replaces scores by weights, given the maxima of the rows so far, and rescales the sums and the output. Called by a
+  /// whole warp.
   TCNCA_HOST_DEVICE void update_rows(scores& s, accumulators& acc, float const (&maximum)[2]) const {
     float factor[2];
     TCNCA_UNROLL

@@ -1,4 +1,5 @@
-// The gradients that go through the scores, on tensor cores: of queries or keys, of biases with those of queries, and the sum of the latter.
+// The gradients that go through the scores, on tensor cores: of queries or keys, of biases with those of queries, and
+// the sum of the latter.
 #pragma once
 #include "mma_backward.hpp"
 
@@ -6,12 +7,16 @@ namespace tcnca::inline TCNCA_TARGET {
 
 /// The gradient of queries, dQ = dS K, or of keys, dK = dS^T Q.
 ///
-///   item      a block of Br rows (queries, or keys) of one chunk, 16 per warp, and a tile of 128 columns of the key dimension
-///   loop      over the blocks of Bc columns that a row of the block sees, and for each over slices of 64 elements of the value dimension:
+///   item      a block of Br rows (queries, or keys) of one chunk, 16 per warp, and a tile of 128 columns of the key
+///             dimension
+///   loop      over the blocks of Bc columns that a row of the block sees, and for each over slices of 64 elements of
+///             the value dimension:
 ///               dP += (grad_o or V of the rows) x (V or grad_o of the columns)^T
-///             after the last slice of a block: S, dS, the products with the columns, and the sums of dS along diagonals (biases)
-///   memory    shared: the rows [Br][key_row]; one or two stages, each with a block of columns [Bc][key_row], a slice of the value dimension of
-///             rows and columns [Br + Bc][64], and numbers. Blocks and slices alternate between the stages independently
+///             after the last slice of a block: S, dS, the products with the columns, and the sums of dS along
+///             diagonals (biases)
+///   memory    shared: the rows [Br][key_row]; one or two stages, each with a block of columns [Bc][key_row], a slice
+///             of the value dimension of rows and columns [Br + Bc][64], and numbers. Blocks and slices alternate
+///             between the stages independently
 ///   barriers  those of the pipeline: one per slice, two with one stage; two per block for biases; one at the end
 template <class Group, element T, chunked_attention_shape Shape, chunked_attention_policy Policy, attention_side Side>
 struct chunked_attention_mma_scores_agent : detail::attention_gradient_warps<Group, T, Shape, Policy, Side> {
@@ -21,7 +26,8 @@ struct chunked_attention_mma_scores_agent : detail::attention_gradient_warps<Gro
       base::Br, base::Bc, base::line, base::key_row, base::rows_are_queries, base::key_tiles;
   static constexpr int columns = 128, tiles = columns / mma_fragment::columns, warps = Br / M;
   static constexpr bool biases = Shape.bias && rows_are_queries;
-  // For the sums along diagonals, in the memory of a finished slice: of each warp 8 rows of dS at a time, then its M + Bc - 1 diagonals.
+  // For the sums along diagonals, in the memory of a finished slice: of each warp 8 rows of dS at a time, then its M +
+  // Bc - 1 diagonals.
   static constexpr int derivative_row = Bc + 8, diagonals = 80;
   static_assert(M + Bc - 1 <= diagonals &&
                     (warps * (8 * derivative_row + diagonals)) * sizeof(A) <= size_t((Br + Bc) * line) * sizeof(T),
@@ -117,8 +123,8 @@ struct chunked_attention_mma_scores_agent : detail::attention_gradient_warps<Gro
         });
   }
 
-  /// Begins copies of a slice of the value dimension of rows and columns to `stage` and, with the first slice of a block, of the block itself to
-  /// block_stage.
+  /// Begins copies of a slice of the value dimension of rows and columns to `stage` and, with the first slice of a
+  /// block, of the block itself to block_stage.
   TCNCA_HOST_DEVICE void load(int block, int slice, int block_stage, int stage) const {
     int const from = begin_ + block * Bc, first = slice * line, last = in.value_dim();
     if (slice == 0) {
@@ -156,8 +162,9 @@ struct chunked_attention_mma_scores_agent : detail::attention_gradient_warps<Gro
     }
   }
 
-  /// Adds the sums of a block's dS along its diagonals to sums[Br - 1 + column - row]. Each warp sums its rows in order, then the sums of the
-  /// warps are added in order. `memory`: a slice that has been used. Called by all threads; two barriers.
+  /// Adds the sums of a block's dS along its diagonals to sums[Br - 1 + column - row]. Each warp sums its rows in
+  /// order, then the sums of the warps are added in order. `memory`: a slice that has been used. Called by all threads;
+  /// two barriers.
   TCNCA_HOST_DEVICE void add_diagonals(scores const& derivative, A* memory, A* sums) const {
     int const own = this->rank() / warp_size;
     A *const rows = memory + own * 8 * derivative_row, *const warp_sums = memory + warps * 8 * derivative_row;
@@ -208,8 +215,8 @@ struct chunked_attention_mma_scores_agent : detail::attention_gradient_warps<Gro
   }
 };
 
-/// The gradient of the biases: the sums of the items of queries, added in their order. Item: 256 diagonals of a head, each by one thread; no
-/// shared memory, no barriers.
+/// The gradient of the biases: the sums of the items of queries, added in their order. Item: 256 diagonals of a head,
+/// each by one thread; no shared memory, no barriers.
 template <class Group, element T, chunked_attention_shape Shape, chunked_attention_policy Policy>
 struct chunked_attention_mma_biases_agent {
   using A = float;

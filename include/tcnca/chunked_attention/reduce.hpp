@@ -1,5 +1,5 @@
-// Before and after the main work of a backward pass: delta = grad_o . o of each query, and the sums of what several items stored.
-// No shared memory and no barriers: each result is made by one thread.
+// Before and after the main work of a backward pass: delta = grad_o . o of each query, and the sums of what several
+// items stored. No shared memory and no barriers: each result is made by one thread.
 #pragma once
 #include "backward.hpp"
 
@@ -47,8 +47,8 @@ struct chunked_attention_delta_agent {
   }
 };
 
-/// Adds the shares of the items of the generic backward agent in the order of the items: gradients of queries if there are splits, and of
-/// biases. Items: blocks of 256 queries of each chunk, then blocks of 256 biases of each head.
+/// Adds the shares of the items of the generic backward agent in the order of the items: gradients of queries if there
+/// are splits, and of biases. Items: blocks of 256 queries of each chunk, then blocks of 256 biases of each head.
 template <class Group, element T, chunked_attention_shape Shape, chunked_attention_policy Policy>
 struct chunked_attention_reduce_agent : detail::attention_group<Group, T, Shape, Policy> {
   using base = detail::attention_group<Group, T, Shape, Policy>;

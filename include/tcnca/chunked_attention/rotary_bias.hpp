@@ -1,5 +1,5 @@
-// The table of MEGA's rotary relative biases and its gradient. No shared memory and no barriers: each result is made by one thread. Angles are
-// computed in fp64, because positions are large.
+// The table of MEGA's rotary relative biases and its gradient. No shared memory and no barriers: each result is made by
+// one thread. Angles are computed in fp64, because positions are large.
 #pragma once
 #include "../block/agent.hpp"
 #include "../core/numeric.hpp"
@@ -10,7 +10,8 @@
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// Parameters of both directions; the same for all groups. a, b and their gradients: [heads, dim]; bias, grad_bias: [heads, 2 chunk - 1].
+/// Parameters of both directions; the same for all groups. a, b and their gradients: [heads, dim]; bias, grad_bias:
+/// [heads, 2 chunk - 1].
 template <class A>
 struct rotary_bias_params {
   tensor_view<A const, 2> a, b;
@@ -37,7 +38,8 @@ TCNCA_HOST_DEVICE double rotary_frequency(index_t k, index_t half) {
 #endif
 }
 
-/// cos and sin of n theta_k for descending n: one rotation per step, computed anew from the angle at each multiple of 64 to bound the error.
+/// cos and sin of n theta_k for descending n: one rotation per step, computed anew from the angle at each multiple of
+/// 64 to bound the error.
 struct rotation {
   double theta, step_cosine, step_sine, cosine = 1, sine = 0;
   index_t multiple;
@@ -57,8 +59,8 @@ struct rotation {
 
 }  // namespace detail
 
-/// bias[chunk - 1 + j - i] = sum_k (a1 b1 + a2 b2) cos((i - j) theta_k) + (a1 b2 - a2 b1) sin((i - j) theta_k). Item: a block of a head's
-/// table; each thread computes neighbouring entries.
+/// bias[chunk - 1 + j - i] = sum_k (a1 b1 + a2 b2) cos((i - j) theta_k) + (a1 b2 - a2 b1) sin((i - j) theta_k). Item: a
+/// block of a head's table; each thread computes neighbouring entries.
 template <class Group, element T>
 struct rotary_bias_agent {
   using A = accumulate_t<T>;

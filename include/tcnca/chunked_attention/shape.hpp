@@ -5,8 +5,10 @@
 
 namespace tcnca {
 
-/// Attention within chunks of a sequence; no query sees another chunk. With i, j the positions of a query and a key in their chunk:
-///   score[i,j] = scale_i q[i] . k[j] (+ bias[chunk - 1 + j - i]),   o[i] = sum over the valid j of weight(score[i,j]) v[j].
+/// Attention within chunks of a sequence; no query sees another chunk. With i, j the positions of a query and a key in
+/// their chunk:
+///   score[i,j] = scale_i q[i] . k[j] (+ bias[chunk - 1 + j - i])
+///   o[i] = sum over the valid j of weight(score[i,j]) v[j]
 /// Extents (key_dim, value_dim, chunk, heads) are known at run time: one instantiation serves all of them.
 struct chunked_attention_shape {
   attention_function function = attention_function::softmax;

@@ -1,12 +1,13 @@
 // Causal attention of a few queries, as in decoding: the cost is that of reading the cache of keys and values.
 //
 //   item      a query and a tile of the value dimension
-//   phases    scores: each thread a pack of keys; softmax: maximum and sum by partial results of the threads, added in their order;
-//             output: each thread packs of columns, over all keys
+//   phases    scores: each thread a pack of keys; softmax: maximum and sum by partial results of the threads, added in
+//             their order; output: each thread packs of columns, over all keys
 //   memory    shared: a score per key of the chunk, and two numbers per thread
 //   barriers  one after each phase, two inside softmax
 //
-// The state after the call is written by an agent of its own in a later launch, when every item has read the state before.
+// The state after the call is written by an agent of its own in a later launch, when every item has read the state
+// before.
 #pragma once
 #include "../block/agent.hpp"
 #include "../block/online_softmax.hpp"
@@ -82,8 +83,8 @@ struct chunked_attention_step_agent : detail::attention_group<Group, T, Shape, P
     }
     group.sync();
   }
-  /// Replaces the scores by their weights; returns the statistics of the row. Each thread reduces its own packs, then all threads combine the
-  /// partial results in the order of the threads.
+  /// Replaces the scores by their weights; returns the statistics of the row. Each thread reduces its own packs, then
+  /// all threads combine the partial results in the order of the threads.
   TCNCA_HOST_DEVICE detail::softmax_row<A> normalize(int count) const {
     A* const partial = shared_memory + round_up(in.chunk, index_t(W));
     auto const for_each_own_pack = [&](auto f) TCNCA_INLINE {

@@ -7,8 +7,9 @@
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// Tuning of one direction: plain values, compared field by field. An agent works on blocks of query_block x key_block scores. Backward on
-/// tensor cores, the rows of a block may also be keys: then query_block is the number of keys, key_block the number of queries.
+/// Tuning of one direction: plain values, compared field by field. An agent works on blocks of query_block x key_block
+/// scores. Backward on tensor cores, the rows of a block may also be keys: then query_block is the number of keys,
+/// key_block the number of queries.
 struct chunked_attention_policy {
   int width;                   ///< lanes of a pack
   int tile_rows;               ///< rows of the register tile of one thread
@@ -36,7 +37,8 @@ struct chunked_attention_policy {
     return query_block % tile_rows == 0 && key_block % tile_rows == 0 && key_block % 4 == 0 &&
            key_block % tile_columns() == 0;
   }
-  /// What the agents on tensor cores require: 16 rows per warp, columns in steps of 16 up to 64, value tiles in 128-byte lines.
+  /// What the agents on tensor cores require: 16 rows per warp, columns in steps of 16 up to 64, value tiles in
+  /// 128-byte lines.
   TCNCA_HOST_DEVICE constexpr bool valid_tensor_cores() const {
     return threads % 32 == 0 && query_block == threads / 32 * 16 && key_block % 16 == 0 && key_block <= 64 &&
            value_tile % 64 == 0;
@@ -114,8 +116,9 @@ struct default_chunked_attention_tuning {
   }
 };
 
-/// Default, but on sm_90a the groups of a cluster divide the value dimension: for value_dim at, or a little below, a multiple of 256 Groups.
-/// Other devices run the agents of Default. Not the default: checked statically and on fibers, not yet run on a device.
+/// Default, but on sm_90a the groups of a cluster divide the value dimension: for value_dim at, or a little below, a
+/// multiple of 256 Groups. Other devices run the agents of Default. Not the default: checked statically and on fibers,
+/// not yet run on a device.
 template <class Default, int Groups = 4>
 struct clustered_chunked_attention_tuning : Default {
   static constexpr chunked_attention_policy forward(target t) {

@@ -1,18 +1,23 @@
-// The forward pass on tensor cores of sm_90a, for wide values: the groups of a cluster divide the columns of the values. Each group computes the
-// weights of its share of the keys and sends them to the others, so that scores are computed once, not once per tile of values.
+// The forward pass on tensor cores of sm_90a, for wide values: the groups of a cluster divide the columns of the
+// values. Each group computes the weights of its share of the keys and sends them to the others, so that scores are
+// computed once, not once per tile of values.
 //
-//   item      a block of 128 queries of one chunk, and for each group of the cluster a tile of 256 columns of the values
+//   item      a block of 128 queries of one chunk, and for each group of the cluster a tile of 256 columns of the
+//             values
 //   loop      rounds of one block of 64 keys per group:
 //               scores of this group's block (wgmma); softmax: row maxima to all groups; weights to all groups;
 //               O += P V for the blocks of all groups (wgmma), values of the next block in flight
-//   memory    shared, in this order: queries; keys of this group's block; weights of all groups' blocks; two stages of a block of values (all
-//             of these as panels, wgmma_tile); biases of this group's diagonals; one number per row from each group; one flag per warp
-//   barriers  per round: the group's, when keys (and, per further block, values) have landed; the cluster's, when the maxima are there and all
-//             groups have finished with the weights of the round before, and when the weights are there; the cluster's at the end
+//   memory    shared, in this order: queries; keys of this group's block; weights of all groups' blocks; two stages of
+//             a block of values (all of these as panels, wgmma_tile); biases of this group's diagonals; one number per
+//             row from each group; one flag per warp
+//   barriers  per round: the group's, when keys (and, per further block, values) have landed; the cluster's, when the
+//             maxima are there and all groups have finished with the weights of the round before, and when the weights
+//             are there; the cluster's at the end
 //
-// Results are those of the mma agent except for rounding: the maxima of softmax advance per round, not per block. Not yet run on a device. A
-// measured version should try: scores of the next round before the products of this one, to hide softmax and the cluster's barriers; tensor maps
-// and a producer warp instead of cp.async; keys loaded once per cluster.
+// Results are those of the mma agent except for rounding: the maxima of softmax advance per round, not per block. Not
+// yet run on a device. A measured version should try: scores of the next round before the products of this one, to hide
+// softmax and the cluster's barriers; tensor maps and a producer warp instead of cp.async; keys loaded once per
+// cluster.
 #pragma once
 #include "../block/wgmma.hpp"
 #include "mma_output.hpp"
@@ -131,14 +136,15 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_output_warps<Gr
     cluster.sync();  // the next item reuses the memory; no group ends while others may still store to its shared memory
   }
 
-  /// All copies that were begun have landed and are visible to wgmma; everything the threads did before is done. Called by all threads.
+  /// All copies that were begun have landed and are visible to wgmma; everything the threads did before is done. Called
+  /// by all threads.
   TCNCA_HOST_DEVICE void wait_for_copies() const {
     warp.wait();
     warpgroup.fence_proxy_async();
     group.sync();
   }
-  /// Begins copies of columns [first, first + width) of rows to panels of Rows rows; zeros from `end` on and where source(r) is null. Eight
-  /// threads copy 128 bytes of a row. Called by all threads.
+  /// Begins copies of columns [first, first + width) of rows to panels of Rows rows; zeros from `end` on and where
+  /// source(r) is null. Eight threads copy 128 bytes of a row. Called by all threads.
   template <int Rows, class Source>
   TCNCA_HOST_DEVICE void load_panels(T* to, int width, int first, int end, Source source) const {
     for (int r = group.rank() / 8; r < Rows; r += Group::size() / 8) {
@@ -181,7 +187,8 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_output_warps<Gr
     warpgroup.wait(s);
   }
 
-  /// Stores a number of this lane's row to row_values(rank_) of all groups. The four lanes of the row have the same number.
+  /// Stores a number of this lane's row to row_values(rank_) of all groups. The four lanes of the row have the same
+  /// number.
   TCNCA_HOST_DEVICE void send_row_value(int half, float x) const {
     if (column() != 0) return;
     for (int rank = 0; rank < cluster_size; rank++) cluster.store(row_values(rank_) + row(half), rank, x);
@@ -205,8 +212,8 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_output_warps<Gr
     }
     return m;
   }
-  /// Stores the weights of this group's keys, rounded to T, in all groups. Each warp sends its own rows: first to this group's memory, then from
-  /// there in units of 16 bytes.
+  /// Stores the weights of this group's keys, rounded to T, in all groups. Each warp sends its own rows: first to this
+  /// group's memory, then from there in units of 16 bytes.
   TCNCA_HOST_DEVICE void send_weights(scores const& s) const {
     T* const p = weights_of(rank_);
     TCNCA_UNROLL
@@ -263,8 +270,8 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_output_warps<Gr
     for (int w = 0; w < warps; w++) any |= flags()[w];
     return any != 0;
   }
-  /// 0 times a non-finite value of a masked key would be NaN. Adds such values to the rows that see them and replaces them by 0 for the product.
-  /// Rare, so short code rather than fast. Called by all threads.
+  /// 0 times a non-finite value of a masked key would be NaN. Adds such values to the rows that see them and replaces
+  /// them by 0 for the product. Rare, so short code rather than fast. Called by all threads.
   TCNCA_HOST_DEVICE void add_non_finite(accumulators& acc, int rank, int block, T* values) const {
     for (int key = 0; key < Bc; key++) {
       TCNCA_UNROLL
