@@ -170,7 +170,7 @@ struct chunked_attention {
     check.output("grad_q", a.grad_q, {x.batch, x.heads, x.length, x.key_dim}, 3);
     check.output("grad_k", a.grad_k, {x.batch, x.heads, x.length, x.key_dim}, 3);
     check.output("grad_v", a.grad_v, {x.batch, x.heads, x.length, x.value_dim}, 3);
-    if (Shape.bias) check.output("grad_bias", a.grad_bias, {x.heads, table(a.chunk)});
+    if (Shape.bias) check.output("grad_bias", a.grad_bias, {x.heads, bias_length(a.chunk)});
     else check.only_if(false, "grad_bias", a.grad_bias);
     check.only_if(a.keys_in.given(), "grad_keys_in", a.grad_keys_in);
     check.only_if(a.keys_in.given(), "grad_values_in", a.grad_values_in);
@@ -189,7 +189,7 @@ struct chunked_attention {
   TCNCA_HIDDEN static status rotary(Executor e, rotary_args const& a) noexcept {
     argument_check check;
     check_rotary(check.demand(executor_traits<Executor>::valid(e), status_code::invalid_executor), a);
-    check.output("bias", a.bias, {a.a.extent[0], table(a.chunk)}).overlaps();
+    check.output("bias", a.bias, {a.a.extent[0], bias_length(a.chunk)}).overlaps();
     if (!check.ok() || a.a.extent[0] == 0) return check.result();
     return dispatch<Executor>::rotary(e, a);
   }
@@ -198,7 +198,7 @@ struct chunked_attention {
   TCNCA_HIDDEN static status rotary_backward(Executor e, rotary_backward_args const& a) noexcept {
     argument_check check;
     check_rotary(check.demand(executor_traits<Executor>::valid(e), status_code::invalid_executor), a);
-    check.input("grad_bias", a.grad_bias, {a.a.extent[0], table(a.chunk)});
+    check.input("grad_bias", a.grad_bias, {a.a.extent[0], bias_length(a.chunk)});
     check.output("grad_a", a.grad_a, {a.a.extent[0], a.a.extent[1]});
     check.output("grad_b", a.grad_b, {a.a.extent[0], a.a.extent[1]}).overlaps();
     if (!check.ok() || a.a.extent[0] == 0) return check.result();
@@ -227,7 +227,7 @@ struct chunked_attention {
            a.chunk <= limits::chunk && valid_dim(x.key_dim, limits::key_dim_min, limits::key_dim) &&
            valid_dim(x.value_dim, limits::value_dim_min, limits::value_dim);
   }
-  static index_t table(index_t chunk) { return detail::saturating_multiply(index_t(2), chunk) - 1; }
+  static index_t bias_length(index_t chunk) { return detail::saturating_multiply(index_t(2), chunk) - 1; }
   static bool valid_dim(index_t d, index_t minimum, index_t maximum) {
     return d >= minimum && d <= maximum && d % limits::multiple == 0;
   }
@@ -247,7 +247,7 @@ struct chunked_attention {
     check.input("k", a.k, {x.batch, x.heads, x.length, x.key_dim}, 3);
     check.demand(valid_dim(x.value_dim, limits::value_dim_min, limits::value_dim), status_code::invalid_extent, "v");
     check.input("v", a.v, {x.batch, x.heads, x.length, x.value_dim}, 3);
-    if (Shape.bias) check.input("bias", a.bias, {x.heads, table(a.chunk)});
+    if (Shape.bias) check.input("bias", a.bias, {x.heads, bias_length(a.chunk)});
     else check.only_if(false, "bias", a.bias);
     check.optional_input("lengths", a.lengths, {x.batch});
     check.only_if(Shape.causal, "keys_in", a.keys_in);
