@@ -64,8 +64,8 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
   A* shared_memory;
   A* global_scratch;
 
-  TCNCA_HOST_DEVICE chunked_attention_backward_agent(Group g, params_type const& p, A* shared_memory, A* global_scratch)
-      : base{g, p.in}, params(p), shared_memory(shared_memory), global_scratch(global_scratch) {}
+  TCNCA_HOST_DEVICE chunked_attention_backward_agent(Group g, params_type const& p, A* shared, A* scratch)
+      : base{g, p.in}, params(p), shared_memory(shared), global_scratch(scratch) {}
 
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return p.in.all_chunks() * p.plan.splits; }
   static group_memory memory(params_type const& p) {

@@ -125,9 +125,9 @@ struct chunked_attention_dispatch {
     p.bias_sums = reinterpret_cast<A*>(memory + at.bias);
     p.query_sums = reinterpret_cast<A*>(memory + at.query);
     if constexpr (softmax) {
-      chunked_attention_delta_params<T> const delta{
-          .o = o, .grad_o = p.grad_o, .delta = p.delta, .vectorizable = p.in.vectorizable};
-      if (status const s = launch<typename agents::delta_agent>(e, delta); !s.ok()) return s;
+      status const s = launch<typename agents::delta_agent>(
+          e, {.o = o, .grad_o = p.grad_o, .delta = p.delta, .vectorizable = p.in.vectorizable});
+      if (!s.ok()) return s;
     }
     if constexpr (agents::backward_tensor_cores) {
       if (status const s = launch<typename agents::grad_values_agent>(e, p); !s.ok()) return s;
@@ -141,14 +141,12 @@ struct chunked_attention_dispatch {
     }
   }
 
-  static status rotary(Executor e, auto const& a) {
-    return launch<typename agents::rotary_agent>(
-        e, rotary_bias_params<A>{.a = a.a, .b = a.b, .bias = a.bias, .chunk = a.chunk});
+  TCNCA_HIDDEN static status rotary(Executor e, auto const& a) {
+    return launch<typename agents::rotary_agent>(e, {.a = a.a, .b = a.b, .bias = a.bias, .chunk = a.chunk});
   }
-  static status rotary_backward(Executor e, auto const& a) {
+  TCNCA_HIDDEN static status rotary_backward(Executor e, auto const& a) {
     return launch<typename agents::rotary_backward_agent>(
-        e, rotary_bias_params<A>{
-               .a = a.a, .b = a.b, .grad_bias = a.grad_bias, .grad_a = a.grad_a, .grad_b = a.grad_b, .chunk = a.chunk});
+        e, {.a = a.a, .b = a.b, .grad_bias = a.grad_bias, .grad_a = a.grad_a, .grad_b = a.grad_b, .chunk = a.chunk});
   }
 
  private:
@@ -172,7 +170,7 @@ struct chunked_attention_dispatch {
     index_t const length = p.in.q.extent[2];
     return Shape.causal && length > 0 && length <= chunked_attention_step_limit;
   }
-  static status launch_forward(Executor e, forward_params const& p, workspace scratch) {
+  TCNCA_HIDDEN static status launch_forward(Executor e, forward_params const& p, workspace scratch) {
     if (p.in.q.extent[2] == 0) return {};
     if (use_step_agent(p)) return launch<typename agents::step_agent>(e, p, scratch);
     if constexpr (agents::clustered) {
@@ -182,11 +180,11 @@ struct chunked_attention_dispatch {
     }
     return launch<typename agents::forward_agent>(e, p, scratch);
   }
-  static status launch_state(Executor e, chunked_attention_inputs<T> const& in, tensor_view<T const, 4> const& rows,
-                             tensor_view<T const, 4> const& before, tensor_view<T, 4> const& after) {
+  TCNCA_HIDDEN static status launch_state(Executor e, chunked_attention_inputs<T> const& in,
+                                          tensor_view<T const, 4> const& rows, tensor_view<T const, 4> const& before,
+                                          tensor_view<T, 4> const& after) {
     return launch<typename agents::state_agent>(
-        e, chunked_attention_state_params<T>{
-               .rows = rows, .before = before, .after = after, .chunk = in.chunk, .position = in.position});
+        e, {.rows = rows, .before = before, .after = after, .chunk = in.chunk, .position = in.position});
   }
 
   /// Offsets, in bytes of the workspace, of the sums that the items of a backward pass store.

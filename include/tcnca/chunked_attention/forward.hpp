@@ -45,8 +45,8 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
   A* shared_memory;
   A* global_scratch;
 
-  TCNCA_HOST_DEVICE chunked_attention_forward_agent(Group g, params_type const& p, A* shared_memory, A* global_scratch)
-      : base{g, p.in}, params(p), shared_memory(shared_memory), global_scratch(global_scratch) {}
+  TCNCA_HOST_DEVICE chunked_attention_forward_agent(Group g, params_type const& p, A* shared, A* scratch)
+      : base{g, p.in}, params(p), shared_memory(shared), global_scratch(scratch) {}
 
   TCNCA_HOST_DEVICE static constexpr index_t query_blocks(params_type const& p) {
     return divide_up(p.in.rows(), index_t(Br));

@@ -240,8 +240,8 @@ struct chunked_attention_mma_values_agent
   static constexpr int columns = Policy.value_tile, tiles = columns / mma_fragment::columns;
 
   T* shared_memory;
-  TCNCA_HOST_DEVICE chunked_attention_mma_values_agent(Group g, params_type const& p, A* shared_memory, A*)
-      : base(g, p), shared_memory(reinterpret_cast<T*>(shared_memory)) {}
+  TCNCA_HOST_DEVICE chunked_attention_mma_values_agent(Group g, params_type const& p, A* shared, A*)
+      : base(g, p), shared_memory(reinterpret_cast<T*>(shared)) {}
 
   TCNCA_HOST_DEVICE static constexpr index_t value_tiles(params_type const& p) {
     return divide_up(index_t(p.in.value_dim()), index_t(columns));

@@ -34,8 +34,8 @@ struct chunked_attention_mma_scores_agent : detail::attention_gradient_warps<Gro
                 "tcnca::chunked_attention: the diagonals of a block must fit in a stage");
 
   T* shared_memory;
-  TCNCA_HOST_DEVICE chunked_attention_mma_scores_agent(Group g, params_type const& p, A* shared_memory, A*)
-      : base(g, p), shared_memory(reinterpret_cast<T*>(shared_memory)) {}
+  TCNCA_HOST_DEVICE chunked_attention_mma_scores_agent(Group g, params_type const& p, A* shared, A*)
+      : base(g, p), shared_memory(reinterpret_cast<T*>(shared)) {}
 
   TCNCA_HOST_DEVICE static constexpr index_t key_dim_tiles(params_type const& p) {
     return divide_up(index_t(p.in.key_dim()), index_t(columns));

@@ -14,10 +14,10 @@ namespace tcnca::inline TCNCA_TARGET {
 /// [heads, 2 chunk - 1].
 template <class A>
 struct rotary_bias_params {
-  tensor_view<A const, 2> a, b;
-  tensor_view<A, 2> bias;
-  tensor_view<A const, 2> grad_bias;
-  tensor_view<A, 2> grad_a, grad_b;
+  tensor_view<A const, 2> a = {}, b = {};
+  tensor_view<A, 2> bias = {};
+  tensor_view<A const, 2> grad_bias = {};
+  tensor_view<A, 2> grad_a = {}, grad_b = {};
   index_t chunk = 1;
 };
 

@@ -31,8 +31,8 @@ struct chunked_attention_step_agent : detail::attention_group<Group, T, Shape, P
 
   params_type const& params;
   A* shared_memory;
-  TCNCA_HOST_DEVICE chunked_attention_step_agent(Group g, params_type const& p, A* shared_memory, A*)
-      : base{g, p.in}, params(p), shared_memory(shared_memory) {}
+  TCNCA_HOST_DEVICE chunked_attention_step_agent(Group g, params_type const& p, A* shared, A*)
+      : base{g, p.in}, params(p), shared_memory(shared) {}
 
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
     return p.in.q.extent[0] * p.in.heads() * p.in.q.extent[2] * divide_up(p.in.value_dim(), columns);
@@ -50,10 +50,10 @@ struct chunked_attention_step_agent : detail::attention_group<Group, T, Shape, P
     compute_scores(chunk, i, count);
     A factor = A(1);
     if constexpr (softmax) {
-      auto const row = normalize(count);
-      factor = detail::inverse_or_zero(row.sum);
+      auto const statistics = normalize(count);
+      factor = detail::inverse_or_zero(statistics.sum);
       if (params.lse.present() && column == 0 && group.rank() == 0)
-        detail::store_lse(params.lse, chunk.batch, chunk.head, t, row.maximum, row.sum);
+        detail::store_lse(params.lse, chunk.batch, chunk.head, t, statistics.maximum, statistics.sum);
     }
     store_output(chunk, t, count, column, factor);
     group.sync();  // the next item reuses the memory

@@ -37,8 +37,8 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_output_warps<Gr
                 "at most 8 groups");
 
   char* shared_memory;
-  TCNCA_HOST_DEVICE chunked_attention_wgmma_forward_agent(Group g, params_type const& p, A* shared_memory, A*)
-      : base(g, p), shared_memory(reinterpret_cast<char*>(shared_memory)) {}
+  TCNCA_HOST_DEVICE chunked_attention_wgmma_forward_agent(Group g, params_type const& p, A* shared, A*)
+      : base(g, p), shared_memory(reinterpret_cast<char*>(shared)) {}
 
   TCNCA_HOST_DEVICE static constexpr index_t value_tiles(params_type const& p) {
     return divide_up(index_t(p.in.value_dim()), index_t(columns * cluster_size));
