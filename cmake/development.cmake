@@ -36,25 +36,6 @@ endif()
 target_link_libraries(tcnca_development INTERFACE OpenMP::OpenMP_CXX)
 target_compile_options(tcnca_development INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${OpenMP_CXX_FLAGS}>)
 
-# What the layers of examples/models need, and the whole models behind models/model.hpp, compiled once for all programs that make them.
-if(TCNCA_BUILD_MODELS)
-  add_library(tcnca_model_parts INTERFACE)
-  target_link_libraries(tcnca_model_parts INTERFACE PkgConfig::OpenBLAS PkgConfig::FFTW)
-  file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/examples/models/*.cpp)
-  add_library(tcnca_models STATIC EXCLUDE_FROM_ALL ${sources})
-  target_link_libraries(tcnca_models PRIVATE tcnca_development tcnca_model_parts)
-  if(TCNCA_HAS_CUDA_LIBRARIES)
-    file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/examples/models/*.cu)
-    target_sources(tcnca_models PRIVATE ${sources})
-    target_link_libraries(tcnca_models PRIVATE CUDA::cublas CUDA::cufft)
-    # Where nothing can run them: no time goes into how fast they would be.
-    if(NOT TCNCA_GPU AND NOT TCNCA_REQUIRE_CUDA AND NOT TCNCA_DEVICE_BUNDLE AND CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 13)
-      target_compile_options(tcnca_models PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--Ofast-compile=max>)
-    endif()
-    target_compile_definitions(tcnca_models PRIVATE TCNCA_MODELS_CUDA)
-  endif()
-endif()
-
 # tcnca_add_program(<name> <sources>...): an executable, warnings are errors.
 function(tcnca_add_program name)
   add_executable(${name} ${ARGN})
@@ -68,7 +49,6 @@ function(tcnca_add_skipped name label reason)
   set_tests_properties(${name} PROPERTIES LABELS ${label} SKIP_REGULAR_EXPRESSION "^skipped: ")
 endfunction()
 set(TCNCA_WHY_NO_CUDA "no CUDA compiler (TCNCA_CUDA is ${TCNCA_CUDA})")
-set(TCNCA_WHY_NO_MODELS "TCNCA_BUILD_MODELS is OFF")
 
 # tcnca_add_benchmark(<name> <sources>...): a Google Benchmark program. The target bench_results runs them all and keeps
 # their numbers, one JSON file a program, in TCNCA_RESULTS: bench/results/<the GPU or the processor's architecture>.
