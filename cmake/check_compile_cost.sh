@@ -1,8 +1,9 @@
 #!/bin/bash
 # check_compile_cost.sh SOURCE_FOLDER COMPILER [ARGUMENT]...
-# The cost of compiling one instantiation of conv_stack: user time of SOURCE_FOLDER/{forward,backward}.cpp divided by that of
-# reference.cpp, which uses the standard library only. The ratio depends less on the machine and its load than seconds do.
-# Median of three.
+#
+# The cost of compiling one instantiation of conv_stack: user
+# time of SOURCE_FOLDER/{forward,backward}.cpp divided by that of reference.cpp, which uses the standard library only.
+# The ratio depends less on the machine and its load than seconds do. Median of three.
 set -euo pipefail
 # The limits, in the time of the reference. It takes 2 s where the targets, 1.5 s forward and 5 s backward, were set.
 declare -A limit=([forward]=0.75 [backward]=2.5)
@@ -15,7 +16,8 @@ TIMEFORMAT=%U
 # The sources take turns, so that a change in the load of the machine affects all of them.
 for _ in 1 2 3; do
   for name in reference forward backward; do
-    { time "$@" -c "$folder/$name.cpp" -o "$work/object" 2>"$work/messages"; } 2>>"$work/$name" || { cat "$work/messages"; exit 1; }
+    { time "$@" -c "$folder/$name.cpp" -o "$work/object" 2>"$work/messages"; } 2>>"$work/$name" ||
+      { cat "$work/messages"; exit 1; }
   done
 done
 median() { sort -n "$work/$1" | sed -n 2p; }

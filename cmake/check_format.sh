@@ -1,12 +1,14 @@
 #!/bin/sh
-# check_format.sh: .clang-format holds in all C++ and CUDA sources (clang-format 14), and no line of a source, a script or a document has more
-# than 120 columns, tables of .md files excepted. Exit status 77: there is no clang-format 14, so only the length of lines was checked.
+# check_format.sh [ROOT]: clang-format 14 leaves all C++ and CUDA sources unchanged, and no line of a source, script or
+# document has more than 120 columns, except in tables of .md files. Exit status 77: there is no clang-format 14; the
+# length of lines was checked.
 set -eu
 cd "${1:-$(dirname "$0")/..}"
 export LC_ALL=C.UTF-8
 list=$(mktemp)
 trap 'rm -f "$list"' EXIT
-find include test bench examples -type f \( -name '*.hpp' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu' \) | sort >"$list"
+find include test bench examples -type f \
+  \( -name '*.hpp' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu' \) | sort >"$list"
 others=$(find include test bench examples cmake ./*.md .ci CMakeLists.txt -type f ! -path 'test/golden/*' \
   \( -name '*.py' -o -name '*.sh' -o -name '*.cmake' -o -name '*.md' -o -name CMakeLists.txt -o -name run \) | sort)
 bad=0

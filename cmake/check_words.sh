@@ -1,7 +1,8 @@
 #!/bin/sh
-# check_words.sh [FILE]...: no retired word in these files; by default in all sources, build scripts and documents, except the change log.
-# The words are the column `retired` of the table `| retired | use |` in CONTRIBUTING.md, separated by commas:
-#   `word`     an identifier of lower-case letters only; searched in the code of include/ and of the given files, not in comments and strings
+# check_words.sh [FILE]...: no retired word in these files; by default in all sources, scripts and documents except the
+# change log. The words are the column `retired` of the table `| retired | use |` in CONTRIBUTING.md, with commas:
+#   `word`     an identifier of lower-case letters only; searched in the code of include/ and of the given files, not in
+#              comments and strings
 #   `a_word`   any other identifier or piece of code; searched everywhere, case-sensitive
 #   a phrase   searched everywhere, in any case
 set -eu
@@ -10,9 +11,9 @@ all=
 if [ $# -eq 0 ]; then
   all=1
   cd "$root"
-  set -- $(find include test bench examples cmake CMakeLists.txt ./*.md .ci -type f ! -path './CHANGELOG.md' ! -path 'test/golden/*' \
-    \( -name '*.hpp' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu' -o -name '*.py' -o -name '*.sh' -o -name '*.cmake' -o -name '*.md' \
-    -o -name CMakeLists.txt -o -name run \) | sort)
+  set -- $(find include test bench examples cmake CMakeLists.txt ./*.md .ci -type f ! -path './CHANGELOG.md' \
+    \( -name '*.hpp' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu' -o -name '*.py' -o -name '*.sh' \
+    -o -name '*.cmake' -o -name '*.md' -o -name CMakeLists.txt -o -name run \) | sort)
 fi
 awk -v all="$all" '
 function trim(s) { sub(/^[ \t]+/, "", s); sub(/[ \t]+$/, "", s); return s }
@@ -21,7 +22,8 @@ function holds(text, word, from, at, before, after) {
   for (from = 1; at = index(substr(text, from), word); from = from + at) {
     before = from + at > 2 ? substr(text, from + at - 2, 1) : " "
     after = substr(text, from + at - 1 + length(word), 1)
-    if (!(word ~ /^[A-Za-z0-9_]/ && before ~ /[A-Za-z0-9_]/) && !(word ~ /[A-Za-z0-9_]$/ && after ~ /[A-Za-z0-9_]/)) return 1
+    if (!(word ~ /^[A-Za-z0-9_]/ && before ~ /[A-Za-z0-9_]/) && !(word ~ /[A-Za-z0-9_]$/ && after ~ /[A-Za-z0-9_]/))
+      return 1
   }
   return 0
 }
