@@ -1,4 +1,4 @@
-# How tests, benchmarks and examples are built. Nothing here reaches a consumer of tcnca::tcnca.
+# How tests, benchmarks and examples are built. Nothing here affects consumers of tcnca::tcnca.
 option(TCNCA_NATIVE "Compile for this machine's processor (-march=native)" ${PROJECT_IS_TOP_LEVEL})
 
 if(PROJECT_IS_TOP_LEVEL)
@@ -18,12 +18,13 @@ if(NOT TCNCA_HAS_CUDA)
 elseif(TCNCA_GPU)
   message(STATUS "tcnca ${PROJECT_VERSION}: CPU and CUDA, on ${TCNCA_GPU}")
 else()
-  message(STATUS "tcnca ${PROJECT_VERSION}: CPU and CUDA. No GPU was found: CUDA tests are skipped; the preset emulated runs them without one")
+  message(STATUS "tcnca ${PROJECT_VERSION}: CPU and CUDA. No GPU was found: CUDA tests are skipped. "
+    "The preset emulated runs them without a GPU")
 endif()
 
 add_library(tcnca_development INTERFACE)
 target_link_libraries(tcnca_development INTERFACE tcnca::tcnca)
-# -Wpedantic is for C++ alone: the line directives that nvcc writes are not standard.
+# -Wpedantic is for C++ only: nvcc writes line directives that are not standard.
 set(warnings -Wall -Wextra -Wshadow -Wconversion -Werror)
 list(JOIN warnings "," cuda_warnings)
 target_compile_options(tcnca_development INTERFACE
@@ -61,7 +62,8 @@ function(tcnca_add_program name)
   target_link_libraries(${name} PRIVATE tcnca_development)
 endfunction()
 
-# tcnca_add_skipped(<test> <label> <reason>): stands for a test that this build cannot contain. The reason is in the name, for ctest's summary shows no more.
+# tcnca_add_skipped(TEST LABEL REASON): a skipped test in place of one that this build cannot contain. The summary of
+# ctest shows only names, so the reason is part of the name.
 function(tcnca_add_skipped name label reason)
   string(APPEND name " [${reason}]")
   add_test(NAME ${name} COMMAND ${CMAKE_COMMAND} -E echo "skipped: ${reason}")
