@@ -13,8 +13,9 @@ others=$(find include test bench examples cmake ./*.md .ci CMakeLists.txt -type 
   \( -name '*.py' -o -name '*.sh' -o -name '*.cmake' -o -name '*.md' -o -name CMakeLists.txt -o -name run \) | sort)
 bad=0
 # shellcheck disable=SC2046,SC2086
-if grep -nHE '^.{121}' $(cat "$list") $others | grep -vE '^[^:]*[.]md:[0-9]+:[|]' | cut -c 1-160; then
-  echo "These lines have more than 120 columns."
+long=$(grep -nHE '^.{121}' $(cat "$list") $others | grep -vE '^[^:]*[.]md:[0-9]+:[|]' | cut -c 1-160)
+if [ -n "$long" ]; then
+  printf '%s\nThese lines have more than 120 columns.\n' "$long"
   bad=1
 fi
 for clang_format in clang-format-14 clang-format ''; do
