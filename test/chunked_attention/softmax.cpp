@@ -1,0 +1,20 @@
+// Attention by softmax in fp32 and fp64: both passes.
+#include "backward_suite.hpp"
+#include "forward_suite.hpp"
+#include "special_values_suite.hpp"
+
+namespace tcnca::testing {
+namespace {
+
+template <class B>
+using subjects_on = unless_sanitized<
+    std::tuple<attention_subject<B, float, softmax_plain>, attention_subject<B, float, softmax_causal_bias>,
+               attention_subject<B, float, softmax_causal_bias_dropout>, attention_subject<B, double, softmax_bias>>,
+    std::tuple<attention_subject<B, float, softmax_causal_bias_dropout>, attention_subject<B, double, softmax_bias>>>;
+using types = everywhere<subjects_on>;
+INSTANTIATE_TYPED_TEST_SUITE_P(on, chunked_attention_forward, types, attention_subject_name);
+INSTANTIATE_TYPED_TEST_SUITE_P(on, chunked_attention_backward, types, attention_subject_name);
+INSTANTIATE_TYPED_TEST_SUITE_P(on, chunked_attention_special, types, attention_subject_name);
+
+}  // namespace
+}  // namespace tcnca::testing
