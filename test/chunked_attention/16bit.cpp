@@ -6,16 +6,13 @@
 namespace tcnca::testing {
 namespace {
 
-template <class B>
-using subjects_on = unless_sanitized<
-    std::tuple<attention_subject<B, fp16, softmax_causal_bias>, attention_subject<B, bf16, softmax_bias>,
-               attention_subject<B, bf16, softmax_causal_bias_dropout>, attention_subject<B, fp16, laplace_causal_bias>,
-               attention_subject<B, bf16, relu2_causal>>,
-    std::tuple<attention_subject<B, bf16, softmax_causal_bias_dropout>>>;
-using types = everywhere<subjects_on>;
-INSTANTIATE_TYPED_TEST_SUITE_P(on, chunked_attention_forward, types, attention_subject_name);
-INSTANTIATE_TYPED_TEST_SUITE_P(on, chunked_attention_backward, types, attention_subject_name);
-INSTANTIATE_TYPED_TEST_SUITE_P(on, chunked_attention_special, types, attention_subject_name);
+using types = unless_sanitized<subjects<attention_case<fp16, softmax_causal_bias>, attention_case<bf16, softmax_bias>,
+                                        attention_case<bf16, softmax_causal_bias_dropout>,
+                                        attention_case<fp16, laplace_causal_bias>, attention_case<bf16, relu2_causal>>,
+                               subjects<attention_case<bf16, softmax_causal_bias_dropout>>>;
+INSTANTIATE_TYPED_TEST_SUITE_P(on, chunked_attention_forward, types, subject_name);
+INSTANTIATE_TYPED_TEST_SUITE_P(on, chunked_attention_backward, types, subject_name);
+INSTANTIATE_TYPED_TEST_SUITE_P(on, chunked_attention_special, types, subject_name);
 
 }  // namespace
 }  // namespace tcnca::testing

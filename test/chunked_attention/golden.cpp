@@ -1,6 +1,6 @@
 // Chunked attention against vectors that JAX computed, in several element types. (chunked_attention_reference.cpp holds the reference against them.)
-#include "cases.hpp"
 #include "support/golden.hpp"
+#include "cases.hpp"
 
 namespace tcnca::testing {
 namespace {
@@ -16,13 +16,10 @@ golden_case const* find(std::string const& name) {
 
 template <class S>
 struct chunked_attention_golden : ::testing::Test {};
-template <class B>
-using subjects_on =
-    std::tuple<attention_subject<B, double, softmax_bias>, attention_subject<B, double, softmax_causal_bias>,
-               attention_subject<B, double, laplace_causal_bias>, attention_subject<B, double, relu2_causal>,
-               attention_subject<B, float, laplace_plain>, attention_subject<B, bf16, softmax_causal_bias>>;
-using types = everywhere<subjects_on, one_backend>;
-TYPED_TEST_SUITE(chunked_attention_golden, types, attention_subject_name);
+using types = subjects_on_one<attention_case<double, softmax_bias>, attention_case<double, softmax_causal_bias>,
+                              attention_case<double, laplace_causal_bias>, attention_case<double, relu2_causal>,
+                              attention_case<float, laplace_plain>, attention_case<bf16, softmax_causal_bias>>;
+TYPED_TEST_SUITE(chunked_attention_golden, types, subject_name);
 
 TYPED_TEST(chunked_attention_golden, agrees_with_jax) {
   using S = TypeParam;
@@ -54,7 +51,7 @@ TYPED_TEST(chunked_attention_golden, agrees_with_jax) {
   problem.expect_backward();
 
   // The vectors' numbers within the bounds of ours; of states, where they are not 0 (there is nothing). 1e-14: what JAX's own fp64 is good for.
-  problem.judge();
+  use_arithmetic_of<typename S::T>();
   auto const f = reference::attention::forward<bounded>(problem.what, p);
   auto const b = reference::attention::backward<bounded>(problem.what, p);
   auto const expect = [&](char const* what, auto const& got, std::vector<bounded> const& bounds, bool state = false) {

@@ -234,14 +234,14 @@ using subjects = ::testing::Types<attention_subject<B, bf16, softmax_plain>, att
                                   attention_subject<B, fp16, laplace_dropout>, attention_subject<B, bf16, laplace_bias>,
                                   attention_subject<B, bf16, relu2_causal_bias_dropout>>;
 using types = subjects<fiber_backend<>>;
-INSTANTIATE_TYPED_TEST_SUITE_P(fiber, chunked_attention_forward, types, attention_subject_name);
-INSTANTIATE_TYPED_TEST_SUITE_P(fiber, chunked_attention_backward, types, attention_subject_name);
+INSTANTIATE_TYPED_TEST_SUITE_P(fiber, chunked_attention_forward, types, subject_name);
+INSTANTIATE_TYPED_TEST_SUITE_P(fiber, chunked_attention_backward, types, subject_name);
 using wide_types = ::testing::Types<attention_subject<fiber_backend<>, bf16, softmax_causal_bias_dropout>,
                                     attention_subject<fiber_backend<>, fp16, laplace_bias>>;
-INSTANTIATE_TYPED_TEST_SUITE_P(fiber, chunked_attention_mma, wide_types, attention_subject_name);
+INSTANTIATE_TYPED_TEST_SUITE_P(fiber, chunked_attention_mma, wide_types, subject_name);
 using generic_types = ::testing::Types<generic_subject<fiber_backend<>, bf16, softmax_causal>>;
-INSTANTIATE_TYPED_TEST_SUITE_P(fiber_generic, chunked_attention_forward, generic_types, attention_subject_name);
-INSTANTIATE_TYPED_TEST_SUITE_P(fiber_generic, chunked_attention_backward, generic_types, attention_subject_name);
+INSTANTIATE_TYPED_TEST_SUITE_P(fiber_generic, chunked_attention_forward, generic_types, subject_name);
+INSTANTIATE_TYPED_TEST_SUITE_P(fiber_generic, chunked_attention_backward, generic_types, subject_name);
 
 // Which agent a policy gives.
 template <class S>

@@ -23,11 +23,11 @@ struct attention_subject {
   static constexpr bool softmax = shape.function == attention_function::softmax, causal = shape.causal;
   static std::string name() { return std::string(Backend::name) + "_" + name_of<T> + "_" + Case::name; }
 };
-struct attention_subject_name {
-  template <class S>
-  static std::string GetName(int) {
-    return S::name();
-  }
+/// A subject without its backend.
+template <class T, class Case>
+struct attention_case {
+  template <class Backend>
+  using on = attention_subject<Backend, T, Case>;
 };
 
 struct attention_extents {
@@ -150,18 +150,20 @@ struct attention_problem {
   /// Calls with a workspace of exactly the size that the query asks for.
   static void run_forward(forward_args const& a, std::uint64_t seed) {
     auto const executor = S::backend::make(seed);
-    run(op::forward_workspace(executor, a), [&](workspace w) { return op::forward(executor, a, w); });
+    run_with_workspace<typename S::backend>(op::forward_workspace(executor, a),
+                                            [&](workspace w) { return op::forward(executor, a, w); });
   }
   static void run_backward(backward_args const& a, std::uint64_t seed) {
     auto const executor = S::backend::make(seed);
-    run(op::backward_workspace(executor, a), [&](workspace w) { return op::backward(executor, a, w); });
+    run_with_workspace<typename S::backend>(op::backward_workspace(executor, a),
+                                            [&](workspace w) { return op::backward(executor, a, w); });
   }
   void run_forward(std::uint64_t seed) { run_forward(forward(), seed); }
   void run_backward(std::uint64_t seed) { run_backward(backward(), seed); }
 
   /// Results within their bounds, nothing else written.
   void expect_forward() const {
-    judge();
+    use_arithmetic_of<T>();
     auto const exact = reference::attention::forward<bounded>(what, p);
     EXPECT_TRUE(matches(o, exact.o)) << "o";
     if (S::softmax) { EXPECT_TRUE(lse_matches(exact.lse)) << "lse"; }
@@ -175,7 +177,7 @@ struct attention_problem {
   }
   /// Of a backward pass that was given what the forward pass made.
   void expect_backward() const {
-    judge();
+    use_arithmetic_of<T>();
     auto const exact = reference::attention::backward<bounded>(what, p);
     EXPECT_TRUE(matches(grad_q, exact.q)) << "grad_q";
     EXPECT_TRUE(matches(grad_k, exact.k)) << "grad_k";
@@ -214,12 +216,6 @@ struct attention_problem {
                 keys_in.intact() && values_in.intact() && grad_keys_out.intact() && grad_values_out.intact());
   }
 
-  /// The bounds are those of T's arithmetic.
-  static void judge() {
-    constexpr bool half = !std::is_same_v<T, A>;
-    bounded::u = std::ldexp(1, -format_of<A>.digits), bounded::least = double(std::numeric_limits<A>::min());
-    bounded::element = half ? std::ldexp(1, -format_of<T>.digits) : 0, bounded::tiny = half ? underflow<T>() : 0;
-  }
   /// Within the bound of each number; twice that in fp64, in which the reference computes too.
   template <class E, int Rank>
   static ::testing::AssertionResult matches(tensor<E, Rank> const& got, std::vector<bounded> const& exact) {
@@ -230,15 +226,6 @@ struct attention_problem {
   }
 
  private:
-  template <class F>
-  static void run(std::size_t bytes, F f) {
-    scratch_memory const scratch(bytes);
-    status const s = f(scratch.get());
-    ASSERT_TRUE(s.ok()) << to_string(s) << ": " << s.argument();
-    S::backend::finish();
-    EXPECT_TRUE(scratch.intact()) << "written outside of the workspace";
-  }
-
   static bool same_number(double a, double b) { return a == b || (std::isnan(a) && std::isnan(b)); }
   template <class E, int Rank>
   static bool same(tensor<E, Rank> const& t, std::vector<double> const& values) {

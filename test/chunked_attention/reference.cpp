@@ -1,10 +1,12 @@
-// The reference judges; this judges the reference: against vectors that JAX computed, its backward pass as the slope of its forward pass, and its generator.
+// Tests of the reference itself: against vectors that JAX computed, its backward pass as the derivative of its forward pass, its generator of
+// random numbers, and its bounds.
 #include "reference/chunked_attention.hpp"
 
 #include <gtest/gtest.h>
 
+#include "support/compare.hpp"
 #include "support/golden.hpp"
-#include "support/numbers.hpp"
+#include "support/gradient.hpp"
 
 namespace tcnca::testing {
 namespace {
@@ -59,33 +61,21 @@ TEST(chunked_attention_reference, agrees_with_jax) {
   }
 }
 
-/// <u, results>.
-double weighted(shape const& s, problem const& p) {
-  auto const r = forward<double>(s, p);
-  double sum = 0;
-  auto const add = [&](std::vector<double> const& u, std::vector<double> const& v) {
+template <class N>
+reference::sum<N> loss(shape const& s, problem const& p) {
+  auto const r = forward<N>(s, p);
+  reference::sum<N> all;
+  auto const add_state = [&](std::vector<double> u, std::vector<double> const& v) {
     for (std::size_t i = 0; i < u.size(); i++)
-      if (!std::isnan(v[i])) sum += u[i] * v[i];
+      if (std::isnan(v[i])) u[i] = NAN;  // a slot that is not written
+    add_loss(all, u, v);
   };
-  add(p.grad_o, r.o), add(p.grad_keys_out, keys_out(p)), add(p.grad_values_out, values_out(p));
-  return sum;
+  add_loss(all, p.grad_o, r.o), add_state(p.grad_keys_out, keys_out(p)), add_state(p.grad_values_out, values_out(p));
+  return all;
 }
 
-/// How far rounding may move that.
-double weighted_error(shape const& s, problem const& p) {
-  bounded::u = 0x1p-53, bounded::element = bounded::tiny = bounded::least = 0;
-  auto const r = forward<bounded>(s, p);
-  sum<bounded> all;
-  for (std::size_t i = 0; i < p.grad_o.size(); i++) all.add(bounded(p.grad_o[i]), r.o[i]);
-  auto const add = [&](std::vector<double> const& u, std::vector<double> const& v) {
-    for (std::size_t i = 0; i < u.size(); i++)
-      if (!std::isnan(v[i])) all.add(bounded(u[i]), bounded(v[i]));
-  };
-  add(p.grad_keys_out, keys_out(p)), add(p.grad_values_out, values_out(p));
-  return all.get().e;
-}
-
-TEST(chunked_attention_reference, backward_is_the_slope_of_forward) {
+TEST(chunked_attention_reference, backward_is_the_derivative_of_forward) {
+  use_arithmetic_of<double>();
   for (std::uint64_t seed = 1; seed <= 200; seed++) {
     random_bits r{seed};
     shape s;
@@ -111,36 +101,19 @@ TEST(chunked_attention_reference, backward_is_the_slope_of_forward) {
     if (between(r, 0, 1))
       for (integer b = 0; b < p.batch; b++) p.lengths.push_back(between(r, 0, int(p.position + p.length) + 2));
     auto const g = backward<double>(s, p);
-    double const noise = weighted_error(s, p);
-
-    // One coordinate of each input at a time. Where the square's slope has its kink within h, the difference is off by
-    // at most twice what the next one differs by.
-    auto const expect = [&](std::vector<double>& v, std::vector<double> const& grad, char const* name) {
-      ASSERT_EQ(grad.size(), v.size()) << name;
-      for (int i = 0; i < 4 && !v.empty(); i++) {
-        std::size_t const k = std::size_t(r.below(int(v.size())));
-        double const x = v[k], h = 1e-4;
-        auto const slope = [&](double step) {
-          v[k] = x + step;
-          double const up = weighted(s, p);
-          v[k] = x - step;
-          double const down = weighted(s, p);
-          v[k] = x;
-          return (up - down) / (2 * step);
-        };
-        double const d = slope(h), d2 = slope(2 * h);
-        ASSERT_NEAR(d, grad[k], 4 * std::abs(d2 - d) + noise / h) << name << ", seed " << seed;
-      }
-    };
-    expect(p.q, g.q, "q"), expect(p.k, g.k, "k"), expect(p.v, g.v, "v"), expect(p.bias, g.bias, "bias");
-    expect(p.keys_in, g.keys_in, "keys_in"), expect(p.values_in, g.values_in, "values_in");
-    if (::testing::Test::HasFatalFailure()) return;
+    SCOPED_TRACE(::testing::Message() << "seed " << seed);
+    gradient_check check;
+    check.directions = 1, check.coordinates = 3, check.kinks = s.f == function::relu2;
+    check.add("q", p.q, g.q), check.add("k", p.k, g.k), check.add("v", p.v, g.v), check.add("bias", p.bias, g.bias);
+    check.add("keys_in", p.keys_in, g.keys_in), check.add("values_in", p.values_in, g.values_in);
+    check.run([&] { return loss<double>(s, p).get(); }, loss<bounded>(s, p).get().e, seed);
+    if (::testing::Test::HasFailure()) return;
   }
 }
 
 // fp32 as it is computed naively, and fp64, lie within the bounds of fp32 and of one another.
 TEST(chunked_attention_reference, bounds_hold_for_a_naive_computation) {
-  bounded::u = 0x1p-24, bounded::element = bounded::tiny = 0, bounded::least = 0x1p-126;
+  use_arithmetic_of<float>();
   double worst = 0;
   for (std::uint64_t seed = 1; seed <= 60; seed++) {
     random_bits r{seed};

@@ -6,15 +6,13 @@
 namespace tcnca::testing {
 namespace {
 
-template <class B>
-using subjects_on = unless_sanitized<
-    std::tuple<attention_subject<B, float, softmax_plain>, attention_subject<B, float, softmax_causal_bias>,
-               attention_subject<B, float, softmax_causal_bias_dropout>, attention_subject<B, double, softmax_bias>>,
-    std::tuple<attention_subject<B, float, softmax_causal_bias_dropout>, attention_subject<B, double, softmax_bias>>>;
-using types = everywhere<subjects_on>;
-INSTANTIATE_TYPED_TEST_SUITE_P(on, chunked_attention_forward, types, attention_subject_name);
-INSTANTIATE_TYPED_TEST_SUITE_P(on, chunked_attention_backward, types, attention_subject_name);
-INSTANTIATE_TYPED_TEST_SUITE_P(on, chunked_attention_special, types, attention_subject_name);
+using types =
+    unless_sanitized<subjects<attention_case<float, softmax_plain>, attention_case<float, softmax_causal_bias>,
+                              attention_case<float, softmax_causal_bias_dropout>, attention_case<double, softmax_bias>>,
+                     subjects<attention_case<float, softmax_causal_bias_dropout>, attention_case<double, softmax_bias>>>;
+INSTANTIATE_TYPED_TEST_SUITE_P(on, chunked_attention_forward, types, subject_name);
+INSTANTIATE_TYPED_TEST_SUITE_P(on, chunked_attention_backward, types, subject_name);
+INSTANTIATE_TYPED_TEST_SUITE_P(on, chunked_attention_special, types, subject_name);
 
 }  // namespace
 }  // namespace tcnca::testing

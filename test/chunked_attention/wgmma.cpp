@@ -238,8 +238,8 @@ using wide_types =
     ::testing::Types<cluster_subject<B, bf16, softmax_causal_bias_dropout, 2>,
                      cluster_subject<B, bf16, softmax_causal, 4>, cluster_subject<B, fp16, laplace_bias, 3>>;
 #if defined(__CUDACC__)
-INSTANTIATE_TYPED_TEST_SUITE_P(cuda, chunked_attention_forward, types<cuda_backend>, attention_subject_name);
-INSTANTIATE_TYPED_TEST_SUITE_P(cuda, chunked_attention_wgmma, wide_types<cuda_backend>, attention_subject_name);
+INSTANTIATE_TYPED_TEST_SUITE_P(cuda, chunked_attention_forward, types<cuda_backend>, subject_name);
+INSTANTIATE_TYPED_TEST_SUITE_P(cuda, chunked_attention_wgmma, wide_types<cuda_backend>, subject_name);
 
 // That a kernel without code is known by how few threads it takes.
 TEST(chunked_attention_wgmma_cuda, is_taken_on_compute_capability_9_0_only) {
@@ -254,8 +254,8 @@ TEST(chunked_attention_wgmma_cuda, is_taken_on_compute_capability_9_0_only) {
   EXPECT_EQ(cudaGetLastError(), cudaSuccess);  // one for which nothing was compiled is no error
 }
 #else
-INSTANTIATE_TYPED_TEST_SUITE_P(fiber, chunked_attention_forward, types<fiber_backend<>>, attention_subject_name);
-INSTANTIATE_TYPED_TEST_SUITE_P(fiber, chunked_attention_wgmma, wide_types<fiber_backend<>>, attention_subject_name);
+INSTANTIATE_TYPED_TEST_SUITE_P(fiber, chunked_attention_forward, types<fiber_backend<>>, subject_name);
+INSTANTIATE_TYPED_TEST_SUITE_P(fiber, chunked_attention_wgmma, wide_types<fiber_backend<>>, subject_name);
 #endif
 
 // The keys of the widest rows fit shared memory next to four groups' weights.

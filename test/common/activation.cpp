@@ -1,4 +1,4 @@
-// Activations and their slopes against fp64, within the rounding that the reference grants them; at the ends of the range, too.
+// Activations and their derivatives against fp64, within the rounding that the reference grants them; at the ends of the range, too.
 #include <gtest/gtest.h>
 
 #include <tcnca/block/activation.hpp>
@@ -20,13 +20,14 @@ void check(reference::activation theirs) {
       // Where e^x leaves the range of T, what is lost is below the least normal number, times x.
       double const lost = tiny * (1 + m);
       double const value_error = std::abs(double(got.value.lane(i)) - reference::detail::value(theirs, v));
-      double const slope_error = std::abs(double(got.derivative.lane(i)) - reference::detail::slope(theirs, v));
+      double const derivative_error =
+          std::abs(double(got.derivative.lane(i)) - reference::detail::derivative(theirs, v));
       double const value_bound = u * reference::detail::value_rounding(theirs, v) + lost,
-                   slope_bound = u * reference::detail::slope_rounding(theirs, v) + lost * (1 + m);
+                   derivative_bound = u * reference::detail::derivative_rounding(theirs, v) + lost * (1 + m);
       ASSERT_LE(value_error, value_bound) << "value at " << v;
-      ASSERT_LE(slope_error, slope_bound) << "slope at " << v;
+      ASSERT_LE(derivative_error, derivative_bound) << "slope at " << v;
       worst_value = std::max(worst_value, value_error / value_bound),
-      worst_slope = std::max(worst_slope, slope_error / slope_bound);
+      worst_slope = std::max(worst_slope, derivative_error / derivative_bound);
     }
   };
   random_bits r{1};

@@ -1,9 +1,9 @@
 // Arguments of every operation: each view in turn absent, without memory, too large, beyond the address space, or given where it has no use;
 // extents, positions and chunks whose products do not fit 64 bits. Nothing may be written, and no sanitizer may complain.
-#include "ema/problem.hpp"
 #include "argument_table.hpp"
 #include "chunked_attention/cases.hpp"
 #include "conv_stack/cases.hpp"
+#include "ema/problem.hpp"
 #include "gated_fusion/problem.hpp"
 
 namespace tcnca::testing {

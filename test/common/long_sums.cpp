@@ -17,32 +17,18 @@ struct long_sums : ::testing::Test {
   // Where threads share a sequence, enough for sums that end within it.
   static constexpr index_t length = std::is_same_v<B, cpu_backend> ? (index_t(1) << 20) + 5 : 300005;
 
-  template <class F>
-  static void run(std::size_t bytes, F f) {
-    scratch_memory const scratch(bytes);
-    status const s = f(scratch.get());
-    ASSERT_TRUE(s.ok()) << to_string(s) << ": " << s.argument();
-    B::finish();
-    EXPECT_TRUE(scratch.intact()) << "written outside of the workspace";
-  }
   template <int Rank>
   static std::vector<double> fill(tensor<float, Rank>& t, std::uint64_t seed) {
     random_bits r{seed};
     for (index_t i = 0; i < t.count(); i++) *t.at(i) = float(std::abs(uniform(r)));
     return t.values();
   }
-  static double silu_slope(double v) {
+  static double silu_derivative(double v) {
     double const s = 1 / (1 + std::exp(-v));
     return s * (1 + v * (1 - s));
   }
 };
-struct backend_name {
-  template <class B>
-  static std::string GetName(int) {
-    return B::name;
-  }
-};
-TYPED_TEST_SUITE(long_sums, listed<backends>::type, backend_name);
+TYPED_TEST_SUITE(long_sums, list_of<backends>::type, backend_name);
 
 TYPED_TEST(long_sums, of_an_average) {
   using B = TypeParam;
@@ -69,14 +55,14 @@ TYPED_TEST(long_sums, of_an_average) {
                                      .grad_gamma = gamma.view(),
                                      .grad_omega = grad_omega.view()};
   auto const e = B::make(1);
-  this->run(op::backward_workspace(e, a), [&](workspace w) { return op::backward(e, a, w); });
+  run_with_workspace<B>(op::backward_workspace(e, a), [&](workspace w) { return op::backward(e, a, w); });
 
   // h = q h + u x, y = silu(h + x); l and e: what y and the decay say about h.
   double const q = 0.75, u = 0.5;
   std::vector<double> g(in.size());
   double h = 0, l = 0, slope = 0, of_omega = 0, of_l = 0, of_slope = 0;
   for (std::size_t t = 0; t < in.size(); t++)
-    h = q * h + u * in[t], g[t] = this->silu_slope(h + in[t]), of_omega += g[t] * in[t];
+    h = q * h + u * in[t], g[t] = this->silu_derivative(h + in[t]), of_omega += g[t] * in[t];
   for (std::size_t t = in.size(); t-- > 0;)
     slope = l + q * slope, l = g[t] + q * l, of_l += l * in[t], of_slope += slope * in[t];
   double const of_q = u * of_slope;
@@ -107,7 +93,7 @@ TYPED_TEST(long_sums, of_the_kernel_of_an_average) {
                                             .grad_beta = beta.view(),
                                             .grad_gamma = gamma.view()};
   auto const e = B::make(1);
-  this->run(op::kernel_backward_workspace(e, a), [&](workspace w) { return op::kernel_backward(e, a, w); });
+  run_with_workspace<B>(op::kernel_backward_workspace(e, a), [&](workspace w) { return op::kernel_backward(e, a, w); });
 
   double const p = 1 / (1 + std::exp(7.0)), q = 1 - p * p;
   double power = 1, plain = 0, moment = 0;
@@ -154,7 +140,7 @@ void check_stack(index_t channels, B) {
   for (std::uint64_t const seed : {1, 2}) {
     auto const e = B::make(seed);
     grad_weight.clear(), grad_bias.clear(), grad_omega.clear();
-    Test::run(op::backward_workspace(e, a), [&](workspace space) { return op::backward(e, a, space); });
+    run_with_workspace<B>(op::backward_workspace(e, a), [&](workspace space) { return op::backward(e, a, space); });
     std::vector<double> all = grad_weight.values();
     for (auto const& more : {grad_bias.values(), grad_omega.values()}) all.insert(all.end(), more.begin(), more.end());
     if (first.empty()) first = all;
@@ -166,7 +152,7 @@ void check_stack(index_t channels, B) {
     for (std::size_t t = 0; t < all; t++) {
       double v = b[c] + o[c] * row[t];
       for (std::size_t k = 0; k < 4 && k <= t; k++) v += w[k * many + c] * row[t - k];
-      double const g = gy[c * all + t] * Test::silu_slope(v);
+      double const g = gy[c * all + t] * Test::silu_derivative(v);
       for (std::size_t k = 0; k < 4 && k <= t; k++) sums[k] += g * row[t - k];
       sums[4] += g, sums[5] += g * row[t];
     }
@@ -207,7 +193,7 @@ TYPED_TEST(long_sums, of_gates) {
                                          .grad_gk = gk.view(),
                                          .grad_mk = mk.view()};
   auto const e = B::make(1);
-  this->run(op::mix_backward_workspace(e, a), [&](workspace w) { return op::mix_backward(e, a, w); });
+  run_with_workspace<B>(op::mix_backward_workspace(e, a), [&](workspace w) { return op::mix_backward(e, a, w); });
   double sums[4] = {};
   for (std::size_t t = 0; t < in.size(); t++) {
     double const v = in[t] / (1 + std::exp(-in[t]));

@@ -1,7 +1,7 @@
 // Every operation on tensors that begin anywhere and whose rows are any distance apart: a GPU accesses several elements at once only where
 // the address is a multiple of them. The smallest shapes, each element type, both layouts.
-#include "ema/problem.hpp"
 #include "conv_stack/cases.hpp"
+#include "ema/problem.hpp"
 #include "gated_fusion/problem.hpp"
 
 namespace tcnca::testing {
@@ -32,16 +32,13 @@ struct one_layer {
 using rows = one_layer<layout::batch_channels_length>;
 using columns = one_layer<layout::batch_length_channels>;
 
-template <class T, class Case>
-using by_default = pending<T, Case, default_conv_stack_tuning<T, Case::shape>>;
-
 template <class S>
 struct conv_stack_placement : ::testing::Test {};
 using stacks =
-    unless_sanitized<subjects_on_one<by_default<float, rows>, by_default<float, columns>, by_default<double, rows>,
-                                     by_default<double, columns>, by_default<bf16, rows>, by_default<bf16, columns>,
-                                     by_default<fp16, rows>, by_default<fp16, columns>>,
-                     subjects_on_one<by_default<float, columns>, by_default<bf16, rows>>>;
+    unless_sanitized<subjects_on_one<stack_case<float, rows>, stack_case<float, columns>, stack_case<double, rows>,
+                                     stack_case<double, columns>, stack_case<bf16, rows>, stack_case<bf16, columns>,
+                                     stack_case<fp16, rows>, stack_case<fp16, columns>>,
+                     subjects_on_one<stack_case<float, columns>, stack_case<bf16, rows>>>;
 TYPED_TEST_SUITE(conv_stack_placement, stacks, subject_name);
 
 TYPED_TEST(conv_stack_placement, forward_and_backward) {
@@ -93,7 +90,7 @@ using averages_of =
 template <class S>
 struct ema_placement : ::testing::Test {};
 using averages = unless_sanitized<averages_of<float, double, bf16, fp16>, averages_of<bf16>>;
-TYPED_TEST_SUITE(ema_placement, averages, ema_subject_name);
+TYPED_TEST_SUITE(ema_placement, averages, subject_name);
 
 TYPED_TEST(ema_placement, forward_and_backward) {
   using S = TypeParam;
@@ -155,7 +152,7 @@ using gates_of = ::testing::Types<gates_subject<std::tuple_element_t<0, one_back
 template <class S>
 struct gates_placement : ::testing::Test {};
 using gates = unless_sanitized<gates_of<float, double, bf16, fp16>, gates_of<fp16>>;
-TYPED_TEST_SUITE(gates_placement, gates, gates_subject_name);
+TYPED_TEST_SUITE(gates_placement, gates, subject_name);
 
 TYPED_TEST(gates_placement, forward_and_backward) {
   using S = TypeParam;

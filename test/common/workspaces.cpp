@@ -12,9 +12,9 @@
 #include <omp.h>
 #endif
 
-#include "ema/problem.hpp"
 #include "chunked_attention/cases.hpp"
 #include "conv_stack/cases.hpp"
+#include "ema/problem.hpp"
 #include "gated_fusion/problem.hpp"
 
 namespace tcnca::testing {

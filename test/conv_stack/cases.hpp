@@ -129,21 +129,8 @@ struct small_tuning {
   static constexpr conv_stack_policy backward(target t) { return forward(t); }
 };
 
-/// A subject that is complete but for its backend.
-template <class T, class Case, class Tuning = small_tuning<T>>
-struct pending {
-  template <class Backend>
-  using on = subject<Backend, T, Case, Tuning>;
-};
-template <class... Pending>
-struct row {
-  template <class Backend>
-  using on = std::tuple<typename Pending::template on<Backend>...>;
-};
-/// The types of a typed test suite.
-template <class... Pending>
-using subjects = everywhere<row<Pending...>::template on>;
-template <class... Pending>
-using subjects_on_one = everywhere<row<Pending...>::template on, one_backend>;
+/// A case under that tuning.
+template <class T, class Case>
+using small_case = stack_case<T, Case, small_tuning<T>>;
 
 }  // namespace tcnca::testing

@@ -5,21 +5,16 @@
 namespace tcnca::testing {
 namespace {
 
-template <class T, class Case>
-using default_tuning = default_conv_stack_tuning<T, Case::shape>;
-template <class T, class Case>
-using by_default = pending<T, Case, default_tuning<T, Case>>;
-
-using types = unless_sanitized<subjects<by_default<float, plain>, by_default<bf16, skip_gelu_last>>,
-                               subjects<by_default<bf16, skip_gelu_last>>>;
+using types = unless_sanitized<subjects<stack_case<float, plain>, stack_case<bf16, skip_gelu_last>>,
+                               subjects<stack_case<bf16, skip_gelu_last>>>;
 INSTANTIATE_TYPED_TEST_SUITE_P(on, conv_stack_forward, types, subject_name);
 INSTANTIATE_TYPED_TEST_SUITE_P(on, conv_stack_backward, types, subject_name);
 
 template <class S>
 struct conv_stack_far : ::testing::Test {};
 using far_types = unless_sanitized<
-    subjects<by_default<float, far_132651>, by_default<float, far_last_4096>, by_default<float, far_skip_last>>,
-    subjects<by_default<float, far_last_4096>, by_default<float, far_skip_last>>>;
+    subjects<stack_case<float, far_132651>, stack_case<float, far_last_4096>, stack_case<float, far_skip_last>>,
+    subjects<stack_case<float, far_last_4096>, stack_case<float, far_skip_last>>>;
 TYPED_TEST_SUITE(conv_stack_far, far_types, subject_name);
 
 template <class S>
@@ -63,7 +58,7 @@ struct two_taps {
 };
 template <class S>
 struct conv_stack_large : ::testing::Test {};
-using large_types = subjects_on_one<by_default<bf16, two_taps>>;
+using large_types = subjects_on_one<stack_case<bf16, two_taps>>;
 TYPED_TEST_SUITE(conv_stack_large, large_types, subject_name);
 
 TYPED_TEST(conv_stack_large, DISABLED_more_than_2_to_the_31_elements) {

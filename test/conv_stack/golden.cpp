@@ -1,6 +1,6 @@
 // Against vectors that JAX computed: the reference, and the operation in all element types.
-#include "cases.hpp"
 #include "support/golden.hpp"
+#include "cases.hpp"
 
 namespace tcnca::testing {
 namespace {
@@ -19,7 +19,7 @@ reference::stack stack_of(golden_case const& g) {
   reference::stack s;
   s.taps = int(g.option("taps"));
   s.dilation.assign(g.options.at("dilations").begin(), g.options.at("dilations").end());
-  s.span = int(g.option("span"));
+  s.residual_span = int(g.option("span"));
   s.act = static_cast<reference::activation>(g.option("activation"));
   s.bias = g.option("bias") != 0, s.skip = g.option("skip") != 0;
   s.dir = static_cast<reference::direction>(g.option("direction"));
@@ -46,8 +46,9 @@ TEST(conv_stack_golden, reference_agrees_with_jax) {
       for (std::size_t i = 0; i < v.size(); i++)
         ASSERT_LE(std::abs(v[i] - f.value[i]), 2 * f.error[i]) << name << " " << i;
     };
-    auto const f = reference::forward(stack_of(g), problem_of(g), arithmetic_of<double>());
-    auto const b = reference::backward(stack_of(g), problem_of(g), arithmetic_of<double>());
+    use_arithmetic_of<double>();
+    auto const f = reference::forward(stack_of(g), problem_of(g));
+    auto const b = reference::backward(stack_of(g), problem_of(g));
     expect("y", f.y), expect("grad_x", b.grad_x), expect("grad_weight", b.grad_weight),
         expect("grad_bias", b.grad_bias), expect("grad_omega", b.grad_omega);
   }
@@ -55,11 +56,9 @@ TEST(conv_stack_golden, reference_agrees_with_jax) {
 
 template <class S>
 struct conv_stack_golden_on : ::testing::Test {};
-template <class T, class Case>
-using by_default = pending<T, Case, default_conv_stack_tuning<T, Case::shape>>;
-using types = subjects_on_one<by_default<double, plain>, by_default<fp16, list_silu_level>,
-                              by_default<float, blocks_relu_last>, by_default<bf16, symmetric_gelu>,
-                              by_default<float, bidirectional_skip>, by_default<double, bidirectional_last>>;
+using types = subjects_on_one<stack_case<double, plain>, stack_case<fp16, list_silu_level>,
+                              stack_case<float, blocks_relu_last>, stack_case<bf16, symmetric_gelu>,
+                              stack_case<float, bidirectional_skip>, stack_case<double, bidirectional_last>>;
 TYPED_TEST_SUITE(conv_stack_golden_on, types, subject_name);
 
 TYPED_TEST(conv_stack_golden_on, agrees_with_jax) {
@@ -77,11 +76,13 @@ TYPED_TEST(conv_stack_golden_on, agrees_with_jax) {
   problem.run_forward();
   problem.run_backward();
 
-  auto const f = reference::forward(stack_of(*g), p, arithmetic_of<T>());
-  auto const b = reference::backward(stack_of(*g), p, arithmetic_of<T>());
+  use_arithmetic_of<T>();
+  auto const f = reference::forward(stack_of(*g), p);
+  auto const b = reference::backward(stack_of(*g), p);
   // The vectors themselves are fp64: off by the bound of fp64.
-  auto const f64 = reference::forward(stack_of(*g), p, arithmetic_of<double>());
-  auto const b64 = reference::backward(stack_of(*g), p, arithmetic_of<double>());
+  use_arithmetic_of<double>();
+  auto const f64 = reference::forward(stack_of(*g), p);
+  auto const b64 = reference::backward(stack_of(*g), p);
   auto const expect = [&](char const* what, auto const& got, reference::field const& ours,
                           reference::field const& theirs) {
     if (!g->has(what)) return;

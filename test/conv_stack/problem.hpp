@@ -20,9 +20,9 @@ inline reference::stack describe(conv_stack_shape const& s) {
     for (int level = 0; level < s.levels(); level++, power *= s.dilation_base)
       for (int i = 0; i < s.convolutions; i++) r.dilation.push_back(s.listed() ? s.dilations[level] : power);
   }
-  r.span = s.residuals == residual::level   ? s.convolutions
-           : s.residuals == residual::block ? s.convolutions * s.levels()
-                                            : 0;
+  r.residual_span = s.residuals == residual::level   ? s.convolutions
+                    : s.residuals == residual::block ? s.convolutions * s.levels()
+                                                     : 0;
   switch (s.act) {
     case activation::none: r.act = reference::activation::none; break;
     case activation::relu: r.act = reference::activation::relu; break;
@@ -36,13 +36,6 @@ inline reference::stack describe(conv_stack_shape const& s) {
           : s.dir == direction::symmetric ? reference::direction::symmetric
                                           : reference::direction::bidirectional;
   return r;
-}
-
-template <class T>
-reference::arithmetic arithmetic_of() {
-  return {std::ldexp(1, -format_of<accumulate_t<T>>.digits),
-          std::is_same_v<T, accumulate_t<T>> ? 0 : std::ldexp(1, -format_of<T>.digits),
-          std::is_same_v<T, accumulate_t<T>> ? 0 : underflow<T>()};
 }
 
 /// What is tested: a stack, an element type, a tuning, a machine.
@@ -59,12 +52,11 @@ struct subject {
   static std::string name() { return std::string(Backend::name) + "_" + name_of<T> + "_" + Case::name; }
 };
 
-/// Names in GoogleTest's output: the backend's comes first, and labels choose by it.
-struct subject_name {
-  template <class S>
-  static std::string GetName(int) {
-    return S::name();
-  }
+/// A subject without its backend.
+template <class T, class Case, class Tuning = default_conv_stack_tuning<T, Case::shape>>
+struct stack_case {
+  template <class Backend>
+  using on = subject<Backend, T, Case, Tuning>;
 };
 
 struct extents {
@@ -168,32 +160,28 @@ struct conv_stack_problem {
   void run_forward(std::uint64_t seed = 1) { run_forward(forward(), seed); }
   static void run_forward(forward_args const& a, std::uint64_t seed) {
     auto const executor = S::backend::make(seed);
-    scratch_memory const scratch(op::forward_workspace(executor, a));
-    status const s = op::forward(executor, a, scratch.get());
-    ASSERT_TRUE(s.ok()) << to_string(s) << ": " << s.argument();
-    S::backend::finish();
-    EXPECT_TRUE(scratch.intact()) << "written outside of the workspace";
+    run_with_workspace<typename S::backend>(op::forward_workspace(executor, a),
+                                            [&](workspace w) { return op::forward(executor, a, w); });
   }
   void run_backward(std::uint64_t seed = 1) { run_backward(backward(), seed); }
   static void run_backward(backward_args const& a, std::uint64_t seed) {
     auto const executor = S::backend::make(seed);
-    scratch_memory const scratch(op::backward_workspace(executor, a));
-    status const s = op::backward(executor, a, scratch.get());
-    ASSERT_TRUE(s.ok()) << to_string(s) << ": " << s.argument();
-    S::backend::finish();
-    EXPECT_TRUE(scratch.intact()) << "written outside of the workspace";
+    run_with_workspace<typename S::backend>(op::backward_workspace(executor, a),
+                                            [&](workspace w) { return op::backward(executor, a, w); });
   }
 
   /// Results within their bounds, nothing else written.
   void expect_forward() const {
-    auto const r = reference::forward(stack, p, arithmetic_of<T>());
+    use_arithmetic_of<T>();
+    auto const r = reference::forward(stack, p);
     EXPECT_TRUE(within(y, r.y.value, r.y.error)) << "y";
     if (state_out.present()) { EXPECT_TRUE(within(state_out, r.state_out.value, r.state_out.error)) << "state_out"; }
     EXPECT_TRUE(y.intact() && state_out.intact()) << "written outside of y or state_out";
     expect_inputs_untouched();
   }
   void expect_backward() const {
-    auto const r = reference::backward(stack, p, arithmetic_of<T>());
+    use_arithmetic_of<T>();
+    auto const r = reference::backward(stack, p);
     EXPECT_TRUE(within(grad_x, r.grad_x.value, r.grad_x.error)) << "grad_x";
     EXPECT_TRUE(within(grad_weight, r.grad_weight.value, r.grad_weight.error)) << "grad_weight";
     if (shape.bias) { EXPECT_TRUE(within(grad_bias, r.grad_bias.value, r.grad_bias.error)) << "grad_bias"; }

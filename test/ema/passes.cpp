@@ -179,7 +179,7 @@ using subjects =
     ::testing::Types<ema_subject<cuda_backend, float, plain>, ema_subject<cuda_backend, double, bidirectional>,
                      ema_subject<cuda_backend, bf16, bidirectional_bare_last>,
                      ema_subject<cuda_backend, fp16, three_states_last>>;
-INSTANTIATE_TYPED_TEST_SUITE_P(cuda, ema_test, subjects, ema_subject_name);
+INSTANTIATE_TYPED_TEST_SUITE_P(cuda, ema_test, subjects, subject_name);
 #else
 #if !defined(__SANITIZE_THREAD__)
 using cpu_subjects = unless_sanitized<
@@ -189,7 +189,7 @@ using cpu_subjects = unless_sanitized<
                      ema_subject<cpu_backend, double, one_state_bare>, ema_subject<cpu_backend, bf16, plain>,
                      ema_subject<cpu_backend, fp16, three_states_last>, ema_subject<cpu_backend, bf16, bidirectional>>,
     ::testing::Types<ema_subject<cpu_backend, float, three_states_last>, ema_subject<cpu_backend, bf16, bidirectional>>>;
-INSTANTIATE_TYPED_TEST_SUITE_P(cpu, ema_test, cpu_subjects, ema_subject_name);
+INSTANTIATE_TYPED_TEST_SUITE_P(cpu, ema_test, cpu_subjects, subject_name);
 #endif
 // 32 threads, so that short sequences have several tiles, and as many as the policy says.
 using fiber_subjects = unless_sanitized<
@@ -200,7 +200,7 @@ using fiber_subjects = unless_sanitized<
         ema_subject<fiber_backend<>, float, three_states_last>, ema_subject<fiber_backend<>, fp16, one_state_bare>>,
     ::testing::Types<ema_subject<fiber_backend<7>, bf16, bidirectional_bare_last>,
                      ema_subject<fiber_backend<>, float, three_states_last>>>;
-INSTANTIATE_TYPED_TEST_SUITE_P(fiber, ema_test, fiber_subjects, ema_subject_name);
+INSTANTIATE_TYPED_TEST_SUITE_P(fiber, ema_test, fiber_subjects, subject_name);
 #endif
 
 }  // namespace

@@ -28,11 +28,11 @@ struct ema_subject {
     return std::string(Backend::name) + std::to_string(threads) + "_" + name_of<T> + "_" + Case::name;
   }
 };
-struct ema_subject_name {
-  template <class S>
-  static std::string GetName(int) {
-    return S::name();
-  }
+/// A subject without its backend.
+template <class T, class Case>
+struct ema_case {
+  template <class Backend>
+  using on = ema_subject<Backend, T, Case>;
 };
 
 struct average_extents {
@@ -124,18 +124,20 @@ struct ema_problem {
   /// Calls with a workspace of exactly the size that the query asks for.
   static void run_forward(typename op::forward_args const& a, std::uint64_t seed) {
     auto const executor = S::backend::make(seed);
-    run(op::forward_workspace(executor, a), [&](workspace w) { return op::forward(executor, a, w); });
+    run_with_workspace<typename S::backend>(op::forward_workspace(executor, a),
+                                            [&](workspace w) { return op::forward(executor, a, w); });
   }
   static void run_backward(typename op::backward_args const& a, std::uint64_t seed) {
     auto const executor = S::backend::make(seed);
-    run(op::backward_workspace(executor, a), [&](workspace w) { return op::backward(executor, a, w); });
+    run_with_workspace<typename S::backend>(op::backward_workspace(executor, a),
+                                            [&](workspace w) { return op::backward(executor, a, w); });
   }
   void run_forward(std::uint64_t seed) { run_forward(forward(), seed); }
   void run_backward(std::uint64_t seed) { run_backward(backward(), seed); }
 
   /// Results within their bounds, nothing else written.
   void expect_forward() const {
-    reference::ema::bounded::u = roundoff();
+    use_arithmetic_of<T>();
     auto const exact = reference::ema::forward<reference::ema::bounded>(what, p);
     EXPECT_TRUE(matches(y, exact.y)) << "y";
     if (state_out.present()) { EXPECT_TRUE(matches(state_out, exact.state_out)) << "state_out"; }
@@ -143,7 +145,7 @@ struct ema_problem {
     expect_inputs_untouched();
   }
   void expect_backward() const {
-    reference::ema::bounded::u = roundoff();
+    use_arithmetic_of<T>();
     auto const exact = reference::ema::backward<reference::ema::bounded>(what, p);
     EXPECT_TRUE(matches(grad_x, exact.x)) << "grad_x";
     expect_parameters(exact);
@@ -155,7 +157,7 @@ struct ema_problem {
 
   /// The kernel and its gradient, from a random one.
   void run_kernel(std::uint64_t seed) {
-    reference::ema::bounded::u = roundoff();
+    use_arithmetic_of<T>();
     random_bits r{seed};
     tensor<A, 2> kappa({shape.directions() * e.channels, e.length}, {0, 1}, e.where),
         grad_kappa({shape.directions() * e.channels, e.length}, {0, 1}, e.where);
@@ -163,7 +165,8 @@ struct ema_problem {
     auto const executor = S::backend::make(seed);
     typename op::kernel_args const a{
         .delta = delta.view(), .alpha = alpha.view(), .beta = beta.view(), .gamma = gamma.view(), .kappa = kappa.view()};
-    run(op::kernel_workspace(executor, a), [&](workspace w) { return op::kernel(executor, a, w); });
+    run_with_workspace<typename S::backend>(op::kernel_workspace(executor, a),
+                                            [&](workspace w) { return op::kernel(executor, a, w); });
     EXPECT_TRUE(matches(kappa, reference::ema::kernel<reference::ema::bounded>(what, p), 3 * shape.states)) << "kappa";
     typename op::kernel_backward_args const b{.delta = delta.view(),
                                               .alpha = alpha.view(),
@@ -174,7 +177,8 @@ struct ema_problem {
                                               .grad_alpha = grad_alpha.view(),
                                               .grad_beta = grad_beta.view(),
                                               .grad_gamma = grad_gamma.view()};
-    run(op::kernel_backward_workspace(executor, b), [&](workspace w) { return op::kernel_backward(executor, b, w); });
+    run_with_workspace<typename S::backend>(op::kernel_backward_workspace(executor, b),
+                                            [&](workspace w) { return op::kernel_backward(executor, b, w); });
     expect_parameters(reference::ema::kernel_backward<reference::ema::bounded>(what, p, given));
     EXPECT_TRUE(kappa.intact() && grad_kappa.values() == given);
     expect_inputs_untouched();
@@ -203,17 +207,6 @@ struct ema_problem {
   }
 
  private:
-  static double roundoff() { return std::ldexp(1, -format_of<A>.digits); }
-
-  template <class F>
-  static void run(std::size_t bytes, F f) {
-    scratch_memory const scratch(bytes);
-    status const s = f(scratch.get());
-    ASSERT_TRUE(s.ok()) << to_string(s) << ": " << s.argument();
-    S::backend::finish();
-    EXPECT_TRUE(scratch.intact()) << "written outside of the workspace";
-  }
-
   /// Within the bound of each number, and half a unit of its element type; `tiny`: terms that may be denormal.
   template <class E, int Rank>
   static ::testing::AssertionResult matches(tensor<E, Rank> const& got,

@@ -22,11 +22,11 @@ struct gates_subject {
   using op = gated_fusion<T, shape>;
   static std::string name() { return std::string(Backend::name) + "_" + name_of<T> + "_" + Case::name; }
 };
-struct gates_subject_name {
-  template <class S>
-  static std::string GetName(int) {
-    return S::name();
-  }
+/// A subject without its backend.
+template <class T, class Case>
+struct gates_case {
+  template <class Backend>
+  using on = gates_subject<Backend, T, Case>;
 };
 
 struct gates_extents {
@@ -109,9 +109,8 @@ struct gates_problem {
     auto const executor = S::backend::make(seed);
     succeed(op::mix(executor, mix()));
     auto const args = mix_backward();
-    scratch_memory const scratch(op::mix_backward_workspace(executor, args));
-    succeed(op::mix_backward(executor, args, scratch.get()));
-    EXPECT_TRUE(scratch.intact()) << "written outside of the workspace";
+    run_with_workspace<typename S::backend>(op::mix_backward_workspace(executor, args),
+                                            [&](workspace w) { return op::mix_backward(executor, args, w); });
   }
   void run_reset(std::uint64_t seed) {
     if constexpr (shape.reset_gate) {
@@ -125,36 +124,36 @@ struct gates_problem {
   }
 
   void expect_mix() {
-    bounded::u = roundoff();
+    use_arithmetic_of<T>();
     auto const exact = reference::gates::mix<bounded>(p);
-    auto const slope = reference::gates::mix_backward<bounded>(p);
+    auto const gradient = reference::gates::mix_backward<bounded>(p);
     EXPECT_TRUE(matches(q, exact.q)) << "q";
     EXPECT_TRUE(matches(k, exact.k)) << "k";
-    EXPECT_TRUE(matches(grad_z, slope.z)) << "grad_z";
-    EXPECT_TRUE(matches(grad_gq, slope.gq)) << "grad_gq";
-    EXPECT_TRUE(matches(grad_mq, slope.mq)) << "grad_mq";
-    EXPECT_TRUE(matches(grad_gk, slope.gk)) << "grad_gk";
-    EXPECT_TRUE(matches(grad_mk, slope.mk)) << "grad_mk";
+    EXPECT_TRUE(matches(grad_z, gradient.z)) << "grad_z";
+    EXPECT_TRUE(matches(grad_gq, gradient.gq)) << "grad_gq";
+    EXPECT_TRUE(matches(grad_mq, gradient.mq)) << "grad_mq";
+    EXPECT_TRUE(matches(grad_gk, gradient.gk)) << "grad_gk";
+    EXPECT_TRUE(matches(grad_mk, gradient.mk)) << "grad_mk";
     expect_nothing_else();
   }
   void expect_reset() {
     if constexpr (shape.reset_gate) {
-      bounded::u = roundoff();
-      auto const slope = reference::gates::reset_backward<bounded>(p);
+      use_arithmetic_of<T>();
+      auto const gradient = reference::gates::reset_backward<bounded>(p);
       EXPECT_TRUE(matches(y, reference::gates::reset<bounded>(p))) << "y";
-      EXPECT_TRUE(matches(grad_o, slope.o)) << "grad_o";
-      EXPECT_TRUE(matches(grad_r, slope.r)) << "grad_r";
+      EXPECT_TRUE(matches(grad_o, gradient.o)) << "grad_o";
+      EXPECT_TRUE(matches(grad_r, gradient.r)) << "grad_r";
       expect_nothing_else();
     }
   }
   void expect_update() {
-    bounded::u = roundoff();
-    auto const slope = reference::gates::update_backward<bounded>(what, p);
+    use_arithmetic_of<T>();
+    auto const gradient = reference::gates::update_backward<bounded>(what, p);
     EXPECT_TRUE(matches(y, reference::gates::update<bounded>(what, p))) << "y";
-    EXPECT_TRUE(matches(grad_x, slope.x)) << "grad_x";
-    EXPECT_TRUE(matches(grad_h, slope.h)) << "grad_h";
-    if (shape.update_gate) { EXPECT_TRUE(matches(grad_u, slope.u)) << "grad_u"; }
-    if (shape.mixer_path) { EXPECT_TRUE(matches(grad_hx, slope.h)) << "grad_hx"; }
+    EXPECT_TRUE(matches(grad_x, gradient.x)) << "grad_x";
+    EXPECT_TRUE(matches(grad_h, gradient.h)) << "grad_h";
+    if (shape.update_gate) { EXPECT_TRUE(matches(grad_u, gradient.u)) << "grad_u"; }
+    if (shape.mixer_path) { EXPECT_TRUE(matches(grad_hx, gradient.h)) << "grad_hx"; }
     expect_nothing_else();
   }
   /// Inputs as they were, and nothing written between rows.
@@ -186,7 +185,6 @@ struct gates_problem {
     ASSERT_TRUE(s.ok()) << to_string(s) << ": " << s.argument();
     S::backend::finish();
   }
-  static double roundoff() { return std::ldexp(1, -format_of<A>.digits); }
   /// Within the bound of each number, and half a unit of its element type. The reference computes in fp64: there it may be wrong by as much again.
   template <class E, int Rank>
   static ::testing::AssertionResult matches(tensor<E, Rank> const& got, std::vector<bounded> const& exact) {

@@ -1,2 +1,2 @@
 // The same tests on a CUDA device.
-#include "gradient.cpp"
+#include "rotary.cpp"
