@@ -91,9 +91,13 @@ struct many_taps_last {
   static constexpr conv_stack_shape shape{
       .taps = 17, .depth = 2, .dilation_base = 6, .order = layout::batch_length_channels};
 };
-struct far_132651 {  // the whole of 131072 positions in three levels
-  static constexpr char const* name = "far_132651";
+struct far_51_taps {  // all of 131072 positions in three levels
+  static constexpr char const* name = "far_51_taps";
   static constexpr conv_stack_shape shape{.taps = 51, .depth = 3, .dilation_base = 51};
+};
+struct far_first {  // histories of the same lengths, 51, 2550 and 130050: the last does not fit in shared memory
+  static constexpr char const* name = "far_first";
+  static constexpr conv_stack_shape shape{.taps = 4, .dilations = {17, 850, 43350}};
 };
 struct far_skip_last {  // without an activation gradients of sums, spans and the skip share one ring
   static constexpr char const* name = "far_skip_last";

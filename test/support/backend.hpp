@@ -79,9 +79,6 @@ template <class... Cases>
 using subjects = subjects_on<backends, Cases...>;
 template <class... Cases>
 using subjects_on_one = subjects_on<one_backend, Cases...>;
-/// The same shapes in every element type.
-template <template <class Element> class... Cases>
-using subjects_of_all_elements = subjects_on_one<Cases<float>..., Cases<double>..., Cases<bf16>..., Cases<fp16>...>;
 
 /// Names in GoogleTest's output. A subject's starts with its backend: ctest's labels select by it.
 struct subject_name {
