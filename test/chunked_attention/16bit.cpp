@@ -1,6 +1,7 @@
 // Attention in bf16 and fp16, on tensor cores where there are any: both passes.
 #include "backward_suite.hpp"
 #include "forward_suite.hpp"
+#include "numerics_suite.hpp"
 #include "special_values_suite.hpp"
 
 namespace tcnca::testing {
@@ -13,6 +14,7 @@ using types = unless_sanitized<subjects<attention_case<fp16, softmax_causal_bias
 INSTANTIATE_TYPED_TEST_SUITE_P(on, chunked_attention_forward, types, subject_name);
 INSTANTIATE_TYPED_TEST_SUITE_P(on, chunked_attention_backward, types, subject_name);
 INSTANTIATE_TYPED_TEST_SUITE_P(on, chunked_attention_special, types, subject_name);
+INSTANTIATE_TYPED_TEST_SUITE_P(on, chunked_attention_numerics, types, subject_name);
 
 }  // namespace
 }  // namespace tcnca::testing

@@ -114,6 +114,21 @@ struct far_last_4096 {
       .taps = 8, .depth = 4, .dilation_base = 8, .act = activation::silu, .order = layout::batch_length_channels};
 };
 
+// For tests of arguments.
+struct small_list {  // everything that a causal stack can have, with little memory
+  static constexpr char const* name = "small_list";
+  static constexpr conv_stack_shape shape{
+      .taps = 3, .depth = 2, .dilations = {1, 2}, .act = activation::silu, .bias = true, .skip = true};
+};
+struct small_last {  // neither bias nor omega, channels last
+  static constexpr char const* name = "small_last";
+  static constexpr conv_stack_shape shape{.taps = 2, .depth = 2, .order = layout::batch_length_channels};
+};
+struct small_symmetric {  // no state
+  static constexpr char const* name = "small_symmetric";
+  static constexpr conv_stack_shape shape{.taps = 3, .bias = true, .dir = direction::symmetric};
+};
+
 /// A tuning under which all edges come early: small tiles, short segments, and rings that do not fit in fast memory.
 template <class T, int Tile = 32, size_t Near = 2048>
 struct small_tuning {
