@@ -44,7 +44,7 @@ FNR == 401 { complain(FILENAME ": more than 400 lines") }
     target = FILENAME; sub(/[^\/]*$/, "", target); target = target name
     while (sub(/[^\/]+\/\.\.\//, "", target));
     if (name ~ /^tcnca\//) target = "include/" name
-    else if (FILENAME ~ /^test\// && name ~ /^(support|reference)\//) target = "test/" name
+    else if (FILENAME ~ /^test\// && name ~ /^[a-z_]+\//) target = "test/" name
   }
   includes[FILENAME] = includes[FILENAME] " " target
   where = FILENAME ":" FNR ": includes " target
