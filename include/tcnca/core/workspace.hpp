@@ -41,6 +41,10 @@ constexpr size_t workspace_part(size_t elements, size_t element_bytes) {
   size_t const bytes = saturating_multiply(elements, element_bytes);
   return bytes > largest<size_t> - workspace::alignment ? largest<size_t> : round_up(bytes, workspace::alignment);
 }
+/// What follows the first `bytes` bytes of a workspace, which is at least that large.
+inline workspace workspace_after(workspace w, size_t bytes) {
+  return {static_cast<char*>(w.data) + bytes, w.bytes - bytes};
+}
 }  // namespace detail
 
 }  // namespace tcnca
