@@ -48,8 +48,8 @@ struct ema_adjoint_base : ema_agent_base<Group, T, Shape, Policy, Scan> {
   }
 
   sums_type sums;
-  TCNCA_HOST_DEVICE ema_adjoint_base(Group group, A* shared, double* totals, bool has_final_state)
-      : base(group, shared), sums{group, shared + sums_begin, totals, kinds_of_sums(has_final_state)} {}
+  TCNCA_HOST_DEVICE ema_adjoint_base(Group g, A* shared, double* totals, bool has_final_state)
+      : base(g, shared), sums{g, shared + sums_begin, totals, kinds_of_sums(has_final_state)} {}
 
   TCNCA_HOST_DEVICE carry_type carry_for(adjoint_source source) const {
     int const index = source == adjoint_source::outputs ? 0 : 1;

@@ -27,7 +27,8 @@ struct ema_backward_agent : detail::ema_adjoint_base<Group, T, Shape, Policy, Sc
   using base = detail::ema_adjoint_base<Group, T, Shape, Policy, Scan>;
   using typename base::A, typename base::value, typename base::tiling, typename base::carry_type,
       typename base::sums_type, typename base::segment;
-  using base::group, base::shared_memory, base::N, base::W, base::channels, base::bidirectional, base::sums;
+  using base::group, base::shared_memory, base::N, base::W, base::channels, base::bidirectional, base::table,
+      base::sums;
   using group_type = Group;
   using params_type = ema_backward_params<T>;
   using source = detail::adjoint_source;
@@ -35,13 +36,12 @@ struct ema_backward_agent : detail::ema_adjoint_base<Group, T, Shape, Policy, Sc
   params_type const& params;
   A* scratch_g;       // [position][channel]: g, or the causal y until it is known; with a final SiLU only
   A* scratch_grad_x;  // [position][channel]: grad_x of the causal direction; bidirectional only
-  TCNCA_HOST_DEVICE ema_backward_agent(Group group, params_type const& params, A* shared, A* global_scratch)
-      : base(group, shared,
-             sums_type::needs_totals(params.x.extent[2]) ? reinterpret_cast<double*>(global_scratch) : nullptr,
-             params.grad_state_out.present()),
-        params(params),
-        scratch_g(global_scratch + total_elements(params)),
-        scratch_grad_x(scratch_g + (Shape.skip ? params.x.extent[2] * channels : 0)) {}
+  TCNCA_HOST_DEVICE ema_backward_agent(Group g, params_type const& p, A* shared, A* global_scratch)
+      : base(g, shared, sums_type::needs_totals(p.x.extent[2]) ? reinterpret_cast<double*>(global_scratch) : nullptr,
+             p.grad_state_out.present()),
+        params(p),
+        scratch_g(global_scratch + total_elements(p)),
+        scratch_grad_x(scratch_g + (Shape.skip ? p.x.extent[2] * channels : 0)) {}
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
     return base::items(p.x.extent[0], p.x.extent[1]);
   }
@@ -181,7 +181,6 @@ struct ema_backward_agent : detail::ema_adjoint_base<Group, T, Shape, Policy, Sc
 
   /// This sequence's part of the gradients of u, w and q of each state and of omega; the gradient of state_in.
   TCNCA_HOST_DEVICE void store_coefficient_gradients(int direction) const {
-    constexpr int table = base::table_elements;
     if (Shape.skip && direction == 0)
       for (int c = group.rank(); c < x_.valid_channels; c += group.size())
         *params.sums.at(batch_, 3 * N, channel_ + c) = sums.sum(base::omega_sum, c);

@@ -38,11 +38,11 @@ struct ema_forward_agent : detail::ema_agent_base<Group, T, Shape, Policy, Scan>
   params_type const& params;
   A* causal_outputs;  // [position][channel]
   carry_type carry;
-  TCNCA_HOST_DEVICE ema_forward_agent(Group group, params_type const& params, A* shared, A* global_scratch)
-      : base(group, shared),
-        params(params),
+  TCNCA_HOST_DEVICE ema_forward_agent(Group g, params_type const& p, A* shared, A* global_scratch)
+      : base(g, shared),
+        params(p),
         causal_outputs(global_scratch),
-        carry{group, base::segment_, shared + states_begin, shared + carry_begin} {}
+        carry{g, base::segment_, shared + states_begin, shared + carry_begin} {}
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
     return base::items(p.x.extent[0], p.x.extent[1]);
   }

@@ -42,8 +42,8 @@ struct ema_kernel_agent {
   Group group;
   params_type const& params;
   A* shared_memory;
-  TCNCA_HOST_DEVICE ema_kernel_agent(Group group, params_type const& params, A* shared, A*)
-      : group(group), params(params), shared_memory(shared) {}
+  TCNCA_HOST_DEVICE ema_kernel_agent(Group g, params_type const& p, A* shared, A*)
+      : group(g), params(p), shared_memory(shared) {}
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
     return Backward ? p.grad_kappa.extent[0] : p.kappa.extent[0];
   }

@@ -32,8 +32,8 @@ struct ema_agent_base {
   int pack_;     // the pack of channels that this thread processes
   int segment_;  // its segment in a round; threads with segments or more have none
 
-  TCNCA_HOST_DEVICE ema_agent_base(Group group, A* shared_memory)
-      : group(group), shared_memory(shared_memory), pack_(group.rank() % packs), segment_(group.rank() / packs) {}
+  TCNCA_HOST_DEVICE ema_agent_base(Group g, A* shared)
+      : group(g), shared_memory(shared), pack_(g.rank() % packs), segment_(g.rank() / packs) {}
 
   /// An item is a block of channels of one sequence.
   TCNCA_HOST_DEVICE static constexpr index_t items(index_t batch, index_t all_channels) {

@@ -22,7 +22,7 @@ struct ema_reduce_agent {
 
   Group group;
   params_type const& params;
-  TCNCA_HOST_DEVICE ema_reduce_agent(Group group, params_type const& params, A*, A*) : group(group), params(params) {}
+  TCNCA_HOST_DEVICE ema_reduce_agent(Group g, params_type const& p, A*, A*) : group(g), params(p) {}
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
     return p.sums.extent[2] == 0 ? 0 : Shape.states + (Shape.skip ? 1 : 0);
   }

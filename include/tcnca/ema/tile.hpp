@@ -54,12 +54,12 @@ struct ema_sequence {
   bool vectorizable = false;  // vector_elements elements may be accessed at once
 
   ema_sequence() = default;
-  TCNCA_HOST_DEVICE ema_sequence(sequence_view<U> const& v, index_t batch, index_t channel, bool vectorizable)
+  TCNCA_HOST_DEVICE ema_sequence(sequence_view<U> const& v, index_t batch, index_t channel, bool aligned)
       : row(v.at(batch, channel, 0)),
         channel_stride(v.stride[1]),
         position_stride(v.stride[2]),
         valid_channels(int(min_of(index_t(channels), v.extent[1] - channel))),
-        vectorizable(vectorizable) {}
+        vectorizable(aligned) {}
 
   /// Loads n positions from `first` on; channels that are not valid become zero. Called by all threads; does not sync.
   /// transpose_buffer: Tiling::transpose_elements. The rows are read one after another: if they lie a power of two

@@ -117,8 +117,7 @@ struct mix_agent : detail::elementwise_pass<Group, T, Policy> {
   using params_type = mix_params<T>;
 
   params_type const& params;
-  TCNCA_HOST_DEVICE mix_agent(Group group, params_type const& params, A*, A*)
-      : base{group, params.access}, params(params) {}
+  TCNCA_HOST_DEVICE mix_agent(Group g, params_type const& p, A*, A*) : base{g, p.access}, params(p) {}
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& params) { return base::items_of(params.z); }
   TCNCA_HOST_DEVICE static constexpr group_memory memory(params_type const&) { return {}; }
 
@@ -153,8 +152,7 @@ struct reset_agent : detail::elementwise_pass<Group, T, Policy> {
   using params_type = reset_params<T>;
 
   params_type const& params;
-  TCNCA_HOST_DEVICE reset_agent(Group group, params_type const& params, A*, A*)
-      : base{group, params.access}, params(params) {}
+  TCNCA_HOST_DEVICE reset_agent(Group g, params_type const& p, A*, A*) : base{g, p.access}, params(p) {}
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& params) { return base::items_of(params.o); }
   TCNCA_HOST_DEVICE static constexpr group_memory memory(params_type const&) { return {}; }
 
@@ -195,8 +193,7 @@ struct update_agent : detail::elementwise_pass<Group, T, Policy> {
   using params_type = update_params<T>;
 
   params_type const& params;
-  TCNCA_HOST_DEVICE update_agent(Group group, params_type const& params, A*, A*)
-      : base{group, params.access}, params(params) {}
+  TCNCA_HOST_DEVICE update_agent(Group g, params_type const& p, A*, A*) : base{g, p.access}, params(p) {}
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& params) { return base::items_of(params.h); }
   TCNCA_HOST_DEVICE static constexpr group_memory memory(params_type const&) { return {}; }
 

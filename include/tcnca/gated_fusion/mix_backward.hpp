@@ -27,8 +27,8 @@ struct mix_backward_agent : detail::elementwise_pass<Group, T, Policy> {
 
   params_type const& params;
   A* shared_memory;  // partial sums [kind][row group][column, padded to whole packs]
-  TCNCA_HOST_DEVICE mix_backward_agent(Group group, params_type const& params, A* shared, A*)
-      : base{group, params.access}, params(params), shared_memory(shared) {}
+  TCNCA_HOST_DEVICE mix_backward_agent(Group g, params_type const& p, A* shared, A*)
+      : base{g, p.access}, params(p), shared_memory(shared) {}
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& params) { return base::items_of(params.z); }
   TCNCA_HOST_DEVICE static constexpr group_memory memory(params_type const& params) {
     int const columns = int(params.z.extent[2]), row_groups = Group::size() / base::threads_per_row(columns);
@@ -89,7 +89,7 @@ struct mix_reduce_agent {
 
   Group group;
   params_type const& params;
-  TCNCA_HOST_DEVICE mix_reduce_agent(Group group, params_type const& params, A*, A*) : group(group), params(params) {}
+  TCNCA_HOST_DEVICE mix_reduce_agent(Group g, params_type const& p, A*, A*) : group(g), params(p) {}
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& params) {
     return 4 * divide_up(params.grad_gq.extent[0], block);
   }
