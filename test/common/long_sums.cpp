@@ -207,7 +207,7 @@ TYPED_TEST(long_sums, of_gates) {
 // However many rows there are, fp32 sums of gates end after 1024.
 template <element T>
 using gates_agent = mix_backward_agent<serial_group, T, default_gated_fusion_tuning<T>::pass(target{0})>;
-static_assert(gates_agent<float>::rows_of_item(index_t(1) << 40) == 1024 && gates_agent<bf16>::rows_of_item(33) == 32);
+static_assert(gates_agent<float>::rows_per_item(index_t(1) << 40) == 1024 && gates_agent<bf16>::rows_per_item(33) == 32);
 
 }  // namespace
 }  // namespace tcnca::testing

@@ -53,7 +53,7 @@ TYPED_TEST_P(ema_test, matches_the_reference_at_random_extents) {
 TYPED_TEST_P(ema_test, matches_the_reference_where_sums_end) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
-  index_t const length = 2 * (1024 / (S::policy.outputs_per_thread * S::policy.runs)) * S::tile + 3;
+  index_t const length = 2 * (1024 / (S::policy.outputs_per_thread * S::policy.rounds)) * S::tile + 3;
   if (length > 20000) return;  // where all threads share one channel
   ema_problem<S> problem({.batch = 2, .channels = 3, .length = length, .state_in = S::causal, .state_out = S::causal},
                          9);

@@ -9,7 +9,7 @@ static char const source[] = R"(
 #include <tcnca/chunked_attention/reduce.hpp>
 #include <tcnca/conv_stack/backward.hpp>
 #include <tcnca/conv_stack/forward.hpp>
-#include <tcnca/gated_fusion/reduce.hpp>
+#include <tcnca/gated_fusion/mix_backward.hpp>
 #include <tcnca/block/group.hpp>
 
 constexpr int threads = 128;
