@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "../bench/attention/options.hpp"
-#include "../bench/headline/options.hpp"
-#include "../bench/step/options.hpp"
+#include "../bench/comparisons/attention_vs_gemm/options.hpp"
+#include "../bench/comparisons/conv_vs_fft/options.hpp"
+#include "../bench/comparisons/layer_step/options.hpp"
 
 namespace tcnca::bench {
 namespace {

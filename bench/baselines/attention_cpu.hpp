@@ -17,7 +17,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "../attention/problem.hpp"
+#include "../support/attention_problem.hpp"
 #include "../support/convert.hpp"
 #include "../support/paired.hpp"
 #include "attention_pass.hpp"

@@ -1,14 +1,14 @@
-// The EMA's kernel and its gradient on a CUDA device: what the FFT recurrence needs where the kernel is generated inside the timing.
+// Generation of the EMA's convolution kernel and its gradient on a CUDA GPU, for the FFT baseline with a generated kernel.
 #pragma once
 #include <vector>
 
-#include "../support/device_memory.cuh"
+#include "../support/cuda.cuh"
 #include "ema_parameters.hpp"
 
 namespace tcnca::bench {
 
 namespace detail {
-/// What a state contributes: scale * 2^(log_decay * l); `factor` is sqrt(1 / states).
+/// A state contributes scale * 2^(log_decay * l) to kappa[l]; `factor` is sqrt(1 / states).
 struct ema_state {
   float scale, log_decay, decay, p, a, factor;
 };
@@ -22,10 +22,11 @@ __device__ __forceinline__ ema_state ema_state_of(float delta, float alpha, floa
   return s;
 }
 
-/// kappa[c, l]: a block of x positions, channel y; each thread takes neighbours, so that a power costs one exponential in four.
+/// kappa[c, l]: blockIdx.x is a block of positions, blockIdx.y the channel. A thread computes four consecutive positions,
+/// so that there is one exponential per four powers.
 __global__ void generate_kernel(float* kappa, float const* delta, float const* alpha, float const* beta,
                                 float const* gamma, int states, index_t length) {
-  extern __shared__ float2 shared[];  // scale and log_decay of each state, then decay
+  extern __shared__ float2 shared[];  // [states] scale and log_decay, then [states] decay
   float* const decay = reinterpret_cast<float*>(shared + states);
   for (int n = static_cast<int>(threadIdx.x); n < states; n += static_cast<int>(blockDim.x)) {
     int const i = static_cast<int>(blockIdx.y) * states + n;
@@ -45,7 +46,7 @@ __global__ void generate_kernel(float* kappa, float const* delta, float const* a
     if (first + j < length) kappa[blockIdx.y * length + first + j] = sum[j];
 }
 
-/// One block for a channel and a state: sums over all positions in a fixed order.
+/// One block per channel and state; it sums over all positions in a fixed order.
 __global__ void differentiate_kernel(float const* grad_kappa, float const* delta, float const* alpha, float const* beta,
                                      float const* gamma, int states, index_t length, float* grad_delta,
                                      float* grad_alpha, float* grad_beta, float* grad_gamma) {
@@ -73,32 +74,32 @@ __global__ void differentiate_kernel(float const* grad_kappa, float const* delta
 }
 }  // namespace detail
 
-/// The EMA's parameters and their gradients on the device.
+/// The EMA's parameters and their gradients in device memory.
 class ema_on_device {
  public:
   explicit ema_on_device(ema_parameters const& from) : channels_(from.channels), states_(from.states) {
     std::vector<float> const* const parts[] = {&from.delta, &from.alpha, &from.beta, &from.gamma};
     for (int i = 0; i < 4; i++) {
-      value_[i] = device_memory<float>(from.count()), grad_[i] = device_memory<float>(from.count());
-      value_[i].write(*parts[i]);
+      value_[i] = *parts[i];
+      grad_[i].resize(from.count());
     }
   }
   void generate(float* kappa, index_t length) const {
     dim3 const grid(static_cast<unsigned>((length + 1023) / 1024), static_cast<unsigned>(channels_));
     detail::generate_kernel<<<grid, 256, static_cast<size_t>(states_) * 3 * sizeof(float)>>>(
-        kappa, value_[0].data(), value_[1].data(), value_[2].data(), value_[3].data(), states_, length);
+        kappa, raw(value_[0]), raw(value_[1]), raw(value_[2]), raw(value_[3]), states_, length);
   }
   void differentiate(float const* grad_kappa, index_t length) {
     dim3 const grid(static_cast<unsigned>(states_), static_cast<unsigned>(channels_));
-    detail::differentiate_kernel<<<grid, 256>>>(grad_kappa, value_[0].data(), value_[1].data(), value_[2].data(),
-                                                value_[3].data(), states_, length, grad_[0].data(), grad_[1].data(),
-                                                grad_[2].data(), grad_[3].data());
+    detail::differentiate_kernel<<<grid, 256>>>(grad_kappa, raw(value_[0]), raw(value_[1]), raw(value_[2]),
+                                                raw(value_[3]), states_, length, raw(grad_[0]), raw(grad_[1]),
+                                                raw(grad_[2]), raw(grad_[3]));
   }
-  /// grad_delta, grad_alpha, grad_beta, grad_gamma, one after another.
+  /// grad_delta, grad_alpha, grad_beta and grad_gamma, concatenated.
   std::vector<float> gradients() const {
     std::vector<float> all;
     for (auto const& g : grad_) {
-      auto const part = g.read();
+      auto const part = to_host(g);
       all.insert(all.end(), part.begin(), part.end());
     }
     return all;
@@ -107,7 +108,7 @@ class ema_on_device {
  private:
   index_t channels_;
   int states_;
-  device_memory<float> value_[4], grad_[4];
+  thrust::device_vector<float> value_[4], grad_[4];
 };
 
 }  // namespace tcnca::bench

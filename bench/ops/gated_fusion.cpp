@@ -1,30 +1,20 @@
-// The gates for their developers: each pass against the copy bandwidth of the same run, and the update against the same arithmetic unfused, one
-// element-wise operation after another as a framework runs it. Counters: bytes that must cross memory, and their share of the copy bandwidth.
+// The gates on the CPU, and for comparison the update as five element-wise operations, as a framework executes it.
 #include "gated_fusion.hpp"
 
 #include <cmath>
-#include <map>
 
-#include "baselines/ceilings.hpp"
-#include "headline/device_cpu.hpp"
-#include "support/commit.hpp"
+#include "../support/op_backend_cpu.hpp"
 
 namespace tcnca::bench {
 namespace {
 
-double copy_rate(int threads, size_t bytes) {
-  static std::map<int, cpu_ceilings> ceilings;
-  return ceilings.try_emplace(threads, threads).first->second.copy_rate(bytes);
-}
-cpu_device make_device(int threads) { return {cpu{threads}}; }
-
-/// y = x + sigmoid(u) (silu(hx + h) - x) in five operations, each a vectorised pass over both threads: what fusion saves.
+/// y = x + sigmoid(u) (silu(hx + h) - x) in five operations, each a vectorized pass on all threads.
 void unfused(benchmark::State& state) {
-  index_t const rows = state.range(0), columns = state.range(1);
+  index_t const rows = state.range(0), columns = state.range(1), n = rows * columns;
   int const threads = static_cast<int>(state.range(2));
-  gate_tensors<cpu_device, float> t(make_device(threads), rows, columns, 7);
+  auto const backend = cpu_backend();
+  gate_tensors<cpu_device, float> t(backend.device(threads), rows, columns, 7);
   auto const all = [&](auto f) {
-    index_t const n = rows * columns;
 #pragma omp parallel for simd num_threads(threads) schedule(static)
     for (index_t i = 0; i < n; i++) f(i);
   };
@@ -38,8 +28,8 @@ void unfused(benchmark::State& state) {
       all([=](index_t i) { candidate[i] = candidate[i] - x[i]; });
       all([=](index_t i) { y[i] = x[i] + gate[i] * candidate[i]; });
     }));
-  double const bytes = static_cast<double>(rows * columns) * sizeof(float) * 5;
-  count_gate_bytes(state, bytes, copy_rate(threads, static_cast<size_t>(bytes)));
+  double const bytes = static_cast<double>(n) * sizeof(float) * 5;  // as the fused update: five tensors
+  count_bytes(state, bytes, backend.copy_rate(threads, static_cast<size_t>(bytes)));
 }
 
 }  // namespace
@@ -47,9 +37,10 @@ void unfused(benchmark::State& state) {
 
 int main(int argc, char** argv) {
   using namespace tcnca::bench;
+  auto const backend = cpu_backend();
   std::vector<std::vector<std::int64_t>> const sizes{{16384, 512, 1}, {16384, 512, 2}, {512, 512, 1}};
-  add_gates<cpu_device, float>("fp32", sizes, make_device, copy_rate);
-  add_gates<cpu_device, tcnca::bf16>("bf16", sizes, make_device, copy_rate);
+  add_gated_fusion<float>(backend, sizes);
+  add_gated_fusion<tcnca::bf16>(backend, sizes);
   benchmark::RegisterBenchmark("update_unfused/fp32", unfused)
       ->ArgNames({"rows", "columns", "threads"})
       ->Unit(benchmark::kMillisecond)
@@ -57,11 +48,7 @@ int main(int argc, char** argv) {
       ->Args({16384, 512, 1})
       ->Args({16384, 512, 2});
 #if defined(TCNCA_BENCH_CUDA)
-  add_cuda_gates();
+  add_cuda_gated_fusion();
 #endif
-  benchmark::AddCustomContext("commit", built_commit());
-  benchmark::Initialize(&argc, argv);
-  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
-  benchmark::RunSpecifiedBenchmarks();
-  return 0;
+  return run_benchmarks(argc, argv);
 }

@@ -1,9 +1,10 @@
-// What a benchmark needs of a machine, as a type with
-//   executor                 the library's
-//   memory<T>                made of a count; has data() and size()
-//   time(call)               seconds of a call
-//   write(pointer, values)   copies a vector there
-//   read(pointer, count)     elements of any type as floats
+// What a benchmark needs of a CPU or a GPU, as a type `Device` with
+//   executor                    the library's executor
+//   memory<T>                   an owning array, constructed from a count
+//   data(memory)                the address of its elements
+//   time(call)                  seconds of a call
+//   write(memory, values)       copies a host vector to it
+//   read(pointer, count)        elements of any type as floats on the host
 #pragma once
 #include <stdexcept>
 #include <string>
@@ -14,7 +15,7 @@ namespace tcnca::bench {
 
 inline void require(status s) {
   if (!s.ok())
-    throw std::runtime_error(std::string("An operation of tcnca failed: ") + to_string(s) + " (" + s.argument() + ").");
+    throw std::runtime_error(std::string("A tcnca operation failed: ") + to_string(s) + " (" + s.argument() + ").");
 }
 
 }  // namespace tcnca::bench

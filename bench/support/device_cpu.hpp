@@ -5,8 +5,8 @@
 #include <vector>
 
 #include <tcnca/core/executor.hpp>
-#include "../support/buffer.hpp"
-#include "../support/convert.hpp"
+#include "buffer.hpp"
+#include "convert.hpp"
 
 namespace tcnca::bench {
 
@@ -16,6 +16,10 @@ struct cpu_device {
   template <class T>
   using memory = buffer<T>;
 
+  template <class T>
+  static T* data(buffer<T>& m) {
+    return m.data();
+  }
   template <class Call>
   static double time(Call const& call) {
     auto const start = std::chrono::steady_clock::now();
@@ -23,8 +27,8 @@ struct cpu_device {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   }
   template <class T>
-  static void write(T* to, std::vector<T> const& from) {
-    std::copy(from.begin(), from.end(), to);
+  static void write(buffer<T>& to, std::vector<T> const& from) {
+    std::copy(from.begin(), from.end(), to.begin());
   }
   template <class T>
   static std::vector<float> read(T const* from, size_t count) {

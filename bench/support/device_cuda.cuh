@@ -1,11 +1,11 @@
-// A CUDA device as a Device: time between events on the default stream.
+// A CUDA GPU as a Device: Thrust vectors, and time between events on the default stream.
 #pragma once
 #include <algorithm>
 #include <vector>
 
 #include <tcnca/core/executor.hpp>
-#include "../support/convert.hpp"
-#include "../support/device_memory.cuh"
+#include "convert.hpp"
+#include "cuda.cuh"
 
 namespace tcnca::bench {
 
@@ -13,22 +13,26 @@ struct cuda_device {
   cuda executor;
 
   template <class T>
-  using memory = device_memory<T>;
+  using memory = thrust::device_vector<T>;
 
+  template <class T>
+  static T* data(thrust::device_vector<T>& m) {
+    return raw(m);
+  }
   template <class Call>
   static double time(Call const& call) {
     return device_seconds(call);
   }
   template <class T>
-  static void write(T* to, std::vector<T> const& from) {
-    require(cudaMemcpy(to, from.data(), from.size() * sizeof(T), cudaMemcpyHostToDevice));
+  static void write(thrust::device_vector<T>& to, std::vector<T> const& from) {
+    thrust::copy(from.begin(), from.end(), to.begin());
   }
   template <class T>
   static std::vector<float> read(T const* from, size_t count) {
-    std::vector<T> raw(count);
-    require(cudaMemcpy(raw.data(), from, count * sizeof(T), cudaMemcpyDeviceToHost));
+    std::vector<T> raw_values(count);
+    require(cudaMemcpy(raw_values.data(), from, count * sizeof(T), cudaMemcpyDeviceToHost));
     std::vector<float> to(count);
-    std::transform(raw.begin(), raw.end(), to.begin(), [](T v) { return to_float(v); });
+    std::transform(raw_values.begin(), raw_values.end(), to.begin(), [](T v) { return to_float(v); });
     return to;
   }
 };

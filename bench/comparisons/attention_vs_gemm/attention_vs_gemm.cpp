@@ -10,16 +10,16 @@
 #include <tuple>
 #include <vector>
 
-#include "attention/arena_cpu.hpp"
-#include "attention/arena_cuda.hpp"
-#include "attention/check.hpp"
-#include "attention/options.hpp"
-#include "attention/report.hpp"
-#include "baselines/openblas_core.hpp"
-#include "support/commit.hpp"
-#include "support/machine.hpp"
-#include "support/paired.hpp"
-#include "support/progress.hpp"
+#include "../../baselines/openblas_core.hpp"
+#include "../../support/commit.hpp"
+#include "../../support/machine.hpp"
+#include "../../support/paired.hpp"
+#include "../../support/progress.hpp"
+#include "check.hpp"
+#include "fixture_cpu.hpp"
+#include "fixture_cuda.hpp"
+#include "options.hpp"
+#include "report.hpp"
 
 namespace tcnca::bench {
 namespace {
@@ -52,16 +52,16 @@ std::string name_of(attention_case const& c, pass direction) {
          ", z " + std::to_string(c.p.key_dim) + ", h " + std::to_string(c.p.value_dim);
 }
 
-/// Makes arenas, and keeps the CPU's ceilings as long as the run.
+/// Makes fixtures, and keeps the CPU's ceilings as long as the run.
 class attention_factory {
  public:
   explicit attention_factory(int threads) : threads_(threads) {}
-  std::unique_ptr<attention_arena> make(attention_case const& c) {
-    if (c.backend == "cuda") return make_cuda_attention_arena(c.dtype, c.p);
+  std::unique_ptr<attention_fixture> make(attention_case const& c) {
+    if (c.backend == "cuda") return make_cuda_attention_fixture(c.dtype, c.p);
     if (!ceilings_) ceilings_ = std::make_shared<cpu_ceilings>(threads_);
     ceilings_->measure_fma(0.1);
-    if (c.dtype == "fp32") return std::make_unique<cpu_attention_arena<float>>(c.p, ceilings_);
-    return std::make_unique<cpu_attention_arena<bf16>>(c.p, ceilings_);
+    if (c.dtype == "fp32") return std::make_unique<cpu_attention_fixture<float>>(c.p, ceilings_);
+    return std::make_unique<cpu_attention_fixture<bf16>>(c.p, ceilings_);
   }
   std::shared_ptr<cpu_ceilings> const& ceilings() const { return ceilings_; }
 
@@ -82,9 +82,9 @@ int check_all(attention_options const& o, attention_factory& make, std::vector<i
       double const bound = c.dtype == "fp32" ? 2e-5 : 2e-2;  // of the largest value
       for (auto const& r : check(*make.make(c), c.p)) {
         bool const bad = !(r.error <= bound);
-        failed += bad, compared += r.missing.empty();
+        failed += bad, compared += r.skip_reason.empty();
         if (!print && !bad) continue;
-        std::string const what = r.missing.empty() ? (bad ? "WRONG" : "ok") : "not compared: " + r.missing;
+        std::string const what = r.skip_reason.empty() ? (bad ? "WRONG" : "ok") : "not compared: " + r.skip_reason;
         std::printf("%s %s %-7s %-6s length %5lld chunk %5lld key %3lld value %4lld  %-18s error %8.1e  %s\n",
                     c.backend.c_str(), c.dtype.c_str(), to_string(c.p.function), c.p.causal ? "causal" : "full",
                     static_cast<long long>(length), static_cast<long long>(c.p.chunk),
@@ -98,17 +98,17 @@ int check_all(attention_options const& o, attention_factory& make, std::vector<i
 }
 
 /// Measures all contenders of a row; returns whether that could be done.
-bool measure_row(attention_row& r, attention_arena& a, double min_time) {
+bool measure_row(attention_row& r, attention_fixture& a, double min_time) {
   std::vector<std::function<double()>> contenders{a.library(r.direction).run};
-  for (auto const& who : a.opponents()) {
-    contender const c = a.opponent(r.opponents.size(), r.direction, true);
+  for (auto const& who : a.baselines()) {
+    contender const c = a.baseline(r.baselines.size(), r.direction, true);
     contenders.push_back(c.run);
-    r.opponents.push_back({who, c.run ? a.how() : c.missing, not_measured});
+    r.baselines.push_back({who, c.run ? a.how() : c.skip_reason, not_measured});
   }
   auto const times = measure_paired(
       contenders, {r.backend == "cpu" ? r.p.threads : 0, min_time * static_cast<double>(contenders.size())});
   r.ms = times.ms[0];
-  for (size_t i = 0; i < r.opponents.size(); i++) r.opponents[i].ms = times.ms[i + 1];
+  for (size_t i = 0; i < r.baselines.size(); i++) r.baselines[i].ms = times.ms[i + 1];
   r.peak_rate = a.peak_rate(), r.peak_name = a.peak_name();
   return times.reliable;
 }
@@ -177,7 +177,7 @@ int run(attention_options const& o) {
                 detail::cell(make.ceilings()->fma_rate() * 1e-9, 0).c_str(), openblas_description().c_str());
   std::set<std::string> missing;
   for (auto const& r : rows)
-    for (auto const& who : r.opponents)
+    for (auto const& who : r.baselines)
       if (std::isnan(who.ms)) missing.insert(who.name + " is left out: " + who.how + ".");
   for (auto const& sentence : missing) std::printf("%s\n", sentence.c_str());
   if (not_begun > 0) std::printf("%zu rows were not begun: the time limit had passed.\n", not_begun);

@@ -1,21 +1,21 @@
-// The arena of a CUDA device for attention_vs_gemm: the library, and attention built of cuBLAS's products.
+// The CUDA fixture of attention_vs_gemm: the library, and attention composed of cuBLAS products.
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "attention/arena_cuda.hpp"
-#include "attention/bind.hpp"
-#include "baselines/attention_cuda.cuh"
-#include "headline/device_cuda.cuh"
-#include "support/text.hpp"
+#include "../../baselines/attention_cuda.cuh"
+#include "../../support/device_cuda.cuh"
+#include "../../support/text.hpp"
+#include "bind.hpp"
+#include "fixture_cuda.hpp"
 
 namespace tcnca::bench {
 namespace {
 
 template <class T>
-class cuda_attention_arena final : public attention_arena {
+class cuda_attention_fixture final : public attention_fixture {
  public:
-  explicit cuda_attention_arena(attention_problem const& p)
+  explicit cuda_attention_fixture(attention_problem const& p)
       : p_(p), lse_(static_cast<size_t>(2 * p.sequences() * p.length)) {
     for (part w : {part::q, part::k, part::grad_q, part::grad_k}) at(w) = memory(static_cast<size_t>(p.key_elements()));
     for (part w : {part::v, part::grad_o, part::o, part::grad_v})
@@ -24,13 +24,13 @@ class cuda_attention_arena final : public attention_arena {
     for (std::uint64_t i = 0; i < 4; i++) {
       std::vector<T> host(at(inputs[i]).size());
       text::noise(contiguous(host.data(), 1, 1, static_cast<index_t>(host.size())), 1 + i);
-      at(inputs[i]).write(host);
+      at(inputs[i]) = host;
     }
   }
 
   contender library(pass direction) override { return bind_attention(cuda_device{}, direction, p_, view()); }
-  std::vector<std::string> opponents() const override { return {"cuBLAS"}; }
-  contender opponent(size_t, pass direction, bool tuned) override {
+  std::vector<std::string> baselines() const override { return {"cuBLAS"}; }
+  contender baseline(size_t, pass direction, bool tuned) override {
     auto const attention = std::make_shared<attention_by_cublas<T>>(p_);
     auto const t = view();
     bool const backward = direction == pass::backward;
@@ -46,25 +46,24 @@ class cuda_attention_arena final : public attention_arena {
   }
   std::string peak_name() const override { return "cuBLAS, a product of 8192 x 8192 x 8192"; }
 
-  std::vector<float> read(part which) override { return cuda_device::read(at(which).data(), at(which).size()); }
-  void forget(pass direction) override {
-    auto const fill = [&](part which) { require(cudaMemset(at(which).data(), 0x7f, at(which).size() * sizeof(T))); };
+  std::vector<float> read(part which) override { return cuda_device::read(raw(at(which)), at(which).size()); }
+  void clear_outputs(pass direction) override {
+    auto const fill = [&](part which) { require(cudaMemset(raw(at(which)), 0x7f, at(which).size() * sizeof(T))); };
     if (direction == pass::forward) return fill(part::o);
     fill(part::grad_q), fill(part::grad_k), fill(part::grad_v);
   }
 
  private:
-  using memory = device_memory<T>;
+  using memory = thrust::device_vector<T>;
   memory& at(part w) { return parts_[static_cast<int>(w)]; }
   attention_tensors<T> view() {
-    return {at(part::q).data(),      at(part::k).data(),      at(part::v).data(),
-            at(part::grad_o).data(), at(part::o).data(),      lse_.data(),
-            at(part::grad_q).data(), at(part::grad_k).data(), at(part::grad_v).data()};
+    return {raw(at(part::q)), raw(at(part::k)),      raw(at(part::v)),      raw(at(part::grad_o)), raw(at(part::o)),
+            raw(lse_),        raw(at(part::grad_q)), raw(at(part::grad_k)), raw(at(part::grad_v))};
   }
 
   attention_problem p_;
   memory parts_[8];
-  device_memory<float> lse_;
+  thrust::device_vector<float> lse_;
   std::string how_;
 };
 
@@ -74,9 +73,9 @@ bool attention_device_found() { return cuda_found(); }
 
 std::string attention_device_name() { return device_name(); }
 
-std::unique_ptr<attention_arena> make_cuda_attention_arena(std::string const& dtype, attention_problem const& p) {
-  if (dtype == "fp32") return std::make_unique<cuda_attention_arena<float>>(p);
-  return std::make_unique<cuda_attention_arena<bf16>>(p);
+std::unique_ptr<attention_fixture> make_cuda_attention_fixture(std::string const& dtype, attention_problem const& p) {
+  if (dtype == "fp32") return std::make_unique<cuda_attention_fixture<float>>(p);
+  return std::make_unique<cuda_attention_fixture<bf16>>(p);
 }
 
 }  // namespace tcnca::bench

@@ -1,11 +1,11 @@
-// The binding itself: includes the library.
+// Binds tcnca::chunked_attention to memory of a Device (support/device.hpp).
 #pragma once
 #include <memory>
 #include <utility>
 
 #include <tcnca/chunked_attention.hpp>
 #include <tcnca/core/workspace.hpp>
-#include "../headline/device.hpp"
+#include "../../support/device.hpp"
 #include "library.hpp"
 
 namespace tcnca::bench {
@@ -17,34 +17,39 @@ contender bind_attention_shape(Device const& device, pass direction, attention_p
   using bytes = typename Device::template memory<unsigned char>;
   auto const keys = [p](auto* data) { return contiguous(data, p.batch, p.heads, p.length, p.key_dim); };
   auto const values = [p](auto* data) { return contiguous(data, p.batch, p.heads, p.length, p.value_dim); };
-  typename attention::forward_args there{};
-  there.q = keys(t.q), there.k = keys(t.k), there.v = values(t.v), there.o = values(t.o), there.chunk = p.chunk;
+  typename attention::forward_args forward_args{};
+  forward_args.q = keys(t.q), forward_args.k = keys(t.k), forward_args.v = values(t.v);
+  forward_args.o = values(t.o), forward_args.chunk = p.chunk;
   if constexpr (Shape.function == attention_function::softmax) {
-    there.lse = contiguous(t.lse, p.batch, p.heads, p.length, 2);
+    forward_args.lse = contiguous(t.lse, p.batch, p.heads, p.length, 2);
   }
-  auto const scratch = std::make_shared<bytes>(attention::forward_workspace(device.executor, there));
-  auto const forward = [=] { require(attention::forward(device.executor, there, {scratch->data(), scratch->size()})); };
+  auto const scratch = std::make_shared<bytes>(attention::forward_workspace(device.executor, forward_args));
+  auto const forward = [=] {
+    require(attention::forward(device.executor, forward_args, {device.data(*scratch), scratch->size()}));
+  };
   if (direction == pass::forward) return {[=] { return device.time(forward); }, {}, {}};
 
-  typename attention::backward_args back{};
-  back.q = there.q, back.k = there.k, back.v = there.v, back.chunk = p.chunk;
-  back.grad_o = values(t.grad_o);
-  back.grad_q = keys(t.grad_q), back.grad_k = keys(t.grad_k), back.grad_v = values(t.grad_v);
+  typename attention::backward_args args{};
+  args.q = forward_args.q, args.k = forward_args.k, args.v = forward_args.v, args.chunk = p.chunk;
+  args.grad_o = values(t.grad_o);
+  args.grad_q = keys(t.grad_q), args.grad_k = keys(t.grad_k), args.grad_v = values(t.grad_v);
   if constexpr (Shape.function == attention_function::softmax) {
-    back.o = values(static_cast<T const*>(t.o)),
-    back.lse = contiguous(static_cast<accumulate_t<T> const*>(t.lse), p.batch, p.heads, p.length, 2);
+    args.o = values(static_cast<T const*>(t.o)),
+    args.lse = contiguous(static_cast<accumulate_t<T> const*>(t.lse), p.batch, p.heads, p.length, 2);
   }
   forward();
-  auto const more = std::make_shared<bytes>(attention::backward_workspace(device.executor, back));
-  return {
-      [=] {
-        return device.time([&] { require(attention::backward(device.executor, back, {more->data(), more->size()})); });
-      },
-      {},
-      {}};
+  auto const backward_scratch = std::make_shared<bytes>(attention::backward_workspace(device.executor, args));
+  return {[=] {
+            return device.time([&] {
+              require(attention::backward(device.executor, args,
+                                          {device.data(*backward_scratch), backward_scratch->size()}));
+            });
+          },
+          {},
+          {}};
 }
 
-/// The shapes that are compared: a function of the scores, causal or not.
+/// Selects the shape at run time: function of the scores, causal or not.
 template <class T, class Device>
 contender bind_attention(Device const& device, pass direction, attention_problem const& p,
                          attention_tensors<T> const& t) {

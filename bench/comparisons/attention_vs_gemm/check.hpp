@@ -1,81 +1,56 @@
-// Every contender against the definition in fp64, in sampled chunks: the first and the last of the first and the last sequence.
+// Compares every contender with the fp64 reference of the tests (test/reference), in the first and the last chunk of the
+// first and the last sequence.
 #pragma once
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numbers>
 #include <string>
 #include <vector>
 
-#include "arena.hpp"
+#include <reference/chunked_attention.hpp>
+#include "fixture.hpp"
 
 namespace tcnca::bench {
 
-/// One chunk in fp64: o, or grad_q, grad_k and grad_v, as [rows, dim].
-struct exact_chunk {
-  index_t first = 0, rows = 0;  ///< its first row among those of all sequences
-  std::vector<double> o, grad_q, grad_k, grad_v;
-};
-
-/// What the check reads of an arena, once.
+/// The inputs of a fixture in fp32.
 struct attention_inputs {
   std::vector<float> q, k, v, grad_o;
-  explicit attention_inputs(attention_arena& a)
-      : q(a.read(part::q)), k(a.read(part::k)), v(a.read(part::v)), grad_o(a.read(part::grad_o)) {}
+  explicit attention_inputs(attention_fixture& f)
+      : q(f.read(part::q)), k(f.read(part::k)), v(f.read(part::v)), grad_o(f.read(part::grad_o)) {}
 };
 
-inline exact_chunk direct_attention(attention_problem const& p, attention_inputs const& in, index_t sequence,
-                                    index_t chunk) {
-  auto const at = [](index_t i) { return static_cast<size_t>(i); };
-  index_t const z = p.key_dim, h = p.value_dim, n = p.rows(chunk), first = sequence * p.length + chunk * p.chunk;
-  exact_chunk out{first, n, {}, {}, {}, {}};
-  out.o.resize(at(n * h)), out.grad_v.resize(at(n * h)), out.grad_q.resize(at(n * z)), out.grad_k.resize(at(n * z));
-  auto const dot = [&](std::vector<float> const& a, index_t i, std::vector<float> const& b, index_t j, index_t dim) {
-    double s = 0;
-    for (index_t c = 0; c < dim; c++) s += double{a[at((first + i) * dim + c)]} * double{b[at((first + j) * dim + c)]};
-    return s;
+/// The exact results of one chunk, [rows, dim].
+struct exact_chunk {
+  index_t first = 0;  ///< index of its first row among those of all sequences
+  std::vector<double> o;
+  reference::attention::gradients<double> grad;
+};
+
+inline exact_chunk exact_attention(attention_problem const& p, attention_inputs const& in, index_t sequence,
+                                   index_t chunk) {
+  namespace ref = reference::attention;
+  index_t const first = sequence * p.length + chunk * p.chunk, rows = p.rows(chunk);
+  auto const select = [&](std::vector<float> const& from, index_t dim) {
+    auto const begin = from.begin() + first * dim;
+    return std::vector<double>(begin, begin + rows * dim);
   };
-  double const mu = std::sqrt(0.5), spread = std::sqrt(1 / (4 * std::numbers::pi)) * std::numbers::sqrt2;
-  for (index_t i = 0; i < n; i++) {
-    index_t const seen = p.causal ? i + 1 : n;
-    bool const softmax = p.function == score_function::softmax;
-    double const scale = softmax ? 1 / std::sqrt(static_cast<double>(z)) : 1 / static_cast<double>(seen);
-    std::vector<double> s(at(seen)), a(at(seen)), grad(at(seen));
-    for (index_t j = 0; j < seen; j++) s[at(j)] = scale * dot(in.q, i, in.k, j, z);
-    double const top = *std::max_element(s.begin(), s.end());
-    double total = 0, delta = 0;
-    for (index_t j = 0; j < seen; j++) {
-      double const u = (s[at(j)] - mu) / spread;
-      total += a[at(j)] = softmax ? std::exp(s[at(j)] - top) : 0.5 * (1 + std::erf(u));
-      grad[at(j)] = softmax ? 0 : std::exp(-u * u) / (spread * std::sqrt(std::numbers::pi));
-    }
-    for (index_t j = 0; j < seen; j++) {
-      if (softmax) a[at(j)] /= total;
-      for (index_t c = 0; c < h; c++) {
-        out.o[at(i * h + c)] += a[at(j)] * double{in.v[at((first + j) * h + c)]};
-        out.grad_v[at(j * h + c)] += a[at(j)] * double{in.grad_o[at((first + i) * h + c)]};
-      }
-      double const of_a = dot(in.grad_o, i, in.v, j, h);
-      delta += of_a * a[at(j)];
-      grad[at(j)] = softmax ? of_a : of_a * grad[at(j)];
-    }
-    for (index_t j = 0; j < seen; j++) {
-      double const g = scale * (softmax ? a[at(j)] * (grad[at(j)] - delta) : grad[at(j)]);
-      for (index_t c = 0; c < z; c++) {
-        out.grad_q[at(i * z + c)] += g * double{in.k[at((first + j) * z + c)]};
-        out.grad_k[at(j * z + c)] += g * double{in.q[at((first + i) * z + c)]};
-      }
-    }
-  }
-  return out;
+  ref::shape const shape{.f = p.function == score_function::softmax ? ref::function::softmax : ref::function::laplace,
+                         .causal = p.causal};
+  ref::problem r;
+  r.batch = r.heads = 1, r.length = r.chunk = rows, r.key_dim = p.key_dim, r.value_dim = p.value_dim;
+  r.q = select(in.q, p.key_dim), r.k = select(in.k, p.key_dim);
+  r.v = select(in.v, p.value_dim), r.grad_o = select(in.grad_o, p.value_dim);
+  return {first, ref::forward<double>(shape, r).o, ref::backward<double>(shape, r)};
 }
 
-/// Largest difference in a chunk, relative to the largest exact value (or to 0.25: a softmax over one key has gradients of 0).
-inline double chunk_error(std::vector<float> const& got, std::vector<double> const& want, index_t first, index_t dim) {
+/// The largest difference in a chunk, relative to the largest exact value, or to 0.25 if that is larger: the gradient of a
+/// softmax over one key is 0.
+inline double chunk_error(std::vector<float> const& computed, std::vector<double> const& exact, index_t first,
+                          index_t dim) {
   double difference = 0, scale = 0.25;
-  for (size_t i = 0; i < want.size(); i++) {
-    scale = std::max(scale, std::abs(want[i]));
-    double const d = std::abs(double{got[static_cast<size_t>(first * dim) + i]} - want[i]);
+  for (size_t i = 0; i < exact.size(); i++) {
+    scale = std::max(scale, std::abs(exact[i]));
+    double const d = std::abs(double{computed[static_cast<size_t>(first * dim) + i]} - exact[i]);
     difference = std::isfinite(d) ? std::max(difference, d) : std::numeric_limits<double>::infinity();
   }
   return difference / scale;
@@ -84,37 +59,44 @@ inline double chunk_error(std::vector<float> const& got, std::vector<double> con
 struct attention_check {
   std::string contender;
   double error = 0;
-  std::string missing;
+  std::string skip_reason;
 };
 
-inline std::vector<attention_check> check(attention_arena& a, attention_problem const& p) {
-  attention_inputs const in(a);
+inline std::vector<attention_check> check(attention_fixture& f, attention_problem const& p) {
+  attention_inputs const in(f);
   std::vector<exact_chunk> exact;
   for (index_t const s : {index_t{0}, p.sequences() - 1})
-    for (index_t const c : {index_t{0}, p.chunks() - 1}) exact.push_back(direct_attention(p, in, s, c));
+    for (index_t const c : {index_t{0}, p.chunks() - 1})
+      if (exact.empty() || s * p.length + c * p.chunk > exact.back().first)
+        exact.push_back(exact_attention(p, in, s, c));
   std::vector<attention_check> results;
-  auto const look = [&](std::string const& name, contender const& c, pass direction) {
-    if (!c.run) return results.push_back({name, 0, c.missing});
-    a.forget(direction);
+  auto const compare = [&](std::string const& name, contender const& c, pass direction) {
+    if (!c.run) return results.push_back({name, 0, c.skip_reason});
+    f.clear_outputs(direction);
     c.run();
     double error = 0;
-    auto const compare = [&](part which, std::vector<double> exact_chunk::*want, index_t dim) {
-      auto const got = a.read(which);
-      for (auto const& e : exact) error = std::max(error, chunk_error(got, e.*want, e.first, dim));
+    auto const add = [&](part which, auto const& select, index_t dim) {
+      auto const computed = f.read(which);
+      for (auto const& e : exact) error = std::max(error, chunk_error(computed, select(e), e.first, dim));
     };
     if (direction == pass::forward) {
-      compare(part::o, &exact_chunk::o, p.value_dim);
+      add(
+          part::o, [](auto const& e) -> auto& { return e.o; }, p.value_dim);
     } else {
-      compare(part::grad_q, &exact_chunk::grad_q, p.key_dim), compare(part::grad_k, &exact_chunk::grad_k, p.key_dim);
-      compare(part::grad_v, &exact_chunk::grad_v, p.value_dim);
+      add(
+          part::grad_q, [](auto const& e) -> auto& { return e.grad.q; }, p.key_dim);
+      add(
+          part::grad_k, [](auto const& e) -> auto& { return e.grad.k; }, p.key_dim);
+      add(
+          part::grad_v, [](auto const& e) -> auto& { return e.grad.v; }, p.value_dim);
     }
     results.push_back({name, error, {}});
   };
   for (pass const direction : {pass::forward, pass::backward}) {
     std::string const suffix = std::string(" ") + to_string(direction);
-    look("tcnca" + suffix, a.library(direction), direction);
-    auto const names = a.opponents();
-    for (size_t i = 0; i < names.size(); i++) look(names[i] + suffix, a.opponent(i, direction, false), direction);
+    compare("tcnca" + suffix, f.library(direction), direction);
+    auto const names = f.baselines();
+    for (size_t i = 0; i < names.size(); i++) compare(names[i] + suffix, f.baseline(i, direction, false), direction);
   }
   return results;
 }

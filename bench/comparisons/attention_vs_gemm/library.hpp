@@ -1,8 +1,8 @@
 // Binds tcnca::chunked_attention to memory, on any machine (headline/device.hpp says what a Device is). make_cpu_attention is compiled once
 // for each element type, in library_cpu_*.cpp.
 #pragma once
-#include "../headline/problem.hpp"
-#include "problem.hpp"
+#include "../../support/attention_problem.hpp"
+#include "../../support/contender.hpp"
 
 namespace tcnca::bench {
 

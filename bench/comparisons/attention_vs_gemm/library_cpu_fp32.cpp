@@ -1,5 +1,5 @@
 // The library on the CPU, fp32.
-#include "../headline/device_cpu.hpp"
+#include "../../support/device_cpu.hpp"
 #include "bind.hpp"
 
 namespace tcnca::bench {

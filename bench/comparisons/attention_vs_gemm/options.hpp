@@ -5,8 +5,8 @@
 #include <thread>
 #include <vector>
 
-#include "../support/command_line.hpp"
-#include "arena.hpp"
+#include "../../support/command_line.hpp"
+#include "fixture.hpp"
 
 namespace tcnca::bench {
 

@@ -7,13 +7,13 @@
 #include <string>
 #include <vector>
 
-#include "../headline/summary.hpp"
-#include "../headline/table.hpp"
-#include "arena.hpp"
+#include "../../support/machine.hpp"
+#include "../../support/table.hpp"
+#include "fixture.hpp"
 
 namespace tcnca::bench {
 
-struct opponent_time {
+struct baseline_time {
   std::string name, how;  ///< how: by which cut of the work
   double ms = not_measured;
 };
@@ -23,7 +23,7 @@ struct attention_row {
   std::string backend, dtype, peak_name;
   attention_problem p;
   double ms = not_measured, peak_rate = 0;
-  std::vector<opponent_time> opponents;
+  std::vector<baseline_time> baselines;
 
   double operations() const { return useful_operations(p, direction == pass::backward); }
   double rate(double milliseconds) const { return operations() / milliseconds * 1e3; }
@@ -44,9 +44,9 @@ inline void print_table(std::vector<attention_row> const& rows, std::FILE* out) 
                    static_cast<long long>(r.p.heads));
       if (r.backend == "cpu") std::fprintf(out, ", %d thread%s", r.p.threads, r.p.threads == 1 ? "" : "s");
       std::fprintf(out, "\n%6s %5s %5s %7s |%9s %9s %8s |", "chunk", "key", "value", "length", "tcnca", "", "% of");
-      for (auto const& o : r.opponents) std::fprintf(out, "%9s %8s %8s |", o.name.c_str(), "% of", "tcnca");
+      for (auto const& o : r.baselines) std::fprintf(out, "%9s %8s %8s |", o.name.c_str(), "% of", "tcnca");
       std::fprintf(out, "\n%6s %5s %5s %7s |%9s %9s %8s |", "", "dim", "dim", "", "ms", "GFLOP/s", "peak");
-      for (size_t i = 0; i < r.opponents.size(); i++) std::fprintf(out, "%9s %8s %8s |", "ms", "peak", "over it");
+      for (size_t i = 0; i < r.baselines.size(); i++) std::fprintf(out, "%9s %8s %8s |", "ms", "peak", "over it");
       std::fputc('\n', out);
       last = block;
     }
@@ -54,7 +54,7 @@ inline void print_table(std::vector<attention_row> const& rows, std::FILE* out) 
                  static_cast<long long>(r.p.key_dim), static_cast<long long>(r.p.value_dim),
                  static_cast<long long>(r.p.length), milliseconds(r.ms, 9).c_str(),
                  cell(r.rate(r.ms) * 1e-9, 9).c_str(), cell(r.percent(r.ms), 8, "%").c_str());
-    for (auto const& o : r.opponents)
+    for (auto const& o : r.baselines)
       std::fprintf(out, "%s %s %s |", milliseconds(o.ms, 9).c_str(), cell(r.percent(o.ms), 8, "%").c_str(),
                    cell(o.ms / r.ms, 8, "x").c_str());
     std::fputc('\n', out);
@@ -85,7 +85,7 @@ inline std::string to_json(attention_row const& r) {
   field("percent_of_peak", json(r.percent(r.ms)));
   field("peak_gflops", json(r.peak_rate * 1e-9));
   field("peak", json(r.peak_name));
-  for (auto const& o : r.opponents) {
+  for (auto const& o : r.baselines) {
     std::string key = o.name;
     for (char& c : key) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c == ' ' ? '_' : c;
     field(key + "_ms", json(o.ms));

@@ -1,11 +1,11 @@
-// Binds a stack of headline_stacks to memory, on any machine (device.hpp says what a Device is).
+// Binds a stack of compared_stacks to memory of a Device (support/device.hpp).
 #pragma once
 #include <memory>
 #include <utility>
 
 #include <tcnca/conv_stack.hpp>
 #include <tcnca/core/workspace.hpp>
-#include "device.hpp"
+#include "../../support/device.hpp"
 #include "sequences.hpp"
 
 namespace tcnca::bench {
@@ -23,7 +23,7 @@ contender bind_stack(Device const& device, pass direction, sequences<T> const& s
     auto const scratch = std::make_shared<bytes>(stack::forward_workspace(device.executor, args));
     return {[=] {
               return device.time([&] {
-                require(stack::forward(device.executor, args, {scratch->data(), scratch->size()}));
+                require(stack::forward(device.executor, args, {device.data(*scratch), scratch->size()}));
               });
             },
             [=] {
@@ -39,28 +39,28 @@ contender bind_stack(Device const& device, pass direction, sequences<T> const& s
       .weight = weights,
       .grad_y = view(s.grad_y),
       .grad_x = view(s.grad_x),
-      .grad_weight = contiguous(grad_weight->data(), Shape.layers(), Shape.taps, p.channels)};
+      .grad_weight = contiguous(device.data(*grad_weight), Shape.layers(), Shape.taps, p.channels)};
   auto const scratch = std::make_shared<bytes>(stack::backward_workspace(device.executor, args));
   return {[=] {
             return device.time([&] {
-              require(stack::backward(device.executor, args, {scratch->data(), scratch->size()}));
+              require(stack::backward(device.executor, args, {device.data(*scratch), scratch->size()}));
             });
           },
           [=] {
-            return outcome{device.read(s.grad_x, count), device.read(grad_weight->data(), grad_weight->size())};
+            return outcome{device.read(s.grad_x, count), device.read(device.data(*grad_weight), grad_weight->size())};
           },
           {}};
 }
 
 template <class T, class Device>
-contender bind_headline_stack(Device const& device, size_t which, pass direction, sequences<T> const& s,
+contender bind_compared_stack(Device const& device, size_t which, pass direction, sequences<T> const& s,
                               T const* weight) {
-  contender made;
+  contender chosen;
   [&]<size_t... I>(std::index_sequence<I...>) {
-    ((I == which ? void(made = bind_stack<T, headline_stacks[I]>(device, direction, s, weight)) : void()), ...);
+    ((I == which ? void(chosen = bind_stack<T, compared_stacks[I]>(device, direction, s, weight)) : void()), ...);
   }
-  (std::make_index_sequence<headline_stacks.size()>());
-  return made;
+  (std::make_index_sequence<compared_stacks.size()>());
+  return chosen;
 }
 
 }  // namespace tcnca::bench

@@ -10,17 +10,17 @@
 #include <tuple>
 #include <vector>
 
-#include "headline/arena_cpu.hpp"
-#include "headline/arena_cuda.hpp"
-#include "headline/check.hpp"
-#include "headline/figure.hpp"
-#include "headline/options.hpp"
-#include "headline/report.hpp"
-#include "headline/run.hpp"
-#include "headline/summary.hpp"
-#include "headline/table.hpp"
-#include "support/commit.hpp"
-#include "support/machine.hpp"
+#include "../../support/commit.hpp"
+#include "../../support/machine.hpp"
+#include "check.hpp"
+#include "figure.hpp"
+#include "fixture_cpu.hpp"
+#include "fixture_cuda.hpp"
+#include "options.hpp"
+#include "report.hpp"
+#include "run.hpp"
+#include "summary.hpp"
+#include "table.hpp"
 
 namespace {
 
@@ -29,7 +29,7 @@ using tcnca::bf16;
 using tcnca::index_t;
 using tcnca::size_t;
 
-/// Makes arenas, and keeps what lives as long as the run.
+/// Makes fixtures, and keeps what lives as long as the run.
 class factory {
  public:
   explicit factory(options const& o) : options_(o), text_(o.input) {}
@@ -38,11 +38,11 @@ class factory {
     return {options_.batch_on(backend), options_.channels_on(backend), length, options_.threads};
   }
   text const& input() const { return text_; }
-  std::unique_ptr<arena> make(std::string const& backend, std::string const& dtype, problem const& p) {
-    if (backend == "cuda") return make_cuda_arena(dtype, p, text_);
+  std::unique_ptr<conv_fixture> make(std::string const& backend, std::string const& dtype, problem const& p) {
+    if (backend == "cuda") return make_cuda_conv_fixture(dtype, p, text_);
     if (!ceilings_) ceilings_ = std::make_shared<cpu_ceilings>(options_.threads);
-    if (dtype == "fp32") return std::make_unique<cpu_arena<float>>(p, text_, ceilings_);
-    return std::make_unique<cpu_arena<bf16>>(p, text_, ceilings_);
+    if (dtype == "fp32") return std::make_unique<cpu_conv_fixture<float>>(p, text_, ceilings_);
+    return std::make_unique<cpu_conv_fixture<bf16>>(p, text_, ceilings_);
   }
   std::shared_ptr<cpu_ceilings> const& ceilings() const { return ceilings_; }
 
@@ -65,9 +65,9 @@ int check_all(options const& o, factory& make, std::vector<index_t> const& lengt
         double const bound = dtype == "fp32" ? 2e-5 : 2e-2;  // of the largest value
         for (auto const& r : check(*make.make(backend, dtype, p), p, o.chosen_stacks())) {
           bool const bad = !(r.error <= bound);
-          failed += bad, compared += r.missing.empty();
+          failed += bad, compared += r.skip_reason.empty();
           if (!print && !bad) continue;
-          std::string const what = r.missing.empty() ? (bad ? "WRONG" : "ok") : "not compared: " + r.missing;
+          std::string const what = r.skip_reason.empty() ? (bad ? "WRONG" : "ok") : "not compared: " + r.skip_reason;
           std::printf("%s %s length %5lld  %-32s error %8.1e  %s\n", backend.c_str(), dtype.c_str(),
                       static_cast<long long>(length), r.contender.c_str(), r.error, what.c_str());
         }
@@ -82,10 +82,10 @@ int run(options const& o) {
   if (check_all(o, make, {300}, false) != 0) return 1;
 
   auto const stacks = o.chosen_stacks();
-  auto const arenas = o.backends.size() * o.dtypes.size() * o.lengths.size();
+  auto const fixtures = o.backends.size() * o.dtypes.size() * o.lengths.size();
   machine_record machine(o.threads, built_commit());
   machine.gpu(std::find(o.backends.begin(), o.backends.end(), "cuda") == o.backends.end() ? "" : cuda_device_name());
-  time_plan plan(o.time_limit, static_cast<int>(arenas) * time_plan::rows(stacks.size()));
+  time_plan plan(o.time_limit, static_cast<int>(fixtures) * time_plan::rows(stacks.size()));
   std::vector<row> rows;
   run_notes remarks;
   for (auto const& backend : o.backends)
@@ -95,7 +95,7 @@ int run(options const& o) {
         plan.begin(backend + ", " + dtype + ", length " + std::to_string(length) + ": planning the FFT");
         if (make.ceilings()) make.ceilings()->measure_fma(0.1);
         auto const a = make.make(backend, dtype, p);
-        auto const more = measure_arena(
+        auto const more = measure_fixture(
             *a, {backend, dtype, element_bytes(dtype), p, stacks, o.levels_limit, dtype == o.dtypes.front()}, plan,
             remarks, machine);
         rows.insert(rows.end(), more.begin(), more.end());

@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "../plot.hpp"
+#include "../../support/plot.hpp"
 #include "row.hpp"
 
 namespace tcnca::bench {

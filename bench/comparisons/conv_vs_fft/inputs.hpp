@@ -1,9 +1,9 @@
-// What every arena starts from: the EMA's parameters and the stacks' weights, the same numbers on every machine.
+// What every conv_fixture starts from: the EMA's parameters and the stacks' weights, the same numbers on every machine.
 #pragma once
 #include <cmath>
 
-#include "../support/text.hpp"
-#include "problem.hpp"
+#include "../../support/text.hpp"
+#include "fixture.hpp"
 
 namespace tcnca::bench {
 
@@ -18,13 +18,13 @@ inline ema_parameters initial_ema(index_t channels) {
 }
 
 inline size_t weight_count(size_t stack, problem const& p) {
-  return static_cast<size_t>(headline_stacks[stack].layers() * headline_stacks[stack].taps * p.channels);
+  return static_cast<size_t>(compared_stacks[stack].layers() * compared_stacks[stack].taps * p.channels);
 }
 
 /// Gaussian, of variance 1 / taps: [layers, taps, channels].
 template <class T>
 void initial_weight(size_t stack, problem const& p, T* weight) {
-  float const scale = 1 / std::sqrt(static_cast<float>(headline_stacks[stack].taps));
+  float const scale = 1 / std::sqrt(static_cast<float>(compared_stacks[stack].taps));
   text::noise(contiguous(weight, 1, 1, static_cast<index_t>(weight_count(stack, p))), 20 + stack, scale);
 }
 

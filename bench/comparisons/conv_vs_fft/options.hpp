@@ -5,8 +5,8 @@
 #include <thread>
 #include <vector>
 
-#include "../support/command_line.hpp"
-#include "problem.hpp"
+#include "../../support/command_line.hpp"
+#include "fixture.hpp"
 
 namespace tcnca::bench {
 
@@ -24,11 +24,11 @@ struct options {
   index_t channels_on(std::string const& backend) const {
     return channels != 0 ? channels : backend == "cuda" ? 256 : 64;
   }
-  /// Indices into headline_stacks.
+  /// Indices into compared_stacks.
   std::vector<size_t> chosen_stacks() const {
     std::vector<size_t> chosen;
-    for (size_t s = 0; s < headline_stacks.size(); s++)
-      if (stacks.empty() || std::find(stacks.begin(), stacks.end(), stack_name(headline_stacks[s])) != stacks.end())
+    for (size_t s = 0; s < compared_stacks.size(); s++)
+      if (stacks.empty() || std::find(stacks.begin(), stacks.end(), stack_name(compared_stacks[s])) != stacks.end())
         chosen.push_back(s);
     return chosen;
   }
@@ -43,7 +43,7 @@ inline options parse(int argc, char const* const* argv, std::vector<std::string>
       "Dilated convolution stacks against the FFT recurrence, forward and backward.\n"
       "Prints a table and writes a summary (JSON) and, beside it, its table in Markdown and a plot (speedup.svg).");
   std::vector<std::string> names;
-  for (auto const& s : headline_stacks) names.push_back(stack_name(s));
+  for (auto const& s : compared_stacks) names.push_back(stack_name(s));
   line.option("--batch", o.batch, "Sequences (default: 2 on a CPU, 4 on a GPU)", whole_number(1, 4096), false);
   line.option("--channels", o.channels, "Channels (default: 64 on a CPU, 256 on a GPU)", whole_number(1, 65536), false);
   line.option("--threads", o.threads, "Threads of the CPU, for every contender", whole_number(1, 1024));

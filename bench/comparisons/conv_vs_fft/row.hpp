@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "problem.hpp"
+#include "fixture.hpp"
 
 namespace tcnca::bench {
 

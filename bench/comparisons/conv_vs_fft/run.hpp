@@ -1,12 +1,12 @@
-// Measures all contenders in one arena and makes rows of them.
+// Measures all contenders in one conv_fixture and makes rows of them.
 #pragma once
 #include <algorithm>
 #include <string>
 #include <vector>
 
-#include "../support/machine.hpp"
-#include "../support/paired.hpp"
-#include "../support/progress.hpp"
+#include "../../support/machine.hpp"
+#include "../../support/paired.hpp"
+#include "../../support/progress.hpp"
 #include "row.hpp"
 
 namespace tcnca::bench {
@@ -24,7 +24,7 @@ class time_plan {
   double left() const { return std::max(limit_ - progress_.elapsed(), 0.0); }
   double elapsed() const { return progress_.elapsed(); }
 
-  /// Rows of one arena.
+  /// Rows of one conv_fixture.
   static int rows(std::size_t stacks) { return 2 * static_cast<int>(stacks); }
 
  private:
@@ -47,8 +47,8 @@ struct run_notes {
 };
 
 /// A row's contenders are measured turn about. Rows that could not be measured are dropped, and the machine's record says so.
-inline std::vector<row> measure_arena(arena& a, run_request const& request, time_plan& plan, run_notes& remarks,
-                                      machine_record& machine) {
+inline std::vector<row> measure_fixture(conv_fixture& a, run_request const& request, time_plan& plan,
+                                        run_notes& remarks, machine_record& machine) {
   std::vector<row> rows;
   std::string const where =
       request.backend + ", " + request.dtype + ", length " + std::to_string(request.p.length) + ": ";
@@ -62,14 +62,14 @@ inline std::vector<row> measure_arena(arena& a, run_request const& request, time
     common.copy_rate = a.copy_rate(static_cast<size_t>(common.bytes));
     for (size_t const s : request.stacks) {
       row r = common;
-      r.shape = headline_stacks[s];
+      r.shape = compared_stacks[s];
       plan.begin(r.name());
       contender const stack = a.stack(s, direction),
                       levels = plan.left() > 0
                                    ? a.levels(s, direction,
                                               std::min(request.levels_limit_seconds, std::max(0.15 * plan.left(), 0.5)))
                                    : contender{{}, {}, "for some rows the time limit had passed"};
-      if (!levels.run) add_note(remarks.left_out, levels_name + " is left out: " + levels.missing + ".");
+      if (!levels.run) add_note(remarks.left_out, levels_name + " is left out: " + levels.skip_reason + ".");
       auto const times = measure_paired({stack.run, given.run, generated.run, scan.run, levels.run},
                                         {request.backend == "cpu" ? request.p.threads : 0, plan.row_seconds()});
       plan.end();

@@ -1,6 +1,6 @@
 // The EMA recurrence as a scan on the CPU.
+#include "../../support/device_cpu.hpp"
 #include "bind_scan.hpp"
-#include "device_cpu.hpp"
 
 namespace tcnca::bench {
 

@@ -1,11 +1,11 @@
-// The sequences that the contenders of an arena share, and the functions that bind the library's operations to them. The functions are
+// The sequences that the contenders of an conv_fixture share, and the functions that bind the library's operations to them. The functions are
 // compiled once for each machine and element type: in stack_cpu_*.cpp, scan_cpu.cpp and conv_vs_fft.cu.
 #pragma once
-#include "problem.hpp"
+#include "fixture.hpp"
 
 namespace tcnca::bench {
 
-/// In headline_layout, in the memory of the machine.
+/// In compared_layout, in the memory of the machine.
 template <class T>
 struct sequences {
   problem p;
@@ -15,7 +15,7 @@ struct sequences {
   T* grad_x;
 };
 
-/// Stack `which` of headline_stacks with weights [layers, taps, channels].
+/// Stack `which` of compared_stacks with weights [layers, taps, channels].
 template <class T>
 contender make_cpu_stack(size_t which, pass direction, sequences<T> const& s, T const* weight);
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "../support/machine.hpp"
+#include "../../support/machine.hpp"
 #include "row.hpp"
 
 namespace tcnca::bench {

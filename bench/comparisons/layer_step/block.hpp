@@ -3,8 +3,8 @@
 #include <memory>
 #include <vector>
 
-#include "../../examples/models/feed_forward.hpp"
-#include "../../examples/models/parts.hpp"
+#include "../../../examples/models/feed_forward.hpp"
+#include "../../../examples/models/parts.hpp"
 #include "problem.hpp"
 
 namespace tcnca::bench {

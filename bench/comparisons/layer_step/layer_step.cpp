@@ -6,15 +6,15 @@
 #include <ctime>
 #include <functional>
 
-#include "baselines/ceilings.hpp"
-#include "baselines/openblas_core.hpp"
-#include "step/block.hpp"
-#include "step/options.hpp"
-#include "step/report.hpp"
-#include "support/commit.hpp"
-#include "support/machine.hpp"
-#include "support/paired.hpp"
-#include "support/progress.hpp"
+#include "../../baselines/ceilings.hpp"
+#include "../../baselines/openblas_core.hpp"
+#include "../../support/commit.hpp"
+#include "../../support/machine.hpp"
+#include "../../support/paired.hpp"
+#include "../../support/progress.hpp"
+#include "block.hpp"
+#include "options.hpp"
+#include "report.hpp"
 
 namespace tcnca::bench {
 namespace {

@@ -5,7 +5,7 @@
 #include <thread>
 #include <vector>
 
-#include "../support/command_line.hpp"
+#include "../../support/command_line.hpp"
 #include "problem.hpp"
 
 namespace tcnca::bench {

@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "../headline/table.hpp"
-#include "../support/machine.hpp"
+#include "../../support/machine.hpp"
+#include "../../support/table.hpp"
 #include "problem.hpp"
 
 namespace tcnca::bench {

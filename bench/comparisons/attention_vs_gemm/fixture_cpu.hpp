@@ -1,4 +1,4 @@
-// The arena of the CPU: the library, and attention built of OpenBLAS's and of oneDNN's products.
+// The fixture of the CPU: the library, and attention built of OpenBLAS's and of oneDNN's products.
 #pragma once
 #include <algorithm>
 #include <memory>
@@ -7,18 +7,18 @@
 #include <utility>
 #include <vector>
 
-#include "../baselines/attention_cpu.hpp"
-#include "../headline/device_cpu.hpp"
-#include "../support/text.hpp"
-#include "arena.hpp"
+#include "../../baselines/attention_cpu.hpp"
+#include "../../support/device_cpu.hpp"
+#include "../../support/text.hpp"
+#include "fixture.hpp"
 #include "library.hpp"
 
 namespace tcnca::bench {
 
 template <class T>
-class cpu_attention_arena final : public attention_arena {
+class cpu_attention_fixture final : public attention_fixture {
  public:
-  cpu_attention_arena(attention_problem const& p, std::shared_ptr<cpu_ceilings> ceilings)
+  cpu_attention_fixture(attention_problem const& p, std::shared_ptr<cpu_ceilings> ceilings)
       : p_(p), ceilings_(std::move(ceilings)), own_(p) {
     part const inputs[] = {part::q, part::k, part::v, part::grad_o};
     for (std::uint64_t i = 0; i < 4; i++) {
@@ -28,8 +28,8 @@ class cpu_attention_arena final : public attention_arena {
   }
 
   contender library(pass direction) override { return make_cpu_attention(direction, p_, own_.view()); }
-  std::vector<std::string> opponents() const override { return {"OpenBLAS", "oneDNN"}; }
-  contender opponent(size_t which, [[maybe_unused]] pass direction, [[maybe_unused]] bool tuned) override {
+  std::vector<std::string> baselines() const override { return {"OpenBLAS", "oneDNN"}; }
+  contender baseline(size_t which, [[maybe_unused]] pass direction, [[maybe_unused]] bool tuned) override {
     how_.clear();
     if (which == 0) {
 #if defined(TCNCA_BENCH_OPENBLAS)
@@ -53,7 +53,7 @@ class cpu_attention_arena final : public attention_arena {
     auto const& b = own_.at(which);
     return cpu_device::read(b.data(), b.size());
   }
-  void forget(pass direction) override {
+  void clear_outputs(pass direction) override {
     auto const fill = [&](part which) {
       std::fill(own_.at(which).begin(), own_.at(which).end(), from_float<T>(1e30f));
     };

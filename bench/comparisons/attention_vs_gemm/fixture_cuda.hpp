@@ -1,11 +1,11 @@
-// The arena of a CUDA device, where this program was built with CUDA and there is a device.
+// The fixture of a CUDA device, where this program was built with CUDA and there is a device.
 #pragma once
 #include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
-#include "arena.hpp"
+#include "fixture.hpp"
 
 namespace tcnca::bench {
 
@@ -13,11 +13,11 @@ namespace tcnca::bench {
 /// In attention.cu.
 bool attention_device_found();
 std::string attention_device_name();
-std::unique_ptr<attention_arena> make_cuda_attention_arena(std::string const& dtype, attention_problem const& p);
+std::unique_ptr<attention_fixture> make_cuda_attention_fixture(std::string const& dtype, attention_problem const& p);
 #else
 inline bool attention_device_found() { return false; }
 inline std::string attention_device_name() { return {}; }
-inline std::unique_ptr<attention_arena> make_cuda_attention_arena(std::string const&, attention_problem const&) {
+inline std::unique_ptr<attention_fixture> make_cuda_attention_fixture(std::string const&, attention_problem const&) {
   throw std::runtime_error("This program was built without CUDA.");
 }
 #endif

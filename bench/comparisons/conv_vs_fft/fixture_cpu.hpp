@@ -1,4 +1,4 @@
-// The arena of the CPU: FFTW, oneDNN, the scan and the library's stacks on the same sequences.
+// The conv_fixture of the CPU: FFTW, oneDNN, the scan and the library's stacks on the same sequences.
 #pragma once
 #include <cmath>
 #include <cstdio>
@@ -10,24 +10,24 @@
 #include <variant>
 #include <vector>
 
-#include "../baselines/ceilings.hpp"
-#include "../baselines/fft_cpu.hpp"
-#include "../support/paired.hpp"
-#include "device_cpu.hpp"
+#include "../../baselines/ceilings.hpp"
+#include "../../baselines/fft_cpu.hpp"
+#include "../../support/device_cpu.hpp"
+#include "../../support/paired.hpp"
 #include "inputs.hpp"
 #include "sequences.hpp"
 
 #if defined(TCNCA_BENCH_DNNL)
-#include "../baselines/dnnl.hpp"
+#include "../../baselines/dnnl.hpp"
 #endif
 
 namespace tcnca::bench {
 
 template <class T>
-class cpu_arena final : public arena {
+class cpu_conv_fixture final : public conv_fixture {
  public:
   /// `ceilings` lives as long as the run, so that each is measured once.
-  cpu_arena(problem p, text const& input, std::shared_ptr<cpu_ceilings> ceilings)
+  cpu_conv_fixture(problem p, text const& input, std::shared_ptr<cpu_ceilings> ceilings)
       : p_(p),
         ceilings_(std::move(ceilings)),
         x_(count()),
@@ -40,7 +40,7 @@ class cpu_arena final : public arena {
     text::noise(view(grad_y_), 2);
     for (index_t c = 0; c < p.channels; c++)
       generate_kernel(ema_channel(ema_, c), kappa_.data() + c * p.length, p.length);
-    for (size_t s = 0; s < headline_stacks.size(); s++) {
+    for (size_t s = 0; s < compared_stacks.size(); s++) {
       auto& w = weights_.emplace_back(weight_count(s, p));
       initial_weight(s, p, w.data());
     }
@@ -71,7 +71,7 @@ class cpu_arena final : public arena {
   double copy_rate(size_t moved_bytes) override { return ceilings_->copy_rate(moved_bytes); }
   std::string fft_variant() const override { return fft_variant_; }
 
-  void forget() override {
+  void clear_outputs() override {
     std::fill(y_.begin(), y_.end(), from_float<T>(1e30f));
     std::fill(grad_x_.begin(), grad_x_.end(), from_float<T>(1e30f));
   }
@@ -88,7 +88,7 @@ class cpu_arena final : public arena {
 
   size_t count() const { return static_cast<size_t>(p_.elements()); }
   sequence_view<T> view(buffer<T>& b) const {
-    return sequence(b.data(), headline_layout, p_.batch, p_.channels, p_.length);
+    return sequence(b.data(), compared_layout, p_.batch, p_.channels, p_.length);
   }
   sequences<T> shared() { return {p_, x_.data(), grad_y_.data(), y_.data(), grad_x_.data()}; }
   static std::vector<float> read(buffer<T> const& b) { return cpu_device::read(b.data(), b.size()); }
@@ -97,7 +97,7 @@ class cpu_arena final : public arena {
     return {[call] { return cpu_device::time(call); }, std::move(result), {}};
   }
 
-  /// The faster of the two transforms at this length, by trying both. FFTW remembers its plans for the next arena.
+  /// The faster of the two transforms at this length, by trying both. FFTW remembers its plans for the next conv_fixture.
   void choose_fft() {
     if (!fft_variant_.empty()) return;
     auto const real = std::make_shared<fft_recurrence<real_transform>>(p_.batch, p_.channels, p_.length, p_.threads);
@@ -142,7 +142,7 @@ class cpu_arena final : public arena {
 
 #if defined(TCNCA_BENCH_DNNL)
   contender bind_dnnl(size_t which, pass direction, double limit_seconds) {
-    auto const& shape = headline_stacks[which];
+    auto const& shape = compared_stacks[which];
     std::vector<index_t> dilations;
     for (int layer = 0; layer < shape.layers(); layer++) dilations.push_back(shape.dilation(layer));
     bool const back = direction == pass::backward;
