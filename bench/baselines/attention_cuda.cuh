@@ -1,7 +1,8 @@
 // Chunked attention composed of cuBLAS batched products and one kernel over the scores, in the element type with fp32
-// accumulation. Chunks are processed in groups: all at once, or as many as keep their scores in the L2 cache. With the causal
-// mask, rows are processed in blocks that read keys up to the block's end only. Group and block sizes are autotuned. Backward
-// recomputes the scores: this is 5% more arithmetic than saving them, and cheaper than reading them from memory.
+// accumulation. Chunks are processed in groups: all at once, or as many as keep their scores in the L2 cache. With
+// the causal mask, rows are processed in blocks that read keys up to the block's end only. Group and block sizes are
+// autotuned. Backward recomputes the scores: this is 5% more arithmetic than saving them, and cheaper than reading
+// them from memory.
 #pragma once
 #include <cublas_v2.h>
 

@@ -9,7 +9,8 @@
 
 namespace tcnca::bench {
 
-/// A block of rows, the same in each of several chunks: rows first .. first + rows - 1. Masked entries up to `width` become 0.
+/// A block of rows, the same in each of several chunks: rows first .. first + rows - 1. Masked entries up to `width`
+/// become 0.
 template <class T>
 struct score_rows {
   T* scores;           ///< [chunks, chunk, stride]: scores, then weights

@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""Peers of chunked attention in PyTorch, for the shapes of attention_vs_gemm: prints a JSON array of rows.
+"""Chunked attention in PyTorch, for the shapes of attention_vs_gemm: prints a JSON array of rows.
 
-- softmax: torch.nn.functional.scaled_dot_product_attention on chunks as a batch, by each of its backends that accepts the shape (math,
-  mem_efficient, flash, cudnn); and eager: two matrix products and a softmax.
-- laplace: two matrix products and the function between, eager and compiled. PyTorch has no fused operation for it.
+- softmax: torch.nn.functional.scaled_dot_product_attention with chunks as a batch, by each backend that accepts the
+  shape (math, mem_efficient, flash, cudnn); and eager: two matrix products and a softmax.
+- laplace: two matrix products and the function between them, eager and compiled. PyTorch has no fused operation.
 
-Milliseconds are medians between CUDA events; backward is forward and backward together less forward. Operations are those of valid pairs
-of a query and a key: forward 2 (z + h) a pair, backward 2 (3 z + 2 h). The peak is a product of 8192 x 8192 x 8192 in the same run.
-Needs torch and a GPU; without one of them it says so and prints nothing.
+Milliseconds are medians between CUDA events; backward is the time of both passes minus forward. Operations are those
+of valid pairs of a query and a key: forward 2 (z + h) per pair, backward 2 (3 z + 2 h). The peak is a product of
+8192 x 8192 x 8192 in the same run. Needs torch and a GPU; otherwise it prints the reason on stderr and fails.
 """
 import argparse
+import itertools
 import json
 import math
 import sys
@@ -37,16 +38,16 @@ def milliseconds(call, repetitions):
 
 
 def measure(function, inputs, repetitions):
-    """Milliseconds forward and backward, and a word where something was refused."""
-    found = {"forward": None, "backward": None, "refused": None}
+    """Milliseconds forward and backward, and the error of a backend that rejects the shape."""
+    found = {"forward": None, "backward": None, "error": None}
     try:
         with torch.no_grad():
             found["forward"] = milliseconds(lambda: function(*inputs), repetitions)
         grad = torch.randn_like(function(*inputs))
         both = milliseconds(lambda: torch.autograd.grad(function(*inputs), inputs, grad), repetitions)
         found["backward"] = both - found["forward"]
-    except Exception as e:  # a backend says no in many ways; which one is the result
-        found["refused"] = f"{type(e).__name__}: {e}".split("\n")[0][:200]
+    except Exception as e:  # backends raise many types; the message is the result
+        found["error"] = f"{type(e).__name__}: {e}".split("\n")[0][:200]
         torch.cuda.empty_cache()
     return found
 
@@ -87,13 +88,15 @@ def backend_softmax(backend, causal):
 
 def contenders(function, causal):
     if function == "laplace":
-        torch._dynamo.reset()  # else the compiler gives up after a few shapes and runs eagerly
+        torch._dynamo.reset()  # otherwise the compiler falls back to eager after a few shapes
         return {"eager": laplace(causal), "compiled": torch.compile(laplace(causal), dynamic=False)}
     found = {"eager": eager_softmax(causal)}
     try:
         from torch.nn.attention import SDPBackend
-        names = {"math": "MATH", "mem_efficient": "EFFICIENT_ATTENTION", "flash": "FLASH_ATTENTION", "cudnn": "CUDNN_ATTENTION"}
-        found |= {k: backend_softmax(getattr(SDPBackend, n), causal) for k, n in names.items() if hasattr(SDPBackend, n)}
+        names = {"math": "MATH", "mem_efficient": "EFFICIENT_ATTENTION", "flash": "FLASH_ATTENTION",
+                 "cudnn": "CUDNN_ATTENTION"}
+        known = {k: getattr(SDPBackend, n) for k, n in names.items() if hasattr(SDPBackend, n)}
+        found |= {k: backend_softmax(backend, causal) for k, backend in known.items()}
     except ImportError:
         print("this torch has no torch.nn.attention: only the eager softmax is measured", file=sys.stderr)
     return found
@@ -116,24 +119,24 @@ def main():
     parser.add_argument("--masks", nargs="+", default=["full", "causal"], choices=["full", "causal"])
     parser.add_argument("--dtype", nargs="+", default=["bf16"], choices=["fp32", "bf16"])
     parser.add_argument("--repetitions", type=int, default=11)
-    parser.add_argument("--all", action="store_true", help="key dimensions 64, 128, value dimensions 256, 1024, 2048, fp32 and bf16")
+    parser.add_argument("--all", action="store_true",
+                        help="key dimensions 64, 128, value dimensions 256, 1024, 2048, fp32 and bf16")
     args = parser.parse_args()
     if args.all:
         args.key_dims, args.value_dims, args.dtype = [64, 128], [256, 1024, 2048], ["fp32", "bf16"]
     if torch is None:
-        sys.exit("attention_peers: torch is not installed; there is nothing to compare")
+        sys.exit("attention_pytorch: torch is not installed; there is nothing to compare")
     if not torch.cuda.is_available():
-        sys.exit("attention_peers: torch finds no GPU; its fused attention is compared on a GPU only")
+        sys.exit("attention_pytorch: torch finds no GPU; its fused attention is compared on a GPU only")
     if any(args.length % chunk for chunk in args.chunks):
-        sys.exit("attention_peers: the length must be a multiple of each chunk")
+        sys.exit("attention_pytorch: the length must be a multiple of each chunk")
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     rows = []
     for dtype in args.dtype:
         element = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
         peak = matmul_rate(element)
-        shapes = [(f, m, z, h, c) for f in args.functions for m in args.masks for z in args.key_dims for h in args.value_dims
-                  for c in args.chunks]
+        shapes = itertools.product(args.functions, args.masks, args.key_dims, args.value_dims, args.chunks)
         for function, mask, z, h, chunk in shapes:
             causal = mask == "causal"
             blocks = args.batch * args.length // chunk
@@ -144,10 +147,11 @@ def main():
             for name, call in contenders(function, causal).items():
                 times = measure(call, inputs, args.repetitions)
                 for direction in ("forward", "backward"):
-                    row = {"direction": direction, "backend": f"torch {torch.__version__}, {torch.cuda.get_device_name()}"}
+                    row = {"direction": direction}
+                    row |= {"backend": f"torch {torch.__version__}, {torch.cuda.get_device_name()}"}
                     row |= {"dtype": dtype, "function": function, "causal": causal, "contender": name}
                     row |= {"batch": args.batch, "heads": args.heads, "length": args.length, "chunk": chunk}
-                    row |= {"key_dim": z, "value_dim": h, "ms": times[direction], "refused": times["refused"]}
+                    row |= {"key_dim": z, "value_dim": h, "ms": times[direction], "error": times["error"]}
                     rate = operations[direction] / (times[direction] * 1e-3) if times[direction] else None
                     row |= {"tflops": rate and rate * 1e-12, "percent_of_peak": rate and 100 * rate / peak}
                     rows.append(row | {"peak_tflops": peak * 1e-12})

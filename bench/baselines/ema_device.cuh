@@ -1,4 +1,5 @@
-// Generation of the EMA's convolution kernel and its gradient on a CUDA GPU, for the FFT baseline with a generated kernel.
+// Generation of the EMA's convolution kernel and its gradient on a CUDA GPU, for the FFT baseline with a generated
+// kernel.
 #pragma once
 #include <vector>
 
@@ -22,8 +23,8 @@ __device__ __forceinline__ ema_state ema_state_of(float delta, float alpha, floa
   return s;
 }
 
-/// kappa[c, l]: blockIdx.x is a block of positions, blockIdx.y the channel. A thread computes four consecutive positions,
-/// so that there is one exponential per four powers.
+/// kappa[c, l]: blockIdx.x is a block of positions, blockIdx.y the channel. A thread computes four consecutive
+/// positions, so that there is one exponential per four powers.
 __global__ void generate_kernel(float* kappa, float const* delta, float const* alpha, float const* beta,
                                 float const* gamma, int states, index_t length) {
   extern __shared__ float2 shared[];  // [states] scale and log_decay, then [states] decay

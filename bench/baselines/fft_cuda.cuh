@@ -1,9 +1,9 @@
-// The EMA as an FFT convolution on a CUDA GPU: y = irfft(rfft(x, 2L) * rfft(kappa, 2L))[:L] in fp32, in the steps that
-// frameworks execute, with cuFFT: pad (and cast), R2C of all rows, multiply (the batch shares the kernel's spectrum), C2R,
-// slice (scale and cast).
+// The EMA as an FFT convolution on a CUDA GPU: y = irfft(rfft(x, 2L) * rfft(kappa, 2L))[:L] in fp32, in the steps
+// that frameworks execute, with cuFFT: pad (and cast), R2C of all rows, multiply (the batch shares the kernel's
+// spectrum), C2R, slice (scale and cast).
 //
-// Layout [batch, channels, length]. As on the CPU, forward includes the transform of the kernel, and its generation where it
-// is generated; backward uses the saved spectra of x and of the kernel.
+// Layout [batch, channels, length]. As on the CPU, forward includes the transform of the kernel, and its generation
+// where it is generated; backward uses the saved spectra of x and of the kernel.
 #pragma once
 #include <cufft.h>
 

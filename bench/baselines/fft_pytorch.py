@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Peers in PyTorch on a GPU machine, for the shapes of conv_vs_fft: prints a JSON array of rows.
+"""FFT convolution and convolutions by level in PyTorch, for the shapes of conv_vs_fft: prints a JSON array of rows.
 
-- fft_given, fft_generated: y = irfft(rfft(x, 2L) * rfft(kappa, 2L))[:L] in fp32 by torch.fft, as MEGA's EMA runs it; generated builds
-  kappa from the EMA's parameters (16 states) inside the timing.
-- levels: the stack as torch.nn.functional.conv1d, dilated and depthwise, level by level (cuDNN or PyTorch's own kernels).
+- fft_given, fft_generated: y = irfft(rfft(x, 2L) * rfft(kappa, 2L))[:L] in fp32 by torch.fft, as frameworks compute
+  MEGA's EMA; generated computes kappa from the EMA's parameters (16 states) in the timed call.
+- levels: the stack as torch.nn.functional.conv1d, dilated and depthwise, level by level (cuDNN or PyTorch's kernels).
 
-Milliseconds are medians between CUDA events; backward is forward and backward together less forward. Needs torch.
+Milliseconds are medians between CUDA events; backward is the time of both passes minus forward. Needs torch.
 """
 import argparse
 import json
@@ -58,7 +58,7 @@ def stack(x, weights, base):
 
 
 def measure(function, inputs, device, repetitions):
-    """Milliseconds forward and backward; None where memory does not suffice."""
+    """Milliseconds forward and backward; None if there is not enough memory."""
     try:
         with torch.no_grad():
             forward = milliseconds(function, device, repetitions)
@@ -91,7 +91,8 @@ def main():
             kappa = ema_kernel(*ema, length).detach().requires_grad_()
             found = {
                 "fft_given": measure(lambda: fft_convolution(x, kappa), (x, kappa), device, args.repetitions),
-                "fft_generated": measure(lambda: fft_convolution(x, ema_kernel(*ema, length)), (x, *ema), device, args.repetitions),
+                "fft_generated": measure(lambda: fft_convolution(x, ema_kernel(*ema, length)), (x, *ema), device,
+                                         args.repetitions),
             }
             for taps, base, depth in STACKS:
                 shape = (args.channels, 1, taps)

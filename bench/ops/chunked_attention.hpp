@@ -86,7 +86,8 @@ void add_chunked_attention(op_backend<Device> const& backend, std::vector<std::v
         backend.prefix + "chunked_attention/" + to_string(p) + "/" + type_name<T>() + "/" + shape_name(Shape);
     auto* const b = benchmark::RegisterBenchmark(
         name.c_str(), [=](benchmark::State& s) { run_chunked_attention<T, Shape>(s, backend, p); });
-    b->ArgNames({"batch", "length", "chunk", "key", "value", "threads"})->Unit(benchmark::kMillisecond)->UseManualTime();
+    b->ArgNames({"batch", "length", "chunk", "key", "value", "threads"});
+    b->Unit(benchmark::kMillisecond)->UseManualTime();
     for (auto const& s : sizes) b->Args(s);
   }
 }

@@ -1,6 +1,6 @@
-// Benchmarks of the EMA on a Device: both layouts, element types, forward and backward, with and without state, and the
-// generation of its convolution kernel. Counters: operations (an FMA counts as 2), bytes that must cross memory, and their
-// share of the copy bandwidth.
+// Benchmarks of the EMA on a Device: both layouts, element types, forward and backward, with and without state, and
+// the generation of its convolution kernel. Counters: operations (an FMA counts as 2), bytes that must cross memory,
+// and their share of the copy bandwidth.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -92,8 +92,8 @@ void run_ema(benchmark::State& state, op_backend<Device> const& backend, pass di
       return operation::backward(executor, args, {device.data(scratch), scratch.size()});
     });
   }
-  // FMAs per element and state. Forward: h and y. Backward: lambda, h, grad_x and two sums; with the SiLU also the forward
-  // pass, which recomputes y.
+  // FMAs per element and state. Forward: h and y. Backward: lambda, h, grad_x and two sums; with the SiLU also the
+  // forward pass, which recomputes y.
   int const fmas = direction == pass::forward ? 2 : Shape.skip ? 7 : 5;
   double const moved = useful_bytes(p, direction, sizeof(T));
   count_operations(state, static_cast<double>(p.elements()) * 2 * fmas * Shape.states * Shape.directions());

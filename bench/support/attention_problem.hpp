@@ -1,4 +1,4 @@
-// What the attention benchmark measures: its extents, what of its work counts, and the memory that its contenders share.
+// The extents of an attention benchmark, the work that counts for it, and the tensors that its contenders share.
 #pragma once
 #include <algorithm>
 #include <string>
@@ -7,7 +7,7 @@
 
 namespace tcnca::bench {
 
-/// Which function of the scores. The library's enumeration has more; these are the ones that are compared.
+/// The compared functions of the scores, a part of tcnca::attention_function.
 enum class score_function { softmax, laplace };
 inline char const* to_string(score_function f) { return f == score_function::softmax ? "softmax" : "laplace"; }
 
@@ -20,12 +20,12 @@ struct attention_problem {
 
   index_t sequences() const { return batch * heads; }
   index_t chunks() const { return (length + chunk - 1) / chunk; }
-  /// Rows of chunk `c`: the last one may be short.
+  /// Rows of chunk `c`; the last chunk may be short.
   index_t rows(index_t c) const { return std::min(chunk, length - c * chunk); }
   index_t key_elements() const { return sequences() * length * key_dim; }
   index_t value_elements() const { return sequences() * length * value_dim; }
 
-  /// Scale of the scores in a row with so many valid keys.
+  /// Scale of the scores in a row with `valid` keys.
   float scale(index_t valid) const;
 };
 
@@ -34,7 +34,7 @@ inline float attention_problem::scale(index_t valid) const {
                                              : 1 / static_cast<float>(valid);
 }
 
-/// Pairs of a query and a key that it sees.
+/// Pairs of a query and a key that is not masked.
 inline double valid_pairs(attention_problem const& p) {
   double pairs = 0;
   for (index_t c = 0; c < p.chunks(); c++) {
@@ -44,14 +44,15 @@ inline double valid_pairs(attention_problem const& p) {
   return pairs * static_cast<double>(p.sequences());
 }
 
-/// Operations of the matrix products, for valid pairs alone: forward 2 (z + h) a pair, backward 2 (3 z + 2 h): the scores again, their
-/// gradient, and those of q, k and v.
+/// Operations of the matrix products for valid pairs, z the key and h the value dimension. Forward: 2 (z + h) per pair.
+/// Backward: 2 (3 z + 2 h), for the recomputed scores, their gradient, and the gradients of q, k and v.
 inline double useful_operations(attention_problem const& p, bool backward) {
   auto const z = static_cast<double>(p.key_dim), h = static_cast<double>(p.value_dim);
   return valid_pairs(p) * (backward ? 2 * (3 * z + 2 * h) : 2 * (z + h));
 }
 
-/// In the memory of the machine. `lse`, two numbers a query, is written by whoever runs forward and read by whoever runs backward, with its o.
+/// Tensors in memory of the device. The forward pass writes `o` and `lse` (two numbers per query); the backward pass
+/// of the same contender reads them.
 template <class T>
 struct attention_tensors {
   T const *q, *k, *v, *grad_o;

@@ -15,8 +15,8 @@ struct outcome {
   std::vector<float> sequence, parameters;
 };
 
-/// An operation bound to its memory. run() executes it once and returns the seconds it took. A contender without `run` is
-/// not available, and `skip_reason` says why.
+/// An operation bound to its memory. run() executes it once and returns the seconds it took. A contender without
+/// `run` is not available, and `skip_reason` says why.
 struct contender {
   std::function<double()> run;
   std::function<outcome()> result;

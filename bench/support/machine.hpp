@@ -1,4 +1,5 @@
-// Provenance of results: machine, commit, date, and how busy the machine was. It is the field "machine" of every JSON file.
+// Provenance of results: machine, commit, date, and how busy the machine was. It is the field "machine" of every JSON
+// file.
 #pragma once
 #include <cmath>
 #include <cstdio>

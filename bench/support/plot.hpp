@@ -1,4 +1,4 @@
-// A small writer of SVG line charts with logarithmic axes: panels in a grid, lines, horizontal reference lines, one legend.
+// SVG line charts with logarithmic axes: panels in a grid, lines, horizontal reference lines, one legend.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -26,12 +26,13 @@ struct plot_panel {
   std::vector<plot_reference> references;
 };
 
-/// Panels, `columns` in a row, all with the same axes; lines of the same position have the same colour, and the first panel's names.
+/// Panels in rows of `columns`, all with the same axes. The i-th lines of all panels share a colour; the first panel
+/// names them.
 class plot {
  public:
   explicit plot(std::string title, int columns = 2) : title_(std::move(title)), columns_(columns) {}
   void add(plot_panel panel) { panels_.push_back(std::move(panel)); }
-  /// A sentence under the title, and one at the bottom.
+  /// Sets the subtitle and the line at the bottom.
   void describe(std::string subtitle, std::string footer) {
     subtitle_ = std::move(subtitle), footer_ = std::move(footer);
   }
@@ -77,7 +78,7 @@ class plot {
   using size_t = std::size_t;
   static constexpr double panel_width = 480, panel_height = 330, top = 90, bottom = 30;
   static constexpr double margin_left = 62, margin_right = 18, margin_top = 34, margin_bottom = 52;
-  // Distinguishable with the common colour-vision deficiencies, and by their markers.
+  // Distinguishable with the common colour-vision deficiencies; the markers differ as well.
   static constexpr char const* colours[] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"};
   static char const* colour(size_t i) { return colours[i % std::size(colours)]; }
 

@@ -21,9 +21,9 @@ inline std::string stack_name(conv_stack_shape const& s) {
   return name;
 }
 
-/// Floating-point operations of a direct evaluation of the stack: 2 for each tap inside the sequence. Taps before its start
-/// are not counted, so that short sequences do not appear fast. Backward counts three times as many: recomputation, grad_x
-/// and grad_weight.
+/// Floating-point operations of a direct evaluation of the stack: 2 for each tap inside the sequence. Taps before its
+/// start are not counted, so that short sequences do not appear fast. Backward counts three times as many:
+/// recomputation, grad_x and grad_weight.
 inline double useful_operations(conv_stack_shape const& s, problem const& p, pass direction) {
   double taps = 0;
   for (int layer = 0; layer < s.layers(); layer++)

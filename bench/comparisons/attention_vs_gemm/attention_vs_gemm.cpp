@@ -1,5 +1,5 @@
-// The benchmark of chunked attention: against the same built of a library's matrix products and a pass over the scores, forward and
-// backward, softmax and laplace, causal and not, with the machine's limit measured in the same run.
+// Chunked attention against the same computation composed of a library's matrix products and a pass over the scores:
+// forward and backward, softmax and laplace, causal and not. The peak rate is measured in the same run.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -24,7 +24,7 @@
 namespace tcnca::bench {
 namespace {
 
-/// A problem on a machine with an element type.
+/// A problem with its backend and element type.
 struct attention_case {
   std::string backend, dtype;
   attention_problem p;
@@ -52,7 +52,7 @@ std::string name_of(attention_case const& c, pass direction) {
          ", z " + std::to_string(c.p.key_dim) + ", h " + std::to_string(c.p.value_dim);
 }
 
-/// Makes fixtures, and keeps the CPU's ceilings as long as the run.
+/// Creates fixtures, and owns the CPU's ceilings, which all fixtures share.
 class attention_factory {
  public:
   explicit attention_factory(int threads) : threads_(threads) {}
@@ -70,7 +70,7 @@ class attention_factory {
   std::shared_ptr<cpu_ceilings> ceilings_;
 };
 
-/// Prints a line for each comparison if asked to; returns how many failed.
+/// Compares all contenders with the fp64 reference; prints failures, or a line per comparison. Returns the failures.
 int check_all(attention_options const& o, attention_factory& make, std::vector<index_t> const& lengths, bool print) {
   int failed = 0, compared = 0;
   attention_options small = o;
@@ -79,7 +79,7 @@ int check_all(attention_options const& o, attention_factory& make, std::vector<i
   for (index_t const length : lengths) {
     small.length = length;
     for (auto const& c : cases(small)) {
-      double const bound = c.dtype == "fp32" ? 2e-5 : 2e-2;  // of the largest value
+      double const bound = c.dtype == "fp32" ? 2e-5 : 2e-2;  // relative to the largest value
       for (auto const& r : check(*make.make(c), c.p)) {
         bool const bad = !(r.error <= bound);
         failed += bad, compared += r.skip_reason.empty();
@@ -93,11 +93,17 @@ int check_all(attention_options const& o, attention_factory& make, std::vector<i
       }
     }
   }
-  std::printf("check: %d results compared with the definition in fp64, %d wrong\n", compared, failed);
+  std::string sizes;
+  for (index_t const l : lengths) sizes += (sizes.empty() ? "" : ", ") + std::to_string(l);
+  std::printf(
+      "check: %d results compared with the fp64 reference at length %s (batch 2, 2 heads; the first and the last chunk "
+      "of "
+      "the first and the last sequence), %d wrong\n",
+      compared, sizes.c_str(), failed);
   return failed;
 }
 
-/// Measures all contenders of a row; returns whether that could be done.
+/// Measures all contenders of a row in turn; returns false if other programs disturbed them.
 bool measure_row(attention_row& r, attention_fixture& a, double min_time) {
   std::vector<std::function<double()>> contenders{a.library(r.direction).run};
   for (auto const& who : a.baselines()) {
@@ -134,11 +140,11 @@ int run(attention_options const& o) {
                                                                                           : attention_device_name());
   progress line(static_cast<int>(steps.size()));
   std::vector<attention_row> rows;
-  size_t not_begun = 0;
+  size_t skipped = 0;
   for (auto const& [c, direction] : steps) {
     std::string const name = name_of(c, direction);
     if (o.time_limit > 0 && line.elapsed() > o.time_limit) {
-      not_begun++;
+      skipped++;
       continue;
     }
     line.begin(name);
@@ -148,7 +154,7 @@ int run(attention_options const& o) {
     line.end();
   }
   line.clear();
-  if (make.ceilings())  // looked at all through the run: the best is the machine's
+  if (make.ceilings())  // measured throughout the run; the best value is the peak
     for (auto& r : rows)
       if (r.backend == "cpu") r.peak_rate = make.ceilings()->fma_rate();
   std::stable_sort(rows.begin(), rows.end(), [](attention_row const& a, attention_row const& b) {
@@ -162,25 +168,22 @@ int run(attention_options const& o) {
   write_summary(rows, machine, o.output);
   print_table(rows, stdout);
   std::printf(
-      "\ntcnca: tcnca::chunked_attention. Opponents: S = Q K' by the library's product, one vectorised pass over the "
-      "scores, "
-      "O = P V by a\n"
-      "product; backward five products, or four and the scores kept; blocks of rows as large, and threads where, they "
-      "are "
-      "fastest.\n"
-      "OpenBLAS multiplies bf16 as fp32, oneDNN as bf16 where the CPU can: its peak is then higher than the table's.\n"
-      "Milliseconds are the best of several calls; a row's contenders were called turn about. Operations are those of "
-      "the products for valid pairs of a query and a key: "
-      "forward\n2 (z + h) a pair, backward 2 (3 z + 2 h).\n");
+      "\ntcnca: tcnca::chunked_attention. Baselines: S = Q K' by the library, one vectorized pass over the scores, "
+      "O = P V by the library; backward five\nproducts, or four with saved scores; block size and threading are "
+      "autotuned. OpenBLAS converts bf16 to fp32; oneDNN multiplies bf16 where\nthe CPU can, and its peak is then "
+      "higher "
+      "than the table's. Milliseconds: the best of several calls; the contenders of a row were called in turn.\n"
+      "Operations: those of the products for valid pairs of a query and a key, forward 2 (z + h) per pair, backward "
+      "2 (3 z + 2 h).\n");
   if (make.ceilings())
-    std::printf("cpu, %d threads: %s GFLOP/s of fp32 multiply-adds, the peak in the table. %s\n", o.threads,
+    std::printf("cpu, %d threads: %s GFLOP/s of fp32 FMAs, the peak in the table. %s\n", o.threads,
                 detail::cell(make.ceilings()->fma_rate() * 1e-9, 0).c_str(), openblas_description().c_str());
   std::set<std::string> missing;
   for (auto const& r : rows)
     for (auto const& who : r.baselines)
       if (std::isnan(who.ms)) missing.insert(who.name + " is left out: " + who.how + ".");
   for (auto const& sentence : missing) std::printf("%s\n", sentence.c_str());
-  if (not_begun > 0) std::printf("%zu rows were not begun: the time limit had passed.\n", not_begun);
+  if (skipped > 0) std::printf("%zu rows were skipped: the time limit had passed.\n", skipped);
   std::printf("%s\n", machine.sentence().c_str());
   if (auto const warning = machine.warning(); !warning.empty()) std::printf("WARNING: %s\n", warning.c_str());
   std::printf("%.0f s. Wrote %s\n", line.elapsed(), o.output.c_str());
@@ -191,7 +194,7 @@ int run(attention_options const& o) {
 }  // namespace tcnca::bench
 
 int main(int argc, char** argv) {
-  tcnca::bench::free_openblas(argv);
+  tcnca::bench::unrestrict_openblas(argv);
   return tcnca::bench::guarded("attention_vs_gemm", [&] {
     return tcnca::bench::run(tcnca::bench::parse_attention(argc, argv, tcnca::bench::attention_backends()));
   });

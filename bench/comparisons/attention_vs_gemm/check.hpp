@@ -1,5 +1,5 @@
-// Compares every contender with the fp64 reference of the tests (test/reference), in the first and the last chunk of the
-// first and the last sequence.
+// Compares every contender with the fp64 reference of the tests (test/reference), in the first and the last chunk of
+// the first and the last sequence.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -43,8 +43,8 @@ inline exact_chunk exact_attention(attention_problem const& p, attention_inputs 
   return {first, ref::forward<double>(shape, r).o, ref::backward<double>(shape, r)};
 }
 
-/// The largest difference in a chunk, relative to the largest exact value, or to 0.25 if that is larger: the gradient of a
-/// softmax over one key is 0.
+/// The largest difference in a chunk, relative to the largest exact value, or to 0.25 if that is larger: the gradient
+/// of a softmax over one key is 0.
 inline double chunk_error(std::vector<float> const& computed, std::vector<double> const& exact, index_t first,
                           index_t dim) {
   double difference = 0, scale = 0.25;

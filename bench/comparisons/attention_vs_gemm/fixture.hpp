@@ -1,4 +1,4 @@
-// Everything that runs for one problem with one element type on one machine: the library and its baselines on the same memory.
+// The fixture of attention_vs_gemm: the library and its baselines on the same memory, for one problem and element type.
 #pragma once
 #include <string>
 #include <vector>
@@ -10,22 +10,22 @@ namespace tcnca::bench {
 
 enum class part { q, k, v, grad_o, o, grad_q, grad_k, grad_v };
 
-/// Contenders write o, or the gradients; their results lie in read(). A contender of backward has run forward when it is made.
+/// Contenders write o, or the gradients, which read() returns. A backward contender has executed the forward pass.
 class attention_fixture {
  public:
   virtual ~attention_fixture() = default;
   virtual contender library(pass direction) = 0;
   virtual std::vector<std::string> baselines() const = 0;
-  /// tuned: cuts its work in the way that is found to be fastest.
+  /// tuned: block size and threading are autotuned.
   virtual contender baseline(size_t which, pass direction, bool tuned) = 0;
-  /// How the opponent made last was built: a note.
+  /// The block size and threading of the baseline created last.
   virtual std::string how() const = 0;
-  /// Operations a second that the machine can do, and what they are.
+  /// The peak rate in operations per second, and how it is measured.
   virtual double peak_rate() = 0;
   virtual std::string peak_name() const = 0;
 
   virtual std::vector<float> read(part which) = 0;
-  /// Overwrites what a pass writes with something that no contender computes.
+  /// Overwrites the outputs of a pass with values that no contender computes.
   virtual void clear_outputs(pass direction) = 0;
 };
 

@@ -1,4 +1,4 @@
-// The fixture of a CUDA device, where this program was built with CUDA and there is a device.
+// The CUDA fixture, where this program was built with CUDA and finds a GPU; defined in attention_vs_gemm.cu.
 #pragma once
 #include <memory>
 #include <stdexcept>
@@ -10,7 +10,6 @@
 namespace tcnca::bench {
 
 #if defined(TCNCA_BENCH_CUDA)
-/// In attention.cu.
 bool attention_device_found();
 std::string attention_device_name();
 std::unique_ptr<attention_fixture> make_cuda_attention_fixture(std::string const& dtype, attention_problem const& p);

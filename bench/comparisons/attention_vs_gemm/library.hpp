@@ -1,5 +1,4 @@
-// Binds tcnca::chunked_attention to memory, on any machine (headline/device.hpp says what a Device is). make_cpu_attention is compiled once
-// for each element type, in library_cpu_*.cpp.
+// The library on the CPU. It is compiled once per element type, in library_cpu_*.cpp, because that is expensive.
 #pragma once
 #include "../../support/attention_problem.hpp"
 #include "../../support/contender.hpp"

@@ -1,4 +1,4 @@
-// The library on the CPU, bf16.
+// The library on the CPU in bf16.
 #include "../../support/device_cpu.hpp"
 #include "bind.hpp"
 

@@ -1,4 +1,4 @@
-// The library on the CPU, fp32.
+// The library on the CPU in fp32.
 #include "../../support/device_cpu.hpp"
 #include "bind.hpp"
 

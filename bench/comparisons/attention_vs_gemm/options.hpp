@@ -11,20 +11,20 @@
 namespace tcnca::bench {
 
 struct attention_options {
-  index_t batch = 0, heads = 0, length = 0;  ///< 0: what suits the machine
+  index_t batch = 0, heads = 0, length = 0;  ///< 0: the default of the backend
   int threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   std::vector<index_t> chunks{128, 512, 2048}, key_dims{128}, value_dims{1024};
   std::vector<std::string> functions{"softmax", "laplace"}, masks{"full", "causal"}, directions{"forward", "backward"},
       dtypes, backends;
   std::string filter, output = "attention.json";
-  double min_time = 0.2, time_limit = 0;  ///< a limit of 0: none
+  double min_time = 0.2, time_limit = 0;  ///< time_limit 0: none
   bool check = false, all = false;
 
   std::vector<std::string> dtypes_on(std::string const& backend) const {
     if (!dtypes.empty()) return dtypes;
     return all || backend == "cuda" ? std::vector<std::string>{"fp32", "bf16"} : std::vector<std::string>{"fp32"};
   }
-  /// A GPU needs more chunks to be busy than a CPU.
+  /// A GPU needs more chunks than a CPU to be occupied.
   attention_problem problem_on(std::string const& backend, index_t chunk, index_t key_dim, index_t value_dim) const {
     bool const gpu = backend == "cuda";
     attention_problem p;
@@ -40,10 +40,9 @@ struct attention_options {
 inline attention_options parse_attention(int argc, char const* const* argv, std::vector<std::string> const& backends) {
   attention_options o;
   o.backends = backends;
-  command_line line(
-      "attention_vs_gemm",
-      "Chunked attention against the same of matrix products and a pass over the scores, forward and backward.\n"
-      "Prints a table and writes a summary (JSON).");
+  command_line line("attention_vs_gemm",
+                    "Chunked attention against matrix products and a pass over the scores, forward and backward.\n"
+                    "Prints a table and writes a summary (JSON).");
   line.option("--batch", o.batch, "Sequences (default: 1 on a CPU, 4 on a GPU)", whole_number(1, 4096), false);
   line.option("--heads", o.heads, "Heads (default: 1 on a CPU, 2 on a GPU)", whole_number(1, 4096), false);
   line.option("--length", o.length, "Rows of a sequence (default: 4096 on a CPU, 32768 on a GPU)",
@@ -56,15 +55,16 @@ inline attention_options parse_attention(int argc, char const* const* argv, std:
   line.list("--directions", o.directions, "Passes", one_of({"forward", "backward"}));
   line.list("--dtype", o.dtypes, "Element types (default: fp32 on a CPU, fp32,bf16 on a GPU)",
             one_of({"fp32", "bf16"}));
-  line.list("--backend", o.backends, "Machines (all that are here)", one_of(backends));
-  line.option("--threads", o.threads, "Threads of the CPU, for every contender", whole_number(1, 1024));
-  line.text("--filter", o.filter, "Only rows whose name contains this: 'cpu, fp32, softmax, causal, backward, C 512'");
-  line.option("--min-time", o.min_time, "Seconds that each contender of a row is measured for at least",
+  line.list("--backend", o.backends, "Backends (default: all that are available)", one_of(backends));
+  line.option("--threads", o.threads, "CPU threads of every contender", whole_number(1, 1024));
+  line.text("--filter", o.filter,
+            "Only rows whose names contain this text: 'cpu, fp32, softmax, causal, backward, C 512'");
+  line.option("--min-time", o.min_time, "Minimum measurement time of each contender of a row in seconds",
               number(0.001, 3600));
-  line.option("--time-limit", o.time_limit, "Seconds after which no further row is begun (default: none)",
+  line.option("--time-limit", o.time_limit, "Seconds after which remaining rows are skipped (default: none)",
               number(0.01, 86400), false);
   line.option("--output", o.output, "The summary to write", writable_file());
-  line.flag("--check", o.check, "Only compare every contender with the definition in fp64, in sampled chunks");
+  line.flag("--check", o.check, "Only compare every contender with the fp64 reference, in sampled chunks");
   line.flag(
       "--all", o.all,
       "The whole grid: chunks 128,512,2048, key dimensions 64,128, value dimensions 256,1024,2048, fp32 and bf16");
@@ -73,7 +73,7 @@ inline attention_options parse_attention(int argc, char const* const* argv, std:
   for (auto const& backend : o.backends) {
     auto const largest = [](std::vector<index_t> const& all) { return *std::max_element(all.begin(), all.end()); };
     auto const p = o.problem_on(backend, 1, largest(o.key_dims), largest(o.value_dims));
-    // Eight tensors; an opponent in fp32 has its own beside those in bf16.
+    // Eight tensors; for bf16, an fp32 baseline has its own copies.
     if (backend == "cpu" && !o.check)
       require_memory(
           "--length: " + std::to_string(p.length) + " with batch " + std::to_string(p.batch) + " and " +

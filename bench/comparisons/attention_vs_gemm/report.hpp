@@ -1,4 +1,4 @@
-// One line of the result, the table that a person reads and the summary for programs.
+// A row of the results, the table on the terminal and the JSON summary.
 #pragma once
 #include <cmath>
 #include <cstdio>
@@ -14,7 +14,7 @@
 namespace tcnca::bench {
 
 struct baseline_time {
-  std::string name, how;  ///< how: by which cut of the work
+  std::string name, how;  ///< how: block size and threading
   double ms = not_measured;
 };
 
@@ -34,7 +34,7 @@ struct attention_row {
   }
 };
 
-/// One block for each backend, element type, function, mask and direction.
+/// A block per backend, element type, function, mask and direction.
 inline void print_table(std::vector<attention_row> const& rows, std::FILE* out) {
   using detail::cell, detail::milliseconds;
   std::string last;
@@ -61,7 +61,7 @@ inline void print_table(std::vector<attention_row> const& rows, std::FILE* out) 
   }
 }
 
-/// A row as a JSON object. What was not measured is null.
+/// A row as a JSON object; null where nothing was measured.
 inline std::string to_json(attention_row const& r) {
   using detail::json;
   std::string text;

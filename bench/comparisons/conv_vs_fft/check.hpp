@@ -1,5 +1,5 @@
-// Compares every contender with the fp64 references of the tests (test/reference), which are direct sums: at small lengths,
-// in four channels.
+// Compares every contender with the fp64 references of the tests (test/reference), which are direct sums: at small
+// lengths, in four channels.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -61,7 +61,8 @@ inline expected expect_stack(reference::stack const& s, reference::problem r, st
 inline expected expect_stack(conv_fixture& f, problem const& p, size_t which, std::vector<index_t> const& checked,
                              pass direction) {
   auto const& shape = compared_stacks[which];
-  reference::stack s{.taps = shape.taps};
+  reference::stack s;
+  s.taps = shape.taps;
   for (int layer = 0; layer < shape.layers(); layer++) s.dilation.push_back(shape.dilation(layer));
   return expect_stack(s, reference_problem<reference::problem>(f, p, checked),
                       select_channels(f.weight(which), p.channels, 1, checked), direction);

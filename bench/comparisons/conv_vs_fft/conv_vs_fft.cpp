@@ -1,5 +1,5 @@
-// The headline benchmark: dilated convolution stacks against the recurrence as an FFT convolution, forward and backward, at lengths from
-// 1k to 131k, with the machine's limits measured in the same run.
+// Dilated convolution stacks against MEGA's EMA as an FFT convolution, forward and backward, at lengths from 1k to
+// 131k. The FMA peak and the copy bandwidth are measured in the same run.
 #include <fftw3.h>
 
 #include <algorithm>
@@ -29,7 +29,7 @@ using tcnca::bf16;
 using tcnca::index_t;
 using tcnca::size_t;
 
-/// Makes fixtures, and keeps what lives as long as the run.
+/// Creates fixtures, and owns what lives as long as the run.
 class factory {
  public:
   explicit factory(options const& o) : options_(o), text_(o.input) {}
@@ -54,15 +54,16 @@ class factory {
 
 size_t element_bytes(std::string const& dtype) { return dtype == "fp32" ? 4 : 2; }
 
-/// Prints a line for each comparison if asked to; returns how many failed.
+/// Compares all contenders with the fp64 reference; prints failures, or a line per comparison. Returns the failures.
 int check_all(options const& o, factory& make, std::vector<index_t> const& lengths, bool print) {
+  constexpr index_t batch = 2, channels = 24;
   int failed = 0, compared = 0;
   for (auto const& backend : o.backends)
     for (auto const& dtype : o.dtypes)
       for (index_t const length : lengths) {
         problem p = make.at(backend, length);
-        p.batch = 2, p.channels = 24;
-        double const bound = dtype == "fp32" ? 2e-5 : 2e-2;  // of the largest value
+        p.batch = batch, p.channels = channels;
+        double const bound = dtype == "fp32" ? 2e-5 : 2e-2;  // relative to the largest value
         for (auto const& r : check(*make.make(backend, dtype, p), p, o.chosen_stacks())) {
           bool const bad = !(r.error <= bound);
           failed += bad, compared += r.skip_reason.empty();
@@ -72,7 +73,12 @@ int check_all(options const& o, factory& make, std::vector<index_t> const& lengt
                       static_cast<long long>(length), r.contender.c_str(), r.error, what.c_str());
         }
       }
-  std::printf("check: %d results compared with the direct sum in fp64, %d wrong\n", compared, failed);
+  std::string sizes, checked;
+  for (index_t const l : lengths) sizes += (sizes.empty() ? "" : ", ") + std::to_string(l);
+  for (index_t const c : checked_channels(channels)) checked += (checked.empty() ? "" : ", ") + std::to_string(c);
+  std::printf(
+      "check: %d results compared with the fp64 reference at length %s (batch %d; channels %s of %d), %d wrong\n",
+      compared, sizes.c_str(), int(batch), checked.c_str(), int(channels), failed);
   return failed;
 }
 
@@ -101,7 +107,7 @@ int run(options const& o) {
         rows.insert(rows.end(), more.begin(), more.end());
       }
   plan.clear();
-  if (make.ceilings())  // looked at all through the run: the best is the machine's
+  if (make.ceilings())  // measured throughout the run; the best value is the peak
     for (auto& r : rows)
       if (r.backend == "cpu") r.fma_rate = make.ceilings()->fma_rate();
   std::stable_sort(rows.begin(), rows.end(), [](row const& a, row const& b) {
@@ -120,14 +126,13 @@ int run(options const& o) {
 
   print_table(rows, stdout);
   std::printf(
-      "\nstack: tcnca::conv_stack, plain convolutions. FFT: y = irfft(rfft(x, 2L) rfft(kappa, 2L)), fp32, by FFTW or "
-      "cuFFT; kernel given or\n"
-      "generated from the EMA's parameters (16 states), its spectrum inside the timing; backward with the spectra of x "
-      "and kappa kept.\n"
-      "Milliseconds are the best of several calls; a row's contenders were called turn about. %% of limit: of what the "
-      "copy bandwidth or the multiply-add rate "
-      "would allow, 2 operations\n"
-      "a tap inside the sequence forward and 6 backward; x and y cross memory once, backward x, grad_y and grad_x.\n");
+      "\nstack: tcnca::conv_stack, plain convolutions. FFT: y = irfft(rfft(x, 2L) rfft(kappa, 2L)) in fp32 by FFTW or "
+      "cuFFT; the kernel is given, or\ngenerated from the EMA's parameters (16 states). Forward includes the kernel's "
+      "transform; backward uses the saved spectra of x and kappa.\nMilliseconds: the best of several calls; the "
+      "contenders of a row were called in turn. %% of limit: of the time that the FMA peak or the copy\nbandwidth "
+      "allows. An FMA counts as 2 operations; forward counts 2 per tap inside the sequence, backward 6. Forward moves "
+      "x "
+      "and y, backward x,\ngrad_y and grad_x.\n");
   std::printf("input: %s\n", make.input().description().c_str());
   if (!warning.empty()) std::printf("WARNING: %s\n", warning.c_str());
   if (make.ceilings())

@@ -1,4 +1,5 @@
-// The plot of the headline benchmark: speed-up over the FFT (kernel given) against length, beside the figures of the TCNCA paper.
+// The plot: speed-up over the FFT with a given kernel against length, with the figures of the TCNCA paper as
+// references.
 #pragma once
 #include <string>
 #include <vector>
@@ -8,12 +9,12 @@
 
 namespace tcnca::bench {
 
-/// The paper's speed-ups of its convolutions over its FFT recurrence, on GPUs, at lengths up to 131k.
+/// The paper's speed-ups of its convolutions over its FFT recurrence on GPUs, at lengths up to 131k.
 inline constexpr double paper_forward = 7.07, paper_backward = 2.86;
 
 inline void write_figure(std::vector<row> const& rows, std::string const& file) {
   plot figure("tcnca::conv_stack against the FFT recurrence");
-  std::vector<row const*> heads;  // one for each panel
+  std::vector<row const*> heads;  // the first row of each panel
   for (auto const& r : rows) {
     bool fresh = true;
     for (auto const* h : heads)

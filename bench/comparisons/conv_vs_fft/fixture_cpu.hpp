@@ -1,4 +1,4 @@
-// The conv_fixture of the CPU: FFTW, oneDNN, the scan and the library's stacks on the same sequences.
+// The CPU fixture: FFTW, oneDNN, the scan and the library's stacks on the same sequences.
 #pragma once
 #include <cmath>
 #include <cstdio>
@@ -26,7 +26,7 @@ namespace tcnca::bench {
 template <class T>
 class cpu_conv_fixture final : public conv_fixture {
  public:
-  /// `ceilings` lives as long as the run, so that each is measured once.
+  /// `ceilings` is shared by all fixtures of a run: each ceiling is measured once.
   cpu_conv_fixture(problem p, text const& input, std::shared_ptr<cpu_ceilings> ceilings)
       : p_(p),
         ceilings_(std::move(ceilings)),
@@ -97,22 +97,22 @@ class cpu_conv_fixture final : public conv_fixture {
     return {[call] { return cpu_device::time(call); }, std::move(result), {}};
   }
 
-  /// The faster of the two transforms at this length, by trying both. FFTW remembers its plans for the next conv_fixture.
+  /// Measures both transforms at this length and keeps the faster one. FFTW caches its plans for later fixtures.
   void choose_fft() {
     if (!fft_variant_.empty()) return;
     auto const real = std::make_shared<fft_recurrence<real_transform>>(p_.batch, p_.channels, p_.length, p_.threads);
     auto const packed =
         std::make_shared<fft_recurrence<packed_transform>>(p_.batch, p_.channels, p_.length, p_.threads);
-    auto const tried = measure_paired(
+    auto const times = measure_paired(
         {bind_fft(real, pass::forward, false).run, bind_fft(packed, pass::forward, false).run}, {p_.threads, 0.05, 3});
-    bool const real_wins = tried.ms[0] < tried.ms[1] || std::isnan(tried.ms[1]);
+    bool const real_wins = times.ms[0] < times.ms[1] || std::isnan(times.ms[1]);
     if (real_wins) fft_ = real;
     else fft_ = packed;
     char note[160];
-    std::snprintf(note, sizeof note, "(%s %.3g ms, %s %.3g ms)", real_transform::name, tried.ms[0],
-                  packed_transform::name, tried.ms[1]);
+    std::snprintf(note, sizeof note, "(%s %.3g ms, %s %.3g ms)", real_transform::name, times.ms[0],
+                  packed_transform::name, times.ms[1]);
     fft_variant_ = std::string(real_wins ? real_transform::name : packed_transform::name) + " " +
-                   (tried.reliable ? note : "(the machine was too busy to compare the two)");
+                   (times.reliable ? note : "(other programs disturbed the comparison of the two)");
   }
 
   template <class Transform>
@@ -122,7 +122,7 @@ class cpu_conv_fixture final : public conv_fixture {
       if (generated) return timed_contender([this, f] { f->forward(x_.data(), ema_, y_.data()); }, result);
       return timed_contender([this, f] { f->forward(x_.data(), kappa_.data(), y_.data()); }, result);
     }
-    f->keep(x_.data(), kappa_.data());
+    f->save(x_.data(), kappa_.data());
     if (generated) {
       auto const grad = std::make_shared<ema_parameters>(p_.channels, ema_.states);
       return timed_contender([this, f, grad] { f->backward(grad_y_.data(), grad_x_.data(), ema_, *grad); },

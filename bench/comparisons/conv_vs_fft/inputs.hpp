@@ -1,4 +1,4 @@
-// What every conv_fixture starts from: the EMA's parameters and the stacks' weights, the same numbers on every machine.
+// Initial parameters of the EMA and weights of the stacks, the same numbers on every machine.
 #pragma once
 #include <cmath>
 
@@ -7,7 +7,7 @@
 
 namespace tcnca::bench {
 
-/// The EMA of the benchmark, as MEGA initialises it: 16 states a channel.
+/// 16 states per channel, initialized as in MEGA.
 inline ema_parameters initial_ema(index_t channels) {
   ema_parameters p(channels, 16);
   for (size_t i = 0; i < p.count(); i++) {
@@ -21,7 +21,7 @@ inline size_t weight_count(size_t stack, problem const& p) {
   return static_cast<size_t>(compared_stacks[stack].layers() * compared_stacks[stack].taps * p.channels);
 }
 
-/// Gaussian, of variance 1 / taps: [layers, taps, channels].
+/// Gaussian with variance 1 / taps; [layers, taps, channels].
 template <class T>
 void initial_weight(size_t stack, problem const& p, T* weight) {
   float const scale = 1 / std::sqrt(static_cast<float>(compared_stacks[stack].taps));

@@ -1,4 +1,4 @@
-// The result for a page: a table in Markdown, of one element type and of the shortest, the middle and the longest sequences.
+// The Markdown table of the demo: one element type; the shortest, the middle and the longest length.
 #pragma once
 #include <fstream>
 #include <set>
@@ -10,7 +10,7 @@
 
 namespace tcnca::bench {
 
-/// `warning`, unless empty, comes first; who was left out, and why, last.
+/// Begins with `warning`, if it is not empty, and ends with the contenders that were left out and the reasons.
 inline void write_report(std::vector<row> const& rows, std::string const& warning, notes const& left_out,
                          std::string const& file) {
   using detail::cell, detail::milliseconds;
@@ -30,11 +30,11 @@ inline void write_report(std::vector<row> const& rows, std::string const& warnin
           << r.p.channels;
       if (r.backend == "cpu") out << ", threads " << r.p.threads;
       char const* const levels = r.backend == "cpu" ? "oneDNN" : "levels";
-      if (!std::isnan(r.fma_rate)) out << "; at best " << cell(r.fma_rate * 1e-9, 0) << " GFLOP/s";
-      out << ". Stacks have K taps, dilations that are powers of f, D levels; the FFT's kernel is given,\n"
-          << "or generated from the parameters of the average; the scan is the same average as a recurrence. % of "
-             "limit: of what the multiply-adds, or a copy\n"
-          << "of as many bytes, would take at least.\n\n"
+      if (!std::isnan(r.fma_rate)) out << "; FMA peak " << cell(r.fma_rate * 1e-9, 0) << " GFLOP/s";
+      out << ". Stacks have K taps, dilations that are powers of f, D levels. The FFT's kernel is given,\n"
+          << "or generated from the EMA's parameters; the scan is the same EMA as a recurrence. % of limit: of the "
+             "time\n"
+          << "that the FMA peak or the copy bandwidth allows.\n\n"
           << "| | stack K f D | receptive field | length | stack ms | FFT ms given / generated | scan ms | " << levels
           << " ms | over FFT given / generated | % of limit |\n|---|---|---|---|---|---|---|---|---|---|\n";
     }

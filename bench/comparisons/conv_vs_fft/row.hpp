@@ -1,4 +1,4 @@
-// One line of the result: a stack at one length, in one direction, element type and backend, beside its opponents.
+// A row of the results: a stack at one length, with one direction, element type and backend, and its baselines.
 #pragma once
 #include <cmath>
 #include <string>
@@ -8,7 +8,7 @@
 
 namespace tcnca::bench {
 
-/// Milliseconds; not a number where something was not measured, and then a note says why.
+/// Times are in milliseconds; NaN where nothing was measured, and then a note gives the reason.
 struct row {
   pass direction = pass::forward;
   std::string backend, dtype;
@@ -16,16 +16,16 @@ struct row {
   problem p;
   double conv_ms = not_measured, fft_given_ms = not_measured, fft_generated_ms = not_measured, scan_ms = not_measured,
          levels_ms = not_measured;
-  double operations = 0, bytes = 0;    ///< useful ones, of the stack
-  double fma_rate = 0, copy_rate = 0;  ///< what the machine can do of each in a second
+  double operations = 0, bytes = 0;    ///< of the stack; see useful_operations and useful_bytes
+  double fma_rate = 0, copy_rate = 0;  ///< peak rates per second
 
-  /// What the machine needs at least for the arithmetic, and for the bytes.
+  /// Lower bounds of the time: by arithmetic, by memory traffic.
   double fma_ms() const { return operations / fma_rate * 1e3; }
   double copy_ms() const { return bytes / copy_rate * 1e3; }
   double speedup(double other_ms) const { return other_ms / conv_ms; }
   bool limit_known() const { return !std::isnan(copy_ms() + fma_ms()); }
   bool copy_binds() const { return copy_ms() > fma_ms(); }
-  /// Not a number where the machine was too busy to say what it can do.
+  /// NaN where the peak rates could not be measured.
   double percent_of_limit() const {
     return limit_known() ? 100 * std::fmax(copy_ms(), fma_ms()) / conv_ms : not_measured;
   }
@@ -36,7 +36,7 @@ struct row {
   }
 };
 
-/// Why something is missing, or how it was done: printed under the tables, each sentence once.
+/// Sentences under the tables, each once: why something is missing, or how it was done.
 using notes = std::vector<std::string>;
 inline void add_note(notes& all, std::string const& note) {
   for (auto const& n : all)

@@ -1,4 +1,4 @@
-// Measures all contenders in one conv_fixture and makes rows of them.
+// Measures all contenders of a fixture.
 #pragma once
 #include <algorithm>
 #include <string>
@@ -11,8 +11,8 @@
 
 namespace tcnca::bench {
 
-/// How much time a run may take, and how it is shared out: each row may use an equal part of what is left, and takes a tenth of a second at least; long
-/// calls that need more take it from the rest.
+/// Divides the time limit of a run among its rows: each may use an equal part of the remaining time, but at least 0.1
+/// s. Calls that take longer reduce the time of later rows.
 class time_plan {
  public:
   time_plan(double limit_seconds, int rows) : limit_(limit_seconds), progress_(rows) {}
@@ -24,7 +24,7 @@ class time_plan {
   double left() const { return std::max(limit_ - progress_.elapsed(), 0.0); }
   double elapsed() const { return progress_.elapsed(); }
 
-  /// Rows of one conv_fixture.
+  /// Rows of one fixture.
   static int rows(std::size_t stacks) { return 2 * static_cast<int>(stacks); }
 
  private:
@@ -38,15 +38,15 @@ struct run_request {
   problem p;
   std::vector<size_t> stacks;
   double levels_limit_seconds;
-  bool note_fft = true;  ///< say how the FFT was done
+  bool note_fft = true;  ///< add a note on the FFT variant
 };
 
-/// Who was left out and why, and how things were done.
+/// Contenders that were left out and the reasons; and how things were done.
 struct run_notes {
   notes left_out, how;
 };
 
-/// A row's contenders are measured turn about. Rows that could not be measured are dropped, and the machine's record says so.
+/// The contenders of a row are measured in turn. Rows that could not be measured are recorded in `machine` and dropped.
 inline std::vector<row> measure_fixture(conv_fixture& a, run_request const& request, time_plan& plan,
                                         run_notes& remarks, machine_record& machine) {
   std::vector<row> rows;
@@ -68,7 +68,7 @@ inline std::vector<row> measure_fixture(conv_fixture& a, run_request const& requ
                       levels = plan.left() > 0
                                    ? a.levels(s, direction,
                                               std::min(request.levels_limit_seconds, std::max(0.15 * plan.left(), 0.5)))
-                                   : contender{{}, {}, "for some rows the time limit had passed"};
+                                   : contender{{}, {}, "the time limit had passed before some rows"};
       if (!levels.run) add_note(remarks.left_out, levels_name + " is left out: " + levels.skip_reason + ".");
       auto const times = measure_paired({stack.run, given.run, generated.run, scan.run, levels.run},
                                         {request.backend == "cpu" ? request.p.threads : 0, plan.row_seconds()});

@@ -1,4 +1,4 @@
-// The EMA recurrence as a scan on the CPU.
+// The library's EMA on the CPU; compiled once, because its instantiation is expensive.
 #include "../../support/device_cpu.hpp"
 #include "bind_scan.hpp"
 

@@ -1,11 +1,11 @@
-// The sequences that the contenders of an conv_fixture share, and the functions that bind the library's operations to them. The functions are
-// compiled once for each machine and element type: in stack_cpu_*.cpp, scan_cpu.cpp and conv_vs_fft.cu.
+// The sequences that the contenders of a fixture share, and the functions that bind the library's operations to them.
+// The functions are compiled once per backend and element type: in stack_cpu_*.cpp, scan_cpu.cpp and conv_vs_fft.cu.
 #pragma once
 #include "fixture.hpp"
 
 namespace tcnca::bench {
 
-/// In compared_layout, in the memory of the machine.
+/// In compared_layout, in memory of the device.
 template <class T>
 struct sequences {
   problem p;
@@ -19,7 +19,7 @@ struct sequences {
 template <class T>
 contender make_cpu_stack(size_t which, pass direction, sequences<T> const& s, T const* weight);
 
-/// The recurrence itself, by the library's scan.
+/// The library's EMA.
 template <class T>
 contender make_cpu_scan(pass direction, sequences<T> const& s, ema_parameters const& ema);
 

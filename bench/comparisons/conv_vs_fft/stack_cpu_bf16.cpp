@@ -1,4 +1,4 @@
-// The stacks of the headline benchmark on the CPU, bf16.
+// The compared stacks on the CPU in bf16.
 #include "../../support/device_cpu.hpp"
 #include "bind_stack.hpp"
 

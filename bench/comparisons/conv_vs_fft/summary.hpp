@@ -1,4 +1,4 @@
-// The result for programs: a summary, {"machine": ..., "rows": [...]}.
+// The JSON summary: {"machine": ..., "rows": [...]}.
 #pragma once
 #include <fstream>
 #include <stdexcept>
@@ -10,7 +10,7 @@
 
 namespace tcnca::bench {
 
-/// A row as a JSON object. What was not measured is null.
+/// A row as a JSON object; null where nothing was measured.
 inline std::string to_json(row const& r) {
   using detail::json;
   std::string text;

@@ -1,4 +1,4 @@
-// The table that a person reads.
+// The table on the terminal.
 #pragma once
 #include <cstdio>
 #include <string>
@@ -9,7 +9,7 @@
 
 namespace tcnca::bench {
 
-/// One block for each backend, element type and direction.
+/// A block per backend, element type and direction.
 inline void print_table(std::vector<row> const& rows, std::FILE* out) {
   using detail::cell, detail::milliseconds;
   row const* last = nullptr;

@@ -29,7 +29,7 @@ step_block::step_block(step_problem const& p) : p_(p), c_(p.threads, p.batch, p.
   layer_ = std::make_unique<layer>(c_, config, make_choice);
   models::feed_forward_config second;
   second.channels = p.channels, second.hidden = p.hidden;
-  second_ = std::make_unique<models::feed_forward<float, cpu>>(c_, second);
+  feed_forward_ = std::make_unique<models::feed_forward<float, cpu>>(c_, second);
 
   index_t const n = c_.rows(), d = p.channels, h = p.value_dim, z = p.key_dim, f = p.hidden,
                 wide = std::max(d, std::max(h, f));
@@ -59,12 +59,12 @@ step_block::step_block(step_problem const& p) : p_(p), c_(p.threads, p.batch, p.
 void step_block::forward(step_mixer m) {
   chosen_ = m;
   layer_->forward(c_, c_.kept[x_], c_.kept[middle_]);
-  second_->forward(c_, c_.kept[middle_], c_.kept[y_]);
+  feed_forward_->forward(c_, c_.kept[middle_], c_.kept[y_]);
 }
 void step_block::backward(step_mixer m) {
   chosen_ = m;
   std::copy_n(c_.kept[x_], x_.count, c_.kept[grad_]);
-  second_->backward(c_, c_.kept[middle_], c_.kept[grad_]);
+  feed_forward_->backward(c_, c_.kept[middle_], c_.kept[grad_]);
   layer_->backward(c_, c_.kept[x_], c_.kept[grad_]);
 }
 void step_block::mix(step_mixer m) { mixers_->at(m).forward(c_, c_.kept[normed_], c_.kept[mixed_]); }
@@ -152,7 +152,7 @@ void step_block::run_backward(step_part part) {
   }
 }
 
-double step_block::distance() {
+double step_block::fft_difference() {
   for (size_t i = 0; i < 5; i++) {
     auto const &from = c_.parameters()[scan_parameters_ + i].where, &to = c_.parameters()[fft_parameters_ + i].where;
     std::copy_n(c_.values[from], from.count, c_.values[to]);

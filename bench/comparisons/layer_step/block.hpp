@@ -1,4 +1,4 @@
-// One layer and its feed-forward block with all mixers in one memory: which of them mixes can be changed, all else stays.
+// One layer and its feed-forward block with all mixers in the same memory; the mixer can be exchanged.
 #pragma once
 #include <memory>
 #include <vector>
@@ -11,7 +11,7 @@ namespace tcnca::bench {
 
 using step_context = models::context<float, cpu>;
 
-/// Many mixers, of which one is chosen; or none, which leaves everything as it is, at no cost.
+/// All mixers, of which one is active, or none: then the outputs keep their values, at no cost.
 class mixer_choice final : public models::mixer<float, cpu> {
  public:
   explicit mixer_choice(step_mixer const& chosen) : chosen_(chosen) {}
@@ -37,18 +37,19 @@ class step_block {
  public:
   explicit step_block(step_problem const&);
 
-  /// The step with a mixer. Backward follows forward.
+  /// The step with a mixer. Call backward after forward.
   void forward(step_mixer);
   void backward(step_mixer);
-  /// The mixer alone, at what the layer gives it.
+  /// The mixer alone, on tensors of the size that it has in the layer.
   void mix(step_mixer);
   void mix_backward(step_mixer);
-  /// The others alone.
+  /// A part of the step alone.
   void run(step_part);
   void run_backward(step_part);
 
-  /// How far the results of the average by FFT are from those of the scan with the same parameters, in the largest of them: of the step and of grad_x.
-  double distance();
+  /// The largest difference of y and grad_x between the EMA by FFT and as a scan, with the same parameters, relative
+  /// to the largest value.
+  double fft_difference();
 
  private:
   static constexpr layout order = layout::batch_length_channels;
@@ -66,14 +67,14 @@ class step_block {
   step_problem p_;
   step_context c_;
   step_mixer chosen_ = step_mixer::nothing;
-  mixer_choice* mixers_ = nullptr;  ///< the layer's
+  mixer_choice* mixers_ = nullptr;  ///< owned by the layer
   size_t scan_parameters_ = 0, fft_parameters_ = 0;
   std::unique_ptr<layer> layer_;
-  std::unique_ptr<models::feed_forward<float, cpu>> second_;
+  std::unique_ptr<models::feed_forward<float, cpu>> feed_forward_;
   std::vector<models::linear<float, cpu>> products_;
-  models::region x_, middle_, y_, grad_;                      // of the step
-  models::region normed_, mixed_, grad_mixed_, grad_normed_;  // of a mixer
-  models::region wide_, grad_wide_, columns_, grad_columns_;  // of the products and the gates
+  models::region x_, middle_, y_, grad_;                      // tensors of the step
+  models::region normed_, mixed_, grad_mixed_, grad_normed_;  // of the mixer alone
+  models::region wide_, grad_wide_, columns_, grad_columns_;  // of the products and gates alone
   models::region q_, k_, v_, o_, lse_, bias_, grad_q_, grad_k_, grad_v_, grad_o_, grad_bias_;
   models::region vectors_, grad_vectors_;  // gains and means of q and k
 };

@@ -1,5 +1,5 @@
-// The benchmark of a step: one layer and its feed-forward block, forward and backward, with TCNCA's convolutions and with MEGA's average as a scan and by
-// FFT; where the time goes, and what a mixer that costs nothing would gain.
+// One training step of a layer and its feed-forward block, forward and backward, with TCNCA's convolutions and with
+// MEGA's EMA as a scan and by FFT: where the time goes, and the speed-up that a mixer without cost would give.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -19,7 +19,7 @@
 namespace tcnca::bench {
 namespace {
 
-/// Milliseconds of the clock, or of this thread on its processor.
+/// Milliseconds of wall time, or of this thread's CPU time.
 double now(bool processor) {
   if (!processor)
     return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -28,7 +28,7 @@ double now(bool processor) {
   return 1e3 * double(t.tv_sec) + 1e-6 * double(t.tv_nsec);
 }
 
-/// Steps, mixers and parts turn about; returns whether that could be measured. Backward follows forward.
+/// Measures steps, mixers and parts in turn, backward after forward; returns false if other programs disturbed them.
 bool measure(step_block& b, step_row& r, step_options const& o) {
   std::vector<std::function<double()>> calls;
   std::vector<double*> results;
@@ -68,11 +68,12 @@ int run(step_options const& o) {
   for (step_problem const& p : problems) {
     line.begin("d " + std::to_string(p.channels) + ", length " + std::to_string(p.length));
     step_block block(p);
-    // Both compute the same; their kernel and its sums pass some thousand roundings.
-    if (double const apart = block.distance(); !(apart < 1e-4)) {
-      std::fprintf(stderr,
-                   "layer_step: The average by FFT is off by %.1e of the largest number at d %ld, length %ld.\n", apart,
-                   long(p.channels), long(p.length));
+    // Both compute the same function; the kernel and the sums accumulate some thousand roundings.
+    if (double const difference = block.fft_difference(); !(difference < 1e-4)) {
+      std::fprintf(
+          stderr,
+          "layer_step: The EMA by FFT differs from the scan by %.1e of the largest value at d %ld, length %ld.\n",
+          difference, long(p.channels), long(p.length));
       return 1;
     }
     step_row r;
@@ -97,16 +98,15 @@ int run(step_options const& o) {
   write_summary(rows, machine, origin, o.output);
   print_table(rows, stdout);
   std::printf(
-      "\nTCNCA KxD: D levels of K taps, dilations powers of K. MEGA: an average of 16 states a channel; FFT: its "
-      "kernel is generated and transformed in each\n"
-      "step, FFTs of at least twice the length (FFTW, measured plans), activations turned to rows and back. All else "
-      "is the same code. Milliseconds are\n"
-      "the best of several calls, turn about%s. *mixer*, *products* (OpenBLAS, with their biases), *attention* and "
-      "*gates* are timed alone; *rest* is what remains: norms,\n"
-      "activations, sums. *over MEGA FFT*: the ratio of steps; *attainable*: that of a step whose mixer costs nothing; "
-      "*mixers alone*: that of mixers.\n"
-      "%s; %s GFLOP/s of fp32 multiply-adds on %d thread%s; %s.\n",
-      o.processor_time ? ", of the processor's time" : "", machine.sentence().c_str(),
+      "\nTCNCA KxD: D levels of K taps, dilations powers of K. MEGA: an EMA with 16 states per channel; FFT: each step "
+      "generates and transforms its\nkernel, FFTs of at least twice the length (FFTW, measured plans), with transposes "
+      "to rows and back. All other code is the same. Milliseconds:\nthe best of several calls in turn%s. *mixer*, "
+      "*products* (OpenBLAS, with their biases), *attention* and *gates* are timed alone; *rest* is the\nremainder: "
+      "norms, activations, sums. *over MEGA FFT*: the ratio of steps; *attainable*: that of a step whose mixer takes "
+      "no "
+      "time;\n*mixers alone*: that of mixers.\n"
+      "%s; %s GFLOP/s of fp32 FMAs on %d thread%s; %s.\n",
+      o.processor_time ? ", CPU time" : "", machine.sentence().c_str(),
       detail::cell(ceilings.fma_rate() * 1e-9, 0).c_str(), o.threads, o.threads == 1 ? "" : "s",
       origin.products.c_str());
   if (auto const warning = machine.warning(); !warning.empty()) std::printf("WARNING: %s\n", warning.c_str());
@@ -118,6 +118,6 @@ int run(step_options const& o) {
 }  // namespace tcnca::bench
 
 int main(int argc, char** argv) {
-  tcnca::bench::free_openblas(argv);
+  tcnca::bench::unrestrict_openblas(argv);
   return tcnca::bench::guarded("layer_step", [&] { return tcnca::bench::run(tcnca::bench::parse_step(argc, argv)); });
 }

@@ -18,7 +18,7 @@ struct step_options {
   bool processor_time = false;
   std::string output = "layer_step.json";
 
-  /// The paper's width goes to lengths of 16384, the others further.
+  /// Default lengths: up to 16384 for 512 channels, the paper's width, else up to 65536.
   std::vector<step_problem> problems() const {
     std::vector<step_problem> all;
     for (step_problem p : step_models) {
@@ -38,7 +38,7 @@ inline step_options parse_step(int argc, char const* const* argv) {
   step_options o;
   command_line line("layer_step",
                     "One layer and its feed-forward block, forward and backward in fp32 on the CPU: TCNCA's "
-                    "convolutions against MEGA's average,\n"
+                    "convolutions against MEGA's EMA,\n"
                     "as a scan and by FFT. Prints a table and writes a summary (JSON).");
   line.list("--widths", o.widths, "Channels of the models", one_of({"64", "128", "256", "512"}));
   line.list("--lengths", o.lengths,
@@ -46,17 +46,17 @@ inline step_options parse_step(int argc, char const* const* argv) {
             whole_number(1, index_t{1} << 24));
   line.option("--batch", o.batch, "Sequences", whole_number(1, 4096));
   line.option("--chunk", o.chunk, "Positions of a chunk (default: the model's)", whole_number(1, 16384), false);
-  line.option("--threads", o.threads, "Threads, for everyone", whole_number(1, 1024));
-  line.option("--min-time", o.min_time, "Seconds that the measurements of a length take at least", number(0.001, 3600));
+  line.option("--threads", o.threads, "CPU threads", whole_number(1, 1024));
+  line.option("--min-time", o.min_time, "Minimum time of the measurements of a length in seconds", number(0.001, 3600));
   line.flag("--processor-time", o.processor_time,
-            "Count the time of the processor, not that of the clock: for a machine that is busy; one thread");
+            "Measure CPU time instead of wall time, for a busy machine; one thread");
   line.option("--output", o.output, "The summary to write", writable_file());
   line.parse(argc, argv);
   if (o.processor_time && !line.given("--threads")) o.threads = 1;
   if (o.processor_time && o.threads != 1)
     throw usage_error("--processor-time: one thread only is counted, and --threads is " + std::to_string(o.threads) +
                       ".");
-  for (auto const& p : o.problems())  // activations of the layer, and those of its parts alone
+  for (auto const& p : o.problems())  // activations of the layer and of its parts
     require_memory("--lengths: " + std::to_string(p.length) + " with " + std::to_string(p.channels) +
                        " channels and batch " + std::to_string(p.batch),
                    4. * sizeof(float) * double(p.batch) * double(p.length) *

@@ -1,4 +1,4 @@
-// The table that a person reads, in Markdown, and the summary for programs.
+// The Markdown table and the JSON summary.
 #pragma once
 #include <cmath>
 #include <cstdio>
@@ -14,7 +14,7 @@
 namespace tcnca::bench {
 
 namespace detail {
-/// 12.3, 4.56 and so on, and no blanks in front.
+/// Removes leading blanks.
 inline std::string bare(std::string const& s) { return s.substr(s.find_first_not_of(' ')); }
 inline std::string times(double v) { return bare(cell(v, 8)) + "x"; }
 }  // namespace detail
@@ -37,16 +37,16 @@ inline void print_table(std::vector<step_row> const& rows, std::FILE* out) {
       for (step_mixer const m : step_mixers) {
         double const ms = r.ms(m, backward);
         auto const share = [&](double v) { return bare(cell(100 * v / ms, 8)); };
-        bool const nobody = m == step_mixer::nothing;
+        bool const no_mixer = m == step_mixer::nothing;
         double const products = r.part_ms(step_part::products, backward);
         std::fprintf(out, "| %s | %ld | %s | %s | %s | %s (%s) | %s | %s | %s | %s | %s | %s |\n",
                      backward ? "backward" : "forward", long(p.length), to_string(m), bare(milliseconds(ms, 9)).c_str(),
-                     nobody ? "" : share(r.mixer_ms(m, backward)).c_str(), share(products).c_str(),
+                     no_mixer ? "" : share(r.mixer_ms(m, backward)).c_str(), share(products).c_str(),
                      bare(cell(100 * r.product_operations(backward) / products * 1e3 / r.fma_rate, 8)).c_str(),
                      share(r.part_ms(step_part::attention, backward)).c_str(),
                      share(r.part_ms(step_part::gates, backward)).c_str(), share(r.rest_ms(m, backward)).c_str(),
                      times(r.over_fft(m, backward)).c_str(), times(r.attainable(backward)).c_str(),
-                     nobody ? "" : times(r.mixer_over_fft(m, backward)).c_str());
+                     no_mixer ? "" : times(r.mixer_over_fft(m, backward)).c_str());
       }
   }
 }
@@ -72,11 +72,11 @@ inline std::string to_json(step_row const& r, step_mixer m, bool backward) {
   return text + "}";
 }
 
-/// What all rows share, besides the machine.
+/// What all rows share, besides the machine record.
 struct step_origin {
-  std::string products;  ///< by which library
+  std::string products;  ///< the library of the matrix products
   double fma_rate = 0;
-  bool processor_time = false;  ///< else that of the clock
+  bool processor_time = false;  ///< else wall time
 };
 
 inline void write_summary(std::vector<step_row> const& rows, machine_record const& machine, step_origin const& o,
