@@ -1,4 +1,5 @@
-// The command lines of the benchmarks: whatever is wrong is one sentence that names the option, the value and what is permitted.
+// The command lines of the benchmarks: whatever is wrong is one sentence that names the option, the value and what is
+// permitted.
 #include <gtest/gtest.h>
 
 #include <filesystem>

@@ -1,5 +1,5 @@
-// The benchmarks' interleaved measurement, on a clock that the test turns: disturbed rows are dropped, undisturbed ones kept, and ratios are of the same
-// rounds.
+// The benchmarks' interleaved measurement, on a clock that the test turns: disturbed rows are dropped, undisturbed
+// ones kept, and ratios are of the same rounds.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -112,7 +112,8 @@ TEST(paired_measurement, keeps_a_row_whose_threads_wait_for_one_another) {
 
 TEST(paired_measurement, a_ratio_is_of_interleaved_rounds) {
   fake_clock clock;
-  // The machine becomes twice as slow within the measurement: whoever is measured in its second half would lose half as much again.
+  // The machine becomes twice as slow within the measurement: whoever is measured in its second half would lose half
+  // as much again.
   auto const slowing = [&](double seconds) {
     return [&clock, seconds] {
       double const start = clock.now.wall;

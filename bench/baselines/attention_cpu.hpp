@@ -172,10 +172,10 @@ class attention_by_products {
     T const *q = t.q + (c.first + r) * z, *k = t.k + c.first * z, *v = t.v + c.first * h;
     // Saved are the probabilities of a softmax, and the scores of laplace, whose derivative is not a function of its
     // value.
-    float* const own = with.scores.data();
-    float* const saved = plan_.save_scores ? saved_.data() + (c.first + r) * row_ : own;
-    float* const scores = p_.function == score_function::laplace ? saved : own;
-    float* const a = p_.function == score_function::laplace ? own : saved;
+    float* const local = with.scores.data();
+    float* const saved = plan_.save_scores ? saved_.data() + (c.first + r) * row_ : local;
+    float* const scores = p_.function == score_function::laplace ? saved : local;
+    float* const a = p_.function == score_function::laplace ? local : saved;
     with.multiply({m, keys, z, false, true}, q, z, k, z, scores, row_);
 #pragma omp parallel for schedule(dynamic, 8) num_threads(inside) if (inside > 1)
     for (index_t i = 0; i < m; i++) {
@@ -197,24 +197,25 @@ class attention_by_products {
     for (index_t r = (c.rows - 1) / plan_.rows * plan_.rows; r >= 0; r -= plan_.rows, add = true) {
       index_t const m = std::min(plan_.rows, c.rows - r), keys = width(c, r + m);
       T const *q = t.q + (c.first + r) * z, *grad_o = t.grad_o + (c.first + r) * h;
-      float *own = with.scores.data(), *const grad = with.grad.data();
-      float* const saved = plan_.save_scores ? saved_.data() + (c.first + r) * row_ : own;
-      if (!plan_.save_scores) with.multiply({m, keys, z, false, true}, q, z, k, z, own, row_);
+      float *local = with.scores.data(), *const grad = with.grad.data();
+      float* const saved = plan_.save_scores ? saved_.data() + (c.first + r) * row_ : local;
+      if (!plan_.save_scores) with.multiply({m, keys, z, false, true}, q, z, k, z, local, row_);
       with.multiply({m, keys, h, false, true}, grad_o, h, v, h, grad, row_);
 #pragma omp parallel for schedule(dynamic, 8) num_threads(inside) if (inside > 1)
       for (index_t i = 0; i < m; i++) {
         index_t const keys_in_row = valid(c, r + i), at_row = i * row_;
         float const scale = p_.scale(keys_in_row);
         if (p_.function == score_function::laplace) {
-          laplace_backward_row(saved + at_row, own + at_row, grad + at_row, keys_in_row, keys, scale);
+          laplace_backward_row(saved + at_row, local + at_row, grad + at_row, keys_in_row, keys, scale);
           continue;
         }
         float const delta = dot(grad_o + i * h, t.o + (c.first + r + i) * h, h);
         if (plan_.save_scores)
           softmax_backward_saved_row(saved + at_row, grad + at_row, keys_in_row, keys, scale, delta);
-        else softmax_backward_row(own + at_row, grad + at_row, keys_in_row, keys, scale, t.lse[c.first + r + i], delta);
+        else
+          softmax_backward_row(local + at_row, grad + at_row, keys_in_row, keys, scale, t.lse[c.first + r + i], delta);
       }
-      T const* const a = operand(with.weights, p_.function == score_function::laplace ? own : saved, m, keys, inside);
+      T const* const a = operand(with.weights, p_.function == score_function::laplace ? local : saved, m, keys, inside);
       T const* const score_grad = operand(with.score_grad, grad, m, keys, inside);
       with.multiply({keys, h, m, true, false, add}, a, row_, grad_o, h, sum_v, h);
       with.multiply({m, z, keys}, score_grad, row_, k, z, t.grad_q + (c.first + r) * z, z);

@@ -85,13 +85,13 @@ __global__ void __launch_bounds__(pass_threads) score_pass(score_rows<T> a) {
   constexpr float factor = 2.50662827f, shift = 0.70710678f * factor;  // laplace: erf(factor * s - shift)
   float const scale = Function == score_function::softmax ? a.scale : 1 / static_cast<float>(valid);
   if constexpr (!Backward && Function == score_function::softmax) {
-    float top = -INFINITY, sum = 0;
-    each([&](float& v, bool ok) { top = ok ? fmaxf(top, v) : top; });
-    top = reduce_row<RowThreads>(top, [](float x, float y) { return fmaxf(x, y); }) * scale;
-    each([&](float& v, bool ok) { v = ok ? __expf(v * scale - top) : 0.f, sum += v; });
+    float row_max = -INFINITY, sum = 0;
+    each([&](float& v, bool ok) { row_max = ok ? fmaxf(row_max, v) : row_max; });
+    row_max = reduce_row<RowThreads>(row_max, [](float x, float y) { return fmaxf(x, y); }) * scale;
+    each([&](float& v, bool ok) { v = ok ? __expf(v * scale - row_max) : 0.f, sum += v; });
     sum = reduce_row<RowThreads>(sum, [](float x, float y) { return x + y; });
     each([&](float& v, bool) { v /= sum; });
-    if (lane == 0) a.lse[at] = top + logf(sum);
+    if (lane == 0) a.lse[at] = row_max + logf(sum);
     write(scores, s);
   } else if constexpr (!Backward) {
     each([&](float& v, bool ok) { v = ok ? 0.5f + 0.5f * erff(v * scale * factor - shift) : 0.f; });

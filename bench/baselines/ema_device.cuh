@@ -52,7 +52,7 @@ __global__ void differentiate_kernel(float const* grad_kappa, float const* delta
                                      float const* gamma, int states, index_t length, float* grad_delta,
                                      float* grad_alpha, float* grad_beta, float* grad_gamma) {
   constexpr int threads = 256;
-  __shared__ float plain[threads], moment[threads];
+  __shared__ float power_sum[threads], moment[threads];
   int const i = static_cast<int>(blockIdx.y) * states + static_cast<int>(blockIdx.x),
             rank = static_cast<int>(threadIdx.x);
   ema_state const s = ema_state_of(delta[i], alpha[i], beta[i], gamma[i], states);
@@ -61,16 +61,16 @@ __global__ void differentiate_kernel(float const* grad_kappa, float const* delta
     float const v = grad_kappa[blockIdx.y * length + l] * exp2f(s.log_decay * static_cast<float>(l));
     of_scale += v, of_log += v * static_cast<float>(l);
   }
-  plain[rank] = of_scale, moment[rank] = of_log;
+  power_sum[rank] = of_scale, moment[rank] = of_log;
   for (int half = threads / 2; half > 0; half /= 2) {
     __syncthreads();
-    if (rank < half) plain[rank] += plain[rank + half], moment[rank] += moment[rank + half];
+    if (rank < half) power_sum[rank] += power_sum[rank + half], moment[rank] += moment[rank + half];
   }
   if (rank != 0) return;
   float const of_decay = s.scale * moment[0] / s.decay;
-  grad_gamma[i] = plain[0] * s.factor * s.p * beta[i];
-  grad_beta[i] = plain[0] * s.factor * s.p * gamma[i];
-  grad_delta[i] = (plain[0] * s.factor * beta[i] * gamma[i] - of_decay * s.a) * s.p * (1 - s.p);
+  grad_gamma[i] = power_sum[0] * s.factor * s.p * beta[i];
+  grad_beta[i] = power_sum[0] * s.factor * s.p * gamma[i];
+  grad_delta[i] = (power_sum[0] * s.factor * beta[i] * gamma[i] - of_decay * s.a) * s.p * (1 - s.p);
   grad_alpha[i] = -of_decay * s.p * s.a * (1 - s.a);
 }
 }  // namespace detail

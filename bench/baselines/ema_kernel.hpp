@@ -55,7 +55,7 @@ inline void differentiate_kernel(ema_parameters const& parameters, index_t c, fl
   for (index_t i = length; i % detail::block != 0; i++) grad_kappa[i] = 0;
   // sum_l grad q^l and sum_l grad l q^l, per position within a block; multiplied by the power of that position at the
   // end
-  alignas(64) float plain[ema_channel::max_states][detail::block] = {},
+  alignas(64) float power_sum[ema_channel::max_states][detail::block] = {},
                     moment[ema_channel::max_states][detail::block] = {};
   std::array<double, ema_channel::max_states> anchor;
   anchor.fill(1);
@@ -66,7 +66,7 @@ inline void differentiate_kernel(ema_parameters const& parameters, index_t c, fl
       floats const one = splat(static_cast<float>(anchor[static_cast<size_t>(n)]));
       floats const position = splat(static_cast<float>(anchor[static_cast<size_t>(n)] * static_cast<double>(first)));
       for (int j = 0; j < 4; j++) {
-        store(plain[n] + j * lanes, load(plain[n] + j * lanes) + one * g[j]);
+        store(power_sum[n] + j * lanes, load(power_sum[n] + j * lanes) + one * g[j]);
         store(moment[n] + j * lanes, load(moment[n] + j * lanes) + position * g[j]);
       }
       anchor[static_cast<size_t>(n)] *= powers.step[n];
@@ -76,8 +76,8 @@ inline void differentiate_kernel(ema_parameters const& parameters, index_t c, fl
   for (int n = 0; n < channel.states; n++) {
     double of_scale = 0, of_log_decay = 0;
     for (int i = 0; i < detail::block; i++) {
-      of_scale += double{powers.power[n][i]} * double{plain[n][i]};
-      of_log_decay += double{powers.power[n][i]} * (double{moment[n][i]} + i * double{plain[n][i]});
+      of_scale += double{powers.power[n][i]} * double{power_sum[n][i]};
+      of_log_decay += double{powers.power[n][i]} * (double{moment[n][i]} + i * double{power_sum[n][i]});
     }
     auto const m = static_cast<size_t>(n);
     size_t const i = static_cast<size_t>(c) * static_cast<size_t>(channel.states) + m;

@@ -101,10 +101,10 @@ int run(options const& o) {
         plan.begin(backend + ", " + dtype + ", length " + std::to_string(length) + ": planning the FFT");
         if (make.ceilings()) make.ceilings()->measure_fma(0.1);
         auto const a = make.make(backend, dtype, p);
-        auto const more = measure_fixture(
+        auto const measured = measure_fixture(
             *a, {backend, dtype, element_bytes(dtype), p, stacks, o.levels_limit, dtype == o.dtypes.front()}, plan,
             remarks, machine);
-        rows.insert(rows.end(), more.begin(), more.end());
+        rows.insert(rows.end(), measured.begin(), measured.end());
       }
   plan.clear();
   if (make.ceilings())  // measured throughout the run; the best value is the peak

@@ -32,13 +32,13 @@ step_block::step_block(step_problem const& p) : p_(p), c_(p.threads, p.batch, p.
   feed_forward_ = std::make_unique<models::feed_forward<float, cpu>>(c_, second);
 
   index_t const n = c_.rows(), d = p.channels, h = p.value_dim, z = p.key_dim, f = p.hidden,
-                wide = std::max(d, std::max(h, f));
+                widest = std::max(d, std::max(h, f));
   for (auto const& [in, out] :
        {std::pair(d, h), std::pair(d, p.columns()), std::pair(h, d), std::pair(d, f), std::pair(f, d)})
     products_.emplace_back(c_, in, out);
   auto const take = [&](index_t count, auto&... to) { ((to = c_.kept.take(count)), ...); };
   take(n * d, x_, middle_, y_, grad_, normed_, mixed_, grad_mixed_, grad_normed_);
-  take(n * wide, wide_, grad_wide_), take(n * p.columns(), columns_, grad_columns_);
+  take(n * widest, hidden_, grad_hidden_), take(n * p.columns(), columns_, grad_columns_);
   take(n * z, q_, k_, grad_q_, grad_k_), take(n * h, v_, o_, grad_v_, grad_o_), take(2 * n, lse_);
   take(2 * p.chunk - 1, bias_, grad_bias_), take(4 * z, vectors_, grad_vectors_);
 
@@ -51,7 +51,7 @@ step_block::step_block(step_problem const& p) : p_(p), c_(p.threads, p.batch, p.
   c_.initialise(1);
   uint32 bits = 1;
   for (models::region const& r :
-       {x_, normed_, grad_mixed_, wide_, columns_, q_, k_, v_, grad_q_, grad_k_, grad_o_, bias_, vectors_})
+       {x_, normed_, grad_mixed_, hidden_, columns_, q_, k_, v_, grad_q_, grad_k_, grad_o_, bias_, vectors_})
     for (size_t i = 0; i < r.count; i++)
       bits = bits * 1664525u + 1013904223u, c_.kept[r][i] = float(bits >> 8) * 0x1p-24f - 0.5f;
 }
@@ -112,7 +112,7 @@ step_block::gates::mix_backward_args step_block::gates_mix_backward() const {
 void step_block::run(step_part part) {
   index_t const d = p_.channels, h = p_.value_dim, z = p_.key_dim, all = p_.columns();
   if (part == step_part::products) {
-    for (auto const& m : products_) m.forward(c_, c_.kept[wide_], c_.kept[grad_columns_]);
+    for (auto const& m : products_) m.forward(c_, c_.kept[hidden_], c_.kept[grad_columns_]);
   } else if (part == step_part::attention) {
     require(attention::forward(c_.executor(), attention_forward(), c_.scratch()));
   } else {
@@ -133,7 +133,7 @@ void step_block::run(step_part part) {
 void step_block::run_backward(step_part part) {
   index_t const d = p_.channels, h = p_.value_dim, z = p_.key_dim, all = p_.columns();
   if (part == step_part::products) {
-    for (auto const& m : products_) m.backward(c_, c_.kept[wide_], c_.kept[columns_], c_.kept[grad_wide_]);
+    for (auto const& m : products_) m.backward(c_, c_.kept[hidden_], c_.kept[columns_], c_.kept[grad_hidden_]);
   } else if (part == step_part::attention) {
     require(attention::backward(c_.executor(), attention_backward(), c_.scratch()));
   } else {

@@ -72,9 +72,9 @@ class step_block {
   std::unique_ptr<layer> layer_;
   std::unique_ptr<models::feed_forward<float, cpu>> feed_forward_;
   std::vector<models::linear<float, cpu>> products_;
-  models::region x_, middle_, y_, grad_;                      // tensors of the step
-  models::region normed_, mixed_, grad_mixed_, grad_normed_;  // of the mixer alone
-  models::region wide_, grad_wide_, columns_, grad_columns_;  // of the products and gates alone
+  models::region x_, middle_, y_, grad_;                          // tensors of the step
+  models::region normed_, mixed_, grad_mixed_, grad_normed_;      // of the mixer alone
+  models::region hidden_, grad_hidden_, columns_, grad_columns_;  // of the products and gates alone
   models::region q_, k_, v_, o_, lse_, bias_, grad_q_, grad_k_, grad_v_, grad_o_, grad_bias_;
   models::region vectors_, grad_vectors_;  // gains and means of q and k
 };
