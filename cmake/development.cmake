@@ -71,24 +71,3 @@ function(tcnca_add_skipped name label reason)
 endfunction()
 set(TCNCA_WHY_NO_CUDA "no CUDA compiler (TCNCA_CUDA is ${TCNCA_CUDA})")
 set(TCNCA_WHY_NO_MODELS "TCNCA_BUILD_MODELS is OFF")
-
-# tcnca_add_benchmark(<name> <sources>...): a Google Benchmark program. The target bench_results runs them all and keeps
-# their numbers, one JSON file a program, in TCNCA_RESULTS: bench/results/<the GPU or the processor's architecture>.
-if(TCNCA_GPU)
-  string(MAKE_C_IDENTIFIER "${TCNCA_GPU}" machine)
-else()
-  set(machine ${CMAKE_SYSTEM_PROCESSOR})
-endif()
-set(TCNCA_RESULTS ${PROJECT_SOURCE_DIR}/bench/results/${machine})
-function(tcnca_add_benchmark name)
-  tcnca_add_program(${name} ${ARGN})
-  target_link_libraries(${name} PRIVATE benchmark::benchmark)
-  add_custom_target(${name}_results
-    COMMAND ${CMAKE_COMMAND} -E make_directory ${TCNCA_RESULTS}
-    COMMAND ${name} --benchmark_out=${TCNCA_RESULTS}/${name}.json --benchmark_out_format=json
-    USES_TERMINAL VERBATIM)
-  if(NOT TARGET bench_results)
-    add_custom_target(bench_results)
-  endif()
-  add_dependencies(bench_results ${name}_results)
-endfunction()
