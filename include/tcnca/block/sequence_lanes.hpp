@@ -81,7 +81,7 @@ class sequence_writer {
   }
 
  private:
-  sequence_lanes<T, Lanes> const& y_;
+  sequence_lanes<T, Lanes> y_;
   index_t first_, count_;
   T* row_;
   int whole_;  // the last offset at which a pack is whole

@@ -1,4 +1,4 @@
-// A loop that is unrolled by construction: each index is a constant, so arrays indexed by it live in registers on every compiler.
+// A compile-time loop. Every index is a constant, so arrays indexed by it stay in registers on every compiler.
 #pragma once
 #include "../core/config.hpp"
 
