@@ -2,6 +2,7 @@
 // memory, and the gradient of each layer follows with the delay that its taps require (see conv_stack_schedule). Nothing is stored
 // between the forward and the backward pass.
 #pragma once
+#include "../block/correlate.hpp"
 #include "backward_plan.hpp"
 #include "common.hpp"
 #include "partial_sums.hpp"

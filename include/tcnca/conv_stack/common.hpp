@@ -2,7 +2,7 @@
 #pragma once
 #include "../block/activation.hpp"
 #include "../block/agent.hpp"
-#include "../block/correlate.hpp"
+#include "../block/dilated.hpp"
 #include "../block/sequence_lanes.hpp"
 #include "plan.hpp"
 

@@ -3,6 +3,7 @@
 #include "../launch/alignment.hpp"
 #include "../launch/launch.hpp"
 #include "backward.hpp"
+#include "forward.hpp"
 #include "reduce.hpp"
 #include "step.hpp"
 

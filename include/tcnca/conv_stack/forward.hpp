@@ -6,24 +6,6 @@
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// Parameters of a forward pass, common to all groups.
-template <element T, int Layers>
-struct conv_stack_forward_params {
-  sequence_view<T const> x;
-  tensor_view<T const, 3> weight;
-  tensor_view<T const, 2> bias;
-  tensor_view<T const, 1> omega;
-  sequence_view<accumulate_t<T> const> state_in;
-  sequence_view<T> y;
-  sequence_view<accumulate_t<T>> state_out;
-  index_t position = 0;
-  index_t segments = 1, segment_length = 0;  // each sequence is split into segments, processed by different groups
-  bool x_vectorizable = false, y_vectorizable = false;  // packs of x and y may be accessed as vectors
-  bool all_vectorizable = false;                        // and so may those of every other tensor
-  bool y_streaming = false;  // non-temporal stores: the rows of y are aligned, and y is larger than the caches
-  conv_stack_forward_plan<Layers> plan = {};
-};
-
 /// Agent of the forward pass. An item is one segment of one sequence, for the channels of a group.
 template <class Group, element T, conv_stack_shape Shape, conv_stack_policy Policy>
 struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Policy> {

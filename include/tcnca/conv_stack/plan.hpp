@@ -1,7 +1,8 @@
-// Memory layout of the forward kernel: the tile of each layer and the place of each ring buffer.
+// Parameters and memory layout of the forward kernel: the tile of each layer and the place of each ring buffer.
 #pragma once
 #include "../block/dilated.hpp"
 #include "../block/memory.hpp"
+#include "../core/tensor.hpp"
 #include "schedule.hpp"
 #include "tuning.hpp"
 
@@ -95,6 +96,24 @@ struct conv_stack_forward_plan {
   memory_place staging;                          // see tile_writer
   memory_place partial;                          // the first direction's outputs of a segment, if bidirectional
   size_t shared_memory = 0, global_scratch = 0;  // elements
+};
+
+/// Parameters of a forward pass, common to all groups.
+template <element T, int Layers>
+struct conv_stack_forward_params {
+  sequence_view<T const> x;
+  tensor_view<T const, 3> weight;
+  tensor_view<T const, 2> bias;
+  tensor_view<T const, 1> omega;
+  sequence_view<accumulate_t<T> const> state_in;
+  sequence_view<T> y;
+  sequence_view<accumulate_t<T>> state_out;
+  index_t position = 0;
+  index_t segments = 1, segment_length = 0;  // each sequence is split into segments, processed by different groups
+  bool x_vectorizable = false, y_vectorizable = false;  // packs of x and y may be accessed as vectors
+  bool all_vectorizable = false;                        // and so may those of every other tensor
+  bool y_streaming = false;  // non-temporal stores: the rows of y are aligned, and y is larger than the caches
+  conv_stack_forward_plan<Layers> plan = {};
 };
 
 /// The plan for segments of `segment` outputs, for which a group walks over `length` positions, with or without a state.

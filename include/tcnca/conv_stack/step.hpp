@@ -1,7 +1,10 @@
 // The step kernel for short calls. Each sample reads only the taps that it needs from the state and stores its own inputs there:
 // layers * taps multiply-adds per sample and channel, however long the receptive field is.
 #pragma once
-#include "forward.hpp"
+#include "../block/activation.hpp"
+#include "../block/agent.hpp"
+#include "../block/sequence_lanes.hpp"
+#include "plan.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
 
