@@ -16,27 +16,29 @@ constexpr bool valid_dilations(conv_stack_shape const& s) {
 
 /// A stack of dilated depthwise convolutions (see conv_stack_shape), forward and backward, in one pass over memory.
 ///
-/// Shapes   x, y, grad_y, grad_x: [batch, channels, length]; weight: [layers, taps, channels], tap 0 the newest sample, and
-///          2 * layers for a bidirectional stack, the causal ones first; bias: [the same layers, channels]; omega: [channels].
-///          Sequences have stride 1 along the axis that Shape.order names and any non-negative strides along the others
-///          (0 broadcasts an input).
-/// Types    T for x, y, weight, bias, omega, grad_y and grad_x; accumulate_t<T> for sums, states and the gradients of parameters.
-///          Intermediate results between layers are not rounded to T.
-/// State    [batch, channels, receptive_field - 1]. For each layer in turn: a ring of its newest history = (taps - 1) * dilation
-///          inputs; the input at absolute position p is in slot p mod history. `position` is the absolute position of x's first
-///          sample. A sequence processed in parts, with state_out passed on as state_in and position advanced by the length, gives
-///          the same bits as the whole sequence. state_in and state_out may be the same memory. Causal stacks only. A short call
-///          in place costs layers * taps multiply-adds per sample and channel.
+/// Shapes   x, y, grad_y, grad_x: [batch, channels, length]; weight: [layers, taps, channels], tap 0 the newest sample,
+///          and 2 * layers for a bidirectional stack, the causal ones first; bias: [the same layers, channels]; omega:
+///          [channels]. Sequences have stride 1 along the axis that Shape.order names and any non-negative strides
+///          along the others (0 broadcasts an input).
+/// Types    T for x, y, weight, bias, omega, grad_y and grad_x; accumulate_t<T> for sums, states and the gradients of
+///          parameters. Intermediate results between layers are not rounded to T.
+/// State    [batch, channels, receptive_field - 1]. For each layer in turn: a ring of its newest history = (taps - 1) *
+///          dilation inputs; the input at absolute position p is in slot p mod history. `position` is the absolute
+///          position of x's first sample. A sequence processed in parts, with state_out passed on as state_in and
+///          position advanced by the length, gives the same bits as the whole sequence. state_in and state_out may be
+///          the same memory. Causal stacks only. A short call in place costs layers * taps multiply-adds per sample and
+///          channel.
 /// Aliasing No output may overlap any other argument, except for the state in place.
-/// Determinism  Every result is the same from run to run. y and grad_x are also the same for any number of threads, segments and
-///          parts. Gradients of parameters are summed in a fixed order: each lane sums up to 1024 positions in accumulate_t<T>,
-///          and these partial sums are added in fp64, so the error does not grow with the length.
-/// Cost     taps * layers multiply-adds per element forward, up to three times as many backward; x and y pass through memory once.
-///          Taps that lie entirely outside the sequence are skipped. The workspace (see the queries) per worker does not depend on
-///          batch and channels.
+/// Determinism  Every result is the same from run to run. y and grad_x are also the same for any number of threads,
+///          segments and parts. Gradients of parameters are summed in a fixed order: each lane sums up to 1024
+///          positions in accumulate_t<T>, and these partial sums are added in fp64, so the error does not grow with the
+///          length.
+/// Cost     taps * layers multiply-adds per element forward, up to three times as many backward; x and y pass through
+///          memory once. Taps that lie entirely outside the sequence are skipped. The workspace (see the queries) per
+///          worker does not depend on batch and channels.
 /// Errors   Returned as a status; on anything but success nothing was written. No allocation, no exceptions.
-/// Source   TCNCA (arXiv 2312.05605): a temporal convolution network instead of MEGA's EMA; the choice of levels, activation and
-///          residuals is this library's.
+/// Source   TCNCA (arXiv 2312.05605): a temporal convolution network instead of MEGA's EMA; the choice of levels,
+///          activation and residuals is this library's.
 template <element T, conv_stack_shape Shape, class Tuning = default_conv_stack_tuning<T, Shape>>
 struct conv_stack {
   static_assert(Shape.taps >= 1, "tcnca::conv_stack: taps must be at least 1");
@@ -66,8 +68,8 @@ struct conv_stack {
     index_t position = 0;
   };
 
-  /// The inputs are those of the forward pass. Gradients are overwritten. grad_y, grad_x and grad_weight are required, as are
-  /// grad_bias and grad_omega if the shape has them; the gradients of the states are optional.
+  /// The inputs are those of the forward pass. Gradients are overwritten. grad_y, grad_x and grad_weight are required,
+  /// as are grad_bias and grad_omega if the shape has them; the gradients of the states are optional.
   struct backward_args {
     sequence_view<T const> x = {};
     tensor_view<T const, 3> weight = {};
@@ -84,8 +86,8 @@ struct conv_stack {
     index_t position = 0;
   };
 
-  /// Bytes of workspace with which forward runs on all workers of the executor (see workspace). 0 for short calls with a
-  /// state_out.
+  /// Bytes of workspace with which forward runs on all workers of the executor (see workspace). 0 for short calls with
+  /// a state_out.
   template <class Executor>
   TCNCA_HIDDEN static size_t forward_workspace(Executor e, forward_args const& a) noexcept {
     return tensor_limits::hold(a.x) ? forward_call<Executor>(e, a).demand().all : 0;

@@ -6,7 +6,8 @@ namespace tcnca::inline TCNCA_TARGET {
 
 namespace detail {
 
-/// One thread's running sums for N taps. Few taps get several independent sums each, to hide the latency of the additions.
+/// One thread's running sums for N taps. Few taps get several independent sums each, to hide the latency of the
+/// additions.
 template <int N, class A, int W>
 struct tap_sums {
   static constexpr int chains = N >= 8 ? 1 : N >= 4 ? 2 : 4;
@@ -40,8 +41,8 @@ TCNCA_HOST_DEVICE pack<A, W> keep_lanes(pack<A, W> v, int first, int last) {
   return v;
 }
 
-/// N taps from first_tap on, any dilation: first `blocks` blocks of strided sets, which share their inputs, then the other packs
-/// of the tile.
+/// N taps from first_tap on, any dilation: first `blocks` blocks of strided sets, which share their inputs, then the
+/// other packs of the tile.
 template <int N, int Outputs, class Group, class A, lanes Lanes>
 TCNCA_NOINLINE void correlate_general(Group group, ring<A, Lanes> g, ring<A, Lanes> x, dilated_tile tile, int blocks,
                                       int first_tap, A* sums, int stride) {
@@ -86,7 +87,8 @@ TCNCA_NOINLINE void correlate_general(Group group, ring<A, Lanes> g, ring<A, Lan
   taps.save(sums, stride);
 }
 
-/// The same for a tile of whole packs and one thread, `Outputs` consecutive packs at a time. Dilation as for dilated_sum.
+/// The same for a tile of whole packs and one thread, `Outputs` consecutive packs at a time. Dilation as for
+/// dilated_sum.
 template <int N, int Outputs, int Dilation, class A, lanes Lanes>
 TCNCA_NOINLINE void correlate_consecutive(ring<A, Lanes> g, ring<A, Lanes> x, dilated_tile tile, int first_tap, A* sums,
                                           int stride) {
@@ -125,9 +127,9 @@ TCNCA_NOINLINE void correlate_consecutive(ring<A, Lanes> g, ring<A, Lanes> x, di
 
 }  // namespace detail
 
-/// Adds the tile's contribution to this thread's own sums: those of tap k are at sums + k * stride. Called by all threads of the
-/// group; each adds its own items in a fixed order. The sums of taps outside of first_tap .. last_tap keep their values. Does not
-/// synchronize. Outputs and Dilation as for dilated_sum.
+/// Adds the tile's contribution to this thread's own sums: those of tap k are at sums + k * stride. Called by all
+/// threads of the group; each adds its own items in a fixed order. The sums of taps outside of first_tap .. last_tap
+/// keep their values. Does not synchronize. Outputs and Dilation as for dilated_sum.
 template <int Taps, int Outputs, int Dilation = 0, class Group, class A, lanes Lanes>
 TCNCA_HOST_DEVICE void correlate(Group group, ring<A, Lanes> g, ring<A, Lanes> x, dilated_tile tile, A* sums,
                                  int stride) {

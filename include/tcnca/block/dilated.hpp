@@ -5,8 +5,8 @@
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// One tile of a convolution: outputs at positions [first, first + count). Output t reads t + look_ahead - k dilation for the
-/// taps first_tap <= k < last_tap.
+/// One tile of a convolution: outputs at positions [first, first + count). Output t reads t + look_ahead - k dilation
+/// for the taps first_tap <= k < last_tap.
 struct dilated_tile {
   index_t first;
   int count;
@@ -15,7 +15,8 @@ struct dilated_tile {
   int first_tap, last_tap;
 };
 
-/// The taps of a convolution in the group's memory: tap k at tap + k * step, channels() elements each. bias may be null.
+/// The taps of a convolution in the group's memory: tap k at tap + k * step, channels() elements each. bias may be
+/// null.
 template <class A>
 struct dilated_taps {
   A const* tap;
@@ -23,7 +24,8 @@ struct dilated_taps {
   A const* bias;
 };
 
-/// Which packs of a tile a thread processes: pack `pack` of the positions, and of their items every `workers`-th from `worker`.
+/// Which packs of a tile a thread processes: pack `pack` of the positions, and of their items every `workers`-th from
+/// `worker`.
 template <lanes Lanes, class Group>
 struct thread_partition {
   int pack, worker, workers;
@@ -31,9 +33,9 @@ struct thread_partition {
       : pack(group.rank() % Lanes.packs), worker(group.rank() / Lanes.packs), workers(group.size() / Lanes.packs) {}
 };
 
-/// Visits the strided sets of a tile. A strided set is `Outputs` packs a dilation apart, which share their inputs. The first
-/// blocks * Outputs * d positions of a tile are split into such sets. visit(offset, overlap, pack): offset of the set's first
-/// pack in the tile; the first `overlap` lanes of its packs also belong to the previous set.
+/// Visits the strided sets of a tile. A strided set is `Outputs` packs a dilation apart, which share their inputs. The
+/// first blocks * Outputs * d positions of a tile are split into such sets. visit(offset, overlap, pack): offset of the
+/// set's first pack in the tile; the first `overlap` lanes of its packs also belong to the previous set.
 template <int Outputs, lanes Lanes, class Group, class Visit>
 TCNCA_HOST_DEVICE void for_each_strided_set(Group group, int blocks, int d, Visit visit) {
   constexpr int P = Lanes.positions();
@@ -50,10 +52,10 @@ TCNCA_HOST_DEVICE void for_each_strided_set(Group group, int blocks, int d, Visi
   }
 }
 
-/// Rings of up to this many positions stay in the L1 cache, where repeated loads are cheap. For longer rings the strided kernel
-/// loads each input once per set.
-/// Zen 5, one thread, 128 sequences, forward at 16k | 131k in ms (2026-11-24): 1024 positions 1.00 | 11.9 (K 8 f 8 D 5),
-/// 1.31 | 15.2 (K 17 f 16 D 4); 4096 1.03 | 11.8, 1.37 | 16.5; no limit 1.08 | 12.9, 1.44 | 20.4.
+/// Rings of up to this many positions stay in the L1 cache, where repeated loads are cheap. For longer rings the
+/// strided kernel loads each input once per set.
+/// Zen 5, one thread, 128 sequences, forward at 16k | 131k in ms (2026-11-24): 1024 positions 1.00 | 11.9 (K 8 f 8 D
+/// 5), 1.31 | 15.2 (K 17 f 16 D 4); 4096 1.03 | 11.8, 1.37 | 16.5; no limit 1.08 | 12.9, 1.44 | 20.4.
 inline constexpr uint32 l1_ring_positions = 1024;
 
 template <class A, lanes Lanes>
@@ -73,11 +75,11 @@ TCNCA_HOST_DEVICE constexpr int unrolled_span(int dilation, int width) {
   return round_up((unrolled_taps<Taps> - 1) * dilation, width);
 }
 
-/// The pack `Delay` positions before `at`, which is aligned to packs: one unaligned load, or two aligned loads and a shift.
-/// An unaligned load that crosses a cache line takes two cycles; a shift competes with the multiply-adds for their ports. With
-/// many taps every other one uses the load, unless neighbouring taps share their shifts.
-/// Cycles per multiply-add, Zen 5, dilation 1, loads | shifts | both: 4 taps 1.03 | 0.67 | 0.99, 8 taps 1.05 | 0.75 | 0.67,
-/// 17 taps 1.02 | 0.92 | 0.64.
+/// The pack `Delay` positions before `at`, which is aligned to packs: one unaligned load, or two aligned loads and a
+/// shift. An unaligned load that crosses a cache line takes two cycles; a shift competes with the multiply-adds for
+/// their ports. With many taps every other one uses the load, unless neighbouring taps share their shifts.
+/// Cycles per multiply-add, Zen 5, dilation 1, loads | shifts | both: 4 taps 1.03 | 0.67 | 0.99, 8 taps 1.05 | 0.75 |
+/// 0.67, 17 taps 1.02 | 0.92 | 0.64.
 template <int Delay, bool Shift, class A, int P>
 TCNCA_HOST_DEVICE pack<A, P> load_delayed(A const* at) {
   if constexpr (Delay % P == 0 || !Shift) {
@@ -98,8 +100,8 @@ TCNCA_HOST_DEVICE pack<A, Lanes.width> load_bias(dilated_taps<A> w, int p) {
   return w.bias ? load_tap<A, Lanes>(w.bias, p) : broadcast<Lanes.width>(A(0));
 }
 
-/// All taps, a dilation shorter than a pack and known at compile time. A thread computes `Outputs` consecutive packs: their
-/// inputs overlap and come from a few registers.
+/// All taps, a dilation shorter than a pack and known at compile time. A thread computes `Outputs` consecutive packs:
+/// their inputs overlap and come from a few registers.
 template <int Taps, int Outputs, int Dilation, class Group, class A, lanes Lanes, class Emit>
 TCNCA_NOINLINE void sum_short_dilation(Group group, ring<A, Lanes> x, dilated_taps<A> w, dilated_tile tile, Emit emit) {
   using value = pack<A, Lanes.width>;
@@ -175,8 +177,8 @@ TCNCA_NOINLINE void sum_strided(Group group, ring<A, Lanes> x, dilated_taps<A> w
   });
 }
 
-/// Any taps, any dilation: packs from position `start` of the tile on, each input loaded once per tap. Serves tiles at the ends
-/// of a sequence, dilations without a faster kernel, and what the strided kernel leaves.
+/// Any taps, any dilation: packs from position `start` of the tile on, each input loaded once per tap. Serves tiles at
+/// the ends of a sequence, dilations without a faster kernel, and what the strided kernel leaves.
 template <int Taps, int Outputs, class Group, class A, lanes Lanes, class Emit>
 TCNCA_NOINLINE void sum_general(Group group, ring<A, Lanes> x, dilated_taps<A> w, dilated_tile tile, int start,
                                 Emit emit) {
@@ -220,14 +222,14 @@ TCNCA_NOINLINE void sum_general(Group group, ring<A, Lanes> x, dilated_taps<A> w
 
 }  // namespace detail
 
-/// Calls emit(offset, p, sum) for every pack of the tile. Called by all threads of the group; each pack is emitted by one
-/// thread. Where lanes lie along the length, the last pack may extend past the tile and a pack may be emitted twice with the
-/// same sums. A sum starts from the bias and adds the taps in ascending order, so it does not depend on the tile. Reads only
-/// initialized positions of the ring; does not synchronize.
+/// Calls emit(offset, p, sum) for every pack of the tile. Called by all threads of the group; each pack is emitted by
+/// one thread. Where lanes lie along the length, the last pack may extend past the tile and a pack may be emitted twice
+/// with the same sums. A sum starts from the bias and adds the taps in ascending order, so it does not depend on the
+/// tile. Reads only initialized positions of the ring; does not synchronize.
 ///
-/// Outputs is the number of outputs that a thread computes together. Dilation is that of the tile if it is shorter than a pack
-/// and known at compile time, else 0. On the CPU the kernels are functions of their own; emit is copied into them, so that what
-/// it captures by value stays in registers.
+/// Outputs is the number of outputs that a thread computes together. Dilation is that of the tile if it is shorter than
+/// a pack and known at compile time, else 0. On the CPU the kernels are functions of their own; emit is copied into
+/// them, so that what it captures by value stays in registers.
 template <int Taps, int Outputs, int Dilation = 0, class Group, class A, lanes Lanes, class Emit>
 TCNCA_HOST_DEVICE void dilated_sum(Group group, ring<A, Lanes> x, dilated_taps<A> w, dilated_tile tile, Emit emit) {
   constexpr int P = Lanes.positions();

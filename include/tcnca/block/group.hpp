@@ -12,7 +12,8 @@ struct serial_group {
   TCNCA_HOST_DEVICE void sync() const {}
 };
 
-/// f(row, column) for all of rows x columns, each called by one thread. Consecutive columns belong to consecutive threads.
+/// f(row, column) for all of rows x columns, each called by one thread. Consecutive columns belong to consecutive
+/// threads.
 template <class Group, class F>
 TCNCA_HOST_DEVICE void for_each_pair(Group group, int rows, int columns, F f) {
   if constexpr (Group::size() == 1) {  // no division

@@ -4,8 +4,8 @@
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// How packs cover a sequence. Along the length: a pack is `width` consecutive positions of one channel and may start at any
-/// position. Along the channels: a position has `packs` packs of `width` channels each.
+/// How packs cover a sequence. Along the length: a pack is `width` consecutive positions of one channel and may start
+/// at any position. Along the channels: a position has `packs` packs of `width` channels each.
 struct lanes {
   int width = 1;
   int packs = 1;
@@ -16,8 +16,8 @@ struct lanes {
   TCNCA_HOST_DEVICE constexpr int positions() const { return along_length ? width : 1; }
   /// Channels that a position has.
   TCNCA_HOST_DEVICE constexpr int channels() const { return along_length ? 1 : width * packs; }
-  /// Whether the ends of a ring are mirrored: packs of several positions may cross its end, so elements before and after the
-  /// ring repeat those of the opposite end.
+  /// Whether the ends of a ring are mirrored: packs of several positions may cross its end, so elements before and
+  /// after the ring repeat those of the opposite end.
   TCNCA_HOST_DEVICE constexpr bool mirrored() const { return along_length && width > 1; }
   TCNCA_HOST_DEVICE constexpr int mirror_before() const { return mirrored() ? width : 0; }
   TCNCA_HOST_DEVICE constexpr int mirror_after() const { return mirror_before() + overrun; }

@@ -161,7 +161,8 @@ TCNCA_HOST_DEVICE pack<T, W> max_or_second(pack<T, W> a, pack<T, W> b) {
 #endif
 }
 
-/// Returns a. Optimization barrier: stops GCC from sinking the computation of a below the next branch and spilling its inputs.
+/// Returns a. Optimization barrier: stops GCC from sinking the computation of a below the next branch and spilling its
+/// inputs.
 template <class T, int W>
 TCNCA_HOST_DEVICE pack<T, W> materialize(pack<T, W> a) {
 #if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)

@@ -5,9 +5,9 @@
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// A ring of mask + 1 positions: a power of two, at least four widths and twice the overrun. Positions count modulo 2^32, so
-/// negative ones are valid. The memory has mirror_before() + (mask + 1) * channels() + mirror_after() elements; base points to
-/// the element at mirror_before(). Members are called by one thread and do not synchronize.
+/// A ring of mask + 1 positions: a power of two, at least four widths and twice the overrun. Positions count modulo
+/// 2^32, so negative ones are valid. The memory has mirror_before() + (mask + 1) * channels() + mirror_after()
+/// elements; base points to the element at mirror_before(). Members are called by one thread and do not synchronize.
 template <class A, lanes Lanes>
 struct ring {
   using value = pack<A, Lanes.width>;
@@ -46,12 +46,13 @@ struct ring {
   }
 };
 
-/// Writes the packs of one tile, positions [first, first + count), into a ring. store() may be called by any thread for its
-/// packs, finish() by all threads after their stores.
+/// Writes the packs of one tile, positions [first, first + count), into a ring. store() may be called by any thread for
+/// its packs, finish() by all threads after their stores.
 ///
-/// With mirrored ends, store() is one unconditional store: a test for the ends of the ring at every pack costs as much as the
-/// sums of the pack. finish() then updates the mirror. A tile that crosses the end of the ring is first written to `staging`,
-/// which must hold the longest tile in whole packs. Mirrored rings are used with groups of one thread only.
+/// With mirrored ends, store() is one unconditional store: a test for the ends of the ring at every pack costs as much
+/// as the sums of the pack. finish() then updates the mirror. A tile that crosses the end of the ring is first written
+/// to `staging`, which must hold the longest tile in whole packs. Mirrored rings are used with groups of one thread
+/// only.
 template <class A, lanes Lanes>
 class tile_writer {
  public:

@@ -1,4 +1,5 @@
-// Packs in the caller's memory: of one channel (lanes along the length) or of several channels (lanes along the channels).
+// Packs in the caller's memory: of one channel (lanes along the length) or of several channels (lanes along the
+// channels).
 #pragma once
 #include "../core/tensor.hpp"
 #include "ring.hpp"
@@ -53,13 +54,14 @@ struct sequence_lanes {
   }
 };
 
-/// Whether non-temporal stores are useful: only if packs are whole cache lines, because a partial line is written separately.
+/// Whether non-temporal stores are useful: only if packs are whole cache lines, because a partial line is written
+/// separately.
 template <class T, lanes Lanes>
 inline constexpr bool may_stream = Lanes.along_length&& Lanes.width * sizeof(T) == 64;
 
-/// Writes the packs of one tile, positions [first, first + count), of a sequence. store() is called by one thread per pack.
-/// streaming: uses non-temporal stores if may_stream; every complete pack must then start at a cache line, and the result is
-/// visible to other threads after end_streaming().
+/// Writes the packs of one tile, positions [first, first + count), of a sequence. store() is called by one thread per
+/// pack. streaming: uses non-temporal stores if may_stream; every complete pack must then start at a cache line, and
+/// the result is visible to other threads after end_streaming().
 template <class T, lanes Lanes>
 class sequence_writer {
  public:

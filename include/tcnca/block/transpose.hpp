@@ -31,9 +31,9 @@ struct first_lanes<0, Indices...> {
   using type = lane_list<Indices...>;
 };
 
-/// Shuffle indices for two rows of W lanes that exchange halves: the source of lane i of the first (odd = 0) or second (odd = 1)
-/// result, where lanes W to 2 W - 1 are those of the second row. `blocks` exchanges 16-byte blocks, `pairs` pairs of lanes within
-/// a block, `lanes` single lanes within a block.
+/// Shuffle indices for two rows of W lanes that exchange halves: the source of lane i of the first (odd = 0) or second
+/// (odd = 1) result, where lanes W to 2 W - 1 are those of the second row. `blocks` exchanges 16-byte blocks, `pairs`
+/// pairs of lanes within a block, `lanes` single lanes within a block.
 template <int W, int Block>
 struct exchange {
   TCNCA_HOST_DEVICE static constexpr int blocks(int i, int odd) {
@@ -80,8 +80,8 @@ TCNCA_HOST_DEVICE void exchange_all(array<pack<A, W>, W>& rows) {
   });
 }
 
-/// Moves lane j of row i to lane i of row j. For each power of two below W, two shuffles per pair of rows; only the exchange of
-/// blocks crosses 16-byte boundaries.
+/// Moves lane j of row i to lane i of row j. For each power of two below W, two shuffles per pair of rows; only the
+/// exchange of blocks crosses 16-byte boundaries.
 template <class A, int W>
 TCNCA_HOST_DEVICE void transpose(array<pack<A, W>, W>& rows) {
   if constexpr (W > 1) {

@@ -1,6 +1,6 @@
-// The backward kernel: one group walks along one sequence for some channels, forward in time. It recomputes the layers in fast
-// memory, and the gradient of each layer follows with the delay that its taps require (see conv_stack_schedule). Nothing is stored
-// between the forward and the backward pass.
+// The backward kernel: one group walks along one sequence for some channels, forward in time. It recomputes the layers
+// in fast memory, and the gradient of each layer follows with the delay that its taps require (see
+// conv_stack_schedule). Nothing is stored between the forward and the backward pass.
 #pragma once
 #include "../block/correlate.hpp"
 #include "backward_plan.hpp"
@@ -67,7 +67,8 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     if constexpr (!bidirectional) {
       walk(0, true);
     } else {
-      // The derivative of the final SiLU needs the sum of both directions: a walk without gradients computes the causal one.
+      // The derivative of the final SiLU needs the sum of both directions: a walk without gradients computes the causal
+      // one.
       if constexpr (Shape.skip) { walk(0, false); }
       walk(1, true);
       walk(0, true);
@@ -174,8 +175,8 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     if (ahead > 0 || P > 1) this->clear(r, length_, length_ + tiling::zeros_after(l, tile, ahead));
   }
 
-  /// Recomputes the outputs [from, to) of a layer and the derivative of its activation. The last layer's outputs go to the ring
-  /// of its gradient, where output_gradient() reads them.
+  /// Recomputes the outputs [from, to) of a layer and the derivative of its activation. The last layer's outputs go to
+  /// the ring of its gradient, where output_gradient() reads them.
   TCNCA_NOINLINE void recompute_forward(int l, index_t from, index_t to, bool with_gradients) const {
     auto const& plan = params.plan;
     bool const is_last = l + 1 == layers;
@@ -206,8 +207,8 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     group.sync();
   }
 
-  /// Receives the gradients of a layer's outputs [from, to): multiplies them with the derivative of the activation and writes them
-  /// to the layer's ring.
+  /// Receives the gradients of a layer's outputs [from, to): multiplies them with the derivative of the activation and
+  /// writes them to the layer's ring.
   struct gradient_sink {
     bool ends_residual;
     writer residual, grad;
@@ -225,8 +226,8 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     }
   };
 
-  /// The gradient of the last layer's outputs [from, to): grad_y, through the final SiLU; and the gradient of omega. A pass of its
-  /// own, because the exponentials need the registers of the sums.
+  /// The gradient of the last layer's outputs [from, to): grad_y, through the final SiLU; and the gradient of omega. A
+  /// pass of its own, because the exponentials need the registers of the sums.
   TCNCA_NOINLINE void output_gradient(index_t from, index_t to) const {
     auto const& plan = params.plan;
     thread_partition<Lanes, Group> const part(group);
@@ -263,7 +264,8 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     group.sync();
   }
 
-  /// Adds the terms of [from, to) to the gradients of a layer's weights and bias. The gradients of its sums must be complete there.
+  /// Adds the terms of [from, to) to the gradients of a layer's weights and bias. The gradients of its sums must be
+  /// complete there.
   TCNCA_NOINLINE void add_to_weight_gradient(int l, index_t from, index_t to) const {
     ring_type const g = ring_at(params.plan.grad[l]), input = ring_at(params.plan.input[l]);
     if (to == length_) {
@@ -294,8 +296,8 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     if (from >= 0 && to <= state_begin) {
       sum_gradients<false>(l, from, to);
     } else {
-      // Positions that exchange gradients with the state use kernels of their own, which know no short dilations. Where such
-      // kernels are slower, only these positions use them. The split keeps subtiles at whole dilations.
+      // Positions that exchange gradients with the state use kernels of their own, which know no short dilations. Where
+      // such kernels are slower, only these positions use them. The split keeps subtiles at whole dilations.
       index_t split = from;
       if (int const d = base::short_dilation(l); d > 0 && from >= 0)
         split += max_of(index_t(0), state_begin - from) / (d * P) * (d * P);
@@ -304,8 +306,8 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     }
     if (l > 0 && from >= 0) add_to_weight_gradient(l - 1, from, to);
   }
-  /// WithState: reads and writes the gradients of the states. A kernel of its own, because a call between the sums costs the
-  /// registers that hold them.
+  /// WithState: reads and writes the gradients of the states. A kernel of its own, because a call between the sums
+  /// costs the registers that hold them.
   template <bool WithState>
   TCNCA_HOST_DEVICE void sum_gradients(int l, index_t from, index_t to) const {
     auto const& plan = params.plan;

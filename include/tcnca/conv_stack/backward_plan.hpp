@@ -17,12 +17,13 @@ struct conv_stack_backward_plan {
   detail::array<memory_place, Layers> residual =
       {};             // gradients of a residual's output, until added to that of its input
   memory_place skip;  // gradients before the final SiLU, until added to grad_x
-  // A bidirectional stack keeps whole sequences: the first direction's output, the gradient of the sum, grad_x of one direction.
+  // A bidirectional stack keeps whole sequences: the first direction's output, the gradient of the sum, grad_x of one
+  // direction.
   memory_place output, output_grad, partial;
   memory_place sums;    // partial sums of the parameters' gradients, one row per parameter, one pack per thread
   memory_place totals;  // fp64 sums per parameter and channel
-  // After this many steps the partial sums are added to the totals, so that a lane sums at most about 1024 terms. 0: no totals,
-  // because the sequence is short.
+  // After this many steps the partial sums are added to the totals, so that a lane sums at most about 1024 terms. 0: no
+  // totals, because the sequence is short.
   int steps_per_total = 0;
   size_t shared_memory = 0, global_scratch = 0;  // elements
 };

@@ -25,8 +25,8 @@ TCNCA_HOST_DEVICE constexpr dilated_tile restrict_taps(index_t first, index_t co
   return tile;
 }
 
-/// One group's memory for a stack, and what both agents do with it. Unless stated otherwise, members are called by all threads of
-/// the group and do not synchronize.
+/// One group's memory for a stack, and what both agents do with it. Unless stated otherwise, members are called by all
+/// threads of the group and do not synchronize.
 template <class Group, element T, conv_stack_shape Shape, conv_stack_policy Policy>
 struct conv_stack_group {
   using tiling = conv_stack_tiling<T, Shape, Policy>;
@@ -46,8 +46,8 @@ struct conv_stack_group {
   }
   TCNCA_HOST_DEVICE ring_type ring_at(memory_place const& m) const { return {at(m), m.mask}; }
 
-  /// Copies the parameters of one direction to the group's memory: [layer][tap][channel], then biases, then omega. Channels from
-  /// valid_channels on become zero.
+  /// Copies the parameters of one direction to the group's memory: [layer][tap][channel], then biases, then omega.
+  /// Channels from valid_channels on become zero.
   TCNCA_NOINLINE void load_weights(A* to, tensor_view<T const, 3> const& weight, tensor_view<T const, 2> const& bias,
                                    tensor_view<T const, 1> const& omega, index_t channel, index_t valid_channels,
                                    int direction_index) const {
@@ -87,7 +87,8 @@ struct conv_stack_group {
       if (short_dilation(l) == dilation) return true;
     return false;
   }
-  /// f(constant<short_dilation(layer)>) for a layer in [First, Last). f is instantiated once for each value that occurs there.
+  /// f(constant<short_dilation(layer)>) for a layer in [First, Last). f is instantiated once for each value that occurs
+  /// there.
   template <int First, int Last, int Dilation = Lanes.width - 1, class F>
   TCNCA_HOST_DEVICE static void with_short_dilation(int layer, F const& f) {
     if constexpr (Dilation <= 0) {
@@ -100,8 +101,8 @@ struct conv_stack_group {
     }
   }
 
-  /// f(tile, offset) for the subtiles of the positions [from, to) of a layer that reads samples in [begin, end): one inside of
-  /// the sequence, short ones at its ends. offset is that of the subtile from `from`.
+  /// f(tile, offset) for the subtiles of the positions [from, to) of a layer that reads samples in [begin, end): one
+  /// inside of the sequence, short ones at its ends. offset is that of the subtile from `from`.
   template <class F>
   TCNCA_HOST_DEVICE static void for_each_subtile(int layer, index_t from, index_t to, index_t look_ahead, index_t begin,
                                                  index_t end, F f) {
@@ -117,7 +118,8 @@ struct conv_stack_group {
       f(restrict_taps(t, next - t, look_ahead, d, Shape.taps, begin, end), int(t - from));
     }
   }
-  /// The dilated sums at positions [from, to) of a layer in [First, Last): emit(offset from `from`, p, sum), as for dilated_sum.
+  /// The dilated sums at positions [from, to) of a layer in [First, Last): emit(offset from `from`, p, sum), as for
+  /// dilated_sum.
   template <int First, int Last, class Emit>
   TCNCA_HIDDEN TCNCA_HOST_DEVICE void dilated_sums(int layer, ring_type x, dilated_taps<A> const& w, index_t from,
                                                    index_t to, index_t look_ahead, index_t begin, index_t end,
@@ -139,7 +141,8 @@ struct conv_stack_group {
       r.store(uint32(from + i / packs * Lanes.positions()), i % packs, broadcast<Lanes.width>(A(0)));
   }
 
-  /// Whether a layer's packs can be written with non-temporal stores: all of them are whole cache lines if the first one is.
+  /// Whether a layer's packs can be written with non-temporal stores: all of them are whole cache lines if the first
+  /// one is.
   TCNCA_HOST_DEVICE static constexpr bool can_stream(int layer) {
     return may_stream<T, Lanes> && (Shape.dilation(layer) < Lanes.width || Shape.dilation(layer) % Lanes.width == 0);
   }

@@ -41,8 +41,8 @@ struct tuned_conv_stack {
   }
 };
 
-/// A forward call whose arguments have valid extents: its kernel, parameters and workspace. Args is the operation's forward_args
-/// and must outlive the call.
+/// A forward call whose arguments have valid extents: its kernel, parameters and workspace. Args is the operation's
+/// forward_args and must outlive the call.
 template <element T, conv_stack_shape Shape, class Tuning, class Executor, class Args>
 class conv_stack_forward_call {
  public:
@@ -105,8 +105,8 @@ class conv_stack_forward_call {
             .y_streaming = tuned::template is_streaming<policy>(args_.y)};
   }
 
-  /// Length of the segments for so many workers. If there are fewer sequences, they are split, as long as a segment is much longer
-  /// than the receptive field that it computes again.
+  /// Length of the segments for so many workers. If there are fewer sequences, they are split, as long as a segment is
+  /// much longer than the receptive field that it computes again.
   index_t segment_length(index_t sequences, index_t workers) const {
     index_t const length = max_of(args_.x.extent[2], index_t(1));
     if (policy.segment_fields == 0 || sequences >= workers) return length;
@@ -133,8 +133,8 @@ class conv_stack_forward_call {
   params whole_, split_;  // whole sequences, and sequences split for all workers
 };
 
-/// A backward call whose arguments have valid extents: its parameters and workspace. Args is the operation's backward_args and
-/// must outlive the call.
+/// A backward call whose arguments have valid extents: its parameters and workspace. Args is the operation's
+/// backward_args and must outlive the call.
 template <element T, conv_stack_shape Shape, class Tuning, class Executor, class Args>
 class conv_stack_backward_call {
  public:
@@ -142,7 +142,8 @@ class conv_stack_backward_call {
 
   workspace_bytes demand() const { return workspace_for<agent>(executor_, params_, sums_bytes()); }
 
-  /// Launches two kernels: the walk writes one result per sequence to the first part of the workspace, then these are added.
+  /// Launches two kernels: the walk writes one result per sequence to the first part of the workspace, then these are
+  /// added.
   status launch(workspace scratch) {
     params_.sums =
         contiguous(static_cast<accumulate*>(scratch.data), args_.x.extent[0], Shape.parameters(), args_.x.extent[1]);

@@ -1,4 +1,5 @@
-// The gradients of a stack's parameters within one group: partial sums per thread, fp64 totals, one result per sequence.
+// The gradients of a stack's parameters within one group: partial sums per thread, fp64 totals, one result per
+// sequence.
 #pragma once
 #include "../block/pack.hpp"
 #include "../core/tensor.hpp"
@@ -6,8 +7,8 @@
 
 namespace tcnca::inline TCNCA_TARGET::detail {
 
-/// Sums of one sequence, for the parameters of one direction and some channels. Rows: [layer][tap], then biases, then omega.
-/// Each thread has one pack per row, which only that thread changes. The order of all additions is fixed.
+/// Sums of one sequence, for the parameters of one direction and some channels. Rows: [layer][tap], then biases, then
+/// omega. Each thread has one pack per row, which only that thread changes. The order of all additions is fixed.
 /// Members are called by all threads of the group.
 template <class Group, element T, conv_stack_shape Shape, conv_stack_policy Policy>
 struct conv_stack_partial_sums {

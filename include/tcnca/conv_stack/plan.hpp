@@ -33,7 +33,8 @@ struct conv_stack_tiling {
   static_assert(Policy.tile >= 1 && Policy.tile % max_of(Policy.width, int(16 / sizeof(T))) == 0,
                 "tcnca::conv_stack: a policy's tile must be a multiple of its width and of 16 bytes of elements");
 
-  /// The tile of a layer: a multiple of the previous layer's, so that complete tiles of one layer complete tiles of the next.
+  /// The tile of a layer: a multiple of the previous layer's, so that complete tiles of one layer complete tiles of the
+  /// next.
   static constexpr index_t tile(int layer) {
     index_t t = Policy.tile;
     for (int i = 0; i <= layer; i++) {
@@ -43,7 +44,8 @@ struct conv_stack_tiling {
     return t;
   }
   static constexpr index_t longest_tile = tile(layers - 1);
-  /// Sequences up to this length are a single tile in all layers, if shared memory holds all rings: a walk in steps costs more.
+  /// Sequences up to this length are a single tile in all layers, if shared memory holds all rings: a walk in steps
+  /// costs more.
   static constexpr index_t single_tile = round_up(Policy.single_tile_limit, index_t(Policy.tile));
   /// Input up to this position completes every layer, forward and backward, whatever its latency.
   TCNCA_HOST_DEVICE static constexpr index_t flush_position(index_t length) {
@@ -58,15 +60,15 @@ struct conv_stack_tiling {
     return s;
   }
 
-  /// Tiles whose taps extend past an end of the sequence are split into subtiles of this many positions. Each subtile skips the
-  /// taps that lie outside entirely.
+  /// Tiles whose taps extend past an end of the sequence are split into subtiles of this many positions. Each subtile
+  /// skips the taps that lie outside entirely.
   TCNCA_HOST_DEVICE static constexpr index_t boundary_subtile(int layer, index_t tile) {
     index_t const packs = Policy.outputs_per_thread * lane_order.positions();
     if (!lane_order.mirrored() || Shape.history(layer) <= packs) return tile;
     return min_of(tile, round_up(max_of(Shape.dilation(layer), packs), index_t(lane_order.positions())));
   }
-  /// Zeros before a sequence that the subtiles of a layer may read. Subtiles that all start at multiples of the dilation, or a
-  /// single one, read whole dilations; others (`unaligned` tiles) may read any number of positions.
+  /// Zeros before a sequence that the subtiles of a layer may read. Subtiles that all start at multiples of the
+  /// dilation, or a single one, read whole dilations; others (`unaligned` tiles) may read any number of positions.
   TCNCA_HOST_DEVICE static constexpr index_t zeros_before(int layer, index_t tile, index_t length,
                                                           bool unaligned = false) {
     index_t const d = Shape.dilation(layer), step = boundary_subtile(layer, tile),
@@ -80,7 +82,8 @@ struct conv_stack_tiling {
     return min_of(look_ahead, boundary_subtile(layer, tile)) + lane_order.positions();
   }
   static constexpr bool looks_ahead = Shape.dir != direction::causal;
-  /// Rows of the parameters of one direction with omega: weights and biases in fast memory, and the sums of their gradients.
+  /// Rows of the parameters of one direction with omega: weights and biases in fast memory, and the sums of their
+  /// gradients.
   static constexpr int parameter_rows = Shape.parameters_per_direction() + (Shape.skip ? 1 : 0);
   TCNCA_HOST_DEVICE static constexpr size_t weight_elements() {
     return size_t(parameter_rows) * size_t(lane_order.channels());
@@ -116,7 +119,8 @@ struct conv_stack_forward_params {
   conv_stack_forward_plan<Layers> plan = {};
 };
 
-/// The plan for segments of `segment` outputs, for which a group walks over `length` positions, with or without a state.
+/// The plan for segments of `segment` outputs, for which a group walks over `length` positions, with or without a
+/// state.
 template <element T, conv_stack_shape Shape, conv_stack_policy Policy>
 constexpr auto make_conv_stack_forward_plan(index_t length, index_t segment, bool state) {
   using tiling = conv_stack_tiling<T, Shape, Policy>;
@@ -133,8 +137,8 @@ constexpr auto make_conv_stack_forward_plan(index_t length, index_t segment, boo
           memory.place(size_t(min_of(single_tile ? tiling::single_tile : tiling::longest_tile, length) + pack));
     for (int l = 0; l < tiling::layers; l++) {
       index_t const tile = plan.schedule.tile[l], input_tile = plan.schedule.tile[l > 0 ? l - 1 : 0];
-      // Positions in use between two tiles: what a tile reads; with look-ahead also the inputs that arrive before it is computed
-      // and the zeros after the end.
+      // Positions in use between two tiles: what a tile reads; with look-ahead also the inputs that arrive before it is
+      // computed and the zeros after the end.
       index_t in_use = Shape.history(l) + tile + (tiling::looks_ahead ? input_tile + 2 * tile : 0);
       if (Shape.starts_residual(l)) {  // kept until the last layer of the residual adds it
         index_t lag = input_tile + tile;

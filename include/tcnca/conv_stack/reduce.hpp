@@ -7,8 +7,8 @@
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// Agent that adds the sums of all sequences of a batch, in order and in fp64, and writes the gradients of weights, biases and
-/// omega. An item is one row of the sums.
+/// Agent that adds the sums of all sequences of a batch, in order and in fp64, and writes the gradients of weights,
+/// biases and omega. An item is one row of the sums.
 template <class Group, element T, conv_stack_shape Shape>
 struct conv_stack_reduce_agent {
   using A = accumulate_t<T>;

@@ -1,4 +1,5 @@
-// The order in which a walk along a sequence computes the tiles of all layers, and how far each layer lags behind the input.
+// The order in which a walk along a sequence computes the tiles of all layers, and how far each layer lags behind the
+// input.
 #pragma once
 #include "../core/config.hpp"
 #include "shape.hpp"
@@ -7,8 +8,8 @@ namespace tcnca::inline TCNCA_TARGET {
 
 namespace detail {
 
-/// Outputs of a level that are complete once its inputs are known up to position `inputs`: whole tiles, counted from `origin`.
-/// Most tiles are powers of two; a division would take as long as the sums of many positions.
+/// Outputs of a level that are complete once its inputs are known up to position `inputs`: whole tiles, counted from
+/// `origin`. Most tiles are powers of two; a division would take as long as the sums of many positions.
 TCNCA_HOST_DEVICE constexpr index_t completed_tiles(index_t inputs, index_t look_ahead, index_t tile, index_t origin) {
   index_t const n = inputs - look_ahead - origin;
   if (n <= 0) return origin;
@@ -17,8 +18,8 @@ TCNCA_HOST_DEVICE constexpr index_t completed_tiles(index_t inputs, index_t look
 
 }  // namespace detail
 
-/// What one step of a walk computes of one level: the positions [before, after), in whole tiles counted from `origin`. They may
-/// extend past the sequence, where there is nothing to compute.
+/// What one step of a walk computes of one level: the positions [before, after), in whole tiles counted from `origin`.
+/// They may extend past the sequence, where there is nothing to compute.
 struct level_progress {
   index_t origin, before, after;
 
@@ -29,9 +30,10 @@ struct level_progress {
   }
 };
 
-/// Schedule of a walk. Each step takes in `step` positions of x. Then each layer in turn computes all tiles whose inputs are
-/// complete; a backward walk continues with the gradients, from the last layer to the first. A level is delayed by its look-ahead
-/// and by incomplete tiles of the level before it. The delays are constant, so a ring buffer per level is enough.
+/// Schedule of a walk. Each step takes in `step` positions of x. Then each layer in turn computes all tiles whose
+/// inputs are complete; a backward walk continues with the gradients, from the last layer to the first. A level is
+/// delayed by its look-ahead and by incomplete tiles of the level before it. The delays are constant, so a ring buffer
+/// per level is enough.
 ///
 /// Forward, two causal layers, tiles of 4 and 8 positions, the positions that each step computes:
 ///
@@ -40,9 +42,10 @@ struct level_progress {
 ///     layer 0      [0, 4)   [4, 8)   [8,12)   [12,16)
 ///     layer 1               [0, 8)            [8,16)     waits for a whole tile
 ///
-/// Backward, two causal layers of 2 taps, dilations 1 and 2, tiles of 4, packs of 2 positions. The gradient of an input needs the
-/// gradients of outputs up to one history (1 and 2 positions) later. The tiles of a gradient level start earlier than those of
-/// the level before it by that look-ahead, rounded up to whole packs, so that no level waits for a partial tile:
+/// Backward, two causal layers of 2 taps, dilations 1 and 2, tiles of 4, packs of 2 positions. The gradient of an input
+/// needs the gradients of outputs up to one history (1 and 2 positions) later. The tiles of a gradient level start
+/// earlier than those of the level before it by that look-ahead, rounded up to whole packs, so that no level waits for
+/// a partial tile:
 ///
 ///     step         1        2        3        4
 ///     x            [0, 4)   [4, 8)   [8,12)   [12,16)
@@ -66,8 +69,9 @@ struct conv_stack_schedule {
   TCNCA_HOST_DEVICE constexpr level_progress output(level_progress const& inputs, int layer, index_t look_ahead) const {
     return inputs.next(look_ahead, tile[layer], inputs.origin);
   }
-  /// The gradients of a layer's inputs, from the progress of the gradients of its outputs. look_ahead: how much later than an
-  /// input the last output is that depends on it. `early`: positions before 0 that must be computed for the state.
+  /// The gradients of a layer's inputs, from the progress of the gradients of its outputs. look_ahead: how much later
+  /// than an input the last output is that depends on it. `early`: positions before 0 that must be computed for the
+  /// state.
   TCNCA_HOST_DEVICE constexpr level_progress input_gradient(level_progress const& output_gradients, int layer,
                                                             index_t look_ahead, index_t early,
                                                             index_t pack_positions) const {
@@ -77,9 +81,9 @@ struct conv_stack_schedule {
   }
 };
 
-/// Bounds on how many positions each level lags behind x after any step of a backward walk, if sequences are not a single tile.
-/// Level l < layers: inputs of layer l. Level 2 * layers - 1 - l: gradients of the outputs of layer l. Level 2 * layers: grad_x.
-/// For a bidirectional stack the bounds hold in both directions.
+/// Bounds on how many positions each level lags behind x after any step of a backward walk, if sequences are not a
+/// single tile. Level l < layers: inputs of layer l. Level 2 * layers - 1 - l: gradients of the outputs of layer l.
+/// Level 2 * layers: grad_x. For a bidirectional stack the bounds hold in both directions.
 template <conv_stack_shape Shape>
 struct conv_stack_lags {
   static constexpr int layers = Shape.layers();

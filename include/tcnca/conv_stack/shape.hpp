@@ -43,12 +43,12 @@ struct dilation_list {
 /// A stack of dilated depthwise convolutions. Convolution i computes from its input a:
 ///   pre[c, t] = bias[i, c] + sum_k weight[i, k, c] a[c, t + look_ahead_i - k d_i],
 ///   output    = act(pre) (+ the input of its residual),
-/// with look_ahead 0 (causal) or (taps - 1) d / 2 (symmetric), and a = 0 outside the sequence. Tap 0 is the newest sample
-/// (PyTorch stores taps in the opposite order).
-/// The stack has `blocks` blocks of `depth` levels; a level has `convolutions` convolutions of the same dilation. Dilations
-/// restart in each block.
-/// A bidirectional stack is the sum of a causal and an anti-causal one, which reads a[c, t + k d]. Each direction has its own
-/// weights, the causal ones first.
+/// with look_ahead 0 (causal) or (taps - 1) d / 2 (symmetric), and a = 0 outside the sequence. Tap 0 is the newest
+/// sample (PyTorch stores taps in the opposite order).
+/// The stack has `blocks` blocks of `depth` levels; a level has `convolutions` convolutions of the same dilation.
+/// Dilations restart in each block.
+/// A bidirectional stack is the sum of a causal and an anti-causal one, which reads a[c, t + k d]. Each direction has
+/// its own weights, the causal ones first.
 /// With `skip`, y = silu(stack(x) + omega x), as MEGA does after its EMA.
 struct conv_stack_shape {
   int taps = 4;

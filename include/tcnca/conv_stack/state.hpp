@@ -43,8 +43,8 @@ TCNCA_NOINLINE void load_history(Group group, ring<A, Lanes> r, layer_state<A co
   }
 }
 
-/// Copies the positions [length - history, length) of a ring to a state. Without an initial state, positions before 0 are zero.
-/// Called by all threads of the group; does not synchronize.
+/// Copies the positions [length - history, length) of a ring to a state. Without an initial state, positions before 0
+/// are zero. Called by all threads of the group; does not synchronize.
 template <class Group, class A, lanes Lanes>
 TCNCA_NOINLINE void store_history(Group group, ring<A, Lanes> r, layer_state<A> const& state, index_t length,
                                   bool has_initial_state) {
@@ -55,7 +55,8 @@ TCNCA_NOINLINE void store_history(Group group, ring<A, Lanes> r, layer_state<A> 
   }
 }
 
-/// Pack p at position t of the gradient of the final state; zero outside of [length - history, length). Called by one thread.
+/// Pack p at position t of the gradient of the final state; zero outside of [length - history, length). Called by one
+/// thread.
 template <lanes Lanes, class A>
 TCNCA_NOINLINE pack<A, Lanes.width> load_state_gradient(layer_state<A const> const& state, index_t t, int p,
                                                         index_t length) {
@@ -69,8 +70,8 @@ TCNCA_NOINLINE pack<A, Lanes.width> load_state_gradient(layer_state<A const> con
   return g;
 }
 
-/// Writes pack p at position t < 0 of the gradient of the initial state; `valid` positions are left of the tile. Called by one
-/// thread.
+/// Writes pack p at position t < 0 of the gradient of the initial state; `valid` positions are left of the tile. Called
+/// by one thread.
 template <lanes Lanes, class A>
 TCNCA_NOINLINE void store_state_gradient(layer_state<A> const& state, index_t t, int p, index_t valid,
                                          pack<A, Lanes.width> g) {

@@ -1,5 +1,5 @@
-// The step kernel for short calls. Each sample reads only the taps that it needs from the state and stores its own inputs there:
-// layers * taps multiply-adds per sample and channel, however long the receptive field is.
+// The step kernel for short calls. Each sample reads only the taps that it needs from the state and stores its own
+// inputs there: layers * taps multiply-adds per sample and channel, however long the receptive field is.
 #pragma once
 #include "../block/activation.hpp"
 #include "../block/agent.hpp"
@@ -8,8 +8,8 @@
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// Agent of a short causal forward pass, with the state in state_out. Takes the parameters of the forward agent without a plan;
-/// results have the same bits. An item is one pack of channels of one sequence per thread.
+/// Agent of a short causal forward pass, with the state in state_out. Takes the parameters of the forward agent without
+/// a plan; results have the same bits. An item is one pack of channels of one sequence per thread.
 template <class Group, element T, conv_stack_shape Shape, conv_stack_policy Policy>
 struct conv_stack_step_agent {
   using A = accumulate_t<T>;

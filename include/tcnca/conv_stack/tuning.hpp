@@ -59,9 +59,9 @@ struct default_conv_stack_tuning {
             .segment_fields = 2};
   }
 
-  // Chosen by counting instructions and bank conflicts, not by measurement on a device. 5 outputs per thread: shared memory
-  // accesses are free of bank conflicts where the dilation is a power of two. 96 KB: the most that every device from sm_80 on
-  // grants a block.
+  // Chosen by counting instructions and bank conflicts, not by measurement on a device. 5 outputs per thread: shared
+  // memory accesses are free of bank conflicts where the dilation is a power of two. 96 KB: the most that every device
+  // from sm_80 on grants a block.
   static constexpr conv_stack_policy cuda() {
     return {.width = channels_last ? 16 / int(sizeof(accumulate_t<T>)) : 1,
             .packs = 2,

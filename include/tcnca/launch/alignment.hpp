@@ -5,8 +5,8 @@
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// Whether all vectors of `items` consecutive elements of a sequence are aligned to their size. Always true on the CPU, which
-/// accesses vectors at any address.
+/// Whether all vectors of `items` consecutive elements of a sequence are aligned to their size. Always true on the CPU,
+/// which accesses vectors at any address.
 template <class Executor, class T>
 bool is_vectorizable(sequence_view<T> const& v, layout order, index_t items) {
   if constexpr (executor_traits<Executor>::target.compute_capability == 0) {
@@ -18,7 +18,8 @@ bool is_vectorizable(sequence_view<T> const& v, layout order, index_t items) {
   }
 }
 
-/// Whether all rows of a tensor, whose last axis is contiguous, are aligned to `items` elements. True for an absent tensor.
+/// Whether all rows of a tensor, whose last axis is contiguous, are aligned to `items` elements. True for an absent
+/// tensor.
 template <class T, int Rank>
 bool aligned_rows(index_t items, tensor_view<T, Rank> const& v) {
   bool aligned = reinterpret_cast<std::uintptr_t>(v.data) % (size_t(items) * sizeof(T)) == 0;

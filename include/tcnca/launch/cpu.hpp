@@ -45,7 +45,8 @@ struct executor_traits<cpu> {
                        round_up(memory.shared_memory_bytes, workspace::alignment));
     };
 #if defined(_OPENMP)
-    // A single worker does not use OpenMP: after a fork, the child's OpenMP would wait for threads that exist only in the parent.
+    // A single worker does not use OpenMP: after a fork, the child's OpenMP would wait for threads that exist only in
+    // the parent.
     if (threads > 1) {
       detail::floating_point_mode const mode = detail::floating_point_mode::current();
 #pragma omp parallel num_threads(int(threads))
@@ -61,8 +62,8 @@ struct executor_traits<cpu> {
   }
 
  private:
-  /// One worker: takes the next item until none is left. Not inlined, so that no arithmetic is moved out of the scope of the
-  /// floating-point mode.
+  /// One worker: takes the next item until none is left. Not inlined, so that no arithmetic is moved out of the scope
+  /// of the floating-point mode.
   template <class Agent, class Params>
   TCNCA_HIDDEN __attribute__((noinline)) static void run_items(Params const& params, index_t items, index_t& next,
                                                                char* own, size_t shared_memory_bytes) {

@@ -32,8 +32,8 @@ TCNCA_HIDDEN __global__ void __launch_bounds__(has_code<Agent> ? Threads : 1, 1)
   }
 }
 
-/// A failed runtime call also records its error as the host thread's last error. forget() clears an error recorded since
-/// construction. An error that was pending before belongs to the caller and stays.
+/// A failed runtime call also records its error as the host thread's last error. forget() clears an error recorded
+/// since construction. An error that was pending before belongs to the caller and stays.
 class last_error {
  public:
   void forget() const {
@@ -44,8 +44,8 @@ class last_error {
   bool pending_ = cudaPeekAtLastError() != cudaSuccess;
 };
 
-/// Whether an error means that there is no device or that it cannot run the compiled code. Other errors come from earlier work or
-/// the system.
+/// Whether an error means that there is no device or that it cannot run the compiled code. Other errors come from
+/// earlier work or the system.
 inline bool is_unsupported(cudaError_t e) {
   switch (e) {
     case cudaErrorInvalidValue:  // from setting the attribute: a block has too little shared memory
