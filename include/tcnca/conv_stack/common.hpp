@@ -81,23 +81,24 @@ struct conv_stack_group {
                ? int(Shape.dilation(layer))
                : 0;
   }
+  /// The largest short_dilation below a limit among the layers [First, Last); -1 if there is none.
   template <int First, int Last>
-  TCNCA_HOST_DEVICE static constexpr bool any_layer_has(int dilation) {
+  TCNCA_HOST_DEVICE static constexpr int largest_short_dilation(int limit) {
+    int largest = -1;
     for (int l = First; l < Last; l++)
-      if (short_dilation(l) == dilation) return true;
-    return false;
+      if (short_dilation(l) < limit) largest = max_of(largest, short_dilation(l));
+    return largest;
   }
   /// f(constant<short_dilation(layer)>) for a layer in [First, Last). f is instantiated once for each value that occurs
-  /// there.
-  template <int First, int Last, int Dilation = Lanes.width - 1, class F>
+  /// there. f(constant<0>) for an empty range.
+  template <int First, int Last, int Limit = Lanes.width, class F>
   TCNCA_HOST_DEVICE static void with_short_dilation(int layer, F const& f) {
-    if constexpr (Dilation <= 0) {
-      f(constant<0>{});
-    } else if constexpr (!any_layer_has<First, Last>(Dilation)) {
-      with_short_dilation<First, Last, Dilation - 1>(layer, f);
+    constexpr int d = largest_short_dilation<First, Last>(Limit);
+    if constexpr (largest_short_dilation<First, Last>(d) < 0) {
+      f(constant<max_of(d, 0)>{});
     } else {
-      if (short_dilation(layer) == Dilation) f(constant<Dilation>{});
-      else with_short_dilation<First, Last, Dilation - 1>(layer, f);
+      if (short_dilation(layer) == d) f(constant<d>{});
+      else with_short_dilation<First, Last, d>(layer, f);
     }
   }
 
