@@ -6,8 +6,10 @@ include(CheckLanguage)
 set(TCNCA_CUDA AUTO CACHE STRING "Compile the CUDA parts: AUTO, ON, OFF")
 set_property(CACHE TCNCA_CUDA PROPERTY STRINGS AUTO ON OFF)
 option(TCNCA_REQUIRE_CUDA "A CUDA test that skips has failed" OFF)
-include(CMakeDependentOption)
-cmake_dependent_option(TCNCA_BUILD_MODELS "Build the layers and models of examples/, and the tests and examples that use them" ON "NOT TCNCA_BUILD_BENCH" ON)
+option(TCNCA_BUILD_MODELS "Build examples/models and examples/evaluations, and what uses them" ON)
+if(NOT EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/examples/models/CMakeLists.txt)
+  set(TCNCA_BUILD_MODELS OFF)
+endif()
 
 # tcnca_need(FOUND WHAT DEBIAN FEDORA HOMEBREW CONDA): records what is missing. "-": the system has no such package.
 set(systems "apt-get install" "dnf install" "brew install" "conda install -c conda-forge")
@@ -112,12 +114,15 @@ if(TCNCA_BUILD_BENCH)
   endif()
 endif()
 
-# The layers and models of examples/: products by OpenBLAS, MEGA's mixer by FFTW in both precisions, a command line, images.
-if(TCNCA_BUILD_MODELS)
-  find_package(CLI11 QUIET)
-  tcnca_need("${CLI11_FOUND}" CLI11 libcli11-dev cli11-devel cli11 cli11)
+if(TCNCA_BUILD_MODELS)  # image files of an evaluation
   find_package(PNG QUIET)
   tcnca_need("${PNG_FOUND}" libpng libpng-dev libpng-devel libpng libpng)
+endif()
+
+# Models and benchmarks: OpenBLAS for matrix products, FFTW in both precisions, a command line.
+if(TCNCA_BUILD_MODELS OR TCNCA_BUILD_BENCH)
+  find_package(CLI11 QUIET)
+  tcnca_need("${CLI11_FOUND}" CLI11 libcli11-dev cli11-devel cli11 cli11)
   find_package(PkgConfig QUIET)
   tcnca_need("${PKG_CONFIG_FOUND}" "pkg-config, which finds the next" pkg-config pkgconf-pkg-config pkgconf pkg-config)
   if(PKG_CONFIG_FOUND)

@@ -1,4 +1,5 @@
-// Tuning is a value: a type that answers, for the machine asked about, with other numbers than the library's. Results keep their bits.
+// Custom tuning: a type whose static functions return the policy for a target. Results have the same bits with any
+// tuning.
 #include <tcnca/conv_stack.hpp>
 
 #include <chrono>
@@ -45,7 +46,7 @@ int main() {
              b = run<tcnca::conv_stack<float, shape, short_tiles>>("short tiles");
   bool const same =
       !a.empty() && a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-  if (a.empty() || b.empty()) std::fprintf(stderr, "a stack did not run\n");
+  if (a.empty() || b.empty()) std::fprintf(stderr, "a stack failed\n");
   else std::printf("both gave %s bits\n", same ? "the same" : "DIFFERENT");
   return same ? 0 : 1;
 }

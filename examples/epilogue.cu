@@ -1,19 +1,26 @@
-// The update gate as the epilogue of a matrix product: y = x + sigmoid(u) (silu(hx + a w) - x) straight from the accumulators, so that a w never
-// goes through memory. gate::update takes packs of any width; an epilogue visitor of another library's product calls it on its fragments alike.
+// The update gate as the epilogue of a matrix product: y = x + sigmoid(u) (silu(hx + a w) - x) computed from the
+// accumulators, so that the product a w never goes to memory. gate::update takes packs of any width; an epilogue of
+// another GEMM library can call it on its fragments.
+#include <thrust/device_vector.h>
+#include <thrust/host_vector.h>
 #include <tcnca/block/gate.hpp>
 
 #include <cmath>
 #include <cstdio>
-#include <vector>
 
 static constexpr int rows = 64, inner = 48, columns = 64, threads = 256;
+static constexpr int a_size = rows * inner, w_size = inner * columns, size = rows * columns;
 
+/// One array holds all inputs, in this order.
 struct layer {
-  float const *a, *w, *x, *u, *hx;  // [rows, inner], [inner, columns], [rows, columns]
+  float const *a, *w, *x, *u, *hx;  // [rows, inner], [inner, columns], [rows, columns] each
   float* y;
+
+  layer(float const* inputs, float* output)
+      : a(inputs), w(a + a_size), x(w + w_size), u(x + size), hx(u + size), y(output) {}
 };
 
-/// One element of the product, and its epilogue.
+/// One element of the product, with its epilogue.
 TCNCA_HOST_DEVICE void fused_product(layer const& l, int i) {
   int const row = i / columns, column = i % columns;
   float sum = 0;
@@ -25,31 +32,24 @@ TCNCA_HOST_DEVICE void fused_product(layer const& l, int i) {
 __global__ void fused_kernel(layer l) { fused_product(l, int(blockIdx.x) * threads + int(threadIdx.x)); }
 
 int main() {
-  constexpr int small = rows * inner, middle = inner * columns, large = rows * columns;
-  std::vector<float> numbers(small + middle + 4 * large);
-  for (std::size_t i = 0; i < numbers.size(); i++) numbers[i] = float(i * 7919 % 1009) / 504 - 1;
-  auto const at = [](float* p) {
-    float *const x = p + small + middle, *const u = x + large, *const hx = u + large, *const y = hx + large;
-    return layer{p, p + small, x, u, hx, y};
-  };
-  layer const host = at(numbers.data());
-  for (int i = 0; i < large; i++) fused_product(host, i);
-  std::printf("CPU: y[100] = %g\n", host.y[100]);
+  thrust::host_vector<float> inputs(a_size + w_size + 3 * size), expected(size);
+  for (std::size_t i = 0; i < inputs.size(); i++) inputs[i] = float(i * 7919 % 1009) / 504 - 1;
+  layer const host(inputs.data(), expected.data());
+  for (int i = 0; i < size; i++) fused_product(host, i);
+  std::printf("CPU: y[100] = %g\n", expected[100]);
 
   int devices = 0;
   if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
-    std::printf("there is no CUDA device: the kernel was compiled, but not run\n");
+    std::printf("no CUDA device: the kernel was compiled, but not run\n");
     return 0;
   }
-  float* d = nullptr;
-  if (cudaMallocManaged(&d, numbers.size() * sizeof(float)) != cudaSuccess) return 1;
-  for (std::size_t i = 0; i < numbers.size(); i++) d[i] = numbers[i];
-  layer const device = at(d);
-  for (int i = 0; i < large; i++) device.y[i] = NAN;
-  fused_kernel<<<large / threads, threads>>>(device);
-  if (cudaDeviceSynchronize() != cudaSuccess) return 1;
-  float worst = 0;
-  for (int i = 0; i < large; i++) worst = std::fmax(worst, std::fabs(device.y[i] - host.y[i]));
-  std::printf("GPU: y[100] = %g, largest difference %g\n", device.y[100], worst);
-  return worst < 1e-5f ? 0 : 1;
+  thrust::device_vector<float> const device_inputs = inputs;
+  thrust::device_vector<float> y(size, NAN);
+  fused_kernel<<<size / threads, threads>>>(layer(device_inputs.data().get(), y.data().get()));
+  if (cudaGetLastError() != cudaSuccess) return 1;
+  thrust::host_vector<float> const result = y;  // waits for the kernel
+  float error = 0;
+  for (int i = 0; i < size; i++) error = std::fmax(error, std::fabs(result[i] - expected[i]));
+  std::printf("GPU: y[100] = %g, largest difference %g\n", result[100], error);
+  return error < 1e-5f && std::isfinite(result[size - 1]) ? 0 : 1;
 }

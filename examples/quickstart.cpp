@@ -1,4 +1,4 @@
-// A stack of dilated convolutions over a batch of sequences, on the CPU.
+// One forward call: a stack of dilated convolutions over a batch of sequences, on the CPU.
 #include <tcnca/conv_stack.hpp>
 
 #include <cstdio>

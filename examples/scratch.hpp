@@ -1,10 +1,10 @@
-// Aligned scratch memory for the examples.
+// Aligned workspace memory for the examples.
 #pragma once
 #include <tcnca/core/workspace.hpp>
 
 #include <new>
 
-/// Owns a workspace.
+/// Allocates and owns a workspace.
 class scratch_memory {
  public:
   explicit scratch_memory(std::size_t bytes)

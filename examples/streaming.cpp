@@ -1,4 +1,4 @@
-// Streaming: a sequence that comes in pieces of any size, down to one token, gives the bits of the whole sequence.
+// Streaming: a sequence processed in pieces of any size, down to one token, gives the same bits as one call.
 #include <tcnca/conv_stack.hpp>
 
 #include <cstdio>
@@ -7,7 +7,7 @@
 
 #include "scratch.hpp"
 
-// A token costs layers * taps multiply-adds a channel, whatever the receptive field (here 4096).
+// A token costs layers * taps multiply-adds per channel, whatever the receptive field (here 4096 samples).
 using stack = tcnca::conv_stack<float, tcnca::conv_stack_shape{.taps = 4,
                                                                .depth = 6,
                                                                .dilation_base = 4,
@@ -20,7 +20,7 @@ int main() {
   std::vector<float> x(channels * length), whole(x.size()), pieces(x.size()), weight(stack::layers * 4 * channels);
   for (std::size_t i = 0; i < x.size(); i++) x[i] = float(i * 7919 % 1000) / 500 - 1;
   for (std::size_t i = 0; i < weight.size(); i++) weight[i] = float(i * 104729 % 1000) / 1000 - 0.4f;
-  std::vector<float> state(channels * stack::state_length);  // zeros: nothing has been heard yet
+  std::vector<float> state(channels * stack::state_length);  // zero: the sequence begins here
 
   tcnca::cpu const cpu;
   stack::forward_args args{.x = tcnca::sequence<float const>(x.data(), order, 1, channels, length),
@@ -42,6 +42,6 @@ int main() {
     at += piece;
   }
   bool const same = std::memcmp(whole.data(), pieces.data(), whole.size() * sizeof(float)) == 0;
-  std::printf("%ld tokens in pieces gave %s the whole\n", at, same ? "the bits of" : "other bits than");
+  std::printf("%ld tokens in pieces gave %s bits as one call\n", at, same ? "the same" : "DIFFERENT");
   return same ? 0 : 1;
 }

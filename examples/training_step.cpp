@@ -1,4 +1,5 @@
-// Gradient descent: a small stack learns to imitate another one of the same shape. Prints the loss; fails if it does not fall a hundredfold.
+// Gradient descent: a small stack learns to reproduce another one of the same shape. Prints the loss; fails if it
+// decreases less than 100-fold.
 #include <tcnca/conv_stack.hpp>
 
 #include <cstdio>
@@ -66,6 +67,6 @@ int main() {
     for (std::size_t i = 0; i < weights; i++) weight[i] -= rate * grad_weight[i];
     for (std::size_t i = 0; i < biases; i++) bias[i] -= rate * grad_bias[i];
   }
-  std::printf("the loss fell %.0f-fold\n", first / loss);
+  std::printf("the loss decreased %.0f-fold\n", first / loss);
   return loss < first / 100 ? 0 : 1;
 }

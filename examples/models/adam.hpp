@@ -9,17 +9,17 @@ namespace tcnca::models {
 
 struct adam_config {
   double beta1 = 0.9, beta2 = 0.98, epsilon = 1e-8;
-  double decay = 0.01;  ///< of all parameters: a step takes rate * decay of each
-  double clip = 1;      ///< the largest norm of all gradients together; 0: any
+  double decay = 0.01;  ///< of all parameters: a step subtracts rate * decay * value
+  double clip = 1;      ///< upper bound of the norm of all gradients together; 0: none
 };
 
 namespace detail {
 
-/// Of these many gradients squares are summed at once.
+/// Gradients per block of the sum of squares.
 constexpr index_t square_block = 4096;
 template <class T>
 struct square_term {
-  using number = double;
+  using value_type = double;
   T const* x;
   TCNCA_HOST_DEVICE double operator()(index_t i) const { return double(x[i]) * double(x[i]); }
 };
@@ -43,11 +43,11 @@ struct adam_op {
 
 }  // namespace detail
 
-/// Moments lie as the parameters do. Sums are taken in a fixed order.
+/// Moments have the layout of the parameters. Sums are taken in a fixed order.
 template <class T, class E>
 class adam {
  public:
-  /// After the context's `commit`.
+  /// Call after the context's `commit`.
   adam(context<T, E> const& c, adam_config const& config) : config_(config) {
     index_t const count = index_t(c.gradients.count());
     first_.take(count), second_.take(count);
@@ -55,8 +55,8 @@ class adam {
     first_.commit(), second_.commit(), totals_.commit();
   }
 
-  /// Returns the norm of the gradients before they were clipped. Where it or the loss is not finite nothing changes; else parameters, moments and the
-  /// context's statistics do.
+  /// Returns the norm of the gradients before clipping. If the norm or the loss is not finite, nothing changes;
+  /// otherwise parameters, moments and the context's statistics are updated.
   double step(context<T, E> const& c, double rate, double loss = 0) {
     E const e = c.executor();
     index_t const count = index_t(c.gradients.count()), blocks = index_t(partial_.count);
@@ -82,11 +82,12 @@ class adam {
     return norm;
   }
 
-  /// What is remembered from step to step: moments, on the executor's side as the parameters lie, and the number of steps.
+  /// State that persists between steps: the moments (in the executor's memory, laid out as the parameters) and the
+  /// number of steps.
   T* first() const { return first_.data(); }
   T* second() const { return second_.data(); }
   index_t& steps() { return steps_; }
-  /// All that has been allocated.
+  /// Bytes allocated.
   size_t bytes() const { return first_.bytes() + second_.bytes() + totals_.bytes(); }
 
  private:

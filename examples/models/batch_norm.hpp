@@ -1,4 +1,4 @@
-// The norm of every channel over the positions of a batch.
+// Batch norm: each channel is normalized over the positions of a batch.
 #pragma once
 #include <cmath>
 
@@ -8,34 +8,37 @@ namespace tcnca::models {
 
 namespace detail {
 
-/// Positions at the front of each sequence that count.
+/// The valid positions: the first lengths[b] of each sequence.
 struct valid_positions {
-  index_t const* lengths;  ///< null: all
+  index_t const* lengths;  ///< null: all positions
   index_t length;
-  TCNCA_HOST_DEVICE bool has(index_t row) const { return lengths == nullptr || row % length < lengths[row / length]; }
+  TCNCA_HOST_DEVICE bool contains(index_t row) const {
+    return lengths == nullptr || row % length < lengths[row / length];
+  }
 };
 
-/// x, or with `centre` (sums of x over the positions) the squared distance from their mean.
+/// Terms of column_sums: x, or with Centred the squared distance of x from its mean (`center_sum` holds the sums of x
+/// over the positions).
 template <class T, bool Centred>
 struct batch_moment {
   static constexpr int kinds = 1;
   index_t channels;
   valid_positions valid;
-  T const *x, *centre;
-  T share;
-  TCNCA_HOST_DEVICE bool counts(index_t row) const { return valid.has(row); }
+  T const *x, *center_sum;
+  T inverse_count;
+  TCNCA_HOST_DEVICE bool counts(index_t row) const { return valid.contains(row); }
   template <int W>
   TCNCA_HOST_DEVICE void add(pack<T, W>* sums, index_t r, index_t k) const {
     auto v = load<W>(x + r * channels + k);
     if constexpr (Centred) {
-      v = v - load<W>(centre + k) * broadcast<W>(share);
+      v = v - load<W>(center_sum + k) * broadcast<W>(inverse_count);
       v = v * v;
     }
     sums[0] = sums[0] + v;
   }
 };
 
-/// From the sums of a batch: mean and 1 / deviation, and what will be the running ones.
+/// Computes mean and 1 / deviation from a batch's sums, and the running statistics that follow.
 template <class T>
 struct batch_statistics {
   index_t count;
@@ -48,7 +51,7 @@ struct batch_statistics {
       T const n = T(max_of(index_t(1), count)), variance = squares[i] / n;
       mean[i] = sum[i] / n;
       inverse[i] = 1 / std::sqrt(variance + T(norm_epsilon));
-      // The variance of all data is estimated by one less than the count.
+      // Unbiased estimate: divided by count - 1.
       T const unbiased = squares[i] / T(max_of(index_t(1), count - 1));
       next_mean[i] = T(1 - momentum) * running_mean[i] + T(momentum) * mean[i];
       next_variance[i] = T(1 - momentum) * running_variance[i] + T(momentum) * unbiased;
@@ -68,14 +71,14 @@ struct running_statistics {
 
 template <class T>
 struct batch_norm_forward {
-  using number = T;
-  static constexpr int near = 0;
+  using value_type = T;
+  static constexpr int shared_per_thread = 0;
   index_t channels;
   T const *x, *gain, *bias, *mean, *inverse;
   T* y;
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T*) const {
-    if (beyond) return;
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool out_of_range, T*) const {
+    if (out_of_range) return;
     threads.template each<T>(channels, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
       auto const v = (load<W>(x + row * channels + k) - load<W>(mean + k)) * load<W>(inverse + k);
@@ -84,7 +87,7 @@ struct batch_norm_forward {
   }
 };
 
-/// The gradients of gain and bias.
+/// Terms of column_sums: the gradients of gain and bias.
 template <class T>
 struct batch_norm_gain {
   static constexpr int kinds = 2;
@@ -99,21 +102,21 @@ struct batch_norm_gain {
   }
 };
 
-/// A position that did not count had no part in the mean and the deviation.
+/// Positions that are not valid did not contribute to mean and deviation.
 template <class T>
 struct batch_norm_backward {
-  using number = T;
-  static constexpr int near = 0;
+  using value_type = T;
+  static constexpr int shared_per_thread = 0;
   index_t channels;
   valid_positions valid;
-  T share;  ///< of one position: 0 where mean and deviation are constants
+  T inverse_count;  ///< 1 / positions; 0 if mean and deviation are constants
   bool add;
   T const *x, *grad_y, *gain, *mean, *inverse, *grad_gain, *grad_bias;
   T* grad_x;
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T*) const {
-    if (beyond) return;
-    T const part = valid.has(row) ? share : T(0);
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool out_of_range, T*) const {
+    if (out_of_range) return;
+    T const part = valid.contains(row) ? inverse_count : T(0);
     threads.template each<T>(channels, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
       auto const inv = load<W>(inverse + k), normed = (load<W>(x + row * channels + k) - load<W>(mean + k)) * inv;
@@ -127,8 +130,8 @@ struct batch_norm_backward {
 
 }  // namespace detail
 
-/// gain (x - mean) / deviation + bias, by the mean and the deviation of a channel over the positions of the batch that count (context::lengths): in
-/// training of the batch at hand, else of those before it, as running means with momentum 0.1.
+/// y = gain (x - mean) / deviation + bias, per channel. Training: mean and deviation over the valid positions of the
+/// batch (context::lengths). Otherwise: the running means of earlier batches, with momentum 0.1.
 template <class T, class E>
 class batch_norm {
  public:
@@ -145,16 +148,17 @@ class batch_norm {
     c.reserve(column_sums_bytes<T>(c.rows(), channels, 2));
   }
 
-  /// In training the running statistics change when the step succeeds, which is adam's to say.
+  /// In training, writes the next running statistics; adam::step makes them current if the step succeeds.
   void forward(context<T, E> const& c, T const* x, T* y) const {
     T *const mean = c.kept[mean_], *const inverse = c.kept[inverse_], *const sum = c.kept[sum_],
              *const squares = c.kept[squares_];
     if (c.training) {
       index_t const count = c.valid_rows();
-      T const share = 1 / T(std::max(index_t(1), count));
-      column_sums(c, c.rows(), channels_, detail::batch_moment<T, false>{channels_, valid(c), x, nullptr, share},
-                  {sum});
-      column_sums(c, c.rows(), channels_, detail::batch_moment<T, true>{channels_, valid(c), x, sum, share}, {squares});
+      T const inverse_count = 1 / T(std::max(index_t(1), count));
+      column_sums(c, c.rows(), channels_,
+                  detail::batch_moment<T, false>{channels_, valid(c), x, nullptr, inverse_count}, {sum});
+      column_sums(c, c.rows(), channels_, detail::batch_moment<T, true>{channels_, valid(c), x, sum, inverse_count},
+                  {squares});
       each_element<T>(c.executor(), channels_,
                       detail::batch_statistics<T>{
                           count, sum, squares, c.statistics[running_mean_], c.statistics[running_variance_], mean,
@@ -171,11 +175,11 @@ class batch_norm {
   void backward(context<T, E> const& c, T const* x, T const* grad_y, T* grad_x, bool add) const {
     T const *const mean = c.kept[mean_], *const inverse = c.kept[inverse_];
     T *const grad_gain = c.gradients[gain_], *const grad_bias = c.gradients[bias_];
-    T const share = c.training ? 1 / T(std::max(index_t(1), c.valid_rows())) : T(0);
+    T const inverse_count = c.training ? 1 / T(std::max(index_t(1), c.valid_rows())) : T(0);
     column_sums(c, c.rows(), channels_, detail::batch_norm_gain<T>{channels_, x, grad_y, mean, inverse},
                 {grad_gain, grad_bias});
-    detail::batch_norm_backward<T> const op{channels_,       valid(c), share,   add,       x,         grad_y,
-                                            c.values[gain_], mean,     inverse, grad_gain, grad_bias, grad_x};
+    detail::batch_norm_backward<T> const op{channels_,       valid(c), inverse_count, add,       x,         grad_y,
+                                            c.values[gain_], mean,     inverse,       grad_gain, grad_bias, grad_x};
     each_row(c.executor(), c.rows(), channels_, op);
   }
 

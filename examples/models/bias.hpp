@@ -1,4 +1,4 @@
-// The biases of relative positions that attention adds to its scores: a table, or MEGA's rotary form of one.
+// Biases of relative positions that attention adds to its scores: a table, or MEGA's rotary form.
 #pragma once
 #include <tcnca/chunked_attention.hpp>
 
@@ -7,7 +7,8 @@
 
 namespace tcnca::models {
 
-/// Of bias_kind; simple: the table of 2 chunk - 1 biases is learned;  rotary: two vectors of key_dim are, and the table follows from them.
+/// simple: a learned table of 2 chunk - 1 biases. rotary: two learned vectors of key_dim, from which the table is
+/// computed.
 template <class T, class E, class Attention>
 class relative_bias {
  public:
@@ -20,7 +21,7 @@ class relative_bias {
       table_ = c.kept.take(2 * chunk - 1), grad_table_ = c.kept.take(2 * chunk - 1);
     }
   }
-  /// The table of this step.
+  /// Computes the table from the parameters. Call before attention reads it.
   void forward(context<T, E> const& c) const {
     if (kind_ == bias_kind::simple) return;
     typename Attention::rotary_args r;
@@ -33,7 +34,7 @@ class relative_bias {
   tensor_view<T, 2> grad_table(context<T, E> const& c) const {
     return contiguous(kind_ == bias_kind::simple ? c.gradients[table_] : c.kept[grad_table_], 1, 2 * chunk_ - 1);
   }
-  /// After the table's gradient has been written.
+  /// Call after the gradient of the table has been written.
   void backward(context<T, E> const& c) const {
     if (kind_ == bias_kind::simple) return;
     typename Attention::rotary_backward_args r;

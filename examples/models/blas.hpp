@@ -8,14 +8,14 @@
 
 namespace tcnca::models {
 
-/// C[m, n] = op(A) op(B), or with `add` on top of C; row-major and contiguous.
+/// C[m, n] = op(A) op(B), added to C if `add`. Row-major and contiguous.
 struct product {
   index_t m, n, k;
   bool a_transposed = false, b_transposed = false, add = false;
 };
 
 namespace detail {
-/// OpenBLAS takes its extents as ints.
+/// OpenBLAS takes extents of type int.
 template <class T>
 void gemm(product p, T const* a, index_t lda, T const* b, index_t ldb, T* c, index_t ldc) {
   auto const i = [](index_t v) { return static_cast<blasint>(std::max(v, index_t(1))); };
@@ -28,14 +28,14 @@ void gemm(product p, T const* a, index_t lda, T const* b, index_t ldb, T* c, ind
   }
 }
 
-/// The product, its result cut into `threads` pieces, one an OpenMP thread: OpenBLAS's own threads would wait for those of the library,
-/// which spin between its calls. Call `one_blas_thread` before.
+/// The result is split among `threads` OpenMP threads, each of which calls a serial OpenBLAS (see one_blas_thread).
+/// OpenBLAS's own threads would compete with the OpenMP threads of the library, which spin between calls.
 template <class E, class T>
 void multiply(device<E> const&, int threads, product p, T const* a, T const* b, T* c) {
   index_t const lda = p.a_transposed ? p.m : p.k, ldb = p.b_transposed ? p.k : p.n, ldc = p.n;
   bool const by_rows = p.m >= p.n;
   index_t const extent = by_rows ? p.m : p.n;
-  // Pieces are whole register tiles. Small products are not worth a thread.
+  // Blocks are multiples of a register tile. Small products run on one thread.
   bool const small = double(p.m) * double(p.n) * double(p.k) < 1e5;
   index_t const piece = small ? extent : ((extent + threads - 1) / threads + 15) / 16 * 16;
 #pragma omp parallel for num_threads(threads) schedule(static) if (!small)
@@ -48,7 +48,7 @@ void multiply(device<E> const&, int threads, product p, T const* a, T const* b, 
 }
 
 #if defined(__CUDACC__)
-/// cuBLAS counts by columns: to it the matrices are transposed, so C' = op(B)' op(A)'.
+/// cuBLAS is column-major: it computes the transposed product C' = op(B)' op(A)'.
 template <class T>
 void multiply(device<cuda> const& d, int /*threads*/, product p, T const* a, T const* b, T* c) {
   auto const i = [](index_t v) { return static_cast<int>(std::max(v, index_t(1))); };
@@ -67,10 +67,10 @@ void multiply(device<cuda> const& d, int /*threads*/, product p, T const* a, T c
 #endif
 }  // namespace detail
 
-/// The product, on the context's machine.
+/// The product on the context's executor.
 template <class T, class E>
 void multiply(context<T, E> const& c, product p, T const* a, T const* b, T* result) {
-  detail::multiply(c.machine(), c.threads, p, a, b, result);
+  detail::multiply(c.backend(), c.threads, p, a, b, result);
 }
 
 inline void one_blas_thread() { openblas_set_num_threads(1); }

@@ -1,6 +1,5 @@
-// Complex numbers in the vector registers of the CPU, real and imaginary parts apart; in memory they are interleaved.
+// Complex numbers in CPU vector registers, real and imaginary parts in separate registers; interleaved in memory.
 #pragma once
-#include <tcnca/arch/host.hpp>
 #include <tcnca/block/pack.hpp>
 
 #include <cstring>
@@ -11,7 +10,7 @@ namespace tcnca::models {
 /// W complex numbers of T.
 template <class T, int W>
 struct complex_lanes {
-  using vector = typename tcnca::detail::vector_of<T, W>::type;
+  using vector = decltype(pack<T, W>::v);
   vector re, im;
 
   friend complex_lanes operator+(complex_lanes a, complex_lanes b) { return {a.re + b.re, a.im + b.im}; }
@@ -40,7 +39,7 @@ template <class V, class T>
 }
 }  // namespace detail
 
-/// The W complex numbers from p on.
+/// Loads W consecutive complex numbers.
 template <int W, class T>
 [[gnu::always_inline]] inline complex_lanes<T, W> load_complex(T const* p) {
   if constexpr (W == 1) {
@@ -52,7 +51,7 @@ template <int W, class T>
     return {detail::pick<0, 2>(a, b, order), detail::pick<1, 2>(a, b, order)};
   }
 }
-/// The complex numbers at p, p - 1, p - 2, ...
+/// Loads the complex numbers at p, p - 1, p - 2, ...
 template <int W, class T>
 [[gnu::always_inline]] inline complex_lanes<T, W> load_backwards(T const* p) {
   if constexpr (W == 1) {

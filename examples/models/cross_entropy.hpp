@@ -1,4 +1,4 @@
-// What a prediction costs.
+// Cross entropy of predictions.
 #pragma once
 #include <tcnca/block/activation.hpp>
 
@@ -10,17 +10,17 @@ namespace tcnca::models {
 
 namespace detail {
 
-/// Whether a target counts.
+/// 1 if the target is valid (not negative).
 struct target_term {
-  using number = double;
+  using value_type = double;
   int const* targets;
   TCNCA_HOST_DEVICE double operator()(index_t i) const { return targets[i] >= 0 ? 1 : 0; }
 };
 
 template <class T>
 struct cross_entropy_rows {
-  using number = T;
-  static constexpr int near = 1;
+  using value_type = T;
+  static constexpr int shared_per_thread = 1;
   index_t classes;
   T const* logits;
   int const* targets;
@@ -29,41 +29,41 @@ struct cross_entropy_rows {
   int* predictions;
 
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T* memory) const {
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool out_of_range, T* memory) const {
     T const* const in = logits + row * classes;
-    int const target = beyond || targets == nullptr ? -1 : targets[row];
-    T const most = greatest(threads, in, beyond, memory);
+    int const target = out_of_range || targets == nullptr ? -1 : targets[row];
+    T const most = greatest(threads, in, out_of_range, memory);
     if (predictions != nullptr) {
-      int const first = first_of(threads, in, most, beyond, memory);
-      if (!beyond && threads.lane() == 0) predictions[row] = first;
+      int const first = first_of(threads, in, most, out_of_range, memory);
+      if (!out_of_range && threads.lane() == 0) predictions[row] = first;
     }
-    if (targets == nullptr) return;  // for all threads alike
+    if (targets == nullptr) return;  // uniform: no barrier is skipped by some threads only
     T const at = target >= 0 ? in[target] : T(0);
-    T const sum = threads.template sum<T>(beyond, classes, memory, [&](auto w, index_t k) TCNCA_INLINE {
+    T const sum = threads.template sum<T>(out_of_range, classes, memory, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
-      return tcnca::detail::exp(load<W>(in + k) - broadcast<W>(most));
+      return exp(load<W>(in + k) - broadcast<W>(most));
     });
-    if (beyond) return;
+    if (out_of_range) return;
     if (threads.lane() == 0) costs[row] = target >= 0 ? most - at + std::log(sum) : T(0);
     if (grad == nullptr) return;
     T const weight = target >= 0 ? T(1 / *counted) : T(0), scale = weight / sum;
     T* const out = grad + row * classes;
     threads.template each<T>(classes, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
-      auto const probability = tcnca::detail::exp(load<W>(in + k) - broadcast<W>(most)) * broadcast<W>(scale);
+      auto const probability = exp(load<W>(in + k) - broadcast<W>(most)) * broadcast<W>(scale);
       store<W>(out + k, target >= 0 ? probability : broadcast<W>(T(0)));
       if (k <= target && target < k + W) out[target] -= weight;
     });
   }
 
  private:
-  /// The largest of a row. (A NaN may be lost here; the sum has it.)
+  /// The maximum of a row. A NaN may be lost here; the sum of exponentials propagates it.
   template <class Threads>
-  TCNCA_HOST_DEVICE T greatest(Threads const& threads, T const* in, bool beyond, T* memory) const {
+  TCNCA_HOST_DEVICE T greatest(Threads const& threads, T const* in, bool out_of_range, T* memory) const {
     constexpr int W = Threads::template width<T>;
-    auto packs = broadcast<W>(beyond ? T(0) : in[0]);
+    auto packs = broadcast<W>(out_of_range ? T(0) : in[0]);
     auto rest = broadcast<1>(packs.lane(0));
-    if (!beyond)
+    if (!out_of_range)
       threads.template each<T>(classes, [&](auto w, index_t k) TCNCA_INLINE {
         if constexpr (decltype(w)::value == W) {
           packs = max_or_second(packs, load<W>(in + k));
@@ -73,34 +73,35 @@ struct cross_entropy_rows {
       });
     T most = rest.lane(0);
     for (int i = 0; i < W; i++) most = max_of(most, packs.lane(i));
-    return threads.tree(most, memory, [](T a, T b) TCNCA_INLINE { return max_of(a, b); });
+    return threads.reduce(most, memory, [](T a, T b) TCNCA_INLINE { return max_of(a, b); });
   }
 
-  /// The first column that has the largest. As a number of type T it would be rounded from 2^24 on: more classes than memory holds logits of.
+  /// The first column that equals the maximum. Column indices are exact in fp32 up to 2^24 classes.
   template <class Threads>
-  TCNCA_HOST_DEVICE int first_of(Threads const& threads, T const* in, T most, bool beyond, T* memory) const {
+  TCNCA_HOST_DEVICE int first_of(Threads const& threads, T const* in, T most, bool out_of_range, T* memory) const {
     T first = T(classes - 1);
-    if (!beyond)
+    if (!out_of_range)
       threads.template each<T>(classes, [&](auto w, index_t k) TCNCA_INLINE {
         auto const v = load<decltype(w)::value>(in + k);
         for (int i = 0; i < decltype(w)::value; i++)
           if (v.lane(i) == most && T(k + i) < first) first = T(k + i);
       });
-    return int(threads.tree(first, memory, [](T a, T b) TCNCA_INLINE { return a < b ? a : b; }));
+    return int(threads.reduce(first, memory, [](T a, T b) TCNCA_INLINE { return a < b ? a : b; }));
   }
 };
 
 }  // namespace detail
 
-/// The mean over the rows whose target is not negative of -log softmax(logits)[target]. Logits are [rows, classes].
+/// Mean of -log softmax(logits)[target] over the rows with a valid target (not negative). Logits are [rows, classes].
 template <class T, class E>
 class cross_entropy {
  public:
   cross_entropy(context<T, E>& c, index_t most_rows, index_t classes)
       : classes_(classes), costs_(c.kept.take(most_rows)), counted_(c.totals.take(1)), total_(c.totals.take(1)) {}
 
-  /// With `grad`, its gradient by the logits, which may stand in their memory. `predictions`, one a row, are the most likely classes (the first of
-  /// equals). Targets may be null where only predictions are wanted (then the loss is 0). All pointers are on the executor's side; waits for the result.
+  /// `grad` (optional) receives the gradient with respect to the logits and may alias them. `predictions` (optional,
+  /// one per row) receives the most likely class, the first one if several are equal. If targets is null, the loss is 0
+  /// and only predictions are computed. All pointers are in the executor's memory. Waits for the result.
   double operator()(context<T, E> const& c, index_t rows, T const* logits, int const* targets, T* grad,
                     int* predictions = nullptr) const {
     double *const counted = c.totals[counted_], *const total = c.totals[total_];

@@ -1,4 +1,4 @@
-// A CUDA device as a model sees it: its memory, one stream, and cuBLAS on it.
+// A CUDA device: its memory, one stream, and a cuBLAS handle.
 #pragma once
 #include <cublas_v2.h>
 #include <cuda_runtime.h>
@@ -12,7 +12,7 @@
 
 namespace tcnca::models {
 
-/// The current device. Throws std::runtime_error with what CUDA says.
+/// The current device. Throws std::runtime_error with CUDA's message.
 template <>
 class device<cuda> {
  public:
@@ -24,8 +24,8 @@ class device<cuda> {
     check(cublasCreate(&blas), "start");
     blas_.reset(blas);
     check(cublasSetStream(blas, stream),
-          "take a stream");  // which takes the workspace away, so the workspace comes after
-    // With memory of its own, and without atomics, a product has the same bits each time.
+          "take a stream");  // this resets the workspace, so it is set afterwards
+    // With a fixed workspace and without atomics, products are bitwise deterministic.
     workspace_.reset(allocate(workspace_bytes));
     check(cublasSetWorkspace(blas, workspace_.get(), workspace_bytes), "take a workspace");
     check(cublasSetAtomicsMode(blas, CUBLAS_ATOMICS_NOT_ALLOWED), "do without atomics");
@@ -33,7 +33,7 @@ class device<cuda> {
   }
   cuda executor() const { return {stream_.get()}; }
   cublasHandle_t blas() const { return blas_.get(); }
-  /// Whether products of fp32 may round their factors to TF32.
+  /// Allows TF32 for fp32 products.
   void allow_tf32(bool allow) const {
     check(cublasSetMathMode(blas(), allow ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_DEFAULT_MATH), "choose its arithmetic");
   }
@@ -43,7 +43,7 @@ class device<cuda> {
     if (cudaError_t const e = cudaMalloc(&p, bytes); e != cudaSuccess)
       fail("CUDA", "allocate " + std::to_string(bytes) + " bytes", cudaGetErrorString(e));
     check(cudaMemset(p, 0, bytes), "clear memory");
-    check(cudaDeviceSynchronize(), "clear memory");  // the model's stream does not wait for the one that clears
+    check(cudaDeviceSynchronize(), "clear memory");  // the model's stream does not wait for the default stream
     return p;
   }
   static void release(void* p) { cudaFree(p); }
@@ -66,7 +66,7 @@ class device<cuda> {
   }
 
  private:
-  static constexpr size_t workspace_bytes = size_t(32) << 20;  // what cuBLAS wants on an H100
+  static constexpr size_t workspace_bytes = size_t(32) << 20;  // cuBLAS's recommendation for H100
   [[noreturn]] static void fail(std::string const& who, std::string const& what, char const* why) {
     throw std::runtime_error(who + " could not " + what + ": " + why);
   }

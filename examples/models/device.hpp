@@ -1,4 +1,4 @@
-// What a model needs of the machine beside the library: memory on its side, copies, and what its BLAS wants.
+// The device of an executor: memory, copies, and a BLAS handle.
 #pragma once
 #include <tcnca/core/executor.hpp>
 #include <tcnca/core/workspace.hpp>
@@ -8,7 +8,7 @@
 
 namespace tcnca::models {
 
-/// Of an executor E. This one is the host, which has nothing of its own; device.cuh has that of CUDA, whose copies wait for its stream.
+/// The primary template is the host. device.cuh specializes it for CUDA, whose copies wait for its stream.
 template <class E>
 class device {
  public:
@@ -17,17 +17,17 @@ class device {
   }
   E executor() const { return executor_; }
 
-  /// Zeroed, and aligned as a workspace is. Throws where there is none.
+  /// Zeroed memory with the alignment of a workspace. Throws if the allocation fails.
   static void* allocate(size_t bytes) {
     return std::memset(::operator new(bytes, std::align_val_t(workspace::alignment)), 0, bytes);
   }
   static void release(void* p) { ::operator delete(p, std::align_val_t(workspace::alignment)); }
-  /// Bytes that it keeps for itself.
+  /// Bytes that the device object itself allocates.
   size_t bytes() const { return 0; }
 
-  /// From the host's memory to the device's, and back; the call returns when the bytes are there.
+  /// Copies from host to device and back. The call returns when the copy is complete.
   void upload(void const* from, void* to, size_t bytes) const {
-    if (bytes > 0) std::memcpy(to, from, bytes);  // from nowhere, nothing
+    if (bytes > 0) std::memcpy(to, from, bytes);  // memcpy takes no null pointers
   }
   void download(void const* from, void* to, size_t bytes) const { upload(from, to, bytes); }
 

@@ -1,4 +1,4 @@
-// Dropout by Philox: the same elements on every machine.
+// Dropout with Philox: the same mask on all executors.
 #pragma once
 #include <tcnca/block/philox.hpp>
 
@@ -8,12 +8,13 @@ namespace tcnca::models {
 
 namespace detail {
 
-/// A thread takes four neighbours, which share one draw of four words. On the CPU it draws for many fours at once, which the compiler makes vectors
-/// of: 0.4 ns an element at -O3, 0.9 at -O2, where draws one by one take 2.1 (AVX2, GCC 12).
+/// Each thread processes four neighbours, which share one Philox output of four words. On the CPU, 32 outputs are
+/// computed side by side, which the compiler vectorizes: 0.4 ns per element at -O3 and 0.9 at -O2, instead of 2.1 one
+/// by one (AVX2, GCC 12).
 template <class T>
 struct dropout_pass {
-  using number = T;
-  static constexpr int near = 0;
+  using value_type = T;
+  static constexpr int shared_per_thread = 0;
   static constexpr int draws = 32;
   template <class Group>
   static constexpr index_t block = Group::size() == 1 ? 8 * 4 * draws : 4 * Group::size();
@@ -39,7 +40,7 @@ struct dropout_pass {
   }
 
  private:
-  /// The rounds of philox(), for `draws` counters side by side.
+  /// The rounds of philox() for `draws` counters at once.
   TCNCA_HOST_DEVICE void many(index_t first) const {
     uint32 c[4][draws], words[4 * draws], k0 = uint32(seed), k1 = uint32(seed >> 32);
     for (int j = 0; j < draws; j++) {
@@ -62,8 +63,9 @@ struct dropout_pass {
 
 }  // namespace detail
 
-/// In place: drops elements with a probability and divides the others by 1 - probability. The mask is a function of the context's seed and step, of
-/// the site and of the element, the same on every machine; so the same call on the gradient is the backward pass.
+/// In place: zeroes elements with the given probability and divides the others by 1 - probability. The mask is a
+/// function of the context's seed and step, of `site` and of the element's index, so the same call on the gradient is
+/// the backward pass.
 template <class T, class E>
 void dropout(context<T, E> const& c, double probability, uint32 site, index_t n, T* x) {
   if (probability == 0 || !c.training) return;

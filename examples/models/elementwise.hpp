@@ -1,4 +1,4 @@
-// Passes over activations, element by element: copies, sums, activations.
+// Element-wise passes over activations.
 #pragma once
 #include <tcnca/block/activation.hpp>
 
@@ -56,7 +56,7 @@ struct activation_backward_op {
 
 }  // namespace detail
 
-/// y = value, everywhere.
+/// y = value.
 template <class E, class T>
 void fill(E e, index_t n, T value, T* y) {
   each_element<T>(e, n, detail::fill_op<T>{value, y});
@@ -76,17 +76,17 @@ template <class E, class T>
 void silu(E e, index_t n, T const* x, T* y) {
   each_element<T>(e, n, detail::activation_op<activation::silu, T>{x, y});
 }
-/// grad_x = grad_y silu'(x); both may be the same memory.
+/// grad_x = grad_y silu'(x). grad_x may alias grad_y.
 template <class E, class T>
 void silu_backward(E e, index_t n, T const* x, T const* grad_y, T* grad_x) {
   each_element<T>(e, n, detail::activation_backward_op<activation::silu, T>{x, grad_y, grad_x});
 }
-/// y = gelu(x), the form with erf.
+/// y = gelu(x), the exact form (erf).
 template <class E, class T>
 void gelu(E e, index_t n, T const* x, T* y) {
   each_element<T>(e, n, detail::activation_op<activation::gelu_erf, T>{x, y});
 }
-/// grad_x = grad_y gelu'(x); both may be the same memory.
+/// grad_x = grad_y gelu'(x). grad_x may alias grad_y.
 template <class E, class T>
 void gelu_backward(E e, index_t n, T const* x, T const* grad_y, T* grad_x) {
   each_element<T>(e, n, detail::activation_backward_op<activation::gelu_erf, T>{x, grad_y, grad_x});

@@ -1,4 +1,4 @@
-// Tokens to vectors.
+// Embedding of tokens.
 #pragma once
 #include <cmath>
 
@@ -11,15 +11,15 @@ namespace detail {
 
 template <class T>
 struct embedding_table_forward {
-  using number = T;
-  static constexpr int near = 0;
+  using value_type = T;
+  static constexpr int shared_per_thread = 0;
   index_t channels;
   int const* tokens;
   T const* table;
   T* y;
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T*) const {
-    if (beyond) return;
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool out_of_range, T*) const {
+    if (out_of_range) return;
     T const* const from = table + tokens[row] * channels;
     threads.template each<T>(channels, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
@@ -28,7 +28,7 @@ struct embedding_table_forward {
   }
 };
 
-/// The gradients of the positions that have a token.
+/// Terms of column_sums: the gradients of all positions with a given token.
 template <class T>
 struct rows_of_token {
   static constexpr int kinds = 1;
@@ -43,12 +43,12 @@ struct rows_of_token {
   }
 };
 
-/// On the CPU an item is some columns of the whole table, to which positions add in their order; on a GPU some columns of a row of it, which
-/// looks for its positions.
+/// CPU: an item is a block of columns of the whole table; positions are added in order. GPU: an item is a block of
+/// columns of one table row; the group scans for positions with its token.
 template <class T>
 struct embedding_table_backward {
-  using number = T;
-  static constexpr int near = 1;
+  using value_type = T;
+  static constexpr int shared_per_thread = 1;
   static constexpr index_t cpu_columns = 64 / index_t(sizeof(T));
   index_t vocabulary, channels, rows;
   int const* tokens;
@@ -80,22 +80,22 @@ struct embedding_table_backward {
   }
 };
 
-/// A grey level, from -1 to 1.
+/// A grey level, scaled to -1 ... 1.
 template <class T>
 TCNCA_HOST_DEVICE T level_of(int token) {
   return (T(token) / T(255) - T(0.5)) / T(0.5);
 }
 template <class T>
 struct embedding_level_forward {
-  using number = T;
-  static constexpr int near = 0;
+  using value_type = T;
+  static constexpr int shared_per_thread = 0;
   index_t channels;
   int const* tokens;
   T const *weight, *bias;
   T* y;
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T*) const {
-    if (beyond) return;
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool out_of_range, T*) const {
+    if (out_of_range) return;
     T const level = level_of<T>(tokens[row]);
     threads.template each<T>(channels, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
@@ -120,8 +120,9 @@ struct embedding_level_backward {
 
 }  // namespace detail
 
-/// Of embedding_kind; table: rows of a table [vocabulary, channels] that begins as N(0, 1 / channels);
-/// level: (token / 255 - 1/2) / (1/2) weight + bias, which begin as N(0, 1 / channels) and 0. Tokens are on the executor's side, and below the vocabulary.
+/// table: rows of a table [vocabulary, channels], initialized from N(0, 1 / channels).
+/// level: (token / 255 - 1/2) / (1/2) weight + bias, initialized from N(0, 1 / channels) and 0.
+/// Tokens are in the executor's memory and are below the vocabulary.
 template <class T, class E>
 class embedding {
  public:

@@ -11,12 +11,12 @@ struct feed_forward_config {
   index_t hidden = 128;
   norm_kind norm = norm_kind::layer;
   bool pre_norm = true;
-  double dropout = 0;         ///< of the result
-  double hidden_dropout = 0;  ///< of the hidden activation
-  uint32 site = 2;            ///< tells the dropout of one block from that of another: blocks are 4 apart
+  double dropout = 0;         ///< dropout of the result
+  double hidden_dropout = 0;  ///< dropout of the hidden activation
+  uint32 site = 2;            ///< identifies the dropout mask; blocks are 4 apart
 };
 
-/// y = x + dropout(dropout(silu(norm(x) W1 + b1)) W2 + b2); or with the norm around it all.
+/// y = x + dropout(dropout(silu(norm(x) W1 + b1)) W2 + b2). Without pre_norm: y = norm(x + dropout(...x...)).
 template <class T, class E>
 class feed_forward {
  public:
@@ -45,7 +45,7 @@ class feed_forward {
     if (!config_.pre_norm) norm_.forward(c, sum, y);
   }
 
-  /// `grad` is the gradient of y, and then that of x.
+  /// In place: `grad` holds the gradient of y on entry and that of x on return.
   void backward(context<T, E> const& c, T const* x, T* grad) const {
     auto const &kept = c.kept, &temporary = c.temporary;
     index_t const n = c.rows(), d = config_.channels, f = config_.hidden;

@@ -1,4 +1,4 @@
-// Circular convolutions of real sequences by FFTW, in fp32 and fp64.
+// Circular convolutions of real sequences with FFTW, in fp32 and fp64.
 #pragma once
 #include <fftw3.h>
 
@@ -13,7 +13,7 @@
 
 namespace tcnca::models {
 
-/// FFTW's complex transforms, one name for both types.
+/// FFTW's complex transforms with the same names for both types.
 template <class T>
 struct fftw;
 template <>
@@ -41,12 +41,15 @@ struct fftw<double> {
   static void destroy(plan p) { fftw_destroy_plan(p); }
 };
 
-/// Circular convolutions of 2 n real points by complex transforms of n: even positions are taken for real parts and odd ones for imaginary parts.
-/// FFTW's complex transforms are so much faster than its real ones that this wins, though the product must untangle the two.
+/// Circular convolutions of 2 n real points with complex transforms of n points: even samples are the real parts, odd
+/// samples the imaginary parts. FFTW's complex transforms are so much faster than its real ones that this pays in spite
+/// of the untangling.
 ///
-/// With Z the transform of a row, the transforms of its even and odd samples are e = (Z[k] + conj Z[n-k]) / 2 and d = Z[k] - e (times i and a
-/// twiddle), and the product of two rows is e = e1 e2 + t d1 d2, d = e1 d2 + d1 e2, where t = -exp(-2 pi i k / n).
-/// Nothing is scaled: the caller divides by n. Rows and spectra are 2 n numbers, aligned to 64 bytes; no two of a call may overlap but where said.
+/// With Z the transform of a row, the transforms of its even and odd samples are e = (Z[k] + conj Z[n-k]) / 2 and d =
+/// Z[k] - e (times i and a twiddle factor). The product of two rows is e = e1 e2 + t d1 d2, d = e1 d2 + d1 e2, where t
+/// = -exp(-2 pi i k / n).
+/// No scaling: the caller divides by n. Rows and spectra have 2 n elements, aligned to 64 bytes, and must not overlap
+/// unless noted.
 template <class T>
 class circular_convolution {
  public:
@@ -63,15 +66,15 @@ class circular_convolution {
   circular_convolution& operator=(circular_convolution const&) = delete;
   ~circular_convolution() { fftw<T>::destroy(forward_), fftw<T>::destroy(inverse_); }
 
-  /// How many points to take for sequences of `length`, that the start of one does not reach the end of another: the next of 4, 5, 6, 7 times a power
-  /// of two. So lengths that vary need few plans, and none has large prime factors.
+  /// Complex points for sequences of `length`, zero padding included: the next of 4, 5, 6, 7 times a power of two.
+  /// Varying lengths thus share few plans, and no plan has large prime factors.
   static index_t points(index_t length) {
     index_t unit = 1;
     while (7 * unit < length) unit *= 2;
     return length <= 4 ? length : (length + unit - 1) / unit * unit;
   }
-  /// The plan for `length`, made when first asked for, which is slow, and kept as long as the program runs. FFTW chooses the fastest by trying: bits
-  /// repeat while the program runs, and may differ in another run.
+  /// The plan for `length`. Created on first use, which is slow, and kept until the program ends. FFTW chooses an
+  /// algorithm by timing: bits repeat within a run but may differ between runs.
   static circular_convolution const& of(index_t length) {
     static std::mutex one_plans;
     static std::map<index_t, std::unique_ptr<circular_convolution>> plans;
@@ -82,11 +85,11 @@ class circular_convolution {
   }
 
   index_t points() const { return n_; }
-  /// The row stays as it is.
+  /// Does not modify the row.
   void forward(T* row, T* spectrum) const { fftw<T>::run(forward_, row, spectrum); }
   void inverse(T* spectrum, T* row) const { fftw<T>::run(inverse_, spectrum, row); }
 
-  /// out = a * b: a sequence convolved with a kernel. `out` may be a.
+  /// out = a * b (convolution of sequence and kernel). `out` may alias a.
   void convolve(T* out, T const* a, T const* b) const {
     each_pair([&]<int W>(index_t k, index_t mirror) {
       auto const x = untangle<W>(a, k, mirror), w = untangle<W>(b, k, mirror);
@@ -94,7 +97,7 @@ class circular_convolution {
       tangle<W>(out, k, mirror, {x.e * w.e + t * (x.d * w.d), x.e * w.d + x.d * w.e});
     });
   }
-  /// out = a * conj(b), a sequence correlated with another, or with `add` on top of out. `out` may be a.
+  /// out = a * conj(b) (correlation), added to out if `add`. `out` may alias a.
   void correlate(T* out, T const* a, T const* b, bool add) const {
     each_pair([&]<int W>(index_t k, index_t mirror) {
       auto const x = untangle<W>(a, k, mirror), w = untangle<W>(b, k, mirror);
@@ -128,10 +131,10 @@ class circular_convolution {
     store_complex<W, T>(z + 2 * k, y.e + y.d);
     store_backwards<W, T>(z + 2 * mirror, conj(y.e - y.d));
   }
-  /// Calls body(k, n - k) for the bins 0 .. n/2; bin 0 is its own mirror. Registers of one call must not overlap its mirror's.
+  /// Calls body(k, n - k) for bins 0 to n/2; bin 0 is its own mirror. A register must not overlap its mirror.
   template <class Body>
   [[gnu::always_inline]] void each_pair(Body const& body) const {
-    constexpr int lanes = tcnca::detail::register_bytes / int(sizeof(T));
+    constexpr int lanes = native_lanes<T>;
     body.template operator()<1>(0, 0);
     index_t k = 1;
     for (; 2 * (k + lanes) <= n_; k += lanes) body.template operator()<lanes>(k, n_ - k);

@@ -1,4 +1,4 @@
-// MEGA's moving average as a convolution by FFT on a CUDA device, by cuFFT, for activations [batch, length, channels].
+// MEGA's EMA as a convolution by FFT on a CUDA device (cuFFT), for activations [batch, length, channels].
 #pragma once
 #include <cufft.h>
 #include <tcnca/block/activation.hpp>
@@ -16,7 +16,8 @@
 
 namespace tcnca::models {
 
-/// cuFFT's real transforms of rows of 2 n numbers, one name for both types; a spectrum has n + 1 complex numbers. A plan has no memory of its own.
+/// cuFFT's real transforms of rows of 2 n elements with the same names for both types; a spectrum has n + 1 complex
+/// numbers. Plans have no workspace of their own.
 template <class T>
 class cufft_rows {
  public:
@@ -25,7 +26,7 @@ class cufft_rows {
   cufft_rows& operator=(cufft_rows const&) = delete;
   ~cufft_rows() { cufftDestroy(forward_), cufftDestroy(inverse_); }
 
-  /// The plan for so many rows, made when first asked for, and never destroyed: the device may be gone before.
+  /// The plan for a number of rows. Created on first use and never destroyed, because the device may be gone by then.
   static cufft_rows const& of(index_t rows, index_t n) {
     static std::mutex one_plans;
     static auto* const plans = new std::map<std::tuple<int, index_t, index_t>, std::unique_ptr<cufft_rows>>;
@@ -45,7 +46,7 @@ class cufft_rows {
       check(cufftExecD2Z(forward_, rows, reinterpret_cast<cufftDoubleComplex*>(spectra)));
     }
   }
-  /// The spectra are destroyed.
+  /// Overwrites the spectra.
   void inverse(cudaStream_t stream, void* scratch, T* spectra, T* rows) const {
     set(inverse_, stream, scratch);
     if constexpr (sizeof(T) == 4) {
@@ -81,8 +82,8 @@ class cufft_rows {
   cufftHandle forward_, inverse_;
 };
 
-/// On a CUDA device, step by step as frameworks do: turn channels into padded rows, transform, multiply, transform back, turn back. The spectra of x and of
-/// the kernel are kept for the backward pass.
+/// Step by step, as frameworks do: transpose channels into padded rows, transform, multiply, transform back, transpose
+/// back. The spectra of x and of the kernel are stored for the backward pass.
 template <class T>
 struct fft_convolution<T, cuda> {
   static size_t spectra_count(index_t batch, index_t channels, index_t length) {
@@ -143,7 +144,7 @@ struct fft_convolution<T, cuda> {
   static constexpr index_t segments = 64;
   static inline dim3 const tile_threads{32, 8};
 
-  /// Lengths without large prime factors: the next of 4, 5, 6, 7 times a power of two.
+  /// Points without large prime factors: the next of 4, 5, 6, 7 times a power of two.
   static index_t points(index_t length) {
     index_t unit = 1;
     while (7 * unit < length) unit *= 2;
@@ -158,7 +159,7 @@ struct fft_convolution<T, cuda> {
       throw std::runtime_error(std::string("CUDA failed: ") + cudaGetErrorString(e));
   }
 
-  /// Where things lie in the scratch memory.
+  /// Layout of the scratch memory.
   struct places {
     index_t const n;
     cufft_rows<T> const &all, &kernels;

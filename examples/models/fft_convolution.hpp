@@ -1,4 +1,4 @@
-// MEGA's moving average as a convolution by FFT on the CPU, for activations [batch, length, channels].
+// MEGA's EMA as a convolution by FFT on the CPU, for activations [batch, length, channels].
 #pragma once
 #include <tcnca/block/activation.hpp>
 #include <tcnca/block/transpose.hpp>
@@ -14,9 +14,9 @@
 
 namespace tcnca::models {
 
-/// On the CPU a thread takes as many neighbouring channels as a register has lanes, turns a sequence of them into rows in its cache, and transforms these
-/// one after another. The spectra of x and of the kernel are kept for the backward pass, as autograd does: that is faster than to transform again.
-/// Threads share out such groups of channels, and going forward sequences.
+/// A thread transposes as many neighbouring channels as a register has lanes into rows in its cache and transforms them
+/// one after another. The spectra of x and of the kernel are stored for the backward pass, as autograd does, which is
+/// faster than computing them again. Threads split the groups of channels, and in the forward pass the sequences.
 template <class T>
 struct fft_convolution<T, cpu> {
   static size_t spectra_count(index_t batch, index_t channels, index_t length) {
@@ -26,12 +26,12 @@ struct fft_convolution<T, cpu> {
   static size_t scratch_bytes(cpu e, fft_problem<T> const& p) {
     return size_t(threads(e) * thread_count(p.length)) * sizeof(T);
   }
-  /// Plans, so that no step must.
+  /// Creates the plans in advance.
   static void prepare(cpu, fft_problem<T> const& p) {
     if (p.length > 0) circular_convolution<T>::of(p.length);
   }
 
-  /// kappa [channels, length]; bidirectional [2 channels, length], the causal ones first.
+  /// kappa is [channels, length]; bidirectional: [2 channels, length], causal kernels first.
   static void forward(cpu e, fft_problem<T> const& p, T const* x, T const* kappa, T* y) {
     if (p.length == 0) return;
     runner const r(e, p);
@@ -44,7 +44,7 @@ struct fft_convolution<T, cpu> {
     r.each(p.batch * groups,
            [&](index_t i, places const& s) { r.forward_group(x, y, i / groups, i % groups * lanes, s); });
   }
-  /// grad_kappa is summed over the batch, and so is grad_omega, if there is one.
+  /// grad_kappa and grad_omega (optional) are sums over the batch.
   static void backward(cpu e, fft_problem<T> const& p, T const* x, T const* grad_y, T* grad_x, T* grad_kappa,
                        T* grad_omega) {
     if (p.length == 0) return;
@@ -55,10 +55,10 @@ struct fft_convolution<T, cpu> {
   }
 
  private:
-  static constexpr int lanes = tcnca::detail::register_bytes / int(sizeof(T)), line = 64 / int(sizeof(T));
+  static constexpr int lanes = native_lanes<T>, line = 64 / int(sizeof(T));
   using vector = pack<T, lanes>;
-  /// Positions from one that is read or written to the one to fetch: strides of whole positions are beyond the machine's own foresight. 5 to 8 % of a pass
-  /// at 512 channels (AMD EPYC Zen 5, 2026-11-24).
+  /// Prefetch distance in positions: the hardware prefetcher does not follow strides of a whole position. 5 to 8 % of a
+  /// pass at 512 channels (AMD EPYC Zen 5, 2026-11-24).
   static constexpr index_t ahead = 32;
 
   static int threads([[maybe_unused]] cpu e) {
@@ -72,11 +72,11 @@ struct fft_convolution<T, cpu> {
   static index_t spectrum(index_t length) { return whole_lines(2 * circular_convolution<T>::points(length)); }
   static index_t row(index_t length) {
     return whole_lines(length) + line;
-  }  // off the powers of two: fewer conflicts in the cache
+  }  // not a power of two, to avoid cache conflicts
   static index_t buffer(index_t length) { return spectrum(length) + line; }
   static index_t thread_count(index_t length) { return lanes * row(length) + (3 + lanes) * buffer(length); }
 
-  /// A thread's memory. A row's elements past the sequence are zero.
+  /// The workspace of one thread. A row is zero after the end of the sequence.
   struct places {
     T *rows, *input, *output, *spectrum, *sums;
   };
@@ -114,7 +114,7 @@ struct fft_convolution<T, cpu> {
       }
     }
 
-    /// Lag m is at position m, lag -m at position -m of the circle.
+    /// Writes the kernel to the circle: lag m at position m, lag -m at position -m.
     void lay_out_kernel(T const* kappa, index_t c, T* to) const {
       T const* const causal = kappa + c * p.length;
       std::copy_n(causal, p.length, to);
@@ -132,15 +132,15 @@ struct fft_convolution<T, cpu> {
       other[0] = causal[0];
       for (index_t m = 1; m < p.length; m++) other[m] = scale * circle[2 * plan.points() - m];
     }
-    /// The spectrum of a row.
+    /// Computes the spectrum of a row.
     void transform(T const* row, places const& s) const {
       std::copy_n(row, p.length, s.input);
       std::fill(s.input + p.length, s.input + 2 * plan.points(), T(0));
       plan.forward(s.input, s.spectrum);
     }
-    /// A copy: FFTW is slow where it writes to memory that is not in the cache.
+    /// Copies a spectrum. FFTW itself is slow when it writes to memory outside the cache.
     void keep(T const* spectrum, T* to) const { std::copy_n(spectrum, stride, to); }
-    /// The row that a spectrum belongs to, on top of omega times what was in the row.
+    /// Adds the inverse transform to omega times the previous contents of the row.
     void transform_back(places const& s, index_t c, T* row) const {
       plan.inverse(s.spectrum, s.output);
       T const factor = p.omega != nullptr ? p.omega[c] : T(0), by = scale;
@@ -153,14 +153,14 @@ struct fft_convolution<T, cpu> {
       if (n == lanes) store<lanes>(p, v);
       else store_some<lanes>(p, 1, n, v);
     }
-    /// Rows from channels: get(t) is what the channels have at position t.
+    /// Transposes channels into rows: get(t) returns the channels at position t.
     template <class Get>
     void to_rows(T* rows, Get const& get) const {
       for (index_t t = 0; t < p.length; t += lanes) {
         vector tile[lanes];
         index_t const n = std::min(index_t(lanes), p.length - t);
         for (int i = 0; i < lanes; i++) tile[i] = i < n ? get(t + i) : broadcast<lanes>(T(0));
-        tcnca::detail::transpose(tile);
+        transpose(tile);
         for (int i = 0; i < lanes; i++) write(rows + i * row_stride + t, n, tile[i]);
       }
     }
@@ -170,7 +170,7 @@ struct fft_convolution<T, cpu> {
         vector tile[lanes];
         index_t const n = std::min(index_t(lanes), p.length - t);
         for (int i = 0; i < lanes; i++) tile[i] = read(rows + i * row_stride + t, n);
-        tcnca::detail::transpose(tile);
+        transpose(tile);
         for (int i = 0; i < n; i++) put(t + i, tile[i]);
       }
     }
@@ -203,7 +203,7 @@ struct fft_convolution<T, cpu> {
       double of_omega[lanes] = {};
       for (index_t b = 0; b < p.batch; b++) {
         index_t const at = b * p.length * d + first;
-        auto sum = broadcast<lanes>(T(0));  // of a tile
+        auto sum = broadcast<lanes>(T(0));  // sum over one tile
         if (p.omega != nullptr)
           to_rows(s.rows, [&](index_t t) {
             __builtin_prefetch(grad_y + at + (t + ahead) * d);

@@ -1,5 +1,5 @@
-// The passes between the transforms of an average by FFT on a CUDA device. Rows are [batch, channels, stride], activations [batch, length, channels]; a
-// spectrum is interleaved complex numbers.
+// The passes between the transforms of an EMA by FFT on a CUDA device. Rows are [batch, channels, stride], activations
+// are [batch, length, channels], spectra are interleaved complex numbers.
 #pragma once
 #include <tcnca/block/activation.hpp>
 #include <tcnca/core/config.hpp>
@@ -7,12 +7,12 @@
 namespace tcnca::models::detail {
 
 template <class T>
-__device__ __forceinline__ value_and_slope<T, 1> silu_at(T v) {
+__device__ __forceinline__ auto silu_at(T v) {
   return activate<activation::silu>(broadcast<1>(v));
 }
 __device__ __forceinline__ index_t element() { return index_t(blockIdx.x) * blockDim.x + threadIdx.x; }
 
-/// Lag m is at position m, lag -m at position -m of the circle of 2 n.
+/// Lag m is at position m, lag -m at position -m of the circle of 2 n samples.
 template <class T>
 __global__ void lay_out_kernel(T const* kappa, T* circle, index_t channels, index_t length, index_t n,
                                bool bidirectional) {
@@ -33,8 +33,8 @@ __global__ void take_apart(T const* circle, T* grad_kappa, T scale, index_t chan
   if (bidirectional) grad_kappa[channels * length + i] = scale * circle[c * 2 * n + (m == 0 ? 0 : 2 * n - m)];
 }
 
-/// Squares of 32 x 32 pass through shared memory, so that both sides are read and written along their rows. Blocks of 32 x 8 threads.
-/// With `before`, from times the slope of silu there. Rows are filled up with zeros.
+/// Transposes tiles of 32 x 32 through shared memory, so that loads and stores are coalesced. Blocks of 32 x 8 threads.
+/// With `before`: multiplies by the derivative of silu there. Rows are padded with zeros.
 template <class T>
 __global__ void channels_to_rows(T const* from, T const* before, T* rows, index_t length, index_t channels,
                                  index_t stride) {
@@ -53,7 +53,7 @@ __global__ void channels_to_rows(T const* from, T const* before, T* rows, index_
     if (c < channels && t < stride) rows[(b * channels + c) * stride + t] = tile[threadIdx.x][i];
   }
 }
-/// put(offset in an activation, channel, value): what stands in the rows.
+/// Calls put(offset in the activation, channel, value) for the elements of the rows.
 template <class T, class Put>
 __device__ __forceinline__ void rows_to_channels(T const* rows, index_t length, index_t channels, index_t stride,
                                                  Put const& put) {
@@ -69,7 +69,7 @@ __device__ __forceinline__ void rows_to_channels(T const* rows, index_t length, 
     if (c < channels && t < length) put((b * length + t) * channels + c, c, tile[threadIdx.x][i]);
   }
 }
-/// With omega: y = silu(before), before = scale rows + omega x; without, y = scale rows.
+/// With omega: before = scale rows + omega x, y = silu(before); without: y = scale rows.
 template <class T>
 __global__ void rows_to_output(T const* rows, T const* x, T const* omega, T* before, T* y, T scale, index_t length,
                                index_t channels, index_t stride) {
@@ -92,7 +92,7 @@ __global__ void rows_to_gradient(T const* rows, T const* grad_y, T const* omega,
   });
 }
 
-/// out = a b, or a conj(b), where b repeats after `period` bins. `out` may be a.
+/// out = a b, or a conj(b), where b repeats after `period` bins. `out` may alias a.
 template <class T>
 __global__ void multiply_rows(T const* a, T const* b, T* out, index_t count, index_t period, bool conjugate) {
   index_t const i = element();
@@ -101,7 +101,7 @@ __global__ void multiply_rows(T const* a, T const* b, T* out, index_t count, ind
           bi = conjugate ? -b[2 * (i % period) + 1] : b[2 * (i % period) + 1];
   out[2 * i] = ar * br - ai * bi, out[2 * i + 1] = ar * bi + ai * br;
 }
-/// sum = sum over the batch of a conj(x)
+/// sum = sum of a conj(x) over the batch.
 template <class T>
 __global__ void correlate_batch(T const* a, T const* x, T* sum, index_t batch, index_t count) {
   index_t const i = element();
@@ -114,7 +114,8 @@ __global__ void correlate_batch(T const* a, T const* x, T* sum, index_t batch, i
   sum[2 * i] = re, sum[2 * i + 1] = im;
 }
 
-/// Sums over segments of the positions, in a fixed order: partial is [segments, channels]. Blocks of 32 x 8 threads, a segment each (y).
+/// Sums over segments of positions, in a fixed order: partial is [segments, channels]. Blocks of 32 x 8 threads, one
+/// segment per block row (y).
 template <class T>
 __global__ void sum_omega(T const* x, T const* grad_y, T const* before, T* partial, index_t rows, index_t channels) {
   __shared__ T sums[8][32];

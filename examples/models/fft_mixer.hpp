@@ -1,4 +1,5 @@
-// MEGA's moving average as frameworks run it: a kernel as long as the sequence, made anew from the parameters, and a convolution by FFT.
+// MEGA's EMA as frameworks compute it: a kernel as long as the sequence, recomputed from the parameters in each step,
+// and a convolution by FFT.
 #pragma once
 #if defined(__CUDACC__)
 #include "fft_convolution.cuh"
@@ -9,15 +10,16 @@
 
 namespace tcnca::models {
 
-/// The same map, with the same parameters, as ema_mixer, from which it has all that it does not compute by FFT. Plans are made by `reserve` for the longest
-/// sequence; a batch of another length plans when it first comes (circular_convolution::points says how few plans there are). Otherwise no step
-/// allocates. Backward needs what the forward pass of the same x kept.
+/// The same map with the same parameters as ema_mixer, which provides all that is not computed by FFT. `reserve`
+/// creates the plans for the longest sequence; another length creates its plan on first use
+/// (circular_convolution::points tells how few there are). No other step allocates. Backward reads what the forward
+/// pass of the same x stored.
 template <class T, class E, ema_shape Shape>
 class fft_mixer final : public ema_mixer<T, E, Shape> {
  public:
   fft_mixer(context<T, E>& c, index_t channels) : ema_mixer<T, E, Shape>(c, channels), channels_(channels) {
     auto const& all = c.parameters();
-    size_t const first = all.size() - (Shape.skip ? 5 : 4);  // those of ema_mixer, in its order
+    size_t const first = all.size() - (Shape.skip ? 5 : 4);  // the parameters of ema_mixer, in its order
     delta_ = all[first].where, alpha_ = all[first + 1].where, beta_ = all[first + 2].where,
     gamma_ = all[first + 3].where;
     spectra_ = c.kept.take(index_t(by_fft::spectra_count(c.batch, channels, c.length)));
@@ -46,7 +48,7 @@ class fft_mixer final : public ema_mixer<T, E, Shape> {
   using by_fft = fft_convolution<T, E>;
   index_t rows() const { return Shape.directions() * channels_; }
 
-  // The workspace: the kernel or its gradient, then what a call wants.
+  // Workspace layout: the kernel or its gradient, then the scratch memory of a call.
   size_t kappa_bytes(context<T, E> const& c) const {
     return (size_t(rows() * c.length) * sizeof(T) + workspace::alignment - 1) / workspace::alignment *
            workspace::alignment;

@@ -1,11 +1,11 @@
-// What a model makes of its last layer's result: the next token of every position, the class of a sequence, or that of a pair of sequences.
+// Heads: the next token of each position, the class of a sequence, or the class of a pair of sequences.
 #pragma once
 #include "linear.hpp"
 #include "pooling.hpp"
 
 namespace tcnca::models {
 
-/// What a model knows of its head.
+/// The interface of a head.
 template <class T, class E>
 class head {
  public:
@@ -13,9 +13,9 @@ class head {
   head(head const&) = delete;
   head& operator=(head const&) = delete;
 
-  /// Predictions of the step at hand.
+  /// Predictions of the current batch.
   virtual index_t rows(context<T, E> const& c) const = 0;
-  /// x [batch, length, channels], logits [rows, tokens or classes].
+  /// x is [batch, length, channels], logits are [rows, tokens or classes].
   virtual void forward(context<T, E> const& c, T const* x, T* logits) const = 0;
   virtual void backward(context<T, E> const& c, T const* x, T const* grad_logits, T* grad_x) const = 0;
 
@@ -23,7 +23,7 @@ class head {
   head() = default;
 };
 
-/// A linear map of every position.
+/// A linear map of each position.
 template <class T, class E>
 class token_head final : public head<T, E> {
  public:
@@ -40,17 +40,17 @@ class token_head final : public head<T, E> {
 
 namespace detail {
 
-/// y [pairs, 4 channels] = a, b, a b, a - b for neighbours a and b of x [2 pairs, channels].
+/// y [pairs, 4 channels] = (a, b, a b, a - b) for neighbouring rows a and b of x [2 pairs, channels].
 template <class T>
 struct pair_features {
-  using number = T;
-  static constexpr int near = 0;
+  using value_type = T;
+  static constexpr int shared_per_thread = 0;
   index_t channels;
   T const* x;
   T* y;
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T*) const {
-    if (beyond) return;
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool out_of_range, T*) const {
+    if (out_of_range) return;
     threads.template each<T>(channels, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
       auto const a = load<W>(x + 2 * row * channels + k), b = load<W>(x + (2 * row + 1) * channels + k);
@@ -62,14 +62,14 @@ struct pair_features {
 };
 template <class T>
 struct pair_features_backward {
-  using number = T;
-  static constexpr int near = 0;
+  using value_type = T;
+  static constexpr int shared_per_thread = 0;
   index_t channels;
   T const *x, *grad_y;
   T* grad_x;
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T*) const {
-    if (beyond) return;
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool out_of_range, T*) const {
+    if (out_of_range) return;
     threads.template each<T>(channels, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
       index_t const at_a = 2 * row * channels + k, at_b = at_a + channels;
@@ -84,7 +84,8 @@ struct pair_features_backward {
 
 }  // namespace detail
 
-/// classes = gelu(features W1 + b1) W2 + b2; the features are the mean of a sequence's positions, or for pairs of sequences a, b, a b and a - b of two means.
+/// logits = gelu(features W1 + b1) W2 + b2. The features are the mean over a sequence's positions; for pairs (a, b, a
+/// b, a - b) of the two means.
 template <class T, class E>
 class class_head final : public head<T, E> {
  public:

@@ -1,4 +1,4 @@
-// The TCNCA layer; with an average for its mixer, MEGA's.
+// The layer of TCNCA; with an EMA as its mixer, the layer of MEGA.
 #pragma once
 #include <tcnca/chunked_attention.hpp>
 #include <tcnca/gated_fusion.hpp>
@@ -18,22 +18,22 @@ struct layer_config {
   index_t key_dim = 32;     ///< z
   index_t chunk = 64;
   norm_kind norm = norm_kind::layer;
-  bool pre_norm = true;  ///< the layer's input is normed, else its result
+  bool pre_norm = true;  ///< the layer's input is normalized, otherwise its output
   bias_kind bias = bias_kind::simple;
-  double dropout = 0;            ///< of the mixer's result and of the candidate
-  double attention_dropout = 0;  ///< of attention's weights
-  uint32 site = 0;               ///< tells the dropout of one layer from that of another: layers are 4 apart
+  double dropout = 0;            ///< dropout of the mixer's result and of the candidate
+  double attention_dropout = 0;  ///< dropout of the attention weights
+  uint32 site = 0;               ///< identifies the dropout mask; layers are 4 apart
 };
 
-/// What a layer knows of the sequences at hand, besides their number and their length.
+/// Where the sequences of a call begin.
 template <class T, class E>
 struct passage {
   memory_of<T, E> const* states =
       nullptr;           ///< null: they begin here; else what is remembered of what came before, and is to be
-  index_t position = 0;  ///< absolute, of the first
+  index_t position = 0;  ///< absolute position of the first token
 };
 
-/// What a model knows of a layer. Activations are [batch, length, channels].
+/// The interface of a layer. Activations are [batch, length, channels].
 template <class T, class E>
 class any_layer {
  public:
@@ -41,18 +41,19 @@ class any_layer {
   any_layer(any_layer const&) = delete;
   any_layer& operator=(any_layer const&) = delete;
 
-  /// After `commit`: what workspace the calls will want.
+  /// Call after `commit`: reserves the workspace of forward and backward.
   virtual void reserve(context<T, E>& c) const = 0;
   virtual void forward(context<T, E> const& c, T const* x, T* y, passage<T, E> const& at = {}) const = 0;
-  /// `grad` is the gradient of y, and then that of x. Of sequences that began with the call.
+  /// In place: `grad` holds the gradient of y on entry and that of x on return. Only for sequences that begin with the
+  /// call.
   virtual void backward(context<T, E> const& c, T const* x, T* grad) const = 0;
 
-  /// For sequences that come in pieces (causal layers): takes from `states` what is remembered from piece to piece.
+  /// Causal layers: takes the state that is carried from piece to piece from `states`.
   virtual void plan_states(context<T, E> const& c, memory_of<T, E>& states) = 0;
-  /// After `states` has been committed: what workspace a piece will want.
+  /// Call after `states` has been committed: reserves the workspace of a piece.
   virtual void reserve(context<T, E>& c, memory_of<T, E> const& states) const = 0;
 
-  /// What is kept of the mixer and of attention: to see which of them was the first to fail.
+  /// Results of the mixer and of attention, to find which of them first became non-finite.
   virtual region mixed() const = 0;
   virtual region attended() const = 0;
 
@@ -60,13 +61,16 @@ class any_layer {
   any_layer() = default;
 };
 
-/// One layer of TCNCA (arXiv 2312.05605), which is MEGA's (arXiv 2209.10655) with a temporal convolution network in place of its moving average:
-///   V = silu(norm(X) Wv + bv),  M = mixer(norm(X)),  [u | z | r | hx] = M Wm + bm,  q, k = silu(z) g + m,  O = attention(q, k, V),
+/// One layer of TCNCA (arXiv 2312.05605): that of MEGA (arXiv 2209.10655) with a temporal convolution network in place
+/// of the EMA.
+///   V = silu(norm(X) Wv + bv),  M = mixer(norm(X)),  [u | z | r | hx] = M Wm + bm,  q, k = silu(z) g + m,  O =
+///   attention(q, k, V),
 ///   H = silu(hx + (O silu(r)) Wh + bh),  Y = X + sigmoid(u) (H - X).
-/// Gates that the shape leaves out have no columns in Wm; with none, Y = X + silu(O Wh + bh). Whether something is dropped is the configuration's to say.
-/// Activations are [batch, length, channels]. Gradients are overwritten.
+/// Gates absent from the shape have no columns in Wm; without any, Y = X + silu(O Wh + bh). The configuration sets the
+/// dropout. Activations are [batch, length, channels]. Gradients are overwritten.
 ///
-/// The mixer is made by `make_mixer(c, channels)`, a std::unique_ptr<mixer<T, E>>, when its parameters are due.
+/// `make_mixer(c, channels)` returns a std::unique_ptr<mixer<T, E>>; it is called when the mixer's parameters are next
+/// in order.
 template <class T, class E, gated_fusion_shape Gates, chunked_attention_shape Attention>
 class layer final : public any_layer<T, E> {
   static_assert(Attention.bias, "a layer's attention has a table of relative positions");
@@ -126,7 +130,7 @@ class layer final : public any_layer<T, E> {
     else copy(e, n * d, x, kept[normed_]);
     zero_padding(c, d, kept[normed_]);
     values_.forward_silu(c, kept[normed_], kept[v_before_], kept[v_]);
-    if (at.states) mixer_->go_on(c, *at.states, at.position, kept[normed_], kept[mixed_]);
+    if (at.states) mixer_->forward_continued(c, *at.states, at.position, kept[normed_], kept[mixed_]);
     else mixer_->forward(c, kept[normed_], kept[mixed_]);
     dropout(c, config_.dropout, config_.site, n * d, kept[mixed_]);
     mix_.forward(c, kept[mixed_], kept[columns_]);
@@ -182,14 +186,14 @@ class layer final : public any_layer<T, E> {
   }
 
  private:
-  // Random numbers are drawn only where something is dropped.
+  // Separate instantiations, so that calls without dropout generate no random numbers.
   using attention = chunked_attention<T, Attention>;
   using attention_dropping =
       chunked_attention<T, chunked_attention_shape{Attention.function, Attention.causal, true, true}>;
   using gates = gated_fusion<T, gated_fusion_shape{Gates.update_gate, Gates.reset_gate, Gates.mixer_path, false}>;
   using dropping = gated_fusion<T, gated_fusion_shape{Gates.update_gate, Gates.reset_gate, Gates.mixer_path, true}>;
 
-  /// Where the parts stand in a row of the matrix that one product makes.
+  /// First column of each part in a row of the product M Wm.
   struct column_list {
     index_t u, z, r, hx, all;
   };
@@ -225,10 +229,10 @@ class layer final : public any_layer<T, E> {
   }
   tensor_view<T, 1> vector(T* p) const { return contiguous(p, config_.key_dim); }
 
-  /// What the product with Wh takes.
+  /// The input of the product with Wh.
   T const* gated(context<T, E> const& c) const { return c.kept[Gates.reset_gate ? gated_ : o_]; }
 
-  /// The candidate, and how much of it replaces x.
+  /// Blends the candidate into x by the update gate.
   template <class Op>
   void update(context<T, E> const& c, T const* x, T* y) const {
     typename Op::update_args a;
@@ -264,7 +268,7 @@ class layer final : public any_layer<T, E> {
     return a;
   }
   bool drops_weights(context<T, E> const& c) const { return c.training && config_.attention_dropout > 0; }
-  /// f(the operation to take).
+  /// Calls f with the attention operation to use.
   void with_attention(bool dropping_weights, auto const& f) const {
     if (dropping_weights && config_.attention_dropout > 0) f(attention_dropping{});
     else f(attention{});

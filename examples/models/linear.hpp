@@ -1,4 +1,4 @@
-// The linear map y = x W + b of every row.
+// The linear map y = x W + b of each row.
 #pragma once
 #include "blas.hpp"
 #include "elementwise.hpp"
@@ -7,17 +7,17 @@
 namespace tcnca::models {
 
 namespace detail {
-/// Every row is the bias.
+/// Writes the bias to each row.
 template <class T>
 struct bias_rows {
-  using number = T;
-  static constexpr int near = 0;
+  using value_type = T;
+  static constexpr int shared_per_thread = 0;
   T const* bias;
   T* y;
   index_t columns;
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T*) const {
-    if (beyond) return;
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool out_of_range, T*) const {
+    if (out_of_range) return;
     T* const out = y + row * columns;
     threads.template each<T>(columns, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
@@ -26,7 +26,8 @@ struct bias_rows {
   }
 };
 
-/// f(part, first row, rows, whether the block is the first of its part) for blocks of rows: `parts` of equal numbers of blocks, a thread each at a time.
+/// Calls f(part, first row, rows, whether the block is the first of its part) for blocks of rows. The blocks are
+/// divided into `parts` of equal size; each part is processed by one thread, in order.
 template <class F>
 void each_block(int threads, index_t rows, index_t block, index_t parts, F const& f) {
   index_t const blocks = divide_up(rows, block);
@@ -38,7 +39,7 @@ void each_block(int threads, index_t rows, index_t block, index_t parts, F const
 }
 }  // namespace detail
 
-/// Weights [in, out] begin as N(0, 0.02^2), biases as 0 (MEGA's choice).
+/// Weights [in, out] are initialized from N(0, 0.02^2), biases with 0, as in MEGA.
 template <class T, class E>
 class linear {
  public:
@@ -48,20 +49,20 @@ class linear {
     if (in_blocks(c.rows())) c.reserve(size_t(divide_up(c.rows(), block_rows) * out + parts * in * out) * sizeof(T));
   }
 
-  /// x [rows, in], y [rows, out].
+  /// x is [rows, in], y is [rows, out].
   void forward(context<T, E> const& c, index_t rows, T const* x, T* y) const { forward(c, rows, x, y, nullptr); }
-  /// grad_x is overwritten, or with `add` added to.
+  /// grad_x is overwritten, or added to if `add`.
   void backward(context<T, E> const& c, index_t rows, T const* x, T const* grad_y, T* grad_x, bool add = false) const {
     backward(c, rows, x, grad_y, grad_x, add, [](E, index_t, index_t) {});
   }
-  /// Of every position.
+  /// The same for all positions of the batch.
   void forward(context<T, E> const& c, T const* x, T* y) const { forward(c, c.rows(), x, y); }
   void backward(context<T, E> const& c, T const* x, T const* grad_y, T* grad_x, bool add = false) const {
     backward(c, c.rows(), x, grad_y, grad_x, add);
   }
   /// y = silu(before), before = x W + b.
   void forward_silu(context<T, E> const& c, T const* x, T* before, T* y) const { forward(c, c.rows(), x, before, y); }
-  /// `grad` is the gradient of y, and then that of `before`.
+  /// In place: `grad` holds the gradient of y on entry and that of `before` on return.
   void backward_silu(context<T, E> const& c, T const* x, T const* before, T* grad, T* grad_x, bool add = false) const {
     backward(c, c.rows(), x, grad, grad_x, add, [&](E e, index_t first, index_t count) {
       silu_backward(e, count * out_, before + first * out_, grad + first * out_, grad + first * out_);
@@ -69,18 +70,18 @@ class linear {
   }
 
  private:
-  // On the CPU many rows are taken in blocks, which stay in a core's cache from one pass over them to the next: silu and a map backward then
-  // take up to a quarter less (65536 rows of 64 channels, AVX-512). Gradients of weights are sums of each part's, so their bits do not depend on the
-  // number of threads.
+  // On the CPU, many rows are processed in blocks that stay in a core's cache between passes: silu and backward take up
+  // to a quarter less time (65536 rows of 64 channels, AVX-512). Gradients of weights are sums over a fixed number of
+  // parts, so their bits do not depend on the number of threads.
   static constexpr index_t block_rows = 512, parts = 16;
   bool in_blocks(index_t rows) const { return same<E, cpu> && rows >= parts * block_rows && in_ + out_ <= 1024; }
 
-  /// activated, where it is not null: silu(y).
+  /// activated (optional) receives silu(y).
   void forward(context<T, E> const& c, index_t rows, T const* x, T* y, T* activated) const {
     auto const block = [&](E e, int threads, index_t first, index_t count) {
       T* const out = y + first * out_;
       each_row(e, count, out_, detail::bias_rows<T>{c.values[bias_], out, out_});
-      detail::multiply(c.machine(), threads, {.m = count, .n = out_, .k = in_, .add = true}, x + first * in_,
+      detail::multiply(c.backend(), threads, {.m = count, .n = out_, .k = in_, .add = true}, x + first * in_,
                        c.values[weight_], out);
       if (activated != nullptr) silu(e, count * out_, out, activated + first * out_);
     };
@@ -91,7 +92,7 @@ class linear {
     }
     block(c.executor(), c.threads, 0, rows);
   }
-  /// before(executor, row, rows) comes before these rows of grad_y are read.
+  /// Calls before(executor, row, rows) before these rows of grad_y are read.
   void backward(context<T, E> const& c, index_t rows, T const* x, T const* grad_y, T* grad_x, bool add,
                 auto const& before) const {
     T *const grad_weight = c.gradients[weight_], *const grad_bias = c.gradients[bias_];
@@ -107,10 +108,10 @@ class linear {
                              product to_sum = to_weight, to_rows = to_x;
                              to_sum.k = to_rows.m = count, to_sum.add = !fresh;
                              before(cpu{1}, first, count);
-                             detail::multiply(c.machine(), 1, to_sum, x + first * in_, grad,
+                             detail::multiply(c.backend(), 1, to_sum, x + first * in_, grad,
                                               weights + part * in_ * out_);
                              add_rows(count, grad, biases + first / block_rows * out_);
-                             detail::multiply(c.machine(), 1, to_rows, grad, c.values[weight_], grad_x + first * in_);
+                             detail::multiply(c.backend(), 1, to_rows, grad, c.values[weight_], grad_x + first * in_);
                            });
         add_vectors(c, divide_up(rows, block_rows), out_, biases, grad_bias);
         return add_vectors(c, parts, in_ * out_, weights, grad_weight);

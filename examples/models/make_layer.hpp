@@ -1,4 +1,4 @@
-// The layers that are compiled: with and without gates, causal and in both directions, softmax and laplace.
+// The compiled layers: with and without gates, causal and bidirectional, softmax and laplace.
 #pragma once
 #include "parts.hpp"
 

@@ -1,4 +1,4 @@
-// The mixers that are compiled.
+// The compiled mixers.
 #pragma once
 #include "fft_mixer.hpp"
 #include "parts.hpp"
@@ -9,8 +9,8 @@ namespace detail {
 
 constexpr direction direction_of(bool causal) { return causal ? direction::causal : direction::bidirectional; }
 
-/// A stack as MEGA's average: linear levels, each with a residual, then silu(stack(x) + omega x). The dilations are powers of the taps, so that every lag
-/// up to taps^depth is reached by one path of weights.
+/// A drop-in for MEGA's EMA: linear levels, each with a residual, then silu(stack(x) + omega x). Dilations are powers
+/// of the taps, so each lag up to taps^depth is reached by one path of weights.
 constexpr conv_stack_shape stack_shape(int taps, int depth, bool causal) {
   conv_stack_shape s;
   s.taps = taps, s.depth = depth, s.dilation_base = taps;
@@ -48,7 +48,7 @@ std::unique_ptr<mixer<T, E>> make_mixer(model_config const& config, context<T, E
   if constexpr (Causal) { choice.template add<8, 4>(), choice.template add<17, 4>(); }
   if (!choice.made)
     throw std::invalid_argument("the stack \"" + config.stack + "\" was not compiled: " +
-                                (Causal ? "looking back" : "looking both ways") + " there are " + choice.known);
+                                (Causal ? "causal" : "bidirectional") + " stacks are " + choice.known);
   return std::move(choice.made);
 }
 

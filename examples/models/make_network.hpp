@@ -1,11 +1,11 @@
-// From what a configuration says to a network.
+// Builds a network from a configuration.
 #pragma once
 #include "network.hpp"
 #include "parts.hpp"
 
 namespace tcnca::models {
 
-/// Throws std::invalid_argument with a sentence where the configuration makes no sense.
+/// Throws std::invalid_argument with a message if a value is out of range.
 inline void check(model_config const& m) {
   auto const require_that = [](bool holds, char const* sentence) {
     if (!holds) throw std::invalid_argument(sentence);
@@ -27,14 +27,14 @@ inline void check(model_config const& m) {
   require_that(m.beta1 >= 0 && m.beta1 < 1 && m.beta2 >= 0 && m.beta2 < 1, "Adam's betas are at least 0 and below 1");
   require_that(m.head != head_kind::pair_class || m.batch % 2 == 0,
                "a model of pairs takes an even number of sequences");
-  // What no memory holds must not come to the sums of sizes, which it would overflow.
+  // Rejects sizes beyond any memory, which would overflow the sums of sizes.
   double const widest = double(
       max_of(max_of(max_of(m.channels, m.hidden), max_of(m.value_dim, m.key_dim)), max_of(m.vocabulary, m.classes)));
   if (double(m.batch) * double(m.length) * widest * double(m.layers) > 0x1p50) throw std::bad_alloc();
   require_that(m.decay >= 0 && m.clip >= 0, "weight decay and the clipping of gradients are not negative");
 }
 
-/// The model on an executor's machine.
+/// The model on executor E.
 template <class T, class E>
 std::unique_ptr<model> make_network(model_config const& config) {
   check(config);
@@ -42,7 +42,7 @@ std::unique_ptr<model> make_network(model_config const& config) {
       config, [&](context<T, E>& c, layer_config const& l) { return make_layer<T, E>(config, c, l); });
 }
 
-/// In models.cu.
+/// Defined in models.cu.
 std::unique_ptr<model> make_cuda_model(model_config const&);
 
 }  // namespace tcnca::models

@@ -1,4 +1,5 @@
-// Memory of a model, planned once: parts ask for regions while they are built, then there is one allocation a pool, and none in a step.
+// Memory of a model, planned once: parts request regions in their constructors, then each pool is allocated once. A
+// step allocates nothing.
 #pragma once
 #include <tcnca/core/numeric.hpp>
 #include <tcnca/core/status.hpp>
@@ -15,12 +16,13 @@
 
 namespace tcnca::models {
 
-/// A stretch of a pool, in elements.
+/// A range of a pool, in elements.
 struct region {
   size_t offset = 0, count = 0;
 };
 
-/// Elements on the side of an executor, that are laid out first and allocated later, zeroed. Regions begin on cache lines.
+/// A pool of elements in an executor's memory: regions are planned first and allocated later, zeroed. Regions begin on
+/// cache lines.
 template <class T, class E>
 class pool {
  public:
@@ -30,7 +32,7 @@ class pool {
     most_ = std::max(most_, end_);
     return r;
   }
-  /// What is taken after `end` was read is given back by `rewind`: for regions that do not live at the same time.
+  /// Regions taken after `end` was read are released by `rewind`, so that regions with disjoint lifetimes share memory.
   size_t end() const { return end_; }
   void rewind(size_t end) { end_ = end; }
 
@@ -49,20 +51,20 @@ class pool {
   size_t end_ = 0, most_ = 0;
 };
 
-/// How a parameter begins: normal, around a mean (whose sign may alternate).
+/// Initial values of a parameter: normally distributed around a mean, whose sign may alternate.
 struct initial {
   double mean = 0, deviation = 0;
   bool alternating = false;
 };
 
-/// Where a model runs (E, an executor of the library), what it is made of and what it remembers. Parts take regions when they are made, `commit`
-/// follows, then steps.
+/// The executor of a model (E), its parameters and its activations. Parts take regions in their constructors; `commit`
+/// allocates them; then steps may run.
 template <class T, class E>
 class context {
   device<E> device_;
 
  public:
-  /// The extents are those of the largest batch. Only a CPU has workers.
+  /// The extents are those of the largest batch. `workers` is the number of CPU threads.
   context(int workers, index_t most_sequences, index_t most_positions)
       : device_(workers),
         threads(workers),
@@ -72,29 +74,29 @@ class context {
         lengths_place_(lengths_pool_.take(most_sequences)) {}
 
   int const threads;
-  index_t batch, length;         ///< of the step at hand
-  bool training = true;          ///< dropout is on, and norms measure the batch
-  uint64 seed = 0, step = 0;     ///< of dropout
-  pool<T, E> values, gradients;  ///< of parameters: the same regions in both
+  index_t batch, length;         ///< extents of the current batch
+  bool training = true;          ///< dropout is on, and batch norm uses the statistics of the batch
+  uint64 seed = 0, step = 0;     ///< select the dropout masks
+  pool<T, E> values, gradients;  ///< of parameters: the same regions in both pools
   pool<T, E> statistics,
-      next_statistics;     ///< measured, not learned: as they are, and as they will be after a step that succeeds
+      next_statistics;     ///< not learned: the current values, and those after a step that succeeds
   pool<T, E> kept;         ///< from the forward to the backward pass
-  pool<T, E> temporary;    ///< within one part's forward or backward pass
-  pool<double, E> totals;  ///< sums on their way to the host
+  pool<T, E> temporary;    ///< within the forward or backward pass of one part
+  pool<double, E> totals;  ///< sums to be downloaded
   pool<int, E> integers;   ///< tokens, targets, predictions
 
   index_t rows() const { return batch * length; }
   E executor() const { return device_.executor(); }
-  device<E> const& machine() const { return device_; }
+  device<E> const& backend() const { return device_; }
 
-  /// Room for one number that a call leaves for itself.
+  /// One number for temporary use by a call.
   double* any_total() const { return totals[any_total_]; }
 
-  /// How many positions at the front of each sequence count: null, all of them. On the executor's side.
+  /// Valid positions at the front of each sequence, in the executor's memory; null: all.
   index_t const* lengths() const { return padded_ ? lengths_pool_[lengths_place_] : nullptr; }
-  /// Positions that count.
+  /// Number of valid positions.
   index_t valid_rows() const { return padded_ ? valid_rows_ : rows(); }
-  /// From the host's memory, `batch` numbers (after `commit`), or null.
+  /// `host` has `batch` lengths, or is null. Call after `commit`.
   void set_lengths(std::int64_t const* host) {
     padded_ = host != nullptr, valid_rows_ = 0;
     if (!padded_) return;
@@ -111,7 +113,7 @@ class context {
     parameters_.push_back({values.take(count), begin});
     return gradients.take(count);
   }
-  /// Numbers that are not learned but belong to the model, such as running means: a checkpoint holds `statistics` beside `values`.
+  /// Numbers that are part of the model but not learned, such as running means. Checkpoints save them.
   region statistic(index_t count, initial begin) {
     statistics_.push_back({statistics.take(count), begin});
     return next_statistics.take(count);
@@ -121,20 +123,20 @@ class context {
     initial begin;
   };
   std::vector<entry> const& parameters() const { return parameters_; }
-  /// Numbers that are learned.
+  /// Number of learned values.
   size_t parameter_count() const {
     size_t n = 0;
     for (entry const& e : parameters_) n += e.where.count;
     return n;
   }
-  /// All that has been allocated.
+  /// Bytes allocated.
   size_t bytes() const {
     return values.bytes() + gradients.bytes() + statistics.bytes() + next_statistics.bytes() + kept.bytes() +
            temporary.bytes() + totals.bytes() + integers.bytes() + lengths_pool_.bytes() + scratch_.bytes() +
            device_.bytes();
   }
 
-  /// Workspace that a call will ask for.
+  /// Requests workspace for a call.
   void reserve(size_t bytes) { scratch_bytes_ = std::max(scratch_bytes_, bytes); }
   workspace scratch() const { return {scratch_.data(), scratch_bytes_}; }
 
@@ -143,7 +145,7 @@ class context {
         temporary.commit(), totals.commit();
     integers.commit(), lengths_pool_.commit();
   }
-  /// After all parts have reserved, with their pointers at hand.
+  /// Call after all parts have reserved their workspace.
   void commit_scratch() {
     scratch_.rewind(0);
     scratch_.take(index_t(scratch_bytes_));
@@ -152,11 +154,11 @@ class context {
 
   void initialise(uint64 with) {
     std::mt19937_64 random(with);
-    draw(random, parameters_, values);
-    draw(random, statistics_, statistics), draw(random, statistics_, next_statistics);
+    sample(random, parameters_, values);
+    sample(random, statistics_, statistics), sample(random, statistics_, next_statistics);
   }
 
-  /// Between the host's memory and the executor's side; the call returns when the elements are there.
+  /// Copies between host and executor memory. The call returns when the copy is complete.
   template <class U>
   void upload(U const* host, U* to, size_t count) const {
     device_.upload(host, to, count * sizeof(U));
@@ -167,7 +169,7 @@ class context {
   }
 
  private:
-  void draw(std::mt19937_64& random, std::vector<entry> const& entries, pool<T, E> const& to) const {
+  void sample(std::mt19937_64& random, std::vector<entry> const& entries, pool<T, E> const& to) const {
     std::vector<T> v;
     for (entry const& e : entries) {
       std::normal_distribution<double> normal(0, 1);
@@ -190,18 +192,18 @@ class context {
   index_t valid_rows_ = 0;
 };
 
-/// A model's calls are right by construction: a status that says otherwise is a mistake in the model.
+/// Calls of operations within a model are correct by construction; a failing status is a bug of the model.
 inline void require(status s) {
   if (!s.ok())
     throw std::logic_error(std::string("an operation refused its argument ") + s.argument() + ": " + to_string(s));
 }
 
-/// A matrix whose rows are the positions of a batch of sequences, as the gates see it; `stride` elements from row to row.
+/// A matrix with one row per position, as [batch, length, columns]; `stride` elements from row to row.
 template <class T>
 tensor_view<T, 3> rows_view(T* data, index_t batch, index_t length, index_t columns, index_t stride) {
   return {data, {batch, length, columns}, {length * stride, stride, 1}};
 }
-/// The same, as attention sees it: one head.
+/// The same as a view with one head, [batch, 1, length, columns].
 template <class T>
 tensor_view<T, 4> head_view(T* data, index_t batch, index_t length, index_t columns) {
   return {data, {batch, 1, length, columns}, {length * columns, length * columns, columns, 1}};

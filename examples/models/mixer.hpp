@@ -1,4 +1,5 @@
-// What mixes along time before attention: TCNCA's stack of convolutions, or MEGA's moving average. Both have one face.
+// The part of a layer that mixes along time before attention: TCNCA's convolution stack or MEGA's EMA, behind one
+// interface.
 #pragma once
 #include <tcnca/conv_stack.hpp>
 #include <tcnca/ema.hpp>
@@ -9,11 +10,11 @@
 
 namespace tcnca::models {
 
-/// Memory on the executor's side, as a context has it.
+/// A pool in the executor's memory.
 template <class T, class E>
 using memory_of = decltype(context<T, E>::kept);
 
-/// What a layer knows of its mixer. Activations are [batch, length, channels].
+/// The interface of a mixer. Activations are [batch, length, channels].
 template <class T, class E>
 class mixer {
  public:
@@ -21,19 +22,19 @@ class mixer {
   mixer(mixer const&) = delete;
   mixer& operator=(mixer const&) = delete;
 
-  /// After `commit`: what workspace the calls will want.
+  /// Call after `commit`: reserves the workspace of forward and backward.
   virtual void reserve(context<T, E>& c, T const* x, T* y) const = 0;
   virtual void forward(context<T, E> const& c, T const* x, T* y) const = 0;
   virtual void backward(context<T, E> const& c, T const* x, T const* grad_y, T* grad_x) const = 0;
 
-  /// For sequences that come in pieces (causal mixers): takes from `states` what it must remember from piece to piece.
+  /// Causal mixers: takes the state that is carried from piece to piece from `states`.
   virtual void plan_states(context<T, E> const&, memory_of<T, E>&) {
     throw std::logic_error("this mixer remembers nothing from piece to piece");
   }
-  /// After `states` has been committed: what workspace `go_on` will want.
+  /// Call after `states` has been committed: reserves the workspace of a piece.
   virtual void reserve(context<T, E>&, memory_of<T, E> const&, T const*, T*) const {}
-  /// `forward` of a piece that begins at an absolute position.
-  virtual void go_on(context<T, E> const&, memory_of<T, E> const&, index_t, T const*, T*) const {
+  /// Forward pass of a piece that begins at an absolute position; reads and updates `states`.
+  virtual void forward_continued(context<T, E> const&, memory_of<T, E> const&, index_t, T const*, T*) const {
     throw std::logic_error("this mixer remembers nothing from piece to piece");
   }
 
@@ -41,10 +42,10 @@ class mixer {
   mixer() = default;
 };
 
-/// Weights begin as N(0, 1 / taps), which keeps the variance of a signal; those of levels with a residual a tenth of that, so that a stack begins as little
-/// more than its input, and not as a noise of all that its field reaches. (Language models learn faster so than with MEGA's average, and slower otherwise.)
-/// Biases begin as 0, the skip connection as 1. Where sequences are padded with zeros, a stack that looks ahead must have no biases: they would make
-/// something of the zeros, which deeper levels hear.
+/// Weights are initialized from N(0, 1 / taps), which preserves the variance of a signal; levels with a residual start
+/// at a tenth of that deviation, so that a new stack is close to the identity. (Language models then learn faster than
+/// with MEGA's EMA; without this, slower.) Biases start at 0, the skip connection at 1. Bidirectional stacks of padded
+/// sequences must have no biases, which would turn the zeros of the padding into non-zeros that deeper levels read.
 template <class T, class E, conv_stack_shape Shape>
 class conv_mixer final : public mixer<T, E> {
   static_assert(Shape.order == layout::batch_length_channels, "activations of a model are [batch, length, channels]");
@@ -75,11 +76,12 @@ class conv_mixer final : public mixer<T, E> {
   void reserve(context<T, E>& c, memory_of<T, E> const& states, T const* x, T* y) const override {
     if constexpr (causal) { c.reserve(op::forward_workspace(c.executor(), piece_args(c, states, 0, x, y))); }
   }
-  void go_on(context<T, E> const& c, memory_of<T, E> const& states, index_t position, T const* x, T* y) const override {
+  void forward_continued(context<T, E> const& c, memory_of<T, E> const& states, index_t position, T const* x,
+                         T* y) const override {
     if constexpr (causal) {
       require(op::forward(c.executor(), piece_args(c, states, position, x, y), c.scratch()));
     } else {
-      mixer<T, E>::go_on(c, states, position, x, y);
+      mixer<T, E>::forward_continued(c, states, position, x, y);
     }
   }
 
@@ -124,7 +126,7 @@ class conv_mixer final : public mixer<T, E> {
   region weight_, bias_, omega_, state_;
 };
 
-/// Parameters begin as MEGA's do.
+/// Parameters are initialized as in MEGA.
 template <class T, class E, ema_shape Shape>
 class ema_mixer : public mixer<T, E> {
   static_assert(Shape.order == layout::batch_length_channels, "activations of a model are [batch, length, channels]");
@@ -154,11 +156,12 @@ class ema_mixer : public mixer<T, E> {
   void reserve(context<T, E>& c, memory_of<T, E> const& states, T const* x, T* y) const override {
     if constexpr (causal) { c.reserve(op::forward_workspace(c.executor(), piece_args(c, states, x, y))); }
   }
-  void go_on(context<T, E> const& c, memory_of<T, E> const& states, index_t position, T const* x, T* y) const override {
+  void forward_continued(context<T, E> const& c, memory_of<T, E> const& states, index_t position, T const* x,
+                         T* y) const override {
     if constexpr (causal) {
       require(op::forward(c.executor(), piece_args(c, states, x, y), c.scratch()));
     } else {
-      mixer<T, E>::go_on(c, states, position, x, y);
+      mixer<T, E>::forward_continued(c, states, position, x, y);
     }
   }
 

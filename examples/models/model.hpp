@@ -1,4 +1,4 @@
-// A model as a training program sees it: what it is made of, and what can be done with it, whatever its layers and wherever it runs.
+// The interface of a model for training programs, independent of its layers and executor.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -11,36 +11,36 @@ enum class mixer_kind { convolution, ema, ema_by_fft };
 enum class norm_kind { layer, scale, rms, batch };
 enum class bias_kind { simple, rotary };
 enum class attention_kind { softmax, laplace };
-/// What comes out: the next token of every position; a class of every sequence; a class of every pair of neighbouring sequences.
+/// The output: the next token of each position, a class of each sequence, or a class of each pair of neighbouring
+/// sequences.
 enum class head_kind { next_token, sequence_class, pair_class };
-/// How a token becomes a vector: a row of a table, or (grey levels 0 to 255) a multiple of one vector.
+/// The embedding of a token: a row of a table, or (grey levels 0 to 255) a multiple of one vector.
 enum class embedding_kind { table, level };
 
 struct model_config {
-  std::string backend = "cpu";             ///< or "cuda"
-  int threads = 1;                         ///< of the CPU
-  long batch = 1, length = 1;              ///< the largest of any call
-  head_kind head = head_kind::next_token;  ///< the next token: all is causal, else both directions are seen
+  std::string backend = "cpu";             ///< "cpu" or "cuda"
+  int threads = 1;                         ///< CPU threads
+  long batch = 1, length = 1;              ///< the largest of all calls
+  head_kind head = head_kind::next_token;  ///< next_token: causal; otherwise bidirectional
   long vocabulary = 2, classes = 2;
   embedding_kind embedding = embedding_kind::table;
 
   long layers = 2, channels = 64, value_dim = 128, key_dim = 32, hidden = 128, chunk = 64;
   mixer_kind mixer = mixer_kind::convolution;
-  std::string stack =
-      "4x4";  ///< taps x depth of the convolutions, one of those that are compiled; the dilations are powers of the taps
-  bool gates = true;  ///< false: the simplified layer, y = x + silu(attention Wh)
+  std::string stack = "4x4";  ///< taps x depth, one of the compiled stacks
+  bool gates = true;          ///< false: the simplified layer, y = x + silu(attention Wh)
   norm_kind norm = norm_kind::layer;
   bool pre_norm = true;
   bias_kind bias = bias_kind::simple;
   attention_kind attention = attention_kind::softmax;
   double dropout = 0, attention_dropout = 0, hidden_dropout = 0;
 
-  double beta1 = 0.9, beta2 = 0.98, decay = 0.01, clip = 1;  ///< of Adam
-  unsigned long seed = 1;                                    ///< of parameters and dropout
+  double beta1 = 0.9, beta2 = 0.98, decay = 0.01, clip = 1;  ///< Adam's parameters
+  unsigned long seed = 1;                                    ///< of initial values and dropout
 };
 
-/// Sequences side by side: tokens [sequences, length]. Targets are [sequences, length] (the next token; negative: not counted), [sequences] or
-/// [sequences / 2] classes. `lengths`, where sequences are padded at the end, says how long each is.
+/// A batch: tokens [sequences, length]. Targets are [sequences, length] (the next token; negative: ignored), or
+/// [sequences] or [sequences / 2] classes. `lengths` (optional) are the valid positions of sequences padded at the end.
 struct examples {
   long sequences = 0, length = 0;
   int const* tokens = nullptr;
@@ -48,13 +48,13 @@ struct examples {
   std::int64_t const* lengths = nullptr;
 };
 
-struct learned {
+struct step_result {
   double loss = 0;       ///< mean over the targets, in nats
-  double grad_norm = 0;  ///< of all gradients together, before clipping
+  double grad_norm = 0;  ///< norm of all gradients together, before clipping
   double forward_seconds = 0, backward_seconds = 0, update_seconds = 0;
 };
 
-/// A part of what learning changes, as bytes.
+/// A part of a model's state, as bytes.
 struct saved_part {
   std::string name;
   std::vector<char> bytes;
@@ -66,34 +66,37 @@ class model {
   model(model const&) = delete;
   model& operator=(model const&) = delete;
 
-  /// A step of learning; `step` counts from 1 and, with the seed, determines dropout. Nothing is learned from a loss or a gradient that is not finite.
-  virtual learned learn(examples const&, long step, double rate) = 0;
-  /// The mean loss, nothing learned, nothing dropped. `predictions`, one a target, are the most likely. Targets may be absent (then 0).
+  /// One training step. `step` counts from 1 and, together with the seed, selects the dropout masks. If the loss or a
+  /// gradient is not finite, nothing changes.
+  virtual step_result learn(examples const&, long step, double rate) = 0;
+  /// The mean loss without training and without dropout. `predictions` (optional, one per target) receives the most
+  /// likely token or class. Without targets, returns 0.
   virtual double evaluate(examples const&, int* predictions = nullptr) = 0;
 
-  /// Next-token models only. `go_on` evaluates sequences that continue where those of the last call ended; `forget` lets them begin anew.
-  virtual void forget() = 0;
-  virtual double go_on(examples const&, int* predictions = nullptr) = 0;
-  /// The same for generation: reads tokens [sequences, length], at a cost a token that does not depend on what came before, and gives the logits
-  /// [sequences, vocabulary] that follow the last.
+  /// Next-token models only: `evaluate_continued` evaluates sequences that continue those of the last call;
+  /// `reset_state` makes them begin anew.
+  virtual void reset_state() = 0;
+  virtual double evaluate_continued(examples const&, int* predictions = nullptr) = 0;
+  /// The same for generation, at O(1) per token: reads tokens [sequences, length] and returns the logits [sequences,
+  /// vocabulary] of the token that follows the last.
   virtual void read(examples const&, float* logits) = 0;
 
-  /// After a loss that was not finite: the first part whose result was not, such as "layer 3 (attention)", or "the loss".
+  /// After a non-finite loss: the first part with a non-finite result, such as "layer 3 (attention)", or "the loss".
   virtual std::string not_finite() const = 0;
 
-  /// Parameters, moments and counters: after `load` of what another model of the same configuration saved, steps give the same bits.
+  /// Parameters, moments and counters. A model of the same configuration that loads them continues with the same bits.
   virtual std::vector<saved_part> save() const = 0;
-  /// Throws std::invalid_argument, changing nothing, if the parts are not those of such a model.
+  /// Throws std::invalid_argument and changes nothing if the parts do not match the configuration.
   virtual void load(std::vector<saved_part> const&) = 0;
 
   virtual std::size_t parameter_count() const = 0;
-  virtual std::size_t memory_bytes() const = 0;  ///< all that it has allocated
+  virtual std::size_t memory_bytes() const = 0;  ///< bytes allocated
 
  protected:
   model() = default;
 };
 
-/// Throws std::invalid_argument with a sentence where something asked for was not compiled or does not exist.
+/// Throws std::invalid_argument with a message if the configuration is invalid or was not compiled.
 std::unique_ptr<model> make_model(model_config const&);
 
 }  // namespace tcnca::models

@@ -1,4 +1,4 @@
-// What evaluation programs are linked with: models in fp32.
+// Models in fp32, linked by the evaluations.
 #include "make_network.hpp"
 
 namespace tcnca::models {
@@ -8,8 +8,7 @@ std::unique_ptr<model> make_model(model_config const& config) {
     one_blas_thread();
     return make_network<float, cpu>(config);
   }
-  if (config.backend != "cuda")
-    throw std::invalid_argument("there is no backend \"" + config.backend + "\": there are cpu and cuda");
+  if (config.backend != "cuda") throw std::invalid_argument("unknown backend \"" + config.backend + "\": cpu or cuda");
 #if defined(TCNCA_MODELS_CUDA)
   return make_cuda_model(config);
 #else

@@ -1,4 +1,4 @@
-// A whole model: embedding, layers each with a feed-forward block, a last norm and a head; with its optimiser, behind the face of model.hpp.
+// A complete model: embedding, layers with feed-forward blocks, a final norm, a head and the optimizer.
 #pragma once
 #include <chrono>
 #include <cmath>
@@ -17,7 +17,8 @@ namespace tcnca::models {
 template <class T, class E>
 using layer_maker = std::function<std::unique_ptr<any_layer<T, E>>(context<T, E>&, layer_config const&)>;
 
-/// All memory is planned and allocated in the constructor, but for what sequences in pieces remember: that is when first asked for.
+/// All memory is planned and allocated in the constructor, except the state of continued sequences, which is allocated
+/// on first use.
 template <class T, class E>
 class network final : public model {
  public:
@@ -58,11 +59,11 @@ class network final : public model {
     c_.seed = config.seed;
   }
 
-  learned learn(examples const& e, long step, double rate) override {
+  step_result learn(examples const& e, long step, double rate) override {
     begin(e, true);
     c_.training = true, c_.step = uint64(step);
     last_norm_ = 0;
-    learned result;
+    step_result result;
     auto const start = clock::now();
     forward({});
     last_loss_ = result.loss = loss(e, c_.kept[logits_], nullptr);
@@ -71,7 +72,7 @@ class network final : public model {
     if (!std::isfinite(result.loss)) return result;
     backward();
     T any;
-    c_.download(c_.gradients.data(), &any, 1);  // waits, so that each part has its own time
+    c_.download(c_.gradients.data(), &any, 1);  // waits for the backward pass, so that it is timed separately
     auto const backwarded = clock::now();
     result.backward_seconds = seconds(forwarded, backwarded);
     last_norm_ = result.grad_norm = optimiser_->step(c_, rate);
@@ -82,18 +83,18 @@ class network final : public model {
   double evaluate(examples const& e, int* predictions) override {
     begin(e, false);
     forward({});
-    return judge(e, predictions);
+    return score(e, predictions);
   }
 
-  void forget() override {
+  void reset_state() override {
     next_token_only();
     if (!states_planned_) plan_states();
     fill(c_.executor(), index_t(states_.count()), T(0), states_.data());
     position_ = 0, carried_ = 0;
   }
-  double go_on(examples const& e, int* predictions) override {
+  double evaluate_continued(examples const& e, int* predictions) override {
     advance(e);
-    return judge(e, predictions);
+    return score(e, predictions);
   }
   void read(examples const& e, float* logits) override {
     for (index_t first = 0; first < e.length; first += config_.length) {
@@ -122,7 +123,7 @@ class network final : public model {
     for (size_t i = 0; i < blocks_.size(); i++) {
       std::string const name = "layer " + std::to_string(i + 1);
       if (!finite(c_.kept[blocks_[i].first->mixed()], n * d))
-        return name + (config_.mixer == mixer_kind::convolution ? " (convolution)" : " (average)");
+        return name + (config_.mixer == mixer_kind::convolution ? " (convolution)" : " (EMA)");
       if (!finite(c_.kept[blocks_[i].first->attended()], n * config_.value_dim)) return name + " (attention)";
       if (!finite(c_.kept[blocks_[i].middle], n * d)) return name + " (gates)";
       if (!finite(input(i + 1), n * d)) return name + " (feed-forward)";
@@ -133,7 +134,7 @@ class network final : public model {
 
   std::vector<saved_part> save() const override {
     std::vector<saved_part> parts;
-    for (auto const& r : lasting()) {
+    for (auto const& r : state_arrays()) {
       parts.push_back({r.name, std::vector<char>(r.count * sizeof(T))});
       c_.download(reinterpret_cast<char const*>(r.data), parts.back().bytes.data(), parts.back().bytes.size());
     }
@@ -143,13 +144,13 @@ class network final : public model {
     return parts;
   }
   void load(std::vector<saved_part> const& parts) override {
-    auto const regions = lasting();
+    auto const regions = state_arrays();
     auto const wrong = [](std::string const& what) {
       return std::invalid_argument("what was saved is not of a model of this configuration: " + what);
     };
     index_t steps = 0;
     if (parts.size() != regions.size() + 1)
-      throw wrong("it has " + std::to_string(parts.size()) + " parts where " + std::to_string(regions.size() + 1) +
+      throw wrong("it has " + std::to_string(parts.size()) + " parts, expected " + std::to_string(regions.size() + 1) +
                   " are due");
     for (size_t i = 0; i < parts.size(); i++) {
       std::string const name = i < regions.size() ? regions[i].name : "steps";
@@ -182,15 +183,15 @@ class network final : public model {
     feed_forward<T, E> second;
     region input, middle;
   };
-  /// What block i reads, and block i - 1 wrote.
+  /// The input of block i and output of block i - 1.
   T* input(size_t i) const { return c_.kept[i < blocks_.size() ? blocks_[i].input : result_]; }
-  /// What the head reads.
+  /// The input of the head.
   T* last() const { return norm_ ? c_.kept[normed_] : input(blocks_.size()); }
 
-  /// Kinds of predictions.
+  /// Number of tokens or classes to predict.
   index_t outcomes() const { return config_.head == head_kind::next_token ? config_.vocabulary : config_.classes; }
 
-  /// Checks what a call was given, and makes it the step at hand.
+  /// Checks the arguments of a call and uploads the batch.
   void begin(examples const& e, bool targets) {
     auto const require_that = [](bool holds, auto const& sentence) {
       if (!holds) throw std::invalid_argument(sentence());
@@ -198,22 +199,22 @@ class network final : public model {
     auto const text = [](auto n) { return std::to_string(n); };
     auto const at_most = [](long n, long most) { return n >= 1 && n <= most; };
     require_that(at_most(e.sequences, config_.batch),
-                 [&] { return text(e.sequences) + " sequences, where the model takes 1 to " + text(config_.batch); });
+                 [&] { return text(e.sequences) + " sequences, but the model takes 1 to " + text(config_.batch); });
     require_that(at_most(e.length, config_.length), [&] {
-      return "a length of " + text(e.length) + ", where the model takes 1 to " + text(config_.length);
+      return "a length of " + text(e.length) + ", but the model takes 1 to " + text(config_.length);
     });
     require_that(config_.head != head_kind::pair_class || e.sequences % 2 == 0,
-                 [] { return std::string("an odd number of sequences, where pairs are due"); });
+                 [] { return std::string("an odd number of sequences, but the model takes pairs"); });
     require_that(e.tokens != nullptr, [] { return std::string("there are no tokens"); });
-    require_that(!targets || e.targets != nullptr, [] { return std::string("there is nothing to learn: no targets"); });
+    require_that(!targets || e.targets != nullptr, [] { return std::string("training needs targets"); });
     c_.batch = e.sequences, c_.length = e.length;
     index_t const tokens = config_.embedding == embedding_kind::table ? config_.vocabulary : 256;
     for (index_t i = 0; i < c_.rows(); i++)
       require_that(e.tokens[i] >= 0 && e.tokens[i] < tokens,
-                   [&] { return "a token " + text(e.tokens[i]) + ", where there are 0 to " + text(tokens - 1); });
+                   [&] { return "a token " + text(e.tokens[i]) + ", but valid are 0 to " + text(tokens - 1); });
     for (index_t i = 0; e.targets && i < head_->rows(c_); i++)
       require_that(e.targets[i] < outcomes(),
-                   [&] { return "a target " + text(e.targets[i]) + ", where there are 0 to " + text(outcomes() - 1); });
+                   [&] { return "a target " + text(e.targets[i]) + ", but valid are 0 to " + text(outcomes() - 1); });
     c_.set_lengths(e.lengths);
     c_.upload(e.tokens, c_.integers[tokens_], size_t(c_.rows()));
     if (e.targets) c_.upload(e.targets, c_.integers[targets_], size_t(head_->rows(c_)));
@@ -233,7 +234,7 @@ class network final : public model {
     return (*loss_)(c_, head_->rows(c_), c_.kept[logits_], e.targets ? c_.integers[targets_] : nullptr, grad_logits,
                     predictions);
   }
-  /// The loss left the gradient of the logits in their memory.
+  /// The loss has replaced the logits by their gradient.
   void backward() {
     T* const grad = c_.kept[grad_];
     head_->backward(c_, last(), c_.kept[logits_], grad);
@@ -244,7 +245,7 @@ class network final : public model {
     }
     embedding_.backward(c_, c_.integers[tokens_], grad);
   }
-  double judge(examples const& e, int* predictions) {
+  double score(examples const& e, int* predictions) {
     last_loss_ = loss(e, nullptr, predictions ? c_.integers[predictions_] : nullptr);
     if (predictions) c_.download(c_.integers[predictions_], predictions, size_t(head_->rows(c_)));
     return last_loss_;
@@ -258,20 +259,20 @@ class network final : public model {
     c_.batch = config_.batch, c_.length = config_.length;
     for (block& b : blocks_) b.first->plan_states(c_, states_);
     states_.commit();
-    for (index_t length : {index_t(config_.length), index_t(4), index_t(3), index_t(2),
-                           index_t(1)}) {  // the shortest take ways of their own
+    for (index_t length :
+         {index_t(config_.length), index_t(4), index_t(3), index_t(2), index_t(1)}) {  // short pieces use other kernels
       c_.length = std::min(index_t(config_.length), length);
       for (block const& b : blocks_) b.first->reserve(c_, states_);
     }
     c_.commit_scratch();
     states_planned_ = true;
   }
-  /// A piece: goes through the layers and is remembered.
+  /// Processes a piece and updates the state.
   void advance(examples const& e) {
     next_token_only();
-    if (!states_planned_) forget();
+    if (!states_planned_) reset_state();
     if (carried_ != 0 && carried_ != e.sequences)
-      throw std::invalid_argument(std::to_string(e.sequences) + " sequences go on, where there were " +
+      throw std::invalid_argument(std::to_string(e.sequences) + " sequences continue, but the last call had " +
                                   std::to_string(carried_) + " before");
     begin(e, false);
     forward({&states_, position_});
@@ -281,18 +282,18 @@ class network final : public model {
   bool finite(T const* p, index_t n) const {
     std::vector<T> host(static_cast<size_t>(n));
     c_.download(p, host.data(), host.size());
-    T sum = 0;  // of zeros, unless something is not finite
+    T sum = 0;  // a sum of zeros, or NaN
     for (T v : host) sum += T(0) * v;
     return sum == T(0);
   }
 
-  /// What `save` saves and `load` loads, beside the number of steps.
-  struct lasting_part {
+  /// The arrays that `save` and `load` transfer, in addition to the number of steps.
+  struct state_array {
     char const* name;
     T* data;
     size_t count;
   };
-  std::vector<lasting_part> lasting() const {
+  std::vector<state_array> state_arrays() const {
     size_t const n = c_.values.count();
     return {{"parameters", c_.values.data(), n},
             {"statistics", c_.statistics.data(), c_.statistics.count()},
@@ -309,11 +310,11 @@ class network final : public model {
   std::unique_ptr<cross_entropy<T, E>> loss_;
   std::unique_ptr<adam<T, E>> optimiser_;
   region result_, normed_, grad_, logits_, tokens_, targets_, predictions_;
-  double last_loss_ = 0, last_norm_ = 0;  ///< as far as the last step came
+  double last_loss_ = 0, last_norm_ = 0;  ///< of the last step
 
   memory_of<T, E> states_;
   bool states_planned_ = false;
-  index_t position_ = 0, carried_ = 0;  ///< of the sequences in pieces
+  index_t position_ = 0, carried_ = 0;  ///< of the continued sequences
   std::vector<int> piece_;
 };
 

@@ -1,4 +1,4 @@
-// Norms of every position's channels, and that of every channel's positions.
+// Norms: over the channels of a position, or over the positions of a channel.
 #pragma once
 #include "batch_norm.hpp"
 #include "model.hpp"
@@ -6,8 +6,8 @@
 
 namespace tcnca::models {
 
-/// Of norm_kind; layer: gain (x - mean) / deviation + bias;  rms: gain x / sqrt(mean x^2), a gain a channel;  scale: the same with one gain for all;
-/// batch: as layer, over the batch's positions instead of a position's channels.
+/// layer: gain (x - mean) / deviation + bias; rms: gain x / sqrt(mean x^2), one gain per channel; scale: the same with
+/// one gain in all; batch: as layer, but mean and deviation over the positions of the batch.
 template <class T, class E>
 class norm {
  public:
@@ -20,14 +20,14 @@ class norm {
     for (auto const& n : batch_) n.forward(c, x, y);
     for (auto const& n : row_) n.forward(c, x, y);
   }
-  /// The forward pass with the same x came before. grad_x is overwritten (then it may be the memory of grad_y), or with `add` added to.
+  /// Call after forward with the same x. grad_x is overwritten and may alias grad_y, or is added to if `add`.
   void backward(context<T, E> const& c, T const* x, T const* grad_y, T* grad_x, bool add) const {
     for (auto const& n : batch_) n.backward(c, x, grad_y, grad_x, add);
     for (auto const& n : row_) n.backward(c, x, grad_y, grad_x, add);
   }
 
  private:
-  // One of the two.
+  // Exactly one of the two has an element.
   std::vector<batch_norm<T, E>> batch_;
   std::vector<row_norm<T, E>> row_;
 };

@@ -1,4 +1,4 @@
-// Positions behind the end of a sequence.
+// Padding at the end of sequences.
 #pragma once
 #include "pass.hpp"
 
@@ -7,14 +7,14 @@ namespace tcnca::models {
 namespace detail {
 template <class T>
 struct zero_padding_rows {
-  using number = T;
-  static constexpr int near = 0;
+  using value_type = T;
+  static constexpr int shared_per_thread = 0;
   index_t length, columns;
   index_t const* lengths;
   T* x;
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T*) const {
-    if (beyond || row % length < lengths[row / length]) return;
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool out_of_range, T*) const {
+    if (out_of_range || row % length < lengths[row / length]) return;
     threads.template each<T>(columns, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
       store<W>(x + row * columns + k, broadcast<W>(T(0)));
@@ -23,7 +23,8 @@ struct zero_padding_rows {
 };
 }  // namespace detail
 
-/// In place: positions that do not count (context::lengths) become 0, so that nothing that goes along time carries them to those that do.
+/// In place: zeroes positions that are not valid (context::lengths), so that no operation along time carries their
+/// values to valid ones.
 template <class T, class E>
 void zero_padding(context<T, E> const& c, index_t columns, T* x) {
   if (c.lengths() == nullptr) return;

@@ -1,4 +1,4 @@
-// Norms of every position's channels.
+// Norms over the channels of each position.
 #pragma once
 #include <cmath>
 
@@ -7,37 +7,38 @@
 
 namespace tcnca::models {
 
-/// What norms add to a variance.
+/// Added to a variance before the square root.
 inline constexpr double norm_epsilon = 1e-5;
 
 namespace detail {
 
 template <class T>
 struct row_norm_forward {
-  using number = T;
-  static constexpr int near = 1;
+  using value_type = T;
+  static constexpr int shared_per_thread = 1;
   norm_kind kind;
   index_t channels;
   T const *x, *gain, *bias;
   T *y, *mean, *inverse;
 
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T* shared_memory) const {
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool out_of_range, T* shared_memory) const {
     T const* const in = x + row * channels;
     T* const out = y + row * channels;
     T m = 0;
     if (kind == norm_kind::layer) {
-      m = threads.template sum<T>(beyond, channels, shared_memory,
+      m = threads.template sum<T>(out_of_range, channels, shared_memory,
                                   [&](auto w, index_t k) TCNCA_INLINE { return load<decltype(w)::value>(in + k); });
       m /= T(channels);
     }
-    T const square = threads.template sum<T>(beyond, channels, shared_memory, [&](auto w, index_t k) TCNCA_INLINE {
-      constexpr int W = decltype(w)::value;
-      auto const v = load<W>(in + k) - broadcast<W>(m);
-      return v * v;
-    });
+    T const square =
+        threads.template sum<T>(out_of_range, channels, shared_memory, [&](auto w, index_t k) TCNCA_INLINE {
+          constexpr int W = decltype(w)::value;
+          auto const v = load<W>(in + k) - broadcast<W>(m);
+          return v * v;
+        });
     T const inv = 1 / std::sqrt(square / T(channels) + T(norm_epsilon));
-    if (beyond) return;
+    if (out_of_range) return;
     if (threads.lane() == 0) mean[row] = m, inverse[row] = inv;
     threads.template each<T>(channels, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
@@ -50,8 +51,8 @@ struct row_norm_forward {
 
 template <class T>
 struct row_norm_backward {
-  using number = T;
-  static constexpr int near = 1;
+  using value_type = T;
+  static constexpr int shared_per_thread = 1;
   norm_kind kind;
   bool add;
   index_t channels;
@@ -59,10 +60,10 @@ struct row_norm_backward {
   T* grad_x;
 
   template <class Threads>
-  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool beyond, T* shared_memory) const {
+  TCNCA_HOST_DEVICE void operator()(Threads const& threads, index_t row, bool out_of_range, T* shared_memory) const {
     T const *const in = x + row * channels, *const g = grad_y + row * channels;
     T* const out = grad_x + row * channels;
-    T const m = beyond ? T(0) : mean[row], inv = beyond ? T(0) : inverse[row];
+    T const m = out_of_range ? T(0) : mean[row], inv = out_of_range ? T(0) : inverse[row];
     auto const through = [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
       return load<W>(g + k) * (kind == norm_kind::scale ? broadcast<W>(*gain) : load<W>(gain + k));
@@ -72,11 +73,11 @@ struct row_norm_backward {
       return (load<W>(in + k) - broadcast<W>(m)) * broadcast<W>(inv);
     };
     auto const along_terms = [&](auto w, index_t k) TCNCA_INLINE { return through(w, k) * normed(w, k); };
-    T const along = threads.template sum<T>(beyond, channels, shared_memory, along_terms) / T(channels);
-    T total = 0;  // where a mean is taken off
+    T const along = threads.template sum<T>(out_of_range, channels, shared_memory, along_terms) / T(channels);
+    T total = 0;  // only for norms that subtract a mean
     if (kind == norm_kind::layer)
-      total = threads.template sum<T>(beyond, channels, shared_memory, through) / T(channels);
-    if (beyond) return;
+      total = threads.template sum<T>(out_of_range, channels, shared_memory, through) / T(channels);
+    if (out_of_range) return;
     threads.template each<T>(channels, [&](auto w, index_t k) TCNCA_INLINE {
       constexpr int W = decltype(w)::value;
       auto const v = broadcast<W>(inv) * (through(w, k) - broadcast<W>(total) - normed(w, k) * broadcast<W>(along));
@@ -85,7 +86,7 @@ struct row_norm_backward {
   }
 };
 
-/// The gradients of gain and bias, a row each.
+/// Terms of column_sums: the gradients of gain and bias.
 template <class T, bool Bias>
 struct row_norm_gain {
   static constexpr int kinds = Bias ? 2 : 1;
@@ -102,7 +103,7 @@ struct row_norm_gain {
 
 }  // namespace detail
 
-/// The norms that `norm` has but for that over the batch.
+/// layer, rms and scale norm (see norm.hpp).
 template <class T, class E>
 class row_norm {
  public:
@@ -110,7 +111,7 @@ class row_norm {
     gain_ = c.parameter(kind == norm_kind::scale ? 1 : channels, {.mean = 1});
     if (kind == norm_kind::layer) bias_ = c.parameter(channels, {});
     mean_ = c.kept.take(c.rows()), inverse_ = c.kept.take(c.rows());
-    // One gain is learned from sums a channel.
+    // The gradient of the single gain is the sum over channels.
     if (kind == norm_kind::scale) sums_ = c.kept.take(channels);
     c.reserve(column_sums_bytes<T>(c.rows(), channels, 2));
   }

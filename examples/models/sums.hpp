@@ -1,4 +1,4 @@
-// Sums over the rows of a matrix, a column each, in an order that depends on the extents alone.
+// Sums over the rows of a matrix, one per column, in an order that depends on the extents only.
 #pragma once
 #include "pass.hpp"
 
@@ -6,19 +6,21 @@ namespace tcnca::models {
 
 namespace detail {
 
-/// Columns that a group sums at once: four registers on the CPU, a thread each on a GPU, whose other threads take further rows.
+/// Columns that a group sums at once: four registers on the CPU; one per thread on a GPU, where the remaining threads
+/// take further rows.
 template <class Group, class T>
 inline constexpr int summed_columns = Group::size() == 1 ? 4 * pass_width<Group, T>
                                                          : (Group::size() < 32 ? Group::size() : 32);
 
-/// Adds up rows [first, last) of the columns from `column` on, as many as summed_columns; write(kind, column, sum) follows. A term has F::kinds
-/// sums: f.counts(row) says whether the row has one, f.add<W>(sums, row, column) adds it. `near`: F::kinds numbers a thread.
+/// Sums rows [first, last) of summed_columns columns beginning at `column` and calls write(kind, column, sum). F
+/// describes the terms: F::kinds sums per column, f.counts(row) tells whether a row contributes, f.add<W>(sums, row,
+/// column) adds it. `shared` has F::kinds elements per thread.
 template <class T, class Group, class F, class Write>
-TCNCA_HOST_DEVICE void sum_rows(Group group, T* near, index_t first, index_t last, index_t column, index_t columns,
+TCNCA_HOST_DEVICE void sum_rows(Group group, T* shared, index_t first, index_t last, index_t column, index_t columns,
                                 F const& f, Write write) {
   constexpr int kinds = F::kinds, W = pass_width<Group, T>, block = summed_columns<Group, T>;
   if constexpr (Group::size() == 1) {
-    (void)near;
+    (void)shared;
     if (column + block <= columns) {
       pack<T, W> sums[4][kinds];
       for (auto& s : sums)
@@ -50,29 +52,30 @@ TCNCA_HOST_DEVICE void sum_rows(Group group, T* near, index_t first, index_t las
       for (index_t r = first + rank / block; r < last; r += down)
         if (f.counts(r)) f.template add<1>(sums, r, c);
     TCNCA_UNROLL
-    for (int k = 0; k < kinds; k++) near[k * threads + rank] = sums[k].lane(0);
+    for (int k = 0; k < kinds; k++) shared[k * threads + rank] = sums[k].lane(0);
     group.sync();
     for (int half = down / 2; half > 0; half /= 2) {
       if (rank < half * block)
-        for (int k = 0; k < kinds; k++) near[k * threads + rank] += near[k * threads + rank + half * block];
+        for (int k = 0; k < kinds; k++) shared[k * threads + rank] += shared[k * threads + rank + half * block];
       group.sync();
     }
     if (rank < block && c < columns)
       for (int k = 0; k < kinds; k++)
-        write(k, c, near[k * threads + rank]);  // what only this thread writes next: no barrier
+        write(k, c,
+              shared[k * threads + rank]);  // the next item writes these elements from the same thread: no barrier
   }
 }
 
-/// Rows are cut into segments, so that there is work for many threads.
+/// Rows are split into segments, to have work for many threads.
 constexpr index_t sum_segments(index_t rows) {
   return min_of(index_t(64), max_of(index_t(1), divide_up(rows, index_t(32))));
 }
 
-/// One item: some columns of a segment.
+/// One item: a block of columns of one segment.
 template <class T, class F>
 struct segment_pass {
-  using number = T;
-  static constexpr int near = F::kinds;
+  using value_type = T;
+  static constexpr int shared_per_thread = F::kinds;
   F f;
   index_t rows, columns, segments;
   T* partial;  // [segment][kind][columns]
@@ -86,11 +89,11 @@ struct segment_pass {
                 [&](int kind, index_t c, T sum) TCNCA_INLINE { out[kind * columns + c] = sum; });
   }
 };
-/// Adds up the segments. One item: some columns of all kinds.
+/// Sums over the segments. One item: a block of columns of all kinds.
 template <class T, int Kinds>
 struct segments_pass {
-  using number = T;
-  static constexpr int near = 0;
+  using value_type = T;
+  static constexpr int shared_per_thread = 0;
   static constexpr index_t block = 256;
   T const* partial;
   index_t columns, segments;
@@ -107,26 +110,26 @@ struct segments_pass {
   }
 };
 
-/// Sums of terms `term(i)`, i below `count`; an item, by one group, sums a block of them.
+/// Sums term(i) for i < count. An item sums a block of terms.
 template <class Term, class Total>
 struct sum_pass {
-  using number = typename Term::number;
-  static constexpr int near = 1;
+  using value_type = typename Term::value_type;
+  static constexpr int shared_per_thread = 1;
   Term term;
   index_t count, block;
   Total* totals;
 
   template <class Group>
-  TCNCA_HOST_DEVICE void operator()(Group group, index_t item, number* memory) const {
+  TCNCA_HOST_DEVICE void operator()(Group group, index_t item, value_type* memory) const {
     row_threads<Group> const threads(group, 4 * Group::size());
     index_t const first = item * block, last = min_of(count, first + block);
-    number sum = 0;
+    value_type sum = 0;
     for (index_t i = first + group.rank(); i < last; i += group.size()) sum += term(i);
-    sum = threads.tree(sum, memory, [](number a, number b) TCNCA_INLINE { return a + b; });
+    sum = threads.reduce(sum, memory, [](value_type a, value_type b) TCNCA_INLINE { return a + b; });
     if (group.rank() == 0) totals[item] = Total(sum);
   }
 };
-/// *total = the sum of `count` terms.
+/// *total = the sum of term(i) for i < count.
 template <class E, class Term, class Total>
 void sum_terms(E e, index_t count, Term const& term, Total* total) {
   run_pass(e, 1, sum_pass<Term, Total>{term, count, count, total});
@@ -134,28 +137,29 @@ void sum_terms(E e, index_t count, Term const& term, Total* total) {
 
 template <class T>
 struct value_term {
-  using number = double;
+  using value_type = double;
   T const* x;
   TCNCA_HOST_DEVICE double operator()(index_t i) const { return double(x[i]); }
 };
-/// 0, or NaN where a number is not finite.
+/// 0, or NaN if the value is not finite.
 template <class T>
 struct finite_term {
-  using number = T;
+  using value_type = T;
   T const* x;
   TCNCA_HOST_DEVICE T operator()(index_t i) const { return T(0) * x[i]; }
 };
 
 }  // namespace detail
 
-/// Bytes of the context's workspace that column_sums takes; to be reserved.
+/// Workspace bytes of column_sums, to be reserved.
 template <class T>
 constexpr size_t column_sums_bytes(index_t rows, index_t columns, int kinds) {
-  // Fewer rows may be cut into as many segments.
+  // Monotonic in rows: fewer rows may have the same number of segments.
   return size_t(detail::sum_segments(rows) * kinds * columns) * sizeof(T);
 }
 
-/// out[kind][column] = sum over the rows of what `f` adds: `static constexpr int kinds`, `bool counts(row)`, `void add<W>(pack<T, W>*, row, column)`.
+/// out[kind][column] = sum over the rows. F has `static constexpr int kinds`, `bool counts(row)` and `void
+/// add<W>(pack<T, W>*, row, column)`.
 template <class T, class E, class F>
 void column_sums(context<T, E> const& c, index_t rows, index_t columns, F const& f, T* const (&out)[F::kinds]) {
   index_t const segments = detail::sum_segments(rows);
@@ -173,7 +177,7 @@ void sum_all(E e, index_t count, T const* x, T* total) {
   detail::sum_terms(e, count, detail::value_term<T>{x}, total);
 }
 
-/// Whether no number is infinite or NaN. For when something has gone wrong: it is slow, and waits.
+/// Whether all values are finite. For diagnosis only: slow, and waits for the result.
 template <class T, class E>
 bool all_finite(context<T, E> const& c, index_t count, T const* x) {
   detail::sum_terms(c.executor(), count, detail::finite_term<T>{x}, c.any_total());
@@ -182,7 +186,7 @@ bool all_finite(context<T, E> const& c, index_t count, T const* x) {
   return result == 0;
 }
 
-/// The sum of the rows of a matrix [rows, columns].
+/// Terms of column_sums: the rows of a matrix [rows, columns].
 template <class T>
 struct matrix_rows {
   static constexpr int kinds = 1;

@@ -1,6 +1,7 @@
 // Reads golden vectors; golden/make_golden.py says what stands in the files.
 #pragma once
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <sstream>
@@ -26,10 +27,9 @@ struct golden_case {
   }
 };
 
-/// All cases of test/golden/<file>; none if it cannot be read.
-inline std::vector<golden_case> read_golden(std::string const& file) {
-  std::string const here = __FILE__;
-  std::ifstream in(here.substr(0, here.rfind('/')) + "/../golden/" + file);
+/// All cases of a file in test/golden, or of an absolute path; none if it cannot be read.
+inline std::vector<golden_case> read_golden(std::filesystem::path const& file) {
+  std::ifstream in(std::filesystem::path(__FILE__).parent_path() / "../golden" / file);
   std::vector<golden_case> cases;
   for (std::string line; std::getline(in, line);) {
     std::istringstream words(line);

@@ -172,6 +172,10 @@ TCNCA_HOST_DEVICE pack<T, W> materialize(pack<T, W> a) {
 #endif
 }
 
+/// Lanes of T in the widest vector register of the CPU that this translation unit is compiled for.
+template <class T>
+inline constexpr int native_lanes = detail::register_bytes / int(sizeof(T));
+
 /// The same value in all lanes.
 template <int W, class T>
 TCNCA_HOST_DEVICE pack<T, W> broadcast(T x) {
