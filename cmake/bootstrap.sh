@@ -1,6 +1,7 @@
 #!/bin/bash
-# bootstrap.sh demo|test [--configure-only]: installs what the CMake workflow preset of that name needs (Debian or Ubuntu) and runs it, or only its
-# configuration. Whether all is there CMake decides, on any system (cmake/dependencies.cmake).
+# bootstrap.sh demo|test [--configure-only]: installs the packages that the CMake workflow preset of that name needs
+# (Debian, Ubuntu), then runs the preset or only its configuration. On any system cmake/dependencies.cmake decides
+# whether something is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,7 +10,7 @@ usage() { echo "usage: $0 demo|test [--configure-only]" >&2; exit 2; }
 
 packages=(g++ cmake ninja-build ccache pkg-config libcli11-dev libfftw3-dev libopenblas-dev libpng-dev)
 case "${1:-}" in
-  demo) packages+=(libbenchmark-dev libdnnl-dev perl) ;;  # perl: the text is a manual of its own
+  demo) packages+=(libbenchmark-dev libdnnl-dev perl) ;;  # perl: its manual is the text
   test) packages+=(libgtest-dev) ;;
   *) usage ;;
 esac
@@ -30,7 +31,8 @@ if command -v dpkg-query >/dev/null && command -v apt-get >/dev/null; then
     as_root=()
     if [ "$(id -u)" -ne 0 ]; then
       command -v sudo >/dev/null ||
-        fail "neither root nor sudo: ask an administrator to install ${missing[*]} (if you have them from elsewhere: ${run[*]})"
+        fail "neither root nor sudo: ask an administrator to install ${missing[*]}
+(if they are installed in another way: ${run[*]})"
       as_root=(sudo)
     fi
     echo "bootstrap: installing ${missing[*]}"
@@ -40,7 +42,8 @@ if command -v dpkg-query >/dev/null && command -v apt-get >/dev/null; then
   fi
 else
   for program in cmake ninja; do
-    command -v "$program" >/dev/null || fail "no apt-get here, and $program is missing: install it, and a C++20 compiler, then run this again"
+    command -v "$program" >/dev/null ||
+      fail "there is no apt-get, and $program is missing: install it and a C++20 compiler, then run this again"
   done
 fi
 

@@ -1,16 +1,21 @@
 #!/bin/sh
-# check_braces.sh [FILE]...: those files; without any all sources of include, test, bench and examples.
-# The body of each `if constexpr`, and of an `else` that belongs to one, stands in braces: of a discarded body without braces
-# (`if constexpr (false) for (...) ...;`) nvcc 13.0 drops the statement behind it, too.
+# check_braces.sh [FILE]...: the given files, or all sources of include, test, bench and examples. The body of each `if
+# constexpr`, and of an `else` of one, must have braces: nvcc 13.0 also drops the statement that follows a discarded
+# body without braces (`if constexpr (false) for (...) ...;`).
 set -eu
 if [ $# -eq 0 ]; then
   cd "$(dirname "$0")/.."
-  set -- $(find include test bench examples -type f \( -name '*.hpp' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu' \) | sort)
+  set -- $(find include test bench examples -type f \
+    \( -name '*.hpp' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu' \) | sort)
 fi
 awk '
+BEGIN {  # comments, raw strings, strings, numbers, characters, words, any other character
+  token_pattern = "//|/[*]|R\"[^(]*[(]|\"(\\\\.|[^\"\\\\])*\"|[0-9][A-Za-z0-9_.\047]*|\047(\\\\.|[^\047\\\\])*\047|"
+  token_pattern = token_pattern "[A-Za-z_][A-Za-z0-9_]*|[^ \t]"
+}
 function complain(what) { print FILENAME ":" line ": " what " has a body without braces"; bad = 1 }
-# States: "if": after the word; "condition": in the parentheses of an if constexpr; "body": after them; "end": after the brace that ends
-# such a body; "else", "else if": after these words there.
+# States: "if": after this word; "condition": in the parentheses of an if constexpr; "body": after them; "end": after
+# the brace that ends such a body; "else", "else if": after these words that follow it.
 function token(t, was) {
   was = state; state = ""
   if (was == "condition") {
@@ -40,13 +45,13 @@ FNR == 1 { depth = 0; state = comment = raw = "" }
   rest = $0
   if (!comment && !raw && rest ~ /^[ \t]*#[ \t]*(if|el|endif|include|pragma)/) next
   while (rest != "") {
-    if (comment || raw) {  # to its end, which may be on another line
+    if (comment || raw) {  # skip to the end, which may be on another line
       at = index(rest, comment ? "*/" : raw)
       if (!at) next
       rest = substr(rest, at + length(comment ? "*/" : raw))
       comment = raw = ""
     }
-    if (!match(rest, /\/\/|\/\*|R"[^(]*\(|"(\\.|[^"\\])*"|[0-9][A-Za-z0-9_.\047]*|\047(\\.|[^\047\\])*\047|[A-Za-z_][A-Za-z0-9_]*|[^ \t]/)) next
+    if (!match(rest, token_pattern)) next
     t = substr(rest, RSTART, RLENGTH)
     rest = substr(rest, RSTART + RLENGTH)
     if (t == "//") next

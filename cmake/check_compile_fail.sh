@@ -1,12 +1,12 @@
 #!/bin/sh
 # check_compile_fail.sh SOURCE COMPILER [ARGUMENT]...
-# SOURCE must fail to compile, and the compiler must print the sentence that the source names in a line "// expect: SENTENCE".
-# A line "// arguments: ..." adds arguments; a line "// errors: N" says how many errors there may be.
+# SOURCE must fail to compile, and the compiler must print the sentence of its line "// expect: SENTENCE".
+# A line "// arguments: ..." adds arguments; a line "// errors: N" limits the number of errors.
 set -u
 source=$1
 shift
 sentence=$(sed -n 's|^// expect: ||p' "$source")
-[ -n "$sentence" ] || { echo "$source names no sentence to expect"; exit 1; }
+[ -n "$sentence" ] || { echo "$source has no line \"// expect: SENTENCE\""; exit 1; }
 most=$(sed -n 's|^// errors: ||p' "$source")
 # shellcheck disable=SC2046
 if output=$("$@" $(sed -n 's|^// arguments: ||p' "$source") "$source" 2>&1); then

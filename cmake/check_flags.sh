@@ -1,7 +1,9 @@
 #!/bin/sh
 # check_flags.sh SOURCE_FOLDER WORK_FOLDER reference COMPILER [ARGUMENT]...
 # check_flags.sh SOURCE_FOLDER WORK_FOLDER NAME COMPILER [ARGUMENT]...
-# Compiles the part of test/flags that computes in fp32 with the arguments, and runs it beside the one in fp64, which the first form has compiled.
+#
+# The first form compiles test/flags in fp64 without special flags. The second compiles the fp32 part with the
+# arguments, links it with the fp64 part and runs the program, which compares both.
 set -eu
 source=$1 work=$2 name=$3
 shift 3

@@ -1,6 +1,7 @@
-# cmake -D SOURCE=<a folder> -D HEADER=<a file> -P commit.cmake: writes the commit of the folder to a header, and leaves the header alone where that is
-# what it says.
-execute_process(COMMAND git -C ${SOURCE} describe --always --dirty OUTPUT_VARIABLE commit OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+# cmake -D SOURCE=FOLDER -D HEADER=FILE -P commit.cmake: writes the commit of the folder to a header. An unchanged
+# header keeps its time stamp.
+execute_process(COMMAND git -C ${SOURCE} describe --always --dirty
+                OUTPUT_VARIABLE commit OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
 if(NOT commit)
   set(commit unknown)
 endif()

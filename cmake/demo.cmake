@@ -1,25 +1,23 @@
-# The main job, run as a script by the target `demo`: three programs one after another, their results in RESULTS, and a page of them, REPORT.
+# The script of the target `demo`: executes three programs, with results in RESULTS, and writes the page REPORT.
 #   cmake -D CONV_VS_FFT=... -D RECALL=... -D LANGUAGE=... -D TEXT=... -D RESULTS=... -D REPORT=... -P demo.cmake
-# The environment variable TCNCA_DEMO_SECONDS says how long it may take, three minutes where it is not set. In less time the report is as complete, with
-# fewer lengths and less training: it says so.
+# The environment variable TCNCA_DEMO_SECONDS is the time limit; the default is three minutes. With less time the report
+# has the same sections with fewer lengths and less training, and says so.
 cmake_minimum_required(VERSION 3.23)
 set(full 180)
 set(conv_seconds 75)
 set(model_seconds 30)
 set(conv_lengths 1024,4096,16384,65536,131072)
 set(short_form "")
-set(seconds "$ENV{TCNCA_DEMO_SECONDS}")
+include(${CMAKE_CURRENT_LIST_DIR}/demo_seconds.cmake)
 if(NOT seconds STREQUAL "")
-  if(NOT seconds MATCHES "^[1-9][0-9]?[0-9]?[0-9]?$" OR seconds LESS 30 OR seconds GREATER 3600)
-    message(FATAL_ERROR "TCNCA_DEMO_SECONDS is \"${seconds}\" and must be a whole number from 30 to 3600.")
-  endif()
-  # Five models learn; an eighth of the short form is for whatever else is done.
+  # Five models are trained; an eighth of the time is left for everything else.
   math(EXPR model_seconds "${seconds} / 8")
   math(EXPR conv_seconds "${seconds} / 4")
   if(seconds LESS full)
     set(conv_lengths 1024,16384)
-    set(short_form "**Short form: TCNCA_DEMO_SECONDS is ${seconds}. Of the first table the lengths 4096, 65536 and 131072 were left out, its rows were measured for \
-${conv_seconds} seconds instead of 75, and each model learned for ${model_seconds} seconds instead of 30: what they reach says little.**\n\n")
+    string(CONCAT short_form "**Short form: TCNCA_DEMO_SECONDS is ${seconds}. In the first table the lengths 4096, "
+      "65536 and 131072 were left out and its rows were measured for ${conv_seconds} seconds instead of 75. Each model was "
+      "trained for ${model_seconds} seconds instead of 30: their results mean little.**\n\n")
   else()
     math(EXPR model_seconds "${seconds} * 2 / 15")
     math(EXPR conv_seconds "${seconds} / 3")
@@ -27,7 +25,7 @@ ${conv_seconds} seconds instead of 75, and each model learned for ${model_second
 endif()
 string(TIMESTAMP began %s)
 
-# run(<sentence> <command>...): output goes on to the terminal, a failure ends the job.
+# run(<sentence> <command>...): output goes to the terminal; a failure ends the script.
 function(run sentence)
   message("\n--- ${sentence}")
   execute_process(COMMAND ${ARGN} RESULT_VARIABLE failed)
@@ -38,12 +36,15 @@ endfunction()
 
 file(REMOVE_RECURSE ${RESULTS})
 file(MAKE_DIRECTORY ${RESULTS})
-run("Convolution stacks against the FFT recurrence" ${CONV_VS_FFT} --dtype fp32 --lengths ${conv_lengths} --time-limit ${conv_seconds} --output ${RESULTS}/conv_vs_fft.json)
-# Models have equal time: a thread that spins while it waits would take it from them where others use the processor too.
+run("Convolution stacks against the FFT recurrence" ${CONV_VS_FFT} --dtype fp32 --lengths ${conv_lengths}
+  --time-limit ${conv_seconds} --output ${RESULTS}/conv_vs_fft.json)
+# Models are trained for equal times: spinning threads would distort them on a machine that other programs use.
 set(ENV{OMP_WAIT_POLICY} passive)
-run("Associative recall: ${model_seconds} seconds a model" ${RECALL} --sweep --lengths 40 --vocabularies 20 --models tcnca-simple mega --time-limit ${model_seconds} --output ${RESULTS}/recall)
-run("Characters of real text: ${model_seconds} seconds a model" ${LANGUAGE} --text ${TEXT} --side-by-side --time-limit ${model_seconds} --every 100 --output ${RESULTS}/language)
-message("\n--- What the first of them writes")
+run("Associative recall: ${model_seconds} seconds per model" ${RECALL} --sweep --lengths 40 --vocabularies 20
+  --models tcnca-simple mega --time-limit ${model_seconds} --output ${RESULTS}/recall)
+run("Characters of real text: ${model_seconds} seconds per model" ${LANGUAGE} --text ${TEXT} --side-by-side
+  --time-limit ${model_seconds} --every 100 --output ${RESULTS}/language)
+message("\n--- Text that the TCNCA model generates")
 execute_process(COMMAND ${LANGUAGE} --checkpoint ${RESULTS}/language/tcnca/checkpoint --prompt "The " --generate 600
                 OUTPUT_FILE ${RESULTS}/language/sample.txt RESULT_VARIABLE failed)
 if(failed)
@@ -60,7 +61,7 @@ string(REPLACE "\n" "\n> " sample "> ${language_sample_txt}")
 cmake_path(GET REPORT PARENT_PATH folder)
 cmake_path(RELATIVE_PATH RESULTS BASE_DIRECTORY ${folder} OUTPUT_VARIABLE results)
 file(READ ${RESULTS}/conv_vs_fft.json summary)
-string(JSON commit GET "${summary}" machine commit)  # of what the programs were built, whatever the tree is by now
+string(JSON commit GET "${summary}" machine commit)  # of the programs, not of the tree
 cmake_host_system_information(RESULT processor QUERY PROCESSOR_DESCRIPTION)
 cmake_host_system_information(RESULT cores QUERY NUMBER_OF_LOGICAL_CORES)
 string(TIMESTAMP now "%Y-%m-%d %H:%M UTC" UTC)
@@ -79,20 +80,20 @@ ${conv_vs_fft_md}
 
 ## Associative recall
 
-A model reads pairs of keys and values and is asked for the value of one key: accuracy on 500 sequences it has not seen, one run of each model. (How long
-learning waits near chance varies with seed and rate.)
+A model reads pairs of keys and values and is asked for the value of one key: accuracy on 500 unseen sequences, one run
+per model. The time until learning begins varies with seed and learning rate.
 
 ${recall_results_md}
 
 ## Characters of real text
 
-The same layers, text and time, but for what mixes along time: bits per character (bpc) of text that was not learned from.
+The same layers, text and time; only the mixer along the sequence differs. Bits per character (bpc) of unseen text.
 
 ${language_side_by_side_md}
 
 ![bits per character against steps and seconds](${results}/language/side_by_side.svg)
 
-What the TCNCA model then wrote, after \"The \":
+Text that the TCNCA model generated after \"The \":
 
 ${sample}
 ")

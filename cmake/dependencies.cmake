@@ -1,5 +1,5 @@
-# Everything that is looked for beyond a C++ compiler. What a feature needs and is not there ends the configuration with one message that names
-# all of it and the packages that bring it; what is optional and not there is a line of the configuration.
+# Finds everything beyond a C++ compiler. If something required is missing, the configuration ends with one message that
+# names all of it and the packages to install. If something optional is missing, the configuration prints a line.
 include(CheckCXXSourceCompiles)
 include(CheckLanguage)
 
@@ -11,7 +11,7 @@ if(NOT EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/examples/models/CMakeLists.txt)
   set(TCNCA_BUILD_MODELS OFF)
 endif()
 
-# tcnca_need(<found> <what> <Debian and Ubuntu> <Fedora> <Homebrew> <conda>): notes what is not there; "-" where a system has no package.
+# tcnca_need(FOUND WHAT DEBIAN FEDORA HOMEBREW CONDA): records what is missing. "-": the system has no such package.
 set(systems "apt-get install" "dnf install" "brew install" "conda install -c conda-forge")
 set(missing "")
 foreach(system IN LISTS systems)
@@ -29,7 +29,7 @@ function(tcnca_need found what)
   endforeach()
 endfunction()
 
-# --- Programs. Without them a test skips, or a build takes longer. ---
+# --- Optional programs: without them a test is skipped, or a build takes longer. ---
 
 find_program(TCNCA_CCACHE ccache)
 find_program(TCNCA_CLANG clang++)
@@ -38,10 +38,10 @@ find_program(TCNCA_CUOBJDUMP cuobjdump HINTS /usr/local/cuda/bin)
 find_program(TCNCA_COMPUTE_SANITIZER compute-sanitizer HINTS /usr/local/cuda/bin)
 mark_as_advanced(TCNCA_CCACHE TCNCA_CLANG TCNCA_NVIDIA_SMI TCNCA_CUOBJDUMP TCNCA_COMPUTE_SANITIZER)
 
-# --- CUDA. AUTO: where nvcc is found. A build without tests also wants a device, for CUDA code could then be compiled but serve nobody. ---
+# --- CUDA. AUTO: if nvcc is found and, in a build without tests, a GPU. ---
 
 set(TCNCA_HAS_CUDA OFF)
-set(TCNCA_HAS_CUDA_LIBRARIES OFF)  # cuBLAS and cuFFT: opponents, and the models on a GPU
+set(TCNCA_HAS_CUDA_LIBRARIES OFF)  # cuBLAS and cuFFT, for benchmarks and models
 set(TCNCA_GPU "")
 if(NOT TCNCA_CUDA STREQUAL OFF)
   if(TCNCA_NVIDIA_SMI)
@@ -51,14 +51,15 @@ if(NOT TCNCA_CUDA STREQUAL OFF)
       set(TCNCA_GPU "")
     endif()
   endif()
-  # sm_80 keeps its PTX, so that later architectures can run it; sm_90a is for one architecture only. Where nothing runs, one will do.
+  # sm_80 includes its PTX, which later architectures can run; sm_90a runs on one architecture only. Without a GPU
+  # nothing runs, and one architecture is enough.
   if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
     set(CMAKE_CUDA_ARCHITECTURES 90a-real)
     if(TCNCA_GPU)
       list(PREPEND CMAKE_CUDA_ARCHITECTURES 80)
     endif()
   endif()
-  set(ENV{PATH} "$ENV{PATH}:/usr/local/cuda/bin")  # where the toolkit puts itself, seldom on the path
+  set(ENV{PATH} "$ENV{PATH}:/usr/local/cuda/bin")  # where the toolkit is installed, usually not in PATH
   if(NOT CMAKE_CUDA_COMPILER)
     unset(CMAKE_CUDA_COMPILER CACHE)  # it may have been installed since
   endif()
@@ -70,7 +71,7 @@ if(NOT TCNCA_CUDA STREQUAL OFF)
     if(TARGET CUDA::cublas AND TARGET CUDA::cufft)
       set(TCNCA_HAS_CUDA_LIBRARIES ON)
     elseif(TCNCA_CUDA STREQUAL AUTO)
-      message(STATUS "tcnca: cuBLAS or cuFFT not found, CUDA is for the library and its tests alone")
+      message(STATUS "tcnca: cuBLAS or cuFFT was not found, only the library and its tests use CUDA")
     endif()
   endif()
 endif()
@@ -82,7 +83,8 @@ if(TCNCA_CUDA STREQUAL ON)
   endif()
 endif()
 if(TCNCA_REQUIRE_CUDA)
-  tcnca_need("${TCNCA_COMPUTE_SANITIZER}" "compute-sanitizer of the CUDA toolkit (TCNCA_REQUIRE_CUDA is ON)" nvidia-cuda-toolkit cuda-toolkit - cuda-toolkit)
+  tcnca_need("${TCNCA_COMPUTE_SANITIZER}" "compute-sanitizer of the CUDA toolkit (TCNCA_REQUIRE_CUDA is ON)"
+    nvidia-cuda-toolkit cuda-toolkit - cuda-toolkit)
 endif()
 
 # --- Libraries. ---
@@ -98,15 +100,17 @@ endif()
 if(TCNCA_BUILD_BENCH)
   find_package(benchmark QUIET)
   tcnca_need("${benchmark_FOUND}" "Google Benchmark" libbenchmark-dev google-benchmark-devel google-benchmark benchmark)
-  # One more opponent. Not by its CMake package, which asks for OpenCL.
+  # oneDNN, an optional baseline. Its CMake package would require OpenCL.
   find_path(DNNL_INCLUDE_DIR dnnl.hpp)
   find_library(DNNL_LIBRARY dnnl)
   mark_as_advanced(DNNL_INCLUDE_DIR DNNL_LIBRARY)
   if(DNNL_INCLUDE_DIR AND DNNL_LIBRARY)
     add_library(tcnca_dnnl UNKNOWN IMPORTED)
-    set_target_properties(tcnca_dnnl PROPERTIES IMPORTED_LOCATION ${DNNL_LIBRARY} INTERFACE_INCLUDE_DIRECTORIES ${DNNL_INCLUDE_DIR})
+    set_target_properties(tcnca_dnnl PROPERTIES
+      IMPORTED_LOCATION ${DNNL_LIBRARY} INTERFACE_INCLUDE_DIRECTORIES ${DNNL_INCLUDE_DIR})
   else()
-    message(STATUS "tcnca: oneDNN not found (Debian: libdnnl-dev, Fedora: onednn-devel, Homebrew and conda: onednn), the benchmarks go without this opponent")
+    message(STATUS "tcnca: oneDNN was not found, the benchmarks do not compare with it "
+      "(Debian: libdnnl-dev, Fedora: onednn-devel, Homebrew and conda: onednn)")
   endif()
 endif()
 
@@ -126,7 +130,7 @@ if(TCNCA_BUILD_MODELS OR TCNCA_BUILD_BENCH)
     pkg_check_modules(OpenBLAS QUIET IMPORTED_TARGET openblas)
   endif()
   tcnca_need("${FFTW_FOUND}" "FFTW in double and single precision" libfftw3-dev fftw-devel fftw fftw)
-  # Others, too, bring a <cblas.h>: it must declare what OpenBLAS alone has, and the library must hold it.
+  # Other libraries also install a <cblas.h>. This one must declare functions that only OpenBLAS has.
   if(OpenBLAS_FOUND)
     set(CMAKE_REQUIRED_LIBRARIES PkgConfig::OpenBLAS)
     check_cxx_source_compiles("#include <cblas.h>
@@ -139,10 +143,11 @@ if(TCNCA_BUILD_MODELS OR TCNCA_BUILD_BENCH)
     unset(CMAKE_REQUIRED_LIBRARIES)
     set(OpenBLAS_FOUND ${TCNCA_OPENBLAS_LINKS})
     if(NOT TCNCA_OPENBLAS_LINKS)
-      unset(TCNCA_OPENBLAS_LINKS CACHE)  # it may be mended before the next configuration
+      unset(TCNCA_OPENBLAS_LINKS CACHE)  # it may be repaired before the next configuration
     endif()
   endif()
-  tcnca_need("${OpenBLAS_FOUND}" "OpenBLAS, its library and its own cblas.h" libopenblas-dev openblas-devel openblas openblas)
+  tcnca_need("${OpenBLAS_FOUND}" "OpenBLAS, its library and its own cblas.h"
+    libopenblas-dev openblas-devel openblas openblas)
 endif()
 
 # --- What is missing. ---
@@ -167,6 +172,6 @@ if(missing)
       string(APPEND install "\n  ${system}${install_${system}}")
     endif()
   endforeach()
-  message(FATAL_ERROR "tcnca: this build needs what was not found:${missing}\nInstall them:${install}\n"
-    "or leave out what needs them, by -D and OFF: TCNCA_BUILD_TESTS, TCNCA_BUILD_BENCH, TCNCA_BUILD_EXAMPLES, TCNCA_BUILD_MODELS.")
+  message(FATAL_ERROR "tcnca: required, but not found:${missing}\nInstall them:${install}\n"
+    "or set to OFF what needs them: TCNCA_BUILD_TESTS, TCNCA_BUILD_BENCH, TCNCA_BUILD_EXAMPLES, TCNCA_BUILD_MODELS.")
 endif()

@@ -1,15 +1,17 @@
-# build/device-bundle/bundle: what checks and measures the CUDA code on a machine where nothing can be installed. TCNCA_DEVICE_BUNDLE asks for
-# it; the preset `device-bundle` builds it. Included before the dependencies are found: static libraries are taken where there are any.
+# build/device-bundle/bundle: a folder that tests and measures the CUDA code on a machine where nothing can be
+# installed. TCNCA_DEVICE_BUNDLE enables it; the preset `device-bundle` builds it. Included before the dependencies
+# are found, so that static libraries are preferred.
 list(PREPEND CMAKE_FIND_LIBRARY_SUFFIXES .a)
 set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
 add_link_options($<$<LINK_LANGUAGE:CXX>:-static-libstdc++> $<$<LINK_LANGUAGE:CXX>:-static-libgcc>
   $<$<LINK_LANGUAGE:CUDA>:-Xcompiler=-static-libstdc++> $<$<LINK_LANGUAGE:CUDA>:-Xcompiler=-static-libgcc>)
-execute_process(COMMAND ${CMAKE_CXX_COMPILER} -print-file-name=libgomp.a OUTPUT_VARIABLE gomp OUTPUT_STRIP_TRAILING_WHITESPACE)
+execute_process(COMMAND ${CMAKE_CXX_COMPILER} -print-file-name=libgomp.a
+  OUTPUT_VARIABLE gomp OUTPUT_STRIP_TRAILING_WHITESPACE)
 if(IS_ABSOLUTE "${gomp}")
   set(OpenMP_gomp_LIBRARY ${gomp} CACHE FILEPATH "OpenMP's runtime")
 endif()
 
-# The target device_bundle: all CUDA test programs, and the benchmarks that run on a GPU.
+# The target device_bundle: all CUDA test programs, and benchmarks that run on a GPU (bench/CMakeLists.txt).
 function(tcnca_add_device_bundle)
   set(programs)
   foreach(folder test bench examples/models/test)

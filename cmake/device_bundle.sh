@@ -1,6 +1,7 @@
 #!/bin/sh
-# device_bundle.sh <folder> <program>...: gathers programs, stripped, in <folder>/bin, the shared libraries that they need and a machine with
-# the CUDA toolkit does not have in <folder>/lib, and device_run.sh as <folder>/run.sh. Fails if that is more than TCNCA_BUNDLE_MB (60).
+# device_bundle.sh <folder> <program>...: copies the programs, stripped, to <folder>/bin; the shared libraries that
+# they need and that a machine with the CUDA toolkit does not have, to <folder>/lib; device_run.sh to <folder>/run.sh.
+# Fails if the folder is larger than TCNCA_BUNDLE_MB (60).
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 folder=${1:?folder}
@@ -10,10 +11,11 @@ mkdir -p "$folder/bin" "$folder/lib"
 
 for program in "$@"; do
   strip -o "$folder/bin/$(basename "$program")" "$program"
-  # Of the shared libraries those stay out that are part of the C library, the driver and the toolkit.
+  # Libraries of the C library, the driver and the toolkit are not copied.
   ldd "$program" | while read -r name _ path _; do
     case $name in
-      linux-vdso.so* | */ld-linux* | ld-linux* | libc.so* | libm.so* | libpthread.so* | libdl.so* | librt.so*) continue ;;
+      linux-vdso.so* | */ld-linux* | ld-linux*) continue ;;
+      libc.so* | libm.so* | libpthread.so* | libdl.so* | librt.so*) continue ;;
       libcuda.so* | libcudart.so* | libcufft.so* | libcublas*.so* | libnvJitLink.so*) continue ;;
     esac
     [ -e "$path" ] || { echo "device_bundle.sh: $(basename "$program") needs $name, which was not found" >&2; exit 1; }

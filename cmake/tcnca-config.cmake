@@ -1,4 +1,4 @@
-# The package: the target tcnca::tcnca. It has no dependency to find, and no components.
+# The package: the target tcnca::tcnca. No dependencies and no components.
 include("${CMAKE_CURRENT_LIST_DIR}/tcnca-targets.cmake")
 include("${CMAKE_CURRENT_LIST_DIR}/tcnca-cuda-standard.cmake")
 tcnca_cuda_standard(tcnca::tcnca)

@@ -1,13 +1,14 @@
-// The command lines of the benchmarks: whatever is wrong is one sentence that names the option, the value and what is permitted.
+// The command lines of the benchmarks: whatever is wrong is one sentence that names the option, the value and what is
+// permitted.
 #include <gtest/gtest.h>
 
 #include <filesystem>
 #include <string>
 #include <vector>
 
-#include "../bench/attention/options.hpp"
-#include "../bench/headline/options.hpp"
-#include "../bench/step/options.hpp"
+#include "../bench/comparisons/attention_vs_gemm/options.hpp"
+#include "../bench/comparisons/conv_vs_fft/options.hpp"
+#include "../bench/comparisons/layer_step/options.hpp"
 
 namespace tcnca::bench {
 namespace {

@@ -1,33 +1,33 @@
-# The CUDA tests without a GPU: compiled to PTX, linked with the CUDA runtime library TCNCA_CUDA_RUNTIME, which interprets it. What the
-# runtime is to check it is told by its own environment variables. Label emulated; the target of this name builds the programs.
+# The CUDA tests without a GPU: compiled to PTX and linked with the CUDA runtime library TCNCA_CUDA_RUNTIME, which interprets it.
+# Environment variables of that library select its checks. Label emulated; the target of this name builds the programs.
 set(TCNCA_CUDA_RUNTIME "" CACHE FILEPATH "A CUDA runtime library (libcudart) that interprets PTX, for the preset emulated")
 option(TCNCA_EMULATED_ALL "Run all tests on TCNCA_CUDA_RUNTIME, not only a part that launches each kernel" OFF)
 if(NOT EXISTS "${TCNCA_CUDA_RUNTIME}" OR NOT TCNCA_HAS_CUDA)
-  message(FATAL_ERROR "The preset emulated needs nvcc, and in the environment variable TCNCA_CUDA_RUNTIME the path of a CUDA runtime library that interprets PTX. "
-    "It is \"${TCNCA_CUDA_RUNTIME}\".")
+  message(FATAL_ERROR "The preset emulated needs nvcc, and in the environment variable TCNCA_CUDA_RUNTIME the path of a CUDA runtime library "
+    "that interprets PTX. It is \"${TCNCA_CUDA_RUNTIME}\".")
 endif()
 cmake_path(GET TCNCA_CUDA_RUNTIME PARENT_PATH folder)
 find_library(TCNCA_CUDA_RUNTIME_BLAS cublas PATHS ${folder} NO_DEFAULT_PATH)  # of such a runtime, for the parts of models
 mark_as_advanced(TCNCA_CUDA_RUNTIME_BLAS)
 
-# The part of a program's tests that launches each of its kernels, where all take long: attention at its edges, which are all kinds of calls, and
-# where numbers are special; not more extents, the same once more, or precision.
+# Programs that take long run a part of their tests, which still launches each of their kernels: attention at its edge extents, which are all
+# kinds of calls, and with special values; not random extents, repetitions and precision.
 set(less "-*random_extents*:*repeats_bit_by_bit*:*precision*:*huge_scores*:*rise_from_block*")
-foreach(stem "" _more _16bit _wgmma)
-  set(part_chunked_attention${stem} ${less})
+foreach(stem softmax laplace_relu2 16bit wgmma)
+  set(part_chunked_attention_${stem} ${less})
 endforeach()
-# Launches that the runtime refuses, as it should, are findings to it.
-set(part_launch "-*refused*")
+# The runtime reports launches that it refuses, as these tests expect.
+set(part_common_launch "-*refused*")
 
 add_custom_target(emulated)
-# tcnca_add_emulated(<stem> <source>): the program emulated_<stem>.
-function(tcnca_add_emulated stem source)
-  set(program emulated_${stem})
+# tcnca_add_emulated(<id> <source>): the program emulated_<id>.
+function(tcnca_add_emulated id source)
+  set(program emulated_${id})
   add_executable(${program} EXCLUDE_FROM_ALL ${source})
   target_include_directories(${program} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
   target_link_libraries(${program} PRIVATE tcnca_development ${TCNCA_CUDA_RUNTIME})
   set(arch compute_80)
-  if(stem MATCHES wgmma)
+  if(id MATCHES wgmma)
     set(arch compute_90a)
   endif()
   set_target_properties(${program} PROPERTIES CUDA_ARCHITECTURES OFF CUDA_RUNTIME_LIBRARY None)
@@ -35,30 +35,36 @@ function(tcnca_add_emulated stem source)
   add_dependencies(emulated ${program})
 endfunction()
 
-# Controls: what the runtime must find, it does, and that ends a program with an error.
+# Controls: the runtime reports each fault by its name, and the program then ends with an error.
 tcnca_add_emulated(control emulated/control.cu)
-foreach(fault nothing race uninitialised bounds alignment)
-  add_test(NAME emulated_control.${fault} COMMAND emulated_control ${fault})
-  set_tests_properties(emulated_control.${fault} PROPERTIES LABELS emulated)
-  if(NOT fault STREQUAL nothing)
-    set_tests_properties(emulated_control.${fault} PROPERTIES WILL_FAIL ON)
-  endif()
+set(finding_race "race: write after read in shared memory.*race: read after write in shared memory")
+set(finding_uninitialised "uninitialised shared memory: read of shared memory that was never written")
+set(finding_bounds "out of bounds: 4-byte write out of bounds")
+set(finding_alignment "misaligned: 8-byte write of a misaligned global address")
+foreach(fault race uninitialised bounds alignment)
+  add_test(NAME emulated.control.${fault} COMMAND sh -c "\"$0\" ${fault} 2>&1; echo \"exit status $?\"" $<TARGET_FILE:emulated_control>)
+  set_tests_properties(emulated.control.${fault} PROPERTIES LABELS emulated ENVIRONMENT EMU_STRICT=1
+    PASS_REGULAR_EXPRESSION "${finding_${fault}}.*exit status 1")
 endforeach()
+add_test(NAME emulated.control.nothing COMMAND emulated_control nothing)
+set_tests_properties(emulated.control.nothing PROPERTIES LABELS emulated FAIL_REGULAR_EXPRESSION "findings: ")
 
-file(GLOB sources CONFIGURE_DEPENDS *.cu)
+list(TRANSFORM folders APPEND /*.cu OUTPUT_VARIABLE patterns)
+file(GLOB sources CONFIGURE_DEPENDS *.cu ${patterns})
 foreach(source IN LISTS sources)
-  cmake_path(GET source STEM stem)
-  if(stem STREQUAL chunked_attention_gradient)
-    tcnca_add_skipped(emulated_${stem} emulated "its kernels call a function, pow, and are not interpreted")
+  tcnca_name_test()
+  if(id STREQUAL chunked_attention_rotary)
+    tcnca_add_skipped(${name}.emulated emulated "its kernels call a function, pow, and are not interpreted")
     continue()
   endif()
-  tcnca_add_emulated(${stem} ${source})
-  target_link_libraries(emulated_${stem} PRIVATE GTest::gtest_main)
+  tcnca_add_emulated(${id} ${source})
+  target_link_libraries(emulated_${id} PRIVATE GTest::gtest_main)
 
   set(filter "*")
-  if(DEFINED part_${stem} AND (NOT TCNCA_EMULATED_ALL OR stem STREQUAL launch))
-    set(filter ${part_${stem}})
+  if(DEFINED part_${id} AND (NOT TCNCA_EMULATED_ALL OR id STREQUAL common_launch))
+    set(filter ${part_${id}})
   endif()
-  add_test(NAME emulated_${stem} COMMAND emulated_${stem} --gtest_filter=${filter} --gtest_brief=1)
-  set_tests_properties(emulated_${stem} PROPERTIES LABELS emulated ENVIRONMENT TCNCA_REQUIRE_CUDA=1 FAIL_REGULAR_EXPRESSION "0 tests from 0 test suites ran")
+  add_test(NAME ${name}.emulated COMMAND emulated_${id} --gtest_filter=${filter} --gtest_brief=1)
+  set_tests_properties(${name}.emulated PROPERTIES LABELS emulated ENVIRONMENT TCNCA_REQUIRE_CUDA=1
+    FAIL_REGULAR_EXPRESSION "0 tests from 0 test suites ran")
 endforeach()

@@ -1,5 +1,5 @@
-// The benchmarks' interleaved measurement, on a clock that the test turns: disturbed rows are dropped, undisturbed ones kept, and ratios are of the same
-// rounds.
+// The benchmarks' interleaved measurement, on a clock that the test turns: disturbed rows are dropped, undisturbed
+// ones kept, and ratios are of the same rounds.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "../bench/headline/report.hpp"
-#include "../bench/headline/summary.hpp"
+#include "../bench/comparisons/conv_vs_fft/report.hpp"
+#include "../bench/comparisons/conv_vs_fft/summary.hpp"
 #include "../bench/support/machine.hpp"
 #include "../bench/support/paired.hpp"
 
@@ -112,7 +112,8 @@ TEST(paired_measurement, keeps_a_row_whose_threads_wait_for_one_another) {
 
 TEST(paired_measurement, a_ratio_is_of_interleaved_rounds) {
   fake_clock clock;
-  // The machine becomes twice as slow within the measurement: whoever is measured in its second half would lose half as much again.
+  // The machine becomes twice as slow within the measurement: whoever is measured in its second half would lose half
+  // as much again.
   auto const slowing = [&](double seconds) {
     return [&clock, seconds] {
       double const start = clock.now.wall;
@@ -206,7 +207,7 @@ TEST(report, says_that_an_opponent_was_left_out_and_that_rows_were_dropped) {
 
 TEST(report, a_limit_that_was_not_measured_is_no_number) {
   row r;
-  r.backend = "cpu", r.dtype = "fp32", r.shape = headline_stacks[0], r.p = {1, 1, 1024, 1}, r.conv_ms = 1,
+  r.backend = "cpu", r.dtype = "fp32", r.shape = compared_stacks[0], r.p = {1, 1, 1024, 1}, r.conv_ms = 1,
   r.operations = 1, r.bytes = 1;
   r.fma_rate = 1e9, r.copy_rate = not_measured;
   EXPECT_TRUE(std::isnan(r.percent_of_limit()));

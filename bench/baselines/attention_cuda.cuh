@@ -1,7 +1,8 @@
-// Chunked attention as one builds it on a CUDA device: batched products by cuBLAS and a pass over the scores, all in the element type with
-// sums in fp32. Chunks go in groups: all at once, or as many as keep their scores in the L2 cache. Under the causal mask rows go in blocks
-// that see keys up to their own end only. Group and block are chosen by trying. Backward recomputes the scores: that is 5% more work than
-// to keep them, and less than to fetch them from memory.
+// Chunked attention composed of cuBLAS batched products and one kernel over the scores, in the element type with fp32
+// accumulation. Chunks are processed in groups: all at once, or as many as keep their scores in the L2 cache. With
+// the causal mask, rows are processed in blocks that read keys up to the block's end only. Group and block sizes are
+// autotuned. Backward recomputes the scores: this is 5% more arithmetic than saving them, and cheaper than reading
+// them from memory.
 #pragma once
 #include <cublas_v2.h>
 
@@ -16,10 +17,10 @@ namespace tcnca::bench {
 
 inline void require(cublasStatus_t s) {
   if (s != CUBLAS_STATUS_SUCCESS)
-    throw std::runtime_error(std::string("A call of cuBLAS failed: ") + cublasGetStatusString(s) + ".");
+    throw std::runtime_error(std::string("A cuBLAS call failed: ") + cublasGetStatusString(s) + ".");
 }
 
-/// A matrix of a batch, row-major.
+/// A batch of row-major matrices.
 template <class T>
 struct batched {
   T* data;
@@ -37,7 +38,7 @@ class cublas_products {
     index_t m, n, k;
     bool a_transposed = false, b_transposed = false;
   };
-  /// c[m, n] = op(a) op(b) for each of a batch.
+  /// c[m, n] = op(a) op(b) for each matrix of the batch.
   template <class T>
   void operator()(shape s, batched<T const> a, batched<T const> b, batched<T> c, index_t batch) const {
     auto const type = std::is_same_v<T, float> ? CUDA_R_32F : CUDA_R_16BF;
@@ -48,17 +49,17 @@ class cublas_products {
         i(s.k), &one, b.data, type, i(b.stride), b.batch_stride, a.data, type, i(a.stride), a.batch_stride, &zero,
         c.data, type, i(c.stride), c.batch_stride, i(batch), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
   }
-  /// Operations a second of a large product.
+  /// Operations per second of a large product.
   template <class T>
   double rate() const {
     constexpr index_t n = 8192;
-    device_memory<T> a(n * n), b(n * n), c(n * n);
+    thrust::device_vector<T> a(n * n), b(n * n), c(n * n);
     double best = 1e300;
     for (int i = 0; i < 10; i++)
-      best = std::min(best, device_seconds([&] {
-                        this->template operator()<T>({n, n, n, false, true}, {a.data(), n, 0}, {b.data(), n, 0},
-                                                     {c.data(), n, 0}, 1);
-                      }));
+      best = std::min(
+          best, device_seconds([&] {
+            this->template operator()<T>({n, n, n, false, true}, {raw(a), n, 0}, {raw(b), n, 0}, {raw(c), n, 0}, 1);
+          }));
     return 2.0 * n * n * n / best;
   }
 
@@ -70,7 +71,7 @@ template <class T>
 class attention_by_cublas {
  public:
   struct plan {
-    index_t group, rows;  ///< chunks at once, rows of a block
+    index_t group, rows;  ///< chunks per group, rows per block
   };
 
   explicit attention_by_cublas(attention_problem const& p)
@@ -119,7 +120,7 @@ class attention_by_cublas {
     index_t const z = p_.key_dim, h = p_.value_dim, all = p_.sequences() * p_.length;
     if (p_.function == score_function::softmax)
       detail::row_products<<<static_cast<unsigned>((all + 3) / 4), detail::pass_threads>>>(
-          delta_.data(), t.grad_o, static_cast<T const*>(t.o), all, h);
+          raw(delta_), t.grad_o, static_cast<T const*>(t.o), all, h);
     each_group([&](group g) {
       for (index_t r = 0; r < g.rows; r += plan_.rows) {
         auto const [m, keys] = block(g, r);
@@ -130,7 +131,7 @@ class attention_by_cublas {
         score_pass<T, true>(p_.function, pass_rows(t, g, r, m, keys), g.chunks);
         multiply_({m, z, keys}, read(scores(grad_, r)), rows_of(t.k, g, 0, z), rows_of(t.grad_q, g, r, z), g.chunks);
       }
-      // Keys in blocks: they are seen from the block's first row on.
+      // Blocks of keys: with the causal mask, rows from the block's first key on contribute.
       for (index_t r = 0; r < g.rows; r += plan_.rows) {
         index_t const m = std::min(plan_.rows, g.rows - r), from = p_.causal ? r : 0, k = g.rows - from;
         multiply_({m, h, k, true, false}, read(scores(scores_, from, r)), rows_of(t.grad_o, g, from, h),
@@ -142,7 +143,7 @@ class attention_by_cublas {
   }
 
  private:
-  /// Chunks of equal length, one after another: the first row of all and the rows of each.
+  /// Consecutive chunks of equal length: the first row of the first chunk, the number of chunks, the rows of each.
   struct group {
     index_t first, chunks, rows;
   };
@@ -152,22 +153,22 @@ class attention_by_cublas {
 
   void set(plan next) {
     if (next.group != plan_.group) {
-      scores_ = {}, grad_ = {};
+      scores_ = thrust::device_vector<T>(), grad_ = thrust::device_vector<T>();  // frees the old memory first
       auto const count = static_cast<size_t>(next.group * p_.chunk * row_);
-      scores_ = device_memory<T>(count), grad_ = device_memory<T>(count);
+      scores_.resize(count), grad_.resize(count);
     }
     plan_ = next;
   }
-  /// Full chunks follow one another through all sequences where no sequence ends in a short one.
+  /// Calls body for each group. Groups span sequences unless sequences end in a short chunk.
   template <class Body>
   void each_group(Body const& body) {
-    index_t const tail = p_.length % p_.chunk, whole = p_.length / p_.chunk;
-    index_t const runs = tail == 0 ? 1 : p_.sequences(), chunks = tail == 0 ? p_.sequences() * whole : whole;
-    for (index_t run = 0; run < runs; run++) {
-      index_t const first = run * p_.length;
+    index_t const tail = p_.length % p_.chunk, full = p_.length / p_.chunk;
+    index_t const spans = tail == 0 ? 1 : p_.sequences(), chunks = tail == 0 ? p_.sequences() * full : full;
+    for (index_t span = 0; span < spans; span++) {
+      index_t const first = span * p_.length;
       for (index_t c = 0; c < chunks; c += plan_.group)
         body(group{first + c * p_.chunk, std::min(plan_.group, chunks - c), p_.chunk});
-      if (tail != 0) body(group{first + whole * p_.chunk, 1, tail});
+      if (tail != 0) body(group{first + full * p_.chunk, 1, tail});
     }
   }
   extent block(group g, index_t r) const {
@@ -178,21 +179,21 @@ class attention_by_cublas {
   batched<U> rows_of(U* data, group g, index_t row, index_t dim) const {
     return {data + (g.first + row) * dim, dim, p_.chunk * dim};
   }
-  batched<T> scores(device_memory<T>& m, index_t row, index_t column = 0) const {
-    return {m.data() + row * row_ + column, row_, p_.chunk * row_};
+  batched<T> scores(thrust::device_vector<T>& m, index_t row, index_t column = 0) const {
+    return {raw(m) + row * row_ + column, row_, p_.chunk * row_};
   }
   static batched<T const> read(batched<T> m) { return {m.data, m.stride, m.batch_stride}; }
   score_rows<T> pass_rows(attention_tensors<T> const& t, group g, index_t r, index_t m, index_t keys) {
-    return {scores_.data(), grad_.data(), t.lse + g.first, delta_.data() + g.first, p_.chunk, row_, r, m,
-            keys,           p_.scale(1),  p_.causal};
+    return {raw(scores_), raw(grad_),  t.lse + g.first, raw(delta_) + g.first, p_.chunk, row_, r, m,
+            keys,         p_.scale(1), p_.causal};
   }
 
   attention_problem p_;
-  index_t row_;  ///< room of a row of scores
+  index_t row_;  ///< stride between rows of scores
   plan plan_{0, 0};
   cublas_products multiply_;
-  device_memory<T> scores_, grad_;
-  device_memory<float> delta_;
+  thrust::device_vector<T> scores_, grad_;
+  thrust::device_vector<float> delta_;
 };
 
 }  // namespace tcnca::bench

@@ -1,5 +1,6 @@
-// The passes over rows of scores between an opponent's matrix products: softmax and laplace, forward and backward, in whole registers.
-// fp32. A row has room for whole registers: its entries from `valid` to `width` are masked, and what lies behind is never used.
+// The passes over rows of scores between matrix products: softmax and laplace, forward and backward, vectorized, in
+// fp32. Rows are padded to whole vectors. Entries from `valid` to `width` are masked; those from `width` on are never
+// used.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -21,8 +22,8 @@ namespace detail {
 [[gnu::always_inline]] inline floats choose(ints ok, floats a, floats b) {
   return from_bits((ok & bits(a)) | (~ok & bits(b)));
 }
-[[gnu::always_inline]] inline floats larger(floats a, floats b) { return choose(a > b, a, b); }
-[[gnu::always_inline]] inline floats smaller(floats a, floats b) { return choose(a < b, a, b); }
+[[gnu::always_inline]] inline floats max(floats a, floats b) { return choose(a > b, a, b); }
+[[gnu::always_inline]] inline floats min(floats a, floats b) { return choose(a < b, a, b); }
 /// All ones in the first `count` lanes.
 [[gnu::always_inline]] inline ints first_lanes(index_t count) {
   ints lane;
@@ -35,20 +36,20 @@ inline float sum(floats v) {
   for (int i = 0; i < lanes; i++) s += v[i];
   return s;
 }
-inline float largest(floats v) {
+inline float reduce_max(floats v) {
   float m = v[0];
   for (int i = 1; i < lanes; i++) m = std::max(m, v[i]);
   return m;
 }
-/// Zeroes the registers behind the valid entries.
-inline void mask_rest(float* row, index_t valid, index_t width) {
+/// Zeroes the vectors after the one with the last valid entry.
+inline void zero_masked(float* row, index_t valid, index_t width) {
   for (index_t j = (valid + lanes - 1) / lanes * lanes; j < width; j += lanes) store(row + j, floats{});
 }
 }  // namespace detail
 
-/// 2^x, to 2 units in the last place; 2^-126 below that.
+/// 2^x with an error of 2 ulp; 2^-126 for smaller results.
 [[gnu::always_inline]] inline floats exp2(floats x) {
-  x = detail::larger(x, splat(-126.f));
+  x = detail::max(x, splat(-126.f));
   floats const magic = splat(12582912.f);  // 1.5 * 2^23: adding it rounds to an integer
   floats const shifted = x + magic, f = x - (shifted - magic);
   floats p = splat(1.535336188e-4f);
@@ -61,9 +62,9 @@ inline void mask_rest(float* row, index_t valid, index_t width) {
   return detail::from_bits(detail::bits(p) + (detail::bits(shifted) << 23));
 }
 
-/// The error function by a rational of degrees 13 and 8, to about 3e-7.
+/// The error function as a rational function of degrees 13 and 8; absolute error 3e-7.
 [[gnu::always_inline]] inline floats erf(floats x) {
-  x = detail::larger(detail::smaller(x, splat(4.f)), splat(-4.f));
+  x = detail::max(detail::min(x, splat(4.f)), splat(-4.f));
   floats const s = x * x;
   floats p = splat(-2.72614225801306e-10f);
   p = p * s + splat(2.77068142495902e-08f);
@@ -82,7 +83,7 @@ inline void mask_rest(float* row, index_t valid, index_t width) {
 
 inline constexpr float log2_e = std::numbers::log2e_v<float>;
 /// The laplace function: A = 0.5 (1 + erf((S - mu) / (sigma sqrt 2))), mu = sqrt(1/2), sigma = sqrt(1 / (4 pi)).
-inline constexpr float laplace_mu = 0.70710678f, laplace_slope = 2.50662827f;  // the slope is 1 / (sigma sqrt 2)
+inline constexpr float laplace_mu = 0.70710678f, laplace_factor = 2.50662827f;  // 1 / (sigma sqrt 2)
 
 /// to = softmax(scale * from) over the valid entries; returns the logarithm of the sum.
 inline float softmax_row(float const* from, float* to, index_t valid, index_t width, float scale) {
@@ -90,11 +91,11 @@ inline float softmax_row(float const* from, float* to, index_t valid, index_t wi
   for (auto& v : m) v = splat(-std::numeric_limits<float>::infinity());
   index_t j = 0;
   for (; j + 4 * lanes <= valid; j += 4 * lanes)
-    for (int i = 0; i < 4; i++) m[i] = detail::larger(m[i], load(from + j + i * lanes));
+    for (int i = 0; i < 4; i++) m[i] = detail::max(m[i], load(from + j + i * lanes));
   for (; j < valid; j += lanes)
-    m[0] = detail::larger(m[0], detail::choose(detail::first_lanes(valid - j), load(from + j), m[0]));
-  float const top = detail::largest(detail::larger(detail::larger(m[0], m[1]), detail::larger(m[2], m[3])));
-  floats const factor = splat(scale * log2_e), shift = splat(top * scale * log2_e);
+    m[0] = detail::max(m[0], detail::choose(detail::first_lanes(valid - j), load(from + j), m[0]));
+  float const row_max = detail::reduce_max(detail::max(detail::max(m[0], m[1]), detail::max(m[2], m[3])));
+  floats const factor = splat(scale * log2_e), shift = splat(row_max * scale * log2_e);
   floats s[2] = {};
   for (j = 0; j + 2 * lanes <= valid; j += 2 * lanes)
     for (int i = 0; i < 2; i++) {
@@ -110,11 +111,12 @@ inline float softmax_row(float const* from, float* to, index_t valid, index_t wi
   float const total = detail::sum(s[0] + s[1]);
   floats const inverse = splat(1 / total);
   for (j = 0; j < valid; j += lanes) store(to + j, load(to + j) * inverse);
-  detail::mask_rest(to, valid, width);
-  return top * scale + std::log(total);
+  detail::zero_masked(to, valid, width);
+  return row_max * scale + std::log(total);
 }
 
-/// Scores to probabilities again, with the logarithm of the sum kept; and, in the same pass, grad: from dL/dP to dL/dS times scale.
+/// Recomputes the probabilities from the scores and the saved log-sum-exp; in the same pass, grad: from dL/dP to
+/// dL/dS * scale.
 inline void softmax_backward_row(float* scores, float* grad, index_t valid, index_t width, float scale, float lse,
                                  float delta) {
   floats const factor = splat(scale * log2_e), shift = splat(lse * log2_e), d = splat(delta), s = splat(scale);
@@ -124,39 +126,40 @@ inline void softmax_backward_row(float* scores, float* grad, index_t valid, inde
     store(scores + j, detail::choose(ok, p, floats{}));
     store(grad + j, detail::choose(ok, p * (load(grad + j) - d) * s, floats{}));
   }
-  detail::mask_rest(scores, valid, width);
-  detail::mask_rest(grad, valid, width);
+  detail::zero_masked(scores, valid, width);
+  detail::zero_masked(grad, valid, width);
 }
-/// The same with the probabilities kept.
-inline void softmax_backward_kept_row(float const* p, float* grad, index_t valid, index_t width, float scale,
-                                      float delta) {
+/// The same with saved probabilities.
+inline void softmax_backward_saved_row(float const* p, float* grad, index_t valid, index_t width, float scale,
+                                       float delta) {
   floats const d = splat(delta), s = splat(scale);
   for (index_t j = 0; j < valid; j += lanes)
     store(grad + j, detail::choose(detail::first_lanes(valid - j), load(p + j) * (load(grad + j) - d) * s, floats{}));
-  detail::mask_rest(grad, valid, width);
+  detail::zero_masked(grad, valid, width);
 }
 
-/// to = laplace(scale * from) at the valid entries, 0 elsewhere.
+/// to = laplace(scale * from) for valid entries, 0 for masked ones.
 inline void laplace_row(float const* from, float* to, index_t valid, index_t width, float scale) {
-  floats const factor = splat(scale * laplace_slope), shift = splat(laplace_mu * laplace_slope), half = splat(0.5f);
+  floats const factor = splat(scale * laplace_factor), shift = splat(laplace_mu * laplace_factor), half = splat(0.5f);
   for (index_t j = 0; j < valid; j += lanes)
     store(to + j,
           detail::choose(detail::first_lanes(valid - j), half + half * erf(load(from + j) * factor - shift), floats{}));
-  detail::mask_rest(to, valid, width);
+  detail::zero_masked(to, valid, width);
 }
-/// to = laplace(scale * scores), and grad from dL/dA to dL/dS times scale: dA/dS = sqrt(2) exp(-u^2), u what the error function sees.
+/// to = laplace(scale * scores); grad: from dL/dA to dL/dS * scale, with dA/dS = sqrt(2) exp(-u^2), u the argument of
+/// erf.
 inline void laplace_backward_row(float const* scores, float* to, float* grad, index_t valid, index_t width,
                                  float scale) {
-  floats const factor = splat(scale * laplace_slope), shift = splat(laplace_mu * laplace_slope), half = splat(0.5f);
-  floats const slope = splat(scale * std::numbers::sqrt2_v<float>);
+  floats const factor = splat(scale * laplace_factor), shift = splat(laplace_mu * laplace_factor), half = splat(0.5f);
+  floats const derivative = splat(scale * std::numbers::sqrt2_v<float>);
   for (index_t j = 0; j < valid; j += lanes) {
     ints const ok = detail::first_lanes(valid - j);
     floats const u = load(scores + j) * factor - shift;
     store(to + j, detail::choose(ok, half + half * erf(u), floats{}));
-    store(grad + j, detail::choose(ok, load(grad + j) * slope * exp2(u * u * splat(-log2_e)), floats{}));
+    store(grad + j, detail::choose(ok, load(grad + j) * derivative * exp2(u * u * splat(-log2_e)), floats{}));
   }
-  detail::mask_rest(to, valid, width);
-  detail::mask_rest(grad, valid, width);
+  detail::zero_masked(to, valid, width);
+  detail::zero_masked(grad, valid, width);
 }
 
 inline float dot(float const* a, float const* b, index_t count) {
@@ -169,12 +172,12 @@ inline float dot(float const* a, float const* b, index_t count) {
   return detail::sum(s[0] + s[1] + s[2] + s[3]) + rest;
 }
 inline float dot(bf16 const* a, bf16 const* b, index_t count) {
-  constexpr index_t piece = 256;
-  float wide_a[piece], wide_b[piece], sum = 0;
-  for (index_t j = 0; j < count; j += piece) {
-    index_t const n = std::min(piece, count - j);
-    widen(wide_a, a + j, n), widen(wide_b, b + j, n);
-    sum += dot(wide_a, wide_b, n);
+  constexpr index_t block = 256;
+  float fp32_a[block], fp32_b[block], sum = 0;
+  for (index_t j = 0; j < count; j += block) {
+    index_t const n = std::min(block, count - j);
+    widen(fp32_a, a + j, n), widen(fp32_b, b + j, n);
+    sum += dot(fp32_a, fp32_b, n);
   }
   return sum;
 }

@@ -1,4 +1,4 @@
-// What the machine can do at most, measured in the same run as everything else: the fp32 multiply-add rate and the copy bandwidth.
+// Ceilings of the CPU, measured in the same run as the benchmarks: the fp32 FMA rate and the copy bandwidth.
 #pragma once
 #include <algorithm>
 #include <chrono>
@@ -18,9 +18,9 @@
 namespace tcnca::bench {
 
 namespace detail {
-/// Tells the compiler that a register changes here. Without it, or with the accumulators in an array, GCC keeps them in memory and the
-/// loop below measures loads and stores: 100 GFLOP/s where the processor does 272.
-[[gnu::always_inline]] inline void touch(floats& v) {
+/// Optimization barrier on a register. Without it, or with the accumulators in an array, GCC keeps them in memory and
+/// the loop below measures loads and stores: 100 instead of 272 GFLOP/s.
+[[gnu::always_inline]] inline void barrier(floats& v) {
 #if defined(__x86_64__)
   asm volatile("" : "+v"(v));
 #elif defined(__aarch64__)
@@ -34,21 +34,21 @@ inline double seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-/// A tenth of a millisecond or so of twelve independent chains of multiply-adds: enough to cover their latency on two pipes.
+/// Twelve independent chains of FMAs, which cover the latency on two pipes; a call takes about 0.1 ms.
 inline constexpr int fma_steps = 100000, fma_chains = 12;
 inline void fma_loop() {
   floats m = splat(0.9999f), c = splat(0.5f);
-  touch(m), touch(c);
+  barrier(m), barrier(c);
   floats v0 = c, v1 = c, v2 = c, v3 = c, v4 = c, v5 = c, v6 = c, v7 = c, v8 = c, v9 = c, v10 = c, v11 = c;
   for (int i = 0; i < fma_steps; i++) {
     v0 = v0 * m + c, v1 = v1 * m + c, v2 = v2 * m + c, v3 = v3 * m + c, v4 = v4 * m + c, v5 = v5 * m + c;
     v6 = v6 * m + c, v7 = v7 * m + c, v8 = v8 * m + c, v9 = v9 * m + c, v10 = v10 * m + c, v11 = v11 * m + c;
-    touch(v0), touch(v1), touch(v2), touch(v3), touch(v4), touch(v5), touch(v6), touch(v7), touch(v8), touch(v9),
-        touch(v10), touch(v11);
+    barrier(v0), barrier(v1), barrier(v2), barrier(v3), barrier(v4), barrier(v5), barrier(v6), barrier(v7), barrier(v8),
+        barrier(v9), barrier(v10), barrier(v11);
   }
 }
 
-/// Copies a part past the caches.
+/// Copies with non-temporal stores.
 inline void stream(unsigned char* to, unsigned char const* from, std::size_t bytes) {
 #if defined(__AVX512F__)
   for (std::size_t i = 0; i < bytes; i += 64)
@@ -69,14 +69,15 @@ inline void stream(unsigned char* to, unsigned char const* from, std::size_t byt
 }
 }  // namespace detail
 
-/// Ceilings of the CPU with a number of threads. The best of many short tries counts.
+/// Ceilings of the CPU with a number of threads: the best of many short measurements.
 class cpu_ceilings {
  public:
   explicit cpu_ceilings(int threads) : threads_(threads) { measure_fma(0.3); }
 
-  /// fp32 multiply-adds, two operations each, on all threads at once, in operations a second. Not a number where the machine was too busy for it.
+  /// FMA rate of all threads in operations per second, an FMA counting as 2; NaN if other programs disturbed every
+  /// measurement.
   double fma_rate() const { return known(fma_rate_); }
-  /// Looks again, for a machine that was busy the first time: the best of all tries counts.
+  /// Measures again, because the machine may have been busy before; the best value counts.
   void measure_fma(double for_seconds) {
     double const end = detail::seconds() + for_seconds;
     clock_.refresh();
@@ -89,8 +90,8 @@ class cpu_ceilings {
     } while (detail::seconds() < end);
   }
 
-  /// Bytes read plus bytes written a second by a copy that moves as many bytes as the operation it is compared with, or by a copy from
-  /// memory to memory where that is faster. So data that fit a cache are held against that cache.
+  /// Bytes read plus written per second by a copy that moves `moved_bytes`, or by a copy in main memory if that is
+  /// faster. So data that fit in a cache are compared with the bandwidth of that cache.
   double copy_rate(std::size_t moved_bytes) {
     constexpr std::size_t large = std::size_t{512} << 20;
     return known(std::max(measured(std::min(moved_bytes, large)), measured(large)));
@@ -100,7 +101,7 @@ class cpu_ceilings {
   static double known(double rate) { return rate > 0 ? rate : std::numeric_limits<double>::quiet_NaN(); }
   double measured(std::size_t moved_bytes) {
     double& rate = rates_[moved_bytes];
-    if (rate == 0) rate = measure_copy(moved_bytes);  // 0 also where it was disturbed the last time
+    if (rate == 0) rate = measure_copy(moved_bytes);  // 0 also if every call was disturbed
     return rate;
   }
   double measure_copy(std::size_t moved_bytes) const {
@@ -109,18 +110,18 @@ class cpu_ceilings {
     buffer<unsigned char> from(part * threads), to(part * threads);
     double best = detail::nothing;
     double const end = detail::seconds() + 0.15;
-    int tries = 0;
+    int calls = 0;
     do {
-      for (bool past_caches : {false, true}) {
+      for (bool non_temporal : {false, true}) {
         best = std::min(best, undisturbed_seconds(clock_, threads_, [&] {
 #pragma omp parallel for schedule(static, 1) num_threads(threads_)
                           for (std::size_t i = 0; i < threads; i++) {
-                            if (past_caches) detail::stream(to.data() + i * part, from.data() + i * part, part);
+                            if (non_temporal) detail::stream(to.data() + i * part, from.data() + i * part, part);
                             else std::memcpy(to.data() + i * part, from.data() + i * part, part);
                           }
                         }));
       }
-    } while (++tries < 3 || detail::seconds() < end);
+    } while (++calls < 3 || detail::seconds() < end);
     return 2.0 * static_cast<double>(part * threads) / best;
   }
 

@@ -1,16 +1,16 @@
-// What the device can do at most, measured in the same run: the fp32 multiply-add rate and the copy bandwidth.
+// Ceilings of a CUDA GPU, measured in the same run: the fp32 FMA rate and the copy bandwidth.
 #pragma once
 #include <algorithm>
 #include <map>
 
-#include "../support/device_memory.cuh"
+#include "../support/cuda.cuh"
 
 namespace tcnca::bench {
 
 namespace detail {
 inline constexpr int cuda_fma_steps = 4096, cuda_fma_chains = 8;
 
-/// Independent chains of multiply-adds in registers; `out` is written only if a result is what it never is.
+/// Independent chains of FMAs in registers. The store never executes; it keeps the compiler from removing the loop.
 __global__ void cuda_fma_loop(float* out, float m, float c) {
   float v[cuda_fma_chains];
 #pragma unroll
@@ -36,17 +36,16 @@ class cuda_ceilings {
   cuda_ceilings() {
     require(cudaGetDevice(&device_));
     require(cudaDeviceGetAttribute(&processors_, cudaDevAttrMultiProcessorCount, device_));
-    device_memory<float> out(1024);
+    thrust::device_vector<float> out(1024);
     int const blocks = processors_ * 8, threads = 256;
     for (int i = 0; i < 20; i++) {
-      double const time =
-          device_seconds([&] { detail::cuda_fma_loop<<<blocks, threads>>>(out.data(), 0.9999f, 0.5f); });
+      double const time = device_seconds([&] { detail::cuda_fma_loop<<<blocks, threads>>>(raw(out), 0.9999f, 0.5f); });
       fma_rate_ = std::max(fma_rate_, 2.0 * detail::cuda_fma_steps * detail::cuda_fma_chains * blocks * threads / time);
     }
   }
   double fma_rate() const { return fma_rate_; }
 
-  /// As cpu_ceilings::copy_rate: of a copy that moves as many bytes, or of a large one if that is faster.
+  /// Bytes read plus written per second by a copy of `moved_bytes` or by a large copy, whichever is faster.
   double copy_rate(size_t moved_bytes) {
     constexpr size_t large = size_t{2} << 30;
     return std::max(measured(std::min(moved_bytes, large)), measured(large));
@@ -57,15 +56,14 @@ class cuda_ceilings {
     auto const [at, fresh] = rates_.try_emplace(moved_bytes, 0.0);
     if (!fresh) return at->second;
     size_t const part = std::max<size_t>(moved_bytes / 2 / 256 * 256, 256), count = part / sizeof(uint4);
-    device_memory<unsigned char> from(part), to(part);
+    thrust::device_vector<unsigned char> from(part), to(part);
     double best = 1e300;
     for (int i = 0; i < 20; i++) {
-      best = std::min(best, device_seconds([&] {
-                        require(cudaMemcpyAsync(to.data(), from.data(), part, cudaMemcpyDeviceToDevice));
-                      }));
+      best = std::min(
+          best, device_seconds([&] { require(cudaMemcpyAsync(raw(to), raw(from), part, cudaMemcpyDeviceToDevice)); }));
       best = std::min(best, device_seconds([&] {
                         detail::cuda_copy_loop<<<processors_ * 8, 512>>>(
-                            reinterpret_cast<uint4*>(to.data()), reinterpret_cast<uint4 const*>(from.data()), count);
+                            reinterpret_cast<uint4*>(raw(to)), reinterpret_cast<uint4 const*>(raw(from)), count);
                       }));
     }
     return at->second = 2.0 * static_cast<double>(part) / best;
@@ -76,7 +74,7 @@ class cuda_ceilings {
   std::map<size_t, double> rates_;
 };
 
-/// Those of this process, each measured once.
+/// The ceilings of this process; each is measured once.
 inline cuda_ceilings& common_cuda_ceilings() {
   static cuda_ceilings ceilings;
   return ceilings;

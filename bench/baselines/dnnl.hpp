@@ -1,11 +1,12 @@
-// A stack of dilated depthwise convolutions by oneDNN, level by level: the second opponent on the CPU. fp32.
+// A stack of dilated depthwise convolutions by oneDNN, level by level, in fp32: the second baseline on the CPU.
 //
-// oneDNN (2.6) has no fast path for a dilated depthwise convolution (it falls back to a GEMM for each channel: 6 to 20 times slower), so a
-// fair opponent folds the length: positions [L] seen as an image [L / d, d] make the dilation d a plain column of taps. The view is free
-// in both of oneDNN's good layouts, channels in blocks of 16 and channels last; L is padded to a multiple of the longest dilation.
-// A probe on 16 channels and about 4096 positions finds the better layout for the direction, and for the level of dilation 1 whether to
-// fold as well. A level's backward is two primitives, for the data and for the weights.
-// Sequences stay in oneDNN's layout: nothing is charged for going there and back. Backward finds the inputs of all levels kept.
+// oneDNN (2.6) has no fast path for a dilated depthwise convolution: it falls back to a GEMM per channel, which is 6
+// to 20 times slower. So the length is folded: positions [L] viewed as an image [L / d, d] turn the dilation d into a
+// column of taps without dilation. The view costs nothing in both fast layouts of oneDNN, channels in blocks of 16
+// and channels last; L is padded to a multiple of the longest dilation. A probe with 16 channels and about 4096
+// positions selects the layout for the direction, and whether to fold the level of dilation 1. The backward pass of a
+// level is two primitives, for data and weights. Sequences stay in oneDNN's layout; conversions are not timed.
+// Backward uses the saved inputs of all levels.
 #pragma once
 #if defined(_OPENMP)
 #include <omp.h>
@@ -27,7 +28,7 @@
 
 namespace tcnca::bench {
 
-/// One level: y[t] = sum_k w[k] x[t - k d], with its three primitives, each in the formulation that suits it best.
+/// One level: y[t] = sum_k w[k] x[t - k d], with three primitives, each in its fastest formulation.
 class dnnl_level {
  public:
   using tag = dnnl::memory::format_tag;
@@ -38,7 +39,7 @@ class dnnl_level {
 
   dnnl_level(dnnl::engine const& engine, shape s, tag order) : engine_(engine), shape_(s), order_(order) {}
 
-  /// Picks a formulation for each operation; returns the seconds to expect of the direction for the real shape.
+  /// Selects a formulation for each operation; returns the expected seconds of the direction for the real shape.
   double choose(bool with_backward) {
     shape probe = shape_;
     index_t const d = std::min(shape_.dilation, shape_.length);
@@ -52,9 +53,9 @@ class dnnl_level {
       double best = 1e300;
       for (bool folded : {true, false}) {
         if (!folded && d > 1) continue;
-        auto trial = make(probe, op, folded);
-        if (!trial) continue;
-        double const time = trial->time();
+        auto candidate = make(probe, op, folded);
+        if (!candidate) continue;
+        double const time = candidate->time();
         if (time < best) best = time, folded_[op] = folded;
       }
       if ((op != forward) == with_backward) expected += best * factor;
@@ -67,18 +68,17 @@ class dnnl_level {
     for (operation op : {backward_data, backward_weights}) chosen_[op] = make(shape_, op, folded_[op]);
   }
 
-  /// Runs an operation on sequences in this layout; weights are the level's own.
+  /// Runs an operation on sequences in this layout; the level owns its weights.
   void run(operation op, float* x, float* y, dnnl::stream& stream) { chosen_[op]->run(x, y, stream); }
 
-  /// w[taps, channels], tap 0 the newest sample, to oneDNN's order and layout, or back from the gradient.
+  /// Copies w [taps, channels], tap 0 the newest sample, to oneDNN's order and layout.
   void set_weight(float const* w) {
     for (operation op : {forward, backward_data})
       if (chosen_[op])
-        chosen_[op]->exchange_weight([&](index_t k, index_t c, float& value) { value = w[k * shape_.channels + c]; },
-                                     true);
+        chosen_[op]->copy_weight([&](index_t k, index_t c, float& value) { value = w[k * shape_.channels + c]; }, true);
   }
   void get_grad_weight(float* w) {
-    chosen_[backward_weights]->exchange_weight(
+    chosen_[backward_weights]->copy_weight(
         [&](index_t k, index_t c, float& value) { w[k * shape_.channels + c] = value; }, false);
   }
 
@@ -99,7 +99,7 @@ class dnnl_level {
       else run_.execute(stream, {{DNNL_ARG_SRC, x}, {DNNL_ARG_DIFF_WEIGHTS, w}, {DNNL_ARG_DIFF_DST, y}});
       stream.wait();
     }
-    /// Seconds of a call, on memory of its own.
+    /// Seconds of a call on temporary memory.
     double time() {
       dnnl::stream stream(engine);
       buffer<float> a(x.get_desc().get_size() / sizeof(float)), b(y.get_desc().get_size() / sizeof(float));
@@ -107,7 +107,7 @@ class dnnl_level {
       return steady_seconds(1, [&] { run(a.data(), b.data(), stream); });
     }
     template <class Exchange>
-    void exchange_weight(Exchange const& exchange, bool to_library) {
+    void copy_weight(Exchange const& exchange, bool to_library) {
       dnnl::stream stream(engine);
       dnnl::memory plain(plain_weight, engine);
       auto* const p = static_cast<float*>(plain.get_data_handle());
@@ -121,7 +121,7 @@ class dnnl_level {
   std::optional<primitive> make(shape s, operation op, bool folded) const try {
     using memory = dnnl::memory;
     using dims = memory::dims;
-    index_t const d = std::min(s.dilation, s.length);  // a longer dilation reaches nothing but zeros, as this one does
+    index_t const d = std::min(s.dilation, s.length);  // longer dilations read zeros only, as this one does
     dims const image = folded ? dims{s.batch, s.channels, s.length / d, d} : dims{s.batch, s.channels, 1, s.length};
     dims const kernel = folded ? dims{s.channels, 1, 1, s.taps, 1} : dims{s.channels, 1, 1, 1, s.taps};
     dims const dilation = folded ? dims{0, 0} : dims{0, d - 1};
@@ -160,7 +160,7 @@ class dnnl_level {
   std::optional<primitive> chosen_[3];
 };
 
-/// The whole stack, set up for forward or for backward. Check reason() first: not empty says why there is nothing to run.
+/// The whole stack, for forward or for backward. If reason() is not empty, it says why the stack cannot run.
 class dnnl_stack {
  public:
   dnnl_stack(index_t batch, index_t channels, index_t length, index_t taps, std::vector<index_t> const& dilations,
@@ -216,7 +216,7 @@ class dnnl_stack {
     return order_ == dnnl_level::tag::nhwc ? "channels last" : "channels in blocks of 16";
   }
 
-  /// x [batch, channels, length] and weight [levels, taps, channels], tap 0 the newest, to oneDNN's memory.
+  /// Copies x [batch, channels, length] and weight [levels, taps, channels], tap 0 the newest, to oneDNN's memory.
   void load(float const* x, float const* weight) {
     reorder_in(x, inputs_[0]);
     for (size_t l = 0; l < levels_.size(); l++)
@@ -227,7 +227,7 @@ class dnnl_stack {
     for (size_t l = 0; l < levels_.size(); l++)
       levels_[l].run(dnnl_level::forward, input(l).data(), input(l + 1).data(), stream_);
   }
-  /// Needs a forward() before it, and load_grad() again if the result is read: grad_x stands in the second of two buffers.
+  /// Call forward() first, and load_grad() again before each call whose result is read: two buffers alternate.
   void backward() {
     for (size_t l = levels_.size(); l-- > 0;) {
       levels_[l].run(dnnl_level::backward_weights, input(l).data(), grads_[(l + 1) % 2].data(), stream_);

@@ -1,7 +1,7 @@
-// The kernel of MEGA's damped EMA, and its gradient: kappa[c, l] = sum_n gamma s p beta q^l.
+// The convolution kernel of MEGA's damped EMA, kappa[c, l] = sum_n gamma s p beta q^l, and its gradient.
 //
-// A good implementation needs no exponential per element: with blocks of B positions, q^(b B + i) = q^(b B) q^i, so a channel is a
-// product of two small matrices, one multiply-add for each element and state; the powers of q are built in fp64.
+// No exponential per element: in blocks of B positions, q^(b B + i) = q^(b B) q^i, so a channel is a product of two
+// small matrices, one FMA per element and state. The powers of q are computed in fp64.
 #pragma once
 #include <array>
 
@@ -11,7 +11,7 @@
 namespace tcnca::bench {
 
 namespace detail {
-/// Positions of a block: four registers.
+/// Positions of a block: four vectors.
 inline constexpr int block = 4 * lanes;
 struct block_powers {
   alignas(64) float power[ema_channel::max_states][block];  // decay^i
@@ -27,7 +27,7 @@ struct block_powers {
 };
 }  // namespace detail
 
-/// kappa[0 .. length): the last block may need up to 4 * lanes - 1 floats of room behind it.
+/// Writes kappa[0, length), and up to 4 * lanes - 1 floats after it.
 inline void generate_kernel(ema_channel const& channel, float* kappa, index_t length) {
   detail::block_powers const powers(channel);
   std::array<double, ema_channel::max_states> anchor = channel.scale;
@@ -46,15 +46,16 @@ inline void generate_kernel(ema_channel const& channel, float* kappa, index_t le
   }
 }
 
-/// From grad_kappa[0 .. length) to the gradients of the channel's delta, alpha, beta and gamma. grad_kappa is read up to a multiple of
-/// 4 * lanes; what lies behind `length` must be finite and is ignored.
+/// Computes the gradients of the channel's delta, alpha, beta and gamma from grad_kappa[0, length). The buffer must
+/// extend to a multiple of 4 * lanes floats; those from `length` on are overwritten with 0.
 inline void differentiate_kernel(ema_parameters const& parameters, index_t c, float* grad_kappa, index_t length,
                                  ema_parameters& grad) {
   ema_channel const channel(parameters, c);
   detail::block_powers const powers(channel);
   for (index_t i = length; i % detail::block != 0; i++) grad_kappa[i] = 0;
-  // sum_l grad q^l and sum_l grad l q^l, kept apart for each position within a block and multiplied by its power at the end
-  alignas(64) float plain[ema_channel::max_states][detail::block] = {},
+  // sum_l grad q^l and sum_l grad l q^l, per position within a block; multiplied by the power of that position at the
+  // end
+  alignas(64) float power_sum[ema_channel::max_states][detail::block] = {},
                     moment[ema_channel::max_states][detail::block] = {};
   std::array<double, ema_channel::max_states> anchor;
   anchor.fill(1);
@@ -65,7 +66,7 @@ inline void differentiate_kernel(ema_parameters const& parameters, index_t c, fl
       floats const one = splat(static_cast<float>(anchor[static_cast<size_t>(n)]));
       floats const position = splat(static_cast<float>(anchor[static_cast<size_t>(n)] * static_cast<double>(first)));
       for (int j = 0; j < 4; j++) {
-        store(plain[n] + j * lanes, load(plain[n] + j * lanes) + one * g[j]);
+        store(power_sum[n] + j * lanes, load(power_sum[n] + j * lanes) + one * g[j]);
         store(moment[n] + j * lanes, load(moment[n] + j * lanes) + position * g[j]);
       }
       anchor[static_cast<size_t>(n)] *= powers.step[n];
@@ -75,8 +76,8 @@ inline void differentiate_kernel(ema_parameters const& parameters, index_t c, fl
   for (int n = 0; n < channel.states; n++) {
     double of_scale = 0, of_log_decay = 0;
     for (int i = 0; i < detail::block; i++) {
-      of_scale += double{powers.power[n][i]} * double{plain[n][i]};
-      of_log_decay += double{powers.power[n][i]} * (double{moment[n][i]} + i * double{plain[n][i]});
+      of_scale += double{powers.power[n][i]} * double{power_sum[n][i]};
+      of_log_decay += double{powers.power[n][i]} * (double{moment[n][i]} + i * double{power_sum[n][i]});
     }
     auto const m = static_cast<size_t>(n);
     size_t const i = static_cast<size_t>(c) * static_cast<size_t>(channel.states) + m;

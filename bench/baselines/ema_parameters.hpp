@@ -1,4 +1,4 @@
-// The parameters of MEGA's damped EMA, and what a channel's kernel is made of.
+// The parameters of MEGA's damped EMA, and the coefficients of a channel's kernel.
 #pragma once
 #include <array>
 #include <cmath>
@@ -20,7 +20,7 @@ struct ema_parameters {
   size_t count() const { return static_cast<size_t>(channels) * static_cast<size_t>(states); }
 };
 
-/// What a channel's kernel is made of: kappa[l] = sum_n scale[n] decay[n]^l.
+/// Coefficients of a channel: kappa[l] = sum_n scale[n] decay[n]^l.
 struct ema_channel {
   static constexpr int max_states = 64;
   int states = 0;

@@ -1,10 +1,12 @@
-// The FFT recurrence on the CPU: y = irfft(rfft(x, 2L) * rfft(kappa, 2L))[:L] in fp32, as frameworks run MEGA's EMA, on FFTW.
+// MEGA's EMA as an FFT convolution on the CPU, as frameworks compute it, with FFTW: y = irfft(rfft(x, 2L) rfft(kappa,
+// 2L))[:L] in fp32.
 //
-// Layout [batch, channels, length], the FFT's own. Threads share out the channels; a thread transforms the kernel of a channel once and
-// then takes the rows of the batch one after another, so that spectra live in its cache and never in memory.
-// Inside the timing of forward: the kernel's spectrum (the kernel changes with every step of training), and with "kernel generated" the
-// kernel itself from the EMA's parameters. Backward finds the spectra of x and of the kernel as autograd keeps them: this is faster than
-// to transform again, and their writing is charged to nobody. Casts from and to bf16 are fused into the copies.
+// Layout [batch, channels, length], which suits the FFT. Each thread has some of the channels; it transforms the
+// kernel of a channel once and then processes the rows of the batch one by one, so that spectra stay in its cache.
+// Forward includes the kernel's transform, because the kernel changes with every training step, and with a generated
+// kernel its generation from the EMA's parameters. Backward uses the spectra of x and of the kernel, as autograd
+// saves them; this is faster than transforming again, and saving them is not timed. Conversions from and to bf16 are
+// fused into the copies.
 #pragma once
 #if defined(_OPENMP)
 #include <omp.h>
@@ -56,23 +58,23 @@ class fft_recurrence {
     });
   }
 
-  /// The spectra of x and kappa, kept for backward.
+  /// Saves the spectra of x and kappa for backward.
   template <class T>
-  void keep(T const* x, float const* kappa) {
+  void save(T const* x, float const* kappa) {
     size_t const n = stride();
-    kept_ = buffer<float>(n * static_cast<size_t>(batch_ * channels_));
+    saved_ = buffer<float>(n * static_cast<size_t>(batch_ * channels_));
     kernels_ = buffer<float>(n * static_cast<size_t>(channels_));
     each_channel([&](index_t c, scratch& s) {
       std::copy_n(kappa + c * length_, length_, s.in.data());
       transform_->forward(s.in.data(), kernels_.data() + static_cast<size_t>(c) * n);
       for (index_t b = 0; b < batch_; b++) {
         widen(s.in.data(), x + row(b, c), length_);
-        transform_->forward(s.in.data(), kept(b, c));
+        transform_->forward(s.in.data(), saved(b, c));
       }
     });
   }
 
-  /// grad_x, and grad_kappa [channels, length] summed over the batch; needs keep().
+  /// grad_x, and grad_kappa [channels, length] summed over the batch; call save() before.
   template <class T>
   void backward(T const* grad_y, T* grad_x, float* grad_kappa) {
     each_channel([&](index_t c, scratch& s) {
@@ -80,7 +82,7 @@ class fft_recurrence {
       narrow(grad_kappa + c * length_, s.out.data(), scale(), length_);
     });
   }
-  /// grad_x, and the gradients of the EMA's parameters; needs keep() with the kernel that they generate.
+  /// grad_x, and the gradients of the EMA's parameters; call save() before, with the kernel that they generate.
   template <class T>
   void backward(T const* grad_y, T* grad_x, ema_parameters const& parameters, ema_parameters& grad) {
     each_channel([&](index_t c, scratch& s) {
@@ -92,17 +94,15 @@ class fft_recurrence {
 
  private:
   struct scratch {
-    buffer<float> in;   ///< a row; its second half is zero and stays so, for the transforms keep their input
-    buffer<float> out;  ///< a row that comes back
+    buffer<float> in;   ///< a row; its second half stays zero, because the transforms preserve their input
+    buffer<float> out;  ///< a row after the inverse transform
     buffer<float> spectrum, kernel, sum;
   };
-  static size_t round(size_t n) {
-    return (n + 31) / 32 * 32 + 16;
-  }  // off the powers of two: fewer conflicts in the cache
+  static size_t round(size_t n) { return (n + 31) / 32 * 32 + 16; }  // not a power of two: fewer cache conflicts
   index_t row(index_t b, index_t c) const { return (b * channels_ + c) * length_; }
-  /// Floats from one kept spectrum to the next: FFTW wants them all aligned alike.
+  /// Stride between saved spectra in floats: FFTW needs the same alignment for all.
   size_t stride() const { return (transform_->spectrum_floats() + 31) / 32 * 32; }
-  float* kept(index_t b, index_t c) { return kept_.data() + static_cast<size_t>(b * channels_ + c) * stride(); }
+  float* saved(index_t b, index_t c) { return saved_.data() + static_cast<size_t>(b * channels_ + c) * stride(); }
   float scale() const {
     return 1.f / static_cast<float>(std::is_same_v<Transform, real_transform> ? 2 * length_ : length_);
   }
@@ -132,14 +132,14 @@ class fft_recurrence {
       narrow(y + row(b, c), s.out.data(), scale(), length_);
     }
   }
-  /// Leaves grad_kappa, not yet scaled, in s.out.
+  /// Leaves grad_kappa, unscaled, in s.out.
   template <class T>
   void backward_channel(T const* grad_y, T* grad_x, index_t c, scratch& s) {
     float const* const kernel = kernels_.data() + static_cast<size_t>(c) * stride();
     for (index_t b = 0; b < batch_; b++) {
       widen(s.in.data(), grad_y + row(b, c), length_);
       transform_->forward(s.in.data(), s.spectrum.data());
-      transform_->correlate(s.sum.data(), s.spectrum.data(), kept(b, c), b > 0);
+      transform_->correlate(s.sum.data(), s.spectrum.data(), saved(b, c), b > 0);
       transform_->correlate(s.spectrum.data(), s.spectrum.data(), kernel, false);
       transform_->inverse(s.spectrum.data(), s.out.data());
       narrow(grad_x + row(b, c), s.out.data(), scale(), length_);
@@ -151,7 +151,7 @@ class fft_recurrence {
   int threads_;
   std::shared_ptr<Transform const> transform_;
   std::vector<scratch> scratch_;
-  buffer<float> kept_, kernels_;
+  buffer<float> saved_, kernels_;
 };
 
 }  // namespace tcnca::bench

@@ -1,20 +1,21 @@
-// The FFT recurrence on a CUDA device: y = irfft(rfft(x, 2L) * rfft(kappa, 2L))[:L] in fp32, step by step as frameworks run it, by cuFFT:
-// pad (and cast), R2C of all rows, multiply (the kernel's spectrum shared by the batch), C2R, slice (scale and cast).
+// The EMA as an FFT convolution on a CUDA GPU: y = irfft(rfft(x, 2L) * rfft(kappa, 2L))[:L] in fp32, in the steps
+// that frameworks execute, with cuFFT: pad (and cast), R2C of all rows, multiply (the batch shares the kernel's
+// spectrum), C2R, slice (scale and cast).
 //
-// Layout [batch, channels, length]. As on the CPU, the kernel's spectrum is inside the timing of forward, the kernel too where it is
-// generated, and backward finds the spectra of x and of the kernel kept.
+// Layout [batch, channels, length]. As on the CPU, forward includes the transform of the kernel, and its generation
+// where it is generated; backward uses the saved spectra of x and of the kernel.
 #pragma once
 #include <cufft.h>
 
 #include "../support/convert.hpp"
-#include "../support/device_memory.cuh"
+#include "../support/cuda.cuh"
 #include "ema_device.cuh"
 
 namespace tcnca::bench {
 
 inline void require(cufftResult r) {
   if (r != CUFFT_SUCCESS)
-    throw std::runtime_error("A call of cuFFT failed with error " + std::to_string(static_cast<int>(r)) + ".");
+    throw std::runtime_error("A cuFFT call failed with error " + std::to_string(static_cast<int>(r)) + ".");
 }
 
 /// Batched real transforms of `rows` rows of 2L points.
@@ -43,7 +44,7 @@ class cufft_rows {
 };
 
 namespace detail {
-/// A grid of rows (y) and positions (x).
+/// gridDim.x covers positions, gridDim.y rows.
 inline dim3 row_grid(index_t positions, index_t rows) {
   return {static_cast<unsigned>((positions + 255) / 256), static_cast<unsigned>(rows), 1};
 }
@@ -58,7 +59,7 @@ __global__ void slice_rows(T* to, float const* from, float scale, index_t length
   index_t const i = static_cast<index_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i < length) to[blockIdx.y * length + i] = from_float<T>(scale * from[blockIdx.y * 2 * length + i]);
 }
-/// a[row] *= b[row mod channels], or its conjugate
+/// a[row] *= b[row % channels], or its conjugate.
 __global__ void multiply_rows(cufftComplex* a, cufftComplex const* b, index_t bins, index_t channels, bool conjugate) {
   index_t const i = static_cast<index_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= bins) return;
@@ -98,40 +99,40 @@ class fft_recurrence_cuda {
 
   template <class T>
   void forward(T const* x, float const* kappa, T* y) {
-    transform_kernel(kappa, kernel_spectra_.data());
-    transform_rows(x, spectra_.data());
-    detail::multiply_rows<<<detail::row_grid(bins_, rows()), 256>>>(spectra_.data(), kernel_spectra_.data(), bins_,
+    transform_kernel(kappa, raw(kernel_spectra_));
+    transform_rows(x, raw(spectra_));
+    detail::multiply_rows<<<detail::row_grid(bins_, rows()), 256>>>(raw(spectra_), raw(kernel_spectra_), bins_,
                                                                     channels_, false);
     back_to_rows(y);
   }
   template <class T>
   void forward(T const* x, ema_on_device const& ema, T* y) {
-    ema.generate(kappa_.data(), length_);
-    forward(x, kappa_.data(), y);
+    ema.generate(raw(kappa_), length_);
+    forward(x, raw(kappa_), y);
   }
   template <class T>
-  void keep(T const* x, float const* kappa) {
-    kept_ = device_memory<cufftComplex>(count(rows() * bins_));
-    kept_kernel_ = device_memory<cufftComplex>(count(channels_ * bins_));
-    transform_rows(x, kept_.data());
-    transform_kernel(kappa, kept_kernel_.data());
+  void save(T const* x, float const* kappa) {
+    saved_.resize(count(rows() * bins_));
+    saved_kernel_.resize(count(channels_ * bins_));
+    transform_rows(x, raw(saved_));
+    transform_kernel(kappa, raw(saved_kernel_));
   }
   template <class T>
   void backward(T const* grad_y, T* grad_x, float* grad_kappa) {
-    transform_rows(grad_y, spectra_.data());
-    detail::correlate_batch<<<detail::row_grid(bins_, channels_), 256>>>(kernel_spectra_.data(), spectra_.data(),
-                                                                         kept_.data(), bins_, channels_, batch_);
-    detail::multiply_rows<<<detail::row_grid(bins_, rows()), 256>>>(spectra_.data(), kept_kernel_.data(), bins_,
-                                                                    channels_, true);
+    transform_rows(grad_y, raw(spectra_));
+    detail::correlate_batch<<<detail::row_grid(bins_, channels_), 256>>>(raw(kernel_spectra_), raw(spectra_),
+                                                                         raw(saved_), bins_, channels_, batch_);
+    detail::multiply_rows<<<detail::row_grid(bins_, rows()), 256>>>(raw(spectra_), raw(saved_kernel_), bins_, channels_,
+                                                                    true);
     back_to_rows(grad_x);
-    kernel_rows_.inverse(kernel_spectra_.data(), padded_kernel_.data());
-    detail::slice_rows<<<detail::row_grid(length_, channels_), 256>>>(grad_kappa, padded_kernel_.data(), scale(),
+    kernel_rows_.inverse(raw(kernel_spectra_), raw(padded_kernel_));
+    detail::slice_rows<<<detail::row_grid(length_, channels_), 256>>>(grad_kappa, raw(padded_kernel_), scale(),
                                                                       length_);
   }
   template <class T>
   void backward(T const* grad_y, T* grad_x, ema_on_device& ema) {
-    backward(grad_y, grad_x, kappa_.data());
-    ema.differentiate(kappa_.data(), length_);
+    backward(grad_y, grad_x, raw(kappa_));
+    ema.differentiate(raw(kappa_), length_);
   }
 
  private:
@@ -140,23 +141,23 @@ class fft_recurrence_cuda {
   float scale() const { return 1.f / static_cast<float>(2 * length_); }
   template <class T>
   void transform_rows(T const* x, cufftComplex* spectra) {
-    detail::pad_rows<<<detail::row_grid(2 * length_, rows()), 256>>>(padded_.data(), x, length_);
-    rows_.forward(padded_.data(), spectra);
+    detail::pad_rows<<<detail::row_grid(2 * length_, rows()), 256>>>(raw(padded_), x, length_);
+    rows_.forward(raw(padded_), spectra);
   }
   void transform_kernel(float const* kappa, cufftComplex* spectra) {
-    detail::pad_rows<<<detail::row_grid(2 * length_, channels_), 256>>>(padded_kernel_.data(), kappa, length_);
-    kernel_rows_.forward(padded_kernel_.data(), spectra);
+    detail::pad_rows<<<detail::row_grid(2 * length_, channels_), 256>>>(raw(padded_kernel_), kappa, length_);
+    kernel_rows_.forward(raw(padded_kernel_), spectra);
   }
   template <class T>
   void back_to_rows(T* y) {
-    rows_.inverse(spectra_.data(), padded_.data());
-    detail::slice_rows<<<detail::row_grid(length_, rows()), 256>>>(y, padded_.data(), scale(), length_);
+    rows_.inverse(raw(spectra_), raw(padded_));
+    detail::slice_rows<<<detail::row_grid(length_, rows()), 256>>>(y, raw(padded_), scale(), length_);
   }
 
   index_t batch_, channels_, length_, bins_;
   cufft_rows rows_, kernel_rows_;
-  device_memory<float> padded_, padded_kernel_, kappa_;
-  device_memory<cufftComplex> spectra_, kernel_spectra_, kept_, kept_kernel_;
+  thrust::device_vector<float> padded_, padded_kernel_, kappa_;
+  thrust::device_vector<cufftComplex> spectra_, kernel_spectra_, saved_, saved_kernel_;
 };
 
 }  // namespace tcnca::bench

@@ -1,11 +1,11 @@
-// Circular convolutions of 2L real points by FFTW, in the two ways a good opponent has.
+// Circular convolutions of 2L real points with FFTW, by two methods; the benchmark uses the faster one.
 //
-// `real_transform` is what frameworks call: rfft and irfft of 2L points, L + 1 bins.
-// `packed_transform` sees the 2L real points as L complex ones (even positions, odd positions), transforms those, and does the
-// untangling, the product and the tangling in one pass. FFTW's complex transforms are so much faster than its real ones that this
-// wins, though no framework does it.
-// Both work on one row at a time, which keeps the row and its spectrum in the cache: FFTW's batched plans (contiguous or interleaved)
-// and its own threads were slower at every length.
+// `real_transform` is what frameworks call: rfft and irfft of 2L points, L + 1 bins. `packed_transform` views the 2L
+// real points as L complex ones (even and odd positions), transforms those, and fuses separation, product and
+// recombination of the two spectra into one pass. FFTW's complex transforms are so much faster than its real ones
+// that this is usually faster, although no framework does it. Both transform one row at a time, which keeps the row
+// and its spectrum in the cache: FFTW's batched plans (contiguous or interleaved) and its own threads were slower at
+// every length.
 #pragma once
 #include <fftw3.h>
 
@@ -19,7 +19,7 @@
 
 namespace tcnca::bench {
 
-/// A plan of FFTW, destroyed with its owner. Executing is safe from many threads, planning is not: it is done by one.
+/// Owns an FFTW plan. Executing a plan is thread-safe, creating one is not: one thread creates all plans.
 class fftw_plan_holder {
  public:
   explicit fftw_plan_holder(fftwf_plan plan) : plan_(plan) {}
@@ -37,7 +37,7 @@ class fftw_plan_holder {
 
 inline fftwf_complex* as_complex(float* p) { return reinterpret_cast<fftwf_complex*>(p); }
 
-/// rfft and irfft of 2L points. A spectrum is L + 1 interleaved complex numbers. Nothing is scaled: the caller divides by 2L.
+/// rfft and irfft of 2L points. A spectrum is L + 1 interleaved complex numbers. Unscaled: the caller divides by 2L.
 class real_transform {
  public:
   static constexpr char const* name = "r2c";
@@ -46,13 +46,13 @@ class real_transform {
         forward_(plan_forward(static_cast<int>(2 * length))),
         inverse_(plan_inverse(static_cast<int>(2 * length))) {}
 
-  /// Floats of a spectrum and of a padded row.
+  /// Sizes in floats of a spectrum and of a padded row.
   size_t spectrum_floats() const { return static_cast<size_t>(2 * bins_); }
   size_t row_floats() const { return static_cast<size_t>(2 * bins_ - 2); }
 
-  /// The row stays as it is.
+  /// Preserves the row.
   void forward(float* row, float* spectrum) const { fftwf_execute_dft_r2c(forward_.get(), row, as_complex(spectrum)); }
-  /// The spectrum is destroyed.
+  /// Destroys the spectrum.
   void inverse(float* spectrum, float* row) const { fftwf_execute_dft_c2r(inverse_.get(), as_complex(spectrum), row); }
 
   /// a = a * b (a sequence convolved with a kernel)
@@ -88,11 +88,12 @@ class real_transform {
   fftw_plan_holder forward_, inverse_;
 };
 
-/// The same convolutions by complex transforms of L points. A spectrum is L interleaved complex numbers, still tangled.
+/// The same convolutions by complex transforms of L points. A spectrum is L interleaved complex numbers, the packed
+/// transforms of even and odd samples.
 ///
 /// With Z the transform of a row, the row's even and odd samples have the transforms e = (Z[k] + conj Z[L-k]) / 2 and
-/// d = Z[k] - e (times i and a twiddle), and a product of two rows is e = e1 e2 + t d1 d2, d = e1 d2 + d1 e2, where t = -exp(-2 pi i k / L).
-/// Unscaled: the caller divides by L.
+/// d = Z[k] - e (times i and a twiddle), and a product of two rows is e = e1 e2 + t d1 d2, d = e1 d2 + d1 e2, where t
+/// = -exp(-2 pi i k / L). Unscaled: the caller divides by L.
 class packed_transform {
  public:
   static constexpr char const* name = "packed c2c";
@@ -120,40 +121,41 @@ class packed_transform {
 
   void convolve(float* a, float const* b) const {
     each_pair([&]<class V>(index_t k, index_t mirror) {
-      auto const x = untangle<V>(a, k, mirror), w = untangle<V>(b, k, mirror);
+      auto const x = separate<V>(a, k, mirror), w = separate<V>(b, k, mirror);
       auto const t = load_complex<V>(twiddle_.data() + 2 * k);
-      tangle<V>(a, k, mirror, {x.e * w.e + t * (x.d * w.d), x.e * w.d + x.d * w.e});
+      combine<V>(a, k, mirror, {x.e * w.e + t * (x.d * w.d), x.e * w.d + x.d * w.e});
     });
   }
   void correlate(float* out, float const* a, float const* b, bool add) const {
     each_pair([&]<class V>(index_t k, index_t mirror) {
-      auto const x = untangle<V>(a, k, mirror), w = untangle<V>(b, k, mirror);
+      auto const x = separate<V>(a, k, mirror), w = separate<V>(b, k, mirror);
       auto const t = load_complex<V>(twiddle_.data() + 2 * k);
-      halves<V> y{x.e * conj(w.e) + x.d * conj(w.d), conj(t) * (x.e * conj(w.d)) + x.d * conj(w.e)};
+      even_odd<V> y{x.e * conj(w.e) + x.d * conj(w.d), conj(t) * (x.e * conj(w.d)) + x.d * conj(w.e)};
       if (add) {
-        auto const old = untangle<V>(out, k, mirror);
+        auto const old = separate<V>(out, k, mirror);
         y = {y.e + old.e, y.d + old.d};
       }
-      tangle<V>(out, k, mirror, y);
+      combine<V>(out, k, mirror, y);
     });
   }
 
  private:
   template <class V>
-  struct halves {
+  struct even_odd {
     complex_of<V> e, d;
   };
   template <class V>
-  [[gnu::always_inline]] static halves<V> untangle(float const* z, index_t k, index_t mirror) {
-    auto const a = load_complex<V>(z + 2 * k), b = conj(load_backwards<V>(z + 2 * mirror));
+  [[gnu::always_inline]] static even_odd<V> separate(float const* z, index_t k, index_t mirror) {
+    auto const a = load_complex<V>(z + 2 * k), b = conj(load_reversed<V>(z + 2 * mirror));
     return {0.5f * (a + b), 0.5f * (a - b)};
   }
   template <class V>
-  [[gnu::always_inline]] static void tangle(float* z, index_t k, index_t mirror, halves<V> y) {
+  [[gnu::always_inline]] static void combine(float* z, index_t k, index_t mirror, even_odd<V> y) {
     store_complex<V>(z + 2 * k, y.e + y.d);
-    store_backwards<V>(z + 2 * mirror, conj(y.e - y.d));
+    store_reversed<V>(z + 2 * mirror, conj(y.e - y.d));
   }
-  /// Calls body(k, L - k) for the bins 0 .. L/2; bin 0 is its own mirror. Registers of one call must not overlap its mirror's.
+  /// Calls body(k, L - k) for the bins 0 to L/2; bin 0 is its own mirror. The vectors of k and of L - k must not
+  /// overlap.
   template <class Body>
   [[gnu::always_inline]] void each_pair(Body const& body) const {
     body.template operator()<float>(0, 0);

@@ -1,8 +1,9 @@
-// Matrix products of the machine's libraries behind one face: C[m, n] = op(A) op(B) + beta C, row-major, beta 0 or 1, fp32.
+// A common interface to the matrix products of CPU libraries: C[m, n] = op(A) op(B) + beta C, row-major, beta 0 or 1,
+// fp32.
 //   static char const* name
-//   static void threads(int n)     before the calls: how many threads each may use
+//   static void threads(int n)     sets the number of threads of the following calls
 //   void operator()(product, A, lda, B, ldb, C, ldc)
-// An object serves one thread. oneDNN multiplies bf16 too, with sums in fp32 and C in fp32 or bf16.
+// An object is used by one thread. oneDNN also multiplies bf16, with fp32 accumulation and C in fp32 or bf16.
 #pragma once
 #include <map>
 #include <memory>
@@ -47,7 +48,8 @@ class openblas_gemm {
 #endif
 
 #if defined(TCNCA_BENCH_DNNL)
-/// oneDNN has two products, the matmul primitive and sgemm. Which is faster depends on the shape; each new shape tries both.
+/// oneDNN has two products, the matmul primitive and sgemm. Which one is faster depends on the shape; the first call
+/// with a new shape measures both.
 class dnnl_gemm {
  public:
   static constexpr char const* name = "oneDNN";
@@ -58,18 +60,19 @@ class dnnl_gemm {
   }
   template <class T, class C>
   void operator()(product p, T const* a, index_t lda, T const* b, index_t ldb, C* c, index_t ldc) {
-    auto& way = ways_[{p.m, p.n, p.k, lda, ldb, ldc, p.a_transposed, p.b_transposed, p.add, sizeof(T), sizeof(C)}];
-    if (!way) way = std::make_unique<ways>(choose<T, C>(p, lda, ldb, ldc));
+    auto& chosen =
+        methods_[{p.m, p.n, p.k, lda, ldb, ldc, p.a_transposed, p.b_transposed, p.add, sizeof(T), sizeof(C)}];
+    if (!chosen) chosen = std::make_unique<method>(choose<T, C>(p, lda, ldb, ldc));
     if constexpr (std::is_same_v<T, float>) {
-      if (way->plain) return sgemm(p, a, lda, b, ldb, c, ldc);
+      if (chosen->use_sgemm) return sgemm(p, a, lda, b, ldb, c, ldc);
     }
-    way->run(a, b, c, stream_);
+    chosen->run(a, b, c, stream_);
   }
 
  private:
   using memory = dnnl::memory;
-  struct ways {
-    bool plain = false;
+  struct method {
+    bool use_sgemm = false;
     dnnl::matmul primitive;
     memory a, b, c, scratch;
     template <class T, class C>
@@ -88,7 +91,7 @@ class dnnl_gemm {
   static constexpr memory::data_type type = std::is_same_v<T, float> ? memory::data_type::f32 : memory::data_type::bf16;
 
   template <class T, class C>
-  ways choose(product p, index_t lda, index_t ldb, index_t ldc) {
+  method choose(product p, index_t lda, index_t ldb, index_t ldc) {
     auto const desc = [](index_t rows, index_t columns, memory::data_type element, index_t ld, bool transposed) {
       return memory::desc({rows, columns}, element, transposed ? memory::dims{1, ld} : memory::dims{ld, 1});
     };
@@ -102,16 +105,16 @@ class dnnl_gemm {
       attributes.set_post_ops(after);
     }
     dnnl::matmul::primitive_desc const made({da, db, dc}, attributes, engine_);
-    ways w{false,
-           dnnl::matmul(made),
-           {da, engine_, nullptr},
-           {db, engine_, nullptr},
-           {dc, engine_, nullptr},
-           {made.scratchpad_desc(), engine_}};
+    method w{false,
+             dnnl::matmul(made),
+             {da, engine_, nullptr},
+             {db, engine_, nullptr},
+             {dc, engine_, nullptr},
+             {made.scratchpad_desc(), engine_}};
     if constexpr (!std::is_same_v<T, float>) { return w; }
-    auto const room = [](index_t rows, index_t ld) { return buffer<float>(static_cast<size_t>(rows * ld)); };
-    auto const a = room(p.a_transposed ? p.k : p.m, lda), b = room(p.b_transposed ? p.n : p.k, ldb);
-    auto c = room(p.m, ldc);
+    auto const matrix = [](index_t rows, index_t ld) { return buffer<float>(static_cast<size_t>(rows * ld)); };
+    auto const a = matrix(p.a_transposed ? p.k : p.m, lda), b = matrix(p.b_transposed ? p.n : p.k, ldb);
+    auto c = matrix(p.m, ldc);
     double best[2] = {1e300, 1e300};
     for (int i = 0; i < 3; i++) {
       double const start = detail::seconds();
@@ -120,15 +123,15 @@ class dnnl_gemm {
       sgemm(p, a.data(), lda, b.data(), ldb, c.data(), ldc);
       best[0] = std::min(best[0], middle - start), best[1] = std::min(best[1], detail::seconds() - middle);
     }
-    w.plain = best[1] < best[0];
+    w.use_sgemm = best[1] < best[0];
     return w;
   }
 
   dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream_{engine_};
   std::map<std::tuple<index_t, index_t, index_t, index_t, index_t, index_t, bool, bool, bool, size_t, size_t>,
-           std::unique_ptr<ways>>
-      ways_;
+           std::unique_ptr<method>>
+      methods_;
 };
 #endif
 

@@ -1,5 +1,5 @@
-// OpenBLAS picks its kernels when it is loaded, and the environment can hold it to an older processor: on one machine here
-// OPENBLAS_CORETYPE=Haswell halved it. An opponent that is held back proves nothing.
+// OpenBLAS selects its kernels when it is loaded, and environment variables can restrict it to an older processor: with
+// OPENBLAS_CORETYPE=Haswell it was half as fast. The benchmarks remove such restrictions.
 #pragma once
 #include <string>
 
@@ -14,9 +14,9 @@
 
 namespace tcnca::bench {
 
-/// Starts the program anew without what holds OpenBLAS back; and, where it does not know a processor that has AVX-512, with the kernels
-/// for one that it knows. Call it first.
-inline void free_openblas([[maybe_unused]] char** argv) {
+/// Restarts the program without these variables; and, if OpenBLAS does not know a processor that has AVX-512, with
+/// the kernels of a known one. Call it first in main.
+inline void unrestrict_openblas([[maybe_unused]] char** argv) {
 #if defined(__linux__) && defined(TCNCA_BENCH_OPENBLAS)
   char const* const mark = "TCNCA_BENCH_OPENBLAS_CORE";
   auto const value = [](char const* name) {

@@ -1,4 +1,4 @@
-// Memory of the benchmarks: aligned, in huge pages where the system has them, touched by the threads that will use it.
+// Host memory of the benchmarks: aligned, in huge pages where available, first touched by the threads that use it.
 #pragma once
 #include <cstddef>
 #include <cstdlib>
@@ -12,7 +12,8 @@
 
 namespace tcnca::bench {
 
-/// An owning array of trivially copyable elements, zeroed in parallel pieces when made (so no page is touched first inside a timing).
+/// An owning array of trivially copyable elements, zeroed in parallel when constructed: no page is first touched in a
+/// timed call.
 template <class T>
 class buffer {
  public:
@@ -29,9 +30,9 @@ class buffer {
     if (bytes >= huge) madvise(data_, rounded, MADV_HUGEPAGE);
 #endif
     auto* const base = reinterpret_cast<unsigned char*>(data_);
-    auto const pieces = static_cast<std::ptrdiff_t>((rounded + huge - 1) / huge);
+    auto const pages = static_cast<std::ptrdiff_t>((rounded + huge - 1) / huge);
 #pragma omp parallel for schedule(static)
-    for (std::ptrdiff_t i = 0; i < pieces; i++) {
+    for (std::ptrdiff_t i = 0; i < pages; i++) {
       std::size_t const first = static_cast<std::size_t>(i) * huge;
       std::memset(base + first, 0, first + huge < rounded ? huge : rounded - first);
     }

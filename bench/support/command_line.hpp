@@ -1,4 +1,4 @@
-// The command line of a benchmark: options with their ranges, and a sentence for whatever is wrong.
+// The command line of a benchmark: options with their ranges, and a sentence for each error.
 #pragma once
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
@@ -25,7 +25,7 @@
 
 namespace tcnca::bench {
 
-/// What is wrong with a command line, as a sentence; or, with status 0, that help was asked for and given.
+/// An error of the command line as a sentence; with status 0: help was requested and printed.
 struct usage_error : std::runtime_error {
   int status;
   explicit usage_error(std::string const& sentence, int s = 2) : std::runtime_error(sentence), status(s) {}
@@ -45,7 +45,7 @@ inline std::string joined(std::vector<std::string> const& words) {
 }
 }  // namespace detail
 
-/// Decimal digits, and a sign if the range has negative numbers: 12, not 0x0c, 12.0 or 1e1, nor 012, which CLI11 would read in base 8.
+/// Accepts decimal integers: not 0x0c, 12.0, 1e1 or 012, which CLI11 would read as octal.
 inline CLI::Validator whole_number(index_t low, index_t high) {
   std::string const range = std::to_string(low) + " to " + std::to_string(high);
   return {[=](std::string& text) {
@@ -84,7 +84,8 @@ inline CLI::Validator readable_file() {
           },
           "FILE"};
 }
-/// A file that can be written, whose folder is made if need be. It is tried now, not after minutes of measuring.
+/// A file that can be written; creates its folder. Tested when the options are parsed, not after minutes of
+/// measurements.
 inline CLI::Validator writable_file() {
   return {[](std::string& text) {
             std::filesystem::path const file(text);
@@ -109,7 +110,7 @@ class command_line {
     auto* const o = app_.add_option(name, to, what)->check(allowed);
     if (show_default) o->capture_default_str();
   }
-  /// Values with commas between them, each once.
+  /// Comma-separated values, each at most once.
   template <class T>
   void list(char const* name, std::vector<T>& to, char const* what, CLI::Validator const& allowed) {
     app_.add_option(name, to, what)->delimiter(',')->check(allowed)->capture_default_str();
@@ -153,7 +154,7 @@ class command_line {
   std::vector<std::string> lists_;
 };
 
-/// Refuses what the memory of this machine cannot hold. `what`: "--lengths: 16777216 positions".
+/// Throws usage_error if this machine has less memory. `what` begins the sentence: "--lengths: 16777216".
 inline void require_memory(std::string const& what, double bytes) {
 #if defined(__linux__)
   double const have = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
@@ -164,7 +165,7 @@ inline void require_memory(std::string const& what, double bytes) {
 #endif
 }
 
-/// The body of main: a sentence on stderr for each kind of failure. Exit status 2: wrong options, 1: failed.
+/// The body of main: prints a sentence on stderr for each kind of failure. Exit status 2: wrong options, 1: failed.
 inline int guarded(char const* program, std::function<int()> const& body) try {
   return body();
 } catch (usage_error const& e) {

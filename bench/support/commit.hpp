@@ -1,10 +1,10 @@
-// The commit that a program was built of.
+// The commit from which a program was built.
 #pragma once
 
 namespace tcnca::bench {
 
-/// "3a5d911", with "-dirty" where files differed from it; "unknown" without git. It is looked up at every build, not when CMake configures, and not when
-/// the program runs: git would then describe the tree as it is by that time, not the binary.
+/// "3a5d911", with "-dirty" if files differed from it; "unknown" without git. It is determined at every build: at
+/// configuration or at run time, git would describe a different state of the files.
 char const* built_commit();
 
 }  // namespace tcnca::bench

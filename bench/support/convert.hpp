@@ -1,4 +1,4 @@
-// Numbers and rows between the element type of the sequence and fp32, as a framework's cast does it (bf16 rounds to nearest even).
+// Conversions between the element type and fp32, as frameworks do them: bf16 is rounded to nearest even.
 #pragma once
 #include <tcnca/core/numeric.hpp>
 

@@ -1,4 +1,4 @@
-// Values as JSON. What is no number is null.
+// Values as JSON. NaN and infinity become null.
 #pragma once
 #include <cmath>
 #include <cstdio>

@@ -1,4 +1,5 @@
-// Of which machine, code and day results are, and how busy the machine was meanwhile: the "machine" of every summary.
+// Provenance of results: machine, commit, date, and how busy the machine was. It is the field "machine" of every JSON
+// file.
 #pragma once
 #include <cmath>
 #include <cstdio>
@@ -14,18 +15,35 @@
 
 namespace tcnca::bench {
 
-/// Made before the run, finished after it.
+/// "AMD EPYC 9R14"
+inline std::string processor_name() {
+  std::ifstream cpu("/proc/cpuinfo");
+  for (std::string line; std::getline(cpu, line);)
+    if (line.rfind("model name", 0) == 0 && line.find(": ") != std::string::npos)
+      return line.substr(line.find(": ") + 2);
+  return "unknown processor";
+}
+
+/// "g++ 12.2.0"
+inline std::string compiler_name() {
+#if defined(__clang__)
+  return "clang++ " __clang_version__;
+#else
+  return "g++ " __VERSION__;
+#endif
+}
+
+/// The record of one run. Construct it before the measurements and call finish() after them.
 class machine_record {
  public:
   /// `commit`: built_commit().
   machine_record(int threads, std::string commit)
-      : threads_(threads), commit_(std::move(commit)), load_before_(load()), others_before_(clock_.others()) {
+      : threads_(threads),
+        commit_(std::move(commit)),
+        processor_(processor_name()),
+        load_before_(load()),
+        others_before_(clock_.others()) {
     start_ = clock_.read().wall;
-    std::ifstream cpu("/proc/cpuinfo");
-    for (std::string line; processor_.empty() && std::getline(cpu, line);)
-      if (line.rfind("model name", 0) == 0 && line.find(": ") != std::string::npos)
-        processor_ = line.substr(line.find(": ") + 2);
-    if (processor_.empty()) processor_ = "unknown processor";
     char text[32];
     std::time_t const now = std::time(nullptr);
     std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", std::gmtime(&now));
@@ -33,29 +51,29 @@ class machine_record {
   }
 
   void gpu(std::string name) { gpu_ = std::move(name); }
-  /// A row that could not be measured.
+  /// Records a row that could not be measured.
   void drop(std::string row) { dropped_.push_back(std::move(row)); }
-  /// After the run: `rows` remain.
+  /// Call it after the run; `rows` were measured.
   void finish(std::size_t rows) {
     rows_ = rows, load_after_ = load();
     others_ = (clock_.others() - others_before_) / ((clock_.read().wall - start_) * clock_.processors());
   }
 
   std::size_t dropped() const { return dropped_.size(); }
-  /// A sentence where the machine was busy, else empty.
+  /// A sentence if the machine was busy or rows were dropped, else empty.
   std::string warning() const {
     char text[200];
     std::string said;
     if (others_ > 0.05) {
       std::snprintf(text, sizeof text,
-                    "Other programs took %.0f %% of the processors' time during the run (load %.1f before, %.1f "
+                    "Other programs used %.0f %% of the processor time during the run (load %.1f before, %.1f "
                     "after): times may be too long.",
                     100 * others_, load_before_, load_after_);
       said = text;
     }
     if (!dropped_.empty()) {
       std::snprintf(text, sizeof text,
-                    "%s%zu of %zu rows could not be measured, for their calls were disturbed, and were dropped.",
+                    "%s%zu of %zu rows could not be measured and were dropped: other programs disturbed their calls.",
                     said.empty() ? "" : " ", dropped_.size(), dropped_.size() + rows_);
       said += text;
     }
@@ -64,14 +82,14 @@ class machine_record {
   /// "AMD EPYC, 2 processors, g++ 12.2.0, commit 3a5d911, 2026-11-29T19:44:19Z"
   std::string sentence() const {
     return (gpu_.empty() ? "" : gpu_ + ", ") + processor_ + ", " + std::to_string(clock_.processors()) +
-           " processors, " + compiler() + ", commit " + commit_ + ", " + date_;
+           " processors, " + compiler_name() + ", commit " + commit_ + ", " + date_;
   }
   std::string to_json() const {
     using detail::json;
     std::string text =
         "{\"processor\": " + json(processor_) + ", \"processors\": " + json(index_t{clock_.processors()}) +
         ", \"threads\": " + json(index_t{threads_}) + ", \"gpu\": " + (gpu_.empty() ? "null" : json(gpu_)) +
-        ", \"compiler\": " + json(compiler()) + ", \"commit\": " + json(commit_) + ", \"date\": " + json(date_) +
+        ", \"compiler\": " + json(compiler_name()) + ", \"commit\": " + json(commit_) + ", \"date\": " + json(date_) +
         ", \"load_before\": " + json(load_before_) + ", \"load_after\": " + json(load_after_) +
         ", \"others_share\": " + json(others_) + ", \"rows\": " + json(static_cast<index_t>(rows_)) +
         ", \"rows_dropped\": " + json(static_cast<index_t>(dropped_.size())) + ", \"dropped\": [";
@@ -84,13 +102,6 @@ class machine_record {
     double load[1] = {};
     return getloadavg(load, 1) == 1 ? load[0] : std::numeric_limits<double>::quiet_NaN();
   }
-  static std::string compiler() {
-#if defined(__clang__)
-    return "clang++ " __clang_version__;
-#else
-    return "g++ " __VERSION__;
-#endif
-  }
 
   process_clock clock_;
   int threads_;
@@ -100,7 +111,7 @@ class machine_record {
   std::vector<std::string> dropped_;
 };
 
-/// {"machine": ..., "rows": [...]} of rows as JSON objects, and more fields before the rows.
+/// Writes {"machine": ..., <fields>, "rows": [...]}; fields and rows are JSON texts.
 inline void write_json(std::ostream& out, machine_record const& machine,
                        std::vector<std::pair<std::string, std::string>> const& fields,
                        std::vector<std::string> const& rows) {

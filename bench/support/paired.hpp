@@ -1,4 +1,4 @@
-// Times the contenders of one row in one interleaved measurement, and says where the machine was too busy for it.
+// Times the contenders of a row in one interleaved measurement, and detects disturbance by other programs.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -13,35 +13,35 @@ namespace tcnca::bench {
 
 /// How a row is measured.
 struct paired_plan {
-  int threads = 1;  ///< that each contender keeps busy; 0: CPU time says nothing about it, as of a call to a GPU
+  int threads = 1;  ///< of each contender; 0: CPU time is not evaluated, as for calls to a GPU
   double row_seconds =
-      0.5;  ///< for all contenders together; twice that where calls are long, and three times where the machine is busy
-  int rounds = 5;         ///< at least; two where time runs out
-  bool one_call = false;  ///< a contender is called once a round, so that each follows the one before it
+      0.5;         ///< of all contenders together; up to twice that for long calls, three times on a busy machine
+  int rounds = 5;  ///< at least; two if the time is over
+  bool one_call = false;  ///< one call per contender and round, so that each call follows the previous contender's
 };
 
-/// What a row's measurement found.
+/// The result of a measurement.
 struct paired_times {
-  std::vector<double>
-      ms;  ///< the best call of each contender in the same rounds; not a number where there is no contender
+  std::vector<double> ms;  ///< best call of each contender in the same rounds; NaN without a contender
   int rounds = 0;
-  double others = 0;     ///< share of the machine's CPU time that other programs took meanwhile; not a number: unknown
-  bool reliable = true;  ///< false: a contender was disturbed in all rounds but one, or its rounds are too far apart
+  double others = 0;     ///< share of the machine's CPU time that other programs used; NaN: unknown
+  bool reliable = true;  ///< false: all rounds of a contender but one were disturbed, or its two best differ
 };
 
 namespace detail {
-/// Of a thread's wall time, what it must have run in a call that counts.
+/// A call counts if its threads ran for at least this share of the wall time.
 inline constexpr double least_running = 0.8;
-/// Two rounds of a contender must be as close as this.
+/// Largest ratio between the two best rounds of a contender.
 inline constexpr double largest_spread = 1.25;
-/// The share of others from which a thread that did not run is taken to have waited for them, and not for its own siblings.
+/// If other programs use more than this share, a thread that did not run is assumed to have waited for them, not for
+/// its own siblings.
 inline constexpr double busy_share = 0.05;
 
 inline constexpr double nothing = std::numeric_limits<double>::infinity();
 
 struct contender_times {
-  bool once = false;                        ///< it is long
-  double best = nothing, second = nothing;  ///< of its rounds
+  bool once = false;                        ///< one call fills the time of the row
+  double best = nothing, second = nothing;  ///< seconds, over its rounds
   void count(double seconds) {
     if (seconds < best) second = best, best = seconds;
     else second = std::min(second, seconds);
@@ -54,10 +54,11 @@ inline bool ran(clock_reading const& from, clock_reading const& to, int threads)
 }
 }  // namespace detail
 
-/// Calls each contender, which returns its own seconds, in turn: in each round a contender gets the same part of the time, one call at least. So a machine
-/// that slows down does so for all of them, and ratios are of the same rounds. A call is disturbed if its threads did not run while the clock did, and
-/// somebody else wanted the processor: a thread was taken off it, or other programs are busy. A disturbed call does not count. A contender whose first
-/// call fills the row's time is called once, or again until one call counts.
+/// Calls the contenders in turn; each returns the seconds of its call. In every round a contender gets the same share
+/// of the time, at least one call, so that a change of the machine's speed affects all of them, and ratios are of the
+/// same rounds. A call is disturbed if its threads were not running for part of it and another program wanted the
+/// processor: a thread was preempted, or other programs are busy. Disturbed calls are not counted. A contender whose
+/// first call fills the time of the row is called once, or again until one call counts.
 template <class Clock>
 paired_times measure_paired(std::vector<std::function<double()>> const& contenders, paired_plan plan, Clock& clock) {
   using detail::contender_times, detail::nothing;
@@ -73,7 +74,7 @@ paired_times measure_paired(std::vector<std::function<double()>> const& contende
   };
 
   double busy = 0;
-  /// Seconds of the call if it counts, else infinity.
+  /// Seconds of the call, infinity if it was disturbed.
   auto const call = [&](std::size_t i) {
     clock_reading const from = clock.read();
     double const seconds = contenders[i]();
@@ -91,7 +92,7 @@ paired_times measure_paired(std::vector<std::function<double()>> const& contende
     }
     double const before = clock.read().wall, counts = call(i);
     all[i].once = !plan.one_call && clock.read().wall - before >= plan.row_seconds;
-    if (all[i].once) all[i].count(counts);  // the first call of the others warms up
+    if (all[i].once) all[i].count(counts);  // otherwise the first call is the warm-up
   }
   clock.refresh();
   paired_times result;
@@ -130,7 +131,7 @@ inline paired_times measure_paired(std::vector<std::function<double()>> const& c
   return measure_paired(contenders, plan, clock);
 }
 
-/// Seconds of a call; infinite if it was disturbed.
+/// Seconds of a call; infinity if it was disturbed.
 template <class Call>
 double undisturbed_seconds(process_clock const& clock, int threads, Call const& call) {
   clock_reading const from = clock.read();
@@ -141,7 +142,7 @@ double undisturbed_seconds(process_clock const& clock, int threads, Call const& 
              : detail::nothing;
 }
 
-/// Seconds of a call that was not disturbed, or of the fourth: for choices that are made by trying.
+/// Seconds of the first undisturbed call, or of the fourth call; for autotuning.
 template <class Call>
 double steady_seconds(int threads, Call const& call) {
   process_clock const clock;

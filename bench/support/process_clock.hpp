@@ -1,5 +1,5 @@
-// The clocks that tell a disturbed call from an undisturbed one: wall time, CPU time of each thread of this process, involuntary context switches, and
-// the CPU time that other programs took.
+// The clocks that detect disturbed calls: wall time, CPU time of each thread of this process, involuntary context
+// switches, and the CPU time of other programs.
 #pragma once
 #if defined(__linux__)
 #include <sched.h>
@@ -21,11 +21,11 @@
 
 namespace tcnca::bench {
 
-/// What a clock shows at a moment. Differences of two readings count.
+/// A reading of the clocks; only differences are meaningful.
 struct clock_reading {
   double wall = 0;    ///< seconds
-  double cpu = 0;     ///< seconds that the threads of this process ran, all together
-  long switches = 0;  ///< times that a thread of this process was taken off a processor although it could run
+  double cpu = 0;     ///< seconds, the sum over the threads of this process
+  long switches = 0;  ///< involuntary context switches of this process
 };
 
 /// Processors that this process may use.
@@ -37,13 +37,13 @@ inline int usable_processors() {
   return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
 }
 
-/// The clock of this process. Threads that come later are seen after refresh().
+/// The clock of this process. Call refresh() after new threads were started.
 class process_clock {
  public:
   process_clock() { refresh(); }
 
-  /// Looks for the threads of this process. The clock of the process itself would not do: of a thread that runs on another processor it knows what the
-  /// last tick said, milliseconds ago; a thread's own clock is exact.
+  /// Finds the threads of this process. The clock of the process would not suffice: it includes threads that run on
+  /// other processors only up to their last scheduler tick, milliseconds ago. The clock of a thread is exact.
   void refresh() {
     threads_.clear();
 #if defined(__linux__)
@@ -51,8 +51,8 @@ class process_clock {
     for (std::filesystem::directory_iterator i("/proc/self/task", failed), end; !failed && i != end;
          i.increment(failed)) {
       long const thread = std::strtol(i->path().filename().c_str(), nullptr, 10);
-      threads_.push_back(static_cast<clockid_t>((~static_cast<unsigned long>(thread) << 3) |
-                                                6u));  // as pthread_getcpuclockid makes it
+      threads_.push_back(
+          static_cast<clockid_t>((~static_cast<unsigned long>(thread) << 3) | 6u));  // as pthread_getcpuclockid does
     }
 #endif
     if (threads_.empty()) threads_.push_back(CLOCK_PROCESS_CPUTIME_ID);
@@ -70,8 +70,8 @@ class process_clock {
     return r;
   }
 
-  /// CPU seconds that other programs took since the start of the machine, and a hypervisor for other machines; not a number where nobody counts them.
-  /// Ticks of 10 ms.
+  /// CPU seconds of other programs since boot, with the time that a hypervisor gave to other machines; NaN if the
+  /// system does not count them. The resolution is 10 ms.
   double others() const {
     double total = std::numeric_limits<double>::quiet_NaN();
 #if defined(__linux__)
@@ -84,7 +84,7 @@ class process_clock {
 #endif
     return total;
   }
-  /// Processors of the machine that others() is about.
+  /// Processors of the machine, to which others() refers.
   int processors() const { return static_cast<int>(std::max(1u, std::thread::hardware_concurrency())); }
 
  private:

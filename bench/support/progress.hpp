@@ -1,4 +1,4 @@
-// A line on stderr that says how far a long run is: rewritten in place on a terminal, one line a step elsewhere.
+// Progress of a long run on stderr: one line rewritten in place on a terminal, else one line per step.
 #pragma once
 #include <unistd.h>
 
@@ -19,7 +19,7 @@ class progress {
   double elapsed() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
   int remaining() const { return steps_ - done_; }
 
-  /// Before a step: says which.
+  /// Call it before a step.
   void begin(std::string const& what) {
     int const percent = steps_ == 0 ? 100 : 100 * done_ / steps_;
     if (terminal_) std::fprintf(stderr, "\r\033[K[%3d%%, %3.0f s] %s", percent, elapsed(), what.c_str());

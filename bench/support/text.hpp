@@ -1,4 +1,4 @@
-// Inputs: a real text whose bytes are embedded by a fixed table, or Gaussian numbers where there is none. Never zeros.
+// Inputs: a text whose bytes are embedded by a fixed table, or Gaussian numbers if there is none. Never zeros.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -14,7 +14,7 @@
 
 namespace tcnca::bench {
 
-/// A fixed sequence of Gaussian numbers: number i of a stream, the same on every machine.
+/// Number i of a stream of Gaussian numbers, the same on every machine.
 inline float gaussian(std::uint64_t stream, std::uint64_t i) {
   auto const mix = [](std::uint64_t z) {
     z += 0x9e3779b97f4a7c15u;
@@ -27,10 +27,10 @@ inline float gaussian(std::uint64_t stream, std::uint64_t i) {
   return static_cast<float>(std::sqrt(-2 * std::log(u)) * std::cos(2 * std::numbers::pi * v));
 }
 
-/// Where sequences come from.
+/// The source of input sequences.
 class text {
  public:
-  /// The file, or with an empty name a text found on the machine, or else Gaussian numbers.
+  /// Reads the file; with an empty name, a text that is found on the machine, else Gaussian numbers.
   explicit text(std::string const& file) {
     for (std::string const& name :
          file.empty() ? std::vector<std::string>{"/usr/share/common-licenses/GPL-3", "/usr/share/dict/words"}
@@ -62,7 +62,7 @@ class text {
           *x.at(b, c, t) = table[static_cast<size_t>(byte * channels + c)];
         }
   }
-  /// Gaussian numbers, from a table of 64 Ki of them in scattered order.
+  /// Gaussian numbers from a table of 65536, in pseudorandom order.
   template <class T>
   static void noise(tensor_view<T, 3> x, std::uint64_t stream, float scale = 1) {
     constexpr std::uint64_t count = 65536;

@@ -1,4 +1,4 @@
-// The widest float register of the machine, and complex numbers in it: what the baselines' own loops are written with.
+// The widest vector of floats of the target, and complex numbers in such vectors, for the loops of the baselines.
 #pragma once
 #include <cstddef>
 #include <cstring>
@@ -24,7 +24,7 @@ typedef float floats __attribute__((vector_size(sizeof(float) * lanes)));
 [[gnu::always_inline]] inline void store(float* p, floats v) { std::memcpy(p, &v, sizeof v); }
 [[gnu::always_inline]] inline floats splat(float v) { return v - floats{}; }
 
-/// Complex numbers, real and imaginary parts apart: one (V = float) or `lanes` of them (V = floats).
+/// Complex numbers with separate real and imaginary parts: one (V = float) or `lanes` (V = floats).
 template <class V>
 struct complex_of {
   V re, im;
@@ -50,7 +50,7 @@ template <int First, int... I>
 using order = std::make_integer_sequence<int, lanes>;
 }  // namespace detail
 
-/// Reads interleaved complex numbers: the one at p, or `lanes` from p on.
+/// Loads interleaved complex numbers: one at p, or `lanes` from p on.
 template <class V>
 [[gnu::always_inline]] inline complex_of<V> load_complex(float const* p) {
   if constexpr (sizeof(V) == sizeof(float)) {
@@ -60,9 +60,9 @@ template <class V>
     return {detail::pick<0, 2>(a, b, detail::order{}), detail::pick<1, 2>(a, b, detail::order{})};
   }
 }
-/// Reads the complex number at p, or those at p, p - 1, p - 2, ...
+/// Loads the complex number at p, or those at p, p - 1, p - 2, ...
 template <class V>
-[[gnu::always_inline]] inline complex_of<V> load_backwards(float const* p) {
+[[gnu::always_inline]] inline complex_of<V> load_reversed(float const* p) {
   if constexpr (sizeof(V) == sizeof(float)) {
     return {p[0], p[1]};
   } else {
@@ -82,16 +82,16 @@ template <class V>
   }
 }
 template <class V>
-[[gnu::always_inline]] inline void store_backwards(float* p, complex_of<V> z) {
+[[gnu::always_inline]] inline void store_reversed(float* p, complex_of<V> z) {
   if constexpr (sizeof(V) == sizeof(float)) {
     p[0] = z.re, p[1] = z.im;
   } else {
-    auto const turn = [](floats v) { return detail::pick<lanes - 1, -1>(v, v, detail::order{}); };
-    store_complex<V>(p - 2 * (lanes - 1), {turn(z.re), turn(z.im)});
+    auto const reverse = [](floats v) { return detail::pick<lanes - 1, -1>(v, v, detail::order{}); };
+    store_complex<V>(p - 2 * (lanes - 1), {reverse(z.re), reverse(z.im)});
   }
 }
 
-/// Calls body.operator()<V>(k) for k = first .. last - 1, in whole registers and then one by one.
+/// Calls body.operator()<V>(k) for k in [first, last): whole vectors, then single elements.
 template <class Body>
 [[gnu::always_inline]] inline void for_bins(std::ptrdiff_t first, std::ptrdiff_t last, Body const& body) {
   for (; first + lanes <= last; first += lanes) body.template operator()<floats>(first);

@@ -1,5 +1,4 @@
-// Averages with their default tuning: no kernel of theirs may spill.
-// Those of the block scans of CUB are among the barriers.
+// EMAs with their default tuning: no kernel may spill. The barriers include those of CUB's block scans.
 // barriers: ema_kernel_agent.*ema_policy.*Lb0E 4
 // barriers: ema_kernel_agent 6
 // barriers: ema_forward_agent.*directionE2 26
@@ -12,14 +11,13 @@ using namespace tcnca;
 
 template <class T, ema_shape Shape>
 struct kernels {
-  using average = ema<T, Shape>;
-  static void use(typename average::forward_args const& forward, typename average::backward_args const& backward,
-                  typename average::kernel_args const& kernel,
-                  typename average::kernel_backward_args const& kernel_backward) {
-    (void)average::forward(tcnca::cuda{}, forward, {});
-    (void)average::backward(tcnca::cuda{}, backward, {});
-    (void)average::kernel(tcnca::cuda{}, kernel, {});
-    (void)average::kernel_backward(tcnca::cuda{}, kernel_backward, {});
+  using op = ema<T, Shape>;
+  static void use(typename op::forward_args const& forward, typename op::backward_args const& backward,
+                  typename op::kernel_args const& kernel, typename op::kernel_backward_args const& kernel_backward) {
+    (void)op::forward(tcnca::cuda{}, forward, {});
+    (void)op::backward(tcnca::cuda{}, backward, {});
+    (void)op::kernel(tcnca::cuda{}, kernel, {});
+    (void)op::kernel_backward(tcnca::cuda{}, kernel_backward, {});
   }
 };
 

@@ -1,4 +1,4 @@
-// Gates with their default tuning: no kernel of theirs may spill.
+// Gates with their default tuning: no kernel may spill.
 // barriers: mix_backward_agent 2
 #include <tcnca/gated_fusion.hpp>
 

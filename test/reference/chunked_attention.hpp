@@ -111,19 +111,19 @@ struct one_head {
   void weigh(row<N>& r) const {
     if (s.f == function::softmax) {
       std::size_t top = 0;
-      for (std::size_t i = 0; i < r.score.size() && !std::isnan(number(r.score[top])); i++)
-        if (!(number(r.score[i]) <= number(r.score[top]))) top = i;  // a NaN is the greatest
-      r.none = r.score.empty() || number(r.score[top]) == -INFINITY;
+      for (std::size_t i = 0; i < r.score.size() && !std::isnan(value_of(r.score[top])); i++)
+        if (!(value_of(r.score[i]) <= value_of(r.score[top]))) top = i;  // a NaN is the greatest
+      r.none = r.score.empty() || value_of(r.score[top]) == -INFINITY;
       r.weight.assign(r.score.size(), N(0));
       if (r.none) return;
       sum<N> total;
       for (std::size_t i = 0; i < r.score.size(); i++) {
-        r.weight[i] = i == top ? N(exp_of_zero(number(r.score[top])))
+        r.weight[i] = i == top ? N(exp_of_zero(value_of(r.score[top])))
                                : exp_difference(r.score[i], r.score[top], rescales(r.score.size()));
         total.add(r.weight[i], N(1));
       }
       r.lse = log_sum(r.score[top], total.get());
-      for (N& w : r.weight) w = w / total.get();
+      for (N& w : r.weight) w = fraction(w, total.get());
     } else {
       r.none = r.score.empty();
       for (N const& x : r.score)
@@ -157,7 +157,7 @@ struct one_head {
       for (integer c = 0; c < p.value_dim; c++) dot.add(N(grad_o[c]), N(value(r.keys[i])[c]));
       N const by_weight = dot.get() * N(r.keep[i]);
       if (s.f == function::softmax) all.push_back(weight(r, i) * (by_weight - inner.get()));
-      else if (s.f == function::laplace) all.push_back(laplace_slope(r.score[i], mu, gain) * by_weight);
+      else if (s.f == function::laplace) all.push_back(laplace_derivative(r.score[i], mu, gain) * by_weight);
       else all.push_back(positive(r.score[i]) * N(2) * by_weight);
     }
     return all;

@@ -7,71 +7,34 @@
 #include <utility>
 #include <vector>
 
+#include "bounded.hpp"
 #include "philox.hpp"
 
 namespace tcnca::reference::attention {
 
 using integer = std::int64_t;
+using reference::bounded, reference::sum, reference::rounded, reference::value_of;
 
-/// A number v and a bound e on the error of it as computed. Bounds take
-///   u        the unit roundoff of the arithmetic, each operation's
-///   element  that of the tensors' elements, and `tiny`, half the least of them: what is rounded where weights and derivatives of scores are
-///            multiplied with elements (matrix units ask for it), and where a result is stored; 0 where elements are what is computed with
-///   least    the least normal number of the arithmetic: exp may end there
-///   4 u      for exp and for log, relative, and for erf, absolute: the libraries' 2 ulp, and the CPU's polynomials (1e-7 and 1.5e-7 in fp32)
-struct bounded {
-  double v = 0, e = 0;
-  static inline double u = 0, element = 0, tiny = 0, least = 0;
+// Beyond the roundings of the operations, bounds assume:
+//   element, tiny  where weights and derivatives of scores are multiplied with elements (matrix units ask for it), and where a result is stored
+//   least          where exp underflows
+//   4 u            for exp and log, relative, and for erf, absolute: 2 ulp of the libraries, 1e-7 and 1.5e-7 of the CPU's polynomials in fp32
 
-  bounded() = default;
-  explicit bounded(double x) : v(x) {}
-  /// Nothing is wrong with an infinity or a NaN.
-  bounded(double value, double error)
-      : v(value), e(std::isfinite(value) ? (std::isnan(error) ? INFINITY : error) : 0) {}
-  double most() const { return std::abs(v) + e; }
-  bounded rounded(double n) const { return {v, e + n * u * most()}; }
-  friend bounded operator+(bounded a, bounded b) { return bounded(a.v + b.v, a.e + b.e).rounded(1); }
-  friend bounded operator-(bounded a, bounded b) { return bounded(a.v - b.v, a.e + b.e).rounded(1); }
-  friend bounded operator*(bounded a, bounded b) { return bounded(a.v * b.v, cross(a, b)).rounded(1); }
-  friend bounded operator/(bounded a, bounded b) {  // a share: between 0 and 1, whatever the errors are
-    double const v = a.v / b.v, e = (a.e + v * b.e) / std::max(0.0, b.v - b.e);
-    return bounded(v, std::min(std::isnan(e) ? 1 : e, std::max(v, 1 - v))).rounded(2);
-  }
-  static double cross(bounded a, bounded b) { return std::abs(a.v) * b.e + a.e * std::abs(b.v) + a.e * b.e; }
-};
-
-inline double number(double x) { return x; }
-inline double number(float x) { return double(x); }
-inline double number(bounded x) { return x.v; }
-
-/// A sum of products, in any order.
-template <class N>
-struct sum {
-  N s = N(0);
-  void add(N a, N b) { s = s + a * b; }
-  N get() const { return s; }
-};
-template <>
-struct sum<bounded> {
-  double v = 0, e = 0, magnitude = 0, terms = 0;
-  void add(bounded a, bounded b) {
-    v += a.v * b.v, e += bounded::cross(a, b), magnitude += a.most() * b.most(), terms++;
-  }
-  bounded get() const { return {v, e + (terms + 1) * bounded::u * magnitude}; }
-};
+/// A part of a whole: between 0 and 1, whatever the errors are.
+inline double fraction(double part, double whole) { return part / whole; }
+inline float fraction(float part, float whole) { return part / whole; }
+inline bounded fraction(bounded part, bounded whole) {
+  double const v = part.v / whole.v, e = (part.e + v * whole.e) / std::max(0.0, whole.v - whole.e);
+  return bounded(v, std::min(std::isnan(e) ? 1 : e, std::max(v, 1 - v))).rounded(2);
+}
 
 /// fp32 as it is computed naively with tensors of a 16-bit type: this rounds to it. Null: tensors of fp32.
 inline double (*float_element)(double) = nullptr;
 
-// After n more roundings.
-inline double rounded(double x, double) { return x; }
-inline float rounded(float x, double) { return x; }
-inline bounded rounded(bounded x, double n) { return x.rounded(n); }
-
 // Rounded to an element, to be stored.
 inline double stored(double x) { return x; }
 inline float stored(float x) { return float_element ? float(float_element(double(x))) : x; }
-inline bounded stored(bounded x) { return {x.v, x.e + bounded::element * x.most() + bounded::tiny}; }
+using reference::stored;
 
 // Rounded to an element, to be multiplied with others; before or after it was multiplied with `scale`.
 inline double operand(double x, double) { return x; }
@@ -105,7 +68,7 @@ inline double again(double weight, double, double) { return weight; }
 inline float again(float weight, float, float) { return weight; }
 inline bounded again(bounded weight, bounded score, bounded lse) { return {weight.v, exp_difference(score, lse, 0).e}; }
 
-// (1 + erf((x - mu) gain)) / 2. The difference rounds x and mu; the slope there is at most that of the nearer end of where z may be.
+// (1 + erf((x - mu) gain)) / 2. The difference rounds x and mu; the derivative there is at most that of the nearer end of where z may be.
 inline double laplace(double x, double mu, double gain) { return 0.5 * std::erfc((mu - x) * gain); }
 inline float laplace(float x, double mu, double gain) { return 0.5f * (1 + std::erf((x - float(mu)) * float(gain))); }
 inline double laplace_moved(bounded x, double mu) { return x.e + 2 * bounded::u * (x.most() + mu); }
@@ -115,17 +78,17 @@ inline bounded laplace(bounded x, double mu, double gain) {
   double const steep = 1.1283791670955126 * std::exp(-near * near);
   return {laplace(x.v, mu, gain), std::isfinite(z) ? 0.5 * (steep * d + 4 * bounded::u) + 2 * bounded::u : 0};
 }
-// Its slope gain / sqrt(pi) e^-z^2; its curvature is at most gain^2 times 2 / sqrt(pi) max(z e^-z^2) = 0.48394.
-inline double laplace_slope(double x, double mu, double gain) {
+// Its derivative gain / sqrt(pi) e^-z^2; its curvature is at most gain^2 times 2 / sqrt(pi) max(z e^-z^2) = 0.48394.
+inline double laplace_derivative(double x, double mu, double gain) {
   double const z = (x - mu) * gain;
   return gain * 0.56418958354775629 * std::exp(-z * z);
 }
-inline float laplace_slope(float x, double mu, double gain) {
+inline float laplace_derivative(float x, double mu, double gain) {
   float const z = (x - float(mu)) * float(gain);
   return float(gain * 0.56418958354775629) * std::exp(-z * z);
 }
-inline bounded laplace_slope(bounded x, double mu, double gain) {
-  double const v = laplace_slope(x.v, mu, gain), z = (x.v - mu) * gain;
+inline bounded laplace_derivative(bounded x, double mu, double gain) {
+  double const v = laplace_derivative(x.v, mu, gain), z = (x.v - mu) * gain;
   if (!std::isfinite(z)) return bounded(v);
   return {v, 0.48394 * gain * gain * laplace_moved(x, mu) + v * bounded::u * (8 + 6 * z * z) + 4 * bounded::least};
 }

@@ -7,32 +7,17 @@
 #include <type_traits>
 #include <vector>
 
+#include "bounded.hpp"
+
 namespace tcnca::reference::ema {
 
 using integer = std::int64_t;
 
-/// A number, the sum m of the magnitudes of the terms that it is made of, and a bound e on its error. Each operation loses u of m, so the
-/// bound holds for any order of the terms.
-struct bounded {
-  double v = 0, m = 0, e = 0;
-  static inline double u = 0;  // unit roundoff of the arithmetic that is judged
-
-  bounded() = default;
-  bounded(double x) : v(x), m(std::abs(x)) {}
-  bounded(double value, double most, double error) : v(value), m(most), e(error) {}
-  /// After n more roundings.
-  bounded rounded(double n) const { return {v, m, e + n * u * m}; }
-  friend bounded operator+(bounded a, bounded b) { return bounded(a.v + b.v, a.m + b.m, a.e + b.e).rounded(1); }
-  friend bounded operator-(bounded a, bounded b) { return bounded(a.v - b.v, a.m + b.m, a.e + b.e).rounded(1); }
-  friend bounded operator*(bounded a, bounded b) {
-    return bounded(a.v * b.v, a.m * b.m, a.m * b.e + b.m * a.e + a.e * b.e).rounded(1);
-  }
-};
-inline double rounded(double x, double) { return x; }
-inline bounded rounded(bounded x, double n) { return x.rounded(n); }
+/// A state is a sum over the past that an implementation may split anywhere (a scan over threads does).
+using bounded = bounded_number<true>;
 
 // Rounding of the functions in units u, with exp good to 2 ulp = 4 u and one u for each other operation: sigmoid 6 u; silu 7 u |x|;
-// its slope s + x s (1 - s): 8 u + 16 u |x|. |sigmoid'| <= 1/4, |silu'| < 1.1, |silu''| <= 1/2.
+// its derivative s + x s (1 - s): 8 u + 16 u |x|. |sigmoid'| <= 1/4, |silu'| < 1.1, |silu''| <= 1/2.
 inline double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 inline bounded sigmoid(bounded x) {
   double const s = sigmoid(x.v);
@@ -40,10 +25,10 @@ inline bounded sigmoid(bounded x) {
 }
 inline double silu(double x) { return x * sigmoid(x); }
 inline bounded silu(bounded x) { return {silu(x.v), std::abs(x.v), 1.1 * x.e + 7 * bounded::u * std::abs(x.v)}; }
-inline double silu_slope(double x) { return sigmoid(x) * (1 + x * (1 - sigmoid(x))); }
-inline bounded silu_slope(bounded x) {
-  double const slope = silu_slope(x.v);
-  return {slope, std::abs(slope), x.e / 2 + bounded::u * (8 + 16 * std::abs(x.v))};
+inline double silu_derivative(double x) { return sigmoid(x) * (1 + x * (1 - sigmoid(x))); }
+inline bounded silu_derivative(bounded x) {
+  double const d = silu_derivative(x.v);
+  return {d, std::abs(d), x.e / 2 + bounded::u * (8 + 16 * std::abs(x.v))};
 }
 
 /// What an average is. scan: roundings of a state that came through a scan over threads, those of its own recurrence aside.
@@ -157,7 +142,7 @@ gradients<N> backward(shape const& s, problem const& in) {
     auto const y = detail::sums<N>(s, in, nullptr);
     for (std::size_t i = 0; i < g.size(); i++) {
       N const omega(in.omega[i / L % std::size_t(in.channels)]), x(in.x[i]);
-      g[i] = g[i] * silu_slope(y[i] + omega * x);
+      g[i] = g[i] * silu_derivative(y[i] + omega * x);
       out.x[i] = omega * g[i];
       N& sum = out.omega[i / L % std::size_t(in.channels)];
       sum = sum + g[i] * x;
@@ -223,13 +208,14 @@ gradients<N> kernel_backward(shape const& s, problem const& in, std::vector<doub
     for (int n = 0; n < s.states; n++) {
       std::size_t const i = std::size_t(row * s.states + n);
       detail::coefficients<double> const k(s, in, i);
-      N sum(0), slope(0);
+      N sum(0), derivative(0);
       for (integer l = 0; l < in.length; l++) {
         double const g = grad_kappa[std::size_t(row * in.length + l)];
         sum = sum + N(g) * power<N>(k.q, l);
-        if (l > 0) slope = slope + rounded(N(g * double(l)) * power<N>(k.q, l - 1), 3);
+        if (l > 0) derivative = derivative + rounded(N(g * double(l)) * power<N>(k.q, l - 1), 3);
       }
-      add_gradients(s, detail::coefficients<N>(s, in, i), i, N(k.w) * sum, N(k.u) * sum, N(k.u * k.w) * slope, out);
+      add_gradients(s, detail::coefficients<N>(s, in, i), i, N(k.w) * sum, N(k.u) * sum, N(k.u * k.w) * derivative,
+                    out);
     }
   return out;
 }

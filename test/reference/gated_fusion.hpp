@@ -6,7 +6,7 @@
 
 namespace tcnca::reference::gates {
 
-using ema::silu, ema::silu_slope, ema::sigmoid;
+using ema::silu, ema::silu_derivative, ema::sigmoid;
 using integer = std::int64_t;
 
 /// Which gates there are, and dropout: a word of Philox below 2^32 times it drops.
@@ -68,7 +68,7 @@ mix_gradients<N> mix_backward(problem const& p) {
   for (std::size_t i = 0; i < p.z.size(); i++) {
     auto const c = i % columns;
     N const shared = silu(N(p.z[i])), q(p.grad_q[i]), k(p.grad_k[i]);
-    out.z.push_back((N(p.gq[c]) * q + N(p.gk[c]) * k) * silu_slope(N(p.z[i])));
+    out.z.push_back((N(p.gq[c]) * q + N(p.gk[c]) * k) * silu_derivative(N(p.z[i])));
     out.gq[c] = out.gq[c] + q * shared, out.mq[c] = out.mq[c] + q;
     out.gk[c] = out.gk[c] + k * shared, out.mk[c] = out.mk[c] + k;
   }
@@ -90,7 +90,7 @@ reset_gradients<N> reset_backward(problem const& p) {
   reset_gradients<N> out;
   for (std::size_t i = 0; i < p.o.size(); i++) {
     N const g(p.grad_y[i]);
-    out.o.push_back(g * silu(N(p.r[i]))), out.r.push_back(g * N(p.o[i]) * silu_slope(N(p.r[i])));
+    out.o.push_back(g * silu(N(p.r[i]))), out.r.push_back(g * N(p.o[i]) * silu_derivative(N(p.r[i])));
   }
   return out;
 }
@@ -120,9 +120,9 @@ update_gradients<N> update_backward(shape const& s, problem const& p) {
     if (s.update) {
       N const gate = sigmoid(N(p.u[i])), x(p.x[i]);
       out.x.push_back(g - g * gate), out.u.push_back(g * gate * (N(1) - gate) * (keep * silu(h) - x)),
-          out.h.push_back(g * gate * keep * silu_slope(h));
+          out.h.push_back(g * gate * keep * silu_derivative(h));
     } else {
-      out.x.push_back(g), out.h.push_back(g * keep * silu_slope(h));
+      out.x.push_back(g), out.h.push_back(g * keep * silu_derivative(h));
     }
   }
   return out;

@@ -54,22 +54,55 @@ using backends = std::tuple<fiber_backend<>>;  // each fiber is a thread to it
 using backends = std::tuple<cpu_backend, fiber_backend<>>;
 #endif
 
-/// Where one machine will do.
+/// For tests that need only one of them.
 using one_backend = std::tuple<std::tuple_element_t<0, backends>>;
 
 template <class Tuple>
-struct listed;
+struct list_of;
 template <class... S>
-struct listed<std::tuple<S...>> {
+struct list_of<std::tuple<S...>> {
   using type = ::testing::Types<S...>;
 };
-template <template <class> class On, class Backends>
-struct on_each;
-template <template <class> class On, class... Backends>
-struct on_each<On, std::tuple<Backends...>> : listed<decltype(std::tuple_cat(On<Backends>{}...))> {};
-/// The types of a typed test suite: those in the tuple On<Backend>, for every backend.
-template <template <class> class On, class Backends = backends>
-using everywhere = typename on_each<On, Backends>::type;
+template <class Case, class... Backends>
+using case_on = std::tuple<typename Case::template on<Backends>...>;
+template <class Backends, class... Cases>
+struct cases_on;
+template <class... Backends, class... Cases>
+struct cases_on<std::tuple<Backends...>, Cases...>
+    : list_of<decltype(std::tuple_cat(case_on<Cases, Backends...>{}...))> {};
+
+/// The types of a typed test suite: every case on every backend. A case says what is tested but for the backend: an element type, a shape, a
+/// tuning; its on<Backend> is a subject, which has the members backend and name().
+template <class Backends, class... Cases>
+using subjects_on = typename cases_on<Backends, Cases...>::type;
+template <class... Cases>
+using subjects = subjects_on<backends, Cases...>;
+template <class... Cases>
+using subjects_on_one = subjects_on<one_backend, Cases...>;
+
+/// Names in GoogleTest's output. A subject's starts with its backend: ctest's labels select by it.
+struct subject_name {
+  template <class S>
+  static std::string GetName(int) {
+    return S::name();
+  }
+};
+struct backend_name {
+  template <class B>
+  static std::string GetName(int) {
+    return B::name;
+  }
+};
+
+/// Calls an operation with a workspace of exactly `bytes`, as its query asks for, and waits until the results are there.
+template <class Backend, class Call>
+void run_with_workspace(std::size_t bytes, Call call) {
+  scratch_memory const scratch(bytes);
+  status const s = call(scratch.get());
+  ASSERT_TRUE(s.ok()) << to_string(s) << ": " << s.argument();
+  Backend::finish();
+  EXPECT_TRUE(scratch.intact()) << "written outside of the workspace";
+}
 
 /// Under a sanitizer compilers and programs are several times slower: it sees few of the types and options, but every agent.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)

@@ -3,11 +3,24 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <vector>
 
+#include "reference/bounded.hpp"
 #include "tensor.hpp"
 
 namespace tcnca::testing {
+
+/// From here on the references compute bounds for tensors of T: fp64 and fp32 computed in themselves, 16-bit types in fp32.
+template <class T>
+void use_arithmetic_of() {
+  using A = accumulate_t<T>;
+  using reference::arithmetic;
+  constexpr bool is_16bit = !std::is_same_v<T, A>;
+  arithmetic::u = std::ldexp(1, -format_of<A>.digits), arithmetic::least = double(std::numeric_limits<A>::min());
+  arithmetic::element = is_16bit ? std::ldexp(1, -format_of<T>.digits) : 0;
+  arithmetic::tiny = is_16bit ? underflow<T>() : 0;
+}
 
 /// Each element within its bound of its value; a NaN never is. Says which element is the worst.
 template <class T, int Rank>

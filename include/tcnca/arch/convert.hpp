@@ -1,5 +1,5 @@
-// Between storage (fp64, fp32, bf16, fp16) and packs of the accumulate type, round to nearest even.
-// CPU: integer arithmetic on whole vectors, so that it needs no instruction set. CUDA: one instruction an element.
+// Conversion between elements in memory (fp64, fp32, bf16, fp16) and packs of the accumulate type; rounds to nearest
+// even. CPU: integer arithmetic on vectors, for any instruction set. CUDA: one instruction per element.
 #pragma once
 #include "../core/config.hpp"
 #include "../core/numeric.hpp"
@@ -33,24 +33,24 @@ __device__ __forceinline__ T narrow(accumulate_t<T> x) {
   }
 }
 
-/// One access of W * sizeof(T) bytes (at most 16), then W conversions.
+/// Accesses W elements, W * sizeof(T) <= 16 bytes, at once and converts each.
 template <class Pack, class T, int W>
 struct convert {
-  struct alignas(sizeof(T) * W) chunk {
+  struct alignas(sizeof(T) * W) vector {
     T e[W];
   };
   static __device__ __forceinline__ Pack load(T const* p) {
-    chunk const c = *reinterpret_cast<chunk const*>(p);
+    vector const c = *reinterpret_cast<vector const*>(p);
     Pack a;
     TCNCA_UNROLL
     for (int i = 0; i < W; i++) a.v[i] = widen(c.e[i]);
     return a;
   }
   static __device__ __forceinline__ void store(T* p, Pack a) {
-    chunk c;
+    vector c;
     TCNCA_UNROLL
     for (int i = 0; i < W; i++) c.e[i] = narrow<T>(a.v[i]);
-    *reinterpret_cast<chunk*>(p) = c;
+    *reinterpret_cast<vector*>(p) = c;
   }
 };
 
@@ -64,14 +64,15 @@ TCNCA_HOST_DEVICE To bits_as(From x) {
   return y;
 }
 
-// The 16-bit formats, on a vector (or one) of 32-bit unsigned integers U and the floats F of the same shape.
+// Conversions of the 16-bit formats. U: uint32 or a vector of it; F: float or a vector of the same size.
 template <class T, class U, class F>
 TCNCA_HOST_DEVICE F widen_bits(U h) {
   if constexpr (same<T, bf16>) {
     return bits_as<F>(h << 16);
   } else {
     U const magnitude = (h & 0x7fffu) << 13;
-    // Denormals are not scaled by a product: programs linked with -ffast-math start in a mode where the processor reads denormals as zero.
+    // Denormals are scaled by a subtraction, not by a product: in programs linked with -ffast-math the processor reads
+    // denormals as zero.
     F const scaled =
         magnitude < 0x00800000u ? bits_as<F>(magnitude + 0x38800000u) - 0x1p-14f : bits_as<F>(magnitude + 0x38000000u);
     U const special = magnitude >= 0x0f800000u ? (h - h) + 0x7f800000u : h - h;  // infinity or NaN
@@ -105,7 +106,8 @@ struct convert {
     typedef E type __attribute__((vector_size(sizeof(E) * W)));
   };
 
-  // The ABI for passing a vector wider than a register depends on the compiler's flags. Such a vector is converted in halves.
+  // The ABI for passing a vector wider than a register depends on the compiler's flags, so such a vector is converted
+  // in two halves.
   static constexpr bool two_registers = sizeof(accumulate) * W > register_bytes;
   struct half {
     typedef accumulate type __attribute__((vector_size(sizeof(accumulate) * W / (two_registers ? 2 : 1))));

@@ -1,10 +1,11 @@
-// The floating-point mode of a CPU thread. Results may depend on the caller's mode, but not on which thread computes them.
+// The floating-point mode of a CPU thread. Workers take over the caller's mode, so that results do not depend on which
+// thread computes them.
 #pragma once
 #include "../core/config.hpp"
 
 namespace tcnca::inline TCNCA_TARGET::detail {
 
-/// The rounding and denormal modes of a thread. Empty on targets whose control register is not known.
+/// The rounding and denormal modes of a thread. Always 0 on processors other than x86 and AArch64.
 struct floating_point_mode {
   uint64 bits = 0;
 
@@ -33,12 +34,13 @@ struct floating_point_mode {
   static void set_control(uint64) {}
 #endif
   static floating_point_mode current() { return {control() & mask}; }
-  /// Sets the mode of the calling thread. Exception masks and flags are not changed.
+  /// Sets the mode of the calling thread. Exception masks and flags stay.
   void set() const {
     if (uint64 const all = control(); (all & mask) != bits) set_control((all & ~mask) | bits);
   }
 };
-/// Sets the calling thread's mode until the end of the scope.
+
+/// Sets the calling thread's mode for the lifetime of the object.
 class scoped_floating_point_mode {
  public:
   explicit scoped_floating_point_mode(floating_point_mode m) : before_(floating_point_mode::current()) { m.set(); }

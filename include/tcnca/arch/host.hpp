@@ -1,10 +1,10 @@
-// Single instructions of the CPU that a compiler does not find, or must not merge, by itself.
-// Through builtins: <immintrin.h> costs more to include than all of tcnca.
+// Single CPU instructions that compilers do not select by themselves, and barriers against contraction and
+// reassociation. By builtins: <immintrin.h> takes longer to include than all of tcnca.
 #pragma once
 #include "../core/config.hpp"
 
-// Clang evaluates the arithmetic of this header, of packs and of activations as written, whatever the flags. For GCC, barriers and intrinsics
-// stand where it matters.
+// Clang: the arithmetic of this header, of packs and of activations is evaluated as written, also with -ffast-math. GCC
+// has no such pragma; barriers and intrinsics are used where it matters.
 #if defined(__clang__) && !defined(__CUDACC__)
 #pragma float_control(push)
 #pragma float_control(precise, on)
@@ -22,11 +22,11 @@ inline constexpr int register_bytes =
     16;
 #endif
 
-/// x, rounded: a product that passes through here is not contracted into a fused multiply-add with what follows, whatever the compiler's
-/// flags. Results then do not depend on what it chose to inline where.
+/// Returns x and prevents its contraction with later operations: a product that passes through here is rounded and
+/// never part of a fused multiply-add. Results then do not depend on the compiler's inlining.
 template <class V>
 TCNCA_HOST_DEVICE V no_contract(V x) {
-  // Clang has no register for a vector of less than 16 bytes.
+  // Clang does not accept a vector of less than 16 bytes as a register operand.
   [[maybe_unused]] constexpr bool short_vector = sizeof(V) < 16 && requires { x[0]; };
 #if defined(__x86_64__) && defined(__AVX512VL__)
   if constexpr (sizeof(V) <= 64 && !short_vector) {
@@ -58,8 +58,8 @@ TCNCA_HOST_DEVICE V no_contract(V x) {
   return x;
 }
 
-/// a / b, rounded once. With -ffast-math GCC multiplies by an estimate of 1 / b. That estimate is wrong for infinities and is off by a unit in
-/// the last place elsewhere, which is too much for 1 - a / b where a / b is near 1.
+/// a / b, rounded once. With -ffast-math GCC multiplies by an estimate of 1 / b, which is wrong for infinities and else
+/// has an error of one unit in the last place: too much for 1 - a / b if a / b is close to 1.
 template <class V>
 TCNCA_HOST_DEVICE V quotient(V a, V b) {
 #if !defined(__clang__) && defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ && defined(__SSE2__)
@@ -89,7 +89,8 @@ TCNCA_HOST_DEVICE V quotient(V a, V b) {
   return a / b;
 }
 
-/// Whether the compiler assumes that infinities and NaNs do not occur (-ffinite-math-only, -ffast-math). The library supports them regardless.
+/// Whether the compiler assumes that infinities and NaNs do not occur (-ffinite-math-only, -ffast-math). The library
+/// supports them in any case.
 inline constexpr bool finite_math =
 #if defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ && !defined(__CUDA_ARCH__)
     true;
@@ -97,7 +98,8 @@ inline constexpr bool finite_math =
     false;
 #endif
 
-/// The bits of an fp32 or fp64 number, or of a vector of them, as signed integers I of the same shape. The compiler cannot reason about the value.
+/// The bits of an fp32 or fp64 number, or of a vector of them, as signed integers of the same size. The compiler cannot
+/// make assumptions about them.
 template <class Indices, class V>
 TCNCA_HOST_DEVICE Indices opaque_bits(V x) {
   static_assert(sizeof(Indices) == sizeof(V));
@@ -106,7 +108,7 @@ TCNCA_HOST_DEVICE Indices opaque_bits(V x) {
   __builtin_memcpy(&bits, &x, sizeof(Indices));
   return bits;
 }
-/// The signed integers of the same shape as V, and the type of a lane.
+/// The signed integer type of the same size as V, and the type of a lane of V.
 template <class V>
 struct bits_of {  // V is a vector
   using type = decltype(V{} > V{});
@@ -135,8 +137,8 @@ TCNCA_HOST_DEVICE V if_greater(V a, V b, V yes, V no) {
     constexpr auto infinity =
         static_cast<typename bits_of<typename bits_of<V>::number>::type>(is_double ? 0x7ff0000000000000 : 0x7f800000);
     ints const x = opaque_bits<ints>(a), y = opaque_bits<ints>(b);
-    auto const is_greater = (x ^ ((x >> sign) & magnitude)) >
-                            (y ^ ((y >> sign) & magnitude));  // these integers have the order of the numbers
+    auto const is_greater =
+        (x ^ ((x >> sign) & magnitude)) > (y ^ ((y >> sign) & magnitude));  // integers ordered like the numbers
     auto const numbers = ((x & magnitude) <= infinity) & ((y & magnitude) <= infinity);
     return (is_greater & numbers) ? yes : no;
   } else {
@@ -155,7 +157,7 @@ TCNCA_HOST_DEVICE bool is_zero(T x) {
 
 #if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__) && defined(__SSE2__) && \
     !(defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
-/// In each lane a > b ? a : b (b where one is NaN), for a vector of the machine's own size; other vectors take the slow way.
+/// In each lane a > b ? a : b; b if one of them is NaN. One instruction for vectors of a register's size.
 template <class V>
 TCNCA_HOST_DEVICE V max_or_second(V a, V b) {
   if constexpr (sizeof(V) <= 8) {
@@ -190,14 +192,14 @@ TCNCA_HOST_DEVICE V max_or_second(V a, V b) {
 }
 #endif
 
-/// max(0, x) in each lane, NaN where x is one.
+/// max(0, x) in each lane; NaN if x is NaN.
 template <class V>
 TCNCA_HOST_DEVICE V max_zero(V x) {
   return max_or_second(V{}, x);
 }
 
-/// a * b + c, rounded once where the machine can. Named, not left to contraction: GCC splits chains of multiply-adds again on some machines,
-/// depending on the code around them, and results must not depend on that.
+/// a * b + c, rounded once on processors with a fused multiply-add. By builtins: GCC's own contraction depends on the
+/// surrounding code, and results must not.
 template <class V>
 TCNCA_HOST_DEVICE V fused(V a, V b, V c) {
 #if defined(__GNUC__) && !defined(__clang__) && defined(__FMA__)
@@ -238,7 +240,8 @@ struct float_vector {
   typedef float type __attribute__((vector_size(Bytes)));
 };
 #endif
-/// Writes a vector past the caches, to memory aligned to it. Others see it after stream_end() on this thread.
+/// Non-temporal store of a vector to memory aligned to its size. Other threads see it after stream_end() on this
+/// thread.
 template <class V>
 TCNCA_HOST_DEVICE void stream(void* to, V v) {
 #if !defined(__CUDACC__) && defined(__clang__)
@@ -264,7 +267,7 @@ TCNCA_HOST_DEVICE void stream_end() {
 #endif
 }
 
-/// Whether shifted_pair is one instruction for vectors V.
+/// Whether shifted_pair is one instruction for a vector V.
 template <class V>
 inline constexpr bool has_shifted_pair =
 #if defined(__AVX512F__) && !defined(__CUDACC__)
@@ -273,7 +276,7 @@ inline constexpr bool has_shifted_pair =
     false;
 #endif
 
-/// Lanes Shift, Shift + 1, ... of a followed by b; 0 < Shift < lanes.
+/// Lanes Shift, Shift + 1, ... of the concatenation of a and b; 0 < Shift < number of lanes.
 template <int Shift, class V>
 TCNCA_HOST_DEVICE V shifted_pair([[maybe_unused]] V a, [[maybe_unused]] V b) {
 #if defined(__AVX512F__) && !defined(__CUDACC__)
@@ -299,7 +302,7 @@ TCNCA_HOST_DEVICE V shifted_pair([[maybe_unused]] V a, [[maybe_unused]] V b) {
 #endif
 }
 
-/// Asks for the line at p ahead of its use; any address will do.
+/// Prefetches the cache line at p; any address is allowed.
 TCNCA_HOST_DEVICE void prefetch([[maybe_unused]] void const* p) {
 #if !defined(__CUDACC__)
   __builtin_prefetch(p);

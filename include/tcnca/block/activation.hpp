@@ -1,7 +1,8 @@
 // Activations on packs, with their derivatives.
-// CPU, fp32: polynomials on whole vectors (exp 1e-7 relative, tanh and erf 1.5e-7). CPU, fp64 and CUDA: the library's functions, a lane at a time.
-// On the CPU the same with -ffast-math. With nvcc's --use_fast_math, fp32 on CUDA takes approximate instructions: exp to about 2^-21 times its
-// argument, tanh (activations tanh, gelu_tanh) to 2^-11 only, and denormals are zero.
+// CPU, fp32: polynomials on vectors; relative error of exp 1e-7, of tanh and erf 1.5e-7, also with -ffast-math. CPU,
+// fp64, and CUDA: the functions of the math library for each lane. With nvcc's --use_fast_math, fp32 on CUDA uses
+// approximate instructions: the relative error of exp is about 2^-21 times its argument, that of tanh (activations
+// tanh, gelu_tanh) 2^-11, and denormals are zero.
 #pragma once
 #include "../core/options.hpp"
 #include "pack.hpp"
@@ -32,16 +33,17 @@ TCNCA_HOST_DEVICE pack<T, W> horner(pack<T, W> x, array<T const, N>& c) {
   return y;
 }
 
-/// e^x, for fp32 on the CPU with x held to [-87, 88].
+/// e^x. CPU, fp32: x is clamped to [-87, 88].
 template <class T, int W>
 TCNCA_HOST_DEVICE pack<T, W> exp(pack<T, W> x) {
   if constexpr (polynomials && same<T, float>) {
 #if !defined(__CUDA_ARCH__) && !defined(__CUDACC_RTC__)
     // x = n ln 2 + r, |r| <= ln(2)/2; e^r by a minimax polynomial; 2^n by its bits.
     using ints = typename vector_of<int, W>::type;
-    // Held from below, then, with the sign turned, from above; a NaN stays one.
+    // Clamped from below, then, negated, from above; a NaN stays NaN.
     auto v = -max_or_second(broadcast<W>(-88.f).v, -max_or_second(broadcast<W>(-87.f).v, x.v));
-    // no_contract() stops -ffast-math from reassociating these sums, which round to an integer and keep the remainder exact.
+    // no_contract() stops -ffast-math from reassociating these sums, which round to an integer and keep the remainder
+    // exact.
     auto const shifted = no_contract(v * 1.44269504f + 12582912.f);
     auto const n = no_contract(shifted - 12582912.f);
     auto const r = no_contract(v - n * 0.693359375f) + n * 2.12194440e-4f;
@@ -92,7 +94,7 @@ TCNCA_HOST_DEVICE pack<T, W> tanh(pack<T, W> x) {
 template <class T, int W>
 TCNCA_HOST_DEVICE pack<T, W> erf(pack<T, W> x) {
   if constexpr (polynomials && same<T, float>) {
-    // |x| < 1: x p(x^2). Beyond: 1 - e^(-x^2) q(1 / (|x| + 2)), fitted up to |x| = 4.2, where erfc vanishes in fp32.
+    // |x| < 1: x p(x^2). Else: 1 - e^(-x^2) q(1 / (|x| + 2)), fitted up to |x| = 4.2, where erfc vanishes in fp32.
     float const p[] = {1.12837917f,    -0.376126271f,   0.112836002f, -0.0268544446f,
                        0.00518953534f, -8.02084127e-4f, 7.8891195e-5f};
     float const q[] = {-1.46606783e-4f, 0.569601022f, 1.04156773f,  2.76289403f,
@@ -133,7 +135,8 @@ struct value_and_slope {
   pack<T, W> value, derivative;
 };
 
-/// A(x) and A'(x); a caller that drops one does not pay for it. The ReLU has derivative 0 at 0.
+/// A(x) and A'(x). If the caller does not use one of them, the compiler removes its computation. The derivative of ReLU
+/// at 0 is 0.
 template <activation A, class T, int W>
 TCNCA_HOST_DEVICE value_and_slope<T, W> activate(pack<T, W> x) {
   auto const constant = [](double c) TCNCA_INLINE { return broadcast<W>(T(c)); };

@@ -11,18 +11,18 @@ struct group_memory {
   size_t global_scratch_bytes = 0;  ///< In the workspace.
 };
 
-/// An agent is the algorithm of one work item, executed by one group of threads. The same source runs on a CUDA thread block
-/// (block_group), on one CPU thread (serial_group) and on fibers in tests. A launch gives each group one agent; the agent
-/// processes items one after another.
+/// An agent is the algorithm of one work item, executed by one group of threads. The same source runs on a CUDA thread
+/// block (block_group), on one CPU thread (serial_group) and on fibers in tests. A launch gives each group one agent;
+/// the agent processes items one after another.
 ///
 ///   group_type    the threads that share an item: rank(), static size(), sync()
 ///   params_type   what all groups are given; trivially copyable, passed to a kernel by value
 ///   A             element type of the group's memory
 ///   items(p)      number of work items; 0 if an extent is 0
 ///   memory(p)     memory of one group; must not depend on pointers or strides
-///   constructor   (group, params, shared, scratch): `shared` and `scratch` point to memory(p) bytes, aligned to 64 bytes or
-///                 more and uninitialized. The parameters outlive the agent. On the host it is constructed before the first
-///                 item is taken, on a GPU by all threads of the group.
+///   constructor   (group, params, shared, scratch): `shared` and `scratch` point to memory(p) bytes, aligned to 64
+///                 bytes or more and uninitialized. The parameters outlive the agent. On the host it is constructed
+///                 before the first item is taken, on a GPU by all threads of the group.
 ///   agent(item)   called by all threads of the group, for items in any order. Ends in a state where the memory may be
 ///                 reused: either with group.sync() or because no thread reads what another one wrote.
 ///

@@ -1,17 +1,19 @@
-// Group: the threads that share a tile. Work is shared out as `for (i = group.rank(); i < n; i += group.size())` between sync()s.
+// A group: the threads that process an item together. Work is distributed as
+// `for (i = group.rank(); i < n; i += group.size())`, with sync() between dependent phases. All threads call sync().
 #pragma once
 #include "../core/config.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// One CPU thread; the lanes of its SIMD registers do the work.
+/// One CPU thread. Parallelism within an item comes from its SIMD lanes.
 struct serial_group {
   TCNCA_HOST_DEVICE int rank() const { return 0; }
   TCNCA_HOST_DEVICE static constexpr int size() { return 1; }
   TCNCA_HOST_DEVICE void sync() const {}
 };
 
-/// f(row, column) for all of rows x columns, each by one thread of the group, neighbours in a row by neighbouring threads.
+/// f(row, column) for all of rows x columns, each called by one thread. Consecutive columns belong to consecutive
+/// threads.
 template <class Group, class F>
 TCNCA_HOST_DEVICE void for_each_pair(Group group, int rows, int columns, F f) {
   if constexpr (Group::size() == 1) {  // no division
@@ -23,7 +25,7 @@ TCNCA_HOST_DEVICE void for_each_pair(Group group, int rows, int columns, F f) {
 }
 
 #if defined(__CUDACC__)
-/// A CUDA thread block of N threads. Called by all of them.
+/// A one-dimensional CUDA thread block of N threads.
 template <int N>
 struct block_group {
   __device__ __forceinline__ int rank() const { return static_cast<int>(threadIdx.x); }

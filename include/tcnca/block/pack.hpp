@@ -1,5 +1,5 @@
-// pack<T, W>: W neighbours along the contiguous axis, the unit of all arithmetic.
-// On the CPU a native vector register: with a plain array GCC 12 keeps the lanes in memory and runs five times slower.
+// pack<T, W>: W elements, consecutive along the contiguous axis; the unit of all arithmetic.
+// On the CPU a native vector type: with a plain array GCC 12 keeps the lanes in memory, which is five times slower.
 #pragma once
 #include "../arch/convert.hpp"
 #include "../arch/host.hpp"
@@ -35,7 +35,7 @@ struct alignas(sizeof(T) * W) pack {
   TCNCA_HOST_DEVICE friend pack operator-(pack a, pack b) {
     return zip(a, b, [](T x, T y) TCNCA_INLINE { return x - y; });
   }
-  /// Never contracted: only fma() fuses, so that results do not depend on what the compiler saw together.
+  /// Never contracted: only fma() fuses, so that results do not depend on what the compiler inlines.
   TCNCA_HOST_DEVICE friend pack operator*(pack a, pack b) {
     return zip(a, b, [](T x, T y) TCNCA_INLINE {
       if constexpr (sizeof(T) == 4) {
@@ -45,7 +45,7 @@ struct alignas(sizeof(T) * W) pack {
       }
     });
   }
-  /// fp32: to 2 units in the last place, without the slow path of the exact division.
+  /// fp32: accurate to 2 units in the last place, without the slow path of the exact division.
   TCNCA_HOST_DEVICE friend pack operator/(pack a, pack b) {
     return zip(a, b, [](T x, T y) TCNCA_INLINE {
       if constexpr (sizeof(T) == 4) {
@@ -111,7 +111,7 @@ struct pack {
   TCNCA_HOST_DEVICE friend pack operator-(pack a, pack b) { return {a.v - b.v}; }
   TCNCA_HOST_DEVICE friend pack operator*(pack a, pack b) { return {detail::no_contract(a.v * b.v)}; }
   TCNCA_HOST_DEVICE friend pack operator/(pack a, pack b) { return {detail::quotient(a.v, b.v)}; }
-  /// a * b + c, rounded once where the machine has a fused multiply-add.
+  /// a * b + c, rounded once if the target has a fused multiply-add.
   TCNCA_HOST_DEVICE friend pack fma(pack a, pack b, pack c) { return {detail::fused(a.v, b.v, c.v)}; }
   /// In each lane: x < 0 ? 0 : x; a NaN stays one.
   TCNCA_HOST_DEVICE friend pack max_zero(pack x) {
@@ -139,7 +139,7 @@ template <class T, int W>
 inline constexpr bool has_shifted = W > 1 && detail::has_shifted_pair<typename detail::vector_of<T, W>::type>;
 #endif
 
-/// Lanes Shift, Shift + 1, ... of a followed by b: what lies between two neighbouring packs. Only where has_shifted.
+/// Lanes Shift, Shift + 1, ... of the concatenation of a and b. Requires has_shifted.
 template <int Shift, class T, int W>
 TCNCA_HOST_DEVICE pack<T, W> shifted(pack<T, W> a, [[maybe_unused]] pack<T, W> b) {
   if constexpr (has_shifted<T, W>) {
@@ -149,7 +149,7 @@ TCNCA_HOST_DEVICE pack<T, W> shifted(pack<T, W> a, [[maybe_unused]] pack<T, W> b
   }
 }
 
-/// In each lane a > b ? a : b. Not select_positive of a - b: infinities have no difference.
+/// In each lane a > b ? a : b. (select_positive(a - b, a, b) would fail for two infinities.)
 template <class T, int W>
 TCNCA_HOST_DEVICE pack<T, W> max_or_second(pack<T, W> a, pack<T, W> b) {
 #if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
@@ -161,7 +161,8 @@ TCNCA_HOST_DEVICE pack<T, W> max_or_second(pack<T, W> a, pack<T, W> b) {
 #endif
 }
 
-/// a, computed here: GCC would move what leads to it behind the next condition, and spill all that it reads on the way.
+/// Returns a. Optimization barrier: stops GCC from sinking the computation of a below the next branch and spilling its
+/// inputs.
 template <class T, int W>
 TCNCA_HOST_DEVICE pack<T, W> materialize(pack<T, W> a) {
 #if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
@@ -212,13 +213,13 @@ TCNCA_HOST_DEVICE T sum_lanes(pack<T, W> p) {
   return s[0];
 }
 
-/// W elements at p, in the accumulate type. On a GPU p is aligned to the W elements; on the CPU to one.
+/// W elements at p, in the accumulate type. On a GPU p must be aligned to W elements, on the CPU to one.
 template <int W, class T>
 TCNCA_HOST_DEVICE pack<accumulate_t<T>, W> load(T const* p) {
   return detail::convert<pack<accumulate_t<T>, W>, T, W>::load(p);
 }
 
-/// W elements at p, on a GPU too aligned to one.
+/// W elements at p, which is aligned to one element on all targets.
 template <int W, class T>
 TCNCA_HOST_DEVICE pack<accumulate_t<T>, W> load_anywhere(T const* p) {
 #if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
@@ -237,7 +238,8 @@ TCNCA_HOST_DEVICE void store(T* p, pack<accumulate_t<T>, W> a) {
   detail::convert<pack<accumulate_t<T>, W>, T, W>::store(p, a);
 }
 
-/// The same past the caches of a CPU; p is aligned to the W elements. Others see it after end_streaming() on this thread.
+/// The same with a non-temporal store on the CPU; p must be aligned to W elements. Visible to other threads after
+/// end_streaming() on this thread.
 template <int W, class T>
 TCNCA_HOST_DEVICE void store_streaming(T* p, pack<accumulate_t<T>, W> a) {
 #if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
@@ -252,7 +254,7 @@ TCNCA_HOST_DEVICE void end_streaming() {
 #endif
 }
 
-/// One element as the accumulate type.
+/// One element in the accumulate type.
 template <element T>
 TCNCA_HOST_DEVICE accumulate_t<T> to_accumulate(T x) {
   return load<1>(&x).lane(0);
@@ -266,7 +268,7 @@ TCNCA_HOST_DEVICE T from_accumulate(accumulate_t<T> x) {
   return y;
 }
 
-/// The first n of W elements, a stride apart; the other lanes are zero.
+/// The first n of W elements, `stride` apart; the other lanes are zero.
 template <int W, class T>
 TCNCA_NOINLINE pack<accumulate_t<T>, W> load_some(T const* p, index_t stride, index_t n) {
   auto a = broadcast<W>(accumulate_t<T>(0));
@@ -276,7 +278,7 @@ TCNCA_NOINLINE pack<accumulate_t<T>, W> load_some(T const* p, index_t stride, in
   return a;
 }
 
-/// Writes the first n of W lanes, a stride apart.
+/// Writes the first n of W lanes, `stride` apart.
 template <int W, class T>
 TCNCA_NOINLINE void store_some(T* p, index_t stride, index_t n, pack<accumulate_t<T>, W> a) {
   TCNCA_UNROLL

@@ -1,5 +1,4 @@
-// Philox4x32-10: random numbers that are a function of a key and a counter (Salmon, Moraes, Dror, Shaw, SC 2011), so that a dropout mask is
-// computed again where it is needed and stored nowhere.
+// Philox4x32-10 (Salmon, Moraes, Dror, Shaw, SC 2011): random numbers as a function of a key and a counter.
 #pragma once
 #include "../core/config.hpp"
 
@@ -8,13 +7,13 @@ namespace tcnca::inline TCNCA_TARGET {
 /// Four random words.
 struct philox_words {
   uint32 word[4];
-  /// Word n % 4, chosen: an index would put the words in memory.
+  /// Word n % 4. By comparisons: a run-time index would move the words from registers to memory.
   TCNCA_HOST_DEVICE constexpr uint32 of(int n) const {
     return n % 4 == 0 ? word[0] : n % 4 == 1 ? word[1] : n % 4 == 2 ? word[2] : word[3];
   }
 };
 
-/// The words that belong to a counter of four words under a 64-bit key.
+/// Four random words for a 64-bit key and a counter of four words.
 TCNCA_HOST_DEVICE constexpr philox_words philox(uint64 key, philox_words counter) {
   uint32 k0 = uint32(key), k1 = uint32(key >> 32);
   auto& c = counter.word;

@@ -1,4 +1,5 @@
-// Packs in the caller's memory: one row of a sequence (lanes along the length) or a group of its channels (lanes along the channels).
+// Packs in the caller's memory: of one channel (lanes along the length) or of several channels (lanes along the
+// channels).
 #pragma once
 #include "../core/tensor.hpp"
 #include "ring.hpp"
@@ -16,15 +17,15 @@ struct remove_const<T const> {
 };
 }  // namespace detail
 
-/// The channels that a tile works on, of one sequence of a batch.
+/// The channels of one sequence that a group processes. Members are called by one thread.
 template <class T, lanes Lanes>
 struct sequence_lanes {
   using value = pack<accumulate_t<typename detail::remove_const<T>::type>, Lanes.width>;
 
   T* row = nullptr;          // position 0 of the first channel
-  index_t stride = 1;        // from a position to the next
-  index_t channels = 1;      // of those that the lanes hold, how many there are
-  bool vectorizable = true;  // packs may be accessed whole
+  index_t stride = 1;        // between positions
+  index_t channels = 1;      // channels that exist, at most the lanes
+  bool vectorizable = true;  // packs may be accessed as vectors
 
   sequence_lanes() = default;
   TCNCA_HOST_DEVICE sequence_lanes(sequence_view<T> const& v, index_t batch, index_t channel, bool aligned)
@@ -33,12 +34,12 @@ struct sequence_lanes {
         channels(min_of(index_t(Lanes.channels()), v.extent[1] - channel)),
         vectorizable(aligned) {}
 
-  /// Lanes of pack p that exist at position t, when `valid` positions are left.
+  /// Lanes of pack p that exist where `valid` positions are left.
   TCNCA_HOST_DEVICE index_t existing(int p, index_t valid) const {
     return Lanes.along_length ? min_of(index_t(Lanes.width), valid)
                               : min_of(index_t(Lanes.width), max_of(index_t(0), channels - p * Lanes.width));
   }
-  /// Pack p at position t; lanes that do not exist are zero.
+  /// Pack p at position t, `valid` positions before the end; lanes that do not exist are zero.
   TCNCA_HOST_DEVICE value load(index_t t, int p, index_t valid) const {
     T const* const from = row + t * stride + p * Lanes.width;
     index_t const n = existing(p, valid);
@@ -53,12 +54,14 @@ struct sequence_lanes {
   }
 };
 
-/// Whether results of a tile may go past the caches: where packs are whole cache lines, for others half a line would wait for the other half.
+/// Whether non-temporal stores are useful: only if packs are whole cache lines, because a partial line is written
+/// separately.
 template <class T, lanes Lanes>
 inline constexpr bool may_stream = Lanes.along_length&& Lanes.width * sizeof(T) == 64;
 
-/// Writes the packs of one tile, positions [first, first + count), of a sequence. Along the length whole packs are told by one comparison.
-/// Streaming: past the caches, where may_stream and every whole pack begins a cache line; others see it after end_streaming().
+/// Writes the packs of one tile, positions [first, first + count), of a sequence. store() is called by one thread per
+/// pack. streaming: uses non-temporal stores if may_stream; every complete pack must then start at a cache line, and
+/// the result is visible to other threads after end_streaming().
 template <class T, lanes Lanes>
 class sequence_writer {
  public:
@@ -68,11 +71,11 @@ class sequence_writer {
         first_(first),
         count_(count),
         row_(y.row + first * y.stride),
-        whole_(Lanes.along_length && y.vectorizable ? int(count) - Lanes.width : -1),
+        last_complete_(Lanes.along_length && y.vectorizable ? int(count) - Lanes.width : -1),
         streaming_(streaming) {}
 
   TCNCA_HOST_DEVICE void store(int offset, int p, typename sequence_lanes<T, Lanes>::value v) const {
-    if (Lanes.along_length && offset <= whole_) {
+    if (Lanes.along_length && offset <= last_complete_) {
       if (may_stream<T, Lanes> && streaming_) store_streaming<Lanes.width>(row_ + offset, v);
       else tcnca::store<Lanes.width>(row_ + offset, v);
     } else {
@@ -81,10 +84,10 @@ class sequence_writer {
   }
 
  private:
-  sequence_lanes<T, Lanes> const& y_;
+  sequence_lanes<T, Lanes> y_;
   index_t first_, count_;
   T* row_;
-  int whole_;  // the last offset at which a pack is whole
+  int last_complete_;  // the last offset of a pack that lies within the tile; -1: none may be accessed as a vector
   bool streaming_;
 };
 

@@ -1,4 +1,4 @@
-// Rows and columns of a square of packs exchanged, in registers.
+// Transposition of a square of packs in registers.
 #pragma once
 #include "pack.hpp"
 #include "unroll.hpp"
@@ -7,6 +7,7 @@ namespace tcnca::inline TCNCA_TARGET::detail {
 
 #if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
 
+/// Moves lane j of row i to lane i of row j.
 template <class A, int W>
 TCNCA_HOST_DEVICE void transpose(array<pack<A, W>, W>& rows) {
   TCNCA_UNROLL
@@ -30,7 +31,9 @@ struct first_lanes<0, Indices...> {
   using type = lane_list<Indices...>;
 };
 
-/// Which lane goes to lane i when two rows exchange halves: of 16-byte blocks; of pairs in a block; of lanes in a block. Rows: 0 and W.
+/// Shuffle indices for two rows of W lanes that exchange halves: the source of lane i of the first (odd = 0) or second
+/// (odd = 1) result, where lanes W to 2 W - 1 are those of the second row. `blocks` exchanges 16-byte blocks, `pairs`
+/// pairs of lanes within a block, `lanes` single lanes within a block.
 template <int W, int Block>
 struct exchange {
   TCNCA_HOST_DEVICE static constexpr int blocks(int i, int odd) {
@@ -49,7 +52,7 @@ struct exchange {
 };
 
 #if defined(__CUDACC__)
-// nvcc hands packs of arguments of this builtin on to the host's compiler unexpanded.
+// nvcc passes a parameter pack in this builtin to the host compiler without expanding it.
 template <int W, int (*Lane)(int, int), class V, int... Indices>
 TCNCA_HOST_DEVICE void exchange_rows(V& a, V& b, lane_list<Indices...>) {
   V low = a, high = a;
@@ -77,8 +80,8 @@ TCNCA_HOST_DEVICE void exchange_all(array<pack<A, W>, W>& rows) {
   });
 }
 
-/// Row i, lane j to row j, lane i. Two shuffles of two registers for each pair of rows and each power of two; all stay in their 16-byte
-/// blocks but the last.
+/// Moves lane j of row i to lane i of row j. For each power of two below W, two shuffles per pair of rows; only the
+/// exchange of blocks crosses 16-byte boundaries.
 template <class A, int W>
 TCNCA_HOST_DEVICE void transpose(array<pack<A, W>, W>& rows) {
   if constexpr (W > 1) {

@@ -1,38 +1,32 @@
-// What the forward and the backward agent share: progress of layers, the range of taps, loading weights and states.
+// Code common to the forward and the backward agent: subtiles, choice of the dilated-sum kernel, weights, input.
 #pragma once
 #include "../block/activation.hpp"
+#include "../block/agent.hpp"
 #include "../block/dilated.hpp"
 #include "../block/sequence_lanes.hpp"
 #include "plan.hpp"
 
 namespace tcnca::inline TCNCA_TARGET::detail {
 
-/// Outputs of a layer that are complete once `inputs` of its inputs are there: whole tiles, counted from `begin`. Most tiles are powers of
-/// two; a division would cost as much as many a tile's sums.
-TCNCA_HOST_DEVICE constexpr index_t whole_tiles(index_t inputs, index_t look_ahead, index_t tile, index_t begin) {
-  index_t const n = inputs - look_ahead - begin;
-  if (n <= 0) return begin;
-  return begin + ((tile & (tile - 1)) == 0 ? n & -tile : n / tile * tile);
-}
-
-/// The taps that touch the samples [low, high) from at least one position of the tile.
+/// The tile [first, first + count) with the taps that read a sample in [begin, end) for at least one position.
 TCNCA_HOST_DEVICE constexpr dilated_tile restrict_taps(index_t first, index_t count, index_t look_ahead,
-                                                       index_t dilation, int taps, index_t low, index_t high) {
-  if (first + look_ahead - (taps - 1) * dilation >= low && first + count + look_ahead <= high)
-    return {first, int(count), look_ahead, uint32(dilation), 0, taps};
-  index_t const newest = first + count - 1 + look_ahead - low, oldest = first + look_ahead - (high - 1);
+                                                       index_t dilation, int taps, index_t begin, index_t end) {
+  dilated_tile tile{.first = first,
+                    .count = int(count),
+                    .look_ahead = look_ahead,
+                    .dilation = uint32(dilation),
+                    .first_tap = 0,
+                    .last_tap = taps};
+  if (first + look_ahead - (taps - 1) * dilation >= begin && first + count + look_ahead <= end) return tile;
+  index_t const newest = first + count - 1 + look_ahead - begin, oldest = first + look_ahead - (end - 1);
   index_t const last = newest < 0 ? 0 : min_of(index_t(taps), newest / dilation + 1);
-  index_t const begin = oldest <= 0 ? 0 : min_of(last, divide_up(oldest, dilation));
-  return {first, int(count), look_ahead, uint32(dilation), int(begin), int(last)};
+  tile.first_tap = int(oldest <= 0 ? 0 : min_of(last, divide_up(oldest, dilation)));
+  tile.last_tap = int(last);
+  return tile;
 }
 
-/// a modulo n in [0, n).
-TCNCA_HOST_DEVICE constexpr index_t modulo(index_t a, index_t n) {
-  index_t const r = a % n;
-  return r < 0 ? r + n : r;
-}
-
-/// One group's view of a stack: its memory, its channels, its weights.
+/// One group's memory for a stack, and what both agents do with it. Unless stated otherwise, members are called by all
+/// threads of the group and do not synchronize.
 template <class Group, element T, conv_stack_shape Shape, conv_stack_policy Policy>
 struct conv_stack_group {
   using tiling = conv_stack_tiling<T, Shape, Policy>;
@@ -46,22 +40,22 @@ struct conv_stack_group {
   Group group;
   A* shared_memory;
   A* global_scratch;
-  A* spare = nullptr;  // of the tile_writers
 
   TCNCA_HOST_DEVICE A* at(memory_place const& m) const {
     return (m.global_scratch ? global_scratch : shared_memory) + m.offset;
   }
   TCNCA_HOST_DEVICE ring_type ring_at(memory_place const& m) const { return {at(m), m.mask}; }
 
-  /// Copies the weights of one direction_index to fast memory: [layer][tap][channel], then biases, then omega; zero for channels that do not exist.
+  /// Copies the parameters of one direction to the group's memory: [layer][tap][channel], then biases, then omega.
+  /// Channels from valid_channels on become zero.
   TCNCA_NOINLINE void load_weights(A* to, tensor_view<T const, 3> const& weight, tensor_view<T const, 2> const& bias,
-                                   tensor_view<T const, 1> const& omega, index_t channel, index_t existing,
+                                   tensor_view<T const, 1> const& omega, index_t channel, index_t valid_channels,
                                    int direction_index) const {
     constexpr int L = Shape.layers(), K = Shape.taps;
     for (int i = group.rank(); i < int(tiling::weight_elements()); i += group.size()) {
       int const c = i % channels, row = i / channels;
       A v = 0;
-      if (c < existing) {
+      if (c < valid_channels) {
         if (row < L * K) v = to_accumulate(*weight.at(direction_index * L + row / K, row % K, channel + c));
         else if (Shape.bias && row < L * (K + 1))
           v = to_accumulate(*bias.at(direction_index * L + row - L * K, channel + c));
@@ -70,106 +64,115 @@ struct conv_stack_group {
       to[i] = v;
     }
   }
-  /// The dilation of a layer where dilated_sum wants it at compile time, else 0.
+  /// The taps of a layer and its bias. reversed: the last tap first.
+  TCNCA_HOST_DEVICE static dilated_taps<A> taps_of(A const* weights, int layer, bool reversed) {
+    A const* const first = weights + layer * Shape.taps * channels;
+    A const* const bias = Shape.bias ? weights + (Shape.layers() * Shape.taps + layer) * channels : nullptr;
+    if (reversed) return {.tap = first + (Shape.taps - 1) * channels, .step = -channels, .bias = bias};
+    return {.tap = first, .step = channels, .bias = bias};
+  }
+  TCNCA_HOST_DEVICE static A const* omega_of(A const* weights) {
+    return weights + Shape.parameters_per_direction() * channels;
+  }
+
+  /// The dilation of a layer if dilated_sum has a kernel for it that needs it at compile time, else 0.
   TCNCA_HOST_DEVICE static constexpr int short_dilation(int layer) {
     return has_shifted<A, Lanes.width> && Lanes.along_length && Shape.dilation(layer) < Lanes.width
                ? int(Shape.dilation(layer))
                : 0;
   }
-  /// f(constant) with the layer's short_dilation, where the layer is known to lie in [First, Last).
-  template <int First, int Last, class F>
-  TCNCA_HOST_DEVICE static void with_dilation(int layer, F&& f) {
-    if constexpr (First < Last) {
-      constexpr int d = short_dilation(First);
-      constexpr bool same_for_all = [] {
-        for (int i = First; i < Last; i++)
-          if (short_dilation(i) != d) return false;
-        return true;
-      }();
-      if constexpr (same_for_all) {
-        f(constant<d>{});
-      } else {
-        if (layer == First) f(constant<d>{});
-        else with_dilation<First + 1, Last>(layer, f);
-      }
+  /// The largest short_dilation below a limit among the layers [First, Last); -1 if there is none.
+  template <int First, int Last>
+  TCNCA_HOST_DEVICE static constexpr int largest_short_dilation(int limit) {
+    int largest = -1;
+    for (int l = First; l < Last; l++)
+      if (short_dilation(l) < limit) largest = max_of(largest, short_dilation(l));
+    return largest;
+  }
+  /// f(constant<short_dilation(layer)>) for a layer in [First, Last). f is instantiated once for each value that occurs
+  /// there. f(constant<0>) for an empty range.
+  template <int First, int Last, int Limit = Lanes.width, class F>
+  TCNCA_HOST_DEVICE static void with_short_dilation(int layer, F const& f) {
+    constexpr int d = largest_short_dilation<First, Last>(Limit);
+    if constexpr (largest_short_dilation<First, Last>(d) < 0) {
+      f(constant<max_of(d, 0)>{});
+    } else {
+      if (short_dilation(layer) == d) f(constant<d>{});
+      else with_short_dilation<First, Last, d>(layer, f);
     }
   }
 
-  /// Whether the packs that a layer sums up all begin a cache line if the first does.
-  TCNCA_HOST_DEVICE static constexpr bool streams(int layer) {
-    return may_stream<T, Lanes> && (Shape.dilation(layer) < Lanes.width || Shape.dilation(layer) % Lanes.width == 0);
+  /// f(tile, offset) for the subtiles of the positions [from, to) of a layer that reads samples in [begin, end): one
+  /// inside of the sequence, short ones at its ends. offset is that of the subtile from `from`.
+  template <class F>
+  TCNCA_HOST_DEVICE static void for_each_subtile(int layer, index_t from, index_t to, index_t look_ahead, index_t begin,
+                                                 index_t end, F f) {
+    // From `inside` to `outside` all taps read the sequence.
+    index_t const d = Shape.dilation(layer), inside = begin + Shape.history(layer) - look_ahead,
+                  outside = end - look_ahead;
+    for (index_t t = from, next; t < to; t = next) {
+      next = to;
+      if (t < inside || outside < to) {
+        index_t const step = tiling::boundary_subtile(layer, to - from);
+        next = min_of(to, t + (t < inside || outside - t < step ? step : (outside - t) / step * step));
+      }
+      f(restrict_taps(t, next - t, look_ahead, d, Shape.taps, begin, end), int(t - from));
+    }
+  }
+  /// The dilated sums at positions [from, to) of a layer in [First, Last): emit(offset from `from`, p, sum), as for
+  /// dilated_sum.
+  template <int First, int Last, class Emit>
+  TCNCA_HIDDEN TCNCA_HOST_DEVICE void dilated_sums(int layer, ring_type x, dilated_taps<A> const& w, index_t from,
+                                                   index_t to, index_t look_ahead, index_t begin, index_t end,
+                                                   Emit const& emit) const {
+    for_each_subtile(layer, from, to, look_ahead, begin, end, [&](dilated_tile const& tile, int first) TCNCA_INLINE {
+      auto const emit_from_tile = [emit, first](int offset, int p, value sum)
+                                      TCNCA_INLINE { emit(first + offset, p, sum); };
+      with_short_dilation<First, Last>(layer, [&](auto dilation) TCNCA_INLINE {
+        dilated_sum<Shape.taps, Policy.outputs_per_thread, decltype(dilation)::value>(group, x, w, tile,
+                                                                                      emit_from_tile);
+      });
+    });
   }
 
-  /// The taps of a layer and its bias; reversed: the last tap first.
-  TCNCA_HOST_DEVICE static dilated_taps<A> taps_of(A const* weights, int layer, bool reversed) {
-    A const* const first = weights + layer * Shape.taps * channels;
-    A const* const bias = Shape.bias ? weights + (Shape.layers() * Shape.taps + layer) * channels : nullptr;
-    if (reversed) return {first + (Shape.taps - 1) * channels, -channels, bias};
-    return {first, channels, bias};
-  }
-  TCNCA_HOST_DEVICE static A const* omega(A const* weights) {
-    return weights + (Shape.layers() * (Shape.taps + (Shape.bias ? 1 : 0))) * channels;
-  }
-
-  /// Zeros in [from, to), whole packs.
+  /// Sets the positions [from, to) of a ring to zero, in whole packs.
   TCNCA_NOINLINE void clear(ring_type r, index_t from, index_t to) const {
     int const n = int(divide_up(to - from, index_t(Lanes.positions()))) * packs;
     for (int i = group.rank(); i < n; i += group.size())
       r.store(uint32(from + i / packs * Lanes.positions()), i % packs, broadcast<Lanes.width>(A(0)));
   }
 
-  /// f(dilated_tile, its offset) for the pieces of [from, to), and for what lies between those at the ends.
-  template <class F>
-  TCNCA_HOST_DEVICE static void subtiles(int layer, index_t from, index_t to, index_t look_ahead, index_t low,
-                                         index_t high, F f) {
-    index_t const d = Shape.dilation(layer), inside = low + Shape.history(layer) - look_ahead,
-                  outside = high - look_ahead;
-    for (index_t t = from, end; t < to; t = end) {
-      end = to;
-      if (t < inside || outside < to) {
-        index_t const step = tiling::subtile(layer, to - from);
-        end = min_of(to, t + (t < inside || outside - t < step ? step : (outside - t) / step * step));
-      }
-      f(restrict_taps(t, end - t, look_ahead, d, Shape.taps, low, high), int(t - from));
-    }
+  /// Whether a layer's packs can be written with non-temporal stores: all of them are whole cache lines if the first
+  /// one is.
+  TCNCA_HOST_DEVICE static constexpr bool can_stream(int layer) {
+    return may_stream<T, Lanes> && (Shape.dilation(layer) < Lanes.width || Shape.dilation(layer) % Lanes.width == 0);
   }
-  /// Positions read from a sequence at once; tiles and segments begin at multiples of it.
+  /// Positions per vector load of a sequence. Tiles and segments start at multiples of it.
   static constexpr int vector_elements = Lanes.along_length ? max_of(Lanes.width, int(16 / sizeof(T))) : 1;
-  /// Elements of x in one vector access: neighbouring positions, or the channels of a pack.
-  static constexpr int x_access = Lanes.along_length ? vector_elements : Lanes.width;
+  /// Elements of x per vector load: consecutive positions, or the channels of a pack.
+  static constexpr int x_vector_elements = Lanes.along_length ? vector_elements : Lanes.width;
 
-  /// x[from, to) into a ring; from is a multiple of vector_elements.
-  TCNCA_HOST_DEVICE void append(ring_type r, sequence_lanes<T const, Lanes> const& x, index_t from, index_t to) const {
+  /// Copies x[from, to) into a ring. `from` is a multiple of vector_elements.
+  TCNCA_HOST_DEVICE void load_input(ring_type r, sequence_lanes<T const, Lanes> const& x, index_t from, index_t to,
+                                    A* staging) const {
     int const n = int(divide_up(max_of(index_t(0), to - from), index_t(vector_elements))) * packs;
-    tile_writer<A, Lanes> const tile(r, from, max_of(index_t(0), to - from), spare);
+    tile_writer<A, Lanes> const tile(r, from, max_of(index_t(0), to - from), staging);
     for (int i = group.rank(); i < n; i += group.size()) {
       index_t const t = from + i / packs * vector_elements;
       if constexpr (vector_elements == Lanes.positions()) {
-        // What comes next, up to the first tile of the next sequence, is on its way while the layers work.
-        if constexpr (Lanes.front() > 0) {
+        // Prefetches the next tile, or the first one of the next sequence, while the layers process this one.
+        if constexpr (Lanes.mirrored()) {
           detail::prefetch(reinterpret_cast<char const*>(x.row + t) + size_t(to - from) * sizeof(T));
         }
         tile.store(i / packs * vector_elements, i % packs, x.load(t, i % packs, to - t));
-      } else {
+      } else {  // packs have one lane; a vector load covers several positions
         if (x.vectorizable && t + vector_elements <= to)
-          store<vector_elements>(r.at(uint32(t), 0),
-                                 load<vector_elements>(x.row + t));  // packs have one lane: an access loads several
+          store<vector_elements>(r.at(uint32(t), 0), load<vector_elements>(x.row + t));
         else
           for (index_t j = t; j < min_of(t + vector_elements, to); j++) r.store(uint32(j), 0, x.load(j, 0, 1));
       }
     }
     if (n > 0) tile.finish();
-  }
-
-  /// The history of a layer from a state: positions [-history, 0) of the sequence.
-  TCNCA_NOINLINE void load_history(ring_type r, sequence_view<A const> const& state, index_t batch, index_t channel,
-                                   index_t existing, int layer, index_t position) const {
-    index_t const history = Shape.history(layer), begin = Shape.history_before(layer);
-    for (index_t i = group.rank(); i < history * channels; i += group.size()) {
-      index_t const c = i % channels, t = i / channels - history;
-      A const v = c < existing ? *state.at(batch, channel + c, begin + modulo(position + t, history)) : A(0);
-      r.store_sample(uint32(t), int(c), v);
-    }
   }
 };
 

@@ -1,11 +1,11 @@
-// What a stack of dilated convolutions is: everything known at compile time.
+// The compile-time description of a stack of dilated convolutions.
 #pragma once
 #include "../core/config.hpp"
 #include "../core/options.hpp"
 
 namespace tcnca {
 
-/// Up to 16 dilations: {1, 2, 4}. Plain members, because nvcc cannot spell an array inside a template argument.
+/// Up to 16 dilations: {1, 2, 4}. Plain members, because nvcc does not support an array inside a template argument.
 struct dilation_list {
   static constexpr int capacity = 16;
   index_t d0 = 0, d1 = 0, d2 = 0, d3 = 0, d4 = 0, d5 = 0, d6 = 0, d7 = 0, d8 = 0, d9 = 0, d10 = 0, d11 = 0, d12 = 0,
@@ -40,12 +40,16 @@ struct dilation_list {
   }
 };
 
-/// A stack of dilated depthwise convolutions. Convolution i, from its input a:
-///   pre[c,t] = bias[i,c] + sum_k weight[i,k,c] a[c, t + lead_i - k d_i],   output = act(pre) (+ the input of its residual),
-/// with look_ahead 0 (causal) or (taps-1) d/2 (symmetric), and a = 0 outside the sequence; the anti-causal direction_index of a bidirectional stack reads
-/// a[c, t + k d]. Tap 0 is the newest sample (PyTorch stores taps the other way round). `depth` levels, `convolutions` of one dilation in each,
-/// repeated in `blocks` whose dilations restart. Bidirectional: one set of weights for each direction_index, the causal one first.
-/// With `skip`, y = silu(stack(x) + omega x), as MEGA puts after its EMA.
+/// A stack of dilated depthwise convolutions. Convolution i computes from its input a:
+///   pre[c, t] = bias[i, c] + sum_k weight[i, k, c] a[c, t + look_ahead_i - k d_i],
+///   output    = act(pre) (+ the input of its residual),
+/// with look_ahead 0 (causal) or (taps - 1) d / 2 (symmetric), and a = 0 outside the sequence. Tap 0 is the newest
+/// sample (PyTorch stores taps in the opposite order).
+/// The stack has `blocks` blocks of `depth` levels; a level has `convolutions` convolutions of the same dilation.
+/// Dilations restart in each block.
+/// A bidirectional stack is the sum of a causal and an anti-causal one, which reads a[c, t + k d]. Each direction has
+/// its own weights, the causal ones first.
+/// With `skip`, y = silu(stack(x) + omega x), as MEGA does after its EMA.
 struct conv_stack_shape {
   int taps = 4;
   int depth = -1;                ///< -1: the number of dilations in the list, or 1 without a list
@@ -60,11 +64,11 @@ struct conv_stack_shape {
   direction dir = direction::causal;
   layout order = layout::batch_channels_length;
 
-  /// Levels of a block: `depth`, or its default where `depth` is -1.
+  /// Levels of a block.
   TCNCA_HOST_DEVICE constexpr int levels() const { return depth != -1 ? depth : listed() ? dilations.count() : 1; }
-  /// Convolutions one after another.
+  /// Convolutions applied one after another.
   TCNCA_HOST_DEVICE constexpr int layers() const { return levels() * convolutions * blocks; }
-  /// Sets of weights: two where a causal and an anti-causal stack are summed.
+  /// Sets of weights: two for a bidirectional stack.
   TCNCA_HOST_DEVICE constexpr int directions() const { return dir == direction::bidirectional ? 2 : 1; }
   TCNCA_HOST_DEVICE constexpr bool listed() const { return dilations.count() > 0; }
 
@@ -75,21 +79,22 @@ struct conv_stack_shape {
     for (int i = 0; i < level; i++) d *= dilation_base;
     return d;
   }
-  /// Samples of the past that a layer reads.
+  /// Positions between the oldest and the newest input of one output of a layer.
   TCNCA_HOST_DEVICE constexpr index_t history(int layer) const { return (taps - 1) * dilation(layer); }
-  /// Samples that one output depends on: 1 + (taps - 1) * sum of the dilations of all layers.
+  /// Inputs that one output depends on: 1 + (taps - 1) * sum of the dilations of all layers.
   TCNCA_HOST_DEVICE constexpr index_t receptive_field() const { return 1 + history_before(layers()); }
-  /// Sum of the histories of the layers before this one: where a layer's samples begin in a state.
+  /// Sum of the histories of the layers before this one; also the first slot of the layer in a state.
   TCNCA_HOST_DEVICE constexpr index_t history_before(int layer) const {
     index_t sum = 0;
     for (int i = 0; i < layer; i++) sum += history(i);
     return sum;
   }
-  /// How far a layer looks ahead, in direction_index 0 (causal or symmetric) or direction_index 1 (anti-causal).
+  /// Positions by which the newest input of an output is ahead of it. direction_index is 0 (causal or symmetric) or 1
+  /// (anti-causal).
   TCNCA_HOST_DEVICE constexpr index_t look_ahead(int layer, int direction_index) const {
     return direction_index == 1 ? history(layer) : dir == direction::symmetric ? history(layer) / 2 : 0;
   }
-  /// Layers a residual residuals_: 0 where there is none.
+  /// Layers that a residual connection spans; 0 without residuals.
   TCNCA_HOST_DEVICE constexpr int residual_span() const {
     return residuals == residual::level ? convolutions : residuals == residual::block ? convolutions * levels() : 0;
   }
@@ -98,6 +103,12 @@ struct conv_stack_shape {
   }
   TCNCA_HOST_DEVICE constexpr bool ends_residual(int layer) const {
     return residual_span() > 0 && layer % residual_span() == residual_span() - 1;
+  }
+
+  /// Parameters per channel of one direction (taps, then biases), and of the stack (both directions, then omega).
+  TCNCA_HOST_DEVICE constexpr int parameters_per_direction() const { return layers() * (taps + (bias ? 1 : 0)); }
+  TCNCA_HOST_DEVICE constexpr int parameters() const {
+    return directions() * parameters_per_direction() + (skip ? 1 : 0);
   }
 };
 

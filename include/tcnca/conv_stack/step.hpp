@@ -1,11 +1,15 @@
-// A few tokens: each reads the taps it needs from the state and leaves its inputs there. A token costs layers * taps multiply-adds
-// a channel, however long the receptive field is.
+// The step kernel for short calls. Each sample reads only the taps that it needs from the state and stores its own
+// inputs there: layers * taps multiply-adds per sample and channel, however long the receptive field is.
 #pragma once
-#include "forward.hpp"
+#include "../block/activation.hpp"
+#include "../block/agent.hpp"
+#include "../block/sequence_lanes.hpp"
+#include "plan.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// Tokens of some channels, in place in state_out. Takes the forward pass's parameters; its sums have the same bits.
+/// Agent of a short causal forward pass, with the state in state_out. Takes the parameters of the forward agent without
+/// a plan; results have the same bits. An item is one pack of channels of one sequence per thread.
 template <class Group, element T, conv_stack_shape Shape, conv_stack_policy Policy>
 struct conv_stack_step_agent {
   using A = accumulate_t<T>;
@@ -19,20 +23,21 @@ struct conv_stack_step_agent {
   params_type const& params;
   TCNCA_HOST_DEVICE conv_stack_step_agent(Group g, params_type const& p, A*, A*) : group(g), params(p) {}
 
+  /// Packs of channels of all sequences.
   TCNCA_HOST_DEVICE static constexpr index_t packs(params_type const& p) {
     return p.x.extent[0] * divide_up(p.x.extent[1], index_t(Lanes.width));
   }
-  /// Each thread of a group takes one pack of channels.
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
     return divide_up(packs(p), index_t(Group::size()));
   }
+  static constexpr group_memory memory(params_type const&) { return {}; }
 
   TCNCA_HOST_DEVICE void operator()(index_t item) const {
     index_t const i = item * Group::size() + group.rank(), groups = divide_up(params.x.extent[1], index_t(Lanes.width));
     if (i >= packs(params)) return;
     index_t const batch = i / groups, channel = i % groups * Lanes.width;
     if (params.state_in.data != params.state_out.data) copy_state(batch, channel);
-    for (index_t t = 0; t < params.x.extent[2]; t++) token(batch, channel, t);
+    for (index_t t = 0; t < params.x.extent[2]; t++) step(batch, channel, t);
   }
 
  private:
@@ -40,7 +45,7 @@ struct conv_stack_step_agent {
   TCNCA_HOST_DEVICE auto lanes_of(sequence_view<U> const& v, index_t batch, index_t channel) const {
     return sequence_lanes<U, Lanes>(v, batch, channel, Lanes.width == 1 || params.all_vectorizable);
   }
-  /// The parameters of these channels.
+  /// The parameters of a pack of channels.
   TCNCA_HOST_DEVICE value load_channels(T const* p, index_t stride, index_t channel) const {
     index_t const n = min_of(index_t(Lanes.width), params.x.extent[1] - channel);
     if (params.all_vectorizable && stride == 1 && n == Lanes.width) return load<Lanes.width>(p);
@@ -54,7 +59,8 @@ struct conv_stack_step_agent {
       to.store(s, 0, 1, state ? lanes_of(params.state_in, batch, channel).load(s, 0, 1) : broadcast<Lanes.width>(A(0)));
   }
 
-  TCNCA_HOST_DEVICE void token(index_t batch, index_t channel, index_t t) const {
+  /// One sample through all layers.
+  TCNCA_HOST_DEVICE void step(index_t batch, index_t channel, index_t t) const {
     auto const x = lanes_of(params.x, batch, channel);
     auto const state = lanes_of(params.state_out, batch, channel);
     value const in = x.load(t, 0, 1);

@@ -1,12 +1,30 @@
-// Tuning of the convolution stack.
+// Tuning of the convolution stack: the policy of a kernel and its default values for each target.
 #pragma once
 #include "../arch/host.hpp"
+#include "../core/numeric.hpp"
 #include "../core/target.hpp"
-#include "plan.hpp"
+#include "shape.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// The tuning used unless another is named: any type with these two functions will do.
+/// Tuning values of one kernel. Results do not depend on them, except for the order of summation of weight gradients.
+struct conv_stack_policy {
+  int width;               ///< lanes of a pack, a power of two
+  int packs;               ///< packs that a tile holds per position, if the lanes are channels
+  int outputs_per_thread;  ///< outputs, a dilation apart, that share their inputs in registers
+  int tile;      ///< positions per tile of the first layer, a multiple of the width and of 16 bytes of elements
+  int tile_max;  ///< later layers use tiles of outputs_per_thread dilations, up to this many positions
+  index_t single_tile_limit;   ///< sequences up to this length are one tile, if shared memory holds all layers
+  int threads;                 ///< threads per group, a multiple of `packs`
+  size_t shared_memory_bytes;  ///< shared memory per group; other buffers are in global scratch
+  size_t streaming_bytes;      ///< results of at least this many bytes use non-temporal stores; 0: never
+  index_t segment_fields;      ///< minimum length of a segment in receptive fields, where few sequences are split into
+                               ///< segments to occupy all workers; 0: never split
+
+  friend constexpr bool operator==(conv_stack_policy const&, conv_stack_policy const&) = default;
+};
+
+/// The default tuning. Any type with these two functions can replace it.
 template <element T, conv_stack_shape Shape>
 struct default_conv_stack_tuning {
   static constexpr conv_stack_policy forward(target t) { return t.compute_capability == 0 ? cpu(32768) : cuda(); }
@@ -18,20 +36,22 @@ struct default_conv_stack_tuning {
  private:
   static constexpr bool channels_last = Shape.order == layout::batch_length_channels;
 
-  // Zen 5, one thread of a busy machine, 128 sequences, fp32, CPU time in ms at 16k | 64k (2026-11-24), K 4 f 4 D 6 and K 17 f 16 D 4:
-  //   tile (and longest tile backward)   1024           2048           4096          8192
-  //   forward, K 4                       0.93 | 4.90    0.88 | 4.37    0.83 | 3.90   0.87 | 4.07
-  //   forward, K 17                      1.40 | 7.55    1.39 | 7.40    1.38 | 7.02   1.32 | 6.87
-  //   backward, K 4                      3.52 | 13.96   3.36 | 13.43   2.96 | 11.77  2.78 | 11.92
-  //   backward, K 17                     5.00 | 22.10   4.76 | 21.82   4.35 | 19.98  4.31 | 20.22
-  //   whole at 16k, tile 4096: forward 0.86 (K 4), 1.35 (K 17), backward 2.64, 4.21.
-  //   y and grad_x past the caches, tile 1024, 64k: K 4 forward 5.28 -> 4.90, backward 14.17 -> 13.96; K 17 8.09 -> 7.55, 22.55 -> 22.10.
-  static constexpr conv_stack_policy cpu(int longest) {
+  // Zen 5, one thread of a busy machine, 128 sequences, fp32, CPU time in ms at 16k | 64k (2026-11-24),
+  // K 4 f 4 D 6 and K 17 f 16 D 4:
+  //   tile (and tile_max backward)   1024           2048           4096          8192
+  //   forward, K 4                   0.93 | 4.90    0.88 | 4.37    0.83 | 3.90   0.87 | 4.07
+  //   forward, K 17                  1.40 | 7.55    1.39 | 7.40    1.38 | 7.02   1.32 | 6.87
+  //   backward, K 4                  3.52 | 13.96   3.36 | 13.43   2.96 | 11.77  2.78 | 11.92
+  //   backward, K 17                 5.00 | 22.10   4.76 | 21.82   4.35 | 19.98  4.31 | 20.22
+  //   a single tile at 16k, else tiles of 4096: forward 0.86 (K 4), 1.35 (K 17), backward 2.64, 4.21.
+  //   non-temporal stores of y and grad_x, tile 1024, 64k: K 4 forward 5.28 -> 4.90, backward 14.17 -> 13.96;
+  //   K 17 forward 8.09 -> 7.55, backward 22.55 -> 22.10.
+  static constexpr conv_stack_policy cpu(int tile_max) {
     return {.width = detail::register_bytes / int(sizeof(accumulate_t<T>)),
             .packs = 1,
             .outputs_per_thread = 8,
             .tile = channels_last ? 512 : 4096,
-            .tile_max = longest,
+            .tile_max = tile_max,
             .single_tile_limit = channels_last ? 1024 : 16384,
             .threads = 1,
             .shared_memory_bytes = ~size_t(0),
@@ -39,8 +59,9 @@ struct default_conv_stack_tuning {
             .segment_fields = 2};
   }
 
-  // Compiled and checked for spills and local memory only; not yet measured on a device. A run of 5 keeps shared memory free of bank
-  // conflicts where the dilation is a power of two. 96 KB is what every device from sm_80 on gives a block.
+  // Chosen by counting instructions and bank conflicts, not by measurement on a device. 5 outputs per thread: shared
+  // memory accesses are free of bank conflicts where the dilation is a power of two. 96 KB: the most that every device
+  // from sm_80 on grants a block.
   static constexpr conv_stack_policy cuda() {
     return {.width = channels_last ? 16 / int(sizeof(accumulate_t<T>)) : 1,
             .packs = 2,

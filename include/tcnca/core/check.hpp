@@ -1,4 +1,4 @@
-// Checks of arguments, shared by all operations. Nothing is written before all of them have passed.
+// Argument checks of all operations. An entry point writes nothing before all checks have passed.
 #pragma once
 #include "status.hpp"
 #include "tensor.hpp"
@@ -6,11 +6,12 @@
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// Limits of a tensor's size. Within them, every product that an operation forms of extents fits 64 bits.
+/// Limits of a tensor's size. Within them, all products of extents that the operations compute fit in 64 bits.
 struct tensor_limits {
-  static constexpr index_t elements = index_t(1)
-                                      << 48;  ///< of the product of the extents, where an extent of 0 counts as 1
-  static constexpr index_t bytes = index_t(1) << 60;  ///< of the distance from the first element to the end of the last
+  /// Maximum of the product of the extents, where an extent of 0 counts as 1.
+  static constexpr index_t elements = index_t(1) << 48;
+  /// Maximum of the distance from the first element to the end of the last.
+  static constexpr index_t bytes = index_t(1) << 60;
 
   /// Whether no extent is negative and their product is within the limit.
   template <class T, int Rank>
@@ -31,10 +32,12 @@ struct tensor_limits {
   }
 };
 
-/// Pairs of names of arguments that may be the very same memory (in place).
+/// Up to two pairs of arguments, by name, that may be the same view (in place).
 struct in_place_pairs {
   char const *a = "", *b = "", *c = "", *d = "";
-  constexpr bool have(char const* x, char const* y) const { return (is(x, a) && is(y, b)) || (is(x, c) && is(y, d)); }
+  constexpr bool contains(char const* x, char const* y) const {
+    return (is(x, a) && is(y, b)) || (is(x, c) && is(y, d));
+  }
 
  private:
   static constexpr bool is(char const* a, char const* b) {
@@ -43,7 +46,7 @@ struct in_place_pairs {
   }
 };
 
-/// Collects the arguments of a call and keeps the first thing that is wrong with them.
+/// Checks the arguments of a call one after another. result() is the first error.
 class argument_check {
  public:
   constexpr status result() const { return result_; }
@@ -54,7 +57,8 @@ class argument_check {
     return *this;
   }
 
-  /// An argument that is read: its extents, non-negative strides (0 broadcasts), stride 1 on the axis that must be contiguous (-1: none).
+  /// Checks an argument that is read: its extents, non-negative strides (0 broadcasts), a stride of 1 on
+  /// contiguous_axis (-1: no such axis), pointer, alignment and limits.
   template <class T, int Rank>
   argument_check& input(char const* name, tensor_view<T, Rank> const& v, detail::array<index_t const, Rank>& extents,
                         int contiguous_axis = -1) {
@@ -70,13 +74,14 @@ class argument_check {
         .demand(bytes <= tensor_limits::bytes, status_code::invalid_stride, name);
     if (!ok() || v.count() == 0) return *this;
     std::uintptr_t const at = reinterpret_cast<std::uintptr_t>(v.data);
-    demand(at != 0, status_code::null_pointer, name).demand(at % alignof(T) == 0, status_code::misaligned_pointer, name);
+    demand(at != 0, status_code::null_pointer, name);
+    demand(at % alignof(T) == 0, status_code::misaligned_pointer, name);
     demand(at <= ~std::uintptr_t(0) - std::uintptr_t(bytes), status_code::invalid_stride, name);
     if (ok()) remember(name, v, false);
     return *this;
   }
 
-  /// An argument that is written: as for input, and no two indices may name the same element.
+  /// Checks an argument that is written: as input(), and no two indices may refer to the same element.
   template <class T, int Rank>
   argument_check& output(char const* name, tensor_view<T, Rank> const& v, detail::array<index_t const, Rank>& extents,
                          int contiguous_axis = -1) {
@@ -85,10 +90,10 @@ class argument_check {
     if (!ok() || count_ == before) return *this;
     region& r = regions_[before];
     r.written = true;
-    return demand(unfolded(r), status_code::invalid_stride, name);
+    return demand(is_injective(r), status_code::invalid_stride, name);
   }
 
-  /// An input or an output that may be absent.
+  /// As input() and output(), for an argument that may be absent.
   template <class T, int Rank>
   argument_check& optional_input(char const* name, tensor_view<T, Rank> const& v,
                                  detail::array<index_t const, Rank>& extents, int contiguous_axis = -1) {
@@ -106,18 +111,21 @@ class argument_check {
     return demand(condition || !v.given(), status_code::unexpected_argument, name);
   }
 
-  /// Every output against every other argument, but those allowed to be in place.
+  /// Checks that no output overlaps another argument, except pairs that may be in place. Call it after all other
+  /// checks.
   argument_check& overlaps(in_place_pairs const& in_place = {}) {
     for (int i = 0; i < count_ && ok(); i++)
       for (int j = 0; j < count_ && ok(); j++) {
         region const &a = regions_[i], &b = regions_[j];
-        if (i == j || !a.written || !meet(a, b)) continue;
-        bool const allowed = same_region(a, b) && (in_place.have(a.name, b.name) || in_place.have(b.name, a.name));
+        if (i == j || !a.written || !share_a_byte(a, b)) continue;
+        bool const allowed =
+            same_region(a, b) && (in_place.contains(a.name, b.name) || in_place.contains(b.name, a.name));
         demand(allowed, status_code::overlap, a.name);
       }
     return *this;
   }
 
+  /// Checks the workspace; the part of it that the call uses takes part in overlaps().
   argument_check& scratch(workspace w, workspace_bytes need) {
     bool const enough = w.bytes >= need.least && need.least <= size_t(tensor_limits::bytes);
     demand(enough && (w.data != nullptr || need.least == 0), status_code::workspace_too_small, "workspace");
@@ -129,19 +137,20 @@ class argument_check {
   }
 
  private:
-  /// Left out, where elements are asked for.
+  /// Whether a required argument is absent although it would have elements.
   template <class T, int Rank>
   static constexpr bool absent(tensor_view<T, Rank> const& v, detail::array<index_t const, Rank>& extents) {
-    bool wanted = true;
-    for (int r = 0; r < Rank; r++) wanted = wanted && extents[r] != 0;
-    return wanted && !v.given();
+    bool has_elements = true;
+    for (int r = 0; r < Rank; r++) has_elements = has_elements && extents[r] != 0;
+    return has_elements && !v.given();
   }
 
   static constexpr int axes = 4;
   struct region {
     char const* name;
     std::uintptr_t data;
-    index_t element, extent[axes], stride[axes];  // in bytes; axes from the longest stride to the shortest
+    index_t element;                     // bytes of an element
+    index_t extent[axes], stride[axes];  // largest index, stride in bytes; in descending order of the strides
     bool written;
     constexpr index_t span() const {
       index_t sum = 0;
@@ -154,7 +163,7 @@ class argument_check {
   void remember(char const* name, tensor_view<T, Rank> const& v, bool written) {
     region r{name, reinterpret_cast<std::uintptr_t>(v.data), index_t(sizeof(T)), {}, {}, written};
     for (int i = 0; i < Rank; i++) {
-      r.extent[i] = v.extent[i] - 1;  // the greatest index
+      r.extent[i] = v.extent[i] - 1;
       r.stride[i] = v.extent[i] > 1 ? v.stride[i] * index_t(sizeof(T)) : 0;
     }
     for (int i = 1; i < axes; i++)
@@ -167,7 +176,8 @@ class argument_check {
     regions_[count_++] = r;
   }
 
-  static constexpr bool unfolded(region const& r) {
+  /// Whether different indices refer to different bytes: every stride is larger than the span of the axes inside of it.
+  static constexpr bool is_injective(region const& r) {
     index_t inner = r.element - 1;
     for (int i = axes - 1; i >= 0; i--) {
       if (r.extent[i] > 0 && r.stride[i] <= inner) return false;
@@ -181,8 +191,9 @@ class argument_check {
     return equal;
   }
 
-  /// Whether two regions share a byte. Exact where their strides agree (interleaved slices of one buffer do not meet), else by range.
-  static bool meet(region const& a, region const& b) {
+  /// Whether two regions have a byte in common. Exact if their strides are equal, so interleaved slices of one buffer
+  /// do not overlap; else a comparison of their address ranges.
+  static bool share_a_byte(region const& a, region const& b) {
     if (a.data + std::uintptr_t(a.span() + a.element) <= b.data ||
         b.data + std::uintptr_t(b.span() + b.element) <= a.data)
       return false;
@@ -190,14 +201,14 @@ class argument_check {
       if (a.stride[i] != b.stride[i]) return true;
     return reachable(a, b, index_t(b.data - a.data), 0);
   }
-  // Is there a byte of a, as far from a.data as a byte of b is from b.data plus `distance`?
+  /// Whether an element of a and an element of b overlap, if b.data - a.data = distance, over the axes from `axis` on.
   static bool reachable(region const& a, region const& b, index_t distance, int axis) {
     if (axis == axes) return -b.element < distance && distance < a.element;
     if (a.stride[axis] == 0) return reachable(a, b, distance, axis + 1);
     index_t rest = max_of(a.element, b.element);
     for (int i = axis + 1; i < axes; i++) rest += max_of(a.extent[i], b.extent[i]) * a.stride[i];
     index_t const s = a.stride[axis], closest = (distance >= 0 ? distance : distance - s + 1) / s;
-    if (rest > 2 * s) return true;  // the axes are not nested: say yes, to be safe
+    if (rest > 2 * s) return true;  // the axes are not nested: conservative
     for (index_t q = closest - 2; q <= closest + 3; q++)
       if (-b.extent[axis] <= q && q <= a.extent[axis] && reachable(a, b, distance - q * s, axis + 1)) return true;
     return false;

@@ -1,10 +1,10 @@
-// Saturating arithmetic for extents, strides and bytes.
+// Saturating arithmetic for products and sums of extents, strides and bytes.
 #pragma once
 #include "config.hpp"
 
 namespace tcnca::inline TCNCA_TARGET::detail {
 
-/// The largest value of `index` or `size`.
+/// The largest value of index_t or size_t.
 template <class Integer>
 inline constexpr Integer largest = static_cast<Integer>(Integer(-1) > Integer(0) ? ~uint64(0) : ~uint64(0) >> 1);
 

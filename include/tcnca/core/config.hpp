@@ -1,9 +1,11 @@
-// What every header needs: the function annotation and the integer types, with or without a standard library (NVRTC has none).
+// Function annotations, integer types and the inline namespace: included by every header. Works without a standard
+// library, because NVRTC has none.
 #pragma once
 
 #if __cplusplus < 202002L
 #error "tcnca needs C++20: compile with -std=c++20 or later"
-#include <tcnca needs C++20>  // no such file: a missing include stops the compiler before it prints thousands of follow-up errors
+// No such file: a missing include stops the compiler before it prints thousands of follow-up errors.
+#include <tcnca needs C++20>
 #endif
 
 #if defined(__CUDACC__)
@@ -12,33 +14,36 @@
 #define TCNCA_HOST_DEVICE inline __attribute__((always_inline))
 #endif
 
-/// A function off the hot path: on the CPU it stays a call, which keeps the hot path small and quick to compile.
+/// For functions outside of hot paths. On the CPU they are not inlined, which keeps the hot path small and its
+/// compilation fast.
 #if defined(__CUDACC__)
 #define TCNCA_NOINLINE TCNCA_HOST_DEVICE
 #else
 #define TCNCA_NOINLINE inline __attribute__((noinline, visibility("hidden")))
 #endif
 
-/// On a lambda in a hot loop: GCC leaves large ones as calls otherwise, and their captures in memory.
+/// For lambdas in hot loops. GCC may otherwise not inline large ones and keep their captures in memory.
 #if defined(__CUDACC__)
 #define TCNCA_INLINE
 #else
 #define TCNCA_INLINE __attribute__((always_inline))
 #endif
 
-/// Before a loop over the lanes of a pack: on a GPU unrolled, so that the lanes stay in registers.
+/// Before a loop over the lanes of a pack. On a GPU the loop is unrolled, so that the lanes stay in registers.
 #if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
 #define TCNCA_UNROLL _Pragma("unroll")
 #else
 #define TCNCA_UNROLL
 #endif
 
-/// Functions that name a kernel are hidden, so that two shared libraries built for different architectures keep their own kernels.
+/// For functions that refer to a kernel. Hidden visibility: two shared libraries built for different architectures each
+/// keep their own kernels.
 #define TCNCA_HIDDEN __attribute__((visibility("hidden")))
 
-/// The inline namespace of all code whose behaviour or instructions depend on the compiler's flags. Files of one program that are compiled with
-/// different flags keep separate instantiations; under one name the linker would pick one of them for all files. The types that such files
-/// exchange (views, status, executors, options, element types, shapes) are outside of it.
+/// The inline namespace of all code whose behaviour or instructions depend on the compiler's flags. Files of one
+/// program that are compiled with different flags then have separate instantiations; with one name the linker would
+/// pick one of them for all files. Types that such files exchange (views, status, executors, options, element types,
+/// shapes) are outside of this namespace.
 #if defined(__AVX512VBMI__)
 #define TCNCA_TARGET avx512_vbmi::inline TCNCA_TARGET_OPTIONS
 #elif defined(__AVX512F__) && defined(__AVX512VL__)
@@ -65,7 +70,8 @@
 #define TCNCA_TARGET baseline::inline TCNCA_TARGET_OPTIONS
 #endif
 
-/// The second part of the name: OpenMP, fast math, nvcc. It must be the same in nvcc's host and device passes, as it is part of kernel names.
+/// The second part of the name: OpenMP, fast math, nvcc. It is part of kernel names, so nvcc's host and device passes
+/// must agree on it.
 #if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || \
     defined(__NO_SIGNED_ZEROS__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
 #if defined(__CUDACC__) && defined(_OPENMP)
@@ -104,7 +110,7 @@ using uint8 = std::uint8_t;
 using uint16 = std::uint16_t;
 using uint32 = std::uint32_t;
 using uint64 = std::uint64_t;
-/// Extents, strides and positions: signed and 64 bits everywhere, so that a sequence may pass 2^31 elements.
+/// Extents, strides and positions. 64 bits, so that a tensor may have more than 2^31 elements.
 using index_t = std::int64_t;
 using std::size_t;
 }  // namespace tcnca
@@ -131,12 +137,12 @@ template <class T>
 TCNCA_HOST_DEVICE constexpr T divide_up(T a, T b) {
   return (a + b - 1) / b;
 }
-/// The least multiple of b that is not below a; a >= 0, b > 0.
+/// a rounded up to a multiple of b; a >= 0, b > 0.
 template <class T>
 TCNCA_HOST_DEVICE constexpr T round_up(T a, T b) {
   return divide_up(a, b) * b;
 }
-/// The least power of two that is not below a.
+/// a rounded up to a power of two.
 TCNCA_HOST_DEVICE constexpr index_t power_of_two(index_t a) {
   index_t p = 1;
   while (p < a) p *= 2;
@@ -147,7 +153,8 @@ TCNCA_HOST_DEVICE constexpr index_t power_of_two(index_t a) {
 
 namespace tcnca::inline TCNCA_TARGET::detail {
 
-/// The type T[N]. GCC's -Wsign-conversion warns at every array bound that depends on a template argument; here the warning is disabled.
+/// The type T[N]. GCC's -Wsign-conversion warns at every array bound that depends on a template argument; the warning
+/// is disabled here.
 #if defined(__GNUC__) && !defined(__CUDACC__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wsign-conversion"

@@ -6,19 +6,20 @@ struct CUstream_st;
 
 namespace tcnca {
 
-/// The CPU. The call returns when the work is done. All its threads compute in the caller's floating-point mode (rounding, denormals).
+/// The CPU. The call returns when the work is done. All threads compute in the caller's floating-point mode (rounding,
+/// denormals).
 ///
-/// After a fork: if the parent has made a call on several threads, the child must not. GCC's OpenMP library would wait for threads that exist
-/// only in the parent. Use cpu{1} in such a child (it never enters OpenMP), or fork before the first call.
+/// After a fork: if the parent has made a call on several threads, the child must use cpu{1}, which does not enter
+/// OpenMP. GCC's OpenMP library would wait for threads that exist only in the parent.
 struct cpu {
-  /// Upper bound of the threads used, whatever `threads` or OpenMP ask for.
+  /// Upper bound of the number of threads, whatever `threads` or OpenMP request.
   static constexpr int max_threads = 1024;
 
-  /// Number of threads at most. 0: as many as OpenMP provides. One if the consumer is built without OpenMP.
+  /// Maximum number of threads; 0: OpenMP's maximum. Without OpenMP one thread is used.
   int threads = 0;
 };
 
-/// A CUDA device, the current one. The call enqueues on the stream and returns. Needs nvcc.
+/// The current CUDA device. The call enqueues its work on the stream and returns. Requires nvcc.
 struct cuda {
   CUstream_st* stream = nullptr;
 };

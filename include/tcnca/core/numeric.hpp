@@ -1,4 +1,4 @@
-// Element types: fp64, fp32, bf16, fp16, and the type their sums are kept in.
+// Element types: fp64, fp32, bf16, fp16, and the type in which they are accumulated.
 #pragma once
 #include "config.hpp"
 
@@ -20,7 +20,8 @@ namespace tcnca::inline TCNCA_TARGET {
 
 namespace detail {
 #if !defined(__CUDACC_RTC__)
-/// Whether an argument is neither infinite nor NaN. Tests the bits, because -ffast-math lets the compiler assume that it is finite.
+/// Whether x is neither infinite nor NaN. Tests the bits, because with -ffast-math the compiler assumes that every
+/// number is finite.
 inline bool is_finite(double x) {
   asm("" : "+m"(x));
   uint64 bits;
@@ -59,11 +60,11 @@ struct element_traits<fp16> {
 };
 }  // namespace detail
 
-/// The types a tensor may be made of: double, float, bf16, fp16.
+/// The element types of tensors: double, float, bf16, fp16.
 template <class T>
 concept element = detail::element_traits<T>::valid;
 
-/// The type in which sums over elements of T are kept: T itself for fp64 and fp32, fp32 for the 16-bit types.
+/// The type in which elements of T are accumulated: T itself for fp64 and fp32, fp32 for the 16-bit types.
 template <element T>
 using accumulate_t = typename detail::element_traits<T>::accumulate;
 

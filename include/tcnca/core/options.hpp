@@ -1,26 +1,27 @@
-// The choices that shapes are made of.
+// Enumerations for the shapes of operations.
 #pragma once
 
 namespace tcnca {
 
-/// What follows each convolution. gelu_erf: x Phi(x); gelu_tanh: its usual tanh form.
+/// The activation after each convolution. gelu_erf: x Phi(x); gelu_tanh: its tanh approximation.
 enum class activation { none, relu, silu, gelu_erf, gelu_tanh, tanh };
 
-/// Where the input of a span of convolutions is added to its output: nowhere, around the convolutions of each level, around each block.
+/// Where a residual connection adds the input to the output: nowhere, around the convolutions of each level, or around
+/// each block.
 enum class residual { none, level, block };
 
-/// Which samples an output may see: those before it; those on both sides, evenly (odd taps); those before and those after it, by two sets of
-/// weights whose results are summed.
+/// Which samples an output depends on. causal: earlier ones and its own. symmetric: as many later as earlier ones (odd
+/// taps). bidirectional: the sum of a causal and an anti-causal operation with separate parameters.
 enum class direction { causal, symmetric, bidirectional };
 
-/// Which axis of a sequence [batch, channels, length] is contiguous in memory.
+/// The axis of a sequence [batch, channels, length] that is contiguous in memory.
 enum class layout {
-  batch_channels_length,  ///< positions are neighbours (PyTorch's Conv1d)
-  batch_length_channels,  ///< channels are neighbours (channels last)
+  batch_channels_length,  ///< length (PyTorch's Conv1d)
+  batch_length_channels,  ///< channels (channels last)
 };
 
-/// What turns the scores of an attention into its weights: softmax over the row, or, element by element and not normalised,
-/// laplace: (1 + erf((s - sqrt(1/2)) / sqrt(1/(2 pi)))) / 2, relu2: max(s, 0)^2.
+/// The function from scores s to weights of an attention. softmax: over each row. Element-wise, not normalised:
+/// laplace: (1 + erf((s - sqrt(1/2)) / sqrt(1/(2 pi)))) / 2; relu2: max(s, 0)^2.
 enum class attention_function { softmax, laplace, relu2 };
 
 }  // namespace tcnca

@@ -1,4 +1,4 @@
-// What an entry point answers.
+// The result of an entry point.
 #pragma once
 #include "config.hpp"
 
@@ -22,8 +22,8 @@ enum class status_code : int {
   launch_failed,
 };
 
-/// The answer of an entry point: a code and, where one is at fault, the name of the argument.
-/// On anything but success nothing was enqueued and no byte was written.
+/// The result of an entry point: a code and, if an argument is at fault, its name. Unless the code is success, nothing
+/// was enqueued and nothing was written.
 class [[nodiscard]] status {
  public:
   constexpr status() = default;
@@ -31,8 +31,8 @@ class [[nodiscard]] status {
 
   TCNCA_HOST_DEVICE constexpr bool ok() const { return code_ == status_code::success; }
   TCNCA_HOST_DEVICE constexpr status_code code() const { return code_; }
-  /// The name of the argument at fault as in the args struct, or "". For unsupported_device and launch_failed from a CUDA call: the CUDA
-  /// runtime's name of the error.
+  /// The name of the argument at fault, as in the argument struct, or "". For errors of the CUDA runtime: its name of
+  /// the error.
   TCNCA_HOST_DEVICE constexpr char const* argument() const { return argument_; }
 
   TCNCA_HOST_DEVICE friend constexpr bool operator==(status a, status_code b) { return a.code_ == b; }
@@ -46,7 +46,7 @@ class [[nodiscard]] status {
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// One sentence for the code; status::argument() says which argument it is about.
+/// A message for the code, without the name of the argument (status::argument()).
 constexpr char const* to_string(status s) {
   switch (s.code()) {
     case status_code::success: return "the call succeeded";

@@ -1,4 +1,4 @@
-// The processor that code is compiled for: what a tuning chooses by.
+// The processor that code is compiled for. Tunings select their values by it.
 #pragma once
 #include "config.hpp"
 

@@ -6,8 +6,8 @@
 
 namespace tcnca {
 
-/// A non-owning strided view. Extents and strides are counted in elements. A view is absent if its pointer is null and all its extents are 0,
-/// as in a default view.
+/// A non-owning strided view. Extents and strides are in elements. A default view, with a null pointer and extents of
+/// 0, stands for an absent argument.
 template <class T, int Rank>
 struct tensor_view {
   using value_type = T;
@@ -28,22 +28,23 @@ struct tensor_view {
     return data + i * stride[0] + j * stride[1] + k * stride[2] + l * stride[3];
   }
 
-  /// Number of elements, or the largest index if the number does not fit.
+  /// Number of elements, or the largest index_t on overflow.
   TCNCA_HOST_DEVICE constexpr index_t count() const {
     index_t n = 1;
     for (int r = 0; r < Rank; r++) n = detail::saturating_multiply(n, extent[r]);
     return n;
   }
-  /// Whether the view is not absent. Argument checks and workspace queries use this test.
+  /// Whether the argument is not absent. For argument checks and workspace queries.
   TCNCA_HOST_DEVICE constexpr bool given() const {
     bool any = data != nullptr;
     for (int r = 0; r < Rank; r++) any = any || extent[r] != 0;
     return any;
   }
-  /// Whether the view has a pointer. Kernels use this test: after the argument checks, a given view is present or has no elements.
+  /// Whether the pointer is not null. For kernels: after the argument checks it tells whether there is something to
+  /// access.
   TCNCA_HOST_DEVICE constexpr bool present() const { return data != nullptr; }
 
-  /// A view of mutable elements is a view of const ones.
+  /// Conversion to a view of const elements.
   template <class U>
   requires(same<U, T const> && !same<U, T>) TCNCA_HOST_DEVICE constexpr operator tensor_view<U, Rank>() const {
     tensor_view<U, Rank> v;
@@ -53,12 +54,12 @@ struct tensor_view {
   }
 };
 
-/// A sequence is always indexed (batch, channels, length), whatever its order in memory.
+/// A sequence is always indexed (batch, channels, length), independent of its layout in memory.
 template <class T>
 using sequence_view = tensor_view<T, 3>;
 
-/// A row-major view of contiguous memory: contiguous(p, 2, 3) has strides 3 and 1. A stride that does not fit becomes the largest
-/// index, which every operation refuses.
+/// A row-major view of contiguous memory: contiguous(p, 2, 3) has strides 3 and 1. A stride that overflows becomes the
+/// largest index_t, which every operation refuses.
 template <class T, class... Extents>
 TCNCA_HOST_DEVICE constexpr tensor_view<T, sizeof...(Extents)> contiguous(T* data, Extents... extents) {
   constexpr int rank = sizeof...(Extents);

@@ -1,4 +1,4 @@
-// The version, in one place: CMake reads it from here.
+// The version of the library. CMake reads it from this file.
 #pragma once
 
 namespace tcnca {

@@ -1,11 +1,46 @@
-// Tiles of a sequence between the caller's memory and fast memory, where they lie [position][channel] in the accumulate type.
+// Tiles of a sequence: their extents, and their way between the caller's memory and shared memory.
 #pragma once
 #include "../block/transpose.hpp"
-#include "shape.hpp"
+#include "../core/tensor.hpp"
+#include "tuning.hpp"
 
-namespace tcnca::inline TCNCA_TARGET::detail {
+namespace tcnca::inline TCNCA_TARGET {
 
-/// The channels that an item works on, of one sequence of a batch, and how its threads move tiles of them.
+/// The extents of tiles under a policy, for a group of `Threads`. A tile is `tile` positions of `channels` channels; in
+/// shared memory it lies [position][channel] in the accumulate type.
+template <int Threads, element T, ema_shape Shape, ema_policy Policy>
+struct ema_tiling {
+  static_assert(Threads == 1 || (Policy.width == 1 && Policy.rounds == 1),
+                "threads that share a sequence process one channel in one round each");
+  using A = accumulate_t<T>;
+  static constexpr bool channels_last = Shape.order == layout::batch_length_channels;
+  static constexpr int states = Shape.states;
+  static constexpr int width = Policy.width;
+  static constexpr int packs = channels_last && Policy.packs < Threads ? Policy.packs : 1;
+  static constexpr int channels = width * packs;  ///< of an item
+  static constexpr int segments =
+      Threads / packs;  ///< threads that share a sequence; each computes one segment in a round
+  static constexpr int outputs_per_thread = Policy.outputs_per_thread;  ///< positions of a segment
+  static constexpr int rounds = Policy.rounds;
+  static constexpr int tile = round_up(segments * outputs_per_thread * rounds, width);
+  /// Elements in one vector access: 16 bytes on a GPU, a register on the CPU. Along the length, tiles must start at
+  /// multiples of it.
+  static constexpr int vector_elements = width > 1                         ? width
+                                         : channels_last                   ? min_of(int(16 / sizeof(T)), channels)
+                                         : tile % int(16 / sizeof(T)) == 0 ? int(16 / sizeof(T))
+                                                                           : 1;
+  static_assert(!channels_last || channels % vector_elements == 0, "the channels of an item must fill whole accesses");
+  /// Elements of a tile in shared memory.
+  static constexpr int tile_elements = round_up(round_up(tile, vector_elements) * channels, 16);
+  /// Memory to transpose a tile whose rows are channels. The stride keeps the rows of a power of two in different cache
+  /// sets.
+  static constexpr int transpose_stride = tile + width;
+  static constexpr int transpose_elements = width > 1 && !channels_last ? width * transpose_stride : 0;
+};
+
+namespace detail {
+
+/// The channels of an item in one tensor, and how the threads of a group load and store tiles of them.
 template <class Group, class U, class Tiling>
 struct ema_sequence {
   using A = typename Tiling::A;
@@ -15,7 +50,7 @@ struct ema_sequence {
 
   U* row = nullptr;  // position 0 of the first channel
   index_t channel_stride = 0, position_stride = 1;
-  int existing = 0;           // channels
+  int valid_channels = 0;     // the others lie behind the last channel of the tensor
   bool vectorizable = false;  // vector_elements elements may be accessed at once
 
   ema_sequence() = default;
@@ -23,17 +58,18 @@ struct ema_sequence {
       : row(v.at(batch, channel, 0)),
         channel_stride(v.stride[1]),
         position_stride(v.stride[2]),
-        existing(int(min_of(index_t(channels), v.extent[1] - channel))),
+        valid_channels(int(min_of(index_t(channels), v.extent[1] - channel))),
         vectorizable(aligned) {}
 
-  /// n positions from `first` on. Lanes that do not exist are zero. Does not sync. stage: Tiling::stage elements.
-  /// Rows are read one after another: where they lie a power of two apart, sixteen at once would push each other out of the cache.
-  TCNCA_HOST_DEVICE void load(Group group, index_t first, int n, A* to, [[maybe_unused]] A* stage) const {
+  /// Loads n positions from `first` on; channels that are not valid become zero. Called by all threads; does not sync.
+  /// transpose_buffer: Tiling::transpose_elements. The rows are read one after another: if they lie a power of two
+  /// apart, reading all at once would evict them from the cache.
+  TCNCA_HOST_DEVICE void load(Group group, index_t first, int n, A* to, [[maybe_unused]] A* transpose_buffer) const {
     if constexpr (transposed) {
       for (int i = 0; i < W; i++) {
         U const* const from = row + i * channel_stride + first;
-        A* const at = stage + i * Tiling::stage_stride;
-        if (i >= existing) {
+        A* const at = transpose_buffer + i * Tiling::transpose_stride;
+        if (i >= valid_channels) {
           for (int t = 0; t < n; t += W) tcnca::store<W>(at + t, broadcast<W>(A(0)));
           continue;
         }
@@ -43,8 +79,9 @@ struct ema_sequence {
       }
       for (int t = 0; t < n; t += W) {
         detail::array<value, W> rows;
-        unroll<0, W>(
-            [&](auto i) { rows[i] = tcnca::load<W>(const_cast<A const*>(stage) + i * Tiling::stage_stride + t); });
+        unroll<0, W>([&](auto i) {
+          rows[i] = tcnca::load<W>(const_cast<A const*>(transpose_buffer) + i * Tiling::transpose_stride + t);
+        });
         transpose(rows);
         unroll<0, W>([&](auto i) { tcnca::store<W>(to + (t + i) * W, rows[i]); });
       }
@@ -57,17 +94,19 @@ struct ema_sequence {
     }
   }
 
-  TCNCA_HOST_DEVICE void store(Group group, index_t first, int n, A const* from, [[maybe_unused]] A* stage) const {
+  /// Stores n positions from `first` on, valid channels only. Called by all threads; does not sync.
+  TCNCA_HOST_DEVICE void store(Group group, index_t first, int n, A const* from,
+                               [[maybe_unused]] A* transpose_buffer) const {
     if constexpr (transposed) {
       for (int t = 0; t < n; t += W) {
         detail::array<value, W> rows;
         unroll<0, W>([&](auto i) { rows[i] = tcnca::load<W>(from + (t + i) * W); });
         transpose(rows);
-        unroll<0, W>([&](auto i) { tcnca::store<W>(stage + i * Tiling::stage_stride + t, rows[i]); });
+        unroll<0, W>([&](auto i) { tcnca::store<W>(transpose_buffer + i * Tiling::transpose_stride + t, rows[i]); });
       }
-      for (int i = 0; i < existing; i++) {
+      for (int i = 0; i < valid_channels; i++) {
         U* const to = row + i * channel_stride + first;
-        A const* const at = stage + i * Tiling::stage_stride;
+        A const* const at = transpose_buffer + i * Tiling::transpose_stride;
         int t = 0;
         for (; t + W <= n; t += W) tcnca::store<W>(to + t, tcnca::load<W>(at + t));
         if (t < n) store_some<W>(to + t, 1, n - t, tcnca::load<W>(at + t));
@@ -81,18 +120,20 @@ struct ema_sequence {
     }
   }
 
-  /// CPU, before run r of a tile: brings a share of the tile from `first` on nearer, while there is other work to do.
+  /// CPU, in round r of a tile: prefetches a part of the tile that begins at `first`, so that the whole tile is in the
+  /// cache when all rounds are done. `first` may lie outside of the sequence.
   TCNCA_HOST_DEVICE void prefetch([[maybe_unused]] index_t first, [[maybe_unused]] int r,
                                   [[maybe_unused]] index_t length) const {
 #if !defined(__CUDA_ARCH__) && !defined(__CUDACC_RTC__)
     if constexpr (W > 1) {
       int const n = first < 0 ? 0 : int(min_of(index_t(Tiling::tile), length - first));
       if constexpr (transposed) {
-        for (int i = r; i < existing; i += Tiling::runs)
+        for (int i = r; i < valid_channels; i += Tiling::rounds)
           for (int t = 0; t < n; t += int(64 / sizeof(U)))
             __builtin_prefetch(row + i * channel_stride + first + t, 0, 2);
       } else {
-        for (int t = r * Tiling::run; t < min_of(n, (r + 1) * Tiling::run); t++)
+        constexpr int outputs = Tiling::outputs_per_thread;
+        for (int t = r * outputs; t < min_of(n, (r + 1) * outputs); t++)
           __builtin_prefetch(row + (first + t) * position_stride, 0, 2);
       }
     }
@@ -100,14 +141,14 @@ struct ema_sequence {
   }
 
  private:
-  /// visit(element, place in the tile, elements that exist), each by one thread.
+  /// visit(pointer to the first element, index in the tile, number of valid elements) for the accesses of this thread.
   template <class Visit>
   TCNCA_HOST_DEVICE void for_each_access(Group group, index_t first, int n, Visit visit) const {
     if constexpr (Tiling::channels_last) {
-      constexpr int each = channels / vector_elements;
-      for (int i = group.rank(); i < n * each; i += group.size()) {
-        int const t = i / each, c = i % each * vector_elements,
-                  count = max_of(0, min_of(vector_elements, existing - c));
+      constexpr int accesses = channels / vector_elements;  // of one position
+      for (int i = group.rank(); i < n * accesses; i += group.size()) {
+        int const t = i / accesses, c = i % accesses * vector_elements;
+        int const count = max_of(0, min_of(vector_elements, valid_channels - c));
         if (count > 0) visit(row + (first + t) * position_stride + c, i * vector_elements, count);
         else visit(row, i * vector_elements, 0);
       }
@@ -118,4 +159,5 @@ struct ema_sequence {
   }
 };
 
-}  // namespace tcnca::detail
+}  // namespace detail
+}  // namespace tcnca

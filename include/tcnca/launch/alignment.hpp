@@ -1,11 +1,12 @@
-// Whether a tensor may be accessed a whole pack at a time.
+// Whether a tensor may be accessed with vector loads and stores.
 #pragma once
 #include "../core/tensor.hpp"
 #include "executor_traits.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// A CPU loads packs from anywhere; a GPU wants them aligned to their size. `items` is how many neighbours are accessed at once.
+/// Whether all vectors of `items` consecutive elements of a sequence are aligned to their size. Always true on the CPU,
+/// which accesses vectors at any address.
 template <class Executor, class T>
 bool is_vectorizable(sequence_view<T> const& v, layout order, index_t items) {
   if constexpr (executor_traits<Executor>::target.compute_capability == 0) {
@@ -17,14 +18,15 @@ bool is_vectorizable(sequence_view<T> const& v, layout order, index_t items) {
   }
 }
 
-/// Whether all rows of a tensor, whose last axis is contiguous, are aligned to `items` elements; absent ones are.
+/// Whether all rows of a tensor, whose last axis is contiguous, are aligned to `items` elements. True for an absent
+/// tensor.
 template <class T, int Rank>
 bool aligned_rows(index_t items, tensor_view<T, Rank> const& v) {
   bool aligned = reinterpret_cast<std::uintptr_t>(v.data) % (size_t(items) * sizeof(T)) == 0;
   for (int r = 0; r + 1 < Rank; r++) aligned = aligned && v.stride[r] % items == 0;
   return aligned;
 }
-/// The same as is_vectorizable for such tensors.
+/// is_vectorizable for such tensors.
 template <class Executor, class... T, int Rank>
 bool rows_vectorizable(index_t items, tensor_view<T, Rank> const&... v) {
   return executor_traits<Executor>::target.compute_capability == 0 || (aligned_rows(items, v) && ...);

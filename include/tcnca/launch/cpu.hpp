@@ -1,4 +1,4 @@
-// Launch on the CPU: the items of an agent, shared out to threads; each thread is a group of one.
+// Launch on the CPU: threads take the items of an agent one at a time; each thread is a group of one.
 #pragma once
 #include "../arch/floating_point_mode.hpp"
 #include "../block/group.hpp"
@@ -17,7 +17,7 @@ struct executor_traits<cpu> {
 
   static constexpr bool valid(cpu e) { return e.threads >= 0; }
 
-  /// Groups that run at once.
+  /// Groups that run at the same time.
   static index_t workers(cpu e, index_t items) {
 #if defined(_OPENMP)
     index_t const threads = min_of(e.threads > 0 ? e.threads : omp_get_max_threads(), cpu::max_threads);
@@ -27,7 +27,7 @@ struct executor_traits<cpu> {
 #endif
     return max_of(index_t(1), min_of(items, threads));
   }
-  /// Workspace of one group; near and far memory both come from it.
+  /// Workspace of one group. Shared memory and global scratch are both part of it.
   static constexpr size_t bytes_per_worker(group_memory m) {
     return round_up(m.shared_memory_bytes, workspace::alignment) +
            round_up(m.global_scratch_bytes, workspace::alignment);
@@ -45,7 +45,8 @@ struct executor_traits<cpu> {
                        round_up(memory.shared_memory_bytes, workspace::alignment));
     };
 #if defined(_OPENMP)
-    // One worker does not enter OpenMP: after a fork, OpenMP in the child would wait for threads that exist only in the parent.
+    // A single worker does not use OpenMP: after a fork, the child's OpenMP would wait for threads that exist only in
+    // the parent.
     if (threads > 1) {
       detail::floating_point_mode const mode = detail::floating_point_mode::current();
 #pragma omp parallel num_threads(int(threads))
@@ -61,7 +62,8 @@ struct executor_traits<cpu> {
   }
 
  private:
-  /// One worker: takes the next item until none is left. Not inlined, so that no arithmetic moves out of the scope of the floating-point mode.
+  /// One worker: takes the next item until none is left. Not inlined, so that no arithmetic is moved out of the scope
+  /// of the floating-point mode.
   template <class Agent, class Params>
   TCNCA_HIDDEN __attribute__((noinline)) static void run_items(Params const& params, index_t items, index_t& next,
                                                                char* own, size_t shared_memory_bytes) {

@@ -1,4 +1,4 @@
-// Launch on a CUDA device: one kernel template; each block is a group and takes items in turn.
+// Launch on a CUDA device: one kernel template. Each thread block is a group and processes items with a grid stride.
 #pragma once
 #include <cuda_runtime.h>
 
@@ -10,11 +10,11 @@ namespace tcnca::inline TCNCA_TARGET {
 
 namespace detail {
 
-/// Whether this compilation can hold the agent's code.
+/// Whether code for the agent can be generated in this compilation.
 template <class Agent>
 inline constexpr bool has_code = !clustered<Agent> || compiled_for_sm_90a;
 
-/// A kernel without code takes too few threads: by that the host knows it.
+/// Runs an agent. A kernel without code is declared with a limit of one thread; supports() recognizes it by that.
 template <class Agent, class Params, int Threads>
 TCNCA_HIDDEN __global__ void __launch_bounds__(has_code<Agent> ? Threads : 1, 1)
     run_agent(__grid_constant__ Params const params, index_t items, size_t global_scratch_bytes, char* scratch) {
@@ -32,8 +32,8 @@ TCNCA_HIDDEN __global__ void __launch_bounds__(has_code<Agent> ? Threads : 1, 1)
   }
 }
 
-/// A failed runtime call also records its error as the host thread's last error. forget() clears an error recorded since construction, unless
-/// one was already pending then: that error is the caller's.
+/// A failed runtime call also records its error as the host thread's last error. forget() clears an error recorded
+/// since construction. An error that was pending before belongs to the caller and stays.
 class last_error {
  public:
   void forget() const {
@@ -44,7 +44,8 @@ class last_error {
   bool pending_ = cudaPeekAtLastError() != cudaSuccess;
 };
 
-/// Whether an error means that there is no device or that it cannot run the compiled code. Other errors come from earlier work or the system.
+/// Whether an error means that there is no device or that it cannot run the compiled code. Other errors come from
+/// earlier work or the system.
 inline bool is_unsupported(cudaError_t e) {
   switch (e) {
     case cudaErrorInvalidValue:  // from setting the attribute: a block has too little shared memory
@@ -75,13 +76,13 @@ struct executor_traits<cuda> {
 
   static constexpr bool valid(cuda) { return true; }
 
-  /// Groups that may be in flight and so need memory of their own: two on each multiprocessor of an H100.
+  /// Groups that may run at the same time and need global scratch: two per multiprocessor of an H100.
   static constexpr index_t workers(cuda, index_t items) { return max_of(index_t(1), min_of(items, index_t(264))); }
   static constexpr size_t bytes_per_worker(group_memory m) {
     return round_up(m.global_scratch_bytes, workspace::alignment);
   }
 
-  /// Whether code was compiled for the agent that this device runs. For agents that have another to fall back to.
+  /// Whether this device can run the code compiled for the agent. For agents with a fallback.
   template <class Agent, class Params>
   TCNCA_HIDDEN static bool supports(cuda) {
     detail::last_error const before;
@@ -100,7 +101,7 @@ struct executor_traits<cuda> {
     auto const kernel = detail::run_agent<Agent, Params, threads>;
     if (items == 0) return {};
     detail::last_error const before;
-    // Every call sets the same limit, the device's maximum, so that two host threads never lower each other's.
+    // Every call sets the same limit, the device's maximum, so that host threads do not overwrite each other's limit.
     int device = 0, limit = 0;
     cudaError_t error = cudaGetDevice(&device);
     if (error == cudaSuccess) error = cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);

@@ -8,7 +8,8 @@
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// How an executor runs agents. Operations call launch() and workspace_for() of launch.hpp instead. A specialization has
+/// How an executor runs agents. Operations call launch() and workspace_for() of launch.hpp instead. A specialization
+/// has
 ///   target                            the processor family that tunings are asked for
 ///   group<Threads>                    the group type for a policy of so many threads
 ///   valid(e)                          whether the executor's own values are valid

@@ -7,8 +7,9 @@
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// Runs all items of an agent. The workspace must hold memory(params) for at least one worker; more workers run if it holds more.
-/// On the CPU the call returns when the work is done; on a GPU it enqueues one kernel, or nothing if there are no items.
+/// Runs all items of an agent. The workspace must hold memory(params) for at least one worker; more workers run if it
+/// holds more. On the CPU the call returns when the work is done; on a GPU it enqueues one kernel, or nothing if there
+/// are no items.
 template <agent Agent, class Executor>
 TCNCA_HIDDEN status launch(Executor e, typename Agent::params_type const& params, workspace scratch = {}) {
   return executor_traits<Executor>::template launch<Agent>(e, params, Agent::items(params), Agent::memory(params),

@@ -9,7 +9,7 @@ static char const source[] = R"(
 #include <tcnca/chunked_attention/reduce.hpp>
 #include <tcnca/conv_stack/backward.hpp>
 #include <tcnca/conv_stack/forward.hpp>
-#include <tcnca/gated_fusion/reduce.hpp>
+#include <tcnca/gated_fusion/mix_backward.hpp>
 #include <tcnca/block/group.hpp>
 
 constexpr int threads = 128;
@@ -18,20 +18,20 @@ constexpr tcnca::conv_stack_policy policy{.width = 1, .packs = 1, .outputs_per_t
 using group = tcnca::block_group<threads>;
 
 template <class Agent>
-__device__ void run(typename Agent::params_type const& params, float* far) {
-  extern __shared__ float near[];
-  Agent agent(group{}, params, near, far);
+__device__ void run(typename Agent::params_type const& params, float* scratch) {
+  extern __shared__ float shared[];
+  Agent agent(group{}, params, shared, scratch);
   agent(blockIdx.x);
 }
 
 using forward_agent = tcnca::conv_stack_forward_agent<group, float, shape, policy>;
-extern "C" __global__ void __launch_bounds__(threads) forward(__grid_constant__ forward_agent::params_type const params, float* far) {
-  run<forward_agent>(params, far);
+extern "C" __global__ void __launch_bounds__(threads) forward(__grid_constant__ forward_agent::params_type const params, float* scratch) {
+  run<forward_agent>(params, scratch);
 }
 
 using backward_agent = tcnca::conv_stack_backward_agent<group, tcnca::bf16, shape, policy>;
-extern "C" __global__ void __launch_bounds__(threads) backward(__grid_constant__ backward_agent::params_type const params, float* far) {
-  run<backward_agent>(params, far);
+extern "C" __global__ void __launch_bounds__(threads) backward(__grid_constant__ backward_agent::params_type const params, float* scratch) {
+  run<backward_agent>(params, scratch);
 }
 
 constexpr tcnca::chunked_attention_shape attention{.causal = true, .bias = true, .dropout = true};

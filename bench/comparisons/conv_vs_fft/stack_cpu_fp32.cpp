@@ -1,0 +1,12 @@
+// The compared stacks on the CPU in fp32.
+#include "../../support/device_cpu.hpp"
+#include "bind_stack.hpp"
+
+namespace tcnca::bench {
+
+template <>
+contender make_cpu_stack(size_t which, pass direction, sequences<float> const& s, float const* weight) {
+  return bind_compared_stack(cpu_device{{s.p.threads}}, which, direction, s, weight);
+}
+
+}  // namespace tcnca::bench

@@ -1,0 +1,54 @@
+// The gates on the CPU, and for comparison the update as five element-wise operations, as a framework executes it.
+#include "gated_fusion.hpp"
+
+#include <cmath>
+
+#include "../support/op_backend_cpu.hpp"
+
+namespace tcnca::bench {
+namespace {
+
+/// y = x + sigmoid(u) (silu(hx + h) - x) in five operations, each a vectorized pass on all threads.
+void unfused(benchmark::State& state) {
+  index_t const rows = state.range(0), columns = state.range(1), n = rows * columns;
+  int const threads = static_cast<int>(state.range(2));
+  auto const backend = cpu_backend();
+  gate_tensors<cpu_device, float> t(backend.device(threads), rows, columns, 7);
+  auto const all = [&](auto f) {
+#pragma omp parallel for simd num_threads(threads) schedule(static)
+    for (index_t i = 0; i < n; i++) f(i);
+  };
+  float *const x = t.data(0), *const u = t.data(1), *const hx = t.data(2), *const h = t.data(3), *const y = t.data(4);
+  float *const gate = t.data(5), *const candidate = t.data(6);
+  for (auto _ : state)
+    state.SetIterationTime(cpu_device::time([&] {
+      all([=](index_t i) { gate[i] = 1 / (1 + std::exp(-u[i])); });
+      all([=](index_t i) { candidate[i] = hx[i] + h[i]; });
+      all([=](index_t i) { candidate[i] = candidate[i] / (1 + std::exp(-candidate[i])); });
+      all([=](index_t i) { candidate[i] = candidate[i] - x[i]; });
+      all([=](index_t i) { y[i] = x[i] + gate[i] * candidate[i]; });
+    }));
+  double const bytes = static_cast<double>(n) * sizeof(float) * 5;  // as the fused update: five tensors
+  count_bytes(state, bytes, backend.copy_rate(threads, static_cast<size_t>(bytes)));
+}
+
+}  // namespace
+}  // namespace tcnca::bench
+
+int main(int argc, char** argv) {
+  using namespace tcnca::bench;
+  auto const backend = cpu_backend();
+  std::vector<std::vector<std::int64_t>> const sizes{{16384, 512, 1}, {16384, 512, 2}, {512, 512, 1}};
+  add_gated_fusion<float>(backend, sizes);
+  add_gated_fusion<tcnca::bf16>(backend, sizes);
+  benchmark::RegisterBenchmark("update_unfused/fp32", unfused)
+      ->ArgNames({"rows", "columns", "threads"})
+      ->Unit(benchmark::kMillisecond)
+      ->UseManualTime()
+      ->Args({16384, 512, 1})
+      ->Args({16384, 512, 2});
+#if defined(TCNCA_BENCH_CUDA)
+  add_cuda_gated_fusion();
+#endif
+  return run_benchmarks(argc, argv);
+}

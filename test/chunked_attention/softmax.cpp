@@ -1,0 +1,20 @@
+// Attention by softmax in fp32 and fp64: both passes.
+#include "backward_suite.hpp"
+#include "forward_suite.hpp"
+#include "numerics_suite.hpp"
+#include "special_values_suite.hpp"
+
+namespace tcnca::testing {
+namespace {
+
+using types =
+    unless_sanitized<subjects<attention_case<float, softmax_plain>, attention_case<float, softmax_causal_bias>,
+                              attention_case<float, softmax_causal_bias_dropout>, attention_case<double, softmax_bias>>,
+                     subjects<attention_case<float, softmax_causal_bias_dropout>, attention_case<double, softmax_bias>>>;
+INSTANTIATE_TYPED_TEST_SUITE_P(on, chunked_attention_forward, types, subject_name);
+INSTANTIATE_TYPED_TEST_SUITE_P(on, chunked_attention_backward, types, subject_name);
+INSTANTIATE_TYPED_TEST_SUITE_P(on, chunked_attention_special, types, subject_name);
+INSTANTIATE_TYPED_TEST_SUITE_P(on, chunked_attention_numerics, types, subject_name);
+
+}  // namespace
+}  // namespace tcnca::testing

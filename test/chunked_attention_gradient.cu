@@ -1,2 +1,0 @@
-// The tests of rotary biases on a CUDA device.
-#include "chunked_attention_gradient.cpp"

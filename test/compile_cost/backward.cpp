@@ -1,0 +1,8 @@
+// One instantiation of conv_stack's backward pass on the CPU. check_compile_cost.sh measures its compile time.
+#include <tcnca/conv_stack.hpp>
+
+using stack = tcnca::conv_stack<float, tcnca::conv_stack_shape{.taps = 4, .depth = 6, .dilation_base = 4}>;
+
+tcnca::status run(stack::backward_args const& args, tcnca::workspace scratch) {
+  return stack::backward(tcnca::cpu{}, args, scratch);
+}

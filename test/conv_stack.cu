@@ -1,2 +1,0 @@
-// The same tests on a CUDA device.
-#include "conv_stack.cpp"

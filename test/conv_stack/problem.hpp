@@ -1,0 +1,238 @@
+// One problem for conv_stack: its tensors, the calls, and what the reference says about them.
+#pragma once
+#include <sstream>
+#include <vector>
+
+#include <tcnca/conv_stack.hpp>
+
+#include "reference/conv_stack.hpp"
+#include "support/backend.hpp"
+#include "support/compare.hpp"
+
+namespace tcnca::testing {
+
+/// The reference's words for a shape.
+inline reference::stack describe(conv_stack_shape const& s) {
+  reference::stack r;
+  r.taps = s.taps;
+  for (int block = 0; block < s.blocks; block++) {
+    std::int64_t power = 1;
+    for (int level = 0; level < s.levels(); level++, power *= s.dilation_base)
+      for (int i = 0; i < s.convolutions; i++) r.dilation.push_back(s.listed() ? s.dilations[level] : power);
+  }
+  r.residual_span = s.residuals == residual::level   ? s.convolutions
+                    : s.residuals == residual::block ? s.convolutions * s.levels()
+                                                     : 0;
+  switch (s.act) {
+    case activation::none: r.act = reference::activation::none; break;
+    case activation::relu: r.act = reference::activation::relu; break;
+    case activation::silu: r.act = reference::activation::silu; break;
+    case activation::gelu_erf: r.act = reference::activation::gelu_erf; break;
+    case activation::gelu_tanh: r.act = reference::activation::gelu_tanh; break;
+    case activation::tanh: r.act = reference::activation::tanh; break;
+  }
+  r.bias = s.bias, r.skip = s.skip;
+  r.dir = s.dir == direction::causal      ? reference::direction::causal
+          : s.dir == direction::symmetric ? reference::direction::symmetric
+                                          : reference::direction::bidirectional;
+  return r;
+}
+
+/// What is tested: a stack, an element type, a tuning, a machine.
+template <class Backend, class Element, class Case, class Tuning = default_conv_stack_tuning<Element, Case::shape>>
+struct subject {
+  using backend = Backend;
+  using T = Element;
+  using A = accumulate_t<T>;
+  static constexpr conv_stack_shape shape = Case::shape;
+  using op = conv_stack<T, shape, Tuning>;
+  using traits = executor_traits<typename Backend::executor>;
+  static constexpr conv_stack_policy policy = Tuning::forward(traits::target);
+  static constexpr bool causal = shape.dir == direction::causal;
+  static std::string name() { return std::string(Backend::name) + "_" + name_of<T> + "_" + Case::name; }
+};
+
+/// A subject without its backend.
+template <class T, class Case, class Tuning = default_conv_stack_tuning<T, Case::shape>>
+struct stack_case {
+  template <class Backend>
+  using on = subject<Backend, T, Case, Tuning>;
+};
+
+struct extents {
+  index_t batch = 1, channels = 1, length = 1, position = 0;
+  bool state_in = false, state_out = false;
+  placement where = {};
+  friend std::ostream& operator<<(std::ostream& out, extents const& e) {
+    return out << "batch " << e.batch << ", channels " << e.channels << ", length " << e.length << ", position "
+               << e.position << (e.state_in ? ", state in" : "") << (e.state_out ? ", state out" : "") << ", padding "
+               << e.where.padding << ", offset " << e.where.offset;
+  }
+};
+
+/// The tensors of one problem with random inputs, and NaN where results go.
+template <class S>
+struct conv_stack_problem {
+  using T = typename S::T;
+  using A = typename S::A;
+  using op = typename S::op;
+  using forward_args = typename op::forward_args;
+  using backward_args = typename op::backward_args;
+  static constexpr conv_stack_shape shape = S::shape;
+
+  extents e;
+  reference::stack const stack = describe(shape);
+  reference::problem p;  // the same numbers in fp64
+  tensor<T, 3> x, weight, y, grad_y, grad_x;
+  tensor<T, 2> bias;
+  tensor<T, 1> omega;
+  tensor<A, 3> state_in, state_out, grad_state_out, grad_state_in, grad_weight;
+  tensor<A, 2> grad_bias;
+  tensor<A, 1> grad_omega;
+
+  conv_stack_problem(extents const& size, std::uint64_t seed) : e(size) {
+    random_bits r{seed};
+    index_t const rows = index_t(stack.directions()) * stack.layers();
+    x = new_sequence<T>(e.length);
+    // Magnitudes of order 1 in all layers: independent inputs of variance 1/3 keep it where sum w^2 is 1.
+    double const scale = std::sqrt(3.0 / stack.taps);
+    weight = tensor<T, 3>({rows, shape.taps, e.channels}, {0, 1, 2}, e.where);
+    p.x = fill(x, r, 1), p.weight = fill(weight, r, scale);
+    if (shape.bias) bias = tensor<T, 2>({rows, e.channels}, {0, 1}, e.where), p.bias = fill(bias, r, 0.5);
+    if (shape.skip) omega = tensor<T, 1>({e.channels}, {0}, e.where), p.omega = fill(omega, r, 1);
+    if (e.state_in) state_in = new_sequence<A>(stack.state_length()), p.state_in = fill(state_in, r, 1);
+    y = new_sequence<T>(e.length);
+    if (e.state_out) state_out = new_sequence<A>(stack.state_length());
+    p.batch = e.batch, p.channels = e.channels, p.length = e.length, p.position = e.position;
+    seed_ = r();
+  }
+  /// The tensors that only backward needs.
+  void want_gradients() {
+    random_bits r{seed_};
+    index_t const rows = index_t(stack.directions()) * stack.layers();
+    grad_y = new_sequence<T>(e.length), p.grad_y = fill(grad_y, r, 1);
+    if (e.state_out)
+      grad_state_out = new_sequence<A>(stack.state_length()), p.grad_state_out = fill(grad_state_out, r, 1);
+    grad_x = new_sequence<T>(e.length);
+    grad_weight = tensor<A, 3>({rows, shape.taps, e.channels}, {0, 1, 2}, e.where);
+    if (shape.bias) grad_bias = tensor<A, 2>({rows, e.channels}, {0, 1}, e.where);
+    if (shape.skip) grad_omega = tensor<A, 1>({e.channels}, {0}, e.where);
+    if (e.state_in) grad_state_in = new_sequence<A>(stack.state_length());
+  }
+
+  template <class E>
+  tensor<E, 3> new_sequence(index_t length) const {
+    return tensor<E, 3>::sequence(shape.order, e.batch, e.channels, length, e.where);
+  }
+  template <class E, int Rank>
+  static std::vector<double> fill(tensor<E, Rank>& t, random_bits& r, double scale) {
+    for (index_t i = 0; i < t.count(); i++) *t.at(i) = from_double<E>(scale * uniform(r));
+    return t.values();
+  }
+
+  forward_args forward() const {
+    return {.x = x.view(),
+            .weight = weight.view(),
+            .bias = bias.view(),
+            .omega = omega.view(),
+            .state_in = state_in.view(),
+            .y = y.view(),
+            .state_out = state_out.view(),
+            .position = e.position};
+  }
+  backward_args backward() const {
+    return {.x = x.view(),
+            .weight = weight.view(),
+            .bias = bias.view(),
+            .omega = omega.view(),
+            .state_in = state_in.view(),
+            .grad_y = grad_y.view(),
+            .grad_state_out = grad_state_out.view(),
+            .grad_x = grad_x.view(),
+            .grad_weight = grad_weight.view(),
+            .grad_bias = grad_bias.view(),
+            .grad_omega = grad_omega.view(),
+            .grad_state_in = grad_state_in.view(),
+            .position = e.position};
+  }
+
+  /// Calls with a workspace of exactly the size that the query asks for.
+  void run_forward(std::uint64_t seed = 1) { run_forward(forward(), seed); }
+  static void run_forward(forward_args const& a, std::uint64_t seed) {
+    auto const executor = S::backend::make(seed);
+    run_with_workspace<typename S::backend>(op::forward_workspace(executor, a),
+                                            [&](workspace w) { return op::forward(executor, a, w); });
+  }
+  void run_backward(std::uint64_t seed = 1) { run_backward(backward(), seed); }
+  static void run_backward(backward_args const& a, std::uint64_t seed) {
+    auto const executor = S::backend::make(seed);
+    run_with_workspace<typename S::backend>(op::backward_workspace(executor, a),
+                                            [&](workspace w) { return op::backward(executor, a, w); });
+  }
+
+  /// Results within their bounds, nothing else written.
+  void expect_forward() const {
+    use_arithmetic_of<T>();
+    auto const r = reference::forward(stack, p);
+    EXPECT_TRUE(within(y, r.y.value, r.y.error)) << "y";
+    if (state_out.present()) { EXPECT_TRUE(within(state_out, r.state_out.value, r.state_out.error)) << "state_out"; }
+    EXPECT_TRUE(y.intact() && state_out.intact()) << "written outside of y or state_out";
+    expect_inputs_untouched();
+  }
+  void expect_backward() const {
+    use_arithmetic_of<T>();
+    auto const r = reference::backward(stack, p);
+    EXPECT_TRUE(within(grad_x, r.grad_x.value, r.grad_x.error)) << "grad_x";
+    EXPECT_TRUE(within(grad_weight, r.grad_weight.value, r.grad_weight.error)) << "grad_weight";
+    if (shape.bias) { EXPECT_TRUE(within(grad_bias, r.grad_bias.value, r.grad_bias.error)) << "grad_bias"; }
+    if (shape.skip) { EXPECT_TRUE(within(grad_omega, r.grad_omega.value, r.grad_omega.error)) << "grad_omega"; }
+    if (grad_state_in.present()) {
+      EXPECT_TRUE(within(grad_state_in, r.grad_state_in.value, r.grad_state_in.error)) << "grad_state_in";
+    }
+    EXPECT_TRUE(grad_x.intact() && grad_weight.intact() && grad_bias.intact() && grad_omega.intact() &&
+                grad_state_in.intact())
+        << "written outside of a gradient";
+    expect_inputs_untouched();
+  }
+  void expect_inputs_untouched() const {
+    EXPECT_TRUE(x.intact() && weight.intact() && bias.intact() && omega.intact() && state_in.intact() &&
+                grad_y.intact() && grad_state_out.intact());
+    EXPECT_TRUE(x.values() == p.x && weight.values() == p.weight && bias.values() == p.bias &&
+                omega.values() == p.omega && state_in.values() == p.state_in)
+        << "an input was written";
+    if (grad_y.present()) {
+      EXPECT_TRUE(grad_y.values() == p.grad_y && grad_state_out.values() == p.grad_state_out) << "an input was written";
+    }
+  }
+
+ private:
+  std::uint64_t seed_;
+};
+
+/// Lengths at which something begins or ends: nothing, the receptive field, tiles.
+template <class S>
+std::vector<index_t> edge_lengths() {
+  index_t const r = S::op::receptive_field, t = S::policy.tile;
+  std::vector<index_t> all;
+  for (index_t n :
+       {index_t(0), index_t(1), index_t(2), r - 1, r, r + 1, t - 1, t, t + 1, 2 * t + 1, 3 * t - 1, 2 * (t + r) + 3})
+    if (n >= 0 && std::find(all.begin(), all.end(), n) == all.end()) all.push_back(n);
+  return all;
+}
+
+/// Any extents, state and placement, all small.
+template <class S>
+extents random_extents(random_bits& r) {
+  extents e;
+  e.batch = between(r, 0, 8) == 0 ? 0 : between(r, 1, 3);
+  e.channels = between(r, 0, 8) == 0 ? 0 : between(r, 1, 7);
+  index_t const far = 2 * S::op::receptive_field + 3 * S::policy.tile;
+  e.length = between(r, 0, 3) == 0 ? between(r, 0, 4) : between(r, 0, int(far));
+  e.position = between(r, 0, 1) ? between(r, 0, 1000) : (index_t(1) << 40) + between(r, 0, 1000);
+  e.state_in = S::causal && between(r, 0, 1);
+  e.state_out = S::causal && between(r, 0, 1);
+  if (between(r, 0, 1)) e.where = {between(r, 0, 9), between(r, 0, 9)};
+  return e;
+}
+
+}  // namespace tcnca::testing

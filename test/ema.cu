@@ -1,2 +1,0 @@
-// The tests of the exponential moving average, on the GPU.
-#include "ema.cpp"

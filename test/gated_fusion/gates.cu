@@ -1,0 +1,2 @@
+// The tests of the gates, on the GPU.
+#include "gates.cpp"
