@@ -1,6 +1,6 @@
 #!/bin/sh
-# check_format_control.sh: check_format.sh must accept a small tree, and reject it with one fault. Exit status 77: there is
-# no clang-format 14.
+# check_format_control.sh: check_format.sh must accept a small tree, and reject it with one fault. Exit status 77: there
+# is no clang-format 14.
 set -u
 scripts=$(cd "$(dirname "$0")" && pwd)
 tree=$(mktemp -d)

@@ -1,4 +1,4 @@
-// The unit of check_compile_cost.sh: standard library templates only, so that its cost does not change with this library.
+// The reference of check_compile_cost.sh: standard library templates only, independent of this library.
 #include <algorithm>
 #include <functional>
 #include <map>
