@@ -83,7 +83,8 @@ struct ema_backward_agent : detail::ema_adjoint_base<Group, T, Shape, Policy, Sc
   TCNCA_HOST_DEVICE void recompute_forward() const {
     constexpr bool Reverse = Direction == 1, last = Direction + 1 == Shape.directions();
     A *const tile_x = shared_memory + base::x_begin, *const tile_g = shared_memory + base::g_begin;
-    A *const causal = shared_memory + base::other_begin, *const transpose = shared_memory + base::transpose_begin;
+    A *const causal = shared_memory + base::other_begin, *const transpose_buffer =
+                                                             shared_memory + base::transpose_begin;
     typename base::template carry_of<A> const carry{group, this->segment_, shared_memory + base::forward_states_begin,
                                                     shared_memory + base::carry_begin};
     this->load_coefficients(params.parameters, channel_, x_.valid_channels, Direction * params.x.extent[1], carry);
@@ -92,8 +93,8 @@ struct ema_backward_agent : detail::ema_adjoint_base<Group, T, Shape, Policy, Sc
     });
     this->template for_each_tile<Reverse>(params.x.extent[2], [&](index_t first, int n) {
       group.sync();  // the previous tile has been stored
-      x_.load(group, first, n, tile_x, transpose);
-      if (last) grad_y_.load(group, first, n, tile_g, transpose);
+      x_.load(group, first, n, tile_x, transpose_buffer);
+      if (last) grad_y_.load(group, first, n, tile_g, transpose_buffer);
       if (bidirectional && last) this->copy(scratch_g + first * channels, causal, n * channels);
       group.sync();
       value const omega = this->omega();
@@ -123,16 +124,16 @@ struct ema_backward_agent : detail::ema_adjoint_base<Group, T, Shape, Policy, Sc
   TCNCA_HOST_DEVICE void adjoint() {
     constexpr bool Reverse = Direction == 0, last = Direction + 1 == Shape.directions();
     A *const tile_x = shared_memory + base::x_begin, *const tile_g = shared_memory + base::g_begin;
-    A *const other = shared_memory + base::other_begin, *const transpose = shared_memory + base::transpose_begin;
+    A *const other = shared_memory + base::other_begin, *const transpose_buffer = shared_memory + base::transpose_begin;
     begin_adjoint<Direction>();
     bool first_tile = true;
     this->template for_each_tile<Reverse>(params.x.extent[2], [&](index_t first, int n) {
       group.sync();
-      x_.load(group, first, n, tile_x, transpose);
+      x_.load(group, first, n, tile_x, transpose_buffer);
       if constexpr (Shape.skip) {
         this->copy(scratch_g + first * channels, tile_g, n * channels);
       } else {
-        grad_y_.load(group, first, n, tile_g, transpose);
+        grad_y_.load(group, first, n, tile_g, transpose_buffer);
       }
       if (bidirectional && last) this->copy(scratch_grad_x + first * channels, other, n * channels);
       group.sync();
@@ -152,7 +153,7 @@ struct ema_backward_agent : detail::ema_adjoint_base<Group, T, Shape, Policy, Sc
       first_tile = false;
       group.sync();
       if constexpr (last) {
-        grad_x_.store(group, first, n, tile_g, transpose);
+        grad_x_.store(group, first, n, tile_g, transpose_buffer);
       } else {
         this->copy(tile_g, scratch_grad_x + first * channels, n * channels);
       }
