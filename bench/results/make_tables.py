@@ -136,8 +136,9 @@ def conv_page(run):
         for r in own:
             if r["speedup_given"] is not None:
                 groups.setdefault(stack(r), []).append(r["speedup_given"])
-        ranges.append(f"- {direction.capitalize()}, over the FFT with a given kernel: " +
-                      "; ".join(f"{span(v)} ({name})" for name, v in groups.items()) + ".")
+        if groups:
+            ranges.append(f"- {direction.capitalize()}, over the FFT with a given kernel: " +
+                          "; ".join(f"{span(v)} ({name})" for name, v in groups.items()) + ".")
     text.append("\n".join(ranges))
     head = ["", "type", "stack K f D", "receptive field", "length", "stack ms", "FFT ms given / generated", "scan ms",
             "levels ms", "over FFT given / generated", "% of limit"]
