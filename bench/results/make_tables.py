@@ -58,6 +58,10 @@ def digits(value, unit=""):
     return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}{unit}"
 
 
+def integer(value):
+    return "-" if value is None else f"{value:.0f}"
+
+
 def milliseconds(value):
     return f"{value:.3f}" if value is not None and value < 0.9995 else digits(value)
 
@@ -114,7 +118,7 @@ def stack(row):
 
 def conv_rows(run):
     for r in run.rows:
-        limit = "-" if r["percent_of_limit"] is None else f"{r['percent_of_limit']:.0f} {r['limit']}"
+        limit = f"{integer(r['percent_of_limit'])} {r['limit'] or ''}".rstrip()
         yield [r["direction"], r["dtype"], stack(r), r["receptive_field"], r["length"], milliseconds(r["conv_ms"]),
                f"{milliseconds(r['fft_given_ms'])} / {milliseconds(r['fft_generated_ms'])}", milliseconds(r["scan_ms"]),
                milliseconds(r["levels_ms"]),
@@ -123,16 +127,18 @@ def conv_rows(run):
 
 def conv_page(run):
     first = run.rows[0]
-    text = [f"Batch {first['batch']}, channels {first['channels']}; FMA peak {first['fma_gflops']:.0f} GFLOP/s, "
-            f"copy {first['copy_gbytes_per_s']:.0f} GB/s at length {first['length']}.", CONV]
+    text = [f"Batch {first['batch']}, channels {first['channels']}; FMA peak {integer(first['fma_gflops'])} GFLOP/s, "
+            f"copy {integer(first['copy_gbytes_per_s'])} GB/s at length {first['length']}.", CONV]
     ranges = []
     for direction in ("forward", "backward"):
         own = [r for r in run.rows if r["direction"] == direction]
         groups = {}
         for r in own:
-            groups.setdefault(stack(r), []).append(r["speedup_given"])
-        ranges.append(f"- {direction.capitalize()}, over the FFT with a given kernel: " +
-                      "; ".join(f"{span(v)} ({name})" for name, v in groups.items()) + ".")
+            if r["speedup_given"] is not None:
+                groups.setdefault(stack(r), []).append(r["speedup_given"])
+        if groups:
+            ranges.append(f"- {direction.capitalize()}, over the FFT with a given kernel: " +
+                          "; ".join(f"{span(v)} ({name})" for name, v in groups.items()) + ".")
     text.append("\n".join(ranges))
     head = ["", "type", "stack K f D", "receptive field", "length", "stack ms", "FFT ms given / generated", "scan ms",
             "levels ms", "over FFT given / generated", "% of limit"]
@@ -151,10 +157,9 @@ def attention_page(run):
     head += [f"speed-up over {BASELINES[b]}" for b in names]
     rows = []
     for r in run.rows:
-        percent = lambda v: "-" if v is None else f"{v:.0f}"
         rows.append([r["function"] + (", causal" if r["causal"] else ""), r["direction"], r["dtype"], r["chunk"],
-                     milliseconds(r["ms"]), percent(r["percent_of_peak"])] +
-                    [percent(r[f"{b}_percent_of_peak"]) for b in names] + [digits(r[f"over_{b}"], "x") for b in names])
+                     milliseconds(r["ms"]), integer(r["percent_of_peak"])] +
+                    [integer(r[f"{b}_percent_of_peak"]) for b in names] + [digits(r[f"over_{b}"], "x") for b in names])
     lines = []
     for causal in (False, True):
         own = [r for r in run.rows if r["causal"] == causal]
@@ -165,7 +170,7 @@ def attention_page(run):
     first = run.rows[0]
     size = (f"Batch {first['batch']}, heads {first['heads']}, {first['length']} positions, key dimension "
             f"{first['key_dim']}, value dimension {first['value_dim']}; peak: {first['peak']}, "
-            f"{first['peak_gflops']:.0f} GFLOP/s.")
+            f"{integer(first['peak_gflops'])} GFLOP/s.")
     return "Chunked attention against GEMM libraries", [size, ATTENTION, "\n".join(lines), table(head, rows)]
 
 
@@ -175,7 +180,7 @@ def layer_page(run):
              milliseconds(r["mixer_ms"]), digits(r["over_fft"], "x"), digits(r["attainable"], "x"),
              digits(r["mixer_over_fft"], "x")] for r in run.rows]
     width = run.rows[0]["channels"]
-    products = f"Matrix products: {run.data['products']}; FMA peak {run.data['fma_gflops']:.0f} GFLOP/s."
+    products = f"Matrix products: {run.data['products']}; FMA peak {integer(run.data['fma_gflops'])} GFLOP/s."
     return f"One step of a layer, {width} channels", [products, LAYER, table(head, rows)]
 
 
@@ -188,7 +193,7 @@ def google_page(run):
         share = r.get("of_copy")
         flops = r.get("flops")
         rows.append([f"`{name}`", milliseconds(r["real_time"]), "-" if flops is None else digits(flops * 1e-9),
-                     "-" if share is None else f"{100 * share:.0f}"])
+                     integer(share and 100 * share)])
     return f"`{run.name}`", [GOOGLE.format(program=f"{run.name}_bench"),
                              table(["benchmark", "ms", "GFLOP/s", "% of copy"], rows)]
 
