@@ -1,4 +1,4 @@
-// Bad arguments of chunked attention: each gets its own status and the argument's name, and no byte is written.
+// Invalid arguments of chunked attention: each has its own status and the argument's name, and no byte is written.
 #include <functional>
 
 #include "cases.hpp"
@@ -26,7 +26,7 @@ struct checked {
                                 .dropout = S::shape.dropout ? 0.5 : 0},
                                1};
 
-  /// Calls with one thing changed.
+  /// Calls with one argument changed.
   void forward(code expected, std::string const& name, std::function<void(F&, cpu&, workspace&)> change) {
     cpu e{1};
     auto args = problem.forward();
@@ -44,8 +44,8 @@ struct checked {
     backward(expected, name, [=](auto& a, auto& e, auto& w) { change(a, e, w); });
   }
 
-  /// What goes for every tensor: extents, strides, pointers. `sets`: how many of its extents, from the last on, are
-  /// what others are held against.
+  /// Checks of every tensor: extents, strides, pointers. `sets`: the number of its extents, from the last on, that
+  /// the other tensors must match.
   template <class Args, class View>
   void tensor_checked(View Args::*member, std::string const& name, bool optional = false, int sets = 0) {
     SCOPED_TRACE(name);
@@ -141,14 +141,14 @@ TEST(chunked_attention_check, numbers_have_a_range) {
     t.both(code::invalid_value, "chunk", [=](auto& a, auto&, auto&) { a.chunk = chunk; });
   for (double const p : {-0.1, 1.0, 1.5, double(NAN), double(INFINITY)})
     t.both(code::invalid_value, "dropout", [=](auto& a, auto&, auto&) { a.dropout = p; });
-  // Of the arithmetic, here fp32, not of the argument.
+  // The range of the arithmetic, here fp32, not of the argument.
   for (double const scale : {double(NAN), double(INFINITY), -double(INFINITY), 1e39, -1e39, 0x1.fffffffp127}) {
     t.both(code::invalid_value, "scale", [=](auto& a, auto&, auto&) { a.scale = scale; });
     b.both(code::invalid_value, "scale", [=](auto& a, auto&, auto&) { a.scale = scale; });
   }
   t.both(code::invalid_position, "position", [](auto& a, auto&, auto&) { a.position = -1; });
   b.both(code::invalid_position, "position", [](auto& a, auto&, auto&) { a.position = -5; });
-  // Without a state a call begins where a chunk does.
+  // Without a state, a call begins at the start of a chunk.
   b.both(code::invalid_position, "position", [](auto& a, auto&, auto&) { a.position = 11; });
 }
 
@@ -158,7 +158,7 @@ TEST(chunked_attention_check, overlap) {
   t.forward(code::overlap, "o", [](auto& a, auto&, auto&) { a.o.data = const_cast<float*>(a.q.data) + 1; });
   t.forward(code::overlap, "lse", [](auto& a, auto&, auto&) { a.lse.data = const_cast<float*>(a.bias.data) - 2; });
   t.forward(code::overlap, "o", [](auto& a, auto&, auto&) { a.lse.data = a.o.data; });
-  // In place only if it is exactly the same memory, and the same state.
+  // In-place updates need exactly the same memory and the same state.
   t.forward(code::overlap, "keys_out",
             [](auto& a, auto&, auto&) { a.keys_out.data = const_cast<float*>(a.keys_in.data) + 16; });
   t.forward(code::overlap, "keys_out",
@@ -193,7 +193,7 @@ TEST(chunked_attention_check, a_state_is_keys_and_values) {
   t.both(code::missing_argument, "values_in", [](auto& a, auto&, auto&) { a.values_in = {}; });
   t.forward(code::missing_argument, "keys_out", [](auto& a, auto&, auto&) { a.keys_out = {}; });
   t.forward(code::missing_argument, "values_out", [](auto& a, auto&, auto&) { a.values_out = {}; });
-  // At the beginning of a chunk there may be a state, but then whole, and gradients of it only with it.
+  // At the start of a chunk a state is optional: keys and values together, and its gradients only with it.
   t.both(code::missing_argument, "values_in", [](auto& a, auto&, auto&) { a.position = 10, a.values_in = {}; });
   t.backward(code::unexpected_argument, "grad_keys_in",
              [](auto& a, auto&, auto&) { a.position = 10, a.keys_in = a.values_in = {}; });
@@ -225,7 +225,7 @@ TEST(chunked_attention_check, what_the_shape_has_no_use_for) {
   s.backward(code::missing_argument, "lse", [](auto& a, auto&, auto&) { a.lse = {}; });
 }
 
-// A query may be asked before anything is checked.
+// A query accepts invalid arguments.
 TEST(chunked_attention_check, queries_survive_bad_arguments) {
   using op = with_all::op;
   with_all t;

@@ -1,4 +1,5 @@
-// Activations and their derivatives against fp64, within the rounding that the reference grants them; at the ends of the range, too.
+// Activations and their derivatives against fp64, within the rounding that the reference grants them; at the ends of
+// the range, too.
 #include <gtest/gtest.h>
 
 #include <tcnca/block/activation.hpp>

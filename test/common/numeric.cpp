@@ -1,4 +1,5 @@
-// Conversions between the element types and their accumulate type, all bit patterns, against arithmetic on exponents and digits.
+// Conversions between the element types and their accumulate type, all bit patterns, against arithmetic on exponents
+// and digits.
 #include <gtest/gtest.h>
 
 #include <tcnca/block/pack.hpp>
@@ -39,7 +40,7 @@ TYPED_TEST(numeric, every_element_survives_the_way_there_and_back) {
   }
 }
 
-// Between two neighbours: just below the middle, the middle, just above it.
+// Between two neighbouring numbers: just below the midpoint, the midpoint, just above it.
 TYPED_TEST(numeric, rounds_to_nearest_even) {
   auto const expect = [](float x) {
     ASSERT_TRUE(same(to_double(from_accumulate<TypeParam>(x)), to_double(from_double<TypeParam>(x))))

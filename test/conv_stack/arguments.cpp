@@ -24,7 +24,7 @@ struct conv_stack_check : ::testing::Test {
 
   conv_stack_check() { problem.want_gradients(); }
 
-  // Calls with one thing changed; expects the answer, and nothing written.
+  // Calls with one argument changed; expects this status, and that nothing is written.
   template <class Args, class Change>
   void expect(code expected, std::string const& name, Change change) {
     constexpr bool is_forward = std::is_same_v<Args, forward_args>;
@@ -63,13 +63,13 @@ struct conv_stack_check : ::testing::Test {
     expect<backward_args>(expected, name, change);
   }
 
-  // What goes for every tensor: extents, strides, pointer, alignment.
+  // Checks of every tensor: extents, strides, pointer, alignment.
   template <class Args, class View>
   void expect_view_checked(View Args::*member, std::string const& name, bool output, bool optional) {
     constexpr int rank = View::rank;
     using element = std::remove_const_t<typename View::value_type>;
     auto const with = [&](auto f) { return [=](Args& a, cpu&, workspace&) { f(a.*member); }; };
-    std::string const blamed = name == "x" ? "any" : name;  // x says how large the others must be
+    std::string const blamed = name == "x" ? "any" : name;  // the extents of x determine the others
     for (int axis = 0; axis < rank; axis++) {
       for (index_t const by : {-1, 1})
         expect<Args>(code::invalid_extent, blamed, with([=](View& v) { v.extent[axis] += by; }));
@@ -98,7 +98,7 @@ struct conv_stack_check : ::testing::Test {
         }));
   }
 
-  // The output lies on another argument: at its beginning, one element on, at its end.
+  // The output overlaps another argument: at its beginning, one element later, at its end.
   template <class Args, class Out, class Other>
   void expect_overlap(Out Args::*out, Other Args::*other, std::string const& a, std::string const& b) {
     for (int const where : {0, 1, 2}) {
@@ -207,7 +207,7 @@ TYPED_TEST(conv_stack_check, arguments_that_the_shape_has_no_use_for) {
     this->template expect<B>(code::unexpected_argument, "grad_state_in",
                              [&](B& a, cpu&, workspace&) { a.grad_state_in = a.grad_x; });
   } else {
-    // The gradient of a state that was not given.
+    // The gradient of a state that is absent.
     this->template expect<B>(code::unexpected_argument, "grad_state_in",
                              [&](B& a, cpu&, workspace&) { a.state_in = {}; });
   }
@@ -251,7 +251,7 @@ TYPED_TEST(conv_stack_check, outputs_may_not_overlap) {
     this->expect_overlap(&F::y, &F::state_in, "y", "state_in");
     this->expect_overlap(&F::state_out, &F::y, "state_out", "y");
     this->expect_overlap(&B::grad_state_in, &B::grad_state_out, "grad_state_in", "grad_state_out");
-    // In place only if it is exactly the same memory.
+    // In-place updates need exactly the same memory.
     this->template expect<F>(code::overlap, "any", [](F& a, cpu&, workspace&) {
       a.state_out = {const_cast<float*>(a.state_in.data) + 1, {}, {}},
       std::copy_n(a.state_in.extent, 3, a.state_out.extent), std::copy_n(a.state_in.stride, 3, a.state_out.stride);

@@ -1,4 +1,5 @@
-// The backward pass against the reference, at every edge; any order of threads, the same bits; split through the state, the whole.
+// The backward pass against the reference at edge extents; the same bits for every order of threads; calls joined by
+// the state equal one call.
 #pragma once
 #include "cases.hpp"
 
@@ -45,7 +46,8 @@ TYPED_TEST_P(conv_stack_backward, matches_the_reference_at_random_extents) {
   }
 }
 
-// Sequences so long that sums in the arithmetic end within them, twice. (long_sums.cpp looks at what that is for, and at threads that share a sequence.)
+// Sequences longer than two fp32 partial sums. (common/long_sums.cpp tests their precision, and threads that share a
+// sequence.)
 TYPED_TEST_P(conv_stack_backward, matches_the_reference_where_sums_end) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
@@ -79,7 +81,8 @@ TYPED_TEST_P(conv_stack_backward, repeats_bit_by_bit) {
   }
 }
 
-// Two calls joined by the state and its gradient are one: the second piece first, its grad_state_in is the first's grad_state_out.
+// Two calls joined by the state equal one call. The backward pass of the second piece comes first; its grad_state_in is
+// the first's grad_state_out.
 TYPED_TEST_P(conv_stack_backward, split_through_the_state_is_the_whole) {
   using S = TypeParam;
   using A = typename S::A;
@@ -119,7 +122,7 @@ TYPED_TEST_P(conv_stack_backward, split_through_the_state_is_the_whole) {
   }
 }
 
-// The gradients of states are optional, each by itself.
+// Each gradient of a state is optional.
 TYPED_TEST_P(conv_stack_backward, grad_state_in_is_optional) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);

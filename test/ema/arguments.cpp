@@ -1,4 +1,5 @@
-// Bad arguments of the exponential moving average: each gets its own status and the argument's name, and no byte is written.
+// Invalid arguments of the exponential moving average: each has its own status and the argument's name, and no byte is
+// written.
 #include <functional>
 
 #include "problem.hpp"
@@ -29,7 +30,7 @@ struct checked {
   using backward_args = typename op::backward_args;
   ema_problem<S> problem{{.batch = 2, .channels = 3, .length = 9, .state_in = S::causal, .state_out = S::causal}, 1};
 
-  /// Calls with one thing changed.
+  /// Calls with one argument changed.
   void forward(code expected, std::string const& name, std::function<void(forward_args&, cpu&, workspace&)> change) {
     cpu e{1};
     auto args = problem.forward();
@@ -47,7 +48,7 @@ struct checked {
     backward(expected, name, [=](auto& a, auto& e, auto& w) { change(a, e, w); });
   }
 
-  /// What goes for every tensor.
+  /// Checks of every tensor.
   template <class Args, class View>
   void tensor_checked(View Args::*member, std::string const& name, bool optional = false) {
     auto const on = [&](code expected, auto change) {

@@ -1,4 +1,4 @@
-// Bad arguments of the gates: each gets its own status and the argument's name, and no byte is written.
+// Invalid arguments of the gates: each has its own status and the argument's name, and no byte is written.
 #include <functional>
 
 #include "problem.hpp"
@@ -24,7 +24,7 @@ struct checked {
   using problem_type = gates_problem<S>;
   problem_type problem{{.batch = 2, .length = 3, .columns = 6, .dropout = 0.5}, 1};
 
-  /// A pass with one thing changed.
+  /// A pass with one argument changed.
   template <class Args>
   void expect(code expected, std::string const& name, Args (problem_type::*make)() const,
               std::function<status(cpu, Args const&)> pass, std::function<void(Args&)> change, cpu executor = {1}) {
@@ -70,7 +70,7 @@ struct checked {
         change);
   }
 
-  /// What goes for every tensor of a pass; first: the one whose extents the others must have.
+  /// Checks of every tensor of a pass; first: the tensor whose extents the others must match.
   template <class Args, class View, class Call>
   static void every(Call call, View Args::*member, std::string const& name, bool first = false) {
     auto const on = [&](code expected, auto change) { call(expected, name, [=](Args& a) { change(a.*member); }); };

@@ -1,4 +1,4 @@
-// Reads golden vectors; golden/make_golden.py says what stands in the files.
+// Reads golden vectors; golden/make_golden.py documents the format.
 #pragma once
 #include <cstdlib>
 #include <fstream>
@@ -26,7 +26,7 @@ struct golden_case {
   }
 };
 
-/// All cases of test/golden/<file>; none if it cannot be read.
+/// All cases of test/golden/<file>; none if the file cannot be read.
 inline std::vector<golden_case> read_golden(std::string const& file) {
   std::string const here = __FILE__;
   std::ifstream in(here.substr(0, here.rfind('/')) + "/../golden/" + file);

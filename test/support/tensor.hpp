@@ -1,4 +1,4 @@
-// Tensors in memory that notices: guards around them, and between their rows where they are strided.
+// Tensors in guarded memory: guards before and after them, and between strided rows.
 #pragma once
 #include <cstring>
 #include <string>
@@ -15,7 +15,8 @@
 
 namespace tcnca::testing {
 
-/// Bytes with guards before and behind. Host memory (poisoned around, under AddressSanitizer); in a CUDA program managed memory.
+/// Bytes with guards before and after. Host memory (poisoned guards under AddressSanitizer); in a CUDA program managed
+/// memory.
 class guarded_bytes {
  public:
   static constexpr std::size_t guard = 512;
@@ -55,7 +56,7 @@ class guarded_bytes {
   unsigned char* data() const { return static_cast<unsigned char*>(memory_) + (memory_ ? guard + offset_ : 0); }
   std::size_t size() const { return bytes_; }
 
-  /// Whether the guards are as they were.
+  /// Whether the guards are unchanged.
   bool intact() const {
     if (!memory_) return true;
     poison(false);
@@ -89,12 +90,12 @@ class guarded_bytes {
   }
 };
 
-/// Where a tensor lies: elements between the end of a row and the next, elements off the alignment of 256 bytes.
+/// The placement of a tensor: padding elements between rows, and an offset in elements from an alignment of 256 bytes.
 struct placement {
   int padding = 0, offset = 0;
 };
 
-/// A tensor that owns its memory. Elements and what lies between rows are NaN at first.
+/// A tensor that owns its memory. Elements and padding are NaN at first.
 template <class T, int Rank>
 class tensor {
  public:
@@ -155,7 +156,7 @@ class tensor {
   /// All bytes, those between the rows included.
   std::vector<unsigned char> image() const { return {memory_.data(), memory_.data() + memory_.size()}; }
 
-  /// Whether nothing but elements was written since clear().
+  /// Whether only elements were written since clear().
   bool intact() const {
     if (!memory_.intact()) return false;
     if (elements_ == count()) return true;
@@ -173,7 +174,7 @@ class tensor {
   guarded_bytes memory_;
 };
 
-/// Scratch memory filled with NaN, aligned, exactly as large as asked for.
+/// Aligned scratch memory of exactly the given size, filled with NaN.
 class scratch_memory {
  public:
   explicit scratch_memory(std::size_t bytes) : memory_(bytes, 0) {
