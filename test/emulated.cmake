@@ -1,5 +1,6 @@
 # The CUDA tests without a GPU: compiled to PTX and linked with the CUDA runtime library TCNCA_CUDA_RUNTIME, which
-# interprets it. Environment variables of that library select its checks. Label emulated; the target of this name builds the programs.
+# interprets it. Environment variables of that library select its checks. Label emulated; the target of this name builds
+# the programs.
 set(TCNCA_CUDA_RUNTIME "" CACHE FILEPATH
   "A CUDA runtime library (libcudart) that interprets PTX, for the preset emulated")
 option(TCNCA_EMULATED_ALL "Run all tests on TCNCA_CUDA_RUNTIME, not only a part that launches each kernel" OFF)

@@ -125,8 +125,8 @@ inline double largest_curvature(activation a) {
 // Rounding of the activations themselves, in units u of the accumulate type. exp, tanh and erf are good to 2 ulp = 4 u
 // (the maximum that CUDA documents, and that of the CPU's polynomials), each other operation to 1 u:
 //   silu      x / (1 + exp(-x)): 4 + 1 + 1 for the sigmoid, 1 for the product                                  7 u |x|
-//   gelu_erf  erf(x c): 2 u of the argument move it by max(z erf'(z)) 2 u < 1 u, erf 4 u, halved, + 0.5, times x  5 u |x|
-//   gelu_tanh 6 u of the argument move tanh by max(z tanh'(z)) 6 u < 3 u, tanh 4 u, halved, + 0.5, times x       6 u |x|
+//   gelu_erf  erf(x c): 2 u of the argument move it by < 1 u, erf 4 u, halved, + 0.5, times x                  5 u |x|
+//   gelu_tanh 6 u of the argument move tanh by < 3 u, tanh 4 u, halved, + 0.5, times x                    6 u |x|
 //   tanh      4 u |tanh x|
 inline double value_rounding(activation a, double x) {
   double const m = std::abs(x);
@@ -141,7 +141,7 @@ inline double value_rounding(activation a, double x) {
 // And of their derivatives:
 //   silu      s + y (1 - s): 6 u of s, 7 u of y = x s and 7 u of 1 - s on |y|, 1 u for product and sum  8 u + 16 u |x|
 //   gelu_erf  4 u of Phi, x phi(x) with x^2/2 + 7 u relative: below 3 u, 1 u for the sum                         8 u
-//   gelu_tanh 5 u of the gate; t^2 is off by 15 u, times |x/2| c (1 + 3 cubic x^2)                        8 u + 7 u |x| (1 + 3 cubic x^2)
+//   gelu_tanh 5 u of the gate; t^2 is off by 15 u, times |x/2| c (1 + 3 cubic x^2)      8 u + 7 u |x| (1 + 3 cubic x^2)
 //   tanh      1 - t^2: 9 u of t^2, 1 u                                                                           10 u
 inline double derivative_rounding(activation a, double x) {
   double const m = std::abs(x);

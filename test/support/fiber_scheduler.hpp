@@ -1,6 +1,6 @@
-// The scheduler of fibers: runs the threads of a group as fibers of one CPU thread. Between two barriers the fibers run one
-// after another in random order, so a missing barrier changes bits for some seed. A barrier that only some fibers reach is
-// divergence and fails the launch. Under ThreadSanitizer each fiber is a thread, and only barriers order them.
+// The scheduler of fibers: runs the threads of a group as fibers of one CPU thread. Between two barriers the fibers run
+// one after another in random order, so a missing barrier changes bits for some seed. A barrier that only some fibers
+// reach is divergence and fails the launch. Under ThreadSanitizer each fiber is a thread, and only barriers order them.
 #pragma once
 #include <sys/mman.h>
 
