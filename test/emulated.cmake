@@ -32,6 +32,7 @@ function(tcnca_add_emulated id source)
   if(id MATCHES wgmma)
     set(arch compute_90a)
   endif()
+  target_compile_definitions(${program} PRIVATE TCNCA_TEST_FEW)  # see test/conv_stack/default_tuning.cpp
   set_target_properties(${program} PROPERTIES CUDA_ARCHITECTURES OFF CUDA_RUNTIME_LIBRARY None)
   target_compile_options(${program} PRIVATE "SHELL:-gencode arch=${arch},code=${arch}" --compress-mode=none)
   add_dependencies(emulated ${program})

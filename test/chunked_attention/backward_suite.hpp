@@ -68,7 +68,7 @@ TYPED_TEST_P(chunked_attention_backward, repeats_bit_by_bit) {
 
 // The gradients of two calls joined by the state equal those of one call: the gradient of the second's initial state is
 // that of the first's final state.
-TYPED_TEST_P(chunked_attention_backward, cut_anywhere_is_the_whole) {
+TYPED_TEST_P(chunked_attention_backward, pieces_equal_one_call) {
   using S = TypeParam;
   using A = typename S::A;
   TCNCA_TEST_NEEDS(S::backend);
@@ -157,7 +157,7 @@ TYPED_TEST_P(chunked_attention_backward, broadcasts_inputs) {
 }
 
 // The gradients of the initial and the final state are optional.
-TYPED_TEST_P(chunked_attention_backward, does_without_gradients_of_the_state) {
+TYPED_TEST_P(chunked_attention_backward, gradients_of_the_state_are_optional) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   if (!has(S::causal)) return;
@@ -188,8 +188,8 @@ TYPED_TEST_P(chunked_attention_backward, does_without_gradients_of_the_state) {
 }
 
 REGISTER_TYPED_TEST_SUITE_P(chunked_attention_backward, matches_the_reference_at_edges,
-                            matches_the_reference_at_random_extents, repeats_bit_by_bit, cut_anywhere_is_the_whole,
-                            broadcasts_inputs, does_without_gradients_of_the_state);
+                            matches_the_reference_at_random_extents, repeats_bit_by_bit, pieces_equal_one_call,
+                            broadcasts_inputs, gradients_of_the_state_are_optional);
 
 }  // namespace
 }  // namespace tcnca::testing

@@ -63,7 +63,7 @@ TYPED_TEST_P(chunked_attention_forward, repeats_bit_by_bit) {
 
 // A sequence cut anywhere and joined by its state, in place or not, equals one call; on the CPU bit for bit, except
 // calls of up to four queries.
-TYPED_TEST_P(chunked_attention_forward, cut_anywhere_is_the_whole) {
+TYPED_TEST_P(chunked_attention_forward, pieces_equal_one_call) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   if (!has(S::causal)) return;
@@ -129,7 +129,7 @@ TYPED_TEST_P(chunked_attention_forward, cut_anywhere_is_the_whole) {
   }
 }
 
-TYPED_TEST_P(chunked_attention_forward, token_by_token_in_place_is_the_whole) {
+TYPED_TEST_P(chunked_attention_forward, single_tokens_in_place_equal_one_call) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   if (!has(S::causal)) return;
@@ -198,7 +198,7 @@ TYPED_TEST_P(chunked_attention_forward, broadcasts_inputs) {
 }
 
 // lse is optional, and no bit of o depends on it.
-TYPED_TEST_P(chunked_attention_forward, does_without_lse) {
+TYPED_TEST_P(chunked_attention_forward, lse_is_optional) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   attention_problem<S> problem({.batch = 1,
@@ -219,8 +219,8 @@ TYPED_TEST_P(chunked_attention_forward, does_without_lse) {
 }
 
 REGISTER_TYPED_TEST_SUITE_P(chunked_attention_forward, matches_the_reference_at_edges,
-                            matches_the_reference_at_random_extents, repeats_bit_by_bit, cut_anywhere_is_the_whole,
-                            token_by_token_in_place_is_the_whole, broadcasts_inputs, does_without_lse);
+                            matches_the_reference_at_random_extents, repeats_bit_by_bit, pieces_equal_one_call,
+                            single_tokens_in_place_equal_one_call, broadcasts_inputs, lse_is_optional);
 
 }  // namespace
 }  // namespace tcnca::testing

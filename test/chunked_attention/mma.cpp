@@ -23,22 +23,25 @@ struct product_agent {
   static constexpr int row = 64;
   Group group;
   product const& p;
-  bf16* near;
+  bf16* shared_memory_begin;
   warp_of<Group> warp;
 
   product_agent(Group g, product const& given, A* shared_memory, A*)
-      : group(g), p(given), near(reinterpret_cast<bf16*>(shared_memory)) {}
+      : group(g), p(given), shared_memory_begin(reinterpret_cast<bf16*>(shared_memory)) {}
 
   static int offset(int r, int c) {
     return r * row + (Fault == fault::straight_rows ? c : swizzled_rows::offset(r, c));
   }
-  auto at(int first, tile_position x) const { return warp.place(near + first * row + offset(x.row, x.column)); }
+  auto at(int first, tile_position x) const {
+    return warp.place(shared_memory_begin + first * row + offset(x.row, x.column));
+  }
 
   void operator()(index_t) {
     int const lane = group.rank();
     bf16 const* const from = lane < 16 ? p.a : p.b;
     for (int c = 0; c < 16; c += 8)
-      warp.copy_16(warp.place(near + lane / 16 * 16 * row + offset(lane % 16, c)), from + lane % 16 * 16 + c, true);
+      warp.copy_16(warp.place(shared_memory_begin + lane / 16 * 16 * row + offset(lane % 16, c)),
+                   from + lane % 16 * 16 + c, true);
     warp.commit();
     if (Fault != fault::missing_wait) warp.wait();
     group.sync();
@@ -92,7 +95,7 @@ TEST(chunked_attention_mma_fiber, a_product_of_matrices) {
   for (std::uint64_t seed = 1; seed <= 5; seed++)
     for (bool const columns : {false, true}) EXPECT_EQ(multiplies<fault::none>(columns, seed), std::pair(true, true));
 }
-TEST(chunked_attention_mma_fiber, what_is_wrong_is_noticed) {
+TEST(chunked_attention_mma_fiber, faults_are_detected) {
   EXPECT_FALSE(multiplies<fault::straight_rows>(true, 1).first) << "bank conflicts";
   EXPECT_FALSE(multiplies<fault::exchanged_fragments>(true, 1).second);
   EXPECT_FALSE(multiplies<fault::divergence>(true, 1).first);
@@ -199,7 +202,7 @@ TYPED_TEST_P(chunked_attention_mma, wide_and_long) {
 }
 
 // On the diagonal, an infinite or NaN value changes the rows that attend to it and no bit of others.
-TYPED_TEST_P(chunked_attention_mma, special_values_stay_where_they_are_seen) {
+TYPED_TEST_P(chunked_attention_mma, special_values_change_only_rows_that_attend) {
   using S = TypeParam;
   attention_extents const e{.length = 140, .key_dim = 16, .value_dim = 272, .chunk = 140};
   attention_problem<S> problem(e, 5);
@@ -228,7 +231,7 @@ TYPED_TEST_P(chunked_attention_mma, special_values_stay_where_they_are_seen) {
   }
 }
 
-REGISTER_TYPED_TEST_SUITE_P(chunked_attention_mma, wide_and_long, special_values_stay_where_they_are_seen);
+REGISTER_TYPED_TEST_SUITE_P(chunked_attention_mma, wide_and_long, special_values_change_only_rows_that_attend);
 
 // Shapes that 16bit.cpp does not have.
 template <class B>

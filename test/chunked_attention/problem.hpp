@@ -256,17 +256,17 @@ struct attention_problem {
   // Gradients of a state: filled slots are compared, the others must not be written.
   ::testing::AssertionResult state_matches(tensor<A, 4> const& got, std::vector<bounded> const& exact) const {
     index_t const dim = got.view().extent[3], filled = p.filled_before();
-    tensor<A, 4> mine({e.batch, e.heads, filled, dim}, {0, 1, 2, 3});
+    tensor<A, 4> filled_slots({e.batch, e.heads, filled, dim}, {0, 1, 2, 3});
     std::vector<bounded> bounds;
     for (index_t i = 0; i < got.count(); i++) {
       if (i / dim % e.chunk < filled) {
-        *mine.at(index_t(bounds.size())) = *got.at(i);
+        *filled_slots.at(index_t(bounds.size())) = *got.at(i);
         bounds.push_back(exact[std::size_t(i)]);
       } else if (!std::isnan(*got.at(i))) {
         return ::testing::AssertionFailure() << "slot " << i / dim % e.chunk << " of " << filled << " was written";
       }
     }
-    return matches(mine, bounds);
+    return matches(filled_slots, bounds);
   }
 };
 

@@ -70,7 +70,7 @@ TYPED_TEST_P(chunked_attention_special, a_row_without_a_key_is_zero) {
 }
 
 // Keys and values that a row does not attend to change no bit of it.
-TYPED_TEST_P(chunked_attention_special, what_is_masked_may_be_anything) {
+TYPED_TEST_P(chunked_attention_special, masked_elements_have_no_effect) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   auto e = this->extents();
@@ -115,7 +115,7 @@ TYPED_TEST_P(chunked_attention_special, what_is_masked_may_be_anything) {
 }
 
 // A NaN or an infinity in a query makes its row NaN; in a key, the rows that attend to it; never another chunk.
-TYPED_TEST_P(chunked_attention_special, what_is_no_number_shows_and_stays) {
+TYPED_TEST_P(chunked_attention_special, nan_and_infinity_propagate) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   if (!has(S::softmax)) return;
@@ -193,7 +193,7 @@ TYPED_TEST_P(chunked_attention_special, biases_of_minus_infinity_mask) {
 }
 
 // Biases that no pair of the chunk uses (those of later keys, if causal) may have any value.
-TYPED_TEST_P(chunked_attention_special, biases_without_a_use_may_be_anything) {
+TYPED_TEST_P(chunked_attention_special, unused_biases_have_no_effect) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   if (!has(S::shape.bias && S::causal)) return;
@@ -262,7 +262,7 @@ TYPED_TEST_P(chunked_attention_special, scores_that_rise_from_block_to_block) {
 
 // A constant bias changes no bit of a result, however large it is: both passes compute weights from the distance to the
 // maximum.
-TYPED_TEST_P(chunked_attention_special, a_bias_of_all_scores_changes_nothing) {
+TYPED_TEST_P(chunked_attention_special, constant_bias_has_no_effect) {
   using S = TypeParam;
   using T = typename S::T;
   using A = typename S::A;
@@ -335,7 +335,7 @@ TYPED_TEST_P(chunked_attention_special, very_low_biases_mask) {
 }
 
 // A scale that rounds to 0 in the arithmetic is not the default scale.
-TYPED_TEST_P(chunked_attention_special, scales_that_vanish) {
+TYPED_TEST_P(chunked_attention_special, scale_that_underflows) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   auto e = this->extents();
@@ -346,10 +346,10 @@ TYPED_TEST_P(chunked_attention_special, scales_that_vanish) {
   problem.expect_backward();
 }
 
-REGISTER_TYPED_TEST_SUITE_P(chunked_attention_special, a_row_without_a_key_is_zero, what_is_masked_may_be_anything,
-                            what_is_no_number_shows_and_stays, biases_of_minus_infinity_mask,
-                            biases_without_a_use_may_be_anything, huge_scores, scores_that_rise_from_block_to_block,
-                            a_bias_of_all_scores_changes_nothing, very_low_biases_mask, scales_that_vanish);
+REGISTER_TYPED_TEST_SUITE_P(chunked_attention_special, a_row_without_a_key_is_zero, masked_elements_have_no_effect,
+                            nan_and_infinity_propagate, biases_of_minus_infinity_mask, unused_biases_have_no_effect,
+                            huge_scores, scores_that_rise_from_block_to_block, constant_bias_has_no_effect,
+                            very_low_biases_mask, scale_that_underflows);
 
 }  // namespace
 }  // namespace tcnca::testing

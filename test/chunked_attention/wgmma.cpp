@@ -22,25 +22,25 @@ struct product_agent {
   static constexpr int depth = 128;
   Group group;
   product const& p;
-  bf16* near;
+  bf16* shared_memory_begin;
   warpgroup_of<Group> warpgroup{};
 
   product_agent(Group g, product const& given, A* shared_memory, A*)
-      : group(g), p(given), near(reinterpret_cast<bf16*>(shared_memory)) {}
+      : group(g), p(given), shared_memory_begin(reinterpret_cast<bf16*>(shared_memory)) {}
 
   static int offset(int height, int row, int column) {
     return Fault == fault::straight_rows ? (column / 64 * height + row) * 64 + column % 64
                                          : wgmma_tile::offset(height, row, column);
   }
-  void put(bf16* to, bf16 const* from, int height, int width) const {
+  void store_panel(bf16* to, bf16 const* from, int height, int width) const {
     for (int i = group.rank(); i < height * width; i += group.size())
       to[offset(height, i / width, i % width)] = from[i];
   }
   void operator()(index_t) {
-    bf16* const b = near + 64 * depth;
-    put(near, p.a, 64, depth);
-    if (p.columns) put(b, p.b, depth, 256);
-    else put(b, p.b, 64, depth);
+    bf16* const b = shared_memory_begin + 64 * depth;
+    store_panel(shared_memory_begin, p.a, 64, depth);
+    if (p.columns) store_panel(b, p.b, depth, 256);
+    else store_panel(b, p.b, 64, depth);
     warpgroup.publish();
     group.sync();
     if (p.columns) {
@@ -60,7 +60,7 @@ struct product_agent {
     int const rank = group.rank();
     if (Fault != fault::missing_fence) warpgroup.begin();
     for (int k = 0; k < depth; k += 16) {
-      uint64 const left = wgmma_tile::of_rows(warpgroup.place(near), 64, 0,
+      uint64 const left = wgmma_tile::of_rows(warpgroup.place(shared_memory_begin), 64, 0,
                                               k + (Fault == fault::divergence && k > 0 && rank == 77 ? -16 : 0));
       if constexpr (Tiles == 32) {
         warpgroup.template multiply_columns<bf16>(c, left, right(k));
@@ -105,7 +105,7 @@ TEST(chunked_attention_wgmma_fiber, a_product_of_matrices) {
   for (std::uint64_t seed = 1; seed <= 5; seed++)
     for (bool const columns : {false, true}) EXPECT_EQ(multiplies<fault::none>(columns, seed), std::pair(true, true));
 }
-TEST(chunked_attention_wgmma_fiber, what_is_wrong_is_noticed) {
+TEST(chunked_attention_wgmma_fiber, faults_are_detected) {
   for (bool const columns : {false, true}) {
     EXPECT_FALSE(multiplies<fault::straight_rows>(columns, 1).second);
     EXPECT_FALSE(multiplies<fault::missing_fence>(columns, 1).first);
@@ -175,7 +175,7 @@ TYPED_TEST_P(chunked_attention_wgmma, wide_and_long) {
 }
 
 // Against the mma agent: both round weights to T, so they differ by the rounding of weights and of sums.
-TYPED_TEST_P(chunked_attention_wgmma, as_the_agent_for_mma) {
+TYPED_TEST_P(chunked_attention_wgmma, agrees_with_the_mma_agent) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   attention_extents const e{.batch = 1,
@@ -198,7 +198,7 @@ TYPED_TEST_P(chunked_attention_wgmma, as_the_agent_for_mma) {
 }
 
 // On the diagonal, an infinite or NaN value changes the rows that attend to it and no bit of others.
-TYPED_TEST_P(chunked_attention_wgmma, special_values_stay_where_they_are_seen) {
+TYPED_TEST_P(chunked_attention_wgmma, special_values_change_only_rows_that_attend) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   attention_extents const e{.length = 200, .key_dim = 16, .value_dim = 272, .chunk = 200};
@@ -227,8 +227,8 @@ TYPED_TEST_P(chunked_attention_wgmma, special_values_stay_where_they_are_seen) {
       }
 }
 
-REGISTER_TYPED_TEST_SUITE_P(chunked_attention_wgmma, wide_and_long, as_the_agent_for_mma,
-                            special_values_stay_where_they_are_seen);
+REGISTER_TYPED_TEST_SUITE_P(chunked_attention_wgmma, wide_and_long, agrees_with_the_mma_agent,
+                            special_values_change_only_rows_that_attend);
 
 template <class B>
 using types = ::testing::Types<cluster_subject<B, bf16, softmax_causal_bias_dropout, 2>,
@@ -243,7 +243,7 @@ INSTANTIATE_TYPED_TEST_SUITE_P(cuda, chunked_attention_forward, types<cuda_backe
 INSTANTIATE_TYPED_TEST_SUITE_P(cuda, chunked_attention_wgmma, wide_types<cuda_backend>, subject_name);
 
 // A kernel without code is recognized by its maximum number of threads.
-TEST(chunked_attention_wgmma_cuda, is_taken_on_compute_capability_9_0_only) {
+TEST(chunked_attention_wgmma_cuda, selected_on_compute_capability_9_0_only) {
   TCNCA_TEST_NEEDS(cuda_backend);
   using subject = cluster_subject<cuda_backend, bf16, softmax_plain, 2>;
   int device = 0;

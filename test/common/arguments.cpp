@@ -361,7 +361,7 @@ TEST(arguments, positions_and_chunks) {
 }
 
 // The product of extents of a view may overflow before the call.
-TEST(arguments, views_of_too_much) {
+TEST(arguments, views_with_overflowing_products) {
   float x = 0;
   index_t const big = index_t(1) << 40;
   EXPECT_EQ(contiguous(&x, big, big, big).count(), most);

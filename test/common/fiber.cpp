@@ -25,18 +25,18 @@ struct reverse_agent {
   using group_type = Group;
   Group group;
   parameters const& params;
-  int* near;
+  int* buffer;
 
-  reverse_agent(Group g, parameters const& p, int* shared_memory, int*) : group(g), params(p), near(shared_memory) {}
+  reverse_agent(Group g, parameters const& p, int* shared_memory, int*) : group(g), params(p), buffer(shared_memory) {}
 
   void operator()(index_t item) const {
     int const n = params.n;
-    for (int i = group.rank(); i < n; i += group.size()) near[i] = params.in[i];
+    for (int i = group.rank(); i < n; i += group.size()) buffer[i] = params.in[i];
     if (Fault == fault::divergence && group.rank() == group.size() / 2) return;
     if (Fault != fault::missing_sync) group.sync();
-    for (int i = group.rank(); i < n; i += group.size()) params.out[item * n + i] = near[n - 1 - i];
+    for (int i = group.rank(); i < n; i += group.size()) params.out[item * n + i] = buffer[n - 1 - i];
     if (Fault != fault::leftover) group.sync();  // the next item overwrites shared memory
-    if (Fault == fault::overrun && group.rank() == 0) near[n] = 1;
+    if (Fault == fault::overrun && group.rank() == 0) buffer[n] = 1;
   }
 };
 
@@ -106,13 +106,13 @@ TEST(fiber_group, divergence_is_reported_and_leaves_the_executor_usable) {
 }
 
 #if defined(TCNCA_TEST_ASAN)
-TEST(fiber_group_death, writing_outside_of_near_memory_is_reported) {
+TEST(fiber_group_death, writes_outside_of_shared_memory_are_reported) {
   auto const in = count_up(100);
   std::vector<int> out(400);
   EXPECT_DEATH((void)(reverse<fault::overrun, 64>(in, out, 1, 1)), "AddressSanitizer");
 }
 #else
-TEST(fiber_group, writing_outside_of_near_memory_is_reported) {
+TEST(fiber_group, writes_outside_of_shared_memory_are_reported) {
   auto const in = count_up(100);
   std::vector<int> out(400);
   EXPECT_EQ((reverse<fault::overrun, 64>(in, out, 1, 1)), status_code::launch_failed);

@@ -22,13 +22,13 @@ struct counting_agent {
   using group_type = Group;
   Group group;
   counted_numbers const& p;
-  A* near;
+  A* buffer;
   TCNCA_HOST_DEVICE counting_agent(Group g, counted_numbers const& given, A* shared_memory, A*)
-      : group(g), p(given), near(shared_memory) {}
+      : group(g), p(given), buffer(shared_memory) {}
   TCNCA_HOST_DEVICE void operator()(index_t item) const {
-    for (int i = group.rank(); i < p.count; i += group.size()) near[p.count - 1 - i] = float(item + i);
+    for (int i = group.rank(); i < p.count; i += group.size()) buffer[p.count - 1 - i] = float(item + i);
     group.sync();
-    for (int i = group.rank(); i < p.count; i += group.size()) p.to[item * p.count + i] = near[p.count - 1 - i];
+    for (int i = group.rank(); i < p.count; i += group.size()) p.to[item * p.count + i] = buffer[p.count - 1 - i];
     group.sync();
   }
 };

@@ -61,12 +61,12 @@ TYPED_TEST(long_sums, of_an_average) {
   // h = q h + u x, y = silu(h + x); l and e: the derivatives of y and of the decay by h.
   double const q = 0.75, u = 0.5;
   std::vector<double> g(in.size());
-  double h = 0, l = 0, slope = 0, of_omega = 0, of_l = 0, of_slope = 0;
+  double h = 0, l = 0, h_by_q = 0, of_omega = 0, of_l = 0, of_decay = 0;
   for (std::size_t t = 0; t < in.size(); t++)
     h = q * h + u * in[t], g[t] = this->silu_derivative(h + in[t]), of_omega += g[t] * in[t];
   for (std::size_t t = in.size(); t-- > 0;)
-    slope = l + q * slope, l = g[t] + q * l, of_l += l * in[t], of_slope += slope * in[t];
-  double const of_q = u * of_slope;
+    h_by_q = l + q * h_by_q, l = g[t] + q * l, of_l += l * in[t], of_decay += h_by_q * in[t];
+  double const of_q = u * of_decay;
   EXPECT_NEAR(*grad_omega.at(0), of_omega, allowed * of_omega);
   EXPECT_NEAR(*beta.at(0), u * of_l, allowed * u * of_l);
   EXPECT_NEAR(*gamma.at(0), u * of_l, allowed * u * of_l);

@@ -9,7 +9,7 @@ namespace {
 using code = status_code;
 
 template <class S>
-struct conv_stack_check : ::testing::Test {
+struct conv_stack_arguments : ::testing::Test {
   using T = typename S::T;
   using A = typename S::A;
   using op = typename S::op;
@@ -22,7 +22,7 @@ struct conv_stack_check : ::testing::Test {
       {.batch = 2, .channels = 3, .length = 9, .position = 4, .state_in = S::causal, .state_out = S::causal}, 1};
   cpu executor{1};
 
-  conv_stack_check() { problem.want_gradients(); }
+  conv_stack_arguments() { problem.want_gradients(); }
 
   // Calls with one argument changed; expects this status, and that nothing is written.
   template <class Args, class Change>
@@ -141,16 +141,16 @@ struct conv_stack_check : ::testing::Test {
 template <class Case>
 using on_cpu = subject<cpu_backend, float, Case>;
 using types = ::testing::Types<on_cpu<small_list>, on_cpu<small_last>, on_cpu<small_symmetric>>;
-TYPED_TEST_SUITE(conv_stack_check, types, subject_name);
+TYPED_TEST_SUITE(conv_stack_arguments, types, subject_name);
 
-TYPED_TEST(conv_stack_check, good_arguments_pass) {
+TYPED_TEST(conv_stack_arguments, valid_arguments_pass) {
   this->problem.run_forward();
   this->problem.expect_forward();
   this->problem.run_backward();
   this->problem.expect_backward();
 }
 
-TYPED_TEST(conv_stack_check, every_wrong_view_has_its_status_and_name) {
+TYPED_TEST(conv_stack_arguments, every_wrong_view_has_its_status_and_name) {
   using S = TypeParam;
   using F = typename S::op::forward_args;
   using B = typename S::op::backward_args;
@@ -181,7 +181,7 @@ TYPED_TEST(conv_stack_check, every_wrong_view_has_its_status_and_name) {
   }
 }
 
-TYPED_TEST(conv_stack_check, arguments_that_the_shape_has_no_use_for) {
+TYPED_TEST(conv_stack_arguments, unused_by_the_shape) {
   using S = TypeParam;
   using B = typename S::op::backward_args;
   float* const some = this->problem.x.view().data;
@@ -213,7 +213,7 @@ TYPED_TEST(conv_stack_check, arguments_that_the_shape_has_no_use_for) {
   }
 }
 
-TYPED_TEST(conv_stack_check, executor_position_and_workspace) {
+TYPED_TEST(conv_stack_arguments, executor_position_and_workspace) {
   using S = TypeParam;
   using F = typename S::op::forward_args;
   using B = typename S::op::backward_args;
@@ -235,7 +235,7 @@ TYPED_TEST(conv_stack_check, executor_position_and_workspace) {
   this->expect_both(code::overlap, "any", [](auto& a, cpu&, workspace& w) { a.x.data = static_cast<float*>(w.data); });
 }
 
-TYPED_TEST(conv_stack_check, outputs_may_not_overlap) {
+TYPED_TEST(conv_stack_arguments, outputs_may_not_overlap) {
   using S = TypeParam;
   using F = typename S::op::forward_args;
   using B = typename S::op::backward_args;
@@ -260,7 +260,7 @@ TYPED_TEST(conv_stack_check, outputs_may_not_overlap) {
 }
 
 // Interleaved slices of one buffer do not overlap: x and y as the two halves of one wider sequence.
-TYPED_TEST(conv_stack_check, slices_of_one_buffer_are_apart) {
+TYPED_TEST(conv_stack_arguments, slices_of_one_buffer_are_apart) {
   using S = TypeParam;
   auto& p = this->problem;
   auto both = tensor<float, 3>::sequence(S::shape.order, p.e.batch, 2 * p.e.channels, p.e.length);

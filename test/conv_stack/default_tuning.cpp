@@ -13,9 +13,13 @@ INSTANTIATE_TYPED_TEST_SUITE_P(on, conv_stack_backward, types, subject_name);
 
 template <class S>
 struct conv_stack_far : ::testing::Test {};
-using far_types = unless_sanitized<
-    subjects<stack_case<float, far_first>, stack_case<float, far_last_4096>, stack_case<float, far_skip_last>>,
-    subjects<stack_case<float, far_last_4096>, stack_case<float, far_skip_last>>>;
+#if defined(TCNCA_TEST_FEW)
+// The small tuning covers rings in global memory of channels first, and takes a minute less to compile.
+using far_types = subjects<stack_case<float, far_last_4096>, stack_case<float, far_skip_last>>;
+#else
+using far_types =
+    subjects<stack_case<float, far_first>, stack_case<float, far_last_4096>, stack_case<float, far_skip_last>>;
+#endif
 TYPED_TEST_SUITE_P(conv_stack_far);
 
 template <class S>
@@ -54,7 +58,7 @@ TYPED_TEST_P(conv_stack_far, backward_matches_the_reference) {
 REGISTER_TYPED_TEST_SUITE_P(conv_stack_far, forward_matches_the_reference, backward_matches_the_reference);
 INSTANTIATE_TYPED_TEST_SUITE_P(on, conv_stack_far, far_types, subject_name);
 // Compilers take a minute for a GPU's kernels with 51 unrolled taps, which far_first covers but for the number of taps.
-#if !defined(__CUDACC__) && !defined(TCNCA_TEST_ASAN) && !defined(__SANITIZE_THREAD__)
+#if !defined(__CUDACC__) && !defined(TCNCA_TEST_FEW)
 using far_cpu_types = subjects_on_one<stack_case<float, far_51_taps>>;
 INSTANTIATE_TYPED_TEST_SUITE_P(on_cpu, conv_stack_far, far_cpu_types, subject_name);
 #endif

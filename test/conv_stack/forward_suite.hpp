@@ -61,7 +61,7 @@ TYPED_TEST_P(conv_stack_forward, repeats_bit_by_bit) {
 }
 
 // A sequence cut anywhere and joined by its state, in place or not, gives the same results as one call.
-TYPED_TEST_P(conv_stack_forward, cut_anywhere_is_the_whole) {
+TYPED_TEST_P(conv_stack_forward, pieces_equal_one_call) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   if (!S::causal) return;
@@ -105,7 +105,7 @@ TYPED_TEST_P(conv_stack_forward, cut_anywhere_is_the_whole) {
   }
 }
 
-TYPED_TEST_P(conv_stack_forward, token_by_token_in_place_is_the_whole) {
+TYPED_TEST_P(conv_stack_forward, single_tokens_in_place_equal_one_call) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   if (!S::causal) return;
@@ -148,7 +148,7 @@ TYPED_TEST_P(conv_stack_forward, broadcasts_inputs) {
 }
 
 REGISTER_TYPED_TEST_SUITE_P(conv_stack_forward, matches_the_reference_at_edges, matches_the_reference_at_random_extents,
-                            repeats_bit_by_bit, cut_anywhere_is_the_whole, token_by_token_in_place_is_the_whole,
+                            repeats_bit_by_bit, pieces_equal_one_call, single_tokens_in_place_equal_one_call,
                             broadcasts_inputs);
 
 }  // namespace

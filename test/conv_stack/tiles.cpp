@@ -22,7 +22,7 @@ struct always_streaming : default_conv_stack_tuning<float, shape> {
   static constexpr conv_stack_policy backward(target t) { return with(base::backward(t)); }
 };
 
-TEST(conv_stack_tiles, past_the_caches) {
+TEST(conv_stack_tiles, streaming_stores) {
   using stack = conv_stack<float, shape, always_streaming>;
   index_t const channels = 3, row = 1024;  // all rows have the alignment of the first
   for (index_t const offset : {0, 16, 5})
@@ -85,7 +85,7 @@ struct stepping : default_conv_stack_tuning<float, two> {
   static constexpr conv_stack_policy backward(target t) { return with(base::backward(t)); }
 };
 
-TEST(conv_stack_tiles, that_begin_anywhere) {
+TEST(conv_stack_tiles, at_any_address) {
   using stack = conv_stack<float, two, stepping>;
   constexpr int length = 6000;
   static float x[length], y[length], grad_y[length], grad_x[length];

@@ -50,7 +50,7 @@ TYPED_TEST_P(ema_test, matches_the_reference_at_random_extents) {
 }
 
 // Sequences longer than one fp32 partial sum. (common/long_sums.cpp tests the precision.)
-TYPED_TEST_P(ema_test, matches_the_reference_where_sums_end) {
+TYPED_TEST_P(ema_test, matches_the_reference_beyond_one_partial_sum) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   index_t const length = 2 * (1024 / (S::policy.outputs_per_thread * S::policy.runs)) * S::tile + 3;
@@ -95,7 +95,7 @@ TYPED_TEST_P(ema_test, repeats_bit_by_bit) {
 }
 
 // Two calls joined by the state equal one call; on the CPU bit for bit, and in place.
-TYPED_TEST_P(ema_test, cut_anywhere_is_the_whole) {
+TYPED_TEST_P(ema_test, pieces_equal_one_call) {
   using S = TypeParam;
   using A = typename S::A;
   TCNCA_TEST_NEEDS(S::backend);
@@ -124,7 +124,7 @@ TYPED_TEST_P(ema_test, cut_anywhere_is_the_whole) {
 }
 
 // An infinity changes its own channel from its position on, and neither earlier positions nor other channels.
-TYPED_TEST_P(ema_test, an_infinity_stays_where_it_is_seen) {
+TYPED_TEST_P(ema_test, infinity_propagates_causally) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   if constexpr (S::causal) {
@@ -148,8 +148,8 @@ TYPED_TEST_P(ema_test, an_infinity_stays_where_it_is_seen) {
 }
 
 REGISTER_TYPED_TEST_SUITE_P(ema_test, matches_the_reference_at_edges, matches_the_reference_at_random_extents,
-                            matches_the_reference_where_sums_end, kernel_matches_the_reference, repeats_bit_by_bit,
-                            cut_anywhere_is_the_whole, an_infinity_stays_where_it_is_seen);
+                            matches_the_reference_beyond_one_partial_sum, kernel_matches_the_reference, repeats_bit_by_bit,
+                            pieces_equal_one_call, infinity_propagates_causally);
 
 struct plain {
   static constexpr char const* name = "plain";

@@ -88,7 +88,7 @@ struct one_head {
     return std::size_t(h * (2 * p.chunk - 1) + p.chunk - 1 + key - at);
   }
 
-  row<N> look(integer at) const {
+  row<N> attend(integer at) const {
     row<N> r;
     integer const begin = at / p.chunk * p.chunk;
     integer end = std::min(begin + p.chunk, p.position + p.length);
@@ -105,11 +105,11 @@ struct one_head {
       r.score.push_back(score);
       r.keep.push_back(!s.dropout ? 1 : kept(p, at, j - begin, head()) ? 1 / (1 - p.dropout) : 0);
     }
-    weigh(r);
+    compute_weights(r);
     return r;
   }
 
-  void weigh(row<N>& r) const {
+  void compute_weights(row<N>& r) const {
     if (s.f == function::softmax) {
       std::size_t top = 0;
       for (std::size_t i = 0; i < r.score.size() && !std::isnan(value_of(r.score[top])); i++)
@@ -198,7 +198,7 @@ outputs<N> forward(shape const& s, problem const& p) {
   outputs<N> out;
   detail::each_head<N>(s, p, [&](detail::one_head<N> const& one) {
     for (integer t = p.position; t < p.position + p.length; t++) {
-      auto const r = one.look(t);
+      auto const r = one.attend(t);
       for (integer c = 0; c < p.value_dim; c++) out.o.push_back(one.result(r, c));
       if (s.f == function::softmax) out.lse.push_back(r.lse);
     }
@@ -216,7 +216,7 @@ gradients<N> backward(shape const& s, problem const& p) {
       values_in(p.values_in.empty() ? 0 : state * value_dim);
   detail::each_head<N>(s, p, [&](detail::one_head<N> const& one) {
     for (integer t = p.position; t < p.position + p.length; t++) {
-      auto const r = one.look(t);
+      auto const r = one.attend(t);
       if (r.none) continue;
       std::vector<N> o;
       if (s.f == function::softmax)

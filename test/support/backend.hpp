@@ -107,8 +107,9 @@ void run_with_workspace(std::size_t bytes, Call call) {
   EXPECT_TRUE(scratch.intact()) << "written outside of the workspace";
 }
 
-/// Under a sanitizer compilers and programs are several times slower: fewer types and options run, but every agent.
+/// Under a sanitizer, compilation and execution are several times slower: fewer types and options run, but every agent.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define TCNCA_TEST_FEW 1
 template <class All, class Few>
 using unless_sanitized = Few;
 #else

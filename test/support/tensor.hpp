@@ -160,11 +160,11 @@ class tensor {
   bool intact() const {
     if (!memory_.intact()) return false;
     if (elements_ == count()) return true;
-    std::vector<bool> mine(static_cast<std::size_t>(elements_));
-    for (index_t i = 0; i < count(); i++) mine[std::size_t(at(i) - view_.data)] = true;
+    std::vector<bool> is_element(static_cast<std::size_t>(elements_));
+    for (index_t i = 0; i < count(); i++) is_element[std::size_t(at(i) - view_.data)] = true;
     unsigned char const* const p = memory_.data();
-    for (std::size_t i = 0; i < mine.size() * sizeof(T); i++)
-      if (!mine[i / sizeof(T)] && p[i] != 0xff) return false;
+    for (std::size_t i = 0; i < is_element.size() * sizeof(T); i++)
+      if (!is_element[i / sizeof(T)] && p[i] != 0xff) return false;
     return true;
   }
 
