@@ -65,7 +65,7 @@ std::vector<attention_extents> edge_extents() {
   for (index_t const chunk : {1, 2, 17, 64, 100})
     for (index_t const length : {index_t(0), index_t(1), chunk - 1, chunk, chunk + 1, 3 * chunk + 7})
       add(chunk, length);
-  for (index_t const block : {index_t(forward.queries), index_t(forward.keys)})
+  for (index_t const block : {index_t(forward.query_block), index_t(forward.key_block)})
     for (index_t const chunk : {block - 1, block, block + 1})
       add(std::min<index_t>(chunk, 300), std::min<index_t>(chunk, 300) + block / 2);
   // Many blocks of keys; the widest rows; the longest chunk, in its middle.

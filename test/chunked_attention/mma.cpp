@@ -33,24 +33,24 @@ struct product_agent {
     return r * row + (Fault == fault::straight_rows ? c : swizzled_rows::offset(r, c));
   }
   auto at(int first, tile_position x) const {
-    return warp.place(shared_memory_begin + first * row + offset(x.row, x.column));
+    return warp.address(shared_memory_begin + first * row + offset(x.row, x.column));
   }
 
   void operator()(index_t) {
     int const lane = group.rank();
     bf16 const* const from = lane < 16 ? p.a : p.b;
     for (int c = 0; c < 16; c += 8)
-      warp.copy_16(warp.place(shared_memory_begin + lane / 16 * 16 * row + offset(lane % 16, c)),
+      warp.copy_16(warp.address(shared_memory_begin + lane / 16 * 16 * row + offset(lane % 16, c)),
                    from + lane % 16 * 16 + c, true);
     warp.commit();
     if (Fault != fault::missing_wait) warp.wait();
     group.sync();
     uint32 a[4], b[4];
-    warp.load(a, at(0, mma_load::a(lane)));
+    warp.load_matrices(a, at(0, mma_load::a(lane)));
     if (Fault == fault::divergence && lane == 5) return;
     if (Fault == fault::other_operation && lane == 5) (void)warp.any(true);
-    else if (p.columns) warp.load(b, at(16, mma_load::b_of_columns(lane)));
-    else warp.load_transposed(b, at(16, mma_load::b_of_rows(lane)));
+    else if (p.columns) warp.load_matrices(b, at(16, mma_load::b_of_columns(lane)));
+    else warp.load_matrices_transposed(b, at(16, mma_load::b_of_rows(lane)));
     if (Fault == fault::exchanged_fragments) std::swap(a[1], a[2]);
     for (int half = 0; half < 2; half++) {
       float c[4] = {};
@@ -162,7 +162,7 @@ struct generic_tuning : default_chunked_attention_tuning<T, Shape> {
   }
   static constexpr chunked_attention_policy backward(target t) {
     auto p = default_chunked_attention_tuning<T, Shape>::backward(t);
-    p.queries = p.keys = 32, p.tensor_cores = false;  // the generic agent keeps whole rows of values
+    p.query_block = p.key_block = 32, p.tensor_cores = false;  // the generic agent keeps whole rows of values
     return p;
   }
 };
@@ -267,10 +267,10 @@ TEST(chunked_attention_mma_biases, fiber_many_items) {
   using agent = agents::grad_biases_agent;
   index_t const length = 20000;  // chunks of one position
   agent::params_type p{};
-  p.of.in.q.extent[0] = p.of.in.q.extent[1] = 1, p.of.in.q.extent[2] = length, p.of.in.chunk = 1;
-  std::vector<float> shares(std::size_t(agents::grad_queries_agent::bias_elements(p.of)), 0.1f);
+  p.in.q.extent[0] = p.in.q.extent[1] = 1, p.in.q.extent[2] = length, p.in.chunk = 1;
+  std::vector<float> shares(std::size_t(agents::grad_queries_agent::bias_elements(p)), 0.1f);
   float sum = 0;
-  p.of.bias_sums = shares.data(), p.grad_bias = contiguous(&sum, 1, 1);
+  p.bias_sums = shares.data(), p.grad_bias = contiguous(&sum, 1, 1);
   ASSERT_TRUE(executor_traits<fibers<>>::launch<agent>(fibers<>{1}, p, agent::items(p), {}, {}).ok());
   EXPECT_EQ(sum, float(double(length) * double(0.1f)));
 }

@@ -41,26 +41,26 @@ struct product_agent {
     store_panel(shared_memory_begin, p.a, 64, depth);
     if (p.columns) store_panel(b, p.b, depth, 256);
     else store_panel(b, p.b, 64, depth);
-    warpgroup.publish();
+    warpgroup.fence_proxy_async();
     group.sync();
     if (p.columns) {
       float c[32][4] = {};
       multiply(c, [&](int k) {
-        uint32 const at = warpgroup.place(b);
+        uint32 const at = warpgroup.address(b);
         return Fault == fault::exchanged_offsets ? wgmma_tile::descriptor(at + uint32(k) * 128, 1024, depth * 128)
                                                  : wgmma_tile::of_columns(at, depth, k);
       });
     } else {
       float c[8][4];
-      multiply(c, [&](int k) { return wgmma_tile::of_rows(warpgroup.place(b), 64, 0, k); });
+      multiply(c, [&](int k) { return wgmma_tile::of_rows(warpgroup.address(b), 64, 0, k); });
     }
   }
   template <int Tiles, class Right>
   void multiply(float (&c)[Tiles][4], Right right) {
     int const rank = group.rank();
-    if (Fault != fault::missing_fence) warpgroup.begin();
+    if (Fault != fault::missing_fence) warpgroup.fence();
     for (int k = 0; k < depth; k += 16) {
-      uint64 const left = wgmma_tile::of_rows(warpgroup.place(shared_memory_begin), 64, 0,
+      uint64 const left = wgmma_tile::of_rows(warpgroup.address(shared_memory_begin), 64, 0,
                                               k + (Fault == fault::divergence && k > 0 && rank == 77 ? -16 : 0));
       if constexpr (Tiles == 32) {
         warpgroup.template multiply_columns<bf16>(c, left, right(k));
@@ -68,7 +68,7 @@ struct product_agent {
         warpgroup.template multiply_rows<bf16>(c, left, right(k), k > 0);
       }
     }
-    warpgroup.end(c);
+    warpgroup.wait(c);
     for (int n = 0; n < Tiles; n++)
       for (int i = 0; i < 4; i++) {
         auto const x = mma_fragment::c(rank % 32, i);

@@ -5,7 +5,7 @@ constexpr tcnca::chunked_attention_shape shape{};
 struct tuning : tcnca::default_chunked_attention_tuning<float, shape> {
   static constexpr tcnca::chunked_attention_policy backward(tcnca::target t) {
     auto p = tcnca::default_chunked_attention_tuning<float, shape>::backward(t);
-    p.keys++;
+    p.key_block++;
     return p;
   }
 };

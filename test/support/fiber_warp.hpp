@@ -61,16 +61,16 @@ struct warp_of<testing::fiber_group<N>> {
         for (int k = 0; k < 16; k++) c[i] += of_a(lane / 4 + (i >= 2 ? 8 : 0), k) * of_b(k, lane % 4 * 2 + (i & 1));
     });
   }
-  static char* place(void const* p) { return const_cast<char*>(static_cast<char const*>(p)); }
+  static char* address(void const* p) { return const_cast<char*>(static_cast<char const*>(p)); }
   /// ldmatrix.m8n8.x4: lanes 8 m .. 8 m + 7 give the rows of matrix m; register m of a lane: row lane / 4, columns 2
   /// (lane % 4) and the next.
-  void load(uint32 (&r)[4], void const* row) const {
+  void load_matrices(uint32 (&r)[4], void const* row) const {
     read(2, row, [&](auto const& shown, int lane) {
       for (int m = 0; m < 4; m++) r[m] = shown[8 * m + lane / 4][lane % 4];
     });
   }
   /// With .trans: rows 2 (lane % 4) and the next, column lane / 4.
-  void load_transposed(uint32 (&r)[4], void const* row) const {
+  void load_matrices_transposed(uint32 (&r)[4], void const* row) const {
     read(3, row, [&](auto const& shown, int lane) {
       for (int m = 0; m < 4; m++) {
         auto const element = [&](int i) { return shown[8 * m + i][lane / 4 / 2] >> (lane / 4 % 2 * 16) & 0xffffu; };
@@ -78,13 +78,15 @@ struct warp_of<testing::fiber_group<N>> {
       }
     });
   }
-  uint32 exchange(uint32 x, int mask) const {
+  uint32 shuffle_xor(uint32 x, int mask) const {
     uint32 y = 0;
     testing::fiber_exchange::run(
         16 + mask, {x}, [&](auto const& shown) { y = shown[(testing::fiber_scheduler::get().rank() ^ mask) % 32][0]; });
     return y;
   }
-  float exchange(float x, int mask) const { return detail::bits_as<float>(exchange(detail::bits_as<uint32>(x), mask)); }
+  float shuffle_xor(float x, int mask) const {
+    return detail::bits_as<float>(shuffle_xor(detail::bits_as<uint32>(x), mask));
+  }
   bool any(bool x) const {
     bool y = false;
     testing::fiber_exchange::run(4, {uint32(x)}, [&](auto const& shown) {

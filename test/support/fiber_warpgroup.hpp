@@ -36,9 +36,9 @@ struct warpgroup_of<testing::fiber_group<N>> {
 
   /// An address counts from the beginning of the group's shared memory, which begins at a multiple of 1024 like that of
   /// a block.
-  static uint32 place(void const* p) { return uint32(static_cast<char const*>(p) - near()); }
-  void publish() const {}
-  void begin() const { begun_ = true; }
+  static uint32 address(void const* p) { return uint32(static_cast<char const*>(p) - near()); }
+  void fence_proxy_async() const {}
+  void fence() const { begun_ = true; }
   template <element T>
   void multiply_rows(float (&c)[8][4], uint64 a, uint64 b, bool add) const {
     issue<T>(&c[0][0], 64, a, b, add, false);
@@ -48,7 +48,7 @@ struct warpgroup_of<testing::fiber_group<N>> {
     issue<T>(&c[0][0], 256, a, b, true, true);
   }
   template <int Tiles>
-  void end(float (&)[Tiles][4]) const {
+  void wait(float (&)[Tiles][4]) const {
     for (auto const& p : pending_) p.perform(p);
     pending_.clear();
     begun_ = false;
@@ -136,7 +136,7 @@ struct cluster_of<testing::fiber_group<Threads>, N> {
   static_assert(N <= testing::fiber_cluster::most && N * Threads <= testing::fiber_scheduler::max_fibers);
   int rank() const { return testing::fiber_scheduler::get().block(); }
   void sync() const { testing::fiber_scheduler::get().cluster_barrier(); }
-  void publish() const {}
+  void fence_proxy_async() const {}
   template <class X>
   void store(void* p, int other, X const& x) const {
     auto const offset = static_cast<char*>(p) - testing::fiber_cluster::of(rank());

@@ -1,5 +1,6 @@
-// Instructions of a CUDA warp: products of small matrices, their loads from shared memory, exchange between lanes. sm_80 and up.
-// PTX ISA, sections "Matrix multiply-accumulate operation using mma instruction" (m16n8k16), "ldmatrix", "shfl.sync", "vote.sync", "ex2".
+// Instructions of a CUDA warp: small matrix products, their operand loads from shared memory, exchange between lanes.
+// sm_80 and up. Unless stated otherwise, a whole warp calls. PTX ISA, sections "Matrix multiply-accumulate operation
+// using mma instruction" (m16n8k16), "ldmatrix", "shfl.sync", "vote.sync", "ex2".
 #pragma once
 #include "../core/config.hpp"
 #include "../core/numeric.hpp"
@@ -7,7 +8,7 @@
 #if defined(__CUDACC__)
 namespace tcnca::inline TCNCA_TARGET::detail {
 
-/// c += a b for a 16 x 16, b 16 x 8, c 16 x 8; a and b two 16-bit elements a register. Called by a whole warp.
+/// c += a b for a 16 x 16, b 16 x 8, c 16 x 8; registers of a and b hold two 16-bit elements.
 template <element T>
 __device__ __forceinline__ void mma_16x8x16(float (&c)[4], uint32 const (&a)[4], uint32 b0, uint32 b1) {
   if constexpr (same<T, bf16>) {
@@ -25,17 +26,18 @@ __device__ __forceinline__ void mma_16x8x16(float (&c)[4], uint32 const (&a)[4],
   }
 }
 
-/// Addresses in shared memory have 32 bits.
+/// The 32-bit address of a generic pointer to shared memory. Called by any thread.
 __device__ __forceinline__ uint32 shared_address(void const* p) { return uint32(__cvta_generic_to_shared(p)); }
 
-/// Four 8 x 8 matrices of 16-bit elements; lane 8 m + i names row i (16 bytes, aligned) of matrix m. Called by a whole warp.
+/// Loads four 8 x 8 matrices of 16-bit elements; lane 8 m + i passes the address of row i (16 bytes, aligned) of matrix
+/// m.
 __device__ __forceinline__ void load_matrices(uint32 (&r)[4], uint32 row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                : "r"(row)
                : "memory");
 }
-/// The same, each matrix transposed.
+/// The same; each matrix is transposed.
 __device__ __forceinline__ void load_matrices_transposed(uint32 (&r)[4], uint32 row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -43,15 +45,15 @@ __device__ __forceinline__ void load_matrices_transposed(uint32 (&r)[4], uint32 
                : "memory");
 }
 
-/// The value of the lane whose number differs in the bits of `mask`. Called by a whole warp.
+/// x of the lane whose number is this lane's XOR mask.
 __device__ __forceinline__ uint32 shuffle_xor(uint32 x, int mask) {
   uint32 y;
   asm volatile("shfl.sync.bfly.b32 %0, %1, %2, 0x1f, 0xffffffff;" : "=r"(y) : "r"(x), "r"(mask));
   return y;
 }
-/// The value of the first lane: by this the compiler knows that all have the same. Called by a whole warp.
+/// x of the first lane; tells the compiler that the result is warp-uniform.
 __device__ __forceinline__ int first_lane(int x) { return __shfl_sync(0xffffffffu, x, 0); }
-/// Whether it is so in any lane. Called by a whole warp.
+/// Whether x is true in any lane.
 __device__ __forceinline__ bool any_lane(bool x) {
   uint32 y;
   asm volatile("{ .reg .pred p, q; setp.ne.u32 p, %1, 0; vote.sync.any.pred q, p, 0xffffffff; selp.u32 %0, 1, 0, q; }"
@@ -60,10 +62,10 @@ __device__ __forceinline__ bool any_lane(bool x) {
   return y != 0;
 }
 
-/// Until all lanes are here; what they wrote is then seen by the others. Called by a whole warp.
+/// A barrier of the warp; orders the memory accesses of its lanes.
 __device__ __forceinline__ void warp_sync() { __syncwarp(); }
 
-/// Two floats as elements, `low` in the lower half. Round to nearest even.
+/// Two floats rounded to T (to nearest even) in one register, `low` in the lower half. Called by any thread.
 template <element T>
 __device__ __forceinline__ uint32 narrow_pair(float low, float high) {
   uint32 y;
@@ -75,7 +77,7 @@ __device__ __forceinline__ uint32 narrow_pair(float low, float high) {
   return y;
 }
 
-/// 2^x to 2 units in the last place; what is below the normal numbers is 0.
+/// 2^x to 2 units in the last place; 0 where the result is not a normal number. Called by any thread.
 __device__ __forceinline__ float exp2_or_zero(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));

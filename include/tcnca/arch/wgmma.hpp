@@ -1,6 +1,6 @@
-// Instructions of sm_90a: products of matrices by four warps from shared memory, and what the blocks of a cluster do together. They assemble for
-// sm_90a only; nothing is emitted where they are not used.
-// PTX ISA, sections "Asynchronous Warpgroup Level Matrix Instructions", "barrier.cluster", "mapa", "st", "membar / fence" (fence.proxy.async).
+// Instructions of sm_90a: matrix products of a warpgroup with operands in shared memory, and operations of a cluster.
+// They assemble for sm_90a only; where they are not used, nothing is emitted. PTX ISA, sections "Asynchronous Warpgroup
+// Level Matrix Instructions", "barrier.cluster", "mapa", "st", "membar / fence" (fence.proxy.async).
 #pragma once
 #include "../core/config.hpp"
 #include "../core/numeric.hpp"
@@ -8,7 +8,7 @@
 #if defined(__CUDACC__)
 namespace tcnca::inline TCNCA_TARGET::detail {
 
-/// Whether this compilation is for sm_90a (the host's is for no machine).
+/// Whether this compilation pass is for sm_90a; false in the host's pass.
 inline constexpr bool compiled_for_sm_90a =
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     true;
@@ -25,23 +25,26 @@ struct wgmma_name<fp16> {
   static constexpr char type[] = ".f16";
 };
 
-/// Before the first product, and after other writes to its registers. Called by four warps, the first's number a multiple of four, as all below.
+/// Required before the first product, and after other accesses to its registers. As all wgmma functions, called by the
+/// four warps of a warpgroup (the number of the first is a multiple of four).
 __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-/// The products begun since are a group.
+/// Makes one group of the products since the last call.
 __device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-/// Until at most N groups are under way.
+/// Waits until at most N groups are pending.
 template <int N>
 __device__ __forceinline__ void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
-/// Keeps uses of a product's result behind the wait for it: to the compiler it is there when the product has begun.
+/// Keeps the compiler from moving uses of a result before the wait: to it, the result is there once the product is
+/// issued.
 template <int N>
 __device__ __forceinline__ void wgmma_result(float (&c)[N][4]) {
   TCNCA_UNROLL
   for (int n = 0; n < N; n++) asm volatile("" : "+f"(c[n][0]), "+f"(c[n][1]), "+f"(c[n][2]), "+f"(c[n][3])::"memory");
 }
 
-/// c = a b, or c += a b, for a 64 x 16, b 16 x 64, both by descriptors; the rows of a and the columns of b have their 16 neighbours in memory.
+/// c = a b, or c += a b if `accumulate`, for a 64 x 16, b 16 x 64, by descriptors; both are K-major: the elements of a
+/// row of a, and of a column of b, are contiguous.
 template <element T>
 __device__ __forceinline__ void wgmma_64x64x16(float (&c)[8][4], uint64 a, uint64 b, bool accumulate) {
   asm volatile(
@@ -57,7 +60,7 @@ __device__ __forceinline__ void wgmma_64x64x16(float (&c)[8][4], uint64 a, uint6
       : "l"(a), "l"(b), "r"(int(accumulate)), "C"(wgmma_name<T>::type));
 }
 
-/// The same for b 16 x 256, whose rows have their neighbours in memory.
+/// The same for b 16 x 256, which is N-major: the elements of a row are contiguous.
 template <element T>
 __device__ __forceinline__ void wgmma_64x256x16(float (&c)[32][4], uint64 a, uint64 b, bool accumulate) {
   asm volatile(
@@ -93,24 +96,24 @@ __device__ __forceinline__ void wgmma_64x256x16(float (&c)[32][4], uint64 a, uin
       : "l"(a), "l"(b), "r"(int(accumulate)), "C"(wgmma_name<T>::type));
 }
 
-/// This thread's writes to its block's shared memory, before reads by wgmma that a barrier puts after them.
+/// Makes this thread's writes to its block's shared memory visible to products that are issued after a barrier.
 __device__ __forceinline__ void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
-/// The same for writes to the shared memory of the cluster's blocks.
+/// The same for writes to the shared memory of all blocks of the cluster.
 __device__ __forceinline__ void fence_proxy_async_cluster() {
   asm volatile("fence.proxy.async.shared::cluster;" ::: "memory");
 }
 
-/// Number of this block in its cluster.
+/// The rank of this block in its cluster.
 __device__ __forceinline__ int cluster_rank() {
   uint32 r;
   asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
   return int(r);
 }
-/// All threads of all blocks of the cluster; what they wrote before is seen after.
+/// A barrier of all threads of the cluster; orders their memory accesses.
 __device__ __forceinline__ void cluster_sync() {
   asm volatile("barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
-/// The address, in the cluster, of what in block `rank` lies at an address of this block's shared memory.
+/// The shared::cluster address, in block `rank`, that corresponds to an address of this block's shared memory.
 __device__ __forceinline__ uint32 cluster_address(uint32 own, int rank) {
   uint32 a;
   asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(a) : "r"(own), "r"(rank));

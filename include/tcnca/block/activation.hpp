@@ -60,6 +60,13 @@ TCNCA_HOST_DEVICE pack<T, W> exp(pack<T, W> x) {
   }
 }
 
+/// e^x; 0 where the result is not a normal number, as for -infinity.
+template <class T, int W>
+TCNCA_HOST_DEVICE pack<T, W> exp_or_zero(pack<T, W> x) {
+  constexpr T least = sizeof(T) == 4 ? T(-87) : T(-708);
+  return select_positive(broadcast<W>(least) - x, broadcast<W>(T(0)), exp(x));
+}
+
 /// tanh x.
 template <class T, int W>
 TCNCA_HOST_DEVICE pack<T, W> tanh(pack<T, W> x) {

@@ -1,5 +1,5 @@
-// Products of small matrices by a warp: which lane holds what, where rows lie in fast memory, and the operations that the lanes do together.
-// Layouts: PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type" and "ldmatrix".
+// Matrix products of a warp: which lane holds which element, the layout of rows in shared memory, and the operations of
+// a warp. Layouts: PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type" and "ldmatrix".
 #pragma once
 #include "../arch/async_copy.hpp"
 #include "../arch/mma.hpp"
@@ -10,49 +10,55 @@ namespace tcnca::inline TCNCA_TARGET {
 
 inline constexpr int warp_size = 32;
 
-/// Where a lane finds its part of a tile.
+/// The position of an element in a tile.
 struct tile_position {
   int row, column;
   friend constexpr bool operator==(tile_position const&, tile_position const&) = default;
 };
 
-/// The fragments of c += a b: a 16 x 16, two elements a register, four registers; b 16 x 8, two registers; c 16 x 8, four floats.
-/// A lane's number is 4 g + t. The second element of a register of a is one column to the right, of b one row down.
+/// Fragments of c += a b: a 16 x 16, four registers of two elements; b 16 x 8, two registers of two elements; c 16 x 8,
+/// four floats. The second element of a register of a is one column to the right, of b one row down.
 struct mma_fragment {
   static constexpr int rows = 16, depth = 16, columns = 8;
+  /// Position of the first element of register r.
   TCNCA_HOST_DEVICE static constexpr tile_position a(int lane, int r) {
     return {lane / 4 + r % 2 * 8, lane % 4 * 2 + r / 2 * 8};
   }
   TCNCA_HOST_DEVICE static constexpr tile_position b(int lane, int r) { return {lane % 4 * 2 + r * 8, lane / 4}; }
+  /// Position of float i.
   TCNCA_HOST_DEVICE static constexpr tile_position c(int lane, int i) {
     return {lane / 4 + i / 2 * 8, lane % 4 * 2 + i % 2};
   }
 };
 
-/// Which row of 8 elements a lane names to a load of four 8 x 8 matrices, so that its registers are a fragment. Positions in the tile in memory.
+/// Which row of 8 elements a lane passes to ldmatrix (four 8 x 8 matrices) so that the registers are a fragment.
+/// Positions in the tile in memory.
 struct mma_load {
-  /// Of a, from rows of a: registers 0 to 3.
+  /// Fragment a, from rows of a: registers 0 to 3.
   TCNCA_HOST_DEVICE static constexpr tile_position a(int lane) { return {lane % 16, lane / 16 * 8}; }
-  /// Of b for two neighbouring tiles of c, from 16 rows of b's transpose (keys, say): registers 0, 1 are the first's, 2, 3 the second's.
+  /// Fragments b of two neighbouring tiles of c, from 16 rows of b's transpose (keys): registers 0, 1 of the first
+  /// tile, 2, 3 of the second.
   TCNCA_HOST_DEVICE static constexpr tile_position b_of_columns(int lane) {
     return {lane % 8 + lane / 16 * 8, lane / 8 % 2 * 8};
   }
-  /// The same from 16 rows of b itself (values, say), by a load that transposes.
+  /// The same from 16 rows of b (values), by the load that transposes.
   TCNCA_HOST_DEVICE static constexpr tile_position b_of_rows(int lane) { return {lane % 16, lane / 16 * 8}; }
 };
 
-/// Rows of 16-bit elements in fast memory, as long as a multiple of 64 elements (128 bytes, all banks). The eight 16-byte pieces of each 128
-/// bytes are exchanged by the row's number: then the same vector_elements of eight rows, and the eight pieces of a row, lie in different banks.
+/// Rows of 16-bit elements in shared memory; the row length is a multiple of 64 elements (128 bytes, all banks). Within
+/// each 128 bytes, the index of a 16-byte vector is XORed with the row number mod 8. Then neither the same vector of
+/// eight rows nor the eight vectors of a row conflict.
 struct swizzled_rows {
-  static constexpr int vector_elements = 8, line = 64;  // elements
+  static constexpr int vector_elements = 8, line = 64;  // elements of a 16-byte vector, of 128 bytes
   /// Where column `column` (a multiple of 8) of a row is, in elements from the beginning of the row.
   TCNCA_HOST_DEVICE static constexpr int offset(int row, int column) { return column ^ row % 8 * vector_elements; }
-  /// The 16-byte bank, of 8, of a vector_elements.
+  /// Which of the eight 16-byte groups of banks that vector is in.
   TCNCA_HOST_DEVICE static constexpr int bank(int row, int column) { return offset(row, column) / vector_elements % 8; }
 };
 
 namespace detail {
-/// Whether eight rows of 16 bytes that one step of ldmatrix reads, and eight neighbours that one step of a copy writes, meet in no bank.
+/// Whether the eight rows of one phase of ldmatrix, and the eight neighbouring vectors of one phase of a copy, are in
+/// different banks.
 constexpr bool swizzle_is_free_of_conflicts() {
   for (int first = 0; first < 16; first += 8)
     for (int column = 0; column < 256; column += swizzled_rows::vector_elements) {
@@ -71,18 +77,21 @@ constexpr bool swizzle_is_free_of_conflicts() {
 static_assert(swizzle_is_free_of_conflicts());
 }  // namespace detail
 
-/// What the lanes of a warp of a group do together (all of them call), and the asynchronous copies of a thread. A group that has warps
-/// specialises it:
-///   multiply<T>(c, a, b0, b1)                 c += a b, fragments as above
-///   place(p)                                  of a byte in fast memory: what the following take, and what bytes may be added to
-///   load(r, row), load_transposed(r, row)     four 8 x 8 matrices from rows in fast memory
-///   exchange(x, mask)                         the value of the lane whose number differs in the bits of mask
-///   sync()                                    what the lanes wrote before is seen after
-///   any(x)                                    whether x holds in any lane
-///   uniform(x)                                x, which all lanes have
-///   sync()                                    waits for the lanes, which then see what each other wrote
-///   copy_16, copy_4(to, from, present)        fast memory from global memory; zeros where not present
-///   commit(), wait()                          ends the copies begun since; until all have arrived (others see them after the group's sync)
+/// Operations of a warp of a group, each called by all lanes, and the asynchronous copies of a thread. Specialised for
+/// groups that have warps:
+///   multiply<T>(c, a, b0, b1)                       c += a b, fragments as above
+///   address(p)                                      of a byte in shared memory, for the following operations; byte
+///                                                   offsets may be added to it
+///   load_matrices(r, row),
+///   load_matrices_transposed(r, row)                ldmatrix: four 8 x 8 matrices from the rows that the lanes pass
+///   shuffle_xor(x, mask)                            x of the lane whose number is this lane's XOR mask
+///   any(x)                                          whether x is true in any lane
+///   uniform(x)                                      x, which must be equal in all lanes, as a warp-uniform value
+///   sync()                                          a barrier of the warp; orders the lanes' memory accesses
+///   copy_16, copy_4(to, from, present)              cp.async: 16 or 4 bytes from global to shared memory; zeros if not
+///                                                   present
+///   commit(), wait()                                ends a group of copies; waits for all of this thread's groups.
+///                                                   Other threads see the data after the next barrier of the group
 template <class Group>
 struct warp_of {
   static constexpr bool exists = false;
@@ -98,13 +107,13 @@ struct warp_of<block_group<N>> {
   __device__ __forceinline__ void multiply(float (&c)[4], uint32 const (&a)[4], uint32 b0, uint32 b1) const {
     detail::mma_16x8x16<T>(c, a, b0, b1);
   }
-  __device__ __forceinline__ static uint32 place(void const* p) { return detail::shared_address(p); }
-  __device__ __forceinline__ void load(uint32 (&r)[4], uint32 row) const { detail::load_matrices(r, row); }
-  __device__ __forceinline__ void load_transposed(uint32 (&r)[4], uint32 row) const {
+  __device__ __forceinline__ static uint32 address(void const* p) { return detail::shared_address(p); }
+  __device__ __forceinline__ void load_matrices(uint32 (&r)[4], uint32 row) const { detail::load_matrices(r, row); }
+  __device__ __forceinline__ void load_matrices_transposed(uint32 (&r)[4], uint32 row) const {
     detail::load_matrices_transposed(r, row);
   }
-  __device__ __forceinline__ uint32 exchange(uint32 x, int mask) const { return detail::shuffle_xor(x, mask); }
-  __device__ __forceinline__ float exchange(float x, int mask) const {
+  __device__ __forceinline__ uint32 shuffle_xor(uint32 x, int mask) const { return detail::shuffle_xor(x, mask); }
+  __device__ __forceinline__ float shuffle_xor(float x, int mask) const {
     return __uint_as_float(detail::shuffle_xor(__float_as_uint(x), mask));
   }
   __device__ __forceinline__ bool any(bool x) const { return detail::any_lane(x); }
@@ -121,7 +130,7 @@ struct warp_of<block_group<N>> {
 };
 #endif
 
-/// Two floats as elements in one register, `low` in the lower half.
+/// Two floats rounded to T in one register, `low` in the lower half.
 template <element T>
 TCNCA_HOST_DEVICE uint32 element_pair(float low, float high) {
 #if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
@@ -130,19 +139,10 @@ TCNCA_HOST_DEVICE uint32 element_pair(float low, float high) {
   return detail::narrow_bits<T, uint32, float>(low) | detail::narrow_bits<T, uint32, float>(high) << 16;
 #endif
 }
-/// The first, or the second, of two elements in one register.
+/// Element `index` (0: the lower half) of a register of two.
 template <element T>
-TCNCA_HOST_DEVICE float element_of_pair(uint32 pair, int which) {
-  return to_accumulate(T{uint16(pair >> (16 * which))});
-}
-
-/// 2^x; 0 where that is no normal number. On a GPU to 2 units in the last place.
-TCNCA_HOST_DEVICE float exp2_or_zero(float x) {
-#if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
-  return detail::exp2_or_zero(x);
-#else
-  return x < -126.f ? 0.f : __builtin_exp2f(x);
-#endif
+TCNCA_HOST_DEVICE float element_of_pair(uint32 pair, int index) {
+  return to_accumulate(T{uint16(pair >> (16 * index))});
 }
 
 }  // namespace tcnca

@@ -1,6 +1,6 @@
-// Products of matrices by a warpgroup (four warps) from fast memory, and the groups of a cluster: layouts and operations.
-// Layouts: PTX ISA, "Asynchronous Warpgroup Level Matrix Shared Memory Layout", "Strides", "Matrix Descriptor Format"; CUTLASS writes them
-// down as the canonical layouts of its descriptors (cute/atom/mma_traits_sm90_gmma.hpp).
+// Matrix products of a warpgroup (four warps) with operands in shared memory, and operations of a cluster. Layouts: PTX
+// ISA, "Asynchronous Warpgroup Level Matrix Shared Memory Layout", "Strides", "Matrix Descriptor Format"; CUTLASS
+// documents them as canonical layouts of its descriptors (cute/atom/mma_traits_sm90_gmma.hpp).
 #pragma once
 #include "../arch/wgmma.hpp"
 #include "agent.hpp"
@@ -8,10 +8,11 @@
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// Matrices of 16-bit elements in fast memory, for c += a b with a 64 x 16, b 16 x N. A matrix is stored as panels of 64 columns: of each row
-/// 128 bytes, one row after another, with the pieces of 16 bytes exchanged as in swizzled_rows (the hardware's 128-byte swizzle: bits 4 to 6
-/// of an address are exchanged by bits 7 to 9, so that a panel begins on 1024 bytes). The result's fragment is that of mma_fragment::c for
-/// every 8 columns, with rows 16 w + c for the warp w of the four.
+/// Matrices of 16-bit elements in shared memory, for c += a b with a 64 x 16, b 16 x N. A matrix is stored as panels of
+/// 64 columns: the rows of a panel, 128 bytes each, follow one another, and 16-byte vectors are swizzled as in
+/// swizzled_rows. This is the hardware's 128-byte swizzle, which XORs bits 4 to 6 of an address with bits 7 to 9; so a
+/// panel begins at a multiple of 1024 bytes. Every 8 columns of the result are a fragment mma_fragment::c, in rows 16 w
+/// to 16 w + 15 for warp w of the four.
 struct wgmma_tile {
   static constexpr int rows = 64, depth = 16, threads = 128, line = swizzled_rows::line, line_bytes = 128,
                        alignment = 1024;
@@ -24,24 +25,26 @@ struct wgmma_tile {
     return divide_up(width, line) * height * line_bytes;
   }
 
-  /// Bits 0 to 13, 16 to 29, 32 to 45: address, leading and stride offset, in 16 bytes; bits 62, 63: 1 for the 128-byte swizzle.
+  /// Bits 0 to 13, 16 to 29, 32 to 45: address, leading and stride byte offset, divided by 16; bits 62, 63: 1, the
+  /// 128-byte swizzle.
   TCNCA_HOST_DEVICE static constexpr uint64 descriptor(uint32 address, int leading, int stride) {
     return uint64((address & 0x3ffffu) >> 4) | uint64(leading >> 4) << 16 | uint64(stride >> 4) << 32 | uint64(1) << 62;
   }
-  /// Of 64 rows, or N, from `row` on (a multiple of 8), and 16 columns from `column` on, which are summed over: a, or b's transpose. The
-  /// stride is that between 8 rows; the leading offset is not used.
+  /// Descriptor of rows from `row` on (a multiple of 8; 64, or N) and the 16 columns from `column` on, which are summed
+  /// over: a, or the transpose of b. The stride offset is from 8 rows to the next 8; the leading offset is not used.
   TCNCA_HOST_DEVICE static constexpr uint64 of_rows(uint32 matrix, int height, int row, int column) {
     return descriptor(matrix + uint32((column / line * height + row) * line_bytes + column % line * 2), 16,
                       8 * line_bytes);
   }
-  /// Of 16 rows from `row` on (a multiple of 8), which are summed over, and N columns: b. Leading: between panels, stride: between 8 rows.
+  /// Descriptor of the 16 rows from `row` on (a multiple of 8), which are summed over, and N columns: b. The leading
+  /// offset is from panel to panel, the stride offset from 8 rows to the next 8.
   TCNCA_HOST_DEVICE static constexpr uint64 of_columns(uint32 matrix, int height, int row) {
     return descriptor(matrix + uint32(row * line_bytes), height * line_bytes, 8 * line_bytes);
   }
 };
 
 namespace detail {
-/// Whether a matrix's elements have places of their own, all below its size, and those that the hardware's swizzle gives them.
+/// Whether offset() is one-to-one, stays within the matrix, and agrees with the hardware's swizzle.
 constexpr bool panels_are_swizzled() {
   constexpr int height = 16, width = 128;
   bool taken[height * width] = {};
@@ -58,23 +61,28 @@ static_assert(panels_are_swizzled());
 static_assert(wgmma_tile::descriptor(0x400, 8192, 1024) == 0x4000004002000040);
 }  // namespace detail
 
-/// What a warpgroup of a group does together (all 128 threads call). A group that has warpgroups specialises it:
-///   place(p)                             of a byte in fast memory, for descriptors
-///   publish()                            a thread's writes to fast memory, before a barrier after which a product reads them
-///   begin()                              products follow; their results were last written by this thread
-///   multiply_rows<T>(c, a, b, add)       64 x 64: c = a b, or c += a b if add; a and b of_rows
-///   multiply_columns<T>(c, a, b)         64 x 256: c += a b; b of_columns
-///   end(c)                               until the products have ended. Until then c and the memory are not to be touched
+/// Operations of a warpgroup of a group, each called by all 128 threads. Specialised for groups that have warpgroups:
+///   address(p)                           of a byte in shared memory, for descriptors
+///   fence_proxy_async()                  makes a thread's writes to shared memory visible to products issued after the
+///                                        next barrier
+///   fence()                              before the first product, after other accesses to its result registers
+///   multiply_rows<T>(c, a, b, add)       64 x 64: c = a b, or c += a b if add; a and b by of_rows
+///   multiply_columns<T>(c, a, b)         64 x 256: c += a b; a by of_rows, b by of_columns
+///   wait(c)                              waits for the products. Before that, c must not be accessed and operands must
+///                                        not be written
 template <class Group>
 struct warpgroup_of {
   static constexpr bool exists = false;
 };
 
-/// What the N groups of a cluster do together. Specialised as above:
-///   rank()                               the group's number
-///   sync()                               called by all threads of all groups: what was written before is seen after
-///   publish()                            a thread's stores, before a sync after which a product reads them (which calls warpgroup_of::publish)
-///   store(p, rank, x)                    writes a float, or 16 bytes, where p, in this group's fast memory, has its like in that of `rank`
+/// Operations of a cluster of N groups. Specialised as above:
+///   rank()                               the number of this group
+///   sync()                               a barrier of all threads of all groups; orders their accesses to shared
+///                                        memory
+///   fence_proxy_async()                  makes a thread's stores to other groups visible to products issued after the
+///                                        next sync there, whose threads also call warpgroup_of::fence_proxy_async
+///   store(p, rank, x)                    stores a float, or 16 bytes, in the shared memory of group `rank`, at the
+///                                        place that p has in this one's
 template <class Group, int N>
 struct cluster_of;
 
@@ -83,9 +91,9 @@ template <int N>
 struct warpgroup_of<block_group<N>> {
   static constexpr bool exists = N % wgmma_tile::threads == 0;
 
-  __device__ __forceinline__ static uint32 place(void const* p) { return detail::shared_address(p); }
-  __device__ __forceinline__ void publish() const { detail::fence_proxy_async(); }
-  __device__ __forceinline__ void begin() const { detail::wgmma_fence(); }
+  __device__ __forceinline__ static uint32 address(void const* p) { return detail::shared_address(p); }
+  __device__ __forceinline__ void fence_proxy_async() const { detail::fence_proxy_async(); }
+  __device__ __forceinline__ void fence() const { detail::wgmma_fence(); }
   template <element T>
   __device__ __forceinline__ void multiply_rows(float (&c)[8][4], uint64 a, uint64 b, bool add) const {
     detail::wgmma_64x64x16<T>(c, a, b, add);
@@ -95,7 +103,7 @@ struct warpgroup_of<block_group<N>> {
     detail::wgmma_64x256x16<T>(c, a, b, true);
   }
   template <int Tiles>
-  __device__ __forceinline__ void end(float (&c)[Tiles][4]) const {
+  __device__ __forceinline__ void wait(float (&c)[Tiles][4]) const {
     detail::wgmma_commit();
     detail::wgmma_wait<0>();
     detail::wgmma_result(c);
@@ -106,7 +114,7 @@ template <int Threads, int N>
 struct cluster_of<block_group<Threads>, N> {
   __device__ __forceinline__ int rank() const { return detail::cluster_rank(); }
   __device__ __forceinline__ void sync() const { detail::cluster_sync(); }
-  __device__ __forceinline__ void publish() const { detail::fence_proxy_async_cluster(); }
+  __device__ __forceinline__ void fence_proxy_async() const { detail::fence_proxy_async_cluster(); }
   template <class X>
   __device__ __forceinline__ void store(void* p, int rank, X const& x) const {
     detail::cluster_store(detail::cluster_address(detail::shared_address(p), rank), x);

@@ -1,20 +1,33 @@
-// One group takes the keys of a chunk, block by block, past the queries that see them: scores and weights once more, then products into the
-// gradients. Those of keys and values are complete after a block, those of queries gather over the blocks; nothing is added up by two groups.
+// The generic backward pass: any element type, CPU and GPU. Scores and weights are computed again from lse; no two
+// groups add to one number.
+//
+//   item      a chunk of one head, or one of `splits` shares of its keys (blocks of Bc keys, taken in turn)
+//   loop      over the blocks of Bc keys, and for each over the blocks of Br queries that see it:
+//               S = Q K^T, dP = dO V^T    register tiles, one thread each
+//               P, dS                     a thread per pack of keys
+//               dV += P^T dO, dK += dS^T Q, dQ += dS K, and the sums of dS along diagonals (biases)
+//   memory    the blocks of the plan, in shared memory while it lasts, the rest in the group's scratch. dK, dV are
+//             complete after a block of keys. dQ of the chunk stays with the group, or, with splits, goes to
+//             query_sums; the reduce agent adds the shares
+//   barriers  after the loads of a block of queries, after S and dP, after P and dS, and after the products; one after
+//             a block of keys
 #pragma once
+#include "../block/agent.hpp"
+#include "../block/online_softmax.hpp"
 #include "common.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// Where a group of a backward pass keeps its blocks.
+/// Where a group of the generic backward pass keeps its blocks.
 struct chunked_attention_backward_plan {
   memory_place query, grad_output, key, key_columns, value_columns, weight, derivative, bias, statistics, grad_key,
       grad_value, grad_query;
-  int query_row = 0, value_row = 0;              // elements from a row of a gradient block to the next
-  int splits = 1;                                // the keys of a chunk are shared out to so many items
+  int query_row = 0, value_row = 0;              // elements from one row of a gradient block to the next
+  int splits = 1;                                // items per chunk
   size_t shared_memory = 0, global_scratch = 0;  // elements
 };
 
-/// What a backward pass is given; the same for all groups.
+/// Parameters of every backward agent; the same for all groups.
 template <element T>
 struct chunked_attention_backward_params {
   using A = accumulate_t<T>;
@@ -23,38 +36,41 @@ struct chunked_attention_backward_params {
   tensor_view<T const, 4> grad_o;
   tensor_view<A const, 4> grad_keys_out, grad_values_out;
   tensor_view<T, 4> grad_q, grad_k, grad_v;
+  tensor_view<A, 2> grad_bias;
   tensor_view<A, 4> grad_keys_in, grad_values_in;
-  A* delta = nullptr;       // [batch, heads, length]: grad_o . o of each query
-  A* bias_sums = nullptr;   // [item][2 rows - 1], rows of the longest part of a chunk
-  A* query_sums = nullptr;  // [item][rows][query_row], where there are splits
-  chunked_attention_backward_plan plan = {};
+  A* delta = nullptr;                         // [batch, heads, length]: grad_o . o of each query
+  A* bias_sums = nullptr;                     // generic: [item][2 rows - 1], rows those of the longest part of a chunk
+  A* query_sums = nullptr;                    // generic, if there are splits: [item][rows][query_row]
+  chunked_attention_backward_plan plan = {};  // of the generic agent
 
-  TCNCA_HOST_DEVICE index_t row_of(detail::attention_chunk const& c, int i) const {
+  /// Index of a query in delta.
+  TCNCA_HOST_DEVICE index_t delta_index(detail::attention_chunk const& c, int i) const {
     return (c.batch * in.heads() + c.head) * in.q.extent[2] + c.origin + i - in.position;
   }
 };
 
-/// The backward pass of one item: a chunk of one head, or a share of its keys.
 template <class Group, element T, chunked_attention_shape Shape, chunked_attention_policy Policy>
 struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shape, Policy> {
   using base = detail::attention_group<Group, T, Shape, Policy>;
   using typename base::A, typename base::value, typename base::tile;
   using base::group, base::in, base::W, base::softmax, base::key_row, base::value_row;
   using params_type = chunked_attention_backward_params<T>;
-  static constexpr int M = Policy.tile_rows, R = Policy.queries, C = Policy.keys;
-  static constexpr int weight_row = C + 2 * W;  // zeros on both sides, so that diagonals may run out of the block
-  static_assert(R % M == 0 && C % M == 0 && C % 4 == 0 && C % tile::columns == 0,
-                "tcnca::chunked_attention: a backward policy's blocks must be whole tiles");
+  static constexpr int M = Policy.tile_rows, Br = Policy.query_block, Bc = Policy.key_block;
+  static constexpr int weight_row =
+      Bc + 2 * W;  // a pack of zeros on both sides, read where a diagonal leaves the block
+  static_assert(Policy.valid_backward(), "tcnca::chunked_attention: a backward policy's blocks must be whole tiles");
 
   params_type const& params;
   A* shared_memory;
   A* global_scratch;
 
-  TCNCA_HOST_DEVICE chunked_attention_backward_agent(Group g, params_type const& p, A* shared_memory, A* global_scratch)
-      : base{g, p.in}, params(p), shared_memory(shared_memory), global_scratch(global_scratch) {}
+  TCNCA_HOST_DEVICE chunked_attention_backward_agent(Group g, params_type const& p, A* shared, A* scratch)
+      : base{g, p.in}, params(p), shared_memory(shared), global_scratch(scratch) {}
 
-  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
-    return p.in.q.extent[0] * p.in.heads() * p.in.chunks() * p.plan.splits;
+  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return p.in.all_chunks() * p.plan.splits; }
+  static group_memory memory(params_type const& p) {
+    return {.shared_memory_bytes = p.plan.shared_memory * sizeof(A),
+            .global_scratch_bytes = p.plan.global_scratch * sizeof(A)};
   }
 
   /// `rows`: of the longest part of a chunk; `chunks`: of all heads and sequences.
@@ -63,36 +79,35 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     memory_planner<A> memory{Policy.shared_memory_bytes};
     plan.query_row = round_up(key_dim, tile::columns);
     plan.value_row = round_up(value_dim, tile::columns) + W;
-    plan.splits =
-        int(min_of(divide_up(index_t(Policy.splits), max_of(index_t(1), chunks)), most_splits(key_dim, rows)));
-    plan.statistics = memory.place(size_t(3 * R));
-    plan.weight = memory.place(size_t(R) * weight_row);
-    plan.derivative = memory.place(size_t(R) * weight_row);
-    if (Shape.bias) plan.bias = memory.place(size_t(C + R + W));
-    plan.query = memory.place(size_t(R) * key_row);
-    plan.key_columns = memory.place(size_t(key_dim) * C);
-    plan.key = memory.place(size_t(C) * key_row);
-    plan.grad_key = memory.place(size_t(C) * size_t(plan.query_row));
-    plan.grad_output = memory.place(size_t(R) * value_row);
-    plan.value_columns = memory.place(size_t(value_dim) * C);
-    plan.grad_value = memory.place(size_t(C) * size_t(plan.value_row));
+    plan.splits = int(min_of(divide_up(index_t(Policy.splits), max_of(index_t(1), chunks)), max_splits(key_dim, rows)));
+    plan.statistics = memory.place(size_t(3 * Br));
+    plan.weight = memory.place(size_t(Br) * weight_row);
+    plan.derivative = memory.place(size_t(Br) * weight_row);
+    if (Shape.bias) plan.bias = memory.place(size_t(Bc + Br + W));
+    plan.query = memory.place(size_t(Br) * key_row);
+    plan.key_columns = memory.place(size_t(key_dim) * Bc);
+    plan.key = memory.place(size_t(Bc) * key_row);
+    plan.grad_key = memory.place(size_t(Bc) * size_t(plan.query_row));
+    plan.grad_output = memory.place(size_t(Br) * value_row);
+    plan.value_columns = memory.place(size_t(value_dim) * Bc);
+    plan.grad_value = memory.place(size_t(Bc) * size_t(plan.value_row));
     if (plan.splits == 1) plan.grad_query = memory.place(size_t(rows) * size_t(plan.query_row));
     plan.shared_memory = memory.shared_memory, plan.global_scratch = memory.global_scratch;
     return plan;
   }
 
-  /// Shares of a chunk's keys, each of whole blocks; their sums for the queries stay smaller than the chunk's scores would be.
-  static index_t most_splits(int key_dim, index_t rows) {
-    return max_of(index_t(1), min_of(divide_up(rows, index_t(C)), rows / key_dim));
+  /// Most items per chunk: each has at least one block of keys, and query_sums stay smaller than the scores of the
+  /// chunk would be.
+  static index_t max_splits(int key_dim, index_t rows) {
+    return max_of(index_t(1), min_of(divide_up(rows, index_t(Bc)), rows / key_dim));
   }
-  /// Items that the sums of a call are kept for, and where there are splits those of its queries: more than there are, so that a larger call
-  /// never needs less.
-  static index_t reserved_items(int key_dim, index_t rows, index_t chunks) {
-    return max_of(chunks, reserved_queries(key_dim, rows, chunks));
+  /// Items that bias_sums and query_sums have room for. Upper bounds, so that a larger call never needs less workspace.
+  static index_t max_bias_items(int key_dim, index_t rows, index_t chunks) {
+    return max_of(chunks, max_query_items(key_dim, rows, chunks));
   }
-  static index_t reserved_queries(int key_dim, index_t rows, index_t chunks) {
-    index_t const most = most_splits(key_dim, rows);
-    return most > 1 ? min_of(index_t(2 * Policy.splits), chunks * most) : 0;
+  static index_t max_query_items(int key_dim, index_t rows, index_t chunks) {
+    index_t const splits = max_splits(key_dim, rows);
+    return splits > 1 ? min_of(index_t(2 * Policy.splits), chunks * splits) : 0;
   }
 
   TCNCA_HOST_DEVICE void operator()(index_t item) {
@@ -101,9 +116,9 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     bias_sums_ = params.bias_sums + item * (2 * in.rows() - 1);
     grad_query_ =
         splits == 1 ? at(params.plan.grad_query) : params.query_sums + item * in.rows() * params.plan.query_row;
-    start();
-    for (int from = int(item % splits) * C; from < chunk_.last; from += splits * C)
-      keys(from, min_of(C, chunk_.last - from));
+    clear_sums();
+    for (int from = int(item % splits) * Bc; from < chunk_.last; from += splits * Bc)
+      process_key_block(from, min_of(Bc, chunk_.last - from));
     if (splits == 1) store_query_gradients();
     group.sync();  // the next item reuses the memory
   }
@@ -116,139 +131,157 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
   TCNCA_HOST_DEVICE A* at(memory_place const& m) const {
     return (m.global_scratch ? global_scratch : shared_memory) + m.offset;
   }
+  // Per query of the block: maximum and logarithm of the sum (softmax), and delta.
+  TCNCA_HOST_DEVICE A* row_maximum() const { return at(params.plan.statistics); }
+  TCNCA_HOST_DEVICE A* row_delta() const { return row_maximum() + Br; }
+  TCNCA_HOST_DEVICE A* row_log_sum() const { return row_maximum() + 2 * Br; }
 
-  TCNCA_HOST_DEVICE void start() const {
+  /// No barrier: what it writes is first read after the barriers of the first block.
+  TCNCA_HOST_DEVICE void clear_sums() const {
     if constexpr (Shape.bias) {
       for (index_t i = group.rank(); i < 2 * in.rows() - 1; i += group.size()) bias_sums_[i] = A(0);
     }
     int const row = params.plan.query_row;
-    for (index_t i = index_t(chunk_.first / R * R) * row + group.rank() * W; i < index_t(chunk_.last) * row;
+    for (index_t i = index_t(chunk_.first / Br * Br) * row + group.rank() * W; i < index_t(chunk_.last) * row;
          i += group.size() * W)
       tcnca::store<W>(grad_query_ + i, broadcast<W>(A(0)));
-    for (int i = group.rank(); i < R; i += group.size())
+    for (int i = group.rank(); i < Br; i += group.size())
       tcnca::store<W>(at(params.plan.derivative) + i * weight_row, broadcast<W>(A(0)));
   }
 
-  /// The gradients of the keys [from, from + count) and their values.
-  TCNCA_HOST_DEVICE void keys(int from, int count) const {
+  /// The gradients of the keys [from, from + count) and their values, and what they add to those of the queries.
+  TCNCA_HOST_DEVICE void process_key_block(int from, int count) const {
     auto const& plan = params.plan;
     auto const one = [](int) TCNCA_INLINE { return A(1); };
     auto const key = [&](int r) TCNCA_INLINE { return this->key(chunk_, from + r); };
     this->load_rows(at(plan.key), key_row, count, M, in.key_dim(), key);
-    this->load_transposed(at(plan.key_columns), C, count, in.key_dim(), key, one);
+    this->load_transposed(at(plan.key_columns), Bc, count, in.key_dim(), key, one);
     this->load_transposed(
-        at(plan.value_columns), C, count, in.value_dim(),
+        at(plan.value_columns), Bc, count, in.value_dim(),
         [&](int r) TCNCA_INLINE { return this->values(chunk_, from + r); }, one);
     int const begin = Shape.causal ? max_of(from, chunk_.first) : chunk_.first;
     int const valid = min_of(count, chunk_.keys - from);
     bool any = false;
-    for (int query = begin / R * R; query < chunk_.last && valid > 0; query += R, any = true)
-      queries(from, valid, query, min_of(R, chunk_.last - query), !any);
+    for (int query = begin / Br * Br; query < chunk_.last && valid > 0; query += Br, any = true)
+      process_query_block(from, valid, query, min_of(Br, chunk_.last - query), !any);
     store_gradients(from, count, any ? valid : 0);
     group.sync();
   }
 
-  /// The part of the queries [first, first + rows), of which those before chunk_.first do not exist.
-  TCNCA_HOST_DEVICE void queries(int from, int count, int first, int rows, bool clear) const {
-    auto const& plan = params.plan;
+  /// The part of the queries [first, first + rows), of which those before chunk_.first do not exist. clear: the first
+  /// block of queries.
+  TCNCA_HOST_DEVICE void process_query_block(int from, int count, int first, int rows, bool clear) const {
     int const missing = max_of(0, chunk_.first - first),
               diagonal = from - first;  // key j of the block is seen by the queries from diagonal + j on
-    this->load_rows(
-        at(plan.query), key_row, rows, M, in.key_dim(),
-        [&](int r) TCNCA_INLINE { return r >= missing ? this->query(chunk_, first + r) : nullptr; },
-        [&](int r) TCNCA_INLINE { return this->scale(chunk_, first + r); });
-    this->load_rows(at(plan.grad_output), value_row, rows, M, in.value_dim(), [&](int r) TCNCA_INLINE {
-      return r >= missing ? params.grad_o.at(chunk_.batch, chunk_.head, chunk_.origin + first + r - in.position, 0)
-                          : nullptr;
-    });
-    if constexpr (Shape.bias) {
-      for (int x = group.rank(); x < C + R + W; x += group.size()) {
-        index_t const d = in.chunk - 1 + diagonal + x - (R - 1);
-        at(plan.bias)[x] = d >= 0 && d < in.bias.extent[1] ? *in.bias.at(chunk_.head, d) : A(0);
-      }
-    }
-    if constexpr (softmax) {
-      for (int r = group.rank(); r < rows; r += group.size()) {
-        index_t const row = params.row_of(chunk_, first + r);
-        index_t const t = chunk_.origin + first + r - in.position;
-        A const most = r >= missing ? *params.lse.at(chunk_.batch, chunk_.head, t, 0) : A(0);
-        at(plan.statistics)[r] = detail::is_minus_infinity(most) ? A(0) : most;
-        at(plan.statistics)[R + r] = r >= missing ? params.delta[row] : A(0);
-        at(plan.statistics)[2 * R + r] = r >= missing ? *params.lse.at(chunk_.batch, chunk_.head, t, 1) : A(0);
-      }
-    }
+    load_query_block(from, first, rows, missing);
     group.sync();
-    A *const weight = at(plan.weight) + W, *const derivative = at(plan.derivative) + W;
-    for_each_tile<tile>(group, rows, count, [&](int i, int j) TCNCA_INLINE {
-      if (Shape.causal && i + M <= diagonal + j) return;  // masked
-      tile t;
-      t.clear();
-      t.template add<key_row, 1, C>(at(plan.query) + i * key_row, at(plan.key_columns) + j, 0, in.key_dim());
-      t.store(weight + i * weight_row + j, weight_row);
-      t.clear();
-      t.template add<value_row, 1, C>(at(plan.grad_output) + i * value_row, at(plan.value_columns) + j, 0,
-                                      in.value_dim());
-      t.store(derivative + i * weight_row + j, weight_row);
-    });
+    compute_products(count, rows, diagonal);
     group.sync();
-    weigh(from, count, first, rows, missing);
+    compute_derivatives(from, count, first, rows, missing);
     group.sync();
     add_products(count, rows, diagonal, first, clear);
     if constexpr (Shape.bias) { add_diagonals(count, rows, diagonal); }
     group.sync();
   }
 
-  /// Scores and products grad_o . v turn to weights and the gradients of scores.
-  TCNCA_HOST_DEVICE void weigh(int from, int count, int first, int rows, int missing) const {
+  TCNCA_HOST_DEVICE void load_query_block(int from, int first, int rows, int missing) const {
     auto const& plan = params.plan;
-    int const packs = min_of(divide_up(count, W) + 1, C / W + 1);  // one more of zeros, for the diagonals
+    this->load_rows(
+        at(plan.query), key_row, rows, M, in.key_dim(),
+        [&](int r) TCNCA_INLINE { return r >= missing ? this->query(chunk_, first + r) : nullptr; },
+        [&](int r) TCNCA_INLINE { return this->scale(chunk_, first + r); });
+    this->load_rows(at(plan.grad_output), value_row, rows, M, in.value_dim(), [&](int r) TCNCA_INLINE {
+      return r >= missing ? params.grad_o.at(chunk_.batch, chunk_.head, this->sequence_index(chunk_, first + r), 0)
+                          : nullptr;
+    });
+    if constexpr (Shape.bias) {
+      for (int x = group.rank(); x < Bc + Br + W; x += group.size()) {
+        index_t const d = in.chunk - 1 + from - first + x - (Br - 1);
+        at(plan.bias)[x] = d >= 0 && d < in.bias.extent[1] ? *in.bias.at(chunk_.head, d) : A(0);
+      }
+    }
+    if constexpr (softmax) {
+      for (int r = group.rank(); r < rows; r += group.size()) {
+        index_t const t = this->sequence_index(chunk_, first + r);
+        bool const exists = r >= missing;
+        row_maximum()[r] = exists ? detail::finite_maximum(*params.lse.at(chunk_.batch, chunk_.head, t, 0)) : A(0);
+        row_delta()[r] = exists ? params.delta[params.delta_index(chunk_, first + r)] : A(0);
+        row_log_sum()[r] = exists ? *params.lse.at(chunk_.batch, chunk_.head, t, 1) : A(0);
+      }
+    }
+  }
+
+  /// weight = Q K^T, derivative = dO V^T.
+  TCNCA_HOST_DEVICE void compute_products(int count, int rows, int diagonal) const {
+    auto const& plan = params.plan;
+    A *const weight = at(plan.weight) + W, *const derivative = at(plan.derivative) + W;
+    for_each_tile<tile>(group, rows, count, [&](int i, int j) TCNCA_INLINE {
+      if (Shape.causal && i + M <= diagonal + j) return;  // fully masked
+      tile t;
+      t.clear();
+      t.template add<key_row, 1, Bc>(at(plan.query) + i * key_row, at(plan.key_columns) + j, 0, in.key_dim());
+      t.store(weight + i * weight_row + j, weight_row);
+      t.clear();
+      t.template add<value_row, 1, Bc>(at(plan.grad_output) + i * value_row, at(plan.value_columns) + j, 0,
+                                       in.value_dim());
+      t.store(derivative + i * weight_row + j, weight_row);
+    });
+  }
+
+  /// Replaces the products Q K^T by weights and dO V^T by the gradients of scores.
+  TCNCA_HOST_DEVICE void compute_derivatives(int from, int count, int first, int rows, int missing) const {
+    auto const& plan = params.plan;
+    int const packs = min_of(divide_up(count, W) + 1, Bc / W + 1);  // one more of zeros, for the diagonals
     value const zero = broadcast<W>(A(0));
     for_each_pair(group, rows, packs, [&](int i, int n) TCNCA_INLINE {
       int const j = n * W, visible = i < missing ? 0 : min_of(this->visible(chunk_, first + i) - from, count);
-      A *const weight = at(plan.weight) + i * weight_row + W + j, *const derivative =
-                                                                      at(plan.derivative) + i * weight_row + W + j;
+      A* const weight = at(plan.weight) + i * weight_row + W + j;
+      A* const derivative = at(plan.derivative) + i * weight_row + W + j;
       value p = zero, ds = zero;
       if (j < visible) {
         value s = tcnca::load<W>(const_cast<A const*>(weight));
         if constexpr (Shape.bias) {
-          s = materialize(s + load_anywhere<W>(const_cast<A const*>(at(plan.bias)) + R - 1 - i + j));
+          s = materialize(s + load_anywhere<W>(const_cast<A const*>(at(plan.bias)) + Br - 1 - i + j));
         }
-        value dp = tcnca::load<W>(const_cast<A const*>(derivative)), keep = broadcast<W>(A(1));
-        if constexpr (Shape.dropout) { keep = this->dropout_of_keys(chunk_, first + i, from + j), dp = dp * keep; }
+        value dp = tcnca::load<W>(const_cast<A const*>(derivative)), factors = broadcast<W>(A(1));
+        if constexpr (Shape.dropout) {
+          factors = this->dropout_factors(chunk_, first + i, from + j);
+          dp = dp * factors;
+        }
         if constexpr (softmax) {
-          // In two steps: -ffast-math would add the logarithm to the maximum first, and there it vanishes.
-          p = detail::exp_or_zero(materialize(s - broadcast<W>(at(plan.statistics)[i])) -
-                                  broadcast<W>(at(plan.statistics)[2 * R + i]));
-          ds = p * (dp - broadcast<W>(at(plan.statistics)[R + i]));
+          // Two subtractions, kept apart: -ffast-math would add the logarithm to a large maximum first, which rounds it
+          // away.
+          p = detail::exp_or_zero(materialize(s - broadcast<W>(row_maximum()[i])) - broadcast<W>(row_log_sum()[i]));
+          ds = p * (dp - broadcast<W>(row_delta()[i]));
         } else {
           auto const a = detail::attention_weight<Shape.function>(s);
           p = a.value, ds = a.derivative * dp;
         }
-        if constexpr (Shape.dropout) { p = p * keep; }
-        if (visible - j < W) {  // the others are masked
-          value left = broadcast<W>(A(visible - j) - A(0.5));
+        if constexpr (Shape.dropout) { p = p * factors; }
+        if (visible - j < W) {  // the other lanes are masked
+          value remaining = broadcast<W>(A(visible - j) - A(0.5));
           TCNCA_UNROLL
-          for (int w = 0; w < W; w++) left.set_lane(w, left.lane(w) - A(w));
-          p = select_positive(left, p, zero), ds = select_positive(left, ds, zero);
+          for (int w = 0; w < W; w++) remaining.set_lane(w, remaining.lane(w) - A(w));
+          p = select_positive(remaining, p, zero), ds = select_positive(remaining, ds, zero);
         }
       }
       tcnca::store<W>(weight, p), tcnca::store<W>(derivative, ds);
     });
   }
 
-  /// The block's products into the gradients of values, keys and queries.
+  /// dV += P^T dO, dK += dS^T Q, dQ += dS K.
   TCNCA_HOST_DEVICE void add_products(int count, int rows, int diagonal, int first, bool clear) const {
     auto const& plan = params.plan;
     A const *const weight = at(plan.weight) + W, *const derivative = at(plan.derivative) + W;
-    auto const begin = [&](tile& t, A const* from, int row, bool anew) TCNCA_INLINE {
-      if (anew) t.clear();
-      else t.load(from, row, [](int, value v) TCNCA_INLINE { return v; });
+    auto const begin = [&](tile& t, A const* sums, int row) TCNCA_INLINE {
+      if (clear) t.clear();
+      else t.load(sums, row, [](int, value v) TCNCA_INLINE { return v; });
     };
     A *const grad_value = at(plan.grad_value), *const grad_key = at(plan.grad_key);
     for_each_tile<tile>(group, count, in.value_dim(), [&](int j, int c) TCNCA_INLINE {
       tile t;
       A* const to = grad_value + j * plan.value_row + c;
-      begin(t, to, plan.value_row, clear);
+      begin(t, to, plan.value_row);
       if constexpr (Shape.causal) {
         t.template add_above<1, weight_row, value_row>(weight + j, at(plan.grad_output) + c, rows, diagonal + j);
       } else {
@@ -259,7 +292,7 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     for_each_tile<tile>(group, count, in.key_dim(), [&](int j, int c) TCNCA_INLINE {
       tile t;
       A* const to = grad_key + j * plan.query_row + c;
-      begin(t, to, plan.query_row, clear);
+      begin(t, to, plan.query_row);
       if constexpr (Shape.causal) {
         t.template add_above<1, weight_row, key_row>(derivative + j, at(plan.query) + c, rows, diagonal + j);
       } else {
@@ -282,27 +315,29 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     });
   }
 
-  /// The gradients of the biases: sums along the diagonals of the block, W of them at a time.
+  /// The gradients of the biases: sums of dS along the diagonals of the block, a pack of neighbouring diagonals at a
+  /// time.
   TCNCA_HOST_DEVICE void add_diagonals(int count, int rows, int diagonal) const {
     A const* const derivative = at(params.plan.derivative) + W;
-    index_t const length = 2 * in.rows() - 1, origin = in.rows() - 1 + diagonal - (R - 1);
-    for (int x = group.rank() * W; x < count + R; x += group.size() * W) {
-      value total = broadcast<W>(A(0));
-      int const column = x - (R - 1);  // of row 0
+    index_t const length = 2 * in.rows() - 1, origin = in.rows() - 1 + diagonal - (Br - 1);
+    for (int x = group.rank() * W; x < count + Br; x += group.size() * W) {
+      value sum = broadcast<W>(A(0));
+      int const column = x - (Br - 1);  // of row 0
       for (int i = max_of(0, 1 - W - column); i < min_of(rows, count - column); i++)
-        total = total + load_anywhere<W>(derivative + i * weight_row + column + i);
+        sum = sum + load_anywhere<W>(derivative + i * weight_row + column + i);
       A* const to = bias_sums_ + origin + x;
       if (Group::size() == 1 && origin + x >= 0 && origin + x + W <= length) {
-        tcnca::store<W>(to, load<W>(const_cast<A const*>(to)) + total);
+        tcnca::store<W>(to, load<W>(const_cast<A const*>(to)) + sum);
       } else {
         TCNCA_UNROLL
         for (int w = 0; w < W; w++)
-          if (origin + x + w >= 0 && origin + x + w < length) to[w] += total.lane(w);
+          if (origin + x + w >= 0 && origin + x + w < length) to[w] += sum.lane(w);
       }
     }
   }
 
-  /// Gradients of the block's keys and values: those of the state, or the caller's; of the keys past `valid`, which nobody sees, zero.
+  /// Stores the gradients of the keys [from, from + count) and their values; zeros from `valid` on, where no query sees
+  /// them.
   TCNCA_HOST_DEVICE void store_gradients(int from, int count, int valid) const {
     auto const& plan = params.plan;
     store_rows(from, count, valid, at(plan.grad_key), plan.query_row, in.key_dim(), params.grad_keys_out,
@@ -310,27 +345,29 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     store_rows(from, count, valid, at(plan.grad_value), plan.value_row, in.value_dim(), params.grad_values_out,
                params.grad_values_in, params.grad_v);
   }
+  /// after, before: gradients of the state after the call, which are added, and of the state before, which rows before
+  /// chunk_.first go to.
   TCNCA_HOST_DEVICE void store_rows(int from, int count, int valid, A const* block, int row, int dim,
                                     tensor_view<A const, 4> const& after, tensor_view<A, 4> const& before,
                                     tensor_view<T, 4> const& grad) const {
-    int const across = divide_up(dim, W);
-    bool const kept = after.present() && chunk_.origin + in.chunk > in.position + in.q.extent[2];  // in the state after
-    for_each_pair(group, count, across, [&](int r, int n) TCNCA_INLINE {
+    int const packs = divide_up(dim, W);
+    bool const in_state_after = after.present() && chunk_.origin + in.chunk > in.position + in.q.extent[2];
+    for_each_pair(group, count, packs, [&](int r, int n) TCNCA_INLINE {
       int const c = n * W, j = from + r;
       value v = r < valid ? tcnca::load<W>(block + r * row + c) : broadcast<W>(A(0));
-      if (kept) v = v + this->load(after.at(chunk_.batch, chunk_.head, j, 0), c, dim);
+      if (in_state_after) v = v + this->load(after.at(chunk_.batch, chunk_.head, j, 0), c, dim);
       if (j >= chunk_.first)
-        this->store(grad.at(chunk_.batch, chunk_.head, chunk_.origin + j - in.position, 0), c, dim, v);
+        this->store(grad.at(chunk_.batch, chunk_.head, this->sequence_index(chunk_, j), 0), c, dim, v);
       else if (before.present()) this->store(before.at(chunk_.batch, chunk_.head, j, 0), c, dim, v);
     });
   }
 
   TCNCA_HOST_DEVICE void store_query_gradients() const {
-    int const across = divide_up(in.key_dim(), W);
-    for_each_pair(group, chunk_.last - chunk_.first, across, [&](int r, int n) TCNCA_INLINE {
+    int const packs = divide_up(in.key_dim(), W);
+    for_each_pair(group, chunk_.last - chunk_.first, packs, [&](int r, int n) TCNCA_INLINE {
       int const i = chunk_.first + r, c = n * W;
       value const v = tcnca::load<W>(const_cast<A const*>(grad_query_ + index_t(i) * params.plan.query_row + c));
-      this->store(params.grad_q.at(chunk_.batch, chunk_.head, chunk_.origin + i - in.position, 0), c, in.key_dim(),
+      this->store(params.grad_q.at(chunk_.batch, chunk_.head, this->sequence_index(chunk_, i), 0), c, in.key_dim(),
                   v * broadcast<W>(this->scale(chunk_, i)));
     });
   }

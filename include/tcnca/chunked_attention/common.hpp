@@ -1,13 +1,14 @@
-// What the agents of attention share: a chunk's geometry, its rows in the caller's memory, the weights of scores, dropout.
+// What the agents of attention share: the inputs of a call, the geometry of a chunk, access to its rows, weights of
+// scores.
 #pragma once
 #include "../block/activation.hpp"
+#include "../block/dropout.hpp"
 #include "../block/group.hpp"
 #include "../block/matrix.hpp"
 #include "../block/memory.hpp"
-#include "../block/philox.hpp"
 #include "../block/transpose.hpp"
 #include "../core/tensor.hpp"
-#include "shape.hpp"
+#include "tuning.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
 
@@ -21,89 +22,40 @@ struct chunked_attention_inputs {
   tensor_view<T const, 4> keys_in, values_in;
   index_t chunk = 1, position = 0;
   A scale = 1;
-  bool by_count = false;      // instead of scale: one over the number of valid keys
-  uint32 drop_threshold = 0;  // a weight whose random word is below is dropped,
-  A keep_scale = 1;           // the others are multiplied by this
-  uint64 seed = 0, offset = 0;
-  bool vectorizable = false;  // rows may be accessed whole packs at a time
+  bool scale_by_count = false;  // the scale of a query is 1 / (number of its valid keys) instead
+  dropout_params<A> dropout;
+  bool vectorizable = false;  // rows are aligned to whole packs
 
   TCNCA_HOST_DEVICE index_t heads() const { return q.extent[1]; }
   TCNCA_HOST_DEVICE int key_dim() const { return int(q.extent[3]); }
   TCNCA_HOST_DEVICE int value_dim() const { return int(v.extent[3]); }
-  /// Positions of the longest part of a chunk, the state before included: a chunk may be much longer than the sequence.
+  /// Positions of the longest part of a chunk that the call reads, keys of the state included. A chunk may be much
+  /// longer than the sequence.
   TCNCA_HOST_DEVICE index_t rows() const { return min_of(chunk, position % chunk + q.extent[2]); }
   TCNCA_HOST_DEVICE index_t first_chunk() const { return position / chunk; }
-  /// Chunks that the sequence or the state before it has a part in.
+  /// Chunks of one head that contain a position of the sequence or of the state.
   TCNCA_HOST_DEVICE index_t chunks() const { return divide_up(position + q.extent[2], chunk) - first_chunk(); }
+  /// Chunks of all heads of all sequences.
+  TCNCA_HOST_DEVICE index_t all_chunks() const { return q.extent[0] * heads() * chunks(); }
 };
 
 namespace detail {
 
-/// A chunk of one head of one sequence. Positions count from the chunk's beginning, at absolute position `origin`.
+/// A chunk of one head of one sequence. Positions count from the beginning of the chunk, which is at absolute position
+/// `origin`.
 struct attention_chunk {
   index_t batch, head, origin;
-  int first, last;  // the queries, and the keys that are not in the state
-  int keys;         // keys below this number are valid
+  int first, last;  // [first, last): the queries, and the keys that are not in the state
+  int keys;         // [0, keys): the valid keys
 };
 
-template <class T>
-TCNCA_HOST_DEVICE T infinity() {
-#if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
-  if constexpr (sizeof(T) == 4) {
-    return __uint_as_float(0x7f800000u);
-  } else {
-    return __longlong_as_double(0x7ff0000000000000ll);
-  }
-#else
-  if constexpr (sizeof(T) == 4) {
-    return no_contract(bits_as<float>(0x7f800000u));
-  } else {
-    return no_contract(bits_as<double>(0x7ff0000000000000ull));
-  }
-#endif
-}
-template <class T>
-TCNCA_HOST_DEVICE bool is_minus_infinity(T x) {
-#if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
-  return x == -infinity<T>();
-#else
-  using bits = typename bits_of<T>::type;
-  return opaque_bits<bits>(x) == opaque_bits<bits>(-infinity<T>());
-#endif
-}
-
-/// e^x, and 0 where that is no normal number: a score of -infinity has no weight at all.
-template <class T, int W>
-TCNCA_HOST_DEVICE pack<T, W> exp_or_zero(pack<T, W> x) {
-  constexpr T least = sizeof(T) == 4 ? T(-87) : T(-708);
-  return select_positive(broadcast<W>(least) - x, broadcast<W>(T(0)), exp(x));
-}
-
-template <class T>
-TCNCA_HOST_DEVICE T logarithm(T x) {
-#if defined(__CUDACC__)
-  return ::log(x);
-#else
-  return std::log(x);
-#endif
-}
-
-/// Stores the statistics of a query: the maximum of its scores, and the logarithm of `total`, the sum of exp(score - maximum). They are stored
-/// apart because rounding would lose the logarithm in a sum with a large maximum.
-template <class A>
-TCNCA_HOST_DEVICE void store_lse(tensor_view<A, 4> const& lse, index_t batch, index_t head, index_t t, A most,
-                                 A total) {
-  *lse.at(batch, head, t, 0) = is_zero(total) ? -infinity<A>() : most;
-  *lse.at(batch, head, t, 1) = is_zero(total) ? A(0) : logarithm(total);
-}
-
-/// A weight that is not normalised, and its derivative by the score.
+/// Weight functions without normalisation: the weight of a score, and its derivative by the score.
 template <attention_function F, class T, int W>
 TCNCA_HOST_DEVICE value_and_slope<T, W> attention_weight(pack<T, W> score) {
   auto const constant = [](double c) TCNCA_INLINE { return broadcast<W>(T(c)); };
   if constexpr (F == attention_function::laplace) {
-    auto const x = (score - constant(0.70710678118654752)) *
-                   constant(2.5066282746310005);  // (s - mu) / (sigma sqrt 2), in units of sqrt(2 pi)
+    // (score - mu) / (sigma sqrt 2), with mu = sqrt(1 / 2), sigma = 1 / sqrt(4 pi)
+    auto const x = (score - constant(0.70710678118654752)) * constant(2.5066282746310005);
     return {fma(constant(0.5), erf(x), constant(0.5)), constant(1.4142135623730951) * exp_or_zero(constant(0) - x * x)};
   } else {
     auto const r = max_zero(score);
@@ -111,7 +63,7 @@ TCNCA_HOST_DEVICE value_and_slope<T, W> attention_weight(pack<T, W> score) {
   }
 }
 
-/// What one group does with its chunk; Policy decides on the packs.
+/// Base of the agents: the group, the inputs, and row access in packs of Policy.width.
 template <class Group, element T, chunked_attention_shape Shape, chunked_attention_policy Policy>
 struct attention_group {
   using A = accumulate_t<T>;
@@ -121,17 +73,18 @@ struct attention_group {
   static constexpr bool softmax = Shape.function == attention_function::softmax;
   using value = pack<A, W>;
   using tile = matrix_tile<Policy.tile_rows, Policy.tile_packs, A, W>;
-  // Rows of keys and of values in fast memory: as long as the longest and a pack; on a CPU an odd number of cache lines, so that columns meet all sets.
+  // Row strides of keys and values in shared memory: compile-time constants for the longest rows. The extra pack makes
+  // the stride an odd number of cache lines on a CPU, so that a column is spread over all cache sets.
   static constexpr int key_row = round_up(chunked_attention_limits::key_dim, tile::columns) + W;
   static constexpr int value_row = round_up(chunked_attention_limits::value_dim, tile::columns) + W;
 
   Group group;
   inputs_type const& in;
 
-  /// The chunk of an item: of the heads of a sequence one after another, of a head its chunks.
-  TCNCA_HOST_DEVICE attention_chunk chunk_of(index_t item) const {
-    index_t const chunks = in.chunks(), number = item % chunks, row = item / chunks, end = in.position + in.q.extent[2];
-    attention_chunk c{row / in.heads(), row % in.heads(), (in.first_chunk() + number) * in.chunk, 0, 0, 0};
+  /// The chunk with this number; order [batch, head, chunk].
+  TCNCA_HOST_DEVICE attention_chunk chunk_of(index_t number) const {
+    index_t const chunks = in.chunks(), row = number / chunks, end = in.position + in.q.extent[2];
+    attention_chunk c{row / in.heads(), row % in.heads(), (in.first_chunk() + number % chunks) * in.chunk, 0, 0, 0};
     c.first = int(max_of(in.position - c.origin, index_t(0)));
     c.last = int(min_of(end - c.origin, in.chunk));
     c.keys = c.last;
@@ -139,28 +92,29 @@ struct attention_group {
       c.keys = int(max_of(c.origin, min_of(c.origin + c.last, *in.lengths.at(c.batch))) - c.origin);
     return c;
   }
+  /// Index of a query, key or value in the sequence, from its position in the chunk.
+  TCNCA_HOST_DEVICE index_t sequence_index(attention_chunk const& c, int i) const { return c.origin + i - in.position; }
   TCNCA_HOST_DEVICE T const* query(attention_chunk const& c, int i) const {
-    return in.q.at(c.batch, c.head, c.origin + i - in.position, 0);
+    return in.q.at(c.batch, c.head, sequence_index(c, i), 0);
   }
   TCNCA_HOST_DEVICE T const* key(attention_chunk const& c, int j) const {
-    return j < c.first ? in.keys_in.at(c.batch, c.head, j, 0) : in.k.at(c.batch, c.head, c.origin + j - in.position, 0);
+    return j < c.first ? in.keys_in.at(c.batch, c.head, j, 0) : in.k.at(c.batch, c.head, sequence_index(c, j), 0);
   }
   TCNCA_HOST_DEVICE T const* values(attention_chunk const& c, int j) const {
-    return j < c.first ? in.values_in.at(c.batch, c.head, j, 0)
-                       : in.v.at(c.batch, c.head, c.origin + j - in.position, 0);
+    return j < c.first ? in.values_in.at(c.batch, c.head, j, 0) : in.v.at(c.batch, c.head, sequence_index(c, j), 0);
   }
-  /// Keys that query i sees: those below this number.
+  /// Query i sees the keys [0, visible).
   TCNCA_HOST_DEVICE static int visible(attention_chunk const& c, int i) {
     return Shape.causal ? min_of(i + 1, c.keys) : c.keys;
   }
-  /// What the products q . k of query i are multiplied by.
+  /// Factor of the products q . k of query i.
   TCNCA_HOST_DEVICE A scale(attention_chunk const& c, int i) const {
-    return in.by_count ? A(1) / A(max_of(1, visible(c, i))) : in.scale;
+    return in.scale_by_count ? A(1) / A(max_of(1, visible(c, i))) : in.scale;
   }
 
-  /// Elements [column, column + W) of a row; those past its end are zero.
+  /// Elements [column, column + W) of a row of `dim` elements; zeros past its end.
   template <class E>
-  TCNCA_HOST_DEVICE value load(E const* row, int column, int dim) const {
+  TCNCA_HOST_DEVICE value load(E* row, int column, int dim) const {
     if (in.vectorizable && column + W <= dim) return tcnca::load<W>(row + column);
     return load_some<W>(row + column, 1, max_of(0, dim - column));
   }
@@ -170,37 +124,42 @@ struct attention_group {
     else store_some<W>(row + column, 1, max_of(0, dim - column), v);
   }
 
-  /// Rows [0, count) of `to`, which stand `row` apart; the rest up to a whole tile is zero. source(r): where row r is, or null.
-  /// Each is multiplied by factor(r).
+  // The following copy a block from the caller's memory into shared memory. All threads of the group call them; a
+  // barrier must follow. source(r): the first element of row r, or null for a row of zeros. factor(r): what row r is
+  // multiplied by.
+
+  /// Row-major: rows [0, count), `stride` elements apart; zeros up to a multiple of `multiple` rows and to whole tile
+  /// columns.
   template <class Source, class Factor>
-  TCNCA_HOST_DEVICE void load_rows(A* to, int row, int count, int tile_of, int dim, Source source,
+  TCNCA_HOST_DEVICE void load_rows(A* to, int stride, int count, int multiple, int dim, Source source,
                                    Factor factor) const {
-    int const across = divide_up(round_up(dim, tile::columns), W), down = round_up(count, tile_of);
-    for_each_pair(group, down, across, [&](int r, int n) TCNCA_INLINE {
+    int const packs = divide_up(round_up(dim, tile::columns), W), rows = round_up(count, multiple);
+    for_each_pair(group, rows, packs, [&](int r, int n) TCNCA_INLINE {
       int const c = n * W;
       auto const from = r < count ? source(r) : decltype(source(0))(nullptr);
-      tcnca::store<W>(to + r * row + c, from ? load(from, c, dim) * broadcast<W>(factor(r)) : broadcast<W>(A(0)));
+      tcnca::store<W>(to + r * stride + c, from ? load(from, c, dim) * broadcast<W>(factor(r)) : broadcast<W>(A(0)));
     });
   }
   template <class Source>
-  TCNCA_HOST_DEVICE void load_rows(A* to, int row, int count, int tile_of, int dim, Source source) const {
-    load_rows(to, row, count, tile_of, dim, source, [](int) TCNCA_INLINE { return A(1); });
+  TCNCA_HOST_DEVICE void load_rows(A* to, int stride, int count, int multiple, int dim, Source source) const {
+    load_rows(to, stride, count, multiple, dim, source, [](int) TCNCA_INLINE { return A(1); });
   }
-  /// Columns [first, last) of `count` rows, a panel as wide as a tile after another, each of `height` rows.
+  /// Panels: columns [first, last) of `count` rows. Each panel has tile::columns columns and `height` rows; panels
+  /// follow each other.
   template <class Source>
   TCNCA_HOST_DEVICE void load_panels(A* to, int height, int count, int first, int last, int dim, Source source) const {
     constexpr int packs = tile::columns / W;
-    int const across = divide_up(last - first, tile::columns) * packs;
-    for_each_pair(group, count, across, [&](int r, int c) TCNCA_INLINE {
+    int const all_packs = divide_up(last - first, tile::columns) * packs;
+    for_each_pair(group, count, all_packs, [&](int r, int c) TCNCA_INLINE {
       tcnca::store<W>(to + (c / packs * height + r) * tile::columns + c % packs * W,
                       load(source(r), first + c * W, dim));
     });
   }
-  /// The transpose: element d of row r at to[d column + r], times factor(r).
+  /// Column-major: element d of row r at to[d stride + r].
   template <class Source, class Factor>
-  TCNCA_HOST_DEVICE void load_transposed(A* to, int column, int count, int dim, Source source, Factor factor) const {
-    int const across = divide_up(dim, W), down = divide_up(round_up(count, tile::columns), W);
-    for_each_pair(group, down, across, [&](int i, int n) TCNCA_INLINE {
+  TCNCA_HOST_DEVICE void load_transposed(A* to, int stride, int count, int dim, Source source, Factor factor) const {
+    int const packs = divide_up(dim, W), row_packs = divide_up(round_up(count, tile::columns), W);
+    for_each_pair(group, row_packs, packs, [&](int i, int n) TCNCA_INLINE {
       int const r = i * W, c = n * W;
       detail::array<value, W> rows;
       unroll<0, W>([&](auto w) TCNCA_INLINE {
@@ -209,28 +168,21 @@ struct attention_group {
       });
       detail::transpose(rows);
       unroll<0, W>([&](auto w) TCNCA_INLINE {
-        if (c + w < dim) tcnca::store<W>(to + (c + w) * column + r, rows[w]);
+        if (c + w < dim) tcnca::store<W>(to + (c + w) * stride + r, rows[w]);
       });
     });
   }
 
-  /// The random words of the weights of query i for keys j .. j + 3; j a multiple of 4.
-  TCNCA_HOST_DEVICE philox_words random_words(attention_chunk const& c, int i, int j) const {
-    uint64 const at = uint64(c.origin + i) + in.offset;
-    return philox(in.seed, {{uint32(at), uint32(at >> 32), uint32(j / 4), uint32(c.batch * in.heads() + c.head)}});
+  /// Dropout of the weights: positions are those of queries, columns are keys, and each head of each sequence has its
+  /// own mask.
+  TCNCA_HOST_DEVICE index_t dropout_sequence(attention_chunk const& c) const { return c.batch * in.heads() + c.head; }
+  /// The random words of query i and the keys j .. j + 3; j a multiple of 4.
+  TCNCA_HOST_DEVICE philox_words dropout_words(attention_chunk const& c, int i, int j) const {
+    return in.dropout.words(dropout_sequence(c), c.origin + i, j);
   }
-  /// What dropout multiplies a weight by that has this word.
-  TCNCA_HOST_DEVICE A dropout(uint32 word) const { return word < in.drop_threshold ? A(0) : in.keep_scale; }
-  /// The same for the keys j .. j + W - 1; j a multiple of W.
-  TCNCA_HOST_DEVICE value dropout_of_keys(attention_chunk const& c, int i, int j) const {
-    value keep = broadcast<W>(A(1));
-    philox_words words{};
-    TCNCA_UNROLL
-    for (int w = 0; w < W; w++) {
-      if (w % 4 == 0) words = random_words(c, i, (j + w) / 4 * 4);
-      keep.set_lane(w, dropout(words.of(W % 4 == 0 ? w : j + w)));
-    }
-    return keep;
+  /// The factors of query i and the keys j .. j + W - 1; j a multiple of W.
+  TCNCA_HOST_DEVICE value dropout_factors(attention_chunk const& c, int i, int j) const {
+    return in.dropout.template factors<W>(dropout_sequence(c), c.origin + i, j);
   }
 };
 

@@ -1,8 +1,19 @@
-// Which agents do an attention on an executor, as its tuning says.
+// Which agents execute a call, their parameters, their workspace, and the order of the launches.
+//
+//   forward   - up to chunked_attention_step_limit causal queries: the step agent
+//             - 16-bit T on tensor cores: the wgmma agent if the tuning asks for clusters and the device is sm_90a,
+//               else the mma agent
+//             - otherwise the generic agent
+//             then the state agent, if the state after the call is wanted
+//   backward  the delta agent (softmax); then
+//             - on tensor cores: the gradients of values, keys, queries and biases, one launch each
+//             - otherwise the generic agent and the reduce agent
 #pragma once
+#include <cmath>
 #include <type_traits>
 
-#include "../launch/executor_traits.hpp"
+#include "../launch/alignment.hpp"
+#include "../launch/launch.hpp"
 #include "mma_forward.hpp"
 #include "mma_scores.hpp"
 #include "reduce.hpp"
@@ -10,9 +21,8 @@
 #include "step.hpp"
 #include "wgmma_forward.hpp"
 
-namespace tcnca::inline TCNCA_TARGET {
+namespace tcnca::inline TCNCA_TARGET::detail {
 
-namespace detail {
 /// The agents of an attention as tuned for an executor.
 template <element T, chunked_attention_shape Shape, class Tuning, class Executor>
 struct tuned_chunked_attention {
@@ -30,7 +40,7 @@ struct tuned_chunked_attention {
   using forward_agent =
       std::conditional_t<tensor_cores, chunked_attention_mma_forward_agent<forward_group, T, Shape, forward>,
                          chunked_attention_forward_agent<forward_group, T, Shape, forward>>;
-  // Where it is supported; else the other.
+  /// Whether there is a cluster_agent, which replaces forward_agent on devices that support it.
   static constexpr bool clustered = tensor_cores && forward.cluster > 0;
   using cluster_agent = chunked_attention_wgmma_forward_agent<forward_group, T, Shape, forward>;
   using step_agent = chunked_attention_step_agent<forward_group, T, Shape, forward>;
@@ -46,6 +56,156 @@ struct tuned_chunked_attention {
   using rotary_agent = rotary_bias_agent<forward_group, T>;
   using rotary_backward_agent = rotary_bias_backward_agent<forward_group, T>;
 };
-}  // namespace detail
 
-}  // namespace tcnca
+/// The launches of each entry point. Arguments are valid.
+template <element T, chunked_attention_shape Shape, class Tuning, class Executor>
+struct chunked_attention_dispatch {
+  using A = accumulate_t<T>;
+  using agents = tuned_chunked_attention<T, Shape, Tuning, Executor>;
+  using forward_params = chunked_attention_forward_params<T>;
+  using backward_params = chunked_attention_backward_params<T>;
+  static constexpr bool softmax = Shape.function == attention_function::softmax;
+
+  static forward_params make_forward_params(auto const& a) {
+    using agent_type = typename agents::forward_agent;
+    forward_params p{.in = make_inputs(a), .o = a.o, .lse = a.lse};
+    p.in.vectorizable = rows_vectorizable<Executor>(agent_type::W, a.q, a.k, a.v, a.keys_in, a.values_in, a.o);
+    if constexpr (!agents::tensor_cores) { p.plan = agent_type::plan_for(p.in.key_dim(), p.in.value_dim()); }
+    return p;
+  }
+  static workspace_bytes forward_workspace(Executor e, forward_params const& p) {
+    if (use_step_agent(p)) return workspace_for<typename agents::step_agent>(e, p);
+    return workspace_for<typename agents::forward_agent>(e, p);
+  }
+  /// keys_out, values_out: of the state after the call; may be absent.
+  TCNCA_HIDDEN static status forward(Executor e, forward_params const& p, tensor_view<T, 4> const& keys_out,
+                                     tensor_view<T, 4> const& values_out, workspace scratch) {
+    if (status const s = launch_forward(e, p, scratch); !s.ok()) return s;
+    if (!keys_out.present()) return {};
+    if (status const s = launch_state(e, p.in, p.in.k, p.in.keys_in, keys_out); !s.ok()) return s;
+    return launch_state(e, p.in, p.in.v, p.in.values_in, values_out);
+  }
+
+  static backward_params make_backward_params(auto const& a) {
+    using agent_type = typename agents::backward_agent;
+    backward_params p{.in = make_inputs(a),
+                      .lse = a.lse,
+                      .grad_o = a.grad_o,
+                      .grad_keys_out = a.grad_keys_out,
+                      .grad_values_out = a.grad_values_out,
+                      .grad_q = a.grad_q,
+                      .grad_k = a.grad_k,
+                      .grad_v = a.grad_v,
+                      .grad_bias = a.grad_bias,
+                      .grad_keys_in = a.grad_keys_in,
+                      .grad_values_in = a.grad_values_in};
+    constexpr int elements = agents::backward_tensor_cores ? swizzled_rows::vector_elements : agent_type::W;
+    p.in.vectorizable =
+        rows_vectorizable<Executor>(elements, a.q, a.k, a.v, a.keys_in, a.values_in, a.o, a.grad_o, a.grad_keys_out,
+                                    a.grad_values_out, a.grad_q, a.grad_k, a.grad_v, a.grad_keys_in, a.grad_values_in);
+    if constexpr (!agents::backward_tensor_cores) {
+      p.plan = agent_type::plan_for(p.in.key_dim(), p.in.value_dim(), p.in.rows(), p.in.all_chunks());
+    }
+    return p;
+  }
+  static workspace_bytes backward_workspace(Executor e, backward_params const& p) {
+    size_t const sums = sums_layout(p).end;
+    if constexpr (agents::backward_tensor_cores) {
+      return workspace_for<typename agents::grad_values_agent>(e, p, sums);
+    } else {
+      return workspace_for<typename agents::backward_agent>(e, p, sums);
+    }
+  }
+  /// o: the output of the forward pass (softmax).
+  TCNCA_HIDDEN static status backward(Executor e, backward_params p, tensor_view<T const, 4> const& o,
+                                      workspace scratch) {
+    char* const memory = static_cast<char*>(scratch.data);
+    sums_layout const at(p);
+    p.delta = reinterpret_cast<A*>(memory + at.delta);
+    p.bias_sums = reinterpret_cast<A*>(memory + at.bias);
+    p.query_sums = reinterpret_cast<A*>(memory + at.query);
+    if constexpr (softmax) {
+      status const s = launch<typename agents::delta_agent>(
+          e, {.o = o, .grad_o = p.grad_o, .delta = p.delta, .vectorizable = p.in.vectorizable});
+      if (!s.ok()) return s;
+    }
+    if constexpr (agents::backward_tensor_cores) {
+      if (status const s = launch<typename agents::grad_values_agent>(e, p); !s.ok()) return s;
+      if (status const s = launch<typename agents::grad_keys_agent>(e, p); !s.ok()) return s;
+      if (status const s = launch<typename agents::grad_queries_agent>(e, p); !s.ok()) return s;
+      return launch<typename agents::grad_biases_agent>(e, p);
+    } else {
+      workspace const rest{.data = memory + at.end, .bytes = scratch.bytes - at.end};
+      if (status const s = launch<typename agents::backward_agent>(e, p, rest); !s.ok()) return s;
+      return launch<typename agents::reduce_agent>(e, p);
+    }
+  }
+
+  TCNCA_HIDDEN static status rotary(Executor e, auto const& a) {
+    return launch<typename agents::rotary_agent>(e, {.a = a.a, .b = a.b, .bias = a.bias, .chunk = a.chunk});
+  }
+  TCNCA_HIDDEN static status rotary_backward(Executor e, auto const& a) {
+    return launch<typename agents::rotary_backward_agent>(
+        e, {.a = a.a, .b = a.b, .grad_bias = a.grad_bias, .grad_a = a.grad_a, .grad_b = a.grad_b, .chunk = a.chunk});
+  }
+
+ private:
+  static chunked_attention_inputs<T> make_inputs(auto const& a) {
+    bool const is_default = a.scale == 0;
+    return {.q = a.q,
+            .k = a.k,
+            .v = a.v,
+            .bias = a.bias,
+            .lengths = a.lengths,
+            .keys_in = a.keys_in,
+            .values_in = a.values_in,
+            .chunk = a.chunk,
+            .position = a.position,
+            .scale = A(softmax && is_default ? 1 / std::sqrt(double(a.q.extent[3])) : a.scale),
+            .scale_by_count = !softmax && is_default,
+            .dropout = dropout_params<A>::of(a.dropout, a.seed, a.offset)};
+  }
+
+  static bool use_step_agent(forward_params const& p) {
+    index_t const length = p.in.q.extent[2];
+    return Shape.causal && length > 0 && length <= chunked_attention_step_limit;
+  }
+  TCNCA_HIDDEN static status launch_forward(Executor e, forward_params const& p, workspace scratch) {
+    if (p.in.q.extent[2] == 0) return {};
+    if (use_step_agent(p)) return launch<typename agents::step_agent>(e, p, scratch);
+    if constexpr (agents::clustered) {
+      using cluster_agent = typename agents::cluster_agent;
+      if (executor_traits<Executor>::template supports<cluster_agent, forward_params>(e))
+        return launch<cluster_agent>(e, p, scratch);
+    }
+    return launch<typename agents::forward_agent>(e, p, scratch);
+  }
+  TCNCA_HIDDEN static status launch_state(Executor e, chunked_attention_inputs<T> const& in,
+                                          tensor_view<T const, 4> const& rows, tensor_view<T const, 4> const& before,
+                                          tensor_view<T, 4> const& after) {
+    return launch<typename agents::state_agent>(
+        e, {.rows = rows, .before = before, .after = after, .chunk = in.chunk, .position = in.position});
+  }
+
+  /// Offsets, in bytes of the workspace, of the sums that the items of a backward pass store.
+  struct sums_layout {
+    size_t delta = 0, bias = 0, query = 0, end = 0;
+    explicit sums_layout(backward_params const& p) {
+      auto const bytes = [](index_t n) { return workspace_part(size_t(n), sizeof(A)); };
+      bias = query = softmax ? bytes(p.in.q.extent[0] * p.in.heads() * p.in.q.extent[2]) : 0;
+      if constexpr (agents::backward_tensor_cores) {
+        if (Shape.bias) query = saturating_add(query, bytes(agents::grad_queries_agent::bias_elements(p)));
+        end = query;
+      } else {
+        using agent_type = typename agents::backward_agent;
+        index_t const rows = p.in.rows(), chunks = p.in.all_chunks();
+        index_t const bias_items = agent_type::max_bias_items(p.in.key_dim(), rows, chunks);
+        index_t const query_items = agent_type::max_query_items(p.in.key_dim(), rows, chunks);
+        if (Shape.bias) query = saturating_add(query, bytes(bias_items * (2 * rows - 1)));
+        end = saturating_add(query, bytes(query_items * rows * p.plan.query_row));
+      }
+    }
+  };
+};
+
+}  // namespace tcnca::inline TCNCA_TARGET::detail

@@ -1,18 +1,19 @@
-// What a backward pass of attention needs before and after its main work: grad_o . o of each query, and sums of what several items left.
+// Before and after the main work of a backward pass: delta = grad_o . o of each query, and the sums of what several
+// items stored. No shared memory and no barriers: each result is made by one thread.
 #pragma once
 #include "backward.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// What the delta of queries is made of; the same for all groups.
+/// Parameters of the delta agent; the same for all groups.
 template <element T>
 struct chunked_attention_delta_params {
   tensor_view<T const, 4> o, grad_o;
-  accumulate_t<T>* delta;
-  bool vectorizable;
+  accumulate_t<T>* delta = nullptr;
+  bool vectorizable = false;
 };
 
-/// delta = grad_o . o: softmax's gradient by a score is p (dp - delta). One item: a few queries, each by one thread.
+/// delta = grad_o . o: the gradient of softmax by a score is p (dp - delta). Item: 64 queries, each by one thread.
 template <class Group, element T, int W>
 struct chunked_attention_delta_agent {
   using A = accumulate_t<T>;
@@ -23,6 +24,7 @@ struct chunked_attention_delta_agent {
     return p.o.extent[0] * p.o.extent[1] * p.o.extent[2];
   }
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return divide_up(rows(p), block); }
+  static group_memory memory(params_type const&) { return {}; }
 
   Group group;
   params_type const& params;
@@ -45,74 +47,68 @@ struct chunked_attention_delta_agent {
   }
 };
 
-/// Adds up the shares of the items, in their order: gradients of queries where a chunk's keys were shared out, and of biases.
-/// Items: blocks of queries, then blocks of the biases of each head.
+/// Adds the shares of the items of the generic backward agent in the order of the items: gradients of queries if there
+/// are splits, and of biases. Items: blocks of 256 queries of each chunk, then blocks of 256 biases of each head.
 template <class Group, element T, chunked_attention_shape Shape, chunked_attention_policy Policy>
 struct chunked_attention_reduce_agent : detail::attention_group<Group, T, Shape, Policy> {
   using base = detail::attention_group<Group, T, Shape, Policy>;
   using typename base::A;
   using base::group, base::in;
-  struct params_type {
-    chunked_attention_backward_params<T> of;
-    tensor_view<A, 2> grad_bias;
-  };
+  using params_type = chunked_attention_backward_params<T>;
   static constexpr index_t block = 256;
-  static constexpr int neighbours = 8;  // diagonals of a thread
-  TCNCA_HOST_DEVICE static constexpr index_t chunks(params_type const& p) {
-    return p.of.in.q.extent[0] * p.of.in.heads() * p.of.in.chunks();
+  static constexpr int biases_per_thread = 8;
+  TCNCA_HOST_DEVICE static constexpr index_t query_blocks(params_type const& p) {
+    return divide_up(p.in.rows(), block);
   }
-  TCNCA_HOST_DEVICE static constexpr index_t blocks(params_type const& p) { return divide_up(p.of.in.rows(), block); }
   TCNCA_HOST_DEVICE static constexpr index_t query_items(params_type const& p) {
-    return p.of.plan.splits > 1 ? chunks(p) * blocks(p) : 0;
+    return p.plan.splits > 1 ? p.in.all_chunks() * query_blocks(p) : 0;
   }
   TCNCA_HOST_DEVICE static constexpr index_t bias_blocks(params_type const& p) {
-    return divide_up(2 * p.of.in.chunk - 1, block);
+    return divide_up(2 * p.in.chunk - 1, block);
   }
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
     return query_items(p) + (Shape.bias ? p.grad_bias.extent[0] * bias_blocks(p) : 0);
   }
+  static group_memory memory(params_type const&) { return {}; }
 
   params_type const& params;
-  TCNCA_HOST_DEVICE chunked_attention_reduce_agent(Group g, params_type const& p, A*, A*)
-      : base{g, p.of.in}, params(p) {}
+  TCNCA_HOST_DEVICE chunked_attention_reduce_agent(Group g, params_type const& p, A*, A*) : base{g, p.in}, params(p) {}
 
   TCNCA_HOST_DEVICE void operator()(index_t item) const {
-    if (item < query_items(params)) queries(item / blocks(params), item % blocks(params) * block);
-    else if (Shape.bias)
-      biases((item - query_items(params)) / bias_blocks(params),
-             (item - query_items(params)) % bias_blocks(params) * block);
+    index_t const bias_item = item - query_items(params);
+    if (bias_item < 0) reduce_queries(item / query_blocks(params), item % query_blocks(params) * block);
+    else if (Shape.bias) reduce_biases(bias_item / bias_blocks(params), bias_item % bias_blocks(params) * block);
   }
 
  private:
-  TCNCA_HOST_DEVICE void queries(index_t number, index_t from) const {
-    auto const& p = params.of;
+  TCNCA_HOST_DEVICE void reduce_queries(index_t number, index_t from) const {
     auto const chunk = this->chunk_of(number);
-    int const splits = p.plan.splits, row = p.plan.query_row, dim = in.key_dim();
+    int const splits = params.plan.splits, row = params.plan.query_row, dim = in.key_dim();
     int const first = max_of(chunk.first, int(from)), last = min_of(chunk.last, int(from + block));
     for (index_t n = group.rank(); n < index_t(last - first) * dim; n += group.size()) {
       int const i = first + int(n / dim), d = int(n % dim);
       A sum = 0;
-      for (int s = 0; s < splits; s++) sum += p.query_sums[((number * splits + s) * in.rows() + i) * row + d];
-      *p.grad_q.at(chunk.batch, chunk.head, chunk.origin + i - in.position, d) =
+      for (int s = 0; s < splits; s++) sum += params.query_sums[((number * splits + s) * in.rows() + i) * row + d];
+      *params.grad_q.at(chunk.batch, chunk.head, this->sequence_index(chunk, i), d) =
           from_accumulate<T>(sum * this->scale(chunk, i));
     }
   }
-  TCNCA_HOST_DEVICE void biases(index_t head, index_t from) const {
-    auto const& p = params.of;
-    index_t const length = 2 * in.rows() - 1, unused = in.chunk - in.rows();  // at both ends of the table
-    index_t const each = in.chunks() * p.plan.splits, heads = in.heads();
-    for (index_t d = from + group.rank() * neighbours; d < min_of(from + block, 2 * in.chunk - 1);
-         d += group.size() * neighbours) {
-      double sum[neighbours] = {};  // many items, one number each
+  /// The items hold the diagonals of `rows` positions; the bias table has `unused` more at each end, which get 0.
+  TCNCA_HOST_DEVICE void reduce_biases(index_t head, index_t from) const {
+    constexpr int N = biases_per_thread;
+    index_t const length = 2 * in.rows() - 1, unused = in.chunk - in.rows();
+    index_t const items_per_head = in.chunks() * params.plan.splits, heads = in.heads();
+    for (index_t d = from + group.rank() * N; d < min_of(from + block, 2 * in.chunk - 1); d += group.size() * N) {
+      double sum[N] = {};  // fp64: there may be many items
       for (index_t b = 0; b < in.q.extent[0]; b++)
-        for (index_t s = 0; s < each; s++) {
-          A const* const items = p.bias_sums + ((b * heads + head) * each + s) * length - unused + d;
+        for (index_t s = 0; s < items_per_head; s++) {
+          A const* const shares = params.bias_sums + ((b * heads + head) * items_per_head + s) * length - unused + d;
           TCNCA_UNROLL
-          for (int n = 0; n < neighbours; n++)
-            if (d + n >= unused && d + n < unused + length) sum[n] += double(items[n]);
+          for (int n = 0; n < N; n++)
+            if (d + n >= unused && d + n < unused + length) sum[n] += double(shares[n]);
         }
       TCNCA_UNROLL
-      for (int n = 0; n < neighbours; n++)
+      for (int n = 0; n < N; n++)
         if (d + n < 2 * in.chunk - 1) *params.grad_bias.at(head, d + n) = A(sum[n]);
     }
   }

@@ -1,4 +1,4 @@
-// Tuning of chunked attention.
+// Tuning of chunked attention: the policy of one direction, its constraints, and the defaults.
 #pragma once
 #include "../arch/host.hpp"
 #include "../core/numeric.hpp"
@@ -7,7 +7,49 @@
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// The tuning used unless another is named: any type with these two functions will do.
+/// Tuning of one direction: plain values, compared field by field. An agent works on blocks of query_block x key_block
+/// scores. Backward on tensor cores, the rows of a block may also be keys: then query_block is the number of keys,
+/// key_block the number of queries.
+struct chunked_attention_policy {
+  int width;                   ///< lanes of a pack
+  int tile_rows;               ///< rows of the register tile of one thread
+  int tile_packs;              ///< packs in a row of the register tile
+  int query_block;             ///< queries of a block
+  int key_block;               ///< keys of a block
+  int value_panel;             ///< columns of v in shared memory at a time (forward)
+  int value_tile;              ///< columns of v per work item; each item computes the scores again (forward)
+  int splits;                  ///< the keys of a chunk are divided until there are about this many items (backward)
+  int threads;                 ///< threads of a group
+  size_t shared_memory_bytes;  ///< shared memory of a group; buffers that do not fit go to the workspace
+  bool tensor_cores = false;   ///< tensor cores for 16-bit T where the target has them; query_block is 16 per warp
+  int cluster = 0;  ///< groups of an sm_90a cluster that share weights, each with its own value_tile (forward); 0: none
+
+  friend constexpr bool operator==(chunked_attention_policy const&, chunked_attention_policy const&) = default;
+
+  TCNCA_HOST_DEVICE constexpr int tile_columns() const { return tile_packs * width; }
+  /// What the generic forward agent requires: blocks, panels and value tiles are whole register tiles.
+  TCNCA_HOST_DEVICE constexpr bool valid_forward() const {
+    return query_block % tile_rows == 0 && query_block % tile_columns() == 0 && key_block % tile_rows == 0 &&
+           key_block % 4 == 0 && value_panel % tile_columns() == 0 && value_tile % value_panel == 0;
+  }
+  /// What the generic backward agent requires.
+  TCNCA_HOST_DEVICE constexpr bool valid_backward() const {
+    return query_block % tile_rows == 0 && key_block % tile_rows == 0 && key_block % 4 == 0 &&
+           key_block % tile_columns() == 0;
+  }
+  /// What the agents on tensor cores require: 16 rows per warp, columns in steps of 16 up to 64, value tiles in
+  /// 128-byte lines.
+  TCNCA_HOST_DEVICE constexpr bool valid_tensor_cores() const {
+    return threads % 32 == 0 && query_block == threads / 32 * 16 && key_block % 16 == 0 && key_block <= 64 &&
+           value_tile % 64 == 0;
+  }
+  /// What the agent for clusters requires: two warpgroups, the tile sizes of wgmma, and a portable cluster size.
+  TCNCA_HOST_DEVICE constexpr bool valid_cluster() const {
+    return query_block == 128 && key_block == 64 && value_tile == 256 && cluster >= 1 && cluster <= 8;
+  }
+};
+
+/// The default tuning. A tuning is any type with these two static functions.
 template <element T, chunked_attention_shape Shape>
 struct default_chunked_attention_tuning {
   static constexpr chunked_attention_policy forward(target t) {
@@ -23,37 +65,47 @@ struct default_chunked_attention_tuning {
 
  private:
   // Zen 5, one thread, fp32, key_dim 128, value_dim 1024, chunk 2048 | 128, 2026-11-24, % of 288 GFLOP/s:
-  //   forward, tile 12 x 2, queries x keys, panel: 192 x 192, 256 86.5 | 74.3; 96 x 192, 256 83.0 | 71.0; 192 x 384, 256 86.6 | 74.7; 192 x 192, 128 85.2 | 71.0;
-  //   tile 8 x 3, 192 x 192, 192 85.5 | 72.1; tile 6 x 4, 192 x 192, 256 84.8 | 76.0 (then 86.7 | 76.3 for the first);
-  //   backward, tile 12 x 2: 96 x 192 88.4 | 73.7; 48 x 96 79.9 | 69.1; 96 x 96 81.8 | 69.3; 192 x 96 83.0 | 72.6; 96 x 288 88.2 | 73.2; 6 x 4, 96 x 192 87.3 | 74.4.
-  static constexpr chunked_attention_policy cpu(int queries, int keys) {
+  //   forward:  tile    queries x keys  panel  2048   128
+  //             12 x 2  192 x 192       256    86.5   74.3   (86.7 | 76.3 when measured next to 6 x 4)
+  //             12 x 2   96 x 192       256    83.0   71.0
+  //             12 x 2  192 x 384       256    86.6   74.7
+  //             12 x 2  192 x 192       128    85.2   71.0
+  //              8 x 3  192 x 192       192    85.5   72.1
+  //              6 x 4  192 x 192       256    84.8   76.0
+  //   backward: 12 x 2   96 x 192              88.4   73.7
+  //             12 x 2   48 x  96              79.9   69.1
+  //             12 x 2   96 x  96              81.8   69.3
+  //             12 x 2  192 x  96              83.0   72.6
+  //             12 x 2   96 x 288              88.2   73.2
+  //              6 x 4   96 x 192              87.3   74.4
+  static constexpr chunked_attention_policy cpu(int query_block, int key_block) {
     constexpr int width = detail::register_bytes / int(sizeof(accumulate_t<T>));
     constexpr bool many_registers = detail::register_bytes == 64;
     return {.width = width,
             .tile_rows = many_registers ? 12 : 6,
             .tile_packs = 2,
-            .queries = queries,
-            .keys = keys,
-            .panel = 16 * width,
+            .query_block = query_block,
+            .key_block = key_block,
+            .value_panel = 16 * width,
             .value_tile = chunked_attention_limits::value_dim,
             .splits = 16,
             .threads = 1,
             .shared_memory_bytes = ~size_t(0)};
   }
   // Compiled and checked for spills and local memory only; not yet measured on a device.
-  static constexpr chunked_attention_policy cuda(int queries, int keys) {
+  static constexpr chunked_attention_policy cuda(int query_block, int key_block) {
     return {.width = 16 / int(sizeof(accumulate_t<T>)),
             .tile_rows = 4,
             .tile_packs = 1,
-            .queries = queries,
-            .keys = keys,
-            .panel = 64,
+            .query_block = query_block,
+            .key_block = key_block,
+            .value_panel = 64,
             .value_tile = 128,
             .splits = 264,
             .threads = 256,
             .shared_memory_bytes = 96 * 1024};
   }
-  // Shared memory of an A100's block; both stages fit up to key_dim 192. A thread has 128 sums of the output.
+  // 163 KB: what a block may have on an A100; two stages fit up to key_dim 192. A thread holds 128 sums of the output.
   // Compiled and checked statically, not yet measured on a device.
   static constexpr chunked_attention_policy tensor_cores() {
     chunked_attention_policy p = cuda(128, 64);
@@ -64,8 +116,9 @@ struct default_chunked_attention_tuning {
   }
 };
 
-/// A tuning as another, but with the value dimension shared out to clusters of sm_90a: for value_dim a little below multiples of 256 `Groups`. Other devices
-/// take the agents of the default. Not the default, as it is checked statically and on fibers, but not yet run on a device.
+/// Default, but on sm_90a the groups of a cluster divide the value dimension: for value_dim at, or a little below, a
+/// multiple of 256 Groups. Other devices run the agents of Default. Not the default: checked statically and on fibers,
+/// not yet run on a device.
 template <class Default, int Groups = 4>
 struct clustered_chunked_attention_tuning : Default {
   static constexpr chunked_attention_policy forward(target t) {

@@ -35,7 +35,7 @@ extern "C" __global__ void __launch_bounds__(threads) backward(__grid_constant__
 }
 
 constexpr tcnca::chunked_attention_shape attention{.causal = true, .bias = true, .dropout = true};
-constexpr tcnca::chunked_attention_policy blocks{.width = 4, .tile_rows = 4, .tile_packs = 1, .queries = 32, .keys = 32, .panel = 64, .value_tile = 128,
+constexpr tcnca::chunked_attention_policy blocks{.width = 4, .tile_rows = 4, .tile_packs = 1, .query_block = 32, .key_block = 32, .value_panel = 64, .value_tile = 128,
                                                  .splits = 1, .threads = threads, .shared_memory_bytes = 48 * 1024};
 using attention_forward = tcnca::chunked_attention_forward_agent<group, float, attention, blocks>;
 extern "C" __global__ void __launch_bounds__(threads) attend(__grid_constant__ attention_forward::params_type const params, float* far) {
