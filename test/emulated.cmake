@@ -1,17 +1,19 @@
-# The CUDA tests without a GPU: compiled to PTX and linked with the CUDA runtime library TCNCA_CUDA_RUNTIME, which interprets it.
-# Environment variables of that library select its checks. Label emulated; the target of this name builds the programs.
-set(TCNCA_CUDA_RUNTIME "" CACHE FILEPATH "A CUDA runtime library (libcudart) that interprets PTX, for the preset emulated")
+# The CUDA tests without a GPU: compiled to PTX and linked with the CUDA runtime library TCNCA_CUDA_RUNTIME, which
+# interprets it. Environment variables of that library select its checks. Label emulated; the target of this name builds
+# the programs.
+set(TCNCA_CUDA_RUNTIME "" CACHE FILEPATH
+  "A CUDA runtime library (libcudart) that interprets PTX, for the preset emulated")
 option(TCNCA_EMULATED_ALL "Run all tests on TCNCA_CUDA_RUNTIME, not only a part that launches each kernel" OFF)
 if(NOT EXISTS "${TCNCA_CUDA_RUNTIME}" OR NOT TCNCA_HAS_CUDA)
-  message(FATAL_ERROR "The preset emulated needs nvcc, and in the environment variable TCNCA_CUDA_RUNTIME the path of a CUDA runtime library "
-    "that interprets PTX. It is \"${TCNCA_CUDA_RUNTIME}\".")
+  message(FATAL_ERROR "The preset emulated needs nvcc, and in the environment variable TCNCA_CUDA_RUNTIME the path of "
+    "a CUDA runtime library that interprets PTX. It is \"${TCNCA_CUDA_RUNTIME}\".")
 endif()
 cmake_path(GET TCNCA_CUDA_RUNTIME PARENT_PATH folder)
-find_library(TCNCA_CUDA_RUNTIME_BLAS cublas PATHS ${folder} NO_DEFAULT_PATH)  # of such a runtime, for the parts of models
+find_library(TCNCA_CUDA_RUNTIME_BLAS cublas PATHS ${folder} NO_DEFAULT_PATH)  # its stand-in for cuBLAS
 mark_as_advanced(TCNCA_CUDA_RUNTIME_BLAS)
 
-# Programs that take long run a part of their tests, which still launches each of their kernels: attention at its edge extents, which are all
-# kinds of calls, and with special values; not random extents, repetitions and precision.
+# Programs that take long run a part of their tests, which still launches each of their kernels: attention at its edge
+# extents, which are all kinds of calls, and with special values; not random extents, repetitions and precision.
 set(less "-*random_extents*:*repeats_bit_by_bit*:*precision*:*huge_scores*:*rise_from_block*")
 foreach(stem softmax laplace_relu2 16bit wgmma)
   set(part_chunked_attention_${stem} ${less})
@@ -30,6 +32,7 @@ function(tcnca_add_emulated id source)
   if(id MATCHES wgmma)
     set(arch compute_90a)
   endif()
+  target_compile_definitions(${program} PRIVATE TCNCA_TEST_FEW)  # see test/conv_stack/default_tuning.cpp
   set_target_properties(${program} PROPERTIES CUDA_ARCHITECTURES OFF CUDA_RUNTIME_LIBRARY None)
   target_compile_options(${program} PRIVATE "SHELL:-gencode arch=${arch},code=${arch}" --compress-mode=none)
   add_dependencies(emulated ${program})
@@ -42,7 +45,8 @@ set(finding_uninitialised "uninitialised shared memory: read of shared memory th
 set(finding_bounds "out of bounds: 4-byte write out of bounds")
 set(finding_alignment "misaligned: 8-byte write of a misaligned global address")
 foreach(fault race uninitialised bounds alignment)
-  add_test(NAME emulated.control.${fault} COMMAND sh -c "\"$0\" ${fault} 2>&1; echo \"exit status $?\"" $<TARGET_FILE:emulated_control>)
+  add_test(NAME emulated.control.${fault}
+    COMMAND sh -c "\"$0\" ${fault} 2>&1; echo \"exit status $?\"" $<TARGET_FILE:emulated_control>)
   set_tests_properties(emulated.control.${fault} PROPERTIES LABELS emulated ENVIRONMENT EMU_STRICT=1
     PASS_REGULAR_EXPRESSION "${finding_${fault}}.*exit status 1")
 endforeach()

@@ -1,4 +1,4 @@
-// Bad arguments of chunked attention: each gets its own status and the argument's name, and no byte is written.
+// Invalid arguments of chunked attention: each has its own status and the argument's name, and no byte is written.
 #include <functional>
 
 #include "cases.hpp"
@@ -26,7 +26,7 @@ struct checked {
                                 .dropout = S::shape.dropout ? 0.5 : 0},
                                1};
 
-  /// Calls with one thing changed.
+  /// Calls with one argument changed.
   void forward(code expected, std::string const& name, std::function<void(F&, cpu&, workspace&)> change) {
     cpu e{1};
     auto args = problem.forward();
@@ -44,8 +44,8 @@ struct checked {
     backward(expected, name, [=](auto& a, auto& e, auto& w) { change(a, e, w); });
   }
 
-  /// What goes for every tensor: extents, strides, pointers. `sets`: how many of its extents, from the last on, are
-  /// what others are held against.
+  /// Checks of every tensor: extents, strides, pointers. `sets`: the number of its extents, from the last on, that
+  /// the other tensors must match.
   template <class Args, class View>
   void tensor_checked(View Args::*member, std::string const& name, bool optional = false, int sets = 0) {
     SCOPED_TRACE(name);
@@ -92,7 +92,7 @@ using with_all = checked<softmax_causal_bias_dropout>;
 using bare = checked<laplace_plain>;
 using bare_softmax = checked<softmax_plain>;
 
-TEST(chunked_attention_check, good_arguments_are_good) {
+TEST(chunked_attention_arguments, valid_arguments_pass) {
   auto const run = [](auto t) {
     t.problem.run_forward(1), t.problem.run_backward(1);
     t.problem.expect_forward(), t.problem.expect_backward();
@@ -100,7 +100,7 @@ TEST(chunked_attention_check, good_arguments_are_good) {
   run(with_all{}), run(bare{}), run(bare_softmax{});
 }
 
-TEST(chunked_attention_check, every_tensor_forward) {
+TEST(chunked_attention_arguments, every_tensor_forward) {
   using F = with_all::F;
   with_all t;
   t.tensor_checked(&F::q, "q", false, 4), t.tensor_checked(&F::k, "k"), t.tensor_checked(&F::v, "v", false, 1);
@@ -110,7 +110,7 @@ TEST(chunked_attention_check, every_tensor_forward) {
   t.tensor_checked(&F::keys_out, "keys_out"), t.tensor_checked(&F::values_out, "values_out");
 }
 
-TEST(chunked_attention_check, every_tensor_backward) {
+TEST(chunked_attention_arguments, every_tensor_backward) {
   using B = with_all::B;
   with_all t;
   t.tensor_checked(&B::q, "q", false, 4), t.tensor_checked(&B::k, "k"), t.tensor_checked(&B::v, "v", false, 1);
@@ -126,7 +126,7 @@ TEST(chunked_attention_check, every_tensor_backward) {
       t.tensor_checked(&B::grad_values_in, "grad_values_in", true);
 }
 
-TEST(chunked_attention_check, dims_have_a_range) {
+TEST(chunked_attention_arguments, dims_have_a_range) {
   with_all t;
   for (index_t const dim : {0, 8, 15, 20, 264})
     t.both(code::invalid_extent, "q", [=](auto& a, auto&, auto&) { a.q.extent[3] = a.k.extent[3] = dim; });
@@ -134,31 +134,31 @@ TEST(chunked_attention_check, dims_have_a_range) {
     t.both(code::invalid_extent, "v", [=](auto& a, auto&, auto&) { a.v.extent[3] = dim; });
 }
 
-TEST(chunked_attention_check, numbers_have_a_range) {
+TEST(chunked_attention_arguments, numbers_have_a_range) {
   with_all t;
   bare b;
   for (index_t const chunk : {index_t(-1), index_t(0), index_t(16385), index_t(1) << 40})
     t.both(code::invalid_value, "chunk", [=](auto& a, auto&, auto&) { a.chunk = chunk; });
   for (double const p : {-0.1, 1.0, 1.5, double(NAN), double(INFINITY)})
     t.both(code::invalid_value, "dropout", [=](auto& a, auto&, auto&) { a.dropout = p; });
-  // Of the arithmetic, here fp32, not of the argument.
+  // The range of the arithmetic, here fp32, not of the argument.
   for (double const scale : {double(NAN), double(INFINITY), -double(INFINITY), 1e39, -1e39, 0x1.fffffffp127}) {
     t.both(code::invalid_value, "scale", [=](auto& a, auto&, auto&) { a.scale = scale; });
     b.both(code::invalid_value, "scale", [=](auto& a, auto&, auto&) { a.scale = scale; });
   }
   t.both(code::invalid_position, "position", [](auto& a, auto&, auto&) { a.position = -1; });
   b.both(code::invalid_position, "position", [](auto& a, auto&, auto&) { a.position = -5; });
-  // Without a state a call begins where a chunk does.
+  // Without a state, a call begins at the start of a chunk.
   b.both(code::invalid_position, "position", [](auto& a, auto&, auto&) { a.position = 11; });
 }
 
-TEST(chunked_attention_check, overlap) {
+TEST(chunked_attention_arguments, overlap) {
   with_all t;
   t.forward(code::overlap, "o", [](auto& a, auto&, auto&) { a.o.data = const_cast<float*>(a.v.data); });
   t.forward(code::overlap, "o", [](auto& a, auto&, auto&) { a.o.data = const_cast<float*>(a.q.data) + 1; });
   t.forward(code::overlap, "lse", [](auto& a, auto&, auto&) { a.lse.data = const_cast<float*>(a.bias.data) - 2; });
   t.forward(code::overlap, "o", [](auto& a, auto&, auto&) { a.lse.data = a.o.data; });
-  // In place only if it is exactly the same memory, and the same state.
+  // In-place updates need exactly the same memory and the same state.
   t.forward(code::overlap, "keys_out",
             [](auto& a, auto&, auto&) { a.keys_out.data = const_cast<float*>(a.keys_in.data) + 16; });
   t.forward(code::overlap, "keys_out",
@@ -177,7 +177,7 @@ TEST(chunked_attention_check, overlap) {
              [](auto& a, auto&, auto&) { a.grad_values_in.data = const_cast<float*>(a.values_in.data); });
 }
 
-TEST(chunked_attention_check, workspace_and_executor) {
+TEST(chunked_attention_arguments, workspace_and_executor) {
   with_all t;
   t.both(code::workspace_too_small, "workspace", [](auto&, auto&, workspace& w) { w.bytes--; });
   t.both(code::workspace_too_small, "workspace", [](auto&, auto&, workspace& w) { w.data = nullptr; });
@@ -187,13 +187,13 @@ TEST(chunked_attention_check, workspace_and_executor) {
   t.both(code::invalid_executor, "", [](auto&, cpu& e, auto&) { e.threads = -1; });
 }
 
-TEST(chunked_attention_check, a_state_is_keys_and_values) {
+TEST(chunked_attention_arguments, a_state_is_keys_and_values) {
   with_all t;
   t.both(code::missing_argument, "keys_in", [](auto& a, auto&, auto&) { a.keys_in = {}; });
   t.both(code::missing_argument, "values_in", [](auto& a, auto&, auto&) { a.values_in = {}; });
   t.forward(code::missing_argument, "keys_out", [](auto& a, auto&, auto&) { a.keys_out = {}; });
   t.forward(code::missing_argument, "values_out", [](auto& a, auto&, auto&) { a.values_out = {}; });
-  // At the beginning of a chunk there may be a state, but then whole, and gradients of it only with it.
+  // At the start of a chunk a state is optional: keys and values together, and its gradients only with it.
   t.both(code::missing_argument, "values_in", [](auto& a, auto&, auto&) { a.position = 10, a.values_in = {}; });
   t.backward(code::unexpected_argument, "grad_keys_in",
              [](auto& a, auto&, auto&) { a.position = 10, a.keys_in = a.values_in = {}; });
@@ -201,7 +201,7 @@ TEST(chunked_attention_check, a_state_is_keys_and_values) {
              [](auto& a, auto&, auto&) { a.position = 10, a.keys_in = a.values_in = {}, a.grad_keys_in = {}; });
 }
 
-TEST(chunked_attention_check, what_the_shape_has_no_use_for) {
+TEST(chunked_attention_arguments, unused_by_the_shape) {
   static float memory[4096];
   bare t;
   auto const keys = contiguous(memory, 2, 3, 5, 16), values = contiguous(memory, 2, 3, 5, 24),
@@ -225,8 +225,8 @@ TEST(chunked_attention_check, what_the_shape_has_no_use_for) {
   s.backward(code::missing_argument, "lse", [](auto& a, auto&, auto&) { a.lse = {}; });
 }
 
-// A query may be asked before anything is checked.
-TEST(chunked_attention_check, queries_survive_bad_arguments) {
+// A query accepts invalid arguments.
+TEST(chunked_attention_arguments, queries_accept_invalid_arguments) {
   using op = with_all::op;
   with_all t;
   auto const ask = [&](auto change) {
@@ -241,7 +241,7 @@ TEST(chunked_attention_check, queries_survive_bad_arguments) {
   ask([](auto& a) { a.v.extent[3] = -8; }), ask([](auto& a) { a.position = -1; }), ask([](auto& a) { a = {}; });
 }
 
-TEST(chunked_attention_check, rotary) {
+TEST(chunked_attention_arguments, rotary) {
   using op = with_all::op;
   std::vector<float> memory(5 * 200, 7.0f);
   auto const at = [&](int part, index_t columns) { return contiguous(memory.data() + part * 200, 3, columns); };

@@ -1,4 +1,5 @@
-// The backward pass against the reference, at every edge; and cut in pieces, in any order of threads, the same.
+// The backward pass against the reference at edge extents; the same bits for every order of threads; calls joined by
+// the state equal one call.
 #pragma once
 #include "cases.hpp"
 
@@ -40,7 +41,7 @@ TYPED_TEST_P(chunked_attention_backward, matches_the_reference_at_random_extents
   }
 }
 
-// Fibers in other orders, other numbers of threads or groups, once more: no bit may differ.
+// Other orders of the fibers, other numbers of threads or groups: the same bits.
 TYPED_TEST_P(chunked_attention_backward, repeats_bit_by_bit) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
@@ -65,8 +66,9 @@ TYPED_TEST_P(chunked_attention_backward, repeats_bit_by_bit) {
   }
 }
 
-// The gradients of two calls joined by the state are those of one: what the second says about its state before goes to the first as that of its state after.
-TYPED_TEST_P(chunked_attention_backward, cut_anywhere_is_the_whole) {
+// The gradients of two calls joined by the state equal those of one call: the gradient of the second's initial state is
+// that of the first's final state.
+TYPED_TEST_P(chunked_attention_backward, pieces_equal_one_call) {
   using S = TypeParam;
   using A = typename S::A;
   TCNCA_TEST_NEEDS(S::backend);
@@ -123,7 +125,7 @@ TYPED_TEST_P(chunked_attention_backward, cut_anywhere_is_the_whole) {
   }
 }
 
-// A stride of 0 repeats an input; each place has a gradient of its own.
+// A stride of 0 broadcasts an input; each element of the broadcast has its own gradient.
 TYPED_TEST_P(chunked_attention_backward, broadcasts_inputs) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
@@ -154,8 +156,8 @@ TYPED_TEST_P(chunked_attention_backward, broadcasts_inputs) {
   EXPECT_TRUE(many.matches(many.grad_v, exact.v));
 }
 
-// The gradients of the state are optional on both sides.
-TYPED_TEST_P(chunked_attention_backward, does_without_gradients_of_the_state) {
+// The gradients of the initial and the final state are optional.
+TYPED_TEST_P(chunked_attention_backward, gradients_of_the_state_are_optional) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   if (!has(S::causal)) return;
@@ -186,8 +188,8 @@ TYPED_TEST_P(chunked_attention_backward, does_without_gradients_of_the_state) {
 }
 
 REGISTER_TYPED_TEST_SUITE_P(chunked_attention_backward, matches_the_reference_at_edges,
-                            matches_the_reference_at_random_extents, repeats_bit_by_bit, cut_anywhere_is_the_whole,
-                            broadcasts_inputs, does_without_gradients_of_the_state);
+                            matches_the_reference_at_random_extents, repeats_bit_by_bit, pieces_equal_one_call,
+                            broadcasts_inputs, gradients_of_the_state_are_optional);
 
 }  // namespace
 }  // namespace tcnca::testing

@@ -1,4 +1,4 @@
-// The attentions that are tested, and their extents.
+// The shapes under test, and their extents.
 #pragma once
 #include "problem.hpp"
 
@@ -37,7 +37,7 @@ struct relu2_causal {
   static constexpr chunked_attention_shape shape{.function = attention_function::relu2, .causal = true};
 };
 
-/// Extents at which something begins or ends: nothing, one, chunks, blocks of queries and keys.
+/// Edge extents: 0, 1, chunks, blocks of queries and keys, and one more or less.
 template <class S>
 std::vector<attention_extents> edge_extents() {
   using tuning = default_chunked_attention_tuning<typename S::T, S::shape>;
@@ -110,7 +110,7 @@ attention_extents random_extents(random_bits& r) {
   return e;
 }
 
-/// Whether a shape has what a test is about. No constant: compilers warn of loops that are then not reached.
+/// Whether a shape has a property that a test needs. Not constexpr: compilers would warn of unreachable loops.
 inline bool has(bool property) { return property; }
 
 /// A part of a sequence.

@@ -1,4 +1,5 @@
-// The forward pass against the reference, at every edge; and cut in pieces, token by token, in any order of threads, the same.
+// The forward pass against the reference at edge extents; the same bits for every order of threads; pieces and single
+// tokens joined by the state equal one call.
 #pragma once
 #include "cases.hpp"
 
@@ -38,7 +39,7 @@ TYPED_TEST_P(chunked_attention_forward, matches_the_reference_at_random_extents)
   }
 }
 
-// Fibers in other orders, other numbers of threads or groups, once more: no bit may differ.
+// Other orders of the fibers, other numbers of threads or groups: the same bits.
 TYPED_TEST_P(chunked_attention_forward, repeats_bit_by_bit) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
@@ -60,8 +61,9 @@ TYPED_TEST_P(chunked_attention_forward, repeats_bit_by_bit) {
   }
 }
 
-// A sequence cut anywhere and joined by its state, in place or not, is the whole; on the CPU to the last bit but for calls of up to four queries.
-TYPED_TEST_P(chunked_attention_forward, cut_anywhere_is_the_whole) {
+// A sequence cut anywhere and joined by its state, in place or not, equals one call; on the CPU bit for bit, except
+// calls of up to four queries.
+TYPED_TEST_P(chunked_attention_forward, pieces_equal_one_call) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   if (!has(S::causal)) return;
@@ -84,7 +86,7 @@ TYPED_TEST_P(chunked_attention_forward, cut_anywhere_is_the_whole) {
     auto const args = whole.forward();
     whole.run_forward(seed);
     auto const o = whole.o.bits();
-    std::vector<bool> few(std::size_t(whole.o.count()));  // elements that such a call made
+    std::vector<bool> few(std::size_t(whole.o.count()));  // elements from such a call
     whole.o.clear(), whole.lse.clear(), whole.keys_out.clear(), whole.values_out.clear();
     auto keys = whole.template state<typename S::T>(16), values = whole.template state<typename S::T>(40);
     if (whole.keys_in.present()) keys.assign(whole.p.keys_in), values.assign(whole.p.values_in);
@@ -109,7 +111,7 @@ TYPED_TEST_P(chunked_attention_forward, cut_anywhere_is_the_whole) {
       }
       done += n;
     }
-    // Slots behind the last key may still hold older ones.
+    // Slots after the last key may hold older keys.
     auto const keep = [&](auto& to, auto const& from) {
       index_t const dim = from.view().extent[3];
       for (index_t i = 0; i < from.count(); i++)
@@ -127,7 +129,7 @@ TYPED_TEST_P(chunked_attention_forward, cut_anywhere_is_the_whole) {
   }
 }
 
-TYPED_TEST_P(chunked_attention_forward, token_by_token_in_place_is_the_whole) {
+TYPED_TEST_P(chunked_attention_forward, single_tokens_in_place_equal_one_call) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   if (!has(S::causal)) return;
@@ -160,7 +162,7 @@ TYPED_TEST_P(chunked_attention_forward, token_by_token_in_place_is_the_whole) {
   }
 }
 
-// A stride of 0 repeats an input: one head's keys and values for all heads, one sequence for the whole batch.
+// A stride of 0 broadcasts an input: the keys and values of one head for all heads, one sequence for the batch.
 TYPED_TEST_P(chunked_attention_forward, broadcasts_inputs) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
@@ -175,7 +177,7 @@ TYPED_TEST_P(chunked_attention_forward, broadcasts_inputs) {
                             3);
   auto& p = many.p;
   auto args = many.forward();
-  auto const repeat = [](auto& view, std::vector<double>& values, int axis) {  // along an axis, what is first in it
+  auto const repeat = [](auto& view, std::vector<double>& values, int axis) {  // the first index of an axis
     view.stride[axis] = 0;
     index_t const inner =
         axis == 0 ? view.extent[1] * view.extent[2] * view.extent[3] : view.extent[2] * view.extent[3];
@@ -196,7 +198,7 @@ TYPED_TEST_P(chunked_attention_forward, broadcasts_inputs) {
 }
 
 // lse is optional, and no bit of o depends on it.
-TYPED_TEST_P(chunked_attention_forward, does_without_lse) {
+TYPED_TEST_P(chunked_attention_forward, lse_is_optional) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   attention_problem<S> problem({.batch = 1,
@@ -217,8 +219,8 @@ TYPED_TEST_P(chunked_attention_forward, does_without_lse) {
 }
 
 REGISTER_TYPED_TEST_SUITE_P(chunked_attention_forward, matches_the_reference_at_edges,
-                            matches_the_reference_at_random_extents, repeats_bit_by_bit, cut_anywhere_is_the_whole,
-                            token_by_token_in_place_is_the_whole, broadcasts_inputs, does_without_lse);
+                            matches_the_reference_at_random_extents, repeats_bit_by_bit, pieces_equal_one_call,
+                            single_tokens_in_place_equal_one_call, broadcasts_inputs, lse_is_optional);
 
 }  // namespace
 }  // namespace tcnca::testing

@@ -1,4 +1,5 @@
-// Chunked attention against vectors that JAX computed, in several element types. (chunked_attention_reference.cpp holds the reference against them.)
+// Chunked attention against vectors that JAX computed, in several element types. (reference.cpp compares the reference
+// with them.)
 #include "support/golden.hpp"
 #include "cases.hpp"
 
@@ -41,7 +42,7 @@ TYPED_TEST(chunked_attention_golden, agrees_with_jax) {
     if (t.present()) t.assign(values = g->values(what));
   };
   give("q", problem.q, p.q), give("k", problem.k, p.k), give("v", problem.v, p.v), give("bias", problem.bias, p.bias);
-  p.bias = problem.bias.present() ? problem.bias.values() : p.bias;  // a rotary table is no multiple of anything
+  p.bias = problem.bias.present() ? problem.bias.values() : p.bias;  // a rotary table is not exact in 16 bits
   give("keys_in", problem.keys_in, p.keys_in), give("values_in", problem.values_in, p.values_in);
   give("grad_o", problem.grad_o, p.grad_o), give("grad_keys_out", problem.grad_keys_out, p.grad_keys_out);
   give("grad_values_out", problem.grad_values_out, p.grad_values_out);
@@ -50,7 +51,7 @@ TYPED_TEST(chunked_attention_golden, agrees_with_jax) {
   problem.expect_forward();
   problem.expect_backward();
 
-  // The vectors' numbers within the bounds of ours; of states, where they are not 0 (there is nothing). 1e-14: what JAX's own fp64 is good for.
+  // The vectors within the bounds; of states, elements other than 0 (empty slots). 1e-14: the precision of JAX in fp64.
   use_arithmetic_of<typename S::T>();
   auto const f = reference::attention::forward<bounded>(problem.what, p);
   auto const b = reference::attention::backward<bounded>(problem.what, p);
@@ -90,7 +91,7 @@ TYPED_TEST(chunked_attention_golden, agrees_with_jax) {
   backward.chunk = e.chunk;
   EXPECT_TRUE(S::op::rotary_backward(S::backend::make(1), backward).ok());
   S::backend::finish();
-  double noise = 1e-14;  // the sum of what the table's gradient is off by, times a and b below 2
+  double noise = 1e-14;  // error of the table's gradient, times a and b below 2
   for (auto const& x : b.bias) noise += 4 * x.e;
   auto const close = [&](char const* what, tensor<A, 2> const& got) {
     for (std::size_t i = 0; i < g->values(what).size(); i++)

@@ -1,5 +1,5 @@
-// Gradients of chunked attention against difference quotients of the forward pass, in fp64. On the CPU alone: on a device these kernels are
-// compared with the reference.
+// Gradients of chunked attention against difference quotients of the forward pass, in fp64. On the CPU alone: on a
+// device these kernels are compared with the reference.
 #include "support/gradient.hpp"
 #include "cases.hpp"
 

@@ -1,5 +1,6 @@
-// The tensor-core passes of chunked attention, on fibers: fragments and their places in memory, what the emulated warp is there to find, and
-// the agents at sizes at which their blocks, stages and tiles begin and end. The generic agents run through the same tests.
+// The tensor-core passes of chunked attention, on fibers: fragments and their layout in memory, the faults that the
+// emulated warp detects, and the agents at the edges of their blocks, stages and tiles. The generic agents run the same
+// tests.
 #include "backward_suite.hpp"
 #include "forward_suite.hpp"
 
@@ -14,7 +15,7 @@ struct product {
   float* c;           // 16 x 16
 };
 
-/// c = a b by one warp, from rows in fast memory; with something wrong if asked for.
+/// c = a b by one warp, from rows in shared memory, with an optional fault.
 template <class Group, fault Fault>
 struct product_agent {
   using A = float;
@@ -22,22 +23,25 @@ struct product_agent {
   static constexpr int row = 64;
   Group group;
   product const& p;
-  bf16* near;
+  bf16* shared_memory_begin;
   warp_of<Group> warp;
 
   product_agent(Group g, product const& given, A* shared_memory, A*)
-      : group(g), p(given), near(reinterpret_cast<bf16*>(shared_memory)) {}
+      : group(g), p(given), shared_memory_begin(reinterpret_cast<bf16*>(shared_memory)) {}
 
   static int offset(int r, int c) {
     return r * row + (Fault == fault::straight_rows ? c : swizzled_rows::offset(r, c));
   }
-  auto at(int first, tile_position x) const { return warp.address(near + first * row + offset(x.row, x.column)); }
+  auto at(int first, tile_position x) const {
+    return warp.address(shared_memory_begin + first * row + offset(x.row, x.column));
+  }
 
   void operator()(index_t) {
     int const lane = group.rank();
     bf16 const* const from = lane < 16 ? p.a : p.b;
     for (int c = 0; c < 16; c += 8)
-      warp.copy_16(warp.address(near + lane / 16 * 16 * row + offset(lane % 16, c)), from + lane % 16 * 16 + c, true);
+      warp.copy_16(warp.address(shared_memory_begin + lane / 16 * 16 * row + offset(lane % 16, c)),
+                   from + lane % 16 * 16 + c, true);
     warp.commit();
     if (Fault != fault::missing_wait) warp.wait();
     group.sync();
@@ -59,7 +63,7 @@ struct product_agent {
   }
 };
 
-/// Whether the launch succeeds and gives the product of two matrices of small whole numbers, which is exact.
+/// Whether the launch succeeds and gives the product of two matrices of small integers, which is exact.
 template <fault Fault>
 std::pair<bool, bool> multiplies(bool columns, std::uint64_t seed) {
   random_bits r{seed};
@@ -69,7 +73,7 @@ std::pair<bool, bool> multiplies(bool columns, std::uint64_t seed) {
   std::vector<bf16> a16(256), b16(256);
   for (std::size_t i = 0; i < 256; i++)
     a16[i] = from_double<bf16>(a[i]), b16[i] = from_double<bf16>(b[columns ? i % 16 * 16 + i / 16 : i]);
-  // Sixteen bytes at a time need their alignment.
+  // Accesses of 16 bytes need 16-byte alignment.
   tensor<bf16, 2> left({16, 16}, {0, 1}), right({16, 16}, {0, 1});
   for (index_t i = 0; i < 256; i++) *left.at(i) = a16[std::size_t(i)], *right.at(i) = b16[std::size_t(i)];
   std::vector<float> c(256, NAN);
@@ -91,7 +95,7 @@ TEST(chunked_attention_mma_fiber, a_product_of_matrices) {
   for (std::uint64_t seed = 1; seed <= 5; seed++)
     for (bool const columns : {false, true}) EXPECT_EQ(multiplies<fault::none>(columns, seed), std::pair(true, true));
 }
-TEST(chunked_attention_mma_fiber, what_is_wrong_is_noticed) {
+TEST(chunked_attention_mma_fiber, faults_are_detected) {
   EXPECT_FALSE(multiplies<fault::straight_rows>(true, 1).first) << "bank conflicts";
   EXPECT_FALSE(multiplies<fault::exchanged_fragments>(true, 1).second);
   EXPECT_FALSE(multiplies<fault::divergence>(true, 1).first);
@@ -100,7 +104,7 @@ TEST(chunked_attention_mma_fiber, what_is_wrong_is_noticed) {
   EXPECT_EQ(multiplies<fault::none>(true, 1), std::pair(true, true));
 }
 
-// Each element of a tile is in one register of one lane; what ldmatrix puts there is what the product expects.
+// Each element of a tile is in one register of one lane, where ldmatrix stores it and mma expects it.
 TEST(chunked_attention_mma_fiber, fragments_cover_their_tiles) {
   int a[16][16] = {}, b[16][8] = {}, c[16][8] = {};
   for (int lane = 0; lane < 32; lane++) {
@@ -110,7 +114,8 @@ TEST(chunked_attention_mma_fiber, fragments_cover_their_tiles) {
       for (int e = 0; e < 2; e++) b[mma_fragment::b(lane, r).row + e][mma_fragment::b(lane, r).column]++;
     for (int i = 0; i < 4; i++) c[mma_fragment::c(lane, i).row][mma_fragment::c(lane, i).column]++;
     for (int r = 0; r < 4; r++) {
-      // Register r of a lane comes from matrix r, whose rows lanes 8 r .. 8 r + 7 name: row lane / 4, columns 2 (lane % 4) and the next.
+      // Register r of a lane comes from matrix r, whose rows lanes 8 r .. 8 r + 7 name: row lane / 4, columns 2 (lane %
+      // 4) and the next.
       auto const of_a = mma_load::a(8 * r + lane / 4), of_columns = mma_load::b_of_columns(8 * r + lane / 4);
       EXPECT_EQ((tile_position{of_a.row, of_a.column + lane % 4 * 2}), mma_fragment::a(lane, r));
       auto const b_here = mma_fragment::b(lane, r % 2);  // of tile r / 2
@@ -171,7 +176,7 @@ template <class S>
 struct chunked_attention_mma : ::testing::Test {};
 TYPED_TEST_SUITE_P(chunked_attention_mma);
 
-// Past the tile of the values and the lengths of a stage; keys so wide that there is one stage; rows that no 16-byte copy can take.
+// Values wider than a tile, lengths beyond a stage; keys so wide that one stage fits; rows without 16-byte alignment.
 TYPED_TEST_P(chunked_attention_mma, wide_and_long) {
   using S = TypeParam;
   for (bool const odd : {false, true})
@@ -196,8 +201,8 @@ TYPED_TEST_P(chunked_attention_mma, wide_and_long) {
     }
 }
 
-// On the diagonal an infinite or NaN value shows in the rows that see it, in no bit of others.
-TYPED_TEST_P(chunked_attention_mma, special_values_stay_where_they_are_seen) {
+// On the diagonal, an infinite or NaN value changes the rows that attend to it and no bit of others.
+TYPED_TEST_P(chunked_attention_mma, special_values_change_only_rows_that_attend) {
   using S = TypeParam;
   attention_extents const e{.length = 140, .key_dim = 16, .value_dim = 272, .chunk = 140};
   attention_problem<S> problem(e, 5);
@@ -226,9 +231,9 @@ TYPED_TEST_P(chunked_attention_mma, special_values_stay_where_they_are_seen) {
   }
 }
 
-REGISTER_TYPED_TEST_SUITE_P(chunked_attention_mma, wide_and_long, special_values_stay_where_they_are_seen);
+REGISTER_TYPED_TEST_SUITE_P(chunked_attention_mma, wide_and_long, special_values_change_only_rows_that_attend);
 
-// Shapes that chunked_attention_16bit does not have.
+// Shapes that 16bit.cpp does not have.
 template <class B>
 using subjects = ::testing::Types<attention_subject<B, bf16, softmax_plain>, attention_subject<B, fp16, softmax_causal>,
                                   attention_subject<B, fp16, laplace_dropout>, attention_subject<B, bf16, laplace_bias>,
@@ -243,7 +248,7 @@ using generic_types = ::testing::Types<generic_subject<fiber_backend<>, bf16, so
 INSTANTIATE_TYPED_TEST_SUITE_P(fiber_generic, chunked_attention_forward, generic_types, subject_name);
 INSTANTIATE_TYPED_TEST_SUITE_P(fiber_generic, chunked_attention_backward, generic_types, subject_name);
 
-// Which agent a policy gives.
+// The agent that a policy selects.
 template <class S>
 using tuned =
     detail::tuned_chunked_attention<typename S::T, S::shape, default_chunked_attention_tuning<typename S::T, S::shape>,

@@ -45,8 +45,9 @@ TYPED_TEST_P(chunked_attention_numerics, dropout_is_the_generators) {
   EXPECT_NEAR(dropped, expected, 5 * std::sqrt(variance)) << "of " << count;
 }
 
-// The root mean square and the largest error of each result are at most twice those of a naive computation in the same types, plus the errors of exp and
-// erf that the header states, 1e-7 of a weight and 1.5e-7 / 2 of each, as a random walk over the keys.
+// The root mean square and the largest error of each result are at most twice those of a naive computation in the same
+// types, plus the errors of exp and erf that the header states, 1e-7 of a weight and 1.5e-7 / 2 of each, as a random
+// walk over the keys.
 TYPED_TEST_P(chunked_attention_numerics, precision_is_that_of_a_naive_computation) {
   using S = TypeParam;
   using T = typename S::T;

@@ -1,4 +1,4 @@
-// One problem for chunked_attention: its tensors, the calls, and what the reference says about them.
+// A problem for chunked_attention: its tensors, the calls, and the comparison with the reference.
 #pragma once
 #include <limits>
 #include <ostream>
@@ -12,7 +12,7 @@
 
 namespace tcnca::testing {
 
-/// What is tested: an attention, an element type, a machine.
+/// The type under test: an attention, an element type, a backend.
 template <class Backend, class Element, class Case>
 struct attention_subject {
   using backend = Backend;
@@ -32,7 +32,7 @@ struct attention_case {
 
 struct attention_extents {
   index_t batch = 1, heads = 1, length = 1, key_dim = 16, value_dim = 16, chunk = 1, position = 0;
-  bool lengths = false, state_in = false, state_out = false;  // state_in: even where it holds nothing
+  bool lengths = false, state_in = false, state_out = false;  // state_in: even if no slot is filled
   double scale = 0, dropout = 0, spread = 1.5;                // spread: of q and k
   bool heads_inside = false;                                  // [batch, length, heads, dim] in memory
   placement where = {};
@@ -45,7 +45,7 @@ struct attention_extents {
   }
 };
 
-/// The tensors of one problem with random inputs, and NaN where results go.
+/// The tensors of one problem, with random inputs and results initialized to NaN.
 template <class S>
 struct attention_problem {
   using T = typename S::T;
@@ -64,7 +64,7 @@ struct attention_problem {
   tensor<A, 4> grad_keys_out, grad_values_out, grad_keys_in, grad_values_in;
   tensor<A, 4> lse;
   tensor<A, 2> bias, grad_bias;
-  tensor<index_t, 1> lengths_given;  // what p.lengths says, where kernels can read it
+  tensor<index_t, 1> lengths_given;  // p.lengths in memory that kernels can read
 
   attention_problem(attention_extents const& size, std::uint64_t seed) : e(size) {
     random_bits r{seed};
@@ -82,7 +82,7 @@ struct attention_problem {
       p.bias = fill(bias, r, 1);
     }
     if (e.lengths)
-      for (index_t b = 0; b < e.batch; b++)  // somewhere in the sequence or behind it, or before its chunk
+      for (index_t b = 0; b < e.batch; b++)  // in the sequence, after it, or before its chunk
         p.lengths.push_back(between(r, 0, 3)   ? e.position / e.chunk * e.chunk + between(r, 0, int(e.length + e.chunk))
                             : between(r, 0, 1) ? e.position / 2
                                                : 0);
@@ -147,7 +147,7 @@ struct attention_problem {
     return a;
   }
 
-  /// Calls with a workspace of exactly the size that the query asks for.
+  /// Calls with a workspace of exactly the size that the query returns.
   static void run_forward(forward_args const& a, std::uint64_t seed) {
     auto const executor = S::backend::make(seed);
     run_with_workspace<typename S::backend>(op::forward_workspace(executor, a),
@@ -161,7 +161,7 @@ struct attention_problem {
   void run_forward(std::uint64_t seed) { run_forward(forward(), seed); }
   void run_backward(std::uint64_t seed) { run_backward(backward(), seed); }
 
-  /// Results within their bounds, nothing else written.
+  /// Expects results within their bounds, and nothing else written.
   void expect_forward() const {
     use_arithmetic_of<T>();
     auto const exact = reference::attention::forward<bounded>(what, p);
@@ -175,7 +175,7 @@ struct attention_problem {
         << "written outside of a result";
     expect_inputs_untouched();
   }
-  /// Of a backward pass that was given what the forward pass made.
+  /// For a backward pass whose o and lse come from the forward pass.
   void expect_backward() const {
     use_arithmetic_of<T>();
     auto const exact = reference::attention::backward<bounded>(what, p);
@@ -197,7 +197,7 @@ struct attention_problem {
     return {o.bits(),      lse.bits(),    keys_out.bits(),  values_out.bits(),   grad_q.bits(),
             grad_k.bits(), grad_v.bits(), grad_bias.bits(), grad_keys_in.bits(), grad_values_in.bits()};
   }
-  /// Log of the sum of exp(score) of each query: what its two statistics stand for.
+  /// Log of the sum of exp(score) of each query, from its two statistics.
   tensor<double, 3> log_sums() const {
     tensor<double, 3> all({e.batch, e.heads, e.length}, {0, 1, 2});
     for (index_t i = 0; 2 * i < lse.count(); i++) *all.at(i) = double(*lse.at(2 * i)) + double(*lse.at(2 * i + 1));
@@ -216,7 +216,7 @@ struct attention_problem {
                 keys_in.intact() && values_in.intact() && grad_keys_out.intact() && grad_values_out.intact());
   }
 
-  /// Within the bound of each number; twice that in fp64, in which the reference computes too.
+  /// Within the bound of each number; in fp64 twice the bound, because the reference computes in fp64 too.
   template <class E, int Rank>
   static ::testing::AssertionResult matches(tensor<E, Rank> const& got, std::vector<bounded> const& exact) {
     std::vector<double> value, bound;
@@ -233,7 +233,7 @@ struct attention_problem {
     return now.size() == (t.present() ? values.size() : 0) &&
            std::equal(now.begin(), now.end(), values.begin(), same_number);
   }
-  // A state is a copy, NaN where nothing is written.
+  // A state is a copy; slots that are not written stay NaN.
   static ::testing::AssertionResult copied(tensor<T, 4> const& got, std::vector<double> const& values) {
     auto const now = got.values();
     for (std::size_t i = 0; i < values.size(); i++)
@@ -253,20 +253,20 @@ struct attention_problem {
     }
     return matches(finite, bounds);
   }
-  // Gradients of a state: of the slots that are filled; the others are not written.
+  // Gradients of a state: filled slots are compared, the others must not be written.
   ::testing::AssertionResult state_matches(tensor<A, 4> const& got, std::vector<bounded> const& exact) const {
     index_t const dim = got.view().extent[3], filled = p.filled_before();
-    tensor<A, 4> mine({e.batch, e.heads, filled, dim}, {0, 1, 2, 3});
+    tensor<A, 4> filled_slots({e.batch, e.heads, filled, dim}, {0, 1, 2, 3});
     std::vector<bounded> bounds;
     for (index_t i = 0; i < got.count(); i++) {
       if (i / dim % e.chunk < filled) {
-        *mine.at(index_t(bounds.size())) = *got.at(i);
+        *filled_slots.at(index_t(bounds.size())) = *got.at(i);
         bounds.push_back(exact[std::size_t(i)]);
       } else if (!std::isnan(*got.at(i))) {
         return ::testing::AssertionFailure() << "slot " << i / dim % e.chunk << " of " << filled << " was written";
       }
     }
-    return matches(mine, bounds);
+    return matches(filled_slots, bounds);
   }
 };
 

@@ -1,5 +1,5 @@
-// Tests of the reference itself: against vectors that JAX computed, its backward pass as the derivative of its forward pass, its generator of
-// random numbers, and its bounds.
+// Tests of the reference itself: against vectors that JAX computed, its backward pass as the derivative of its forward
+// pass, its generator of random numbers, and its bounds.
 #include "reference/chunked_attention.hpp"
 
 #include <gtest/gtest.h>

@@ -1,4 +1,5 @@
-// Chunked attention with special values: queries without a valid key, arbitrary values in masked elements, and scores that are huge, infinite or NaN.
+// Chunked attention with special values: queries without a valid key, arbitrary values in masked elements, and scores
+// that are huge, infinite or NaN.
 #pragma once
 #include "cases.hpp"
 
@@ -47,7 +48,7 @@ TYPED_TEST_P(chunked_attention_special, a_row_without_a_key_is_zero) {
   auto e = this->extents();
   e.position = S::causal ? e.chunk + 4 : e.chunk, e.lengths = true, e.state_out = S::causal;
   attention_problem<S> problem(e, 3);
-  // None; one key (in the state, where there is one); more than there are.
+  // No key; one key (in the state, if there is one); more keys than there are.
   problem.p.lengths = {0, e.chunk + 1, 1000};
   this->run(problem);
   problem.expect_forward();
@@ -68,8 +69,8 @@ TYPED_TEST_P(chunked_attention_special, a_row_without_a_key_is_zero) {
     }
 }
 
-// Keys and values that a row does not see do not change a bit of it, whatever they are.
-TYPED_TEST_P(chunked_attention_special, what_is_masked_may_be_anything) {
+// Keys and values that a row does not attend to change no bit of it.
+TYPED_TEST_P(chunked_attention_special, masked_elements_have_no_effect) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   auto e = this->extents();
@@ -90,7 +91,7 @@ TYPED_TEST_P(chunked_attention_special, what_is_masked_may_be_anything) {
     auto const now = problem.bits();
     for (std::size_t i = 0; i < now.size(); i++) EXPECT_TRUE(now[i] == clean[i]) << "result " << i;
     if (!has(S::causal)) continue;
-    // A later key and value: rows before it in the chunk, and all other chunks.
+    // A later key and value: no bit changes in earlier rows of the chunk, nor in other chunks.
     attention_problem<S> later(e, 4);
     later.p.lengths = {1000, 1000, 1000};
     this->run(later);
@@ -113,8 +114,8 @@ TYPED_TEST_P(chunked_attention_special, what_is_masked_may_be_anything) {
   }
 }
 
-// A NaN or an infinity in a query spoils its row; in a key the rows that see it; no other chunk.
-TYPED_TEST_P(chunked_attention_special, what_is_no_number_shows_and_stays) {
+// A NaN or an infinity in a query makes its row NaN; in a key, the rows that attend to it; never another chunk.
+TYPED_TEST_P(chunked_attention_special, nan_and_infinity_propagate) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   if (!has(S::softmax)) return;
@@ -127,7 +128,7 @@ TYPED_TEST_P(chunked_attention_special, what_is_no_number_shows_and_stays) {
       this->run(problem);
       auto const clean = problem.o.values(), lse = problem.log_sums().values(), clean_k = problem.grad_k.values();
       this->set_row(key ? problem.k : problem.q, key ? problem.p.k : problem.p.q, 1, 0, i, bad);
-      // The sum of infinities of both signs is NaN; make them one sign, so that there is a +infinity in each row.
+      // The sum of infinities of both signs is NaN. One sign, so that each row has +infinity.
       if (!std::isnan(bad))
         for (auto* t : {&problem.q, &problem.k})
           for (index_t n = 0; n < t->count(); n++)
@@ -174,7 +175,7 @@ TYPED_TEST_P(chunked_attention_special, biases_of_minus_infinity_mask) {
     for (index_t h = 0; h < e.heads; h++)
       for (index_t m = 0; m < 2 * e.chunk - 1; m++) {
         index_t const apart = m - (e.chunk - 1);
-        // Every third diagonal; all but the keys five before; everything.
+        // Mask every third diagonal; all except keys five positions earlier; everything.
         if (what == 0 ? m % 3 == 0 : what == 1 ? apart != -5 : true) *view.at(h, m) = typename S::A(-INFINITY);
       }
     problem.p.bias = problem.bias.values();
@@ -191,8 +192,8 @@ TYPED_TEST_P(chunked_attention_special, biases_of_minus_infinity_mask) {
   }
 }
 
-// Biases that no pair of the chunk uses, as those of later keys where it is causal, may be anything.
-TYPED_TEST_P(chunked_attention_special, biases_without_a_use_may_be_anything) {
+// Biases that no pair of the chunk uses (those of later keys, if causal) may have any value.
+TYPED_TEST_P(chunked_attention_special, unused_biases_have_no_effect) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   if (!has(S::shape.bias && S::causal)) return;
@@ -230,7 +231,7 @@ TYPED_TEST_P(chunked_attention_special, huge_scores) {
       for (double const x : t->values()) ASSERT_TRUE(std::isfinite(x) || format_of<T>.greatest < 100);
   }
   if (!has(S::shape.bias)) return;
-  for (double const shift : {-6e4, 6e4}) {  // of all scores: the weights do not mind
+  for (double const shift : {-6e4, 6e4}) {  // of all scores: weights are invariant
     SCOPED_TRACE(shift);
     attention_problem<S> problem(this->extents(), 7);
     for (index_t i = 0; i < problem.bias.count(); i++) *problem.bias.at(i) += typename S::A(shift);
@@ -241,7 +242,7 @@ TYPED_TEST_P(chunked_attention_special, huge_scores) {
   }
 }
 
-// Scores that rise or fall so steeply along the keys that each block outweighs those before it by more than the arithmetic holds.
+// Scores that rise or fall so steeply along the keys that the weights of all earlier blocks underflow.
 TYPED_TEST_P(chunked_attention_special, scores_that_rise_from_block_to_block) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
@@ -259,8 +260,9 @@ TYPED_TEST_P(chunked_attention_special, scores_that_rise_from_block_to_block) {
   }
 }
 
-// A bias that all scores share changes no bit of a result, however large it is: weights come of the distance to the maximum, in both passes.
-TYPED_TEST_P(chunked_attention_special, a_bias_of_all_scores_changes_nothing) {
+// A constant bias changes no bit of a result, however large it is: both passes compute weights from the distance to the
+// maximum.
+TYPED_TEST_P(chunked_attention_special, constant_bias_has_no_effect) {
   using S = TypeParam;
   using T = typename S::T;
   using A = typename S::A;
@@ -309,7 +311,7 @@ TYPED_TEST_P(chunked_attention_special, a_bias_of_all_scores_changes_nothing) {
   }
 }
 
-// Biases that mask as frameworks do, -1e9 or the lowest number: no bit differs from -infinity, where a query sees something else.
+// Masks as frameworks write them, -1e9 or the lowest number: the same bits as -infinity, if a query has another key.
 TYPED_TEST_P(chunked_attention_special, very_low_biases_mask) {
   using S = TypeParam;
   using A = typename S::A;
@@ -332,8 +334,8 @@ TYPED_TEST_P(chunked_attention_special, very_low_biases_mask) {
   }
 }
 
-// A scale that the arithmetic rounds to 0 is not the default for it.
-TYPED_TEST_P(chunked_attention_special, scales_that_vanish) {
+// A scale that rounds to 0 in the arithmetic is not the default scale.
+TYPED_TEST_P(chunked_attention_special, scale_that_underflows) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   auto e = this->extents();
@@ -344,10 +346,10 @@ TYPED_TEST_P(chunked_attention_special, scales_that_vanish) {
   problem.expect_backward();
 }
 
-REGISTER_TYPED_TEST_SUITE_P(chunked_attention_special, a_row_without_a_key_is_zero, what_is_masked_may_be_anything,
-                            what_is_no_number_shows_and_stays, biases_of_minus_infinity_mask,
-                            biases_without_a_use_may_be_anything, huge_scores, scores_that_rise_from_block_to_block,
-                            a_bias_of_all_scores_changes_nothing, very_low_biases_mask, scales_that_vanish);
+REGISTER_TYPED_TEST_SUITE_P(chunked_attention_special, a_row_without_a_key_is_zero, masked_elements_have_no_effect,
+                            nan_and_infinity_propagate, biases_of_minus_infinity_mask, unused_biases_have_no_effect,
+                            huge_scores, scores_that_rise_from_block_to_block, constant_bias_has_no_effect,
+                            very_low_biases_mask, scale_that_underflows);
 
 }  // namespace
 }  // namespace tcnca::testing

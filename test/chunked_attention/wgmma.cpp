@@ -1,4 +1,5 @@
-// The forward pass for clusters of sm_90a: operands in memory as wgmma reads them (fibers), and the agent, with the tests of the others.
+// The forward pass for clusters of sm_90a: the layout of wgmma's operands in shared memory (fibers), and the agent, in
+// the suite of all agents.
 #include "forward_suite.hpp"
 
 namespace tcnca::testing {
@@ -13,7 +14,7 @@ struct product {
   float* c;
 };
 
-/// c = a b by one warpgroup, from panels in fast memory, of which `a` is two wide and b four, or two; with something wrong if asked for.
+/// c = a b by one warpgroup, from panels in shared memory (two of `a`, four or two of b), with an optional fault.
 template <class Group, fault Fault>
 struct product_agent {
   using A = float;
@@ -21,25 +22,25 @@ struct product_agent {
   static constexpr int depth = 128;
   Group group;
   product const& p;
-  bf16* near;
+  bf16* shared_memory_begin;
   warpgroup_of<Group> warpgroup{};
 
   product_agent(Group g, product const& given, A* shared_memory, A*)
-      : group(g), p(given), near(reinterpret_cast<bf16*>(shared_memory)) {}
+      : group(g), p(given), shared_memory_begin(reinterpret_cast<bf16*>(shared_memory)) {}
 
   static int offset(int height, int row, int column) {
     return Fault == fault::straight_rows ? (column / 64 * height + row) * 64 + column % 64
                                          : wgmma_tile::offset(height, row, column);
   }
-  void put(bf16* to, bf16 const* from, int height, int width) const {
+  void store_panel(bf16* to, bf16 const* from, int height, int width) const {
     for (int i = group.rank(); i < height * width; i += group.size())
       to[offset(height, i / width, i % width)] = from[i];
   }
   void operator()(index_t) {
-    bf16* const b = near + 64 * depth;
-    put(near, p.a, 64, depth);
-    if (p.columns) put(b, p.b, depth, 256);
-    else put(b, p.b, 64, depth);
+    bf16* const b = shared_memory_begin + 64 * depth;
+    store_panel(shared_memory_begin, p.a, 64, depth);
+    if (p.columns) store_panel(b, p.b, depth, 256);
+    else store_panel(b, p.b, 64, depth);
     warpgroup.fence_proxy_async();
     group.sync();
     if (p.columns) {
@@ -59,7 +60,7 @@ struct product_agent {
     int const rank = group.rank();
     if (Fault != fault::missing_fence) warpgroup.fence();
     for (int k = 0; k < depth; k += 16) {
-      uint64 const left = wgmma_tile::of_rows(warpgroup.address(near), 64, 0,
+      uint64 const left = wgmma_tile::of_rows(warpgroup.address(shared_memory_begin), 64, 0,
                                               k + (Fault == fault::divergence && k > 0 && rank == 77 ? -16 : 0));
       if constexpr (Tiles == 32) {
         warpgroup.template multiply_columns<bf16>(c, left, right(k));
@@ -76,7 +77,7 @@ struct product_agent {
   }
 };
 
-/// Whether the launch succeeds and gives the product of two matrices of small whole numbers, which is exact.
+/// Whether the launch succeeds and gives the product of two matrices of small integers, which is exact.
 template <fault Fault>
 std::pair<bool, bool> multiplies(bool columns, std::uint64_t seed) {
   using agent = product_agent<fiber_group<128>, Fault>;
@@ -104,7 +105,7 @@ TEST(chunked_attention_wgmma_fiber, a_product_of_matrices) {
   for (std::uint64_t seed = 1; seed <= 5; seed++)
     for (bool const columns : {false, true}) EXPECT_EQ(multiplies<fault::none>(columns, seed), std::pair(true, true));
 }
-TEST(chunked_attention_wgmma_fiber, what_is_wrong_is_noticed) {
+TEST(chunked_attention_wgmma_fiber, faults_are_detected) {
   for (bool const columns : {false, true}) {
     EXPECT_FALSE(multiplies<fault::straight_rows>(columns, 1).second);
     EXPECT_FALSE(multiplies<fault::missing_fence>(columns, 1).first);
@@ -147,8 +148,8 @@ template <class S>
 struct chunked_attention_wgmma : ::testing::Test {};
 TYPED_TEST_SUITE_P(chunked_attention_wgmma);
 
-// Blocks and turns that end in the middle, columns past the last group's, more than one cluster's, keys of all widths, rows of any alignment:
-// within the bounds, and the same bits for every order of the fibers.
+// Partial blocks and iterations, columns beyond the last group's, more than one cluster, keys of all widths, rows of
+// any alignment: within the bounds, and the same bits for every order of the fibers.
 TYPED_TEST_P(chunked_attention_wgmma, wide_and_long) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
@@ -173,8 +174,8 @@ TYPED_TEST_P(chunked_attention_wgmma, wide_and_long) {
     }
 }
 
-// Next to the agent for mma: both round weights to T, so that they differ by the rounding of those and of the sums.
-TYPED_TEST_P(chunked_attention_wgmma, as_the_agent_for_mma) {
+// Against the mma agent: both round weights to T, so they differ by the rounding of weights and of sums.
+TYPED_TEST_P(chunked_attention_wgmma, agrees_with_the_mma_agent) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   attention_extents const e{.batch = 1,
@@ -196,8 +197,8 @@ TYPED_TEST_P(chunked_attention_wgmma, as_the_agent_for_mma) {
     ASSERT_NEAR(got[i], expected[i], 4 * std::ldexp(1, -format_of<typename S::T>.digits) * most);
 }
 
-// On the diagonal an infinite or NaN value shows in the rows that see it, in no bit of others.
-TYPED_TEST_P(chunked_attention_wgmma, special_values_stay_where_they_are_seen) {
+// On the diagonal, an infinite or NaN value changes the rows that attend to it and no bit of others.
+TYPED_TEST_P(chunked_attention_wgmma, special_values_change_only_rows_that_attend) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   attention_extents const e{.length = 200, .key_dim = 16, .value_dim = 272, .chunk = 200};
@@ -226,8 +227,8 @@ TYPED_TEST_P(chunked_attention_wgmma, special_values_stay_where_they_are_seen) {
       }
 }
 
-REGISTER_TYPED_TEST_SUITE_P(chunked_attention_wgmma, wide_and_long, as_the_agent_for_mma,
-                            special_values_stay_where_they_are_seen);
+REGISTER_TYPED_TEST_SUITE_P(chunked_attention_wgmma, wide_and_long, agrees_with_the_mma_agent,
+                            special_values_change_only_rows_that_attend);
 
 template <class B>
 using types = ::testing::Types<cluster_subject<B, bf16, softmax_causal_bias_dropout, 2>,
@@ -241,8 +242,8 @@ using wide_types =
 INSTANTIATE_TYPED_TEST_SUITE_P(cuda, chunked_attention_forward, types<cuda_backend>, subject_name);
 INSTANTIATE_TYPED_TEST_SUITE_P(cuda, chunked_attention_wgmma, wide_types<cuda_backend>, subject_name);
 
-// That a kernel without code is known by how few threads it takes.
-TEST(chunked_attention_wgmma_cuda, is_taken_on_compute_capability_9_0_only) {
+// A kernel without code is recognized by its maximum number of threads.
+TEST(chunked_attention_wgmma_cuda, selected_on_compute_capability_9_0_only) {
   TCNCA_TEST_NEEDS(cuda_backend);
   using subject = cluster_subject<cuda_backend, bf16, softmax_plain, 2>;
   int device = 0;
@@ -251,14 +252,14 @@ TEST(chunked_attention_wgmma_cuda, is_taken_on_compute_capability_9_0_only) {
   ASSERT_EQ(cudaGetDeviceProperties(&properties, device), cudaSuccess);
   bool const hopper = properties.major == 9 && properties.minor == 0;
   EXPECT_EQ(subject::supported(), hopper);
-  EXPECT_EQ(cudaGetLastError(), cudaSuccess);  // one for which nothing was compiled is no error
+  EXPECT_EQ(cudaGetLastError(), cudaSuccess);  // a kernel without code leaves no error
 }
 #else
 INSTANTIATE_TYPED_TEST_SUITE_P(fiber, chunked_attention_forward, types<fiber_backend<>>, subject_name);
 INSTANTIATE_TYPED_TEST_SUITE_P(fiber, chunked_attention_wgmma, wide_types<fiber_backend<>>, subject_name);
 #endif
 
-// The keys of the widest rows fit shared memory next to four groups' weights.
+// The widest keys and the weights of four groups fit in shared memory.
 static_assert(wgmma_tile::bytes(128, 256) + wgmma_tile::bytes(64, 256) + 4 * wgmma_tile::bytes(128, 64) +
                   2 * wgmma_tile::bytes(64, 256) + 192 * 4 + 4 * 128 * 4 + 8 * 4 <=
               227 * 1024);

@@ -1,4 +1,5 @@
-// Activations and their derivatives against fp64, within the rounding that the reference grants them; at the ends of the range, too.
+// Activations and their derivatives against fp64, within the rounding that the reference grants them; at the ends of
+// the range, too.
 #include <gtest/gtest.h>
 
 #include <tcnca/block/activation.hpp>
@@ -25,7 +26,7 @@ void check(reference::activation theirs) {
       double const value_bound = u * reference::detail::value_rounding(theirs, v) + lost,
                    derivative_bound = u * reference::detail::derivative_rounding(theirs, v) + lost * (1 + m);
       ASSERT_LE(value_error, value_bound) << "value at " << v;
-      ASSERT_LE(derivative_error, derivative_bound) << "slope at " << v;
+      ASSERT_LE(derivative_error, derivative_bound) << "derivative at " << v;
       worst_value = std::max(worst_value, value_error / value_bound),
       worst_slope = std::max(worst_slope, derivative_error / derivative_bound);
     }
@@ -39,7 +40,7 @@ void check(reference::activation theirs) {
     at(x);
     if (::testing::Test::HasFatalFailure()) return;
   }
-  std::printf("%s, activation %d: at most %.2f of the bound, slope %.2f\n", name_of<T>, int(Ours), worst_value,
+  std::printf("%s, activation %d: at most %.2f of the bound, derivative %.2f\n", name_of<T>, int(Ours), worst_value,
               worst_slope);
   for (double const special : {0.0, -0.0, 87.0, -87.0, 88.0, -88.0, 89.0, -89.0, 104.0, -104.0, 1000.0, -1000.0}) {
     T x[W];

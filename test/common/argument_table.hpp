@@ -1,4 +1,4 @@
-// What goes for every view of an operation's arguments, whatever it is called: run over a table of them.
+// Checks that hold for every view of an operation's arguments, run over a table of the views.
 #pragma once
 #include <cstring>
 #include <functional>
@@ -11,10 +11,11 @@
 
 namespace tcnca::testing {
 
-/// What a call asks of a view. `first`: others are held against its extents. `unused`: the shape or another argument forbids it.
+/// The role of a view. `first`: the extents of the other views must match it. `unused`: the shape or another argument
+/// forbids it.
 enum class role { first, needed, optional, unused };
 
-/// A call with good arguments, and a function that visits its views: table(args, visit), visit(name, view, role).
+/// A call with valid arguments, and a function that visits its views: table(args, visit), visit(name, view, role).
 template <class Args, class Table>
 struct argument_table {
   std::string name;
@@ -22,7 +23,7 @@ struct argument_table {
   std::function<status(Args const&)> call;
   Table table;
 
-  /// Everything that can be wrong with one view.
+  /// All errors that a single view can have.
   void check_every_view() const {
     SCOPED_TRACE(name);
     EXPECT_EQ(answer(good), "");
@@ -31,7 +32,7 @@ struct argument_table {
     for (int n = 0; n < views; n++) check_view(n);
   }
 
-  /// "code, argument" of a call; "" where it succeeds.
+  /// "code, argument" of a call; "" if it succeeds.
   static std::string describe(status_code code, std::string const& argument) {
     return code == status_code::success ? "" : std::string(to_string(status(code))) + ", " + argument;
   }
@@ -42,7 +43,7 @@ struct argument_table {
 
  private:
   void visit(Args a, auto f) const { table(a, f); }
-  /// One view changed; nothing that the good views name may be written.
+  /// Changes one view; the memory of the valid views must not be written.
   void expect(int number, status_code code, char const* what, auto change) const {
     Args a = good;
     std::string changed;
@@ -65,7 +66,7 @@ struct argument_table {
     });
     return all;
   }
-  static inline double memory[8] = {};  // what a view that has no use points to
+  static inline double memory[8] = {};  // the memory of a view that must be absent
   template <std::size_t N>
   static void set_all(index_t (&values)[N], index_t to) {
     for (index_t& v : values) v = to;

@@ -1,5 +1,6 @@
-// Arguments of every operation: each view in turn absent, without memory, too large, beyond the address space, or given where it has no use;
-// extents, positions and chunks whose products do not fit 64 bits. Nothing may be written, and no sanitizer may complain.
+// Arguments of every operation: each view in turn is absent, without memory, too large, outside the address space, or
+// present but unused; extents, positions and chunks whose products do not fit 64 bits. Nothing may be written, and no
+// sanitizer may report an error.
 #include "argument_table.hpp"
 #include "chunked_attention/cases.hpp"
 #include "conv_stack/cases.hpp"
@@ -39,7 +40,7 @@ struct bare_gates {
   static constexpr gated_fusion_shape shape{.update_gate = false, .mixer_path = false};
 };
 
-/// Memory enough for any call here.
+/// Enough memory for every call in this file.
 workspace room() {
   alignas(256) static unsigned char bytes[1 << 22];
   return {bytes, sizeof(bytes)};
@@ -234,7 +235,7 @@ TYPED_TEST(arguments, every_view_of_every_call) {
   std::apply([](auto const&... table) { (table.check_every_view(), ...); }, this->calls.tables());
 }
 
-/// Every view that has the extents of the first takes others, with strides that name little memory.
+/// Sets the extents of every view that must match the first, with strides that need little memory.
 template <class View>
 void stretch(View& v, index_t a, index_t b, index_t c) {
   index_t const extent[3] = {a, b, c};
@@ -297,7 +298,7 @@ TEST(arguments, products_of_extents_that_do_not_fit) {
   }
 }
 
-// The largest that the checks let through: what a query computes from it fits, or is the largest number.
+// The largest extents that pass the checks: the result of a query fits 64 bits, or is the largest number.
 TEST(arguments, queries_of_the_largest_extents) {
   constexpr index_t limit = index_t(1) << 48;
   index_t const shapes[][3] = {
@@ -359,8 +360,8 @@ TEST(arguments, positions_and_chunks) {
   }
 }
 
-// What a caller computes a view with may overflow as well.
-TEST(arguments, views_of_too_much) {
+// The product of extents of a view may overflow before the call.
+TEST(arguments, views_with_overflowing_products) {
   float x = 0;
   index_t const big = index_t(1) << 40;
   EXPECT_EQ(contiguous(&x, big, big, big).count(), most);

@@ -1,4 +1,4 @@
-// The fiber executor itself: it runs every rank, its barriers hold, and it finds what it is there to find.
+// Tests of the fiber executor: it runs every rank, its barriers work, and it detects the faults that it must detect.
 #include "support/fiber.hpp"
 
 #include <gtest/gtest.h>
@@ -18,25 +18,25 @@ struct parameters {
   int n;
 };
 
-/// out[item][i] = in[n - 1 - i], by way of shared memory; with something wrong if asked for.
+/// out[item][i] = in[n - 1 - i], through shared memory, with an optional fault.
 template <class Group, fault Fault>
 struct reverse_agent {
   using A = int;
   using group_type = Group;
   Group group;
   parameters const& params;
-  int* near;
+  int* buffer;
 
-  reverse_agent(Group g, parameters const& p, int* shared_memory, int*) : group(g), params(p), near(shared_memory) {}
+  reverse_agent(Group g, parameters const& p, int* shared_memory, int*) : group(g), params(p), buffer(shared_memory) {}
 
   void operator()(index_t item) const {
     int const n = params.n;
-    for (int i = group.rank(); i < n; i += group.size()) near[i] = params.in[i];
+    for (int i = group.rank(); i < n; i += group.size()) buffer[i] = params.in[i];
     if (Fault == fault::divergence && group.rank() == group.size() / 2) return;
     if (Fault != fault::missing_sync) group.sync();
-    for (int i = group.rank(); i < n; i += group.size()) params.out[item * n + i] = near[n - 1 - i];
-    if (Fault != fault::leftover) group.sync();  // near is written again for the next item
-    if (Fault == fault::overrun && group.rank() == 0) near[n] = 1;
+    for (int i = group.rank(); i < n; i += group.size()) params.out[item * n + i] = buffer[n - 1 - i];
+    if (Fault != fault::leftover) group.sync();  // the next item overwrites shared memory
+    if (Fault == fault::overrun && group.rank() == 0) buffer[n] = 1;
   }
 };
 
@@ -90,8 +90,8 @@ TEST(fiber_group, order_depends_on_the_seed_alone) {
     ASSERT_TRUE(fiber_scheduler::get().run(16, &record::body, &a, seed, 0));
     ASSERT_TRUE(fiber_scheduler::get().run(16, &record::body, &b, seed, 0));
     EXPECT_EQ(a.ranks, b.ranks);
-    EXPECT_EQ(std::set<int>(a.ranks.begin(), a.ranks.begin() + 16).size(), 16u);  // all before the barrier,
-    EXPECT_EQ(std::set<int>(a.ranks.begin() + 16, a.ranks.end()).size(), 16u);    // all behind it
+    EXPECT_EQ(std::set<int>(a.ranks.begin(), a.ranks.begin() + 16).size(), 16u);  // all ranks before the barrier,
+    EXPECT_EQ(std::set<int>(a.ranks.begin() + 16, a.ranks.end()).size(), 16u);    // all ranks after it
     seen.insert(a.ranks);
   }
   EXPECT_EQ(seen.size(), 20u);
@@ -106,13 +106,13 @@ TEST(fiber_group, divergence_is_reported_and_leaves_the_executor_usable) {
 }
 
 #if defined(TCNCA_TEST_ASAN)
-TEST(fiber_group_death, writing_outside_of_near_memory_is_reported) {
+TEST(fiber_group_death, writes_outside_of_shared_memory_are_reported) {
   auto const in = count_up(100);
   std::vector<int> out(400);
   EXPECT_DEATH((void)(reverse<fault::overrun, 64>(in, out, 1, 1)), "AddressSanitizer");
 }
 #else
-TEST(fiber_group, writing_outside_of_near_memory_is_reported) {
+TEST(fiber_group, writes_outside_of_shared_memory_are_reported) {
   auto const in = count_up(100);
   std::vector<int> out(400);
   EXPECT_EQ((reverse<fault::overrun, 64>(in, out, 1, 1)), status_code::launch_failed);
@@ -120,7 +120,7 @@ TEST(fiber_group, writing_outside_of_near_memory_is_reported) {
 #endif
 
 #if defined(TCNCA_TEST_TSAN)
-// A race is reported whether or not it changed the result; the process then exits with a code of its own.
+// A race is reported whether or not it changed the result; the process then exits with a distinct code.
 template <fault Fault>
 void run_once() {
   auto const in = count_up(100);
@@ -130,7 +130,7 @@ void run_once() {
 }
 bool failed(int exit_status) { return exit_status != 0; }
 struct fiber_group_death : ::testing::Test {
-  // The child starts afresh: the detector does not follow fibers through a fork.
+  // The child process starts again: the detector does not follow fibers across a fork.
   fiber_group_death() { GTEST_FLAG_SET(death_test_style, "threadsafe"); }
 };
 TEST_F(fiber_group_death, missing_sync_is_a_data_race) {
@@ -141,7 +141,7 @@ TEST_F(fiber_group_death, missing_sync_between_items_is_a_data_race) {
 }
 TEST_F(fiber_group_death, no_race_no_report) { EXPECT_EXIT(run_once<fault::none>(), ::testing::ExitedWithCode(0), ""); }
 
-// Two groups that write the same element race, though they never run at once.
+// Two groups that write the same element are a race, although they never run at the same time.
 void groups_that_meet() {
   static int volatile shared;
   struct meet {
@@ -170,7 +170,7 @@ int seeds_that_show_it() {
   return seen;
 }
 TEST(fiber_group, missing_sync_changes_bits) { EXPECT_EQ(seeds_that_show_it<fault::missing_sync>(), 20); }
-// Here every item stores the same values, so only the order within the first item could tell: a race that needs the detector.
+// Every item stores the same values, so results do not show this race; only the detector does.
 TEST(fiber_group, benign_orders_pass) { EXPECT_EQ(seeds_that_show_it<fault::none>(), 0); }
 #endif
 

@@ -1,4 +1,4 @@
-// What a launch on a CUDA device leaves behind, and what it does not mind: errors of others, other host threads, a capture.
+// A launch on a CUDA device leaves no error behind, and ignores earlier errors, other host threads and stream capture.
 #include <tcnca/block/group.hpp>
 #include <tcnca/launch/cuda.cuh>
 
@@ -15,24 +15,24 @@ struct counted_numbers {
   int count;  // of an item
 };
 
-/// Item i writes i, i + 1, ... by way of shared memory.
+/// Item i writes i, i + 1, ... through shared memory.
 template <class Group>
 struct counting_agent {
   using A = float;
   using group_type = Group;
   Group group;
   counted_numbers const& p;
-  A* near;
+  A* buffer;
   TCNCA_HOST_DEVICE counting_agent(Group g, counted_numbers const& given, A* shared_memory, A*)
-      : group(g), p(given), near(shared_memory) {}
+      : group(g), p(given), buffer(shared_memory) {}
   TCNCA_HOST_DEVICE void operator()(index_t item) const {
-    for (int i = group.rank(); i < p.count; i += group.size()) near[p.count - 1 - i] = float(item + i);
+    for (int i = group.rank(); i < p.count; i += group.size()) buffer[p.count - 1 - i] = float(item + i);
     group.sync();
-    for (int i = group.rank(); i < p.count; i += group.size()) p.to[item * p.count + i] = near[p.count - 1 - i];
+    for (int i = group.rank(); i < p.count; i += group.size()) p.to[item * p.count + i] = buffer[p.count - 1 - i];
     group.sync();
   }
 };
-/// In clusters that no device takes without being asked.
+/// In clusters larger than the portable size.
 template <class Group>
 struct too_clustered_agent : counting_agent<Group> {
   static constexpr int cluster_size = 16;
@@ -46,7 +46,8 @@ constexpr int threads = 64;
 using agent = counting_agent<block_group<threads>>;
 constexpr auto kernel = detail::run_agent<agent, counted_numbers, threads>;
 
-/// Device memory for 100 numbers of each of two items, NaN before; what to launch asks for so many bytes of shared memory.
+/// Device memory for 100 numbers of each of two items, initialized to NaN; a launch with the given number of bytes of
+/// shared memory.
 class results {
  public:
   explicit results(int shared_bytes) : bytes_(shared_bytes) {}
@@ -129,7 +130,7 @@ TEST_F(cuda_launch, too_much_shared_memory_leaves_no_error) {
   EXPECT_EQ(s, status_code::unsupported_device);
   EXPECT_STREQ(s.argument(), "cudaErrorInvalidValue");
   EXPECT_EQ(cudaGetLastError(), cudaSuccess);
-  // Whichever it is: an error that others left is not taken away.
+  // Whether or not the launch succeeds, an earlier error stays.
   ASSERT_EQ(cudaSetDevice(12345), cudaErrorInvalidDevice);
   EXPECT_EQ(r.fill(), status_code::unsupported_device);
   EXPECT_NE(cudaGetLastError(), cudaSuccess);

@@ -1,5 +1,6 @@
-// Gradients of parameters over up to a million positions. All terms are positive, so that no error hides behind another. At most 1024 terms are summed in
-// fp32, the rest in fp64: what remains is the random walk of 1024 roundings, 16 units of roundoff. Sums in fp32 alone were off by 18 to 1500 units.
+// Gradients of parameters over up to a million positions. All terms are positive, so that errors do not cancel. At most
+// 1024 terms are summed in fp32, the rest in fp64: what remains is the random walk of 1024 roundings, 16 units of
+// roundoff. Sums in fp32 alone were off by 18 to 1500 units.
 #include <tcnca/conv_stack.hpp>
 #include <tcnca/ema.hpp>
 #include <tcnca/gated_fusion.hpp>
@@ -14,7 +15,7 @@ constexpr double allowed = 0x1p-20;
 
 template <class B>
 struct long_sums : ::testing::Test {
-  // Where threads share a sequence, enough for sums that end within it.
+  // If threads share a sequence: long enough that fp32 sums end within each thread's part.
   static constexpr index_t length = std::is_same_v<B, cpu_backend> ? (index_t(1) << 20) + 5 : 300005;
 
   template <int Rank>
@@ -57,15 +58,15 @@ TYPED_TEST(long_sums, of_an_average) {
   auto const e = B::make(1);
   run_with_workspace<B>(op::backward_workspace(e, a), [&](workspace w) { return op::backward(e, a, w); });
 
-  // h = q h + u x, y = silu(h + x); l and e: what y and the decay say about h.
+  // h = q h + u x, y = silu(h + x); l and e: the derivatives of y and of the decay by h.
   double const q = 0.75, u = 0.5;
   std::vector<double> g(in.size());
-  double h = 0, l = 0, slope = 0, of_omega = 0, of_l = 0, of_slope = 0;
+  double h = 0, l = 0, h_by_q = 0, of_omega = 0, of_l = 0, of_decay = 0;
   for (std::size_t t = 0; t < in.size(); t++)
     h = q * h + u * in[t], g[t] = this->silu_derivative(h + in[t]), of_omega += g[t] * in[t];
   for (std::size_t t = in.size(); t-- > 0;)
-    slope = l + q * slope, l = g[t] + q * l, of_l += l * in[t], of_slope += slope * in[t];
-  double const of_q = u * of_slope;
+    h_by_q = l + q * h_by_q, l = g[t] + q * l, of_l += l * in[t], of_decay += h_by_q * in[t];
+  double const of_q = u * of_decay;
   EXPECT_NEAR(*grad_omega.at(0), of_omega, allowed * of_omega);
   EXPECT_NEAR(*beta.at(0), u * of_l, allowed * u * of_l);
   EXPECT_NEAR(*gamma.at(0), u * of_l, allowed * u * of_l);
@@ -115,7 +116,8 @@ struct channels_last {
       .taps = 4, .bias = true, .skip = true, .order = layout::batch_length_channels};
   using op = conv_stack<float, shape>;
 };
-/// y = silu(bias + sum of weight x + omega x), and the gradients of the parameters twice, by different numbers of threads.
+/// y = silu(bias + sum of weight x + omega x), and the gradients of the parameters twice, by different numbers of
+/// threads.
 template <class Case, class Test, class B>
 void check_stack(index_t channels, B) {
   using op = typename Case::op;
@@ -204,7 +206,7 @@ TYPED_TEST(long_sums, of_gates) {
   EXPECT_NEAR(*gk.at(0), sums[2], allowed * sums[2]);
   EXPECT_NEAR(*mk.at(0), sums[3], allowed * sums[3]);
 }
-// However many rows there are, fp32 sums of gates end after 1024.
+// For any number of rows, fp32 sums of the gates end after 1024 terms.
 template <element T>
 using gates_agent = mix_backward_agent<serial_group, T, default_gated_fusion_tuning<T>::pass(target{0})>;
 static_assert(gates_agent<float>::rows_per_item(index_t(1) << 40) == 1024 && gates_agent<bf16>::rows_per_item(33) == 32);

@@ -1,4 +1,5 @@
-// Conversions between the element types and their accumulate type, all bit patterns, against arithmetic on exponents and digits.
+// Conversions between the element types and their accumulate type, all bit patterns, against arithmetic on exponents
+// and digits.
 #include <gtest/gtest.h>
 
 #include <tcnca/block/pack.hpp>
@@ -31,7 +32,7 @@ TYPED_TEST(numeric, every_element_widens_exactly) {
   }
 }
 
-TYPED_TEST(numeric, every_element_survives_the_way_there_and_back) {
+TYPED_TEST(numeric, round_trip_is_exact) {
   for (unsigned bits = 0; bits < 65536; bits++) {
     TypeParam const x{std::uint16_t(bits)};
     if (!std::isnan(to_double(x))) ASSERT_EQ(from_accumulate<TypeParam>(to_accumulate(x)).bits, bits);
@@ -39,7 +40,7 @@ TYPED_TEST(numeric, every_element_survives_the_way_there_and_back) {
   }
 }
 
-// Between two neighbours: just below the middle, the middle, just above it.
+// Between two neighbouring numbers: just below the midpoint, the midpoint, just above it.
 TYPED_TEST(numeric, rounds_to_nearest_even) {
   auto const expect = [](float x) {
     ASSERT_TRUE(same(to_double(from_accumulate<TypeParam>(x)), to_double(from_double<TypeParam>(x))))
@@ -82,14 +83,14 @@ void packs_agree() {
     }
   }
 }
-TYPED_TEST(numeric, packs_convert_as_elements_do) {
+TYPED_TEST(numeric, vector_and_element_conversions_agree) {
   packs_agree<TypeParam, 2>();
   packs_agree<TypeParam, 4>();
   packs_agree<TypeParam, 8>();
   packs_agree<TypeParam, 16>();
 }
 
-TEST(status, every_code_has_a_sentence_of_its_own) {
+TEST(status, every_code_has_its_own_sentence) {
   std::vector<std::string> seen;
   for (int code = 0; code <= int(status_code::launch_failed); code++) {
     std::string const s = to_string(status(status_code(code)));

@@ -1,4 +1,4 @@
-// Every operation on tensors that begin anywhere and whose rows are any distance apart: a GPU accesses several elements at once only where
+// Every operation on tensors with any base address and any row pitch: a GPU accesses several elements at once only if
 // the address is a multiple of them. The smallest shapes, each size of elements, both layouts.
 #include "conv_stack/cases.hpp"
 #include "ema/problem.hpp"
@@ -7,10 +7,11 @@
 namespace tcnca::testing {
 namespace {
 
-/// Extents up to two accesses of eight elements, and one more.
+/// The largest extent: one access of eight elements, and one element more.
 constexpr index_t most = 9;
 
-/// visit(extent, placement) for all extents up to `most`, offsets and paddings up to three elements, and whole accesses of four.
+/// visit(extent, placement) for all extents up to `most`, offsets and paddings up to three elements, and whole accesses
+/// of four.
 template <class Visit>
 void for_each_placement(Visit visit) {
   for (index_t extent = 1; extent <= most; extent++)
@@ -45,7 +46,7 @@ TYPED_TEST(conv_stack_placement, forward_and_backward) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   for_each_placement([&](index_t extent, placement where) {
-    // Of channels first the extent is the rest of a row behind two accesses.
+    // Channels first: the extent is the remainder of a row after two accesses.
     index_t const channels = S::shape.order == layout::batch_channels_length ? 2 : extent,
                   length = S::shape.order == layout::batch_channels_length ? 16 + extent : 11;
     conv_stack_problem<S> problem({.batch = 2,
@@ -113,7 +114,7 @@ TYPED_TEST(ema_placement, kernel) {
   });
 }
 
-// Tiles that are no multiple of an access: every second begins in the middle of one.
+// Tiles whose length is not a multiple of an access: every second tile begins in the middle of one.
 struct odd_tiles {
   template <class T>
   struct tuning : default_ema_tuning<T, rows_of_two::shape> {

@@ -1,5 +1,5 @@
-// A call with less workspace than its query answers, with other threads than the query was asked for, with too many, after a fork, and in other
-// floating-point modes: it runs, with the same bits.
+// A call with less workspace than its query returns, with another number of threads than the query, with too many
+// threads, after a fork, and in other floating-point modes: it succeeds, and results have the same bits.
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -166,7 +166,7 @@ struct every_call {
   }
 };
 
-// Attention's backward pass reads o and lse: any numbers will do, and they stay as they are.
+// The backward pass of attention reads o and lse: any values suffice, and it must not change them.
 struct workspaces : ::testing::Test {
   every_call calls;
   std::vector<entry> entries = [this] {
@@ -214,7 +214,7 @@ TEST_F(workspaces, other_threads_than_the_query_was_asked_for) {
 }
 #endif
 
-// A query knows neither pointers nor whether the state is in place.
+// A query depends neither on pointers nor on whether the state is updated in place.
 TEST(workspace_query, is_the_same_for_any_pointers) {
   stack_problem<small_stack> p({.batch = 1, .channels = 1, .length = 40000, .state_in = true, .state_out = true});
   using op = decltype(p)::op;
@@ -239,7 +239,8 @@ TEST(workspace_query, is_the_same_for_any_pointers) {
   EXPECT_EQ(ema_op::backward_workspace(cpu{1}, back), given);
 }
 
-// The same on a GPU, where only what does not fit shared memory is in the workspace: here of a causal half's outputs.
+// The same on a GPU, where the workspace holds only what does not fit in shared memory: here the outputs of the causal
+// direction.
 TEST(workspaces_of_fiber_groups, from_what_one_group_needs) {
   ema_problem<ema_subject<fiber_backend<>, float, ema_both_ways>> p{{.batch = 3, .channels = 5, .length = 40}, 1};
   using op = decltype(p)::op;
@@ -296,9 +297,9 @@ TEST(executors, one_thread_in_a_child_after_a_parallel_call) {
   EXPECT_TRUE(WIFEXITED(result) && WEXITSTATUS(result) == 0);
 }
 
-// --- The floating-point mode is the caller's, in all threads. ---
+// --- All threads use the floating-point mode of the caller. ---
 
-/// The bits of y of a stack with work for all threads, whose data are denormal or not.
+/// The bits of y of a stack with work for all threads, with normal or denormal inputs.
 std::vector<unsigned char> bits_in_mode(int threads, double magnitude, std::function<void()> enter) {
   static stack_problem<stack_both_ways> p({.batch = 300, .channels = 1, .length = 4000});
   for (index_t i = 0; i < p.x.count(); i++) *p.x.at(i) = float(double(i % 1000) * magnitude);

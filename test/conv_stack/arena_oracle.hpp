@@ -1,4 +1,4 @@
-// Judges arguments by every byte of every element: slow, and too simple to be wrong.
+// Decides whether arguments are valid from every byte of every element: slow and simple.
 #pragma once
 #include <cstddef>
 #include <ostream>
@@ -9,7 +9,7 @@
 
 namespace tcnca::testing {
 
-/// Arguments that lie anywhere in one arena, and what is true of them, found by looking at every byte.
+/// Arguments anywhere in one arena, and their properties, found from every byte.
 struct arena_oracle {
   struct argument {
     std::string name;
@@ -37,7 +37,7 @@ struct arena_oracle {
         if (b < 0 || b + a.element > arena_bytes) return false;
     return true;
   }
-  // Every byte knows who is there: an output may meet nobody, not even itself.
+  // The owner of every byte: an output may share no byte with another argument, nor with itself.
   bool apart(bool state_in_place) const {
     std::vector<int> writer(std::size_t(arena_bytes), -1);
     for (int i = 0; i < int(all.size()); i++)

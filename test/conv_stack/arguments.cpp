@@ -9,7 +9,7 @@ namespace {
 using code = status_code;
 
 template <class S>
-struct conv_stack_check : ::testing::Test {
+struct conv_stack_arguments : ::testing::Test {
   using T = typename S::T;
   using A = typename S::A;
   using op = typename S::op;
@@ -22,9 +22,9 @@ struct conv_stack_check : ::testing::Test {
       {.batch = 2, .channels = 3, .length = 9, .position = 4, .state_in = S::causal, .state_out = S::causal}, 1};
   cpu executor{1};
 
-  conv_stack_check() { problem.want_gradients(); }
+  conv_stack_arguments() { problem.want_gradients(); }
 
-  // Calls with one thing changed; expects the answer, and nothing written.
+  // Calls with one argument changed; expects this status, and that nothing is written.
   template <class Args, class Change>
   void expect(code expected, std::string const& name, Change change) {
     constexpr bool is_forward = std::is_same_v<Args, forward_args>;
@@ -63,13 +63,13 @@ struct conv_stack_check : ::testing::Test {
     expect<backward_args>(expected, name, change);
   }
 
-  // What goes for every tensor: extents, strides, pointer, alignment.
+  // Checks of every tensor: extents, strides, pointer, alignment.
   template <class Args, class View>
   void expect_view_checked(View Args::*member, std::string const& name, bool output, bool optional) {
     constexpr int rank = View::rank;
     using element = std::remove_const_t<typename View::value_type>;
     auto const with = [&](auto f) { return [=](Args& a, cpu&, workspace&) { f(a.*member); }; };
-    std::string const blamed = name == "x" ? "any" : name;  // x says how large the others must be
+    std::string const blamed = name == "x" ? "any" : name;  // the extents of x determine the others
     for (int axis = 0; axis < rank; axis++) {
       for (index_t const by : {-1, 1})
         expect<Args>(code::invalid_extent, blamed, with([=](View& v) { v.extent[axis] += by; }));
@@ -98,7 +98,7 @@ struct conv_stack_check : ::testing::Test {
         }));
   }
 
-  // The output lies on another argument: at its beginning, one element on, at its end.
+  // The output overlaps another argument: at its beginning, one element later, at its end.
   template <class Args, class Out, class Other>
   void expect_overlap(Out Args::*out, Other Args::*other, std::string const& a, std::string const& b) {
     for (int const where : {0, 1, 2}) {
@@ -141,16 +141,16 @@ struct conv_stack_check : ::testing::Test {
 template <class Case>
 using on_cpu = subject<cpu_backend, float, Case>;
 using types = ::testing::Types<on_cpu<small_list>, on_cpu<small_last>, on_cpu<small_symmetric>>;
-TYPED_TEST_SUITE(conv_stack_check, types, subject_name);
+TYPED_TEST_SUITE(conv_stack_arguments, types, subject_name);
 
-TYPED_TEST(conv_stack_check, good_arguments_pass) {
+TYPED_TEST(conv_stack_arguments, valid_arguments_pass) {
   this->problem.run_forward();
   this->problem.expect_forward();
   this->problem.run_backward();
   this->problem.expect_backward();
 }
 
-TYPED_TEST(conv_stack_check, every_wrong_view_has_its_status_and_name) {
+TYPED_TEST(conv_stack_arguments, every_wrong_view_has_its_status_and_name) {
   using S = TypeParam;
   using F = typename S::op::forward_args;
   using B = typename S::op::backward_args;
@@ -181,7 +181,7 @@ TYPED_TEST(conv_stack_check, every_wrong_view_has_its_status_and_name) {
   }
 }
 
-TYPED_TEST(conv_stack_check, arguments_that_the_shape_has_no_use_for) {
+TYPED_TEST(conv_stack_arguments, unused_by_the_shape) {
   using S = TypeParam;
   using B = typename S::op::backward_args;
   float* const some = this->problem.x.view().data;
@@ -207,13 +207,13 @@ TYPED_TEST(conv_stack_check, arguments_that_the_shape_has_no_use_for) {
     this->template expect<B>(code::unexpected_argument, "grad_state_in",
                              [&](B& a, cpu&, workspace&) { a.grad_state_in = a.grad_x; });
   } else {
-    // The gradient of a state that was not given.
+    // The gradient of a state that is absent.
     this->template expect<B>(code::unexpected_argument, "grad_state_in",
                              [&](B& a, cpu&, workspace&) { a.state_in = {}; });
   }
 }
 
-TYPED_TEST(conv_stack_check, executor_position_and_workspace) {
+TYPED_TEST(conv_stack_arguments, executor_position_and_workspace) {
   using S = TypeParam;
   using F = typename S::op::forward_args;
   using B = typename S::op::backward_args;
@@ -235,7 +235,7 @@ TYPED_TEST(conv_stack_check, executor_position_and_workspace) {
   this->expect_both(code::overlap, "any", [](auto& a, cpu&, workspace& w) { a.x.data = static_cast<float*>(w.data); });
 }
 
-TYPED_TEST(conv_stack_check, outputs_may_not_overlap) {
+TYPED_TEST(conv_stack_arguments, outputs_may_not_overlap) {
   using S = TypeParam;
   using F = typename S::op::forward_args;
   using B = typename S::op::backward_args;
@@ -251,7 +251,7 @@ TYPED_TEST(conv_stack_check, outputs_may_not_overlap) {
     this->expect_overlap(&F::y, &F::state_in, "y", "state_in");
     this->expect_overlap(&F::state_out, &F::y, "state_out", "y");
     this->expect_overlap(&B::grad_state_in, &B::grad_state_out, "grad_state_in", "grad_state_out");
-    // In place only if it is exactly the same memory.
+    // In-place updates need exactly the same memory.
     this->template expect<F>(code::overlap, "any", [](F& a, cpu&, workspace&) {
       a.state_out = {const_cast<float*>(a.state_in.data) + 1, {}, {}},
       std::copy_n(a.state_in.extent, 3, a.state_out.extent), std::copy_n(a.state_in.stride, 3, a.state_out.stride);
@@ -260,7 +260,7 @@ TYPED_TEST(conv_stack_check, outputs_may_not_overlap) {
 }
 
 // Interleaved slices of one buffer do not overlap: x and y as the two halves of one wider sequence.
-TYPED_TEST(conv_stack_check, slices_of_one_buffer_are_apart) {
+TYPED_TEST(conv_stack_arguments, slices_of_one_buffer_are_apart) {
   using S = TypeParam;
   auto& p = this->problem;
   auto both = tensor<float, 3>::sequence(S::shape.order, p.e.batch, 2 * p.e.channels, p.e.length);

@@ -1,4 +1,5 @@
-// The backward pass against the reference, at every edge; any order of threads, the same bits; split through the state, the whole.
+// The backward pass against the reference at edge extents; the same bits for every order of threads; calls joined by
+// the state equal one call.
 #pragma once
 #include "cases.hpp"
 
@@ -45,8 +46,9 @@ TYPED_TEST_P(conv_stack_backward, matches_the_reference_at_random_extents) {
   }
 }
 
-// Sequences so long that sums in the arithmetic end within them, twice. (long_sums.cpp looks at what that is for, and at threads that share a sequence.)
-TYPED_TEST_P(conv_stack_backward, matches_the_reference_where_sums_end) {
+// Sequences longer than two fp32 partial sums. (common/long_sums.cpp tests their precision, and threads that share a
+// sequence.)
+TYPED_TEST_P(conv_stack_backward, matches_the_reference_beyond_one_partial_sum) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   if (executor_traits<typename S::backend::executor>::target.compute_capability != 0) return;
@@ -79,8 +81,9 @@ TYPED_TEST_P(conv_stack_backward, repeats_bit_by_bit) {
   }
 }
 
-// Two calls joined by the state and its gradient are one: the second piece first, its grad_state_in is the first's grad_state_out.
-TYPED_TEST_P(conv_stack_backward, split_through_the_state_is_the_whole) {
+// Two calls joined by the state equal one call. The backward pass of the second piece comes first; its grad_state_in is
+// the first's grad_state_out.
+TYPED_TEST_P(conv_stack_backward, pieces_equal_one_call) {
   using S = TypeParam;
   using A = typename S::A;
   TCNCA_TEST_NEEDS(S::backend);
@@ -119,7 +122,7 @@ TYPED_TEST_P(conv_stack_backward, split_through_the_state_is_the_whole) {
   }
 }
 
-// The gradients of states are optional, each by itself.
+// Each gradient of a state is optional.
 TYPED_TEST_P(conv_stack_backward, grad_state_in_is_optional) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
@@ -136,8 +139,8 @@ TYPED_TEST_P(conv_stack_backward, grad_state_in_is_optional) {
 }
 
 REGISTER_TYPED_TEST_SUITE_P(conv_stack_backward, matches_the_reference_at_edges,
-                            matches_the_reference_at_random_extents, matches_the_reference_where_sums_end,
-                            repeats_bit_by_bit, split_through_the_state_is_the_whole, grad_state_in_is_optional);
+                            matches_the_reference_at_random_extents, matches_the_reference_beyond_one_partial_sum,
+                            repeats_bit_by_bit, pieces_equal_one_call, grad_state_in_is_optional);
 
 }  // namespace
 }  // namespace tcnca::testing

@@ -1,10 +1,10 @@
-// The stacks that are tested: few, each with several options, so that together every option meets others.
+// The shapes under test: few, each with several options, so that every option is combined with others.
 #pragma once
 #include "problem.hpp"
 
 namespace tcnca::testing {
 
-struct plain {  // the headline's kind
+struct plain {  // the shape of the comparison with FFTs
   static constexpr char const* name = "plain";
   static constexpr conv_stack_shape shape{.taps = 4, .depth = 3, .dilation_base = 4};
 };
@@ -82,7 +82,7 @@ struct bidirectional_last {
                                           .dir = direction::bidirectional,
                                           .order = layout::batch_length_channels};
 };
-struct one_tap {  // no history at all
+struct one_tap {  // no history
   static constexpr char const* name = "one_tap";
   static constexpr conv_stack_shape shape{.taps = 1, .depth = 2, .act = activation::tanh, .bias = true};
 };
@@ -99,7 +99,7 @@ struct far_first {  // histories of the same lengths, 51, 2550 and 130050: the l
   static constexpr char const* name = "far_first";
   static constexpr conv_stack_shape shape{.taps = 4, .dilations = {17, 850, 43350}};
 };
-struct far_skip_last {  // without an activation gradients of sums, spans and the skip share one ring
+struct far_skip_last {  // no activation: gradients of sums, residuals and the skip share one ring
   static constexpr char const* name = "far_skip_last";
   static constexpr conv_stack_shape shape{.taps = 4,
                                           .depth = 5,
@@ -108,19 +108,19 @@ struct far_skip_last {  // without an activation gradients of sums, spans and th
                                           .skip = true,
                                           .order = layout::batch_length_channels};
 };
-struct far_last_4096 {
+struct far_last_4096 {  // few taps: compilers unroll them
   static constexpr char const* name = "far_last_4096";
   static constexpr conv_stack_shape shape{
-      .taps = 8, .depth = 4, .dilation_base = 8, .act = activation::silu, .order = layout::batch_length_channels};
+      .taps = 4, .dilations = {2, 19, 149, 1195}, .act = activation::silu, .order = layout::batch_length_channels};
 };
 
 // For tests of arguments.
-struct small_list {  // everything that a causal stack can have, with little memory
+struct small_list {  // all options of a causal stack, with little memory
   static constexpr char const* name = "small_list";
   static constexpr conv_stack_shape shape{
       .taps = 3, .depth = 2, .dilations = {1, 2}, .act = activation::silu, .bias = true, .skip = true};
 };
-struct small_last {  // neither bias nor omega, channels last
+struct small_last {  // no bias, no omega, channels last
   static constexpr char const* name = "small_last";
   static constexpr conv_stack_shape shape{.taps = 2, .depth = 2, .order = layout::batch_length_channels};
 };
@@ -129,7 +129,8 @@ struct small_symmetric {  // no state
   static constexpr conv_stack_shape shape{.taps = 3, .bias = true, .dir = direction::symmetric};
 };
 
-/// A tuning under which all edges come early: small tiles, short segments, and rings that do not fit in fast memory.
+/// A tuning with small tiles, short segments, and rings that do not fit in shared memory, so that short sequences reach
+/// all edge cases.
 template <class T, int Tile = 32, size_t Near = 2048>
 struct small_tuning {
   static constexpr conv_stack_policy forward(target t) {

@@ -1,4 +1,4 @@
-// Both passes of causal stacks, under a tuning that brings all edges close.
+// Both passes of causal stacks, under the small tuning.
 #include "backward_suite.hpp"
 #include "forward_suite.hpp"
 

@@ -1,4 +1,5 @@
-// The forward pass against the reference, at every edge; and cut in pieces, in any order of threads, the same bits.
+// The forward pass against the reference at edge extents; the same bits for every order of threads; pieces joined by
+// the state equal one call.
 #pragma once
 #include "cases.hpp"
 
@@ -43,7 +44,7 @@ TYPED_TEST_P(conv_stack_forward, matches_the_reference_at_random_extents) {
   }
 }
 
-// Fibers in other orders, other numbers of threads or groups, once more: no bit may differ.
+// Other orders of the fibers, other numbers of threads or groups: the same bits.
 TYPED_TEST_P(conv_stack_forward, repeats_bit_by_bit) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
@@ -59,8 +60,8 @@ TYPED_TEST_P(conv_stack_forward, repeats_bit_by_bit) {
   }
 }
 
-// A sequence cut anywhere and joined by its state, in place or not, is the whole.
-TYPED_TEST_P(conv_stack_forward, cut_anywhere_is_the_whole) {
+// A sequence cut anywhere and joined by its state, in place or not, gives the same results as one call.
+TYPED_TEST_P(conv_stack_forward, pieces_equal_one_call) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   if (!S::causal) return;
@@ -104,7 +105,7 @@ TYPED_TEST_P(conv_stack_forward, cut_anywhere_is_the_whole) {
   }
 }
 
-TYPED_TEST_P(conv_stack_forward, token_by_token_in_place_is_the_whole) {
+TYPED_TEST_P(conv_stack_forward, single_tokens_in_place_equal_one_call) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   if (!S::causal) return;
@@ -130,7 +131,7 @@ TYPED_TEST_P(conv_stack_forward, token_by_token_in_place_is_the_whole) {
   EXPECT_TRUE(state.bits() == whole.state_out.bits()) << "state";
 }
 
-// A stride of 0 repeats an input.
+// A stride of 0 broadcasts an input.
 TYPED_TEST_P(conv_stack_forward, broadcasts_inputs) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
@@ -147,7 +148,7 @@ TYPED_TEST_P(conv_stack_forward, broadcasts_inputs) {
 }
 
 REGISTER_TYPED_TEST_SUITE_P(conv_stack_forward, matches_the_reference_at_edges, matches_the_reference_at_random_extents,
-                            repeats_bit_by_bit, cut_anywhere_is_the_whole, token_by_token_in_place_is_the_whole,
+                            repeats_bit_by_bit, pieces_equal_one_call, single_tokens_in_place_equal_one_call,
                             broadcasts_inputs);
 
 }  // namespace

@@ -32,7 +32,7 @@ TYPED_TEST(conv_stack_fuzz, forward) {
     arena_oracle o{arena_bytes, {}};
     bool valid = true, extents_right = true;
     typename S::op::forward_args args;
-    // Places a view: contiguous or with gaps, somewhere; now and then something about it is wrong.
+    // Places a view in the arena, contiguous or with gaps, sometimes with a fault.
     std::ptrdiff_t next = 0;
     auto const place = [&](auto& v, char const* name, std::vector<index_t> const& extent, std::vector<int> const& order,
                            bool sequence_like, bool written, bool optional = false) {
@@ -46,7 +46,7 @@ TYPED_TEST(conv_stack_fuzz, forward) {
         if (between(r, 0, 3) == 0) stride += between(r, 0, 3);
       }
       std::ptrdiff_t at = next;
-      if (between(r, 0, 9) == 0) at = between(r, 0, arena_bytes / 8) & ~3;  // anywhere, maybe on something else
+      if (between(r, 0, 9) == 0) at = between(r, 0, arena_bytes / 8) & ~3;  // possibly on another view
       next = std::max(next, at + stride * 4);
       int const fault = between(r, 0, 60);
       int const axis = r.below(rank);
@@ -125,7 +125,7 @@ TYPED_TEST(conv_stack_fuzz, forward) {
         ASSERT_TRUE(written[i] || before[i] == after[i]) << "byte " << i << " was written";
     } else {
       ASSERT_TRUE(before == after) << "refused, but something was written: " << to_string(s);
-      // Overlap may be seen where there is none only if the ranges meet and the strides differ.
+      // The check is conservative: it may report overlap if address ranges intersect and strides differ.
       if (valid) {
         cautious++;
         ASSERT_TRUE(s == code::overlap) << "refused, but it is right: " << to_string(s) << " (" << s.argument() << ")";

@@ -38,7 +38,7 @@ TEST(conv_stack_golden, reference_agrees_with_jax) {
   ASSERT_FALSE(golden().empty()) << "test/golden/conv_stack.txt was not found";
   for (golden_case const& g : golden()) {
     SCOPED_TRACE(g.name);
-    // Both compute in fp64; each may be off by the bound.
+    // Both compute in fp64, and each is within the bound.
     auto const expect = [&](char const* name, reference::field const& f) {
       if (!g.has(name)) return;
       auto const& v = g.values(name);
@@ -79,7 +79,7 @@ TYPED_TEST(conv_stack_golden_on, agrees_with_jax) {
   use_arithmetic_of<T>();
   auto const f = reference::forward(stack_of(*g), p);
   auto const b = reference::backward(stack_of(*g), p);
-  // The vectors themselves are fp64: off by the bound of fp64.
+  // The vectors are fp64 and have the error bound of fp64.
   use_arithmetic_of<double>();
   auto const f64 = reference::forward(stack_of(*g), p);
   auto const b64 = reference::backward(stack_of(*g), p);

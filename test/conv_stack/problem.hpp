@@ -1,4 +1,4 @@
-// One problem for conv_stack: its tensors, the calls, and what the reference says about them.
+// A problem for conv_stack: its tensors, the calls, and the comparison with the reference.
 #pragma once
 #include <sstream>
 #include <vector>
@@ -11,7 +11,7 @@
 
 namespace tcnca::testing {
 
-/// The reference's words for a shape.
+/// The reference's description of a shape.
 inline reference::stack describe(conv_stack_shape const& s) {
   reference::stack r;
   r.taps = s.taps;
@@ -38,7 +38,7 @@ inline reference::stack describe(conv_stack_shape const& s) {
   return r;
 }
 
-/// What is tested: a stack, an element type, a tuning, a machine.
+/// The type under test: a stack, an element type, a tuning, a backend.
 template <class Backend, class Element, class Case, class Tuning = default_conv_stack_tuning<Element, Case::shape>>
 struct subject {
   using backend = Backend;
@@ -70,7 +70,7 @@ struct extents {
   }
 };
 
-/// The tensors of one problem with random inputs, and NaN where results go.
+/// The tensors of one problem, with random inputs and results initialized to NaN.
 template <class S>
 struct conv_stack_problem {
   using T = typename S::T;
@@ -94,7 +94,7 @@ struct conv_stack_problem {
     random_bits r{seed};
     index_t const rows = index_t(stack.directions()) * stack.layers();
     x = new_sequence<T>(e.length);
-    // Magnitudes of order 1 in all layers: independent inputs of variance 1/3 keep it where sum w^2 is 1.
+    // Magnitudes of order 1 in all layers: independent inputs of variance 1/3 keep their variance if sum w^2 is 1.
     double const scale = std::sqrt(3.0 / stack.taps);
     weight = tensor<T, 3>({rows, shape.taps, e.channels}, {0, 1, 2}, e.where);
     p.x = fill(x, r, 1), p.weight = fill(weight, r, scale);
@@ -106,7 +106,7 @@ struct conv_stack_problem {
     p.batch = e.batch, p.channels = e.channels, p.length = e.length, p.position = e.position;
     seed_ = r();
   }
-  /// The tensors that only backward needs.
+  /// Creates the tensors that only the backward pass needs.
   void want_gradients() {
     random_bits r{seed_};
     index_t const rows = index_t(stack.directions()) * stack.layers();
@@ -156,7 +156,7 @@ struct conv_stack_problem {
             .position = e.position};
   }
 
-  /// Calls with a workspace of exactly the size that the query asks for.
+  /// Calls with a workspace of exactly the size that the query returns.
   void run_forward(std::uint64_t seed = 1) { run_forward(forward(), seed); }
   static void run_forward(forward_args const& a, std::uint64_t seed) {
     auto const executor = S::backend::make(seed);
@@ -170,7 +170,7 @@ struct conv_stack_problem {
                                             [&](workspace w) { return op::backward(executor, a, w); });
   }
 
-  /// Results within their bounds, nothing else written.
+  /// Expects results within their bounds, and nothing else written.
   void expect_forward() const {
     use_arithmetic_of<T>();
     auto const r = reference::forward(stack, p);
@@ -209,7 +209,7 @@ struct conv_stack_problem {
   std::uint64_t seed_;
 };
 
-/// Lengths at which something begins or ends: nothing, the receptive field, tiles.
+/// Edge lengths: 0, the receptive field, tiles, and one more or less.
 template <class S>
 std::vector<index_t> edge_lengths() {
   index_t const r = S::op::receptive_field, t = S::policy.tile;
@@ -220,7 +220,7 @@ std::vector<index_t> edge_lengths() {
   return all;
 }
 
-/// Any extents, state and placement, all small.
+/// Random small extents, states and placements.
 template <class S>
 extents random_extents(random_bits& r) {
   extents e;

@@ -1,4 +1,4 @@
-// Results that go past the caches, where packs begin cache lines, and tiles that begin anywhere, in memory full of NaN.
+// Streaming stores, which need vectors that begin at cache lines, and tiles at any address, in memory full of NaN.
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -22,9 +22,9 @@ struct always_streaming : default_conv_stack_tuning<float, shape> {
   static constexpr conv_stack_policy backward(target t) { return with(base::backward(t)); }
 };
 
-TEST(conv_stack_tiles, past_the_caches) {
+TEST(conv_stack_tiles, streaming_stores) {
   using stack = conv_stack<float, shape, always_streaming>;
-  index_t const channels = 3, row = 1024;  // rows are aligned or not as the first is
+  index_t const channels = 3, row = 1024;  // all rows have the alignment of the first
   for (index_t const offset : {0, 16, 5})
     for (index_t const length : {16, 256, 300, 1024}) {
       SCOPED_TRACE(::testing::Message() << "length " << length << " offset " << offset);
@@ -59,7 +59,7 @@ TEST(conv_stack_tiles, past_the_caches) {
       ASSERT_TRUE(stack::forward(cpu{1}, f, space).ok());
       ASSERT_TRUE(stack::backward(cpu{1}, b, space).ok());
       for (index_t c = 0; c < channels; c++) {
-        for (index_t t = 0; t < length; t++) {  // small whole numbers: exact
+        for (index_t t = 0; t < length; t++) {  // small integers: exact
           float const *const xs = x + c * row, *const gs = grad_y + c * row;
           ASSERT_EQ(y[c * row + t], weight[c] * xs[t] + weight[channels + c] * (t > 0 ? xs[t - 1] : 0.0f)) << t;
           ASSERT_EQ(grad_x[c * row + t], weight[c] * gs[t] + weight[channels + c] * (t + 1 < length ? gs[t + 1] : 0.0f))
@@ -71,7 +71,8 @@ TEST(conv_stack_tiles, past_the_caches) {
     }
 }
 
-// Tiles that are no multiples of a dilation, which is one of whole packs and long enough to cut tiles in pieces.
+// Tiles that are not multiples of a dilation that is itself a multiple of the vector width and long enough to split
+// tiles.
 constexpr conv_stack_shape two{.taps = 17, .depth = 2, .dilations = {144, 1}};
 
 struct stepping : default_conv_stack_tuning<float, two> {
@@ -84,7 +85,7 @@ struct stepping : default_conv_stack_tuning<float, two> {
   static constexpr conv_stack_policy backward(target t) { return with(base::backward(t)); }
 };
 
-TEST(conv_stack_tiles, that_begin_anywhere) {
+TEST(conv_stack_tiles, at_any_address) {
   using stack = conv_stack<float, two, stepping>;
   constexpr int length = 6000;
   static float x[length], y[length], grad_y[length], grad_x[length];
@@ -125,7 +126,7 @@ TEST(conv_stack_tiles, that_begin_anywhere) {
   for (int i = 0; i < 34; i++) ASSERT_NEAR(grad_weight[i], sums[i], 1e-2) << i;
 }
 
-// A segment is short enough to be one tile, but what follows it is not its own.
+// A segment short enough to be one tile, followed by elements of the next segment.
 TEST(conv_stack_tiles, of_many_segments) {
   using stack = conv_stack<float, shape>;
   constexpr int length = 40000;
@@ -159,7 +160,7 @@ TEST(conv_stack_tiles, of_a_list_without_a_depth) {
   std::vector<double> scratch(stack::forward_workspace(cpu{1}, f) / 8 + 64);
   auto const start = (reinterpret_cast<std::uintptr_t>(scratch.data()) + 255) / 256 * 256;
   ASSERT_TRUE(stack::forward(cpu{1}, f, {reinterpret_cast<void*>(start), scratch.size() * 8 - 256}).ok());
-  float paths[length] = {};  // how many ways lead from the impulse to a position
+  float paths[length] = {};  // number of paths from the impulse to a position
   for (int i = 0; i < 81; i++) paths[i % 3 * 1 + i / 3 % 3 * 3 + i / 9 % 3 * 7 + i / 27 * 2]++;
   for (int t = 0; t < length; t++) ASSERT_EQ(y[t], paths[t]) << t;
 }

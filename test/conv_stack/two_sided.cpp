@@ -1,4 +1,4 @@
-// Both passes of symmetric and bidirectional stacks, under a tuning that brings all edges close.
+// Both passes of symmetric and bidirectional stacks, under the small tuning.
 #include "backward_suite.hpp"
 #include "forward_suite.hpp"
 

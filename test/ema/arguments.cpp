@@ -1,4 +1,5 @@
-// Bad arguments of the exponential moving average: each gets its own status and the argument's name, and no byte is written.
+// Invalid arguments of the exponential moving average: each has its own status and the argument's name, and no byte is
+// written.
 #include <functional>
 
 #include "problem.hpp"
@@ -29,7 +30,7 @@ struct checked {
   using backward_args = typename op::backward_args;
   ema_problem<S> problem{{.batch = 2, .channels = 3, .length = 9, .state_in = S::causal, .state_out = S::causal}, 1};
 
-  /// Calls with one thing changed.
+  /// Calls with one argument changed.
   void forward(code expected, std::string const& name, std::function<void(forward_args&, cpu&, workspace&)> change) {
     cpu e{1};
     auto args = problem.forward();
@@ -47,7 +48,7 @@ struct checked {
     backward(expected, name, [=](auto& a, auto& e, auto& w) { change(a, e, w); });
   }
 
-  /// What goes for every tensor.
+  /// Checks of every tensor.
   template <class Args, class View>
   void tensor_checked(View Args::*member, std::string const& name, bool optional = false) {
     auto const on = [&](code expected, auto change) {
@@ -83,7 +84,7 @@ struct checked {
   }
 };
 
-TEST(ema_check, every_tensor) {
+TEST(ema_arguments, every_tensor) {
   using c = checked<with_all>;
   using f = c::forward_args;
   using b = c::backward_args;
@@ -100,7 +101,7 @@ TEST(ema_check, every_tensor) {
       t.tensor_checked(&b::grad_state_in, "grad_state_in", true);
 }
 
-TEST(ema_check, contiguous_axis_and_folded_outputs) {
+TEST(ema_arguments, contiguous_axis_and_folded_outputs) {
   checked<with_all> t;
   t.both(code::invalid_stride, "x", [](auto& a, auto&, auto&) { a.x.stride[2] = 2; });
   t.forward(code::invalid_stride, "y", [](auto& a, auto&, auto&) { a.y.stride[1] = 0; });
@@ -109,7 +110,7 @@ TEST(ema_check, contiguous_axis_and_folded_outputs) {
   last.both(code::invalid_stride, "x", [](auto& a, auto&, auto&) { a.x.stride[1] = 2; });
 }
 
-TEST(ema_check, overlap) {
+TEST(ema_arguments, overlap) {
   checked<with_all> t;
   t.forward(code::overlap, "y", [](auto& a, auto&, auto&) { a.y.data = const_cast<float*>(a.x.data); });
   t.forward(code::overlap, "state_out",
@@ -119,14 +120,14 @@ TEST(ema_check, overlap) {
              [](auto& a, auto&, auto&) { a.grad_state_in.data = const_cast<float*>(a.state_in.data); });
 }
 
-TEST(ema_check, workspace_and_executor) {
+TEST(ema_arguments, workspace_and_executor) {
   checked<with_all> t;
   t.both(code::workspace_too_small, "workspace", [](auto&, auto&, workspace& w) { w.bytes--; });
   t.both(code::workspace_too_small, "workspace", [](auto&, auto&, workspace& w) { w.data = nullptr; });
   t.both(code::invalid_executor, "", [](auto&, cpu& e, auto&) { e.threads = -1; });
 }
 
-TEST(ema_check, what_the_shape_has_no_use_for) {
+TEST(ema_arguments, unused_by_the_shape) {
   checked<bare> t;
   static float memory[64];
   t.both(code::unexpected_argument, "omega",
@@ -143,7 +144,7 @@ TEST(ema_check, what_the_shape_has_no_use_for) {
              [](auto& a, auto&, auto&) { a.grad_state_out = contiguous(static_cast<float const*>(memory), 2, 3, 3); });
 }
 
-TEST(ema_check, kernel) {
+TEST(ema_arguments, kernel) {
   using op = checked<both_ways>::op;
   checked<both_ways> t;
   std::vector<float> memory(6 * 20, 7.0f), grad(4 * 18, 7.0f);

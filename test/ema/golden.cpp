@@ -59,7 +59,8 @@ TYPED_TEST(ema_golden, agrees_with_jax) {
   give("state_in", problem.state_in, p.state_in), give("grad_state_out", problem.grad_state_out, p.grad_state_out);
   problem.run_forward(1);
   problem.run_backward(1);
-  // The reference's bounds are the operation's; the reference itself must be JAX's numbers, to what an FFT in fp64 gives.
+  // The reference's bounds are the operation's; the reference itself must be JAX's numbers, to what an FFT in fp64
+  // gives.
   problem.expect_forward();
   problem.expect_backward();
   auto const expect = [&](char const* what, std::vector<double> const& ours) {

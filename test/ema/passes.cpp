@@ -1,4 +1,4 @@
-// The exponential moving average: forward, backward and its kernel against the reference, on every machine.
+// The exponential moving average: forward, backward and its kernel against the reference, on every backend.
 #include "problem.hpp"
 
 namespace tcnca::testing {
@@ -49,12 +49,12 @@ TYPED_TEST_P(ema_test, matches_the_reference_at_random_extents) {
   }
 }
 
-// Sequences so long that sums in the arithmetic end within them. (long_sums.cpp looks at what that is for.)
-TYPED_TEST_P(ema_test, matches_the_reference_where_sums_end) {
+// Sequences longer than one fp32 partial sum. (common/long_sums.cpp tests the precision.)
+TYPED_TEST_P(ema_test, matches_the_reference_beyond_one_partial_sum) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   index_t const length = 2 * (1024 / (S::policy.outputs_per_thread * S::policy.rounds)) * S::tile + 3;
-  if (length > 20000) return;  // where all threads share one channel
+  if (length > 20000) return;  // all threads share one channel
   ema_problem<S> problem({.batch = 2, .channels = 3, .length = length, .state_in = S::causal, .state_out = S::causal},
                          9);
   for (std::uint64_t seed = 1; seed <= 2; seed++) {
@@ -94,8 +94,8 @@ TYPED_TEST_P(ema_test, repeats_bit_by_bit) {
   }
 }
 
-// Two calls joined by the state are one; on the CPU to the last bit, and in place.
-TYPED_TEST_P(ema_test, cut_anywhere_is_the_whole) {
+// Two calls joined by the state equal one call; on the CPU bit for bit, and in place.
+TYPED_TEST_P(ema_test, pieces_equal_one_call) {
   using S = TypeParam;
   using A = typename S::A;
   TCNCA_TEST_NEEDS(S::backend);
@@ -123,8 +123,8 @@ TYPED_TEST_P(ema_test, cut_anywhere_is_the_whole) {
   }
 }
 
-// An infinity spoils its own channel from its position on, and nothing else: not what came before, not another channel.
-TYPED_TEST_P(ema_test, an_infinity_stays_where_it_is_seen) {
+// An infinity changes its own channel from its position on, and neither earlier positions nor other channels.
+TYPED_TEST_P(ema_test, infinity_propagates_causally) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
   if constexpr (S::causal) {
@@ -141,15 +141,15 @@ TYPED_TEST_P(ema_test, an_infinity_stays_where_it_is_seen) {
         if (c != 1 || t < spoilt) {
           ASSERT_EQ(z[i], y[i]) << "channel " << c << ", position " << t;
         } else if (t == spoilt) {
-          ASSERT_FALSE(std::isfinite(z[i]) && z[i] != 0);  // the SiLU makes 0 or NaN of minus infinity
+          ASSERT_FALSE(std::isfinite(z[i]) && z[i] != 0);  // the SiLU of minus infinity is 0 or NaN
         }
       }
   }
 }
 
 REGISTER_TYPED_TEST_SUITE_P(ema_test, matches_the_reference_at_edges, matches_the_reference_at_random_extents,
-                            matches_the_reference_where_sums_end, kernel_matches_the_reference, repeats_bit_by_bit,
-                            cut_anywhere_is_the_whole, an_infinity_stays_where_it_is_seen);
+                            matches_the_reference_beyond_one_partial_sum, kernel_matches_the_reference, repeats_bit_by_bit,
+                            pieces_equal_one_call, infinity_propagates_causally);
 
 struct plain {
   static constexpr char const* name = "plain";
@@ -173,7 +173,7 @@ struct one_state_bare {
   static constexpr ema_shape shape{.states = 1, .skip = false};
 };
 
-// Every option meets every machine, and every element type both layouts.
+// Every option runs on every backend, and every element type in both layouts.
 #if defined(__CUDACC__)
 using subjects =
     ::testing::Types<ema_subject<cuda_backend, float, plain>, ema_subject<cuda_backend, double, bidirectional>,

@@ -1,4 +1,4 @@
-// One problem for the exponential moving average: its tensors, the calls, and what the reference says about them.
+// A problem for the exponential moving average: its tensors, the calls, and the comparison with the reference.
 #pragma once
 #include <ostream>
 #include <vector>
@@ -11,7 +11,7 @@
 
 namespace tcnca::testing {
 
-/// What is tested: an average, an element type, a machine.
+/// The type under test: a moving average, an element type, a backend.
 template <class Backend, class Element, class Case>
 struct ema_subject {
   using backend = Backend;
@@ -121,7 +121,7 @@ struct ema_problem {
             .grad_state_in = grad_state_in.view()};
   }
 
-  /// Calls with a workspace of exactly the size that the query asks for.
+  /// Calls with a workspace of exactly the size that the query returns.
   static void run_forward(typename op::forward_args const& a, std::uint64_t seed) {
     auto const executor = S::backend::make(seed);
     run_with_workspace<typename S::backend>(op::forward_workspace(executor, a),
@@ -135,7 +135,7 @@ struct ema_problem {
   void run_forward(std::uint64_t seed) { run_forward(forward(), seed); }
   void run_backward(std::uint64_t seed) { run_backward(backward(), seed); }
 
-  /// Results within their bounds, nothing else written.
+  /// Expects results within their bounds, and nothing else written.
   void expect_forward() const {
     use_arithmetic_of<T>();
     auto const exact = reference::ema::forward<reference::ema::bounded>(what, p);
@@ -207,7 +207,8 @@ struct ema_problem {
   }
 
  private:
-  /// Within the bound of each number, and half a unit of its element type; `tiny`: terms that may be denormal.
+  /// Within the bound of each number, plus half a unit of its element type; `tiny`: the number of terms that may be
+  /// denormal.
   template <class E, int Rank>
   static ::testing::AssertionResult matches(tensor<E, Rank> const& got,
                                             std::vector<reference::ema::bounded> const& exact, int tiny = 1) {

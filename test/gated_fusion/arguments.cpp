@@ -1,4 +1,4 @@
-// Bad arguments of the gates: each gets its own status and the argument's name, and no byte is written.
+// Invalid arguments of the gates: each has its own status and the argument's name, and no byte is written.
 #include <functional>
 
 #include "problem.hpp"
@@ -24,7 +24,7 @@ struct checked {
   using problem_type = gates_problem<S>;
   problem_type problem{{.batch = 2, .length = 3, .columns = 6, .dropout = 0.5}, 1};
 
-  /// A pass with one thing changed.
+  /// A pass with one argument changed.
   template <class Args>
   void expect(code expected, std::string const& name, Args (problem_type::*make)() const,
               std::function<status(cpu, Args const&)> pass, std::function<void(Args&)> change, cpu executor = {1}) {
@@ -70,7 +70,7 @@ struct checked {
         change);
   }
 
-  /// What goes for every tensor of a pass; first: the one whose extents the others must have.
+  /// Checks of every tensor of a pass; first: the tensor whose extents the others must match.
   template <class Args, class View, class Call>
   static void every(Call call, View Args::*member, std::string const& name, bool first = false) {
     auto const on = [&](code expected, auto change) { call(expected, name, [=](Args& a) { change(a.*member); }); };
@@ -88,7 +88,7 @@ struct checked {
   }
 };
 
-TEST(gated_fusion_check, every_tensor) {
+TEST(gated_fusion_arguments, every_tensor) {
   using c = checked<all_gates>;
   using op = c::op;
   c t;
@@ -126,7 +126,7 @@ TEST(gated_fusion_check, every_tensor) {
   c::every<ub>(update_backward, &ub::grad_hx, "grad_hx"), c::every<ub>(update_backward, &ub::grad_h, "grad_h");
 }
 
-TEST(gated_fusion_check, overlap_and_folding) {
+TEST(gated_fusion_arguments, overlap_and_folding) {
   checked<all_gates> t;
   auto& p = t.problem;
   t.mix(code::overlap, "q", [&](auto& a) { a.q.data = p.k.view().data; });
@@ -138,7 +138,7 @@ TEST(gated_fusion_check, overlap_and_folding) {
   t.mix_backward(code::overlap, "grad_gq", [&](auto& a) { a.grad_mq.data = a.grad_gq.data; });
 }
 
-TEST(gated_fusion_check, numbers_workspace_and_executor) {
+TEST(gated_fusion_arguments, numbers_workspace_and_executor) {
   checked<all_gates> t;
   t.update(code::invalid_value, "dropout", [](auto& a) { a.dropout = 1; });
   t.update(code::invalid_value, "dropout", [](auto& a) { a.dropout = -0.1; });
@@ -149,7 +149,7 @@ TEST(gated_fusion_check, numbers_workspace_and_executor) {
       code::invalid_executor, "", [](auto&) {}, cpu{-1});
 }
 
-TEST(gated_fusion_check, what_the_shape_has_no_use_for) {
+TEST(gated_fusion_arguments, unused_by_the_shape) {
   checked<bare> t;
   auto& p = t.problem;
   t.update(code::unexpected_argument, "u", [&](auto& a) { a.u = p.u.view(); });

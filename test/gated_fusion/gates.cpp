@@ -1,4 +1,4 @@
-// The gates, forward and backward, against the reference on every machine.
+// The gates, forward and backward, against the reference on every backend.
 #include "problem.hpp"
 
 namespace tcnca::testing {
@@ -67,7 +67,7 @@ TYPED_TEST_P(gated_fusion_test, matches_the_reference_at_random_extents) {
   }
 }
 
-// So many rows that an item has more than the least.
+// More rows than the minimum of one work item.
 TYPED_TEST_P(gated_fusion_test, many_rows) {
   TCNCA_TEST_NEEDS(TypeParam::backend);
   this->run({.batch = 3, .length = TypeParam::backend::is_fiber ? 3000 : 11000, .columns = 3, .dropout = 0.1}, 1);
@@ -91,7 +91,7 @@ TYPED_TEST_P(gated_fusion_test, repeats_bit_by_bit) {
     ASSERT_TRUE(run(seed) == first) << "seed " << seed;
 }
 
-// What the doc comment allows: a result in the place of an input.
+// Results in place of inputs, as the documentation allows.
 TYPED_TEST_P(gated_fusion_test, in_place) {
   using S = TypeParam;
   using op = typename S::op;
@@ -117,7 +117,7 @@ TYPED_TEST_P(gated_fusion_test, in_place) {
   }
 }
 
-// Slices of one product, side by side, as a layer has them.
+// Adjacent slices of one matrix, as in a layer.
 TYPED_TEST_P(gated_fusion_test, slices_of_one_matrix) {
   using S = TypeParam;
   using T = typename S::T;
@@ -153,7 +153,7 @@ TYPED_TEST_P(gated_fusion_test, slices_of_one_matrix) {
   }
 }
 
-// A gate at its ends closes or opens; what is not finite spoils its own element only.
+// A saturated gate is closed or open; a value that is not finite changes only its own element.
 TYPED_TEST_P(gated_fusion_test, ends_of_the_range) {
   using S = TypeParam;
   using T = typename S::T;
@@ -185,7 +185,7 @@ using types = unless_sanitized<
 INSTANTIATE_TYPED_TEST_SUITE_P(on, gated_fusion_test, types, subject_name);
 
 #if !defined(__CUDACC__)
-// Results that go past the caches have the same bits.
+// Streaming stores give the same bits.
 struct streaming_tuning : default_gated_fusion_tuning<float> {
   static constexpr gated_fusion_policy pass(target t) {
     gated_fusion_policy p = default_gated_fusion_tuning<float>::pass(t);

@@ -1,4 +1,4 @@
-// One problem for gated_fusion: its tensors, the calls, and what the reference says about them.
+// A problem for gated_fusion: its tensors, the calls, and the comparison with the reference.
 #pragma once
 #include <array>
 #include <ostream>
@@ -12,7 +12,7 @@
 
 namespace tcnca::testing {
 
-/// What is tested: gates, an element type, a machine.
+/// The type under test: gates, an element type, a backend.
 template <class Backend, class Element, class Case>
 struct gates_subject {
   using backend = Backend;
@@ -156,7 +156,7 @@ struct gates_problem {
     if (shape.mixer_path) { EXPECT_TRUE(matches(grad_hx, gradient.h)) << "grad_hx"; }
     expect_nothing_else();
   }
-  /// Inputs as they were, and nothing written between rows.
+  /// Expects unchanged inputs, and nothing written between rows.
   void expect_nothing_else() {
     for (auto* t : all_rows()) EXPECT_TRUE(t->intact());
     for (auto* t : all_parameters()) EXPECT_TRUE(t->intact());
@@ -185,7 +185,8 @@ struct gates_problem {
     ASSERT_TRUE(s.ok()) << to_string(s) << ": " << s.argument();
     S::backend::finish();
   }
-  /// Within the bound of each number, and half a unit of its element type. The reference computes in fp64: there it may be wrong by as much again.
+  /// Within the bound of each number, plus half a unit of its element type; in fp64 twice the bound, because the
+  /// reference computes in fp64 too.
   template <class E, int Rank>
   static ::testing::AssertionResult matches(tensor<E, Rank> const& got, std::vector<bounded> const& exact) {
     std::vector<double> value, bound;

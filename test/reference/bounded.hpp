@@ -13,9 +13,9 @@ struct arithmetic {
   static inline double least = 0;    ///< smallest normal number: exp may underflow to 0 below it
 };
 
-/// A value v as computed in fp64 and a bound e on the error of a correct implementation, which grows with every operation.
-/// AnyOrder: the implementation may add the terms of a sum in any order, so rounding is relative to m, the sum of the magnitudes of all terms.
-/// Otherwise it adds them as written, and m is |v|.
+/// A value v as computed in fp64 and a bound e on the error of a correct implementation, which grows with every
+/// operation. AnyOrder: the implementation may add the terms of a sum in any order, so rounding is relative to m, the
+/// sum of the magnitudes of all terms. Otherwise it adds them as written, and m is |v|.
 template <bool AnyOrder>
 struct bounded_number : arithmetic {
   double v = 0, m = 0, e = 0;

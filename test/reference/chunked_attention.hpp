@@ -1,6 +1,6 @@
-// Chunked attention as its equations read, one row after another; naive on purpose.
-// The same text computes numbers in fp64 (N = double), in fp32 (N = float: the error that nobody can blame), and, with N = bounded, how far a correct
-// implementation may be from each number.
+// Chunked attention as its equations read, one row after another; simple on purpose. The same text computes numbers in
+// fp64 (N = double), in fp32 (N = float: the error of a naive implementation), and, with N = bounded, bounds on the
+// error of a correct implementation.
 #pragma once
 #include "chunked_attention_number.hpp"
 
@@ -8,15 +8,15 @@ namespace tcnca::reference::attention {
 
 enum class function { softmax, laplace, relu2 };
 
-/// What an attention is.
+/// The options of an attention.
 struct shape {
   function f = function::softmax;
   bool causal = false, bias = false, dropout = false;
 };
 
-/// Row-major: q, k [batch, heads, length, key_dim]; v, grad_o [batch, heads, length, value_dim]; bias [heads, 2 chunk - 1]; lengths [batch];
-/// keys_in, grad_keys_out [batch, heads, chunk, key_dim]; values_in, grad_values_out [batch, heads, chunk, value_dim]. An empty vector is an
-/// absent argument. scale 0: the default.
+/// Row-major: q, k [batch, heads, length, key_dim]; v, grad_o [batch, heads, length, value_dim]; bias [heads, 2 chunk -
+/// 1]; lengths [batch]; keys_in, grad_keys_out [batch, heads, chunk, key_dim]; values_in, grad_values_out [batch,
+/// heads, chunk, value_dim]. An empty vector is an absent argument. scale 0: the default.
 struct problem {
   integer batch = 0, heads = 0, length = 0, key_dim = 0, value_dim = 0, chunk = 1, position = 0;
   double scale = 0, dropout = 0;
@@ -25,7 +25,7 @@ struct problem {
   std::vector<integer> lengths;
 
   integer rows() const { return batch * heads * length; }
-  /// Slots of the state that hold something: before the call, after it.
+  /// Filled slots of the state: before the call, after it.
   integer filled_before() const { return position % chunk; }
   integer filled_after() const { return (position + length) % chunk; }
 };
@@ -37,10 +37,11 @@ struct outputs {
 template <class N>
 struct gradients {
   std::vector<N> q, k, v, bias, keys_in,
-      values_in;  // of the states all slots; those from filled_before() on are of no meaning
+      values_in;  // of states all slots; those from filled_before() on are undefined
 };
 
-/// Whether dropout keeps an element: `query` an absolute position, `j` the key's position in its chunk, `head` counted over the batch too.
+/// Whether dropout keeps an element: `query` an absolute position, `j` the key's position in its chunk, `head` counted
+/// over the batch too.
 inline bool kept(problem const& p, integer query, integer j, integer head) {
   std::uint64_t const row = std::uint64_t(query) + p.offset;
   auto const words = philox({std::uint32_t(row), std::uint32_t(row >> 32), std::uint32_t(j / 4), std::uint32_t(head)},
@@ -53,7 +54,7 @@ namespace detail {
 inline double const mu = std::sqrt(0.5),
                     gain = std::sqrt(2 * 3.14159265358979323846);  // gain = 1 / (sigma sqrt 2), sigma^2 = 1 / (4 pi)
 
-/// What one query sees: its valid keys (absolute positions), their scores, weights before dropout, and what dropout multiplies them by.
+/// One query: its valid keys (absolute positions), their scores, weights before dropout, and the factors of dropout.
 template <class N>
 struct row {
   std::vector<integer> keys;
@@ -71,7 +72,7 @@ struct one_head {
   integer b, h;
 
   integer head() const { return b * p.heads + h; }
-  // Where the vector of a position (absolute) begins: in the sequence, or in the state.
+  // The index of the vector at an absolute position: in the sequence, or in the state.
   std::size_t in_sequence(integer at, integer dim) const {
     return std::size_t((head() * p.length + at - p.position) * dim);
   }
@@ -87,7 +88,7 @@ struct one_head {
     return std::size_t(h * (2 * p.chunk - 1) + p.chunk - 1 + key - at);
   }
 
-  row<N> look(integer at) const {
+  row<N> attend(integer at) const {
     row<N> r;
     integer const begin = at / p.chunk * p.chunk;
     integer end = std::min(begin + p.chunk, p.position + p.length);
@@ -104,15 +105,15 @@ struct one_head {
       r.score.push_back(score);
       r.keep.push_back(!s.dropout ? 1 : kept(p, at, j - begin, head()) ? 1 / (1 - p.dropout) : 0);
     }
-    weigh(r);
+    compute_weights(r);
     return r;
   }
 
-  void weigh(row<N>& r) const {
+  void compute_weights(row<N>& r) const {
     if (s.f == function::softmax) {
       std::size_t top = 0;
       for (std::size_t i = 0; i < r.score.size() && !std::isnan(value_of(r.score[top])); i++)
-        if (!(value_of(r.score[i]) <= value_of(r.score[top]))) top = i;  // a NaN is the greatest
+        if (!(value_of(r.score[i]) <= value_of(r.score[top]))) top = i;  // a NaN is the maximum
       r.none = r.score.empty() || value_of(r.score[top]) == -INFINITY;
       r.weight.assign(r.score.size(), N(0));
       if (r.none) return;
@@ -132,10 +133,10 @@ struct one_head {
   }
   // inf - inf and NaN - NaN
   static double exp_of_zero(double top) { return std::isfinite(top) ? 1 : NAN; }
-  // A softmax that goes through the keys in tiles of 16 or more multiplies what it has by a power that often, at most.
+  // An online softmax over tiles of at least 16 keys rescales its sums at most once a tile.
   static double rescales(std::size_t keys) { return double((keys + 15) / 16); }
 
-  /// The weight as the backward pass knows it.
+  /// The weight as the backward pass recomputes it.
   N weight(row<N> const& r, std::size_t i) const {
     return s.f == function::softmax ? again(r.weight[i], r.score[i], r.lse) : r.weight[i];
   }
@@ -147,7 +148,7 @@ struct one_head {
         o.add(operand(r.weight[i] * N(r.keep[i]), 1), N(value(r.keys[i])[c]));
     return stored(o.get());
   }
-  /// The derivative by each score, from those by the row of o.
+  /// The derivatives by the scores, from those by the row of o.
   std::vector<N> by_score(row<N> const& r, double const* grad_o, std::vector<N> const& o) const {
     std::vector<N> all;
     sum<N> inner;
@@ -170,7 +171,7 @@ void each_head(shape const& s, problem const& p, F f) {
     for (integer h = 0; h < p.heads; h++) f(one_head<N>{s, p, b, h});
 }
 
-/// A state after the call: what was put in slot by slot; NaN in slots that are left alone.
+/// A state after the call; NaN in slots that are not written.
 inline std::vector<double> state_after(problem const& p, std::vector<double> const& sequence,
                                        std::vector<double> const& before, integer dim) {
   std::vector<double> after(std::size_t(p.batch * p.heads * p.chunk * dim), NAN);
@@ -197,7 +198,7 @@ outputs<N> forward(shape const& s, problem const& p) {
   outputs<N> out;
   detail::each_head<N>(s, p, [&](detail::one_head<N> const& one) {
     for (integer t = p.position; t < p.position + p.length; t++) {
-      auto const r = one.look(t);
+      auto const r = one.attend(t);
       for (integer c = 0; c < p.value_dim; c++) out.o.push_back(one.result(r, c));
       if (s.f == function::softmax) out.lse.push_back(r.lse);
     }
@@ -215,7 +216,7 @@ gradients<N> backward(shape const& s, problem const& p) {
       values_in(p.values_in.empty() ? 0 : state * value_dim);
   detail::each_head<N>(s, p, [&](detail::one_head<N> const& one) {
     for (integer t = p.position; t < p.position + p.length; t++) {
-      auto const r = one.look(t);
+      auto const r = one.attend(t);
       if (r.none) continue;
       std::vector<N> o;
       if (s.f == function::softmax)
@@ -237,7 +238,7 @@ gradients<N> backward(shape const& s, problem const& p) {
         if (s.bias) bias[one.diagonal(t, j)].add(ds[i], N(1));
       }
     }
-    // The state after: slots of the last chunk, where it is not full.
+    // The final state: slots of the last chunk, if it is not full.
     integer const last = (p.position + p.length) / p.chunk * p.chunk;
     auto const pass = [&](std::vector<double> const& given, integer dim, std::vector<sum<N>>& now,
                           std::vector<sum<N>>& before) {

@@ -1,4 +1,4 @@
-// The numbers that the equations of attention are computed with: fp64, fp32, and numbers with a bound on the error of a correct implementation.
+// The functions of attention's equations for each number type: fp64, fp32, and bounded numbers.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -16,11 +16,13 @@ using integer = std::int64_t;
 using reference::bounded, reference::sum, reference::rounded, reference::value_of;
 
 // Beyond the roundings of the operations, bounds assume:
-//   element, tiny  where weights and derivatives of scores are multiplied with elements (matrix units ask for it), and where a result is stored
+//   element, tiny  where weights and derivatives of scores are operands of products with elements (matrix units need
+//                  it), and where a result is stored
 //   least          where exp underflows
-//   4 u            for exp and log, relative, and for erf, absolute: 2 ulp of the libraries, 1e-7 and 1.5e-7 of the CPU's polynomials in fp32
+//   4 u            for exp and log, relative, and for erf, absolute: 2 ulp of the libraries, 1e-7 and 1.5e-7 of the
+//                  CPU's polynomials in fp32
 
-/// A part of a whole: between 0 and 1, whatever the errors are.
+/// A fraction of a sum of positive terms: between 0 and 1, whatever the errors are.
 inline double fraction(double part, double whole) { return part / whole; }
 inline float fraction(float part, float whole) { return part / whole; }
 inline bounded fraction(bounded part, bounded whole) {
@@ -28,7 +30,7 @@ inline bounded fraction(bounded part, bounded whole) {
   return bounded(v, std::min(std::isnan(e) ? 1 : e, std::max(v, 1 - v))).rounded(2);
 }
 
-/// fp32 as it is computed naively with tensors of a 16-bit type: this rounds to it. Null: tensors of fp32.
+/// The naive computation in fp32 with tensors of a 16-bit type: rounds to that type. Null: tensors of fp32.
 inline double (*float_element)(double) = nullptr;
 
 // Rounded to an element, to be stored.
@@ -36,15 +38,15 @@ inline double stored(double x) { return x; }
 inline float stored(float x) { return float_element ? float(float_element(double(x))) : x; }
 using reference::stored;
 
-// Rounded to an element, to be multiplied with others; before or after it was multiplied with `scale`.
+// Rounded to an element as an operand of a product, before or after the multiplication with `scale`.
 inline double operand(double x, double) { return x; }
 inline float operand(float x, double) { return stored(x); }
 inline bounded operand(bounded x, double scale) {
   return {x.v, x.e + bounded::element * x.most() + std::max(1.0, std::abs(scale)) * bounded::tiny};
 }
 
-// e^(x - top). The argument is wrong by the errors of both and by a few roundings of each (they may have been multiplied by log2 e first). A softmax
-// that goes through its keys in tiles multiplies by such a power again at each new greatest score: as often as `times`.
+// e^(x - top). The argument has the errors of both and a few roundings of each (they may have been multiplied by log2 e
+// first). An online softmax multiplies by such a power again at each new maximum: up to `times` times.
 inline double exp_difference(double x, double top, double) { return std::exp(x - top); }
 inline float exp_difference(float x, float top, double) { return std::exp(x - top); }
 inline bounded exp_difference(bounded x, bounded top, double times) {
@@ -63,12 +65,13 @@ inline bounded log_sum(bounded top, bounded total) {
   return {top.v + l,
           top.e + (part < 1 ? -std::log1p(-part) : INFINITY) + 8 * bounded::u * (1 + top.most() + std::abs(l))};
 }
-// The weight of a softmax, computed again from its score and the stored lse.
+// The weight of a softmax, recomputed from its score and the stored lse.
 inline double again(double weight, double, double) { return weight; }
 inline float again(float weight, float, float) { return weight; }
 inline bounded again(bounded weight, bounded score, bounded lse) { return {weight.v, exp_difference(score, lse, 0).e}; }
 
-// (1 + erf((x - mu) gain)) / 2. The difference rounds x and mu; the derivative there is at most that of the nearer end of where z may be.
+// (1 + erf((x - mu) gain)) / 2. The difference rounds x and mu; the derivative there is at most that of the nearer end
+// of where z may be.
 inline double laplace(double x, double mu, double gain) { return 0.5 * std::erfc((mu - x) * gain); }
 inline float laplace(float x, double mu, double gain) { return 0.5f * (1 + std::erf((x - float(mu)) * float(gain))); }
 inline double laplace_moved(bounded x, double mu) { return x.e + 2 * bounded::u * (x.most() + mu); }
@@ -102,7 +105,8 @@ N square_positive(N x) {
   return positive(x) * positive(x);
 }
 
-/// Cosine and sine of an angle, which is a product with a power: those in fp64, or a chunk of thousands has no phase left in fp32.
+/// Cosine and sine of an angle, a product with a power. The angle is computed in fp64: in fp32, chunks of thousands
+/// would lose its phase.
 template <class N>
 std::pair<N, N> turn(double angle) {
   return {N(std::cos(angle)), N(std::sin(angle))};

@@ -1,6 +1,6 @@
 // The convolution stack as its equations read, in fp64, one channel of one sequence after another; simple on purpose.
-// Every value comes with a bound on the error of a correct implementation (see bounded.hpp), carried through the layers by the weights'
-// magnitudes and the activations' derivatives.
+// Every value comes with a bound on the error of a correct implementation (see bounded.hpp), carried through the layers
+// by the weights' magnitudes and the activations' derivatives.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -18,7 +18,8 @@ using integer = std::int64_t;
 enum class activation { none, relu, silu, gelu_erf, gelu_tanh, tanh };
 enum class direction { causal, symmetric, bidirectional };
 
-/// A stack. Layer i: pre[t] = bias[i] + sum_k weight[i,k] a[t - shift(i,k)]; a' = act(pre), plus the residual if one ends here.
+/// A stack. Layer i: pre[t] = bias[i] + sum_k weight[i,k] a[t - shift(i,k)]; a' = act(pre), plus the residual if one
+/// ends here.
 struct stack {
   int taps = 1;
   std::vector<integer> dilation;  ///< of each layer
@@ -36,7 +37,8 @@ struct stack {
     return n;
   }
   integer state_length() const { return state_begin(layers()); }
-  /// How far back tap k of layer l reads: k dilations; about the middle tap (symmetric); ahead (direction 1 of a bidirectional stack).
+  /// How far back tap k of layer l reads: k dilations; about the middle tap (symmetric); ahead (direction 1 of a
+  /// bidirectional stack).
   integer shift(int l, int k, int d) const {
     integer const lag = k * dilation[std::size_t(l)];
     return d == 1 ? -lag : dir == direction::symmetric ? lag - history(l) / 2 : lag;
@@ -56,8 +58,9 @@ struct field {
   }
 };
 
-/// Row-major: x, y and their gradients [batch, channels, length]; weight [directions * layers, taps, channels]; bias [directions * layers, channels];
-/// omega [channels]; states [batch, channels, state_length]. An empty vector is an absent argument.
+/// Row-major: x, y and their gradients [batch, channels, length]; weight [directions * layers, taps, channels]; bias
+/// [directions * layers, channels]; omega [channels]; states [batch, channels, state_length]. An empty vector is an
+/// absent argument.
 struct problem {
   integer batch = 0, channels = 0, length = 0, position = 0;
   std::vector<double> x, weight, bias, omega, state_in, grad_y, grad_state_out;
@@ -119,11 +122,11 @@ inline double largest_curvature(activation a) {
     default: return 0;
   }
 }
-// Rounding of the activations themselves, in units u of the accumulate type. exp, tanh and erf are good to 2 ulp = 4 u (the maximum that CUDA
-// documents, and that of the CPU's polynomials), each other operation to 1 u:
+// Rounding of the activations themselves, in units u of the accumulate type. exp, tanh and erf are good to 2 ulp = 4 u
+// (the maximum that CUDA documents, and that of the CPU's polynomials), each other operation to 1 u:
 //   silu      x / (1 + exp(-x)): 4 + 1 + 1 for the sigmoid, 1 for the product                                  7 u |x|
-//   gelu_erf  erf(x c): 2 u of the argument move it by max(z erf'(z)) 2 u < 1 u, erf 4 u, halved, + 0.5, times x   5 u |x|
-//   gelu_tanh 6 u of the argument move tanh by max(z tanh'(z)) 6 u < 3 u, tanh 4 u, halved, + 0.5, times x         6 u |x|
+//   gelu_erf  erf(x c): 2 u of the argument move it by < 1 u, erf 4 u, halved, + 0.5, times x                  5 u |x|
+//   gelu_tanh 6 u of the argument move tanh by < 3 u, tanh 4 u, halved, + 0.5, times x                    6 u |x|
 //   tanh      4 u |tanh x|
 inline double value_rounding(activation a, double x) {
   double const m = std::abs(x);
@@ -136,9 +139,9 @@ inline double value_rounding(activation a, double x) {
   }
 }
 // And of their derivatives:
-//   silu      s + y (1 - s): 6 u of s, 7 u of y = x s and 7 u of 1 - s on |y|, one u each for product and sum   8 u + 16 u |x|
+//   silu      s + y (1 - s): 6 u of s, 7 u of y = x s and 7 u of 1 - s on |y|, 1 u for product and sum  8 u + 16 u |x|
 //   gelu_erf  4 u of Phi, x phi(x) with x^2/2 + 7 u relative: below 3 u, 1 u for the sum                         8 u
-//   gelu_tanh 5 u of the gate; t^2 is off by 15 u, times |x/2| c (1 + 3 cubic x^2)                               8 u + 7 u |x| (1 + 3 cubic x^2)
+//   gelu_tanh 5 u of the gate; t^2 is off by 15 u, times |x/2| c (1 + 3 cubic x^2)      8 u + 7 u |x| (1 + 3 cubic x^2)
 //   tanh      1 - t^2: 9 u of t^2, 1 u                                                                           10 u
 inline double derivative_rounding(activation a, double x) {
   double const m = std::abs(x);
@@ -175,7 +178,8 @@ struct series {
   }
 };
 
-/// One channel of one sequence through one direction of the stack: the input of each layer, each pre-activation, and the result.
+/// One channel of one sequence through one direction of the stack: the input of each layer, each pre-activation, and
+/// the result.
 struct trace {
   std::vector<series> input, pre;
   series output;
@@ -305,7 +309,8 @@ inline backward_result backward(stack const& s, problem const& p) {
               in[t] = in[t] + bounded(p.grad_state_out[one.slot(l, t)]);
             if (!p.state_in.empty() && t < 0) r.grad_state_in.set(one.slot(l, t), in[t]);
           }
-          // If the call is shorter than the history, samples older than the call stay in the state: their gradient passes through.
+          // If the call is shorter than the history, samples older than the call stay in the state: their gradient
+          // passes through.
           out = detail::series(0, p.length);
           for (integer t = 0; t < p.length; t++) out[t] = in[t];
         }

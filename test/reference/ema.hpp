@@ -1,5 +1,6 @@
-// MEGA's exponential moving average as its equations read, in fp64, one state of one channel after another; naive on purpose.
-// The same text computes numbers (N = double) and, with N = bounded, how far a correct implementation may be from each.
+// MEGA's exponential moving average as its equations read, in fp64, one state of one channel after another; simple on
+// purpose. The same text computes numbers (N = double) and, with N = bounded, bounds on the error of a correct
+// implementation.
 #pragma once
 #include <cmath>
 #include <cstddef>
@@ -16,8 +17,8 @@ using integer = std::int64_t;
 /// A state is a sum over the past that an implementation may split anywhere (a scan over threads does).
 using bounded = bounded_number<true>;
 
-// Rounding of the functions in units u, with exp good to 2 ulp = 4 u and one u for each other operation: sigmoid 6 u; silu 7 u |x|;
-// its derivative s + x s (1 - s): 8 u + 16 u |x|. |sigmoid'| <= 1/4, |silu'| < 1.1, |silu''| <= 1/2.
+// Rounding of the functions in units u, with exp good to 2 ulp = 4 u and one u for each other operation: sigmoid 6 u;
+// silu 7 u |x|; its derivative s + x s (1 - s): 8 u + 16 u |x|. |sigmoid'| <= 1/4, |silu'| < 1.1, |silu''| <= 1/2.
 inline double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 inline bounded sigmoid(bounded x) {
   double const s = sigmoid(x.v);
@@ -31,7 +32,8 @@ inline bounded silu_derivative(bounded x) {
   return {d, std::abs(d), x.e / 2 + bounded::u * (8 + 16 * std::abs(x.v))};
 }
 
-/// What an average is. scan: roundings of a state that came through a scan over threads, those of its own recurrence aside.
+/// The options of a moving average. scan: roundings of a state by a scan over threads, in addition to those of its
+/// recurrence.
 struct shape {
   int states = 1;
   bool bidirectional = false, skip = false;
@@ -39,8 +41,8 @@ struct shape {
   int directions() const { return bidirectional ? 2 : 1; }
 };
 
-/// Row-major: x, grad_y [batch, channels, length]; delta, alpha, beta, gamma [halves * channels, states]; omega [channels];
-/// states [batch, channels, states]. An empty vector is an absent argument.
+/// Row-major: x, grad_y [batch, channels, length]; delta, alpha, beta, gamma [directions * channels, states]; omega
+/// [channels]; states [batch, channels, states]. An empty vector is an absent argument.
 struct problem {
   integer batch = 0, channels = 0, length = 0;
   std::vector<double> x, delta, alpha, beta, gamma, omega, state_in, grad_y, grad_state_out;
@@ -75,8 +77,9 @@ struct coefficients {
   }
 };
 
-/// The states of one row of parameters after each of `length` positions of x from `first` on, in the order of the walk. A step costs two roundings of what it
-/// carries (its product and sum, or the power of q that carries it across threads).
+/// The states of one row of parameters after each of `length` positions of x from `first` on, in the order of the
+/// recurrence. A step adds two roundings to the state (product and sum, or the product with the power of q that carries
+/// it across threads).
 template <class N>
 std::vector<N> states(coefficients<N> const& k, std::vector<double> const& x, integer first, integer length,
                       integer step, N h) {
@@ -119,7 +122,7 @@ outputs<N> forward(shape const& s, problem const& in) {
   return out;
 }
 
-/// From the gradients of u, w and q of one row and state to those of its parameters, added.
+/// Adds the gradients of the parameters of one row and state, from those of u, w and q.
 template <class N>
 void add_gradients(shape const& s, detail::coefficients<N> const& k, std::size_t i, N of_u, N of_w, N of_q,
                    gradients<N>& to) {
@@ -174,7 +177,7 @@ gradients<N> backward(shape const& s, problem const& in) {
   return out;
 }
 
-/// A factor of a kernel's term: q^l, built of l roundings in fp64, and so is the reference's, whose q is rounded.
+/// q^l, a factor of a term of the kernel: l roundings in fp64, in the reference as well, whose q is rounded.
 template <class N>
 N power(double q, integer l) {
   double const v = std::pow(q, double(l));
@@ -185,7 +188,7 @@ N power(double q, integer l) {
   }
 }
 
-/// kappa [halves * channels, length].
+/// kappa [directions * channels, length].
 template <class N>
 std::vector<N> kernel(shape const& s, problem const& in) {
   std::vector<N> kappa(static_cast<std::size_t>(s.directions() * in.channels * in.length));

@@ -1,5 +1,5 @@
-// The gates of a TCNCA layer as their equations read, in fp64, one element after another.
-// The same text computes numbers (N = double) and, with N = average::bounded, how far a correct implementation may be from each.
+// The gates of a TCNCA layer as their equations read, in fp64, one element after another. The same text computes
+// numbers (N = double) and, with N = ema::bounded, bounds on the error of a correct implementation.
 #pragma once
 #include "ema.hpp"
 #include "philox.hpp"
@@ -9,7 +9,7 @@ namespace tcnca::reference::gates {
 using ema::silu, ema::silu_derivative, ema::sigmoid;
 using integer = std::int64_t;
 
-/// Which gates there are, and dropout: a word of Philox below 2^32 times it drops.
+/// The gates of a shape, and dropout: an element is dropped if its Philox word is below 2^32 times dropout.
 struct shape {
   bool update = true, mixer = true;
   double dropout = 0;

@@ -1,4 +1,5 @@
-// The machines that every test runs on: the CPU, fibers (the GPU's thread decomposition on the CPU), and, in a CUDA program, the GPU.
+// The backends that tests run on: the CPU, fibers (the GPU's thread decomposition on the CPU), and, in a CUDA program,
+// the GPU.
 #pragma once
 #include <gtest/gtest.h>
 
@@ -11,7 +12,8 @@
 
 namespace tcnca::testing {
 
-/// A backend has a name, an executor for a seed (which varies what a caller may vary), and finish(), after which results are there.
+/// A backend has a name, make(seed), an executor whose options depend on the seed, and finish(), which waits for the
+/// results.
 struct cpu_backend {
   static constexpr char const* name = "cpu";
   static constexpr bool is_fiber = false;
@@ -49,7 +51,7 @@ struct cuda_backend {
 };
 using backends = std::tuple<cuda_backend>;
 #elif defined(__SANITIZE_THREAD__)
-using backends = std::tuple<fiber_backend<>>;  // each fiber is a thread to it
+using backends = std::tuple<fiber_backend<>>;  // ThreadSanitizer sees each fiber as a thread
 #else
 using backends = std::tuple<cpu_backend, fiber_backend<>>;
 #endif
@@ -71,8 +73,8 @@ template <class... Backends, class... Cases>
 struct cases_on<std::tuple<Backends...>, Cases...>
     : list_of<decltype(std::tuple_cat(case_on<Cases, Backends...>{}...))> {};
 
-/// The types of a typed test suite: every case on every backend. A case says what is tested but for the backend: an element type, a shape, a
-/// tuning; its on<Backend> is a subject, which has the members backend and name().
+/// The types of a typed test suite: every case on every backend. A case says what is tested but for the backend: an
+/// element type, a shape, a tuning; its on<Backend> is a subject, which has the members backend and name().
 template <class Backends, class... Cases>
 using subjects_on = typename cases_on<Backends, Cases...>::type;
 template <class... Cases>
@@ -94,7 +96,8 @@ struct backend_name {
   }
 };
 
-/// Calls an operation with a workspace of exactly `bytes`, as its query asks for, and waits until the results are there.
+/// Calls an operation with a workspace of exactly `bytes`, as its query asks for, and waits until the results are
+/// there.
 template <class Backend, class Call>
 void run_with_workspace(std::size_t bytes, Call call) {
   scratch_memory const scratch(bytes);
@@ -104,8 +107,9 @@ void run_with_workspace(std::size_t bytes, Call call) {
   EXPECT_TRUE(scratch.intact()) << "written outside of the workspace";
 }
 
-/// Under a sanitizer compilers and programs are several times slower: it sees few of the types and options, but every agent.
+/// Under a sanitizer, compilation and execution are several times slower: fewer types and options run, but every agent.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define TCNCA_TEST_FEW 1
 template <class All, class Few>
 using unless_sanitized = Few;
 #else
@@ -113,7 +117,7 @@ template <class All, class Few>
 using unless_sanitized = All;
 #endif
 
-/// Whether a test that cannot run has failed.
+/// Whether a test that cannot run counts as failed.
 inline bool skip_is_failure() { return environment("TCNCA_REQUIRE_CUDA", 0) != 0; }
 
 }  // namespace tcnca::testing

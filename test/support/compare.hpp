@@ -1,4 +1,4 @@
-// Comparison with a reference within its derived bounds, and bit by bit.
+// Comparison with a reference within its bounds, and bit by bit.
 #pragma once
 #include <gtest/gtest.h>
 
@@ -11,7 +11,8 @@
 
 namespace tcnca::testing {
 
-/// From here on the references compute bounds for tensors of T: fp64 and fp32 computed in themselves, 16-bit types in fp32.
+/// From here on the references compute bounds for tensors of T: fp64 and fp32 computed in themselves, 16-bit types in
+/// fp32.
 template <class T>
 void use_arithmetic_of() {
   using A = accumulate_t<T>;
@@ -22,7 +23,7 @@ void use_arithmetic_of() {
   arithmetic::tiny = is_16bit ? underflow<T>() : 0;
 }
 
-/// Each element within its bound of its value; a NaN never is. Says which element is the worst.
+/// Whether each element is within its bound of its value; a NaN never is. The message names the worst element.
 template <class T, int Rank>
 ::testing::AssertionResult within(tensor<T, Rank> const& got, std::vector<double> const& value,
                                   std::vector<double> const& bound) {

@@ -1,7 +1,8 @@
-// fiber_group: the threads of a CUDA block as fibers of one CPU thread, so that the very thread decomposition of the GPU runs without one.
-// Between two barriers the fibers run one after another in random order. A missing barrier then changes bits for some seed; a barrier that
-// only some fibers reach is divergence and fails the launch. 32 fibers are a warp and 128 a warpgroup, with barriers of their own
-// (fiber_warp.hpp, fiber_warpgroup.hpp). The groups of a cluster run as one, with a barrier more. Under ThreadSanitizer each fiber is a thread, and only barriers order them.
+// fiber_group: the threads of a CUDA block as fibers of one CPU thread, so that the thread decomposition of the GPU
+// runs on a CPU. Between two barriers the fibers run one after another in random order. A missing barrier then changes
+// bits for some seed; a barrier that only some fibers reach is divergence and fails the launch. 32 fibers are a warp
+// and 128 a warpgroup, with barriers of their own (fiber_warp.hpp, fiber_warpgroup.hpp). The groups of a cluster run as
+// one, with a cluster barrier. Under ThreadSanitizer each fiber is a thread, and only barriers order them.
 #pragma once
 #include <memory>
 
@@ -26,7 +27,7 @@ struct fiber_group {
 template <int Threads = 0>
 struct fibers {
   std::uint64_t seed = 1;
-  int groups = 3;  ///< at most; they run one after another in random order, and share the items as blocks of a grid do
+  int groups = 3;  ///< maximum number; they run in random order and divide the items like blocks of a grid
 };
 
 }  // namespace tcnca::testing
@@ -81,7 +82,7 @@ struct executor_traits<testing::fibers<Threads>> {
     int const groups =
         int(max_of(index_t(1), workers_that_fit(workers(e, items), bytes_per_worker(memory), scratch.bytes)));
     constexpr int cluster = testing::fiber_cluster::size_for<Agent>;
-    // What a group is given is kept until all have run, so that nothing but the end of the launch orders two groups.
+    // The memory of a group is kept until all have run, so that only the end of the launch orders two groups.
     struct given {
       std::unique_ptr<testing::shared_memory> near[cluster];
       job work;

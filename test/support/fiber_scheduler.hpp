@@ -1,7 +1,6 @@
-// fiber_group: the threads of a CUDA block as fibers of one CPU thread, so that the very thread decomposition of the GPU runs without one.
-// Between two barriers the fibers run one after another in random order. A missing barrier then changes bits for some seed; a barrier that
-// only some fibers reach is divergence and fails the launch. 32 fibers are a warp and 128 a warpgroup, with barriers of their own
-// (fiber_warp.hpp, fiber_warpgroup.hpp). The groups of a cluster run as one, with a barrier more. Under ThreadSanitizer each fiber is a thread, and only barriers order them.
+// The scheduler of fibers: runs the threads of a group as fibers of one CPU thread. Between two barriers the fibers run
+// one after another in random order, so a missing barrier changes bits for some seed. A barrier that only some fibers
+// reach is divergence and fails the launch. Under ThreadSanitizer each fiber is a thread, and only barriers order them.
 #pragma once
 #include <sys/mman.h>
 
@@ -38,7 +37,7 @@
 #include <ucontext.h>
 #endif
 
-// The scheduler is not part of what is tested: its own memory must not be seen by the race detector.
+// The race detector must not see the memory of the scheduler, which is not under test.
 #define TCNCA_TEST_SCHEDULER __attribute__((noinline, no_sanitize("thread")))
 
 namespace tcnca::testing {
@@ -65,8 +64,8 @@ struct random_bits {
 };
 
 #if defined(__x86_64__)
-// Saves the callee-saved registers and the stack pointer of this context, goes on in the other.
-// ucontext would do, but it makes a system call each time.
+// Saves the callee-saved registers and the stack pointer of this context, and switches to the other.
+// ucontext makes a system call for each switch.
 __attribute__((naked, noinline)) inline void switch_stacks(void** /*save*/, void* /*load*/) {
   asm("push %rbp\n push %rbx\n push %r12\n push %r13\n push %r14\n push %r15\n"
       "mov %rsp, (%rdi)\n mov %rsi, %rsp\n"
@@ -85,8 +84,9 @@ class fiber_scheduler {
     return s;
   }
 
-  /// Calls f(argument, rank) for each rank in [0, n) on a fiber of its own. False if a barrier was reached by some and never by others.
-  /// `group` tells apart groups that nothing orders: only join() does. `block`: fibers of each group of a cluster, of n.
+  /// Calls f(argument, rank) for each rank in [0, n) on its own fiber. False if some fibers reach a barrier that others
+  /// never reach. `group` identifies the group; only join() orders groups. `block`: the number of fibers of each group
+  /// of a cluster.
   TCNCA_TEST_SCHEDULER bool run(int n, body f, void* argument, std::uint64_t seed, int group, int block = max_fibers) {
     random_.state = seed;
     body_ = f, argument_ = argument, count_ = n, block_ = block, group_ = group % max_groups;
@@ -112,12 +112,12 @@ class fiber_scheduler {
     acquire(&barriers_[group_][phase_ & 1]);
     for (int k = 0; k < 3; k++)
       for (int p = 0; p < max_fibers / warp; p++) acquire(&part_barriers_[group_][k][p][part_phases_[k][p] & 1]);
-    for (int i = 0; i < n; i++)  // those that wait are given up
+    for (int i = 0; i < n; i++)  // fibers that still wait are abandoned
       if (states_[i] != state::finished) abandon(fibers_[i]);
     return false;
   }
 
-  /// Orders everything that the groups did before what follows.
+  /// Orders all work of the groups before everything after this call.
   TCNCA_TEST_SCHEDULER void join() { acquire(&done_); }
 
   /// Called by a fiber: returns when all fibers of the group have called it.
@@ -127,7 +127,7 @@ class fiber_scheduler {
   TCNCA_TEST_SCHEDULER void warpgroup_barrier() { part_barrier(1, warpgroup); }
   TCNCA_TEST_SCHEDULER void cluster_barrier() {
     char* const sync =
-        &barriers_[group_][phase_ & 1];  // two in turn: the next barrier's releases must not be acquired by this one
+        &barriers_[group_][phase_ & 1];  // alternating: this barrier must not acquire the releases of the next
     release(sync);
     states_[current_ - fibers_] = state::waiting;
     waiting_++;
@@ -141,7 +141,7 @@ class fiber_scheduler {
     release(sync);
     states_[current_ - fibers_] = state::waiting_in_part;
     if (++arrived_[kind][p] == size) {
-      arrived_[kind][p] = 0, position_ = random_.below(count_);  // whoever is ready may go on first
+      arrived_[kind][p] = 0, position_ = random_.below(count_);  // any fiber that is ready may continue first
       part_phases_[kind][p]++;
       for (int lane = 0; lane < size; lane++) states_[fiber_of_[first + lane]] = state::ready;
     }
@@ -149,8 +149,8 @@ class fiber_scheduler {
     acquire(sync);
   }
 
-  /// Of the fiber that calls: its rank (in its cluster), barriers that its warp, warpgroup has passed, which group of its cluster, the
-  /// group's (cluster's) number; and a random number of its own.
+  /// Of the fiber that calls: its rank (in its cluster), barriers that its warp, warpgroup has passed, which group of
+  /// its cluster, the group's (cluster's) number; and a random number of its own.
   TCNCA_TEST_SCHEDULER int rank() const { return current_->rank; }
   TCNCA_TEST_SCHEDULER int warp_phase() const { return part_phases_[0][current_->rank / warp]; }
   TCNCA_TEST_SCHEDULER int warpgroup_phase() const { return part_phases_[1][current_->rank / warpgroup]; }
@@ -196,7 +196,8 @@ class fiber_scheduler {
 
   fiber_scheduler() = default;
 
-  /// This fiber has arrived at a barrier or returned: the next in the order that can goes on, or all have arrived and the next phase begins.
+  /// This fiber has arrived at a barrier or returned: the next in the order that can goes on, or all have arrived and
+  /// the next phase begins.
   TCNCA_TEST_SCHEDULER void pass_on() {
     fiber* const self = current_;
     if (waiting_ == count_) {
@@ -214,7 +215,7 @@ class fiber_scheduler {
     go(self, &main_);
   }
 
-  /// The life of a fiber: one body after another.
+  /// The main loop of a fiber: one body after another.
   TCNCA_TEST_SCHEDULER static void live() {
     fiber_scheduler& s = get();
     arrive(s.current_);
@@ -276,7 +277,7 @@ class fiber_scheduler {
 #endif
 #if defined(__x86_64__)
     void** top = reinterpret_cast<void**>(static_cast<char*>(f.stack) + stack_bytes);
-    *--top = nullptr;  // nobody to return to
+    *--top = nullptr;  // no caller
     *--top = reinterpret_cast<void*>(&fiber_scheduler::live);
     for (int i = 0; i < 6; i++) *--top = nullptr;
     f.saved = top;

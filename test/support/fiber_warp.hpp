@@ -1,5 +1,6 @@
-// What the lanes of a warp do together, for fibers: 32 of them exchange registers through memory. Each instruction's layout is written down
-// here from the PTX ISA once more, so that a wrong one in an agent or in block/mma.hpp gives wrong numbers. Included by fiber.hpp.
+// Warp operations for fibers: 32 fibers exchange registers through memory. Each instruction's layout is written here
+// independently from the PTX ISA, so that a wrong layout in an agent or in block/mma.hpp gives wrong results. Included
+// by fiber.hpp.
 #pragma once
 #include <cstring>
 #include <vector>
@@ -8,17 +9,18 @@
 
 namespace tcnca::testing {
 
-/// Words that the lanes of a warp show each other.
+/// Words that the lanes of a warp exchange.
 class fiber_exchange {
  public:
   static constexpr int lanes = fiber_scheduler::warp, most = 8;
 
-  /// f(words), where words[lane][i] is word i of that lane. `what` tells operations apart: all lanes must do the same.
+  /// f(words), where words[lane][i] is word i of that lane. `what` identifies the operation: it must be the same for
+  /// all lanes.
   template <int N, class F>
   static void run(int what, std::uint32_t const (&mine)[N], F f) {
     static_assert(N < most);
     auto& scheduler = fiber_scheduler::get();
-    // Two in turn: who reads the one is done before anybody writes it again, for the other's barrier lies between.
+    // Two buffers alternate: the barrier of the other buffer separates reads of one from its next writes.
     auto& shown = shown_[scheduler.group()][scheduler.rank() / lanes][scheduler.warp_phase() & 1];
     auto& own = shown[scheduler.rank() % lanes];
     for (int i = 0; i < N; i++) own[i] = mine[i];
@@ -42,9 +44,9 @@ template <int N>
 struct warp_of<testing::fiber_group<N>> {
   static constexpr bool exists = N % testing::fiber_exchange::lanes == 0;
 
-  /// mma.m16n8k16: with g = lane / 4 and t = lane % 4,
-  /// a_i, i < 8: row g for i in {0, 1, 4, 5}, else g + 8; column 2 t + (i & 1), from i = 4 on 8 more.
-  /// b_i, i < 4: row 2 t + (i & 1), from i = 2 on 8 more; column g.   c_i, i < 4: row g, from i = 2 on g + 8; column 2 t + (i & 1).
+  /// mma.m16n8k16: with g = lane / 4 and t = lane % 4, a_i, i < 8: row g for i in {0, 1, 4, 5}, else g + 8; column 2 t
+  /// + (i & 1), from i = 4 on 8 more. b_i, i < 4: row 2 t + (i & 1), from i = 2 on 8 more; column g.   c_i, i < 4: row
+  /// g, from i = 2 on g + 8; column 2 t + (i & 1).
   template <element T>
   void multiply(float (&c)[4], uint32 const (&a)[4], uint32 b0, uint32 b1) const {
     uint32 const mine[6] = {a[0], a[1], a[2], a[3], b0, b1};
@@ -60,7 +62,8 @@ struct warp_of<testing::fiber_group<N>> {
     });
   }
   static char* address(void const* p) { return const_cast<char*>(static_cast<char const*>(p)); }
-  /// ldmatrix.m8n8.x4: lanes 8 m .. 8 m + 7 give the rows of matrix m; register m of a lane: row lane / 4, columns 2 (lane % 4) and the next.
+  /// ldmatrix.m8n8.x4: lanes 8 m .. 8 m + 7 give the rows of matrix m; register m of a lane: row lane / 4, columns 2
+  /// (lane % 4) and the next.
   void load_matrices(uint32 (&r)[4], void const* row) const {
     read(2, row, [&](auto const& shown, int lane) {
       for (int m = 0; m < 4; m++) r[m] = shown[8 * m + lane / 4][lane % 4];
@@ -100,7 +103,7 @@ struct warp_of<testing::fiber_group<N>> {
   }
   void sync() const { testing::fiber_scheduler::get().warp_barrier(); }
 
-  /// A copy happens at some time between its beginning and the wait for it: at the one or at the other.
+  /// An asynchronous copy is performed either when it is issued or at the wait for it.
   void copy_16(void* to, void const* from, bool present) const { copy(to, from, present, 16); }
   void copy_4(void* to, void const* from, bool present) const { copy(to, from, present, 4); }
   void commit() const { committed_ = pending_.size(); }
@@ -146,7 +149,7 @@ struct warp_of<testing::fiber_group<N>> {
       scheduler.fail("cp.async: an address is not aligned");
     pending_.push_back({to, from, present, bytes});
     if (scheduler.random(2) == 0)
-      perform(pending_.back());  // and once more at the wait: the memory is not to be touched until then
+      perform(pending_.back());  // and again at the wait: the destination must not be accessed before
   }
   static void perform(pending_copy const& c) {
     if (c.present) std::memcpy(c.to, c.from, c.bytes);

@@ -1,6 +1,7 @@
-// What warpgroups and clusters do together, for fibers. The layouts of wgmma's operands and result are written down here from the PTX ISA once
-// more ("Asynchronous Warpgroup Level Matrix Shared Memory Layout", "Matrix Descriptor Format", "Register Fragments"): an agent's descriptors
-// are read bit by bit, so that a wrong one gives wrong numbers. Included by fiber.hpp.
+// Warpgroup and cluster operations for fibers. The layouts of wgmma's operands and result are written here
+// independently from the PTX ISA ("Asynchronous Warpgroup Level Matrix Shared Memory Layout", "Matrix Descriptor
+// Format", "Register Fragments"): an agent's descriptors are decoded bit by bit, so that a wrong one gives wrong
+// results. Included by fiber.hpp.
 #pragma once
 #include <cstring>
 #include <vector>
@@ -9,7 +10,7 @@
 
 namespace tcnca::testing {
 
-/// The fast memories of the groups of a cluster, by the cluster's number, as nothing orders two clusters.
+/// The shared memories of the groups of a cluster, one set for each cluster, because nothing orders two clusters.
 struct fiber_cluster {
   static constexpr int most = 8;
   static inline char* near[fiber_scheduler::max_groups][most] = {};
@@ -33,7 +34,8 @@ template <int N>
 struct warpgroup_of<testing::fiber_group<N>> {
   static constexpr bool exists = N % 128 == 0;
 
-  /// An address counts from the beginning of the group's fast memory, which lies as that of a block at a multiple of 1024.
+  /// An address counts from the beginning of the group's shared memory, which begins at a multiple of 1024 like that of
+  /// a block.
   static uint32 address(void const* p) { return uint32(static_cast<char const*>(p) - near()); }
   void fence_proxy_async() const {}
   void fence() const { begun_ = true; }
@@ -50,11 +52,11 @@ struct warpgroup_of<testing::fiber_group<N>> {
     for (auto const& p : pending_) p.perform(p);
     pending_.clear();
     begun_ = false;
-    testing::fiber_scheduler::get().warpgroup_barrier();  // no lane goes on before the product of all has ended
+    testing::fiber_scheduler::get().warpgroup_barrier();  // no lane continues before the product is complete
   }
 
  private:
-  /// An instruction happens at some time between its issue and the wait: here at the one or at the other, one after another.
+  /// An instruction is performed either at its issue or at the wait, in order.
   struct product {
     void (*perform)(product const&);
     float* c;
@@ -76,7 +78,7 @@ struct warpgroup_of<testing::fiber_group<N>> {
     if (pending_.empty() && scheduler.random(2) == 0) p.perform(p);
     else pending_.push_back(p);
   }
-  /// All lanes must give the same.
+  /// All lanes must pass the same.
   static void agree(uint64 const (&mine)[4]) {
     static uint64 shown[testing::fiber_scheduler::max_groups][testing::fiber_scheduler::max_fibers / 128][2][128][4];
     auto& scheduler = testing::fiber_scheduler::get();
@@ -87,8 +89,9 @@ struct warpgroup_of<testing::fiber_group<N>> {
       scheduler.fail("divergence: the lanes of a warpgroup do not do the same");
   }
 
-  /// An operand in memory. Of neighbours along the sum (k): rows of the other index in eights, 128 bytes apart, the eights `stride` apart.
-  /// Transposed: 64 neighbours of the other index, `leading` from one 64 to the next; k in eights, 128 bytes apart, the eights `stride` apart.
+  /// An operand in memory. Of neighbours along the sum (k): rows of the other index in eights, 128 bytes apart, the
+  /// eights `stride` apart. Transposed: 64 neighbours of the other index, `leading` from one 64 to the next; k in
+  /// eights, 128 bytes apart, the eights `stride` apart.
   struct operand {
     int start, leading, stride;
     explicit operand(uint64 d)
@@ -105,7 +108,8 @@ struct warpgroup_of<testing::fiber_group<N>> {
       return to_accumulate(x);
     }
   };
-  /// Lane l of warp w has of every 8 columns 2 (l % 4) and the next, in row 16 w + l / 4 and in the eighth row after it.
+  /// Lane l of warp w has of every 8 columns 2 (l % 4) and the next, in row 16 w + l / 4 and in the eighth row after
+  /// it.
   template <element T>
   static void perform(product const& p) {
     int const rank = testing::fiber_scheduler::get().rank() % 128, row = rank / 32 * 16 + rank % 32 / 4;

@@ -1,4 +1,4 @@
-// Reads golden vectors; golden/make_golden.py says what stands in the files.
+// Reads golden vectors; golden/make_golden.py documents the format.
 #pragma once
 #include <cstdlib>
 #include <filesystem>

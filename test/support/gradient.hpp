@@ -1,5 +1,5 @@
-// Gradients against difference quotients of the forward pass, in fp64.
-// The loss is <u, results> with u the gradients of the results, so its derivative along v is <v, gradients of the inputs>.
+// Gradients against difference quotients of the forward pass, in fp64. The loss is <u, results> with u the gradients of
+// the results, so its derivative along v is <v, gradients of the inputs>.
 #pragma once
 #include <gtest/gtest.h>
 
@@ -14,8 +14,8 @@
 
 namespace tcnca::testing {
 
-/// Adds the results' terms of a loss to a sum: of values for the loss, of bounded numbers for its rounding error. `u`: NaN where a result
-/// does not count (slots of a state that are not written).
+/// Adds the results' terms of a loss to a sum: of values for the loss, of bounded numbers for its rounding error. `u`:
+/// NaN where a result does not count (slots of a state that are not written).
 template <class N, class Results>
 void add_loss(reference::sum<N>& loss, std::vector<double> const& u, Results const& results) {
   for (std::size_t i = 0; i < u.size(); i++)
@@ -25,11 +25,13 @@ inline void add_loss(reference::sum<double>& loss, std::vector<double> const& u,
   if (results.present()) add_loss(loss, u, results.values());
 }
 
-/// Compares gradients with difference quotients: along random directions in all inputs at once, and along single coordinates of each input.
+/// Compares gradients with difference quotients: along random directions in all inputs at once, and along single
+/// coordinates of each input.
 class gradient_check {
  public:
   int directions = 4, coordinates = 6;
-  /// Whether the second derivative jumps somewhere (relu, relu2). The error of a central difference there is of order h, not h^2.
+  /// Whether the second derivative jumps somewhere (relu, relu2). The error of a central difference there is of order
+  /// h, not h^2.
   bool kinks = false;
 
   void add(std::string const& name, std::vector<double*> const& elements, std::vector<double> const& gradient) {

@@ -1,4 +1,4 @@
-// Elements to and from fp64 without the library's conversions, and random ones.
+// Conversions between elements and fp64, independent of the library's, and random numbers.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -12,7 +12,8 @@
 
 namespace tcnca::testing {
 
-/// A binary format: bits of the significand (the leading one included), least and greatest exponent of a normal number.
+/// A binary format: bits of the significand (the leading one included), smallest and largest exponent of a normal
+/// number.
 struct format {
   int digits, least, greatest;
 };
@@ -24,13 +25,13 @@ inline constexpr format format_of<bf16>{8, -126, 127};
 template <>
 inline constexpr format format_of<fp16>{11, -14, 15};
 
-/// Half the least positive number of T: what rounding can lose where numbers are denormal.
+/// Half the smallest positive number of T: the largest rounding error of denormal numbers.
 template <class T>
 double underflow() {
   return std::ldexp(1, format_of<T>.least - format_of<T>.digits);
 }
 
-/// x rounded to nearest even in the format; beyond the greatest number, infinity.
+/// x rounded to nearest even in the format; infinity if it exceeds the largest number.
 inline double round_to(double x, format f) {
   if (x == 0 || !std::isfinite(x)) return x;
   int const exponent = std::max(std::ilogb(x), f.least), ulp = exponent - (f.digits - 1);
@@ -80,7 +81,7 @@ inline double uniform(random_bits& r) { return std::ldexp(double(r() >> 11), -52
 /// In [low, high].
 inline int between(random_bits& r, int low, int high) { return low + r.below(high - low + 1); }
 
-/// The number in an environment variable, else another.
+/// The number in an environment variable, or `otherwise`.
 inline std::uint64_t environment(char const* name, std::uint64_t otherwise) {
   char const* const s = std::getenv(name);
   return s && *s ? std::strtoull(s, nullptr, 0) : otherwise;

@@ -5,7 +5,7 @@
 
 namespace tcnca::testing {
 
-/// Shared memory of one group: exactly as large as asked for, NaN at first, with guards that are checked.
+/// Shared memory of one group, of exactly the given size: NaN at first, with guards that are checked.
 class shared_memory {
  public:
   static constexpr std::size_t guard = 1024;  // and the alignment

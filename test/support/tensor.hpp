@@ -1,4 +1,4 @@
-// Tensors in memory that notices: guards around them, and between their rows where they are strided.
+// Tensors in guarded memory: guards before and after them, and between strided rows.
 #pragma once
 #include <cstring>
 #include <string>
@@ -15,7 +15,8 @@
 
 namespace tcnca::testing {
 
-/// Bytes with guards before and behind. Host memory (poisoned around, under AddressSanitizer); in a CUDA program managed memory.
+/// Bytes with guards before and after. Host memory (poisoned guards under AddressSanitizer); in a CUDA program managed
+/// memory.
 class guarded_bytes {
  public:
   static constexpr std::size_t guard = 512;
@@ -55,7 +56,7 @@ class guarded_bytes {
   unsigned char* data() const { return static_cast<unsigned char*>(memory_) + (memory_ ? guard + offset_ : 0); }
   std::size_t size() const { return bytes_; }
 
-  /// Whether the guards are as they were.
+  /// Whether the guards are unchanged.
   bool intact() const {
     if (!memory_) return true;
     poison(false);
@@ -89,12 +90,12 @@ class guarded_bytes {
   }
 };
 
-/// Where a tensor lies: elements between the end of a row and the next, elements off the alignment of 256 bytes.
+/// The placement of a tensor: padding elements between rows, and an offset in elements from an alignment of 256 bytes.
 struct placement {
   int padding = 0, offset = 0;
 };
 
-/// A tensor that owns its memory. Elements and what lies between rows are NaN at first.
+/// A tensor that owns its memory. Elements and padding are NaN at first.
 template <class T, int Rank>
 class tensor {
  public:
@@ -155,15 +156,15 @@ class tensor {
   /// All bytes, those between the rows included.
   std::vector<unsigned char> image() const { return {memory_.data(), memory_.data() + memory_.size()}; }
 
-  /// Whether nothing but elements was written since clear().
+  /// Whether only elements were written since clear().
   bool intact() const {
     if (!memory_.intact()) return false;
     if (elements_ == count()) return true;
-    std::vector<bool> mine(static_cast<std::size_t>(elements_));
-    for (index_t i = 0; i < count(); i++) mine[std::size_t(at(i) - view_.data)] = true;
+    std::vector<bool> is_element(static_cast<std::size_t>(elements_));
+    for (index_t i = 0; i < count(); i++) is_element[std::size_t(at(i) - view_.data)] = true;
     unsigned char const* const p = memory_.data();
-    for (std::size_t i = 0; i < mine.size() * sizeof(T); i++)
-      if (!mine[i / sizeof(T)] && p[i] != 0xff) return false;
+    for (std::size_t i = 0; i < is_element.size() * sizeof(T); i++)
+      if (!is_element[i / sizeof(T)] && p[i] != 0xff) return false;
     return true;
   }
 
@@ -173,7 +174,7 @@ class tensor {
   guarded_bytes memory_;
 };
 
-/// Scratch memory filled with NaN, aligned, exactly as large as asked for.
+/// Aligned scratch memory of exactly the given size, filled with NaN.
 class scratch_memory {
  public:
   explicit scratch_memory(std::size_t bytes) : memory_(bytes, 0) {
