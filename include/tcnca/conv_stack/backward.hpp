@@ -235,7 +235,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     ring_type const x = ring_at(plan.input[0]), y = ring_at(plan.grad[layers - 1]),
                     derivative = ring_at(plan.derivative[layers - 1]), skip = ring_at(plan.skip);
     gradient_sink const sink(*this, layers - 1, from, to);
-    value const omega = Shape.skip ? load_tap<A, Lanes>(this->omega_of(at(plan.weight)), p) : broadcast<width>(A(0));
+    value const omega = load_omega();
     A* const omega_sum = partial_sums().row(tiling::parameter_rows - 1);
     value sum = load<width>(const_cast<A const*>(omega_sum));
     for (index_t t = from + part.worker * P; t < to; t += part.workers * P) {
@@ -294,40 +294,66 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     if (from >= to) return;
     index_t const state_begin = params.grad_state_out.present() ? length_ - Shape.history(l) : length_;
     if (from >= 0 && to <= state_begin) {
-      sum_gradients<false>(l, from, to);
+      sum_gradients(l, from, to);
     } else {
       // Positions that exchange gradients with the state use kernels of their own, which know no short dilations. Where
       // such kernels are slower, only these positions use them. The split keeps subtiles at whole dilations.
       index_t split = from;
       if (int const d = base::short_dilation(l); d > 0 && from >= 0)
         split += max_of(index_t(0), state_begin - from) / (d * P) * (d * P);
-      if (split > from) sum_gradients<false>(l, from, split);
-      sum_gradients<true>(l, split, to);
+      if (split > from) sum_gradients(l, from, split);
+      sum_gradients_with_state(l, split, to);
     }
+    group.sync();
     if (l > 0 && from >= 0) add_to_weight_gradient(l - 1, from, to);
   }
-  /// WithState: reads and writes the gradients of the states. A kernel of its own, because a call between the sums
-  /// costs the registers that hold them.
-  template <bool WithState>
+
+  // The next functions do not synchronize. The first layer, the others, and positions of a state have kernels of their
+  // own: a call between the sums, as for a partial pack of grad_x, costs the registers that hold them.
+
   TCNCA_HOST_DEVICE void sum_gradients(int l, index_t from, index_t to) const {
-    auto const& plan = params.plan;
-    // The transposed convolution: taps in the opposite order, no bias.
-    dilated_taps<A> w = this->taps_of(at(plan.weight), l, direction_ == 0);
-    w.bias = nullptr;
-    value const omega =
-        Shape.skip ? load_tap<A, Lanes>(this->omega_of(at(plan.weight)), thread_partition<Lanes, Group>(group).pack)
-                   : broadcast<width>(A(0));
-    sequence_writer<T, Lanes> const grad_x(grad_x_, from, to - from, base::can_stream(0) && params.grad_x_streaming);
+    if (l == 0) {
+      auto const grad_x = grad_x_writer(from, to);
+      value const omega = load_omega();
+      transposed_sums<0, 1, false>(l, from, to, [this, grad_x, omega, from](int offset, int p, value g) TCNCA_INLINE {
+        store_grad_x(grad_x, offset, p, from + offset, g, omega);
+      });
+    } else if constexpr (layers > 1) {
+      gradient_sink const sink(*this, l - 1, from, to);
+      ring_type const derivative = ring_at(params.plan.derivative[l - 1]);
+      transposed_sums<1, layers, false>(l, from, to, [sink, derivative, from](int offset, int p, value g) TCNCA_INLINE {
+        sink.store(offset, p, g, has_derivative ? derivative.load(uint32(from + offset), p) : g);
+      });
+      sink.finish();
+    }
+  }
+  TCNCA_HOST_DEVICE void sum_gradients_with_state(int l, index_t from, index_t to) const {
+    auto const grad_x = grad_x_writer(from, to);
+    value const omega = load_omega();
     gradient_sink const sink(*this, max_of(l - 1, 0), from, to);
-    ring_type const derivative = ring_at(plan.derivative[max_of(l - 1, 0)]),
-                    residual = ring_at(plan.residual[residual_of(l)]);
-    bool const starts_residual = Shape.starts_residual(l), is_first = l == 0;
-    bool const reads_state = params.grad_state_out.present() && to > length_ - Shape.history(l);
-    constexpr int last = WithState ? 0 : layers;  // no layers: no kernels for short dilations
-    this->template dilated_sums<0, last>(
-        l, ring_at(plan.grad[l]), w, from, to, gradient_look_ahead(l), 0, length_,
-        [this, l, from, to, omega, grad_x, sink, derivative, residual, starts_residual, is_first, reads_state](
-            int offset, int p, value g) TCNCA_INLINE {
+    ring_type const derivative = ring_at(params.plan.derivative[max_of(l - 1, 0)]);
+    constexpr int none = 0;  // no layers, so no kernels for short dilations
+    transposed_sums<none, none, true>(
+        l, from, to, [this, l, from, grad_x, omega, sink, derivative](int offset, int p, value g) TCNCA_INLINE {
+          index_t const t = from + offset;
+          if (l == 0) store_grad_x(grad_x, offset, p, t, g, omega);
+          else sink.store(offset, p, g, has_derivative ? derivative.load(uint32(t), p) : g);
+        });
+    if (l > 0 && from >= 0) sink.finish();
+  }
+  /// emit(offset, p, gradient) for the gradients of the inputs [from, to) of a layer in [First, Last). WithState: with
+  /// the gradients of the states; those of positions before 0 are stored, not emitted.
+  template <int First, int Last, bool WithState, class Emit>
+  TCNCA_HIDDEN TCNCA_HOST_DEVICE void transposed_sums(int l, index_t from, index_t to, Emit const& emit) const {
+    // The transposed convolution: taps in the opposite order, no bias.
+    dilated_taps<A> w = this->taps_of(at(params.plan.weight), l, direction_ == 0);
+    w.bias = nullptr;
+    ring_type const residual = ring_at(params.plan.residual[residual_of(l)]);
+    bool const starts_residual = Shape.starts_residual(l),
+               reads_state = params.grad_state_out.present() && to > length_ - Shape.history(l);
+    this->template dilated_sums<First, Last>(
+        l, ring_at(params.plan.grad[l]), w, from, to, gradient_look_ahead(l), 0, length_,
+        [this, emit, residual, l, from, to, starts_residual, reads_state](int offset, int p, value g) TCNCA_INLINE {
           index_t const t = from + offset;
           if constexpr (WithState) {
             if (reads_state)
@@ -335,11 +361,18 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
             if (t < 0) return detail::store_state_gradient<Lanes>(state_of(params.grad_state_in, l), t, p, to - t, g);
           }
           if (Shape.residual_span() > 0 && starts_residual) g = g + residual.load(uint32(t), p);
-          if (is_first) store_grad_x(grad_x, offset, p, t, g, omega);
-          else sink.store(offset, p, g, has_derivative ? derivative.load(uint32(t), p) : g);
+          emit(offset, p, g);
         });
-    if (l > 0 && from >= 0) sink.finish();
-    group.sync();
+  }
+  TCNCA_HOST_DEVICE sequence_writer<T, Lanes> grad_x_writer(index_t from, index_t to) const {
+    return {grad_x_, from, to - from, base::can_stream(0) && params.grad_x_streaming};
+  }
+  TCNCA_HOST_DEVICE value load_omega() const {
+    if constexpr (!Shape.skip) {
+      return broadcast<width>(A(0));
+    } else {
+      return load_tap<A, Lanes>(this->omega_of(at(params.plan.weight)), thread_partition<Lanes, Group>(group).pack);
+    }
   }
 
   /// Writes grad_x at position t: the sum of both directions and the skip connection.
