@@ -209,7 +209,8 @@ TYPED_TEST(long_sums, of_gates) {
 // For any number of rows, fp32 sums of the gates end after 1024 terms.
 template <element T>
 using gates_agent = mix_backward_agent<serial_group, T, default_gated_fusion_tuning<T>::pass(target{0})>;
-static_assert(gates_agent<float>::rows_per_item(index_t(1) << 40) == 1024 && gates_agent<bf16>::rows_per_item(33) == 32);
+static_assert(gates_agent<float>::rows_per_item(index_t(1) << 40) == 1024 &&
+              gates_agent<bf16>::rows_per_item(33) == 32);
 
 }  // namespace
 }  // namespace tcnca::testing

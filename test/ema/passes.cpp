@@ -148,8 +148,8 @@ TYPED_TEST_P(ema_test, infinity_propagates_causally) {
 }
 
 REGISTER_TYPED_TEST_SUITE_P(ema_test, matches_the_reference_at_edges, matches_the_reference_at_random_extents,
-                            matches_the_reference_beyond_one_partial_sum, kernel_matches_the_reference, repeats_bit_by_bit,
-                            pieces_equal_one_call, infinity_propagates_causally);
+                            matches_the_reference_beyond_one_partial_sum, kernel_matches_the_reference,
+                            repeats_bit_by_bit, pieces_equal_one_call, infinity_propagates_causally);
 
 struct plain {
   static constexpr char const* name = "plain";

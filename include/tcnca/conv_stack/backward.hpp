@@ -45,8 +45,8 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
 
   params_type const& params;
 
-  TCNCA_HOST_DEVICE conv_stack_backward_agent(Group g, params_type const& p, A* shared_memory, A* global_scratch)
-      : base{g, shared_memory, global_scratch}, params(p) {}
+  TCNCA_HOST_DEVICE conv_stack_backward_agent(Group g, params_type const& p, A* shared, A* scratch)
+      : base{g, shared, scratch}, params(p) {}
 
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
     return p.x.extent[0] * divide_up(p.x.extent[1], index_t(Lanes.channels()));

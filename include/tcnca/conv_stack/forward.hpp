@@ -19,8 +19,8 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
   static constexpr int layers = Shape.layers();
   params_type const& params;
 
-  TCNCA_HOST_DEVICE conv_stack_forward_agent(Group g, params_type const& p, A* shared_memory, A* global_scratch)
-      : base{g, shared_memory, global_scratch}, params(p) {}
+  TCNCA_HOST_DEVICE conv_stack_forward_agent(Group g, params_type const& p, A* shared, A* scratch)
+      : base{g, shared, scratch}, params(p) {}
 
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
     return p.x.extent[0] * divide_up(p.x.extent[1], index_t(Lanes.channels())) * p.segments;

@@ -74,11 +74,4 @@ struct executor_traits<cpu> {
   }
 };
 
-/// Bytes that a launch of an agent needs, plus `shared` bytes for the whole call.
-template <class Agent, class Executor, class Params>
-workspace_bytes workspace_for(Executor e, Params const& p, group_memory memory, size_t shared = 0) {
-  using traits = executor_traits<Executor>;
-  return workspace_bytes::of(shared, traits::bytes_per_worker(memory), traits::workers(e, Agent::items(p)));
-}
-
 }  // namespace tcnca
