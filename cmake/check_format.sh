@@ -9,7 +9,7 @@ list=$(mktemp)
 trap 'rm -f "$list"' EXIT
 find include test bench examples -type f \
   \( -name '*.hpp' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu' \) | sort >"$list"
-others=$(find include test bench examples cmake ./*.md .ci CMakeLists.txt -type f ! -path 'test/golden/*' \
+others=$(find include test bench examples cmake ./*.md .ci CMakeLists.txt -type f \
   \( -name '*.py' -o -name '*.sh' -o -name '*.cmake' -o -name '*.md' -o -name CMakeLists.txt -o -name run \) | sort)
 bad=0
 # shellcheck disable=SC2046,SC2086

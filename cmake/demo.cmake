@@ -16,8 +16,8 @@ if(NOT seconds STREQUAL "")
   if(seconds LESS full)
     set(conv_lengths 1024,16384)
     string(CONCAT short_form "**Short form: TCNCA_DEMO_SECONDS is ${seconds}. In the first table the lengths 4096, "
-      "65536 and 131072 were left out and its rows were measured for ${conv_seconds} seconds instead of 75. Each model was "
-      "trained for ${model_seconds} seconds instead of 30: their results mean little.**\n\n")
+      "65536 and 131072 were left out and its rows were measured for ${conv_seconds} seconds instead of 75. Each model "
+      "was trained for ${model_seconds} seconds instead of 30: their results mean little.**\n\n")
   else()
     math(EXPR model_seconds "${seconds} * 2 / 15")
     math(EXPR conv_seconds "${seconds} / 3")

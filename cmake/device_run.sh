@@ -85,8 +85,10 @@ rm -f "$results"/*.md  # the tables are in the log
 phase "${TCNCA_SANITIZER_SECONDS:-105}"
 export TCNCA_TEST_COUNT=2 TCNCA_TEST_ORDERS=1
 for tool in memcheck racecheck; do
-  for stem in conv_stack_causal conv_stack_16bit conv_stack_two_sided chunked_attention_softmax chunked_attention_16bit gated_fusion_gates ema_passes; do
-    step "$tool $stem" 15 compute-sanitizer --tool $tool --error-exitcode 9 "$here/bin/test_${stem}_cuda" --gtest_brief=1 --gtest_filter='*at_random_extents*'
+  for stem in conv_stack_causal conv_stack_16bit conv_stack_two_sided chunked_attention_softmax \
+    chunked_attention_16bit gated_fusion_gates ema_passes; do
+    step "$tool $stem" 15 compute-sanitizer --tool $tool --error-exitcode 9 "$here/bin/test_${stem}_cuda" \
+      --gtest_brief=1 --gtest_filter='*at_random_extents*'
   done
 done
 

@@ -1,4 +1,4 @@
-// Attention in fp32 and fp64 with its default tuning: no kernel of it may spill.
+// Attention in fp32 and fp64 with its default tuning: no kernel spills.
 // barriers: chunked_attention_backward_agent 6
 // barriers: chunked_attention_forward_agent.*attention_functionE0 7
 // barriers: chunked_attention_forward_agent 6

@@ -1,4 +1,5 @@
-// Attention on tensor cores with its default tuning: no kernel may spill, and the instructions are those intended.
+// Attention on tensor cores with its default tuning: no kernel spills, and the kernels use the intended
+// instructions.
 // sass: HMMA.16816 LDSM.16.M88.4 LDSM.16.MT88.4 LDGSTS.E.BYPASS.128
 // barriers: mma_scores_agent.*attention_functionE.ELb.ELb1ELb.*attention_sideE0 5
 // barriers: mma_scores_agent 3

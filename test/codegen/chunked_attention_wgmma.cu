@@ -1,5 +1,5 @@
-// Attention for clusters of sm_90a: no kernel may spill, and the instructions are those intended. On other architectures
-// its kernels are empty.
+// Attention on clusters of sm_90a with its default tuning: no kernel spills, and the kernels use the intended
+// instructions. On other architectures these kernels are empty.
 // sass sm_90a: HGMMA.64x64x16 HGMMA.64x256x16 LDGSTS.E.BYPASS.128 UCGABAR_ARV
 // barriers sm_90a: wgmma_forward_agent.*attention_functionE.ELb0 2
 // barriers sm_90a: wgmma_forward_agent 5

@@ -1,4 +1,4 @@
-// A control: the check must report the stack frame of this kernel.
+// Negative control: the check must report this kernel's stack frame.
 __global__ void indexed_registers(float* x, int i) {
   float values[40];
   for (int k = 0; k < 40; k++) values[k] = x[k];

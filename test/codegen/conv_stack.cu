@@ -1,4 +1,4 @@
-// The stacks of the headline benchmark with their default tuning: no kernel of theirs may spill.
+// The stacks of the headline benchmark with their default tuning: no kernel spills.
 // barriers: conv_stack_forward_agent 3
 // barriers: conv_stack_backward_agent 14
 #include <tcnca/conv_stack.hpp>
@@ -14,12 +14,12 @@ struct kernels {
   }
 };
 
-constexpr auto wide = layout::batch_length_channels;
+constexpr auto channels_last = layout::batch_length_channels;
 template struct kernels<float, conv_stack_shape{.taps = 4, .depth = 6, .dilation_base = 4}>;
 template struct kernels<float, conv_stack_shape{.taps = 8, .depth = 5, .dilation_base = 8}>;
 template struct kernels<float, conv_stack_shape{.taps = 17, .depth = 4, .dilation_base = 16}>;
 template struct kernels<float, conv_stack_shape{.taps = 51, .depth = 3, .dilation_base = 51}>;
-template struct kernels<float, conv_stack_shape{.taps = 4, .depth = 6, .dilation_base = 4, .order = wide}>;
+template struct kernels<float, conv_stack_shape{.taps = 4, .depth = 6, .dilation_base = 4, .order = channels_last}>;
 template struct kernels<bf16, conv_stack_shape{.taps = 4, .depth = 6, .dilation_base = 4}>;
 template struct kernels<bf16, conv_stack_shape{.taps = 17, .depth = 4, .dilation_base = 16}>;
 template struct kernels<float, conv_stack_shape{.taps = 4,

@@ -1,4 +1,4 @@
-// EMAs with their default tuning: no kernel may spill. The barriers include those of CUB's block scans.
+// EMAs with their default tuning: no kernel spills. The counts of barriers include those of CUB's block scans.
 // barriers: ema_kernel_agent.*ema_policy.*Lb0E 4
 // barriers: ema_kernel_agent 6
 // barriers: ema_forward_agent.*directionE2 26

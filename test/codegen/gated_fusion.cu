@@ -1,4 +1,4 @@
-// Gates with their default tuning: no kernel may spill.
+// Gates with their default tuning: no kernel spills.
 // barriers: mix_backward_agent 2
 #include <tcnca/gated_fusion.hpp>
 

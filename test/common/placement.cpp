@@ -70,7 +70,15 @@ TYPED_TEST(conv_stack_placement, tokens) {
   TCNCA_TEST_NEEDS(S::backend);
   for_each_placement([&](index_t extent, placement where) {
     conv_stack_problem<S> problem(
-        {.batch = 2, .channels = extent, .length = 2, .position = 3, .state_in = true, .state_out = true, .where = where},
+        {
+            .batch = 2,
+            .channels = extent,
+            .length = 2,
+            .position = 3,
+            .state_in = true,
+            .state_out = true,
+            .where = where,
+        },
         1);
     problem.run_forward();
     problem.expect_forward();

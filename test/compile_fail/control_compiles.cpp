@@ -1,3 +1,3 @@
-// A control: the harness must report that this compiles.
+// Negative control: the check must report that this compiles.
 // expect: a sentence that no compiler prints
 int main() {}

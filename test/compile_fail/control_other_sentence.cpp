@@ -1,4 +1,4 @@
-// A control: the harness must report that this fails for another reason than the one it names.
+// Negative control: the check must report that the error message is a different one.
 // expect: a sentence that no compiler prints
 static_assert(false, "another sentence");
 int main() {}

@@ -4,7 +4,7 @@
 #include "../support/fiber.hpp"
 
 constexpr tcnca::conv_stack_shape shape{.taps = 2};
-struct wide : tcnca::default_conv_stack_tuning<float, shape> {
+struct vector_tuning : tcnca::default_conv_stack_tuning<float, shape> {
   static constexpr tcnca::conv_stack_policy forward(tcnca::target t) {
     auto p = tcnca::default_conv_stack_tuning<float, shape>::forward(t);
     p.width = 4;
@@ -12,5 +12,5 @@ struct wide : tcnca::default_conv_stack_tuning<float, shape> {
   }
 };
 tcnca::size_t bytes() {
-  return tcnca::conv_stack<float, shape, wide>::forward_workspace(tcnca::testing::fibers<>{}, {});
+  return tcnca::conv_stack<float, shape, vector_tuning>::forward_workspace(tcnca::testing::fibers<>{}, {});
 }

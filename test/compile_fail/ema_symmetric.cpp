@@ -1,4 +1,4 @@
-// expect: tcnca::ema: an average is causal or bidirectional
+// expect: tcnca::ema: an EMA is causal or bidirectional
 #include <tcnca/ema.hpp>
 
 template struct tcnca::ema<float, tcnca::ema_shape{.dir = tcnca::direction::symmetric}>;

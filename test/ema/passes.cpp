@@ -182,13 +182,15 @@ using subjects =
 INSTANTIATE_TYPED_TEST_SUITE_P(cuda, ema_test, subjects, subject_name);
 #else
 #if !defined(__SANITIZE_THREAD__)
+using few_cpu_subjects =
+    ::testing::Types<ema_subject<cpu_backend, float, three_states_last>, ema_subject<cpu_backend, bf16, bidirectional>>;
 using cpu_subjects = unless_sanitized<
     ::testing::Types<ema_subject<cpu_backend, float, plain>, ema_subject<cpu_backend, float, three_states_last>,
                      ema_subject<cpu_backend, double, bidirectional>,
                      ema_subject<cpu_backend, float, bidirectional_bare_last>,
                      ema_subject<cpu_backend, double, one_state_bare>, ema_subject<cpu_backend, bf16, plain>,
                      ema_subject<cpu_backend, fp16, three_states_last>, ema_subject<cpu_backend, bf16, bidirectional>>,
-    ::testing::Types<ema_subject<cpu_backend, float, three_states_last>, ema_subject<cpu_backend, bf16, bidirectional>>>;
+    few_cpu_subjects>;
 INSTANTIATE_TYPED_TEST_SUITE_P(cpu, ema_test, cpu_subjects, subject_name);
 #endif
 // 32 threads, so that short sequences have several tiles, and as many as the policy says.

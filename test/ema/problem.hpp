@@ -164,7 +164,12 @@ struct ema_problem {
     auto const given = fill(grad_kappa, r, 1);
     auto const executor = S::backend::make(seed);
     typename op::kernel_args const a{
-        .delta = delta.view(), .alpha = alpha.view(), .beta = beta.view(), .gamma = gamma.view(), .kappa = kappa.view()};
+        .delta = delta.view(),
+        .alpha = alpha.view(),
+        .beta = beta.view(),
+        .gamma = gamma.view(),
+        .kappa = kappa.view(),
+    };
     run_with_workspace<typename S::backend>(op::kernel_workspace(executor, a),
                                             [&](workspace w) { return op::kernel(executor, a, w); });
     EXPECT_TRUE(matches(kappa, reference::ema::kernel<reference::ema::bounded>(what, p), 3 * shape.states)) << "kappa";

@@ -1,4 +1,5 @@
-// A control of the CUDA runtime that interprets PTX: it must report nothing for the argument "nothing", and the named fault for the others.
+// Control of the CUDA runtime that interprets PTX. It must report no fault for the argument "nothing", and for each
+// other argument the fault of that name.
 #include <cstdio>
 #include <cstring>
 

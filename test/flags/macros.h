@@ -1,4 +1,4 @@
-/* What headers of other people define as macros; every header of ours must compile after them. */
+/* Macros that other headers define. Every header of the library must compile after them. */
 #define min(a, b) ((a) < (b) ? (a) : (b))
 #define max(a, b) ((a) > (b) ? (a) : (b))
 #define check(x) must_not_be_used

@@ -1,4 +1,5 @@
-// Both parts agree: in every number, in every infinity and NaN, in every answer. Compiled without flags that hide a NaN.
+// Compares the results of both parts: numbers, infinities, NaNs and status codes. Compiled without flags that assume
+// finite numbers.
 #include "report.hpp"
 
 #include <cmath>
@@ -23,23 +24,23 @@ double flags::value_of(unsigned bits, int exponent_bits) {
 }
 
 int main() {
-  flags::report const right = flags::fp64(), got = flags::fp32();
-  bool good = right.size() == got.size();
-  for (std::size_t r = 0; r < right.size() && r < got.size(); r++) {
+  flags::report const expected = flags::fp64(), actual = flags::fp32();
+  bool good = expected.size() == actual.size();
+  for (std::size_t r = 0; r < expected.size() && r < actual.size(); r++) {
     double worst = 0;
     std::size_t at = 0;
-    bool same = right[r].values.size() == got[r].values.size();
-    for (std::size_t i = 0; same && i < right[r].values.size(); i++) {
-      double const a = right[r].values[i], b = got[r].values[i];
+    bool same = expected[r].values.size() == actual[r].values.size();
+    for (std::size_t i = 0; same && i < expected[r].values.size(); i++) {
+      double const a = expected[r].values[i], b = actual[r].values[i];
       double const error = std::isnan(a) || std::isnan(b) ? (std::isnan(a) && std::isnan(b) ? 0 : INFINITY)
                            : a == b                       ? 0
                                                           : std::abs(a - b) / std::fmax(1, std::abs(a));
       if (error > worst) worst = error, at = i;
     }
-    bool const close = same && worst <= right[r].bound;
-    if (!close || worst > 0.5 * right[r].bound)
-      std::printf("%s: %s, error %g (bound %g) at %zu: right is %.9g, got %.9g\n", close ? "ok" : "WRONG",
-                  right[r].name.c_str(), worst, right[r].bound, at, right[r].values[at], got[r].values[at]);
+    bool const close = same && worst <= expected[r].bound;
+    if (!close || worst > 0.5 * expected[r].bound)
+      std::printf("%s: %s, error %g (bound %g) at %zu: expected %.9g, got %.9g\n", close ? "ok" : "WRONG",
+                  expected[r].name.c_str(), worst, expected[r].bound, at, expected[r].values[at], actual[r].values[at]);
     good = good && close;
   }
   return good ? 0 : 1;

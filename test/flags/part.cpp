@@ -1,4 +1,5 @@
-// All operations on REAL, with small extents; infinities and NaNs where they have a meaning. The function is named COMPUTE.
+// All operations on REAL with small extents, with infinities and NaNs where results for them are specified. Defines the
+// function COMPUTE.
 #include "report.hpp"
 
 #include <tcnca/tcnca.hpp>
@@ -14,7 +15,7 @@ constexpr tcnca::cpu on_cpu{.threads = 1};
 constexpr double infinity = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
 
 using numbers = std::vector<REAL>;
-/// The same numbers for every REAL.
+/// Pseudo-random numbers in [-scale, scale], the same for every REAL.
 numbers some(std::size_t n, double scale = 1, unsigned seed = 1) {
   std::vector<float> const v = flags::some(n, scale, seed);
   return {v.begin(), v.end()};
@@ -30,7 +31,7 @@ struct collector {
 
 /// Calls f with a workspace of this size.
 template <class F>
-status with_scratch(std::size_t bytes, F f) {
+status with_workspace(std::size_t bytes, F f) {
   struct alignas(tcnca::workspace::alignment) line {
     char bytes[tcnca::workspace::alignment];
   };
@@ -41,19 +42,20 @@ status with_scratch(std::size_t bytes, F f) {
 template <activation Act>
 void activations(collector& to, char const* name) {
   constexpr int width = 16 / sizeof(REAL);
-  numbers in = some(256, 1), value, slope;
+  numbers in = some(256, 1), value, derivative;
   for (REAL const x : some(256, 20, 2)) in.push_back(x);
   for (double const x : {0.0, 1e-3, -1e-3, 30.0, -30.0, 80.0, -80.0, 100.0, -100.0, infinity, nan, nan})
     in.push_back(REAL(x));
   for (std::size_t i = 0; i < in.size(); i += width) {
-    auto const wide = tcnca::activate<Act>(tcnca::load<width>(&in[i]));
-    for (int w = 0; w < width; w++) value.push_back(wide.value.lane(w)), slope.push_back(wide.derivative.lane(w));
+    auto const result = tcnca::activate<Act>(tcnca::load<width>(&in[i]));
+    for (int w = 0; w < width; w++)
+      value.push_back(result.value.lane(w)), derivative.push_back(result.derivative.lane(w));
   }
   for (std::size_t i = 0; i < in.size(); i += 3)
     value.push_back(tcnca::activate<Act>(tcnca::load<1>(&in[i])).value.lane(0));
   to.add(std::string("value of ") + name, value);
-  slope.resize(slope.size() - 4);  // of infinities and NaN a slope is not promised
-  to.add(std::string("slope of ") + name, slope, 2e-6);
+  derivative.resize(derivative.size() - 4);  // the derivative at infinities and NaN is unspecified
+  to.add(std::string("derivative of ") + name, derivative, 2e-6);
 }
 
 void gates(collector& to) {
@@ -97,8 +99,7 @@ void convolutions(collector& to) {
                            .bias = contiguous<REAL const>(bias.data(), 2, channels),
                            .y = view(y)};
   auto const forward = [&] {
-    return with_scratch(op::forward_workspace(on_cpu, f),
-                        [&](auto scratch) { return op::forward(on_cpu, f, scratch); });
+    return with_workspace(op::forward_workspace(on_cpu, f), [&](auto w) { return op::forward(on_cpu, f, w); });
   };
   to.answer("conv_stack", forward());
   to.add("conv_stack", y, 4e-6);
@@ -109,8 +110,8 @@ void convolutions(collector& to) {
                             .grad_x = view(grad_x),
                             .grad_weight = contiguous(grad_weight.data(), 2, 3, channels),
                             .grad_bias = contiguous(grad_bias.data(), 2, channels)};
-  to.answer("conv_stack backward", with_scratch(op::backward_workspace(on_cpu, b),
-                                                [&](auto scratch) { return op::backward(on_cpu, b, scratch); }));
+  to.answer("conv_stack backward",
+            with_workspace(op::backward_workspace(on_cpu, b), [&](auto w) { return op::backward(on_cpu, b, w); }));
   to.add("grad_x of conv_stack", grad_x, 4e-6), to.add("grad_weight", grad_weight, 2e-5),
       to.add("grad_bias", grad_bias, 2e-5);
   x[50] = REAL(nan), x[100] = REAL(infinity);
@@ -118,7 +119,7 @@ void convolutions(collector& to) {
   to.add("conv_stack of a NaN and an infinity", y, 4e-6);
 }
 
-void averages(collector& to) {
+void emas(collector& to) {
   using op = tcnca::ema<REAL, tcnca::ema_shape{.states = 4}>;
   long const channels = 2, length = 5000;
   std::size_t const n = std::size_t(channels * length);
@@ -134,8 +135,7 @@ void averages(collector& to) {
                            .gamma = table(gamma),
                            .omega = contiguous(omega.data(), channels),
                            .y = view(y)};
-  to.answer("ema", with_scratch(op::forward_workspace(on_cpu, f),
-                                [&](auto scratch) { return op::forward(on_cpu, f, scratch); }));
+  to.answer("ema", with_workspace(op::forward_workspace(on_cpu, f), [&](auto w) { return op::forward(on_cpu, f, w); }));
   to.add("ema", y, 2e-6);
   op::backward_args const b{.x = f.x,
                             .delta = f.delta,
@@ -150,8 +150,8 @@ void averages(collector& to) {
                             .grad_beta = table(gb),
                             .grad_gamma = table(gg),
                             .grad_omega = contiguous(go.data(), channels)};
-  to.answer("ema backward", with_scratch(op::backward_workspace(on_cpu, b),
-                                         [&](auto scratch) { return op::backward(on_cpu, b, scratch); }));
+  to.answer("ema backward",
+            with_workspace(op::backward_workspace(on_cpu, b), [&](auto w) { return op::backward(on_cpu, b, w); }));
   to.add("grad_x of ema", grad_x, 4e-6), to.add("grad_omega", go, 1e-4);
   to.add("grad_delta", gd, 1e-3), to.add("grad_alpha", ga, 1e-3), to.add("grad_beta", gb, 1e-3),
       to.add("grad_gamma", gg, 1e-3);
@@ -186,29 +186,29 @@ void attention(collector& to, std::string const& name) {
                                .grad_bias = contiguous(gb.data(), 1, 2 * chunk - 1),
                                .chunk = chunk};
   if constexpr (softmax) { b.o = view(std::as_const(o)), b.lse = contiguous<REAL const>(lse.data(), 1, 1, length, 2); }
-  auto const both = [&](std::string const& how) {
-    to.answer(name, with_scratch(op::forward_workspace(on_cpu, f),
-                                 [&](auto scratch) { return op::forward(on_cpu, f, scratch); }));
+  auto const run_both = [&](std::string const& how) {
+    to.answer(name,
+              with_workspace(op::forward_workspace(on_cpu, f), [&](auto w) { return op::forward(on_cpu, f, w); }));
     to.add(name + how, o, 4e-6);
     if constexpr (softmax) { to.add("lse" + how, lse, 2e-6); }
     if constexpr (softmax) {
-      to.answer(name + " backward", with_scratch(op::backward_workspace(on_cpu, b),
-                                                 [&](auto scratch) { return op::backward(on_cpu, b, scratch); }));
+      to.answer(name + " backward",
+                with_workspace(op::backward_workspace(on_cpu, b), [&](auto w) { return op::backward(on_cpu, b, w); }));
       to.add("grad_q" + how, gq, 2e-5), to.add("grad_k" + how, gk, 2e-5), to.add("grad_v" + how, gv, 2e-5),
           to.add("grad_bias" + how, gb, 4e-5);
     }
   };
-  both(", finite");
+  run_both(", finite");
   if constexpr (!softmax) { return; }
-  // Keys at a distance are masked by -infinity, some queries have no key at all; then infinities and NaNs of the values that nobody sees.
+  // Biases of -infinity mask keys at some distances; some queries have no visible key. Then infinities and NaNs in
+  // values that no query sees.
   for (long d = 0; d < 2 * chunk - 1; d++)
     if (d % 3 == 0 || d == chunk - 1 || d == chunk - 2) bias[std::size_t(d)] = REAL(-infinity);
-  both(", masked");
+  run_both(", masked");
   v[20 * 16 + 3] = REAL(nan), v[20 * 16 + 4] = REAL(infinity);
-  to.answer(name, with_scratch(op::forward_workspace(on_cpu, f),
-                               [&](auto scratch) { return op::forward(on_cpu, f, scratch); }));
+  to.answer(name, with_workspace(op::forward_workspace(on_cpu, f), [&](auto w) { return op::forward(on_cpu, f, w); }));
   to.add("NaN in the last value", o, 4e-6);
-  // A few queries at a time.
+  // Single queries with cached keys and values.
   numbers keys = some(std::size_t(chunk * 16), 2, 23), values = some(std::size_t(chunk * 16), 1, 24), step(16);
   typename op::forward_args s{.q = contiguous(q.data(), 1, 1, 1, 16),
                               .k = contiguous(k.data(), 1, 1, 1, 16),
@@ -220,42 +220,42 @@ void attention(collector& to, std::string const& name) {
                               .lse = contiguous(lse.data(), 1, 1, 1, 2),
                               .chunk = chunk,
                               .position = 9};
-  auto const one = [&](char const* how) {
-    to.answer("step", with_scratch(op::forward_workspace(on_cpu, s),
-                                   [&](auto scratch) { return op::forward(on_cpu, s, scratch); }));
+  auto const run_step = [&](char const* how) {
+    to.answer("step",
+              with_workspace(op::forward_workspace(on_cpu, s), [&](auto w) { return op::forward(on_cpu, s, w); }));
     to.add(std::string("step") + how, step, 4e-6), to.add("lse of a step", numbers{lse[0], lse[1]}, 2e-6);
   };
-  one("");
+  run_step("");
   for (REAL& x : bias) x = REAL(-infinity);
-  one(" without a key");
+  run_step(" without a visible key");
   for (double const scale : {nan, infinity, -infinity}) {
     s.scale = scale;
-    to.answer("a scale that is no number", op::forward(on_cpu, s, {}));
+    to.answer("a scale that is not finite", op::forward(on_cpu, s, {}));
   }
-  // Scores so large that beside their maximum the logarithm of the sum would vanish.
+  // Scores so large that adding the logarithm of the sum to the maximum would round it away.
   numbers const zero(n);
   f.q = f.k = b.q = b.k = view(zero), f.v = b.v = view(grad_o);
   for (REAL& x : bias) x = REAL(1e7);
-  both(", large");
+  run_both(", large");
 }
 
-/// All 65536 numbers of a 16-bit type, and fp32 numbers between them on their way back.
+/// Converts all 65536 values of a 16-bit type to fp32, and fp32 values between them back.
 template <class T>
 void conversions(collector& to, char const* name) {
   auto const value_of = [](unsigned bits) { return flags::value_of(bits, tcnca::same<T, tcnca::fp16> ? 5 : 8); };
-  std::vector<double> wide, narrow;
+  std::vector<double> as_fp32, as_16_bit;
   for (unsigned first = 0; first < 65536; first += 4) {
     T h[4], back[4];
     for (unsigned i = 0; i < 4; i++) h[i].bits = tcnca::uint16(first + i);
     auto const x = tcnca::load<4>(h);
     tcnca::store<4>(back, x * tcnca::broadcast<4>(1.0009765625f));
     for (int i = 0; i < 4; i++)
-      wide.push_back(sizeof(REAL) == 8 ? value_of(h[i].bits) : double(x.lane(i))),
-          narrow.push_back(value_of(back[i].bits));
+      as_fp32.push_back(sizeof(REAL) == 8 ? value_of(h[i].bits) : double(x.lane(i))),
+          as_16_bit.push_back(value_of(back[i].bits));
   }
-  double const denormal = 1e-37;  // in fp32, which is zero in a program that is linked with -ffast-math
-  to.rows.push_back({std::string(name) + " to fp32", wide, denormal}),
-      to.rows.push_back({std::string("fp32 to ") + name, narrow, denormal});
+  double const denormal = 1e-37;  // in fp32; linking with -ffast-math flushes denormals to zero
+  to.rows.push_back({std::string(name) + " to fp32", as_fp32, denormal}),
+      to.rows.push_back({std::string("fp32 to ") + name, as_16_bit, denormal});
 }
 
 }  // namespace
@@ -265,7 +265,7 @@ flags::report flags::COMPUTE() {
   activations<activation::relu>(to, "relu"), activations<activation::silu>(to, "silu"),
       activations<activation::gelu_erf>(to, "gelu_erf");
   activations<activation::gelu_tanh>(to, "gelu_tanh"), activations<activation::tanh>(to, "tanh");
-  gates(to), convolutions(to), averages(to);
+  gates(to), convolutions(to), emas(to);
   attention<attention_function::softmax>(to, "softmax"), attention<attention_function::laplace>(to, "laplace"),
       attention<attention_function::relu2>(to, "relu2");
   conversions<tcnca::fp16>(to, "fp16"), conversions<tcnca::bf16>(to, "bf16");

@@ -1,4 +1,4 @@
-// What two parts of a program compute alike: the one in fp64, the other in fp32 with the flags under test.
+// The interface of the two parts of the program: one computes in fp64, the other in fp32 with the flags under test.
 #pragma once
 #include <cstddef>
 #include <string>
@@ -9,16 +9,16 @@ namespace flags {
 struct row {
   std::string name;
   std::vector<double> values;
-  double bound = 1e-6;  ///< times 1 or the value, whichever is larger
+  double bound = 1e-6;  ///< relative to the larger of 1 and the value
 };
 using report = std::vector<row>;
 
-/// Numbers in [-scale, scale]; main.cpp has them made without flags.
+/// Pseudo-random numbers in [-scale, scale]. Defined in main.cpp, compiled without the flags.
 std::vector<float> some(std::size_t n, double scale, unsigned seed);
-/// What the bits of a 16-bit number with this many bits of exponent mean.
+/// The value of a 16-bit floating-point number with this many exponent bits.
 double value_of(unsigned bits, int exponent_bits);
 
-report fp64();  // compiled without flags
+report fp64();  // compiled without the flags under test
 report fp32();  // compiled with them
 
 }  // namespace flags

@@ -3,14 +3,19 @@
 
     python3 -m venv venv && venv/bin/pip install jax && venv/bin/python test/golden/make_attention_golden.py
 
-writes chunked_attention.txt beside this script, in the format that make_golden.py describes (numbers without trailing zeros). A whole sequence is attended to
-under one mask, gradients are JAX's own.
+writes chunked_attention.txt beside this script, in the format that make_golden.py describes (numbers without trailing
+zeros). Attention is computed over the whole sequence with one mask. Gradients are those of JAX.
 
 Options: function (0 softmax, 1 laplace, 2 relu2), causal, bias, chunk, position, rotary.
-Tensors: q, k [batch, heads, length, key_dim], v, o [batch, heads, length, value_dim]; bias [heads, 2 chunk - 1] (where rotary is 1: the table of a, b
-    [heads, key_dim], with their gradients); lengths [batch], where some keys are masked; lse [batch, heads, length] (softmax);
-    keys_in, keys_out [batch, heads, chunk, key_dim], values_in, values_out: where position is not 0; slots without a key hold 0. grad_*: of all but lengths and lse.
-    The loss is <o, grad_o> + <keys_out, grad_keys_out> + <values_out, grad_values_out>.
+Tensors:
+    q, k [batch, heads, length, key_dim], v, o [batch, heads, length, value_dim]
+    bias [heads, 2 chunk - 1]; if rotary is 1, the table computed from a, b [heads, key_dim]
+    lengths [batch]: if some keys are masked
+    lse [batch, heads, length]: softmax only
+    keys_in, keys_out [batch, heads, chunk, key_dim], values_in, values_out: if position is not 0; slots without a key
+        hold 0
+    grad_*: gradients of all except lengths and lse; if rotary is 1, of a and b instead of bias
+The loss is <o, grad_o> + <keys_out, grad_keys_out> + <values_out, grad_values_out>.
 """
 import os
 import re
@@ -33,7 +38,8 @@ def write(path, cases):
                 out.write(f"option {key} {int(value)}\n")
             for key, value in tensors.items():
                 value = np.asarray(value, dtype=np.float64)
-                out.write(f"tensor {key} " + " ".join(str(e) for e in value.shape) + " : " + " ".join(short(v) for v in value.ravel()) + "\n")
+                extents, elements = " ".join(map(str, value.shape)), " ".join(map(short, value.ravel()))
+                out.write(f"tensor {key} {extents} : {elements}\n")
             out.write("end\n")
 
 
@@ -81,31 +87,35 @@ def attend(options, lengths, inputs):
     if position:
         end = (position + q.shape[2]) % chunk
         pad = ((0, 0), (0, 0), (0, chunk - end), (0, 0))
-        out["keys_out"], out["values_out"] = jnp.pad(k[:, :, k.shape[2] - end :], pad), jnp.pad(v[:, :, v.shape[2] - end :], pad)
+        out["keys_out"] = jnp.pad(k[:, :, k.shape[2] - end :], pad)
+        out["values_out"] = jnp.pad(v[:, :, v.shape[2] - end :], pad)
     return out, lse
 
 
-def case(rng, name, function, length, chunk, heads=1, causal=0, bias=1, position=0, lengths=None, rotary=0, key_dim=16, value_dim=16):
+def case(rng, name, function, length, chunk, heads=1, causal=0, bias=1, position=0, lengths=None, rotary=0, key_dim=16,
+         value_dim=16):
     options = dict(function=function, causal=causal, bias=bias, chunk=chunk, position=position, rotary=rotary)
     batch = 1
-    inputs = dict(q=numbers(rng, batch, heads, length, key_dim), k=numbers(rng, batch, heads, length, key_dim), v=numbers(rng, batch, heads, length, value_dim))
+    inputs = dict(q=numbers(rng, batch, heads, length, key_dim), k=numbers(rng, batch, heads, length, key_dim),
+                  v=numbers(rng, batch, heads, length, value_dim))
     if rotary:
         inputs.update(a=numbers(rng, heads, key_dim), b=numbers(rng, heads, key_dim))
     elif bias:
         inputs.update(bias=numbers(rng, heads, 2 * chunk - 1))
     if position:
         slots = (np.arange(chunk) < position % chunk)[:, None]
-        inputs.update(keys_in=numbers(rng, batch, heads, chunk, key_dim) * slots, values_in=numbers(rng, batch, heads, chunk, value_dim) * slots)
-    bound = np.asarray([position + length] if lengths is None else lengths)
-    given = {key: jnp.asarray(value) for key, value in inputs.items()}
-    out, pull, lse = jax.vjp(lambda i: attend(options, bound, i), given, has_aux=True)
+        inputs.update(keys_in=numbers(rng, batch, heads, chunk, key_dim) * slots,
+                      values_in=numbers(rng, batch, heads, chunk, value_dim) * slots)
+    end = np.asarray([position + length] if lengths is None else lengths)
+    arrays = {key: jnp.asarray(value) for key, value in inputs.items()}
+    out, pull, lse = jax.vjp(lambda i: attend(options, end, i), arrays, has_aux=True)
     grads = {key: numbers(rng, *value.shape) for key, value in out.items()}
-    tensors = dict(**inputs, **out, **{"grad_" + key: value for key, value in grads.items()},
-                   **{"grad_" + key: value for key, value in pull({key: jnp.asarray(value) for key, value in grads.items()})[0].items()})
+    input_grads = pull({key: jnp.asarray(value) for key, value in grads.items()})[0]
+    tensors = inputs | out | {"grad_" + key: value for key, value in (grads | input_grads).items()}
     if rotary:
-        tensors["bias"] = rotary_table(given["a"], given["b"], chunk)
+        tensors["bias"] = rotary_table(arrays["a"], arrays["b"], chunk)
     if lengths is not None:
-        tensors["lengths"] = bound
+        tensors["lengths"] = end
     if function == 0:
         tensors["lse"] = lse
     return name, options, tensors

@@ -3,27 +3,30 @@
 
     python3 -m venv venv && venv/bin/pip install jax && venv/bin/python test/golden/make_golden.py
 
-writes conv_stack.txt and ema.txt beside this script. Convolutions are jax.lax.conv_general_dilated with one feature group a channel,
-MEGA's EMA is its kernel and an FFT, gradients are JAX's own.
+writes conv_stack.txt and ema.txt beside this script. A convolution is jax.lax.conv_general_dilated with one feature
+group per channel. MEGA's EMA is computed from its kernel with an FFT. Gradients are those of JAX.
 
-Format: text, one item a line, blocks one behind the other.
+Format: text, one entry per line, one block per case:
     case <name>
-    option <name> <integer> ...          what the case is (see the cases below)
+    option <name> <integer> ...                the parameters of the case (below)
     tensor <name> <extent> ... : <value> ...   row-major, values as C hexadecimal floats
     end
-Inputs are multiples of 1/64 below 2 in magnitude, so that fp64, fp32, bf16 and fp16 all hold them exactly.
+Inputs are multiples of 1/64 below 2 in magnitude: fp64, fp32, bf16 and fp16 represent them exactly.
 
-conv_stack.txt: options taps, dilations (of each layer), span, activation (0 none, 1 relu, 2 silu, 3 gelu_erf, 4 gelu_tanh, 5 tanh),
-    bias, skip, direction (0 causal, 1 symmetric, 2 bidirectional).
-    tensors x, y, grad_y, grad_x [batch, channels, length]; weight, grad_weight [halves * layers, taps, channels], tap 0 the newest
-    sample (bidirectional: the causal half first; in the anti-causal half tap k looks k dilations ahead); bias, grad_bias
-    [halves * layers, channels]; omega, grad_omega [channels]. Absent where the option is 0.
+conv_stack.txt: options taps, dilations (one per layer), span (layers per residual), activation (0 none, 1 relu, 2 silu,
+    3 gelu_erf, 4 gelu_tanh, 5 tanh), bias, skip, direction (0 causal, 1 symmetric, 2 bidirectional).
+    tensors x, y, grad_y, grad_x [batch, channels, length]; weight, grad_weight [directions * layers, taps, channels],
+    tap 0 the newest sample (bidirectional: the causal direction first; in the anti-causal one tap k reads the sample k
+    dilations ahead); bias, grad_bias [directions * layers, channels]; omega, grad_omega [channels]. Tensors of an
+    option that is 0 are absent.
 
-ema.txt: options states, direction (0 causal, 2 bidirectional), skip (1: out = silu(y + omega x)), state (1: a state h0 before the sequence).
-    tensors delta, alpha, beta, gamma and their gradients [halves * channels, states], the causal half first;
-    omega, grad_omega [channels]; kernel [halves * channels, length]: sum_n gamma s p beta q^l with p = sigmoid(delta), q = 1 - p sigmoid(alpha),
-    s = sqrt(1 / states); x, y (the result), grad_y, grad_x [batch, channels, length];
-    state_in, grad_state_in, state_out, grad_state_out [batch, channels, states] where the option state is 1 (causal only):
+ema.txt: options states, direction (0 causal, 2 bidirectional), skip (1: out = silu(y + omega x)), state (1: a state h0
+    before the sequence; causal only).
+    tensors delta, alpha, beta, gamma and their gradients [directions * channels, states], the causal direction first;
+    omega, grad_omega [channels]; kernel [directions * channels, length]: sum_n gamma s p beta q^l with
+    p = sigmoid(delta), q = 1 - p sigmoid(alpha), s = sqrt(1 / states); x, y (the result), grad_y, grad_x
+    [batch, channels, length];
+    if state is 1, state_in, grad_state_in, state_out, grad_state_out [batch, channels, states]:
     y_t += sum_n gamma s q^(t+1) h0_n;  h_L = q^L h0 + sum_t p beta q^(L-1-t) x_t.
     The loss is <y, grad_y> + <state_out, grad_state_out>; gradients of delta, alpha, beta, gamma go through the kernel.
 """
@@ -49,7 +52,8 @@ def write(path, cases):
                 out.write(f"option {key} " + " ".join(str(int(v)) for v in np.atleast_1d(value)) + "\n")
             for key, value in tensors.items():
                 value = np.asarray(value, dtype=np.float64)
-                out.write(f"tensor {key} " + " ".join(str(e) for e in value.shape) + " : " + " ".join(float(v).hex() for v in value.ravel()) + "\n")
+                extents, elements = " ".join(map(str, value.shape)), " ".join(float(v).hex() for v in value.ravel())
+                out.write(f"tensor {key} {extents} : {elements}\n")
             out.write("end\n")
 
 
@@ -66,44 +70,46 @@ ACTIVATIONS = [
 
 
 def convolve(a, weight, dilation, before, after):
-    """a [batch, channels, length], weight [taps, channels] with tap 0 the newest; `before` and `after`: zeros at the ends."""
+    """a [batch, channels, length], weight [taps, channels], tap 0 the newest; `before`, `after`: zeros at the ends."""
     kernel = jnp.transpose(weight[::-1], (1, 0))[:, None, :]  # [channels, 1, taps], oldest first
-    return jax.lax.conv_general_dilated(a, kernel, (1,), [(before, after)], rhs_dilation=(dilation,), feature_group_count=a.shape[1],
-                                        dimension_numbers=("NCH", "OIH", "NCH"))
+    return jax.lax.conv_general_dilated(a, kernel, (1,), [(before, after)], rhs_dilation=(dilation,),
+                                        feature_group_count=a.shape[1], dimension_numbers=("NCH", "OIH", "NCH"))
 
 
 def stack(options, x, weight, bias, omega):
     dilations, taps, span = options["dilations"], options["taps"], options["span"]
     layers = len(dilations)
 
-    def half(a, first):
-        kept = None
+    def run_direction(a, first):
+        residual = None
         for l, d in enumerate(dilations):
             if span and l % span == 0:
-                kept = a
-            reach = (taps - 1) * d
-            before = reach // 2 if options["direction"] == 1 else reach
-            pre = convolve(a, weight[first + l], d, before, reach - before)
+                residual = a
+            padding = (taps - 1) * d
+            before = padding // 2 if options["direction"] == 1 else padding
+            pre = convolve(a, weight[first + l], d, before, padding - before)
             if options["bias"]:
                 pre = pre + bias[first + l][None, :, None]
             a = ACTIVATIONS[options["activation"]](pre)
             if span and l % span == span - 1:
-                a = a + kept
+                a = a + residual
         return a
 
-    y = half(x, 0)
+    y = run_direction(x, 0)
     if options["direction"] == 2:
-        y = y + half(x[:, :, ::-1], layers)[:, :, ::-1]
+        y = y + run_direction(x[:, :, ::-1], layers)[:, :, ::-1]
     if options["skip"]:
         y = jax.nn.silu(y + omega[None, :, None] * x)
     return y
 
 
-def conv_stack_case(rng, name, batch, channels, length, taps, dilations, span=0, activation=0, bias=0, skip=0, direction=0):
-    options = dict(taps=taps, dilations=dilations, span=span, activation=activation, bias=bias, skip=skip, direction=direction)
+def conv_stack_case(rng, name, batch, channels, length, taps, dilations, span=0, activation=0, bias=0, skip=0,
+                    direction=0):
+    options = dict(taps=taps, dilations=dilations, span=span, activation=activation, bias=bias, skip=skip,
+                   direction=direction)
     rows = len(dilations) * (2 if direction == 2 else 1)
-    inputs = dict(x=numbers(rng, batch, channels, length), weight=numbers(rng, rows, taps, channels), bias=numbers(rng, rows, channels),
-                  omega=numbers(rng, channels))
+    inputs = dict(x=numbers(rng, batch, channels, length), weight=numbers(rng, rows, taps, channels),
+                  bias=numbers(rng, rows, channels), omega=numbers(rng, channels))
     run = lambda x, weight, bias, omega: stack(options, x, weight, bias, omega)
     y, pull = jax.vjp(run, *[jnp.asarray(v) for v in inputs.values()])
     grad_y = numbers(rng, batch, channels, length)
@@ -143,14 +149,17 @@ def ema(options, delta, alpha, beta, gamma, omega, x, state_in):
 def ema_case(rng, name, batch, channels, length, states, direction=0, skip=1, state=0):
     options = dict(states=states, direction=direction, skip=skip, state=state)
     rows = channels * (2 if direction == 2 else 1)
-    inputs = dict(delta=numbers(rng, rows, states), alpha=numbers(rng, rows, states), beta=numbers(rng, rows, states), gamma=numbers(rng, rows, states),
-                  omega=numbers(rng, channels), x=numbers(rng, batch, channels, length),
+    inputs = dict(delta=numbers(rng, rows, states), alpha=numbers(rng, rows, states), beta=numbers(rng, rows, states),
+                  gamma=numbers(rng, rows, states), omega=numbers(rng, channels),
+                  x=numbers(rng, batch, channels, length),
                   state_in=numbers(rng, batch, channels, states) if state else np.zeros((batch, channels, states)))
     (y, state_out, kernel), pull = jax.vjp(lambda *v: ema(options, *v), *[jnp.asarray(v) for v in inputs.values()])
     grad_y = numbers(rng, *y.shape)
     grad_state_out = numbers(rng, *state_out.shape)
-    gradients = dict(zip(["grad_" + k for k in inputs], pull((jnp.asarray(grad_y), jnp.asarray(grad_state_out), jnp.zeros_like(kernel)))))
-    tensors = dict(**inputs, kernel=kernel, y=y, grad_y=grad_y, state_out=state_out, grad_state_out=grad_state_out, **gradients)
+    cotangents = jnp.asarray(grad_y), jnp.asarray(grad_state_out), jnp.zeros_like(kernel)
+    gradients = dict(zip(["grad_" + k for k in inputs], pull(cotangents)))
+    tensors = dict(**inputs, kernel=kernel, y=y, grad_y=grad_y, state_out=state_out, grad_state_out=grad_state_out,
+                   **gradients)
     if not skip:
         del tensors["omega"], tensors["grad_omega"]
     if not state:
@@ -162,11 +171,16 @@ def main():
     rng = np.random.default_rng(20240501)
     write(os.path.join(HERE, "conv_stack.txt"), [
         conv_stack_case(rng, "plain", 1, 2, 90, taps=4, dilations=[1, 4, 16]),
-        conv_stack_case(rng, "list_silu_level", 2, 3, 21, taps=3, dilations=[1, 1, 5, 5, 2, 2], span=2, activation=2, bias=1, skip=1),
-        conv_stack_case(rng, "blocks_relu_last", 2, 3, 17, taps=2, dilations=[1, 3, 1, 3], span=2, activation=1, bias=1),
-        conv_stack_case(rng, "symmetric_gelu", 1, 2, 33, taps=5, dilations=[1, 3], span=1, activation=3, bias=1, direction=1),
-        conv_stack_case(rng, "bidirectional_skip", 1, 2, 37, taps=4, dilations=[1, 1, 3, 3], span=2, activation=4, bias=1, skip=1, direction=2),
-        conv_stack_case(rng, "bidirectional_last", 2, 3, 19, taps=3, dilations=[1, 3, 1, 3], span=2, activation=5, direction=2),
+        conv_stack_case(rng, "list_silu_level", 2, 3, 21, taps=3, dilations=[1, 1, 5, 5, 2, 2], span=2, activation=2,
+                        bias=1, skip=1),
+        conv_stack_case(rng, "blocks_relu_last", 2, 3, 17, taps=2, dilations=[1, 3, 1, 3], span=2, activation=1,
+                        bias=1),
+        conv_stack_case(rng, "symmetric_gelu", 1, 2, 33, taps=5, dilations=[1, 3], span=1, activation=3, bias=1,
+                        direction=1),
+        conv_stack_case(rng, "bidirectional_skip", 1, 2, 37, taps=4, dilations=[1, 1, 3, 3], span=2, activation=4,
+                        bias=1, skip=1, direction=2),
+        conv_stack_case(rng, "bidirectional_last", 2, 3, 19, taps=3, dilations=[1, 3, 1, 3], span=2, activation=5,
+                        direction=2),
     ])
     write(os.path.join(HERE, "ema.txt"), [
         ema_case(rng, "causal", 2, 3, 29, states=4),

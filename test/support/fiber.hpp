@@ -107,7 +107,7 @@ struct executor_traits<testing::fibers<Threads>> {
     scheduler.join();
     for (int i = 0; i < groups * cluster; i++)
       if (all[size_t(i / cluster)] && !all[size_t(i / cluster)]->near[i % cluster]->intact()) {
-        std::fprintf(stderr, "fiber_group: written outside of the group's near memory\n");
+        std::fprintf(stderr, "fiber_group: written outside of the group's shared memory\n");
         good = false;
       }
     return good ? status{} : status{status_code::launch_failed};

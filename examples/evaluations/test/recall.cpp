@@ -94,7 +94,7 @@ TEST(recall_multi_query, has_the_documented_form) {
   EXPECT_EQ(fillers.size(), 101u);
   EXPECT_EQ(all_keys.size(), 50u);
   EXPECT_EQ(all_values.size(), 51u);
-  // The first position is used almost always, the last seldom: 12 of 28, with weights that fall as 1/g.
+  // The first position is used almost always, the last rarely: 12 of 28, with weights that fall as 1/g.
   EXPECT_GT(gaps[0], 380);
   EXPECT_GT(gaps[0], gaps[3]);
   EXPECT_GT(gaps[3], gaps[12]);

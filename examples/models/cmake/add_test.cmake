@@ -1,11 +1,12 @@
 # The library's test support, which these tests share: golden files, random numbers, executors that run on fibers.
 set(tcnca_test_folder ${CMAKE_CURRENT_LIST_DIR}/../../../test)
 
-# tcnca_add_model_test(<stem> [<library>...]): the program test_<stem>, from <stem>.cpp. A GoogleTest whose name contains `fiber` runs under
-# the label fiber, all others under cpu; FIBER says that the program has such tests.
+# tcnca_add_model_test(<stem> [<library>...]): the program test_<stem>, from <stem>.cpp. A GoogleTest whose name
+# contains `fiber` runs under the label fiber, all others under cpu; FIBER says that the program has such tests.
 function(tcnca_add_model_test stem)
   cmake_parse_arguments(PARSE_ARGV 1 test "FIBER" "" "")
-  if((TCNCA_TEST_ONLY AND NOT stem MATCHES "^(${TCNCA_TEST_ONLY})$") OR (TCNCA_TEST_EXCLUDE AND stem MATCHES "^(${TCNCA_TEST_EXCLUDE})$"))
+  if((TCNCA_TEST_ONLY AND NOT stem MATCHES "^(${TCNCA_TEST_ONLY})$")
+    OR (TCNCA_TEST_EXCLUDE AND stem MATCHES "^(${TCNCA_TEST_EXCLUDE})$"))
     return()
   endif()
   set(program test_${stem})

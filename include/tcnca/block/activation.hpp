@@ -131,14 +131,14 @@ using detail::exp;
 
 /// An activation's value and its derivative at the same point.
 template <class T, int W>
-struct value_and_slope {
+struct value_and_derivative {
   pack<T, W> value, derivative;
 };
 
 /// A(x) and A'(x). If the caller does not use one of them, the compiler removes its computation. The derivative of ReLU
 /// at 0 is 0.
 template <activation A, class T, int W>
-TCNCA_HOST_DEVICE value_and_slope<T, W> activate(pack<T, W> x) {
+TCNCA_HOST_DEVICE value_and_derivative<T, W> activate(pack<T, W> x) {
   auto const constant = [](double c) TCNCA_INLINE { return broadcast<W>(T(c)); };
   auto const zero = constant(0), one = constant(1), half = constant(0.5);
   if constexpr (A == activation::none) {

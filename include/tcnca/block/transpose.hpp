@@ -106,7 +106,8 @@ TCNCA_HOST_DEVICE void transpose(array<pack<A, W>, W>& rows) {
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// Transposes a square of packs in place, in registers: lane j of rows[i] becomes lane i of rows[j]. W is a power of two.
+/// Transposes a square of packs in place, in registers: lane j of rows[i] becomes lane i of rows[j]. W is a power of
+/// two.
 using detail::transpose;
 
 }  // namespace tcnca

@@ -51,7 +51,7 @@ struct attention_chunk {
 
 /// Weight functions without normalisation: the weight of a score, and its derivative by the score.
 template <attention_function F, class T, int W>
-TCNCA_HOST_DEVICE value_and_slope<T, W> attention_weight(pack<T, W> score) {
+TCNCA_HOST_DEVICE value_and_derivative<T, W> attention_weight(pack<T, W> score) {
   auto const constant = [](double c) TCNCA_INLINE { return broadcast<W>(T(c)); };
   if constexpr (F == attention_function::laplace) {
     // (score - mu) / (sigma sqrt 2), with mu = sqrt(1 / 2), sigma = 1 / sqrt(4 pi)

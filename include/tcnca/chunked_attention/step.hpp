@@ -96,7 +96,7 @@ struct chunked_attention_step_agent : detail::attention_group<Group, T, Shape, P
     partial[group.rank()] = maximum_of_lanes(maxima);
     group.sync();
     A maximum = partial[0];
-    for (int r = 1; r < group.size(); r++) maximum = larger(partial[r], maximum);
+    for (int r = 1; r < group.size(); r++) maximum = scalar_max(partial[r], maximum);
     value const subtrahend = broadcast<W>(detail::finite_maximum(maximum));
     for_each_own_pack([&](int j) TCNCA_INLINE {
       value const p = detail::exp_or_zero(load_scores(j) - subtrahend);
@@ -109,11 +109,11 @@ struct chunked_attention_step_agent : detail::attention_group<Group, T, Shape, P
     for (int r = 0; r < group.size(); r++) sum += partial[group.size() + r];
     return {maximum, sum};
   }
-  TCNCA_HOST_DEVICE static A larger(A a, A b) { return detail::if_greater(a, b, a, b); }
+  TCNCA_HOST_DEVICE static A scalar_max(A a, A b) { return detail::if_greater(a, b, a, b); }
   TCNCA_HOST_DEVICE static A maximum_of_lanes(value v) {
     A maximum = v.lane(0);
     TCNCA_UNROLL
-    for (int w = 1; w < W; w++) maximum = larger(v.lane(w), maximum);
+    for (int w = 1; w < W; w++) maximum = scalar_max(v.lane(w), maximum);
     return maximum;
   }
 

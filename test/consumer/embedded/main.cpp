@@ -1,4 +1,5 @@
-// Two levels of two taps, all weights one: the running sum of four samples, on the CPU and, when nvcc compiles this, on a GPU.
+// Two levels of two taps with all weights 1 compute the running sum of four samples: on the CPU and, if compiled by
+// nvcc, on a GPU.
 #include <tcnca/tcnca.hpp>
 
 #include <cstdio>
@@ -26,7 +27,7 @@ static tcnca::status run(Executor where, buffers& b) {
 static bool is_right(char const* backend, tcnca::status answer, buffers const& b) {
   bool right = answer.ok();
   for (int i = 0; i < 8; i++) right = right && b.y[i] == static_cast<float>(i < 3 ? i + 1 : 4);
-  std::printf("%s: %s, the numbers are %s\n", backend, to_string(answer), right ? "right" : "wrong");
+  std::printf("%s: %s, the results are %s\n", backend, to_string(answer), right ? "right" : "wrong");
   return right;
 }
 
@@ -38,7 +39,7 @@ int main() {
   if (cudaMallocManaged(&device, sizeof *device) == cudaSuccess) {
     tcnca::status const answer = run(tcnca::cuda{}, *device);
     right = cudaDeviceSynchronize() == cudaSuccess && is_right("cuda", answer, *device) && right;
-  } else {  // a status that says so, and not a byte written
+  } else {  // returns an error and writes nothing
     tcnca::status const answer = run(tcnca::cuda{}, host);
     std::printf("cuda, without a device: %s\n", to_string(answer));
     right = right && !answer.ok() && host.y[0] == -1;

@@ -1,4 +1,4 @@
-// Compiled for any processor: runs what is compiled for a level of x86-64 where there is such a processor.
+// Compiled for any processor. Runs the code compiled for a level of x86-64 if the processor supports that level.
 #include <cstdio>
 
 bool stacks_are_right();  // stack.cpp
@@ -15,8 +15,9 @@ static bool is_supported(int level) {
 }
 
 int main() {
-  if (!is_supported(LEVEL)) return std::printf("compiled, and not run: this processor is none of level %d\n", LEVEL), 0;
+  if (!is_supported(LEVEL))
+    return std::printf("compiled but not run: this processor does not support level %d\n", LEVEL), 0;
   bool const right = stacks_are_right();
-  std::printf("level %d: the numbers are %s\n", LEVEL, right ? "right" : "wrong");
+  std::printf("level %d: the results are %s\n", LEVEL, right ? "right" : "wrong");
   return right ? 0 : 1;
 }

@@ -1,4 +1,5 @@
-// Compiled for a level of x86-64. Two levels of two taps, all weights one: the running sum of four samples, in both 16-bit types.
+// Compiled for a level of x86-64. Two levels of two taps with all weights 1 compute the running sum of four samples, in
+// both 16-bit types.
 #include <tcnca/conv_stack.hpp>
 
 namespace {

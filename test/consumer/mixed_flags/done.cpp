@@ -1,2 +1,2 @@
-// All programs have run by now: each runs when it is built.
+// The build has already run all programs.
 int main() {}

@@ -1,4 +1,5 @@
-// Two parts with the same work: the results are equal, and each takes as many threads as its flags allow.
+// Runs the same job in two parts compiled with different flags: the results agree, and each part uses as many threads
+// as its flags allow.
 #include "part.hpp"
 
 #include <cmath>
@@ -11,7 +12,7 @@ run run_baseline, RUN_OTHER;
 
 static constexpr long batch = 4, channels = 8, length = 64;
 
-/// Threads of this process; OpenMP keeps those that it started.
+/// The number of threads of this process. OpenMP does not end the threads that it started.
 static long threads() { return std::distance(std::filesystem::directory_iterator("/proc/self/task"), {}); }
 
 struct result {
@@ -43,7 +44,7 @@ int main() {
   if (!__builtin_cpu_supports(NEEDS)) return std::puts("skipped: this processor lacks " NEEDS), 0;
 #endif
   result const baseline = of("baseline", run_baseline), other = of("other", RUN_OTHER);
-  // A file for a later processor has wider packs, and so asks for more workspace.
+  // Code for a later processor has wider packs and requests more workspace.
   bool const right = baseline.ok && other.ok && equal(baseline.y, other.y) && equal(baseline.z, other.z) &&
                      baseline.threads == 1 && other.threads == THREADS && (THREADS > 1 || other.bytes > baseline.bytes);
   return std::puts(right ? "right" : "wrong"), right ? 0 : 1;

@@ -1,4 +1,4 @@
-// What the files of a program agree on: the library's vocabulary, which is the same whatever a file's flags are.
+// The interface between the files of a program: types of core/, which do not depend on a file's flags.
 #pragma once
 #include <tcnca/core/executor.hpp>
 #include <tcnca/core/status.hpp>
@@ -6,7 +6,7 @@
 
 #include <cstddef>
 
-/// y: a stack of convolutions of x; z: x silu(x). bytes: what the workspace query of the stack answers.
+/// y: a stack of convolutions of x; z: x silu(x); bytes: the result of the workspace query of the stack.
 struct job {
   tcnca::sequence_view<float const> x;
   tcnca::sequence_view<float> y, z;

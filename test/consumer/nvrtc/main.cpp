@@ -1,4 +1,4 @@
-// Compiles kernels of somebody else, made of our agents, with NVRTC. The only include directory is ours.
+// Compiles kernels that call the library's agents with NVRTC. The only include directory is the library's.
 #include <nvrtc.h>
 
 #include <cstdio>
@@ -13,8 +13,6 @@ static char const source[] = R"(
 #include <tcnca/block/group.hpp>
 
 constexpr int threads = 128;
-constexpr tcnca::conv_stack_shape shape{.taps = 4, .depth = 3, .act = tcnca::activation::silu, .residuals = tcnca::residual::level};
-constexpr tcnca::conv_stack_policy policy{.width = 1, .packs = 1, .outputs_per_thread = 5, .tile = 640, .tile_max = 640, .threads = threads, .shared_memory_bytes = 48 * 1024};
 using group = tcnca::block_group<threads>;
 
 template <class Agent>
@@ -23,36 +21,34 @@ __device__ void run(typename Agent::params_type const& params, float* scratch) {
   Agent agent(group{}, params, shared, scratch);
   agent(blockIdx.x);
 }
+#define KERNEL(NAME, AGENT)                             \
+  extern "C" __global__ void __launch_bounds__(threads) \
+      NAME(__grid_constant__ AGENT::params_type const params, float* scratch) { run<AGENT>(params, scratch); }
 
-using forward_agent = tcnca::conv_stack_forward_agent<group, float, shape, policy>;
-extern "C" __global__ void __launch_bounds__(threads) forward(__grid_constant__ forward_agent::params_type const params, float* scratch) {
-  run<forward_agent>(params, scratch);
-}
-
-using backward_agent = tcnca::conv_stack_backward_agent<group, tcnca::bf16, shape, policy>;
-extern "C" __global__ void __launch_bounds__(threads) backward(__grid_constant__ backward_agent::params_type const params, float* scratch) {
-  run<backward_agent>(params, scratch);
-}
+constexpr tcnca::conv_stack_shape shape{
+    .taps = 4, .depth = 3, .act = tcnca::activation::silu, .residuals = tcnca::residual::level};
+constexpr tcnca::conv_stack_policy policy{.width = 1, .packs = 1, .outputs_per_thread = 5, .tile = 640, .tile_max = 640,
+                                          .threads = threads, .shared_memory_bytes = 48 * 1024};
+using stack_forward = tcnca::conv_stack_forward_agent<group, float, shape, policy>;
+using stack_backward = tcnca::conv_stack_backward_agent<group, tcnca::bf16, shape, policy>;
+KERNEL(forward, stack_forward)
+KERNEL(backward, stack_backward)
 
 constexpr tcnca::chunked_attention_shape attention{.causal = true, .bias = true, .dropout = true};
-constexpr tcnca::chunked_attention_policy blocks{.width = 4, .tile_rows = 4, .tile_packs = 1, .query_block = 32, .key_block = 32, .value_panel = 64, .value_tile = 128,
-                                                 .splits = 1, .threads = threads, .shared_memory_bytes = 48 * 1024};
+constexpr tcnca::chunked_attention_policy blocks{
+    .width = 4, .tile_rows = 4, .tile_packs = 1, .query_block = 32, .key_block = 32, .value_panel = 64,
+    .value_tile = 128, .splits = 1, .threads = threads, .shared_memory_bytes = 48 * 1024};
 using attention_forward = tcnca::chunked_attention_forward_agent<group, float, attention, blocks>;
-extern "C" __global__ void __launch_bounds__(threads) attend(__grid_constant__ attention_forward::params_type const params, float* far) {
-  run<attention_forward>(params, far);
-}
 using attention_backward = tcnca::chunked_attention_backward_agent<group, float, attention, blocks>;
-extern "C" __global__ void __launch_bounds__(threads) attend_backward(__grid_constant__ attention_backward::params_type const params, float* far) {
-  run<attention_backward>(params, far);
-}
+KERNEL(attend, attention_forward)
+KERNEL(attend_backward, attention_backward)
 
-constexpr tcnca::gated_fusion_policy pass{.width = 8, .threads = threads, .rows = 8, .items = 1024, .streaming_bytes = 0};
-using update = tcnca::update_agent<group, tcnca::bf16, tcnca::gated_fusion_shape{.dropout = true}, pass, true>;
-extern "C" __global__ void __launch_bounds__(threads) update_backward(__grid_constant__ update::params_type const params, float* far) {
-  run<update>(params, far);
-}
-using mix = tcnca::mix_backward_agent<group, tcnca::bf16, pass>;
-extern "C" __global__ void __launch_bounds__(threads) mix_backward(__grid_constant__ mix::params_type const params, float* far) { run<mix>(params, far); }
+constexpr tcnca::gated_fusion_policy elementwise{
+    .width = 8, .threads = threads, .rows = 8, .items = 1024, .streaming_bytes = 0};
+using update = tcnca::update_agent<group, tcnca::bf16, tcnca::gated_fusion_shape{.dropout = true}, elementwise, true>;
+using mix = tcnca::mix_backward_agent<group, tcnca::bf16, elementwise>;
+KERNEL(update_backward, update)
+KERNEL(mix_backward, mix)
 )";
 
 static bool compiles(char const* arch) {

@@ -1,4 +1,4 @@
-// Compiled twice, for two architectures; RUN is a name of its own in each library.
+// Compiled for each of two architectures. RUN is a different name in each library.
 #include "library.hpp"
 
 #include <tcnca/conv_stack.hpp>

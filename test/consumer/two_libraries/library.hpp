@@ -5,6 +5,6 @@ struct io {
   float x[8], weight[4], y[8];
 };
 
-/// What went wrong, or a null pointer.
+/// Returns an error message, or null on success.
 char const* run_sm_80(bool on_device, io&);
 char const* run_sm_90a(bool on_device, io&);

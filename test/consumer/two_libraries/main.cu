@@ -1,4 +1,5 @@
-// Both libraries compute on the CPU. On a GPU each runs its own kernels, or answers that the device cannot run its code.
+// Both libraries compute on the CPU. On a GPU each runs its own kernels, or returns an error if the device cannot run
+// its code.
 #include "library.hpp"
 
 #include <cstdio>

@@ -1,17 +1,23 @@
 #!/usr/bin/env python3
-"""Golden vectors of TCNCA's and of MEGA's layer, each with its feed-forward block: JAX in fp64 on the CPU, from the equations.
+"""Golden vectors of the layers of TCNCA and MEGA, each with its feed-forward block: JAX in fp64 on the CPU, from the
+equations.
 
     python3 -m venv venv && venv/bin/pip install jax && venv/bin/python test/golden/make_layer_golden.py
 
-writes layer.txt beside this script, in the format that make_golden.py describes. The loss is <y, grad_y>, gradients are JAX's own.
+writes layer.txt beside this script, in the format that make_golden.py describes. The loss is <y, grad_y>. Gradients are
+those of JAX.
 
-The case "inputs" has x, grad_y [batch, length, channels], lengths [batch] and all parameters, the same for all cases; a case takes the front of a
-parameter where it has fewer (the causal half of a bidirectional mixer comes first; a scalenorm has one gain). Matrices are [in, out].
-The other cases have y, grad_x and the gradients grad_* of the parameters they use. Their options:
-    tcnca: 1: layernorm before, a stack of convolutions with a level residual (weight [halves * levels, taps, channels], tap 0 the newest sample; its
-        result is silu(stack + omega x); causal stacks have biases), rotary bias; 0, MEGA: scalenorm after, the average as a recurrence, a table of biases.
-    gates: 0: the simplified layer, y = x + silu(attention wh + bh).   laplace: 0 softmax.   causal: 0: both directions, and sequences are padded:
-        of each, only the front of `lengths` counts; grad_y is 0 behind it and y is not to be compared there.
+The case "inputs" has x, grad_y [batch, length, channels], lengths [batch] and all parameters, which all cases share. A
+case that needs fewer rows of a parameter uses the first ones (the causal direction of a bidirectional mixer comes
+first; a scalenorm has one gain). Matrices are [in, out]. The other cases have y, grad_x and the gradients grad_* of the
+parameters they use. Their options:
+    tcnca: 1: layernorm before, a stack of convolutions with a level residual (weight [directions * levels, taps,
+        channels], tap 0 the newest sample; its result is silu(stack + omega x); causal stacks have biases), rotary
+        bias; 0, MEGA: scalenorm after, the EMA as a recurrence, a table of biases.
+    gates: 0: the simplified layer, y = x + silu(attention wh + bh).
+    laplace: 0: softmax.
+    causal: 0: both directions, and sequences are padded: only the first `lengths` positions of each are valid; at the
+        others grad_y is 0 and y must not be compared.
 """
 import os
 
@@ -37,10 +43,10 @@ def scale_norm(x, gain):
     return gain[0] * x / jnp.sqrt((x**2).mean(-1, keepdims=True) + 1e-5)
 
 
-def convolutions(p, x, half, biases):
+def convolutions(p, x, direction, biases):
     y = x
     for level, dilation in enumerate(DILATIONS):
-        row = half * len(DILATIONS) + level
+        row = direction * len(DILATIONS) + level
         total = p["bias"][row] if biases else 0
         for k in range(TAPS):
             back = min(k * dilation, y.shape[1])
@@ -49,8 +55,9 @@ def convolutions(p, x, half, biases):
     return y
 
 
-def average(p, x, half, _):
-    delta, alpha, beta, gamma = (p[key][half * D : (half + 1) * D] for key in ("delta", "alpha", "beta", "gamma"))
+def ema(p, x, direction, _):
+    rows = slice(direction * D, (direction + 1) * D)
+    delta, alpha, beta, gamma = (p[key][rows] for key in ("delta", "alpha", "beta", "gamma"))
     forget = 1 - jax.nn.sigmoid(delta) * jax.nn.sigmoid(alpha)
     h, out = jnp.zeros(x.shape[:1] + forget.shape), []
     for t in range(x.shape[1]):
@@ -60,15 +67,15 @@ def average(p, x, half, _):
 
 
 def mix(p, x, options):
-    one = convolutions if options["tcnca"] else average
-    y = one(p, x, 0, options["causal"])
+    mixer = convolutions if options["tcnca"] else ema
+    y = mixer(p, x, 0, options["causal"])
     if not options["causal"]:
-        y = y + one(p, x[:, ::-1], 1, False)[:, ::-1]
+        y = y + mixer(p, x[:, ::-1], 1, False)[:, ::-1]
     return silu(y + p["omega"] * x)
 
 
 def attend(q, k, v, table, options):
-    """Sequence by sequence, query by query, over the keys that are valid for it."""
+    """Attention of each query, computed separately over its valid keys."""
     rows = []
     for b in range(BATCH):
         end = LENGTH if options["causal"] else LENGTHS[b]
@@ -80,7 +87,8 @@ def attend(q, k, v, table, options):
                 continue
             dot, bias = k[b, keys] @ q[b, i], table[CHUNK - 1 + keys - i]
             if options["laplace"]:
-                weight = (1 + jax.lax.erf((dot / len(keys) + bias - np.sqrt(0.5)) / (np.sqrt(0.25 / np.pi) * np.sqrt(2)))) / 2
+                score = dot / len(keys) + bias
+                weight = (1 + jax.lax.erf((score - np.sqrt(0.5)) / (np.sqrt(0.25 / np.pi) * np.sqrt(2)))) / 2
             else:
                 weight = jax.nn.softmax(dot / np.sqrt(Z) + bias)
             rows.append(weight @ v[b, keys])
@@ -90,8 +98,8 @@ def attend(q, k, v, table, options):
 def block(p, x, options):
     tcnca = options["tcnca"]
     normed = layer_norm(x, p["norm_gain"], p["norm_bias"]) if tcnca else x
-    heard = normed if options["causal"] else normed * (np.arange(LENGTH) < LENGTHS[:, None])[:, :, None]
-    mixed = mix(p, heard, options)
+    valid = normed if options["causal"] else normed * (np.arange(LENGTH) < LENGTHS[:, None])[:, :, None]
+    mixed = mix(p, valid, options)
     table = rotary_table(p["rotary_a"][None], p["rotary_b"][None], CHUNK)[0] if tcnca else p["table"]
     v = silu(normed @ p["wv"] + p["bv"])
     if options["gates"]:
@@ -113,33 +121,39 @@ def block(p, x, options):
 
 
 def uses(options):
-    """The parameters of a case, and how many rows of them."""
-    d = {key: D for key in ("bh", "b2", "omega")} | {"wv": D, "bv": H, "gq": Z, "mq": Z, "gk": Z, "mk": Z, "wh": H, "w1": D, "b1": FFN, "w2": FFN}
-    halves = 1 if options["causal"] else 2
+    """The parameters of a case and their numbers of rows."""
+    d = {"bh": D, "b2": D, "omega": D, "wv": D, "bv": H, "gq": Z, "mq": Z, "gk": Z, "mk": Z, "wh": H, "w1": D,
+         "b1": FFN, "w2": FFN}
+    directions = 1 if options["causal"] else 2
     d |= {"wm": D, "bm": 2 * D + Z + H} if options["gates"] else {"wz": D, "bz": Z}
     if options["tcnca"]:
-        return d | {key: D for key in ("norm_gain", "norm_bias", "ffn_gain", "ffn_bias")} | {
-            "weight": halves * len(DILATIONS), "rotary_a": Z, "rotary_b": Z} | ({"bias": len(DILATIONS)} if options["causal"] else {})
-    return d | {"norm_gain": 1, "ffn_gain": 1, "table": 2 * CHUNK - 1} | {key: halves * D for key in ("delta", "alpha", "beta", "gamma")}
+        d |= {key: D for key in ("norm_gain", "norm_bias", "ffn_gain", "ffn_bias")}
+        d |= {"weight": directions * len(DILATIONS), "rotary_a": Z, "rotary_b": Z}
+        return d | ({"bias": len(DILATIONS)} if options["causal"] else {})
+    d |= {"norm_gain": 1, "ffn_gain": 1, "table": 2 * CHUNK - 1}
+    return d | {key: directions * D for key in ("delta", "alpha", "beta", "gamma")}
 
 
 def case(name, inputs, **options):
-    taken = {key: jnp.asarray(inputs[key][:rows]) for key, rows in uses(options).items()} | {"x": jnp.asarray(inputs["x"])}
-    y, pull = jax.vjp(lambda p: block(p, p["x"], options), taken)
+    params = {key: jnp.asarray(inputs[key][:rows]) for key, rows in uses(options).items()}
+    params["x"] = jnp.asarray(inputs["x"])
+    y, pull = jax.vjp(lambda p: block(p, p["x"], options), params)
     grad_y = inputs["grad_y"]
     if not options["causal"]:
         grad_y = grad_y * (np.arange(LENGTH) < LENGTHS[:, None])[:, :, None]
     gradients = pull(jnp.asarray(grad_y))[0]
-    return name, options, {"y": y} | {"grad_" + key: gradients[key] for key in taken}
+    return name, options, {"y": y} | {"grad_" + key: gradients[key] for key in params}
 
 
 def main():
     rng = np.random.default_rng(20240503)
-    wide = 2 * D + Z + H
-    shapes = dict(wv=(D, H), bv=(H,), omega=(D,), wm=(D, wide), bm=(wide,), wz=(D, Z), bz=(Z,), gq=(Z,), mq=(Z,), gk=(Z,), mk=(Z,), wh=(H, D), bh=(D,),
-                  w1=(D, FFN), b1=(FFN,), w2=(FFN, D), b2=(D,), norm_gain=(D,), norm_bias=(D,), ffn_gain=(D,), ffn_bias=(D,),
-                  weight=(2 * len(DILATIONS), TAPS, D), bias=(len(DILATIONS), D), rotary_a=(Z,), rotary_b=(Z,), delta=(2 * D, STATES),
-                  alpha=(2 * D, STATES), beta=(2 * D, STATES), gamma=(2 * D, STATES), table=(2 * CHUNK - 1,), x=(BATCH, LENGTH, D), grad_y=(BATCH, LENGTH, D))
+    mixed = 2 * D + Z + H
+    shapes = dict(wv=(D, H), bv=(H,), omega=(D,), wm=(D, mixed), bm=(mixed,), wz=(D, Z), bz=(Z,), gq=(Z,), mq=(Z,),
+                  gk=(Z,), mk=(Z,), wh=(H, D), bh=(D,), w1=(D, FFN), b1=(FFN,), w2=(FFN, D), b2=(D,), norm_gain=(D,),
+                  norm_bias=(D,), ffn_gain=(D,), ffn_bias=(D,), weight=(2 * len(DILATIONS), TAPS, D),
+                  bias=(len(DILATIONS), D), rotary_a=(Z,), rotary_b=(Z,), delta=(2 * D, STATES), alpha=(2 * D, STATES),
+                  beta=(2 * D, STATES), gamma=(2 * D, STATES), table=(2 * CHUNK - 1,), x=(BATCH, LENGTH, D),
+                  grad_y=(BATCH, LENGTH, D))
     inputs = {key: numbers(rng, *shape) for key, shape in shapes.items()}
     cases = [("inputs", {}, inputs | {"lengths": LENGTHS})]
     for causal, laplace in ((1, 0), (1, 1), (0, 0), (0, 1)):
