@@ -229,8 +229,8 @@ TCNCA_HOST_DEVICE void sum_general(Group group, ring<A, Lanes> x, dilated_taps<A
 /// tile. Reads only initialized positions of the ring; does not synchronize.
 ///
 /// Outputs is the number of outputs that a thread computes together. Dilation is that of the tile if it is shorter than
-/// a pack and known at compile time, else 0. emit is copied into the kernels, so that what it captures by value stays in
-/// registers.
+/// a pack and known at compile time, else 0. emit is copied into the kernels, so that what it captures by value stays
+/// in registers.
 template <int Taps, int Outputs, int Dilation = 0, class Group, class A, lanes Lanes, class Emit>
 TCNCA_HOST_DEVICE void dilated_sum(Group group, ring<A, Lanes> x, dilated_taps<A> w, dilated_tile tile, Emit emit) {
   constexpr int P = Lanes.positions();
