@@ -90,8 +90,8 @@ TCNCA_NOINLINE void correlate_general(Group group, ring<A, Lanes> g, ring<A, Lan
 /// The same for a tile of whole packs and one thread, `Outputs` consecutive packs at a time. Dilation as for
 /// dilated_sum.
 template <int N, int Outputs, int Dilation, class A, lanes Lanes>
-TCNCA_NOINLINE void correlate_consecutive(ring<A, Lanes> g, ring<A, Lanes> x, dilated_tile tile, int first_tap, A* sums,
-                                          int stride) {
+TCNCA_HOST_DEVICE void correlate_consecutive(ring<A, Lanes> g, ring<A, Lanes> x, dilated_tile tile, int first_tap,
+                                             A* sums, int stride) {
   using value = pack<A, Lanes.width>;
   constexpr int P = Lanes.positions(), span = round_up((N - 1) * Dilation, P);
   uint32 const origin = uint32(tile.first + tile.look_ahead) - uint32(first_tap) * tile.dilation;

@@ -103,7 +103,8 @@ TCNCA_HOST_DEVICE pack<A, Lanes.width> load_bias(dilated_taps<A> w, int p) {
 /// All taps, a dilation shorter than a pack and known at compile time. A thread computes `Outputs` consecutive packs:
 /// their inputs overlap and come from a few registers.
 template <int Taps, int Outputs, int Dilation, class Group, class A, lanes Lanes, class Emit>
-TCNCA_NOINLINE void sum_short_dilation(Group group, ring<A, Lanes> x, dilated_taps<A> w, dilated_tile tile, Emit emit) {
+TCNCA_HOST_DEVICE void sum_short_dilation(Group group, ring<A, Lanes> x, dilated_taps<A> w, dilated_tile tile,
+                                          Emit emit) {
   using value = pack<A, Lanes.width>;
   constexpr int P = Lanes.positions(), chunk = unrolled_taps<Taps>, span = unrolled_span<Taps>(Dilation, P);
   thread_partition<Lanes, Group> const part(group);
@@ -140,8 +141,8 @@ TCNCA_NOINLINE void sum_short_dilation(Group group, ring<A, Lanes> x, dilated_ta
 /// All taps, a dilation of at least one pack. A thread computes a strided set: it keeps a window of `Outputs` inputs in
 /// registers and loads one new input for each tap. Covers the first blocks * Outputs * d positions of the tile.
 template <int Taps, int Outputs, class Group, class A, lanes Lanes, class Emit>
-TCNCA_NOINLINE void sum_strided(Group group, ring<A, Lanes> x, dilated_taps<A> w, dilated_tile tile, int blocks,
-                                Emit emit) {
+TCNCA_HOST_DEVICE void sum_strided(Group group, ring<A, Lanes> x, dilated_taps<A> w, dilated_tile tile, int blocks,
+                                   Emit emit) {
   using value = pack<A, Lanes.width>;
   int const d = int(tile.dilation);
   uint32 const origin = uint32(tile.first + tile.look_ahead);
@@ -180,8 +181,8 @@ TCNCA_NOINLINE void sum_strided(Group group, ring<A, Lanes> x, dilated_taps<A> w
 /// Any taps, any dilation: packs from position `start` of the tile on, each input loaded once per tap. Serves tiles at
 /// the ends of a sequence, dilations without a faster kernel, and what the strided kernel leaves.
 template <int Taps, int Outputs, class Group, class A, lanes Lanes, class Emit>
-TCNCA_NOINLINE void sum_general(Group group, ring<A, Lanes> x, dilated_taps<A> w, dilated_tile tile, int start,
-                                Emit emit) {
+TCNCA_HOST_DEVICE void sum_general(Group group, ring<A, Lanes> x, dilated_taps<A> w, dilated_tile tile, int start,
+                                   Emit emit) {
   using value = pack<A, Lanes.width>;
   constexpr int P = Lanes.positions();
   constexpr bool consecutive = reads_consecutive_packs<Outputs, Lanes>;
@@ -228,8 +229,8 @@ TCNCA_NOINLINE void sum_general(Group group, ring<A, Lanes> x, dilated_taps<A> w
 /// tile. Reads only initialized positions of the ring; does not synchronize.
 ///
 /// Outputs is the number of outputs that a thread computes together. Dilation is that of the tile if it is shorter than
-/// a pack and known at compile time, else 0. On the CPU the kernels are functions of their own; emit is copied into
-/// them, so that what it captures by value stays in registers.
+/// a pack and known at compile time, else 0. emit is copied into the kernels, so that what it captures by value stays
+/// in registers.
 template <int Taps, int Outputs, int Dilation = 0, class Group, class A, lanes Lanes, class Emit>
 TCNCA_HOST_DEVICE void dilated_sum(Group group, ring<A, Lanes> x, dilated_taps<A> w, dilated_tile tile, Emit emit) {
   constexpr int P = Lanes.positions();

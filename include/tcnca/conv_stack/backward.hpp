@@ -266,7 +266,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
 
   /// Adds the terms of [from, to) to the gradients of a layer's weights and bias. The gradients of its sums must be
   /// complete there.
-  TCNCA_NOINLINE void add_to_weight_gradient(int l, index_t from, index_t to) const {
+  TCNCA_HOST_DEVICE void add_to_weight_gradient(int l, index_t from, index_t to) const {
     ring_type const g = ring_at(params.plan.grad[l]), input = ring_at(params.plan.input[l]);
     if (to == length_) {
       clear_after_end(g, l, gradient_look_ahead(l));
