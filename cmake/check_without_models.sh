@@ -27,7 +27,7 @@ fi
 programs='(example_(associative|language|lra)|test_(layer|network|language)|layer_step|tcnca_models)'
 ! ninja -C build -t targets all | grep -E "$programs" ||
   fail "the build still contains a program of the models"
-"$cmake" --build build --target example_quickstart test_numeric >built 2>&1 ||
+"$cmake" --build build --target example_quickstart test_common_numeric >built 2>&1 ||
   { cat built; fail "a program does not build"; }
 build/examples/example_quickstart
-build/test/test_numeric --gtest_brief=1
+build/test/test_common_numeric --gtest_brief=1

@@ -12,7 +12,7 @@
 //             row from each group; one flag per warp
 //   barriers  per round: the group's, when keys (and, per further block, values) have landed; the cluster's, when the
 //             maxima are there and all groups have finished with the weights of the round before, and when the weights
-//             are there; the cluster's at the end
+//             are there; the cluster's at the beginning of the kernel and at the end of an item
 //
 // Results are those of the mma agent except for rounding: the maxima of softmax advance per round, not per block. Not
 // yet run on a device. A measured version should try: scores of the next round before the products of this one, to hide
@@ -38,7 +38,9 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_output_warps<Gr
 
   char* shared_memory;
   TCNCA_HOST_DEVICE chunked_attention_wgmma_forward_agent(Group g, params_type const& p, A* shared, A*)
-      : base(g, p), shared_memory(reinterpret_cast<char*>(shared)) {}
+      : base(g, p), shared_memory(reinterpret_cast<char*>(shared)) {
+    cluster.sync();  // a group may store to another's shared memory only after that group has started
+  }
 
   TCNCA_HOST_DEVICE static constexpr index_t value_tiles(params_type const& p) {
     return divide_up(index_t(p.in.value_dim()), index_t(columns * cluster_size));
