@@ -38,7 +38,11 @@
 
 /// For functions that refer to a kernel. Hidden visibility: two shared libraries built for different architectures each
 /// keep their own kernels.
+#if defined(__CUDACC_RTC__)
+#define TCNCA_HIDDEN
+#else
 #define TCNCA_HIDDEN __attribute__((visibility("hidden")))
+#endif
 
 /// The inline namespace of all code whose behaviour or instructions depend on the compiler's flags. Files of one
 /// program that are compiled with different flags then have separate instantiations; with one name the linker would
