@@ -36,7 +36,8 @@ constexpr bool valid_dilations(conv_stack_shape const& s) {
 /// Cost     taps * layers multiply-adds per element forward, up to three times as many backward; x and y pass through
 ///          memory once. Taps that lie entirely outside the sequence are skipped. The workspace (see the queries) per
 ///          worker does not depend on batch and channels.
-/// Errors   Returned as a status; on anything but success nothing was written. No allocation, no exceptions.
+/// Errors   Returned as a status. Unless it is success, nothing was written; exception: launch_failed of backward,
+///          which may come from the second of two launches. No allocation, no exceptions.
 /// Source   TCNCA (arXiv 2312.05605): a temporal convolution network instead of MEGA's EMA; the choice of levels,
 ///          activation and residuals is this library's.
 template <element T, conv_stack_shape Shape, class Tuning = default_conv_stack_tuning<T, Shape>>

@@ -29,8 +29,9 @@ namespace tcnca::inline TCNCA_TARGET {
 ///              Workspace: forward, only for a bidirectional EMA; backward, up to two elements of accumulate_t<T> per
 ///              position of the sequences in flight, and 3 states + 1 fp64 sums for each sequence and row. On the CPU
 ///              also a few tens of KB per thread.
-/// Errors       Returned as a status. Unless it is success, nothing was written. No entry point allocates, throws or
-///              synchronises; on a GPU the call returns when its kernels are enqueued.
+/// Errors       Returned as a status. Unless it is success, nothing was written; exception: launch_failed
+///              of backward, which may come from the second of two launches. No entry point allocates, throws or
+///              synchronizes; on a GPU the call returns when its kernels are enqueued.
 /// Source       MEGA (arXiv 2209.10655). Scan of affine maps: Blelloch (1990). Derivative with respect to the decay:
 ///              dual numbers.
 template <element T, ema_shape Shape, class Tuning = default_ema_tuning<T, Shape>>

@@ -36,8 +36,9 @@ namespace tcnca::inline TCNCA_TARGET {
 /// Complexity   One read or write per element of each tensor: 5 tensors for update, 3 for reset and mix; backward 9, 5
 ///              and 4. Only mix_backward needs a workspace: 4 key_dim numbers for each of about 1000 items, above a
 ///              million rows for every 1024 rows.
-/// Errors       Returned as a status. Unless it is success, nothing was written. No entry point allocates, throws or
-///              synchronises; on a GPU the call returns when its kernels are enqueued.
+/// Errors       Returned as a status. Unless it is success, nothing was written; exception: launch_failed
+///              of mix_backward, which may come from the second of two launches. No entry point allocates, throws or
+///              synchronizes; on a GPU the call returns when its kernels are enqueued.
 /// Source       MEGA (arXiv 2209.10655), equations 5 to 15, and its code; TCNCA (arXiv 2312.05605) has the same gates.
 ///
 /// The arithmetic is public too, in block/gate.hpp, for the epilogue of a matrix product.

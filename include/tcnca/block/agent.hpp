@@ -6,9 +6,10 @@ namespace tcnca::inline TCNCA_TARGET {
 
 /// Bytes of memory that one group of an agent needs.
 struct group_memory {
-  size_t shared_memory_bytes =
-      0;  ///< CUDA: dynamic shared memory. CPU: the first part of the thread's workspace slice.
-  size_t global_scratch_bytes = 0;  ///< In the workspace.
+  /// CUDA: dynamic shared memory. CPU: the first part of the thread's slice of the workspace.
+  size_t shared_memory_bytes = 0;
+  /// In the workspace.
+  size_t global_scratch_bytes = 0;
 };
 
 /// An agent is the algorithm of one work item, executed by one group of threads. The same source runs on a CUDA thread

@@ -24,8 +24,8 @@ struct dilated_taps {
   A const* bias;
 };
 
-/// Which packs of a tile a thread processes: pack `pack` of the positions, and of their items every `workers`-th from
-/// `worker`.
+/// The share of a thread in a tile: pack `pack` of the positions worker, worker + workers, ... (in units of packs, or
+/// of strided sets).
 template <lanes Lanes, class Group>
 struct thread_partition {
   int pack, worker, workers;

@@ -11,7 +11,8 @@ struct memory_place {
   bool global_scratch = false;
 };
 
-/// Places buffers in shared memory until it is full, then in global scratch. Every buffer starts on a 64-byte boundary.
+/// Places buffers: each in shared memory if it still fits, else in global scratch. Every buffer starts on a 64-byte
+/// boundary.
 template <class A>
 struct memory_planner {
   size_t shared_memory_limit;                    // bytes

@@ -77,7 +77,7 @@ constexpr bool swizzle_is_free_of_conflicts() {
 static_assert(swizzle_is_free_of_conflicts());
 }  // namespace detail
 
-/// Operations of a warp of a group, each called by all lanes, and the asynchronous copies of a thread. Specialised for
+/// Operations of a warp of a group, each called by all lanes, and the asynchronous copies of a thread. Specialized for
 /// groups that have warps:
 ///   multiply<T>(c, a, b0, b1)                       c += a b, fragments as above
 ///   address(p)                                      of a byte in shared memory, for the following operations; byte

@@ -57,7 +57,7 @@ TCNCA_HOST_DEVICE float max_or_number(float a, float b) {
 #endif
 }
 
-/// The same as of a pack (activation.hpp), from the base-2 exponential.
+/// e^x, 0 where the result is not a normal number, as 2^(x log2 e): on a GPU one multiplication and one ex2.
 TCNCA_HOST_DEVICE float exp_or_zero(float x) { return tcnca::exp2_or_zero(x * 1.44269504f); }
 
 /// What is subtracted from the scores of a row: their maximum, or any finite number if the maximum is -infinity, where
@@ -72,7 +72,7 @@ TCNCA_HOST_DEVICE pack<T, W> finite_maximum(pack<T, W> maximum) {
   return max_or_second(maximum, broadcast<W>(lowest));
 }
 
-/// The factor that normalises the outputs of a row: 1 / sum; 0 for a row without weights.
+/// The factor that normalizes the outputs of a row: 1 / sum; 0 for a row without weights.
 template <class T>
 TCNCA_HOST_DEVICE T inverse_or_zero(T sum) {
   return is_zero(sum) ? T(0) : T(1) / sum;

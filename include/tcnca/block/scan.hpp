@@ -133,8 +133,8 @@ struct recurrence_carry {
   TCNCA_HOST_DEVICE void set_decay(int, pack<A, W>, int) const {}
 
   /// Prepares load() for a tile. Called by all threads, after a barrier; there are barriers inside, the last at the
-  /// end. end_states(store) calls store(row, V) with the state at the end of this thread's segment for a state of zero
-  /// before it.
+  /// end. end_states(store) must call store(row, V) for every row, where V is what this thread's segment alone adds:
+  /// the state at its end if the state before it is zero.
   template <class EndStates>
   TCNCA_HOST_DEVICE void find_states(EndStates) const {}
 

@@ -61,7 +61,7 @@ static_assert(panels_are_swizzled());
 static_assert(wgmma_tile::descriptor(0x400, 8192, 1024) == 0x4000004002000040);
 }  // namespace detail
 
-/// Operations of a warpgroup of a group, each called by all 128 threads. Specialised for groups that have warpgroups:
+/// Operations of a warpgroup of a group, each called by all 128 threads. Specialized for groups that have warpgroups:
 ///   address(p)                           of a byte in shared memory, for descriptors
 ///   fence_proxy_async()                  makes a thread's writes to shared memory visible to products issued after the
 ///                                        next barrier
@@ -75,7 +75,7 @@ struct warpgroup_of {
   static constexpr bool exists = false;
 };
 
-/// Operations of a cluster of N groups. Specialised as above:
+/// Operations of a cluster of N groups. Specialized as above:
 ///   rank()                               the number of this group
 ///   sync()                               a barrier of all threads of all groups; orders their accesses to shared
 ///                                        memory

@@ -49,7 +49,7 @@ struct attention_chunk {
   int keys;         // [0, keys): the valid keys
 };
 
-/// Weight functions without normalisation: the weight of a score, and its derivative by the score.
+/// Weight functions without normalization: the weight of a score, and its derivative by the score.
 template <attention_function F, class T, int W>
 TCNCA_HOST_DEVICE value_and_derivative<T, W> attention_weight(pack<T, W> score) {
   auto const constant = [](double c) TCNCA_INLINE { return broadcast<W>(T(c)); };

@@ -135,8 +135,8 @@ struct chunked_attention_dispatch {
       if (status const s = launch<typename agents::grad_queries_agent>(e, p); !s.ok()) return s;
       return launch<typename agents::grad_biases_agent>(e, p);
     } else {
-      workspace const rest{.data = memory + at.end, .bytes = scratch.bytes - at.end};
-      if (status const s = launch<typename agents::backward_agent>(e, p, rest); !s.ok()) return s;
+      status const s = launch<typename agents::backward_agent>(e, p, workspace_after(scratch, at.end));
+      if (!s.ok()) return s;
       return launch<typename agents::reduce_agent>(e, p);
     }
   }

@@ -100,7 +100,7 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
   TCNCA_HOST_DEVICE A* at(memory_place const& m) const {
     return (m.global_scratch ? global_scratch : shared_memory) + m.offset;
   }
-  // Per row of the block: maximum and sum of softmax, and the factor for the output (finally: of the normalisation).
+  // Per row of the block: maximum and sum of softmax, and the factor for the output (finally: of the normalization).
   TCNCA_HOST_DEVICE A* row_maximum() const { return at(params.plan.statistics); }
   TCNCA_HOST_DEVICE A* row_sum() const { return row_maximum() + Br; }
   TCNCA_HOST_DEVICE A* row_factor() const { return row_maximum() + 2 * Br; }
@@ -258,7 +258,7 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
     });
   }
 
-  /// The normalised output, zeros if no key is visible, and the statistics.
+  /// The normalized output, zeros if no key is visible, and the statistics.
   TCNCA_HOST_DEVICE void store_output(bool any_visible) const {
     if constexpr (softmax) {
       for (int i = begin_ - first_ + group.rank(); i < rows(); i += group.size()) {

@@ -1,7 +1,7 @@
 // What the agents of attention on tensor cores share. A group owns a block of Br rows (queries, or keys), 16 per warp;
 // the other side's rows pass by in blocks of Bc, as the columns of the scores. Scores, weights and sums stay in
 // registers as fragments (mma_fragment::c). Rows of T in shared memory are swizzled (swizzled_rows). A lane holds parts
-// of two rows of its warp, the "halves" of a fragment: lane / 4, and 8 below.
+// of two rows of its warp, the halves of a fragment: half 0 is row lane / 4, half 1 is row lane / 4 + 8.
 #pragma once
 #include "../block/agent.hpp"
 #include "../block/mma.hpp"

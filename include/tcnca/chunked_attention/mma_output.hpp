@@ -113,7 +113,7 @@ struct attention_output_warps : attention_warps<Group, T, Shape, Policy> {
     return sum + warp.shuffle_xor(sum, 2);
   }
 
-  /// Stores a row of the output, normalised by the sum of its weights (softmax), and its statistics.
+  /// Stores a row of the output, normalized by the sum of its weights (softmax), and its statistics.
   TCNCA_HOST_DEVICE void store_row(accumulators const& acc, int half, [[maybe_unused]] float sum) const {
     int const i = this->position(half);
     if (i < begin_ || i >= end_) return;

@@ -53,14 +53,10 @@ struct chunked_attention_policy {
 template <element T, chunked_attention_shape Shape>
 struct default_chunked_attention_tuning {
   static constexpr chunked_attention_policy forward(target t) {
-    return t.compute_capability == 0                      ? cpu(192, 192)
-           : t.compute_capability >= 80 && sizeof(T) == 2 ? tensor_cores()
-                                                          : cuda(64, 32);
+    return t.is_cpu() ? cpu(192, 192) : t.compute_capability >= 80 && sizeof(T) == 2 ? tensor_cores() : cuda(64, 32);
   }
   static constexpr chunked_attention_policy backward(target t) {
-    return t.compute_capability == 0                      ? cpu(96, 192)
-           : t.compute_capability >= 80 && sizeof(T) == 2 ? tensor_cores()
-                                                          : cuda(32, 32);
+    return t.is_cpu() ? cpu(96, 192) : t.compute_capability >= 80 && sizeof(T) == 2 ? tensor_cores() : cuda(32, 32);
   }
 
  private:

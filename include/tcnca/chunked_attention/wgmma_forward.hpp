@@ -10,9 +10,10 @@
 //   memory    shared, in this order: queries; keys of this group's block; weights of all groups' blocks; two stages of
 //             a block of values (all of these as panels, wgmma_tile); biases of this group's diagonals; one number per
 //             row from each group; one flag per warp
-//   barriers  per round: the group's, when keys (and, per further block, values) have landed; the cluster's, when the
-//             maxima are there and all groups have finished with the weights of the round before, and when the weights
-//             are there; the cluster's at the beginning of the kernel and at the end of an item
+//   barriers  group: keys have landed; one more per further block of values
+//             cluster: maxima are there, and the weights of the previous round have been read
+//             cluster: weights are there
+//             cluster: when the kernel starts, and when an item ends
 //
 // Results are those of the mma agent except for rounding: the maxima of softmax advance per round, not per block. Not
 // yet run on a device. A measured version should try: scores of the next round before the products of this one, to hide
@@ -296,7 +297,7 @@ struct chunked_attention_wgmma_forward_agent : detail::attention_output_warps<Gr
     group.sync();
   }
 
-  /// Stores the output, normalised by the sums over all groups (softmax).
+  /// Stores the output, normalized by the sums over all groups (softmax).
   TCNCA_HOST_DEVICE void store_output(accumulators const& acc) const {
     if constexpr (softmax) {
       TCNCA_UNROLL

@@ -1,5 +1,5 @@
 // The backward kernel: one group walks along one sequence for some channels, forward in time. It recomputes the layers
-// in fast memory, and the gradient of each layer follows with the delay that its taps require (see
+// in the group's memory, and the gradient of each layer follows with the delay that its taps require (see
 // conv_stack_schedule). Nothing is stored between the forward and the backward pass.
 #pragma once
 #include "../block/correlate.hpp"
@@ -296,8 +296,9 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     if (from >= 0 && to <= state_begin) {
       sum_gradients(l, from, to);
     } else {
-      // Positions that exchange gradients with the state use kernels of their own, which know no short dilations. Where
-      // such kernels are slower, only these positions use them. The split keeps subtiles at whole dilations.
+      // Positions that exchange gradients with the state use general kernels, without short dilations. If the layer has
+      // a faster kernel for its short dilation, it computes the positions before them. The split is a whole number of
+      // dilations and packs after `from`. It does not add the state's zeros there, which may change the sign of a zero.
       index_t split = from;
       if (int const d = base::short_dilation(l); d > 0 && from >= 0)
         split += max_of(index_t(0), state_begin - from) / (d * P) * (d * P);

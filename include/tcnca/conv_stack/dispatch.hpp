@@ -147,9 +147,8 @@ class conv_stack_backward_call {
   status launch(workspace scratch) {
     params_.sums =
         contiguous(static_cast<accumulate*>(scratch.data), args_.x.extent[0], Shape.parameters(), args_.x.extent[1]);
-    workspace const rest{.data = static_cast<char*>(scratch.data) + sums_bytes(),
-                         .bytes = scratch.bytes - sums_bytes()};
-    if (status const s = tcnca::launch<agent>(executor_, params_, rest); !s.ok()) return s;
+    status const s = tcnca::launch<agent>(executor_, params_, workspace_after(scratch, sums_bytes()));
+    if (!s.ok()) return s;
     return tcnca::launch<typename tuned::reduce_agent>(executor_, {.sums = params_.sums,
                                                                    .grad_weight = args_.grad_weight,
                                                                    .grad_bias = args_.grad_bias,

@@ -1,6 +1,6 @@
 // The forward kernel: one group walks along one sequence for some channels. x enters tile by tile, passes through all
-// layers in fast memory, and y leaves. Each layer keeps a ring of its newest inputs, as long as its history; nothing
-// else is stored.
+// layers in the group's memory, and y leaves. Each layer keeps a ring of its newest inputs, as long as its history;
+// nothing else is stored.
 #pragma once
 #include "common.hpp"
 #include "state.hpp"

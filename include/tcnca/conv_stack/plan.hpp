@@ -67,8 +67,9 @@ struct conv_stack_tiling {
     if (!lane_order.mirrored() || Shape.history(layer) <= packs) return tile;
     return min_of(tile, round_up(max_of(Shape.dilation(layer), packs), index_t(lane_order.positions())));
   }
-  /// Zeros before a sequence that the subtiles of a layer may read. Subtiles that all start at multiples of the
-  /// dilation, or a single one, read whole dilations; others (`unaligned` tiles) may read any number of positions.
+  /// Zeros before a sequence that the subtiles of a layer may read. A subtile that starts at a multiple of the dilation
+  /// reads at most whole dilations before the sequence. `unaligned`: tiles start anywhere, so any number of positions
+  /// up to a subtile may be read.
   TCNCA_HOST_DEVICE static constexpr index_t zeros_before(int layer, index_t tile, index_t length,
                                                           bool unaligned = false) {
     index_t const d = Shape.dilation(layer), step = boundary_subtile(layer, tile),
@@ -82,8 +83,8 @@ struct conv_stack_tiling {
     return min_of(look_ahead, boundary_subtile(layer, tile)) + lane_order.positions();
   }
   static constexpr bool looks_ahead = Shape.dir != direction::causal;
-  /// Rows of the parameters of one direction with omega: weights and biases in fast memory, and the sums of their
-  /// gradients.
+  /// Rows of the parameters of one direction with omega: weights and biases in the group's memory, and the sums of
+  /// their gradients.
   static constexpr int parameter_rows = Shape.parameters_per_direction() + (Shape.skip ? 1 : 0);
   TCNCA_HOST_DEVICE static constexpr size_t weight_elements() {
     return size_t(parameter_rows) * size_t(lane_order.channels());

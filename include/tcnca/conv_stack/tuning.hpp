@@ -27,7 +27,7 @@ struct conv_stack_policy {
 /// The default tuning. Any type with these two functions can replace it.
 template <element T, conv_stack_shape Shape>
 struct default_conv_stack_tuning {
-  static constexpr conv_stack_policy forward(target t) { return t.compute_capability == 0 ? cpu(32768) : cuda(); }
+  static constexpr conv_stack_policy forward(target t) { return t.is_cpu() ? cpu(32768) : cuda(); }
   static constexpr conv_stack_policy backward(target t) {
     if (t.compute_capability != 0) return cuda();
     return cpu(channels_last ? 512 : 4096);

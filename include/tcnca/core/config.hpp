@@ -14,8 +14,8 @@
 #define TCNCA_HOST_DEVICE inline __attribute__((always_inline))
 #endif
 
-/// For functions outside of hot paths. On the CPU they are not inlined, which keeps the hot path small and its
-/// compilation fast.
+/// For functions called once per tile or less. On the CPU a call keeps their code and registers apart from the caller's
+/// and compilation fast; on a GPU they are inlined.
 #if defined(__CUDACC__)
 #define TCNCA_NOINLINE TCNCA_HOST_DEVICE
 #else

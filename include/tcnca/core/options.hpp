@@ -20,7 +20,7 @@ enum class layout {
   batch_length_channels,  ///< channels (channels last)
 };
 
-/// The function from scores s to weights of an attention. softmax: over each row. Element-wise, not normalised:
+/// The function from scores s to weights of an attention. softmax: over each row. Element-wise, not normalized:
 /// laplace: (1 + erf((s - sqrt(1/2)) / sqrt(1/(2 pi)))) / 2; relu2: max(s, 0)^2.
 enum class attention_function { softmax, laplace, relu2 };
 

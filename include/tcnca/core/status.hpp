@@ -23,7 +23,8 @@ enum class status_code : int {
 };
 
 /// The result of an entry point: a code and, if an argument is at fault, its name. Unless the code is success, nothing
-/// was enqueued and nothing was written.
+/// was enqueued and nothing was written; exception: launch_failed may come from a later launch
+/// of several.
 class [[nodiscard]] status {
  public:
   constexpr status() = default;

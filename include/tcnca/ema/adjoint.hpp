@@ -26,7 +26,8 @@ struct ema_adjoint_base : ema_agent_base<Group, T, Shape, Policy, Scan> {
   static constexpr bool bidirectional = Shape.directions() == 2;
 
   // Shared memory, in elements of A: states of the forward pass; of the two adjoint recurrences; grad_state_out; tiles
-  // of x and of g, which grad_x replaces; a tile of what the other direction adds; and so on.
+  // of x and of g, which grad_x replaces; a tile of what the other direction adds (bidirectional); scratch
+  // of the carry; the buffer of transposes; partial sums.
   static constexpr int table = base::table_elements, tile_elements = tiling::tile_elements;
   static constexpr int forward_states_begin = base::base_elements;
   static constexpr int adjoint_states_begin = forward_states_begin + table;

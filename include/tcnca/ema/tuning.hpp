@@ -27,11 +27,11 @@ struct default_ema_tuning {
   static constexpr ema_policy backward(target t) { return t.is_cpu() ? cpu(1) : cuda(7 * Shape.states + 4 * outputs); }
 
  private:
-  // Measured in November 2026 on an EPYC of family 26 (AVX-512), one thread, fp32, 16 states, 2 x 64 x 16384, skip =
-  // false:
-  //   outputs_per_thread     4             8             16
-  //   forward, ns / element  0.44          0.36          0.42   (0.36 is 62 % of the multiply-add rate; 82 % within the
-  //   L2 cache) backward               not measured  0.81          1.06   (0.81 is 69 %)
+  // Measured in November 2026 on an EPYC of family 26 (AVX-512), one thread, fp32, 16 states, 2 x 64 x 16384, no skip.
+  // Nanoseconds per element; in brackets, percent of the multiply-add rate (forward within the L2 cache: 82 %).
+  //   outputs_per_thread   4              8            16
+  //   forward              0.44           0.36 (62)    0.42
+  //   backward             not measured   0.81 (69)    1.06
   // Forward with one state per pass: 0.37. Backward with two: 1.07, because registers spill.
   static constexpr ema_policy cpu(int states_per_pass) {
     constexpr bool avx512 = detail::register_bytes == 64;

@@ -9,7 +9,7 @@ namespace tcnca::inline TCNCA_TARGET {
 /// which accesses vectors at any address.
 template <class Executor, class T>
 bool is_vectorizable(sequence_view<T> const& v, layout order, index_t items) {
-  if constexpr (executor_traits<Executor>::target.compute_capability == 0) {
+  if constexpr (executor_traits<Executor>::target.is_cpu()) {
     return true;
   } else {
     int const other = order == layout::batch_channels_length ? 1 : 2;
@@ -29,7 +29,7 @@ bool aligned_rows(index_t items, tensor_view<T, Rank> const& v) {
 /// is_vectorizable for such tensors.
 template <class Executor, class... T, int Rank>
 bool rows_vectorizable(index_t items, tensor_view<T, Rank> const&... v) {
-  return executor_traits<Executor>::target.compute_capability == 0 || (aligned_rows(items, v) && ...);
+  return executor_traits<Executor>::target.is_cpu() || (aligned_rows(items, v) && ...);
 }
 
 }  // namespace tcnca

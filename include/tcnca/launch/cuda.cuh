@@ -14,7 +14,8 @@ namespace detail {
 template <class Agent>
 inline constexpr bool has_code = !clustered<Agent> || compiled_for_sm_90a;
 
-/// Runs an agent. A kernel without code is declared with a limit of one thread; supports() recognizes it by that.
+/// Runs an agent. Without code for this architecture the kernel is empty and has a launch bound of one thread;
+/// supports() sees the bound, and the caller chooses another agent.
 template <class Agent, class Params, int Threads>
 TCNCA_HIDDEN __global__ void __launch_bounds__(has_code<Agent> ? Threads : 1, 1)
     run_agent(__grid_constant__ Params const params, index_t items, size_t global_scratch_bytes, char* scratch) {
