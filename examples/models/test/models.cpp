@@ -67,7 +67,7 @@ void expect_sentence(std::string const& part, std::function<void(model_config&)>
 }
 
 TEST(models, refuses_unknown_configurations) {
-  expect_sentence("no backend \"tpu\"", [](auto& m) { m.backend = "tpu"; });
+  expect_sentence("unknown backend \"tpu\"", [](auto& m) { m.backend = "tpu"; });
   expect_sentence("\"3x3\" was not compiled: causal stacks are 4x4, 4x6, 8x5, 8x4, 17x4",
                   [](auto& m) { m.stack = "3x3"; });
   expect_sentence("\"17x4\" was not compiled: bidirectional stacks are 4x4, 4x6, 8x5",
