@@ -6,7 +6,7 @@
 #include <vector>
 
 int main() {
-  // 6 levels of 4 taps, dilations 1, 4, 16, ..., 1024: each output sees the last 4096 samples.
+  // 6 levels of 4 taps, dilations 1, 4, 16, ..., 1024: each output depends on the last 4096 samples.
   using stack =
       tcnca::conv_stack<float, tcnca::conv_stack_shape{
                                    .taps = 4, .depth = 6, .dilation_base = 4, .act = tcnca::activation::relu}>;

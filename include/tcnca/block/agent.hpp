@@ -31,6 +31,7 @@ struct group_memory {
 template <class Agent>
 concept agent = requires(typename Agent::group_type group, typename Agent::params_type const& params,
                          typename Agent::A* memory, Agent& work, index_t item) {
+  requires __is_trivially_copyable(typename Agent::params_type);
   requires same<decltype(Agent::items(params)), index_t>;
   requires same<decltype(Agent::memory(params)), group_memory>;
   Agent(group, params, memory, memory);

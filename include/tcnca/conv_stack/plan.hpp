@@ -28,6 +28,11 @@ struct conv_stack_tiling {
   static_assert(Policy.width >= 1 && (Policy.width & (Policy.width - 1)) == 0,
                 "tcnca::conv_stack: a policy's width must be a power of two");
   static_assert(Policy.outputs_per_thread >= 1, "tcnca::conv_stack: a policy's outputs_per_thread must be at least 1");
+  static_assert(
+      Policy.tile <= 1 << 24 && Policy.tile_max >= 0 && Policy.tile_max <= 1 << 24 && Policy.single_tile_limit >= 0 &&
+          Policy.single_tile_limit <= 1 << 24,
+      "tcnca::conv_stack: a policy's tile, tile_max and single_tile_limit must be at most 2^24, and not negative");
+  static_assert(Policy.segment_fields >= 0, "tcnca::conv_stack: a policy's segment_fields must not be negative");
   static_assert(Policy.threads >= 1 && Policy.packs >= 1 && Policy.threads % lane_order.packs == 0,
                 "tcnca::conv_stack: a policy's threads must be a multiple of its packs (on the CPU both are 1)");
   static_assert(Policy.tile >= 1 && Policy.tile % max_of(Policy.width, int(16 / sizeof(T))) == 0,

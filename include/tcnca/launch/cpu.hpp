@@ -67,6 +67,8 @@ struct executor_traits<cpu> {
   template <class Agent, class Params>
   TCNCA_HIDDEN __attribute__((noinline)) static void run_items(Params const& params, index_t items, index_t& next,
                                                                char* own, size_t shared_memory_bytes) {
+    static_assert(same<typename Agent::group_type, serial_group>,
+                  "tcnca::launch: on the CPU an agent's group_type must be serial_group, see executor_traits::group");
     using accumulate = typename Agent::A;
     Agent agent(serial_group{}, params, reinterpret_cast<accumulate*>(own),
                 reinterpret_cast<accumulate*>(own + shared_memory_bytes));

@@ -7,13 +7,16 @@
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// Runs all items of an agent. The workspace must hold memory(params) for at least one worker; more workers run if it
-/// holds more. On the CPU the call returns when the work is done; on a GPU it enqueues one kernel, or nothing if there
-/// are no items.
+/// Runs all items of an agent, on as many workers as the workspace has memory for. Returns workspace_too_small if that
+/// is not even one. On the CPU the call returns when the work is done; on a GPU it enqueues one kernel, or nothing if
+/// there are no items.
 template <agent Agent, class Executor>
 TCNCA_HIDDEN status launch(Executor e, typename Agent::params_type const& params, workspace scratch = {}) {
-  return executor_traits<Executor>::template launch<Agent>(e, params, Agent::items(params), Agent::memory(params),
-                                                           scratch);
+  using traits = executor_traits<Executor>;
+  index_t const items = Agent::items(params);
+  group_memory const memory = Agent::memory(params);
+  if (items > 0 && scratch.bytes < traits::bytes_per_worker(memory)) return status_code::workspace_too_small;
+  return traits::template launch<Agent>(e, params, items, memory, scratch);
 }
 
 /// Bytes that a launch of an agent needs, plus `shared` bytes once for the whole call.
