@@ -7,6 +7,8 @@
 #   - At most ten of our headers lie under a public one, one inside the other.
 #   - At most seven macros. Two of them form the name of the inline namespace, which a template cannot.
 #   - All code except core and shapes is in that namespace.
+#   - No assignment of a braced list with designators without its type, `x = T{.a = 1, .c = 2}`: in templates nvcc 13.0
+#     drops the designators, so that c's value goes to the second member.
 #   - No source has more than 400 lines.
 set -eu
 cd "${1:-$(dirname "$0")/..}"
@@ -36,6 +38,9 @@ FNR == 401 { complain(FILENAME ": more than 400 lines") }
 # of the compiler.
 /^namespace tcnca/ && FILENAME ~ /^include/ && !/inline TCNCA_TARGET/ && FILENAME !~ /\/core\/|\/shape[.]hpp$/ {
   complain(FILENAME ":" FNR ": not in namespace tcnca::inline TCNCA_TARGET")
+}
+FILENAME ~ /^include/ && /^ *[^ \/]+ = \{[.]/ {
+  complain(FILENAME ":" FNR ": the braced list needs its type: nvcc drops its designators")
 }
 /^[ \t]*#[ \t]*include[ \t]*["<]/ {
   name = $0; sub(/^[^"<]*["<]/, "", name); sub(/[">].*/, "", name)

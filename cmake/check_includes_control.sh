@@ -10,7 +10,7 @@ put() { mkdir -p "$(dirname "$1")"; file=$1; shift; printf '%s\n' "$@" >"$file";
 library=include/tcnca
 put $library/core/a.hpp '#include "../launch/a.hpp"' 'namespace tcnca {}'
 put $library/launch/a.hpp '#include "../../../test/a.hpp"' 'namespace tcnca::inline TCNCA_TARGET {}'
-put $library/one/shape.hpp 'namespace tcnca {}'
+put $library/one/shape.hpp 'namespace tcnca {}' '  a.b = {.c = 1};' '  d e = {.c = 1};'
 put $library/one/a.hpp '#include "../two/a.hpp"' '#include "shape.hpp"' 'namespace tcnca::inline TCNCA_TARGET {}'
 put $library/two/a.hpp 'namespace tcnca {}' '#define TCNCA_A' '#define TCNCA_B' '#define TCNCA_C' '#define TCNCA_D' \
   '#define TCNCA_E' '#define TCNCA_F' '#define TCNCA_G' '#define TCNCA_H'
@@ -31,6 +31,7 @@ include/tcnca/core/a.hpp:1: includes include/tcnca/launch/a.hpp, which is a laye
 include/tcnca/launch/a.hpp:1: includes test/a.hpp, which is not in the library
 include/tcnca/one.hpp: 12 headers deep, at most 10
 include/tcnca/one/a.hpp:1: includes include/tcnca/two/a.hpp, which is another operation
+include/tcnca/one/shape.hpp:2: the braced list needs its type: nvcc drops its designators
 include/tcnca/tcnca.hpp: 13 headers deep, at most 10
 include/tcnca/two.hpp:1: includes include/tcnca/one/a.hpp, which is another operation
 include/tcnca/two/a.hpp:1: not in namespace tcnca::inline TCNCA_TARGET

@@ -84,7 +84,7 @@ constexpr auto make_conv_stack_backward_plan(index_t length, bool state, int thr
     index_t const steps = max_of(index_t(1), 1024 / terms);
     if (!single_tile && length > steps * tiling::tile(0)) {  // rarely accessed, so in global scratch
       plan.steps_per_total = int(steps);
-      plan.totals = {.offset = memory.global_scratch, .global_scratch = true};
+      plan.totals = memory_place{.offset = memory.global_scratch, .global_scratch = true};
       plan.global_scratch +=
           round_up(size_t(tiling::parameter_rows) * size_t(order.channels()) * (sizeof(double) / sizeof(accumulate)),
                    64 / sizeof(accumulate));
