@@ -120,8 +120,7 @@ struct chunked_attention {
   /// o (and lse, and the state after) from q, k, v (and the state before).
   template <class Executor>
   TCNCA_HIDDEN static status forward(Executor e, forward_args const& a, workspace scratch) noexcept {
-    argument_check check;
-    check.demand(executor_traits<Executor>::valid(e), status_code::invalid_executor);
+    argument_check check = check_executor(e);
     check_inputs(check, a);
     extents const x(a);
     check.output("o", a.o, {x.batch, x.heads, x.length, x.value_dim}, 3);
@@ -152,8 +151,7 @@ struct chunked_attention {
   /// The gradients of a forward pass with the same inputs.
   template <class Executor>
   TCNCA_HIDDEN static status backward(Executor e, backward_args const& a, workspace scratch) noexcept {
-    argument_check check;
-    check.demand(executor_traits<Executor>::valid(e), status_code::invalid_executor);
+    argument_check check = check_executor(e);
     check_inputs(check, a);
     extents const x(a);
     if (softmax) {
@@ -187,8 +185,8 @@ struct chunked_attention {
   /// The table of biases of a rotary form. fp64 inside.
   template <class Executor>
   TCNCA_HIDDEN static status rotary(Executor e, rotary_args const& a) noexcept {
-    argument_check check;
-    check_rotary(check.demand(executor_traits<Executor>::valid(e), status_code::invalid_executor), a);
+    argument_check check = check_executor(e);
+    check_rotary(check, a);
     check.output("bias", a.bias, {a.a.extent[0], bias_length(a.chunk)}).overlaps();
     if (!check.ok() || a.a.extent[0] == 0) return check.result();
     return dispatch<Executor>::rotary(e, a);
@@ -196,8 +194,8 @@ struct chunked_attention {
   /// The gradients of a and b from that of the table.
   template <class Executor>
   TCNCA_HIDDEN static status rotary_backward(Executor e, rotary_backward_args const& a) noexcept {
-    argument_check check;
-    check_rotary(check.demand(executor_traits<Executor>::valid(e), status_code::invalid_executor), a);
+    argument_check check = check_executor(e);
+    check_rotary(check, a);
     check.input("grad_bias", a.grad_bias, {a.a.extent[0], bias_length(a.chunk)});
     check.output("grad_a", a.grad_a, {a.a.extent[0], a.a.extent[1]});
     check.output("grad_b", a.grad_b, {a.a.extent[0], a.a.extent[1]}).overlaps();

@@ -97,8 +97,7 @@ struct conv_stack {
   /// Computes y and state_out from x and state_in.
   template <class Executor>
   TCNCA_HIDDEN static status forward(Executor e, forward_args const& a, workspace scratch) noexcept {
-    argument_check check;
-    check.demand(executor_traits<Executor>::valid(e), status_code::invalid_executor);
+    argument_check check = check_executor(e);
     check_inputs(check, a);
     check.output("y", a.y, {a.x.extent[0], a.x.extent[1], a.x.extent[2]}, contiguous_axis);
     check_state(check.only_if(causal, "state_out", a.state_out), "state_out", a.state_out, a);
@@ -117,8 +116,7 @@ struct conv_stack {
   /// Computes the gradients of a forward pass with the same inputs. Intermediate results are recomputed, not stored.
   template <class Executor>
   TCNCA_HIDDEN static status backward(Executor e, backward_args const& a, workspace scratch) noexcept {
-    argument_check check;
-    check.demand(executor_traits<Executor>::valid(e), status_code::invalid_executor);
+    argument_check check = check_executor(e);
     check_inputs(check, a);
     index_t const batch = a.x.extent[0], channels = a.x.extent[1], length = a.x.extent[2];
     check.input("grad_y", a.grad_y, {batch, channels, length}, contiguous_axis);

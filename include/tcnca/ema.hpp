@@ -104,7 +104,7 @@ struct ema {
   template <class Executor>
   TCNCA_HIDDEN static status forward(Executor e, forward_args const& a, workspace scratch) noexcept {
     index_t const batch = a.x.extent[0], channels = a.x.extent[1], length = a.x.extent[2];
-    argument_check check = begin(e);
+    argument_check check = check_executor(e);
     check_inputs(check, a);
     check.output("y", a.y, {batch, channels, length}, contiguous_axis);
     check.only_if(causal, "state_out", a.state_out);
@@ -123,7 +123,7 @@ struct ema {
   template <class Executor>
   TCNCA_HIDDEN static status backward(Executor e, backward_args const& a, workspace scratch) noexcept {
     index_t const batch = a.x.extent[0], channels = a.x.extent[1], length = a.x.extent[2];
-    argument_check check = begin(e);
+    argument_check check = check_executor(e);
     check_inputs(check, a);
     check.input("grad_y", a.grad_y, {batch, channels, length}, contiguous_axis);
     check.output("grad_x", a.grad_x, {batch, channels, length}, contiguous_axis);
@@ -148,7 +148,7 @@ struct ema {
   /// roundings at any length.
   template <class Executor>
   TCNCA_HIDDEN static status kernel(Executor e, kernel_args const& a, workspace scratch) noexcept {
-    argument_check check = begin(e);
+    argument_check check = check_executor(e);
     check.demand(a.kappa.extent[0] % Shape.directions() == 0, status_code::invalid_extent, "kappa");
     check_parameters(check, a, a.kappa.extent[0]);
     check.output("kappa", a.kappa, {a.kappa.extent[0], a.kappa.extent[1]}, 1);
@@ -164,7 +164,7 @@ struct ema {
   /// Computes the gradients of delta, alpha, beta and gamma from that of kappa.
   template <class Executor>
   TCNCA_HIDDEN static status kernel_backward(Executor e, kernel_backward_args const& a, workspace scratch) noexcept {
-    argument_check check = begin(e);
+    argument_check check = check_executor(e);
     check.demand(a.grad_kappa.extent[0] % Shape.directions() == 0, status_code::invalid_extent, "grad_kappa");
     check_parameters(check, a, a.grad_kappa.extent[0]);
     check.input("grad_kappa", a.grad_kappa, {a.grad_kappa.extent[0], a.grad_kappa.extent[1]}, 1);
@@ -184,12 +184,6 @@ struct ema {
   template <class Executor>
   using tuned = detail::tuned_ema<T, Shape, Tuning, Executor>;
 
-  template <class Executor>
-  static argument_check begin(Executor e) {
-    argument_check check;
-    check.demand(executor_traits<Executor>::valid(e), status_code::invalid_executor);
-    return check;
-  }
   static void check_parameters(argument_check& check, auto const& a, index_t rows) {
     check.input("delta", a.delta, {rows, index_t(states)});
     check.input("alpha", a.alpha, {rows, index_t(states)});

@@ -98,7 +98,7 @@ struct gated_fusion {
   /// Computes q and k.
   template <class Executor>
   TCNCA_HIDDEN static status mix(Executor e, mix_args const& a) noexcept {
-    argument_check check = begin(e);
+    argument_check check = check_executor(e);
     index_t const columns = a.z.extent[2];
     check_input(check, "z", a.z, a.z);
     check_parameter(check, "gq", a.gq, columns), check_parameter(check, "mq", a.mq, columns);
@@ -117,7 +117,7 @@ struct gated_fusion {
   /// Computes all gradients of mix.
   template <class Executor>
   TCNCA_HIDDEN static status mix_backward(Executor e, mix_backward_args const& a, workspace scratch) noexcept {
-    argument_check check = begin(e);
+    argument_check check = check_executor(e);
     index_t const columns = a.z.extent[2];
     check_input(check, "z", a.z, a.z);
     check_parameter(check, "gq", a.gq, columns), check_parameter(check, "gk", a.gk, columns);
@@ -133,7 +133,7 @@ struct gated_fusion {
   template <class Executor>
   TCNCA_HIDDEN static status reset(Executor e, reset_args const& a) noexcept {
     static_assert(Shape.reset_gate, "tcnca::gated_fusion: this shape has no reset gate");
-    argument_check check = begin(e);
+    argument_check check = check_executor(e);
     check_input(check, "o", a.o, a.o), check_input(check, "r", a.r, a.o);
     check_output(check, "y", a.y, a.o);
     check.overlaps({"o", "y"});
@@ -143,7 +143,7 @@ struct gated_fusion {
   template <class Executor>
   TCNCA_HIDDEN static status reset_backward(Executor e, reset_backward_args const& a) noexcept {
     static_assert(Shape.reset_gate, "tcnca::gated_fusion: this shape has no reset gate");
-    argument_check check = begin(e);
+    argument_check check = check_executor(e);
     check_input(check, "o", a.o, a.o), check_input(check, "r", a.r, a.o);
     check_input(check, "grad_y", a.grad_y, a.o);
     check_output(check, "grad_o", a.grad_o, a.o), check_output(check, "grad_r", a.grad_r, a.o);
@@ -154,7 +154,7 @@ struct gated_fusion {
   /// Computes y.
   template <class Executor>
   TCNCA_HIDDEN static status update(Executor e, update_args const& a) noexcept {
-    argument_check check = begin(e);
+    argument_check check = check_executor(e);
     check_input(check, "h", a.h, a.h), check_input(check, "x", a.x, a.h);
     check_gates(check, a);
     check_output(check, "y", a.y, a.h);
@@ -164,7 +164,7 @@ struct gated_fusion {
   /// Computes all gradients of update.
   template <class Executor>
   TCNCA_HIDDEN static status update_backward(Executor e, update_backward_args const& a) noexcept {
-    argument_check check = begin(e);
+    argument_check check = check_executor(e);
     check_input(check, "h", a.h, a.h);
     if (Shape.update_gate) check_input(check, "x", a.x, a.h);
     else check.only_if(false, "x", a.x);
@@ -185,12 +185,6 @@ struct gated_fusion {
   using tuned = detail::tuned_gated_fusion<T, Shape, Tuning, Executor>;
   static constexpr index_t max_columns = index_t(1) << 28;
 
-  template <class Executor>
-  static argument_check begin(Executor e) {
-    argument_check check;
-    check.demand(executor_traits<Executor>::valid(e), status_code::invalid_executor);
-    return check;
-  }
   static void check_input(argument_check& check, char const* name, input const& v, input const& like) {
     check.input(name, v, {like.extent[0], like.extent[1], like.extent[2]}, 2);
     check.demand(v.extent[2] <= max_columns, status_code::invalid_extent, name);

@@ -11,7 +11,6 @@ namespace tcnca::inline TCNCA_TARGET {
 /// Compile-time properties of a stack under a policy.
 template <element T, conv_stack_shape Shape, conv_stack_policy Policy>
 struct conv_stack_tiling {
-  using accumulate = accumulate_t<T>;
   static constexpr int layers = Shape.layers();
   static constexpr bool along_length = Shape.order == layout::batch_channels_length;
   /// Positions that dilated_sum may access from any position on.

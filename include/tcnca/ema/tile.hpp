@@ -14,7 +14,6 @@ struct ema_tiling {
                 "threads that share a sequence process one channel in one round each");
   using A = accumulate_t<T>;
   static constexpr bool channels_last = Shape.order == layout::batch_length_channels;
-  static constexpr int states = Shape.states;
   static constexpr int width = Policy.width;
   static constexpr int packs = channels_last && Policy.packs < Threads ? Policy.packs : 1;
   static constexpr int channels = width * packs;  ///< of an item

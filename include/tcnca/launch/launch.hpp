@@ -1,11 +1,20 @@
 // Launch of an agent on any executor.
 #pragma once
+#include "../core/check.hpp"
 #include "cpu.hpp"
 #if defined(__CUDACC__)
 #include "cuda.cuh"
 #endif
 
 namespace tcnca::inline TCNCA_TARGET {
+
+/// The argument check of a call, after the test of the executor's own values.
+template <class Executor>
+argument_check check_executor(Executor e) {
+  argument_check check;
+  check.demand(executor_traits<Executor>::valid(e), status_code::invalid_executor);
+  return check;
+}
 
 /// Runs all items of an agent, on as many workers as the workspace has memory for. Returns workspace_too_small if that
 /// is not even one. On the CPU the call returns when the work is done; on a GPU it enqueues one kernel, or nothing if
