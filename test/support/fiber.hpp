@@ -57,6 +57,11 @@ struct executor_traits<testing::fibers<Threads>> {
     return true;
   }
   template <class Agent, class Params>
+  static index_t resident_groups(testing::fibers<Threads> e, group_memory) {
+    return workers(e, index_t(1) << 30);
+  }
+
+  template <class Agent, class Params>
   static status launch(testing::fibers<Threads> e, Params const& params, index_t items, group_memory memory,
                        workspace scratch) {
     constexpr size_t shared_memory_limit = 227 * 1024;  // of a block, on sm_90
@@ -74,7 +79,11 @@ struct executor_traits<testing::fibers<Threads>> {
         g.rank_ = rank % g.size();
         Agent agent(g, j.params, reinterpret_cast<accumulate*>(j.near[rank / g.size()]),
                     reinterpret_cast<accumulate*>(j.far));
-        for (index_t item = j.first; item < j.items; item += j.step) agent(item);
+        if constexpr (persistent<Agent>) {
+          agent(item_range{j.first, j.items, j.step});
+        } else {
+          for (index_t item = j.first; item < j.items; item += j.step) agent(item);
+        }
       }
     };
     auto& scheduler = testing::fiber_scheduler::get();

@@ -14,21 +14,35 @@ namespace detail {
 template <class Agent>
 inline constexpr bool has_code = !clustered<Agent> || compiled_for_sm_90a;
 
+/// Thread blocks that process an item together.
+template <class Agent>
+inline constexpr int blocks_per_item = 1;
+template <clustered Agent>
+inline constexpr int blocks_per_item<Agent> = Agent::cluster_size;
+
+/// Second launch bound of an agent's kernel.
+template <class Agent>
+inline constexpr int resident_blocks = 1;
+template <class Agent>
+requires requires { Agent::blocks_per_multiprocessor; }
+inline constexpr int resident_blocks<Agent> = Agent::blocks_per_multiprocessor;
+
 /// Runs an agent. Without code for this architecture the kernel is empty and has a launch bound of one thread;
 /// supports() sees the bound, and the caller chooses another agent.
 template <class Agent, class Params, int Threads>
-TCNCA_HIDDEN __global__ void __launch_bounds__(has_code<Agent> ? Threads : 1, 1)
+TCNCA_HIDDEN __global__ void __launch_bounds__(has_code<Agent> ? Threads : 1, resident_blocks<Agent>)
     run_agent(__grid_constant__ Params const params, index_t items, size_t global_scratch_bytes, char* scratch) {
   if constexpr (has_code<Agent>) {
     extern __shared__ __align__(1024) char shared[];
     using accumulate = typename Agent::A;
     Agent agent(block_group<Threads>{}, params, reinterpret_cast<accumulate*>(shared),
                 reinterpret_cast<accumulate*>(scratch + size_t(blockIdx.x) * global_scratch_bytes));
-    if constexpr (clustered<Agent>) {
-      for (index_t item = blockIdx.x / Agent::cluster_size; item < items; item += gridDim.x / Agent::cluster_size)
-        agent(item);
+    constexpr unsigned blocks = blocks_per_item<Agent>;
+    item_range const range{index_t(blockIdx.x / blocks), items, index_t(gridDim.x / blocks)};
+    if constexpr (persistent<Agent>) {
+      agent(range);
     } else {
-      for (index_t item = blockIdx.x; item < items; item += gridDim.x) agent(item);
+      for (index_t item = range.first; item < range.end; item += range.stride) agent(item);
     }
   }
 }
@@ -67,6 +81,39 @@ inline bool is_unsupported(cudaError_t e) {
   }
 }
 
+/// The configuration of one launch of an agent's kernel.
+template <class Agent, class Params>
+struct kernel_launch {
+  static constexpr int threads = Agent::group_type::size();
+  static constexpr auto kernel = run_agent<Agent, Params, threads>;
+  cudaLaunchConfig_t config = {};
+  cudaLaunchAttribute attribute = {};
+
+  kernel_launch(index_t groups, group_memory memory, cudaStream_t stream) {
+    constexpr int blocks = blocks_per_item<Agent>;
+    config.gridDim = dim3(unsigned(min_of(groups, index_t(1) << (blocks > 1 ? 27 : 30))) * unsigned(blocks));
+    config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = memory.shared_memory_bytes, config.stream = stream;
+    if constexpr (clustered<Agent>) {
+      attribute.id = cudaLaunchAttributeClusterDimension;
+      attribute.val.clusterDim.x = unsigned(blocks), attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+      config.attrs = &attribute, config.numAttrs = 1;
+    }
+  }
+  kernel_launch(kernel_launch const&) = delete;
+
+  /// Allows the kernel as much shared memory as the device has. Every call sets the same limit, so that host threads do
+  /// not overwrite each other's limit.
+  static cudaError_t prepare(group_memory memory) {
+    int device = 0, limit = 0;
+    cudaError_t error = cudaGetDevice(&device);
+    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    int const most = max_of(limit, int(min_of(memory.shared_memory_bytes, size_t(1) << 30)));
+    if (error == cudaSuccess) error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
+    return error;
+  }
+};
+
 }  // namespace detail
 
 template <>
@@ -94,42 +141,48 @@ struct executor_traits<cuda> {
     return known && a.maxThreadsPerBlock >= threads;
   }
 
+  /// Groups of an agent that the device can hold at the same time; for a clustered agent, clusters. At least 1.
+  template <class Agent, class Params>
+  TCNCA_HIDDEN static index_t resident_groups(cuda, group_memory memory) {
+    detail::last_error const before;
+    int count = 0;
+    bool known = false;
+    if constexpr (clustered<Agent>) {
+      detail::kernel_launch<Agent, Params> launch(1, memory, nullptr);
+      known = launch.prepare(memory) == cudaSuccess &&
+              cudaOccupancyMaxActiveClusters(&count, launch.kernel, &launch.config) == cudaSuccess;
+    } else {
+      int device = 0, multiprocessors = 0;
+      detail::kernel_launch<Agent, Params> launch(1, memory, nullptr);
+      known = launch.prepare(memory) == cudaSuccess && cudaGetDevice(&device) == cudaSuccess &&
+              cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device) == cudaSuccess &&
+              cudaOccupancyMaxActiveBlocksPerMultiprocessor(&count, launch.kernel, Agent::group_type::size(),
+                                                            memory.shared_memory_bytes) == cudaSuccess;
+      count *= multiprocessors;
+    }
+    if (!known) before.forget();
+    return known ? max_of(count, 1) : 1;
+  }
+
   /// Reports errors of the runtime calls made here and clears them. An error that was pending before stays pending.
   template <class Agent, class Params>
   TCNCA_HIDDEN static status launch(cuda e, Params const& params, index_t items, group_memory memory,
                                     workspace scratch) {
-    constexpr int threads = Agent::group_type::size();
-    auto const kernel = detail::run_agent<Agent, Params, threads>;
     if (items == 0) return {};
     detail::last_error const before;
-    // Every call sets the same limit, the device's maximum, so that host threads do not overwrite each other's limit.
-    int device = 0, limit = 0;
-    cudaError_t error = cudaGetDevice(&device);
-    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-    int const most = max_of(limit, int(min_of(memory.shared_memory_bytes, size_t(1) << 30)));
-    if (error == cudaSuccess) error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
+    index_t blocks = min_of(items, index_t(1) << 30);
+    if (memory.global_scratch_bytes > 0)
+      blocks = max_of(index_t(1), workers_that_fit(workers(e, items), bytes_per_worker(memory), scratch.bytes));
+    if constexpr (persistent<Agent>) { blocks = min_of(blocks, resident_groups<Agent, Params>(e, memory)); }
+    detail::kernel_launch<Agent, Params> launch(blocks, memory, e.stream);
+    cudaError_t error = launch.prepare(memory);
     if (error != cudaSuccess) {
       before.forget();
       return {detail::is_unsupported(error) ? status_code::unsupported_device : status_code::launch_failed,
               cudaGetErrorName(error)};
     }
-    index_t const blocks =
-        memory.global_scratch_bytes > 0
-            ? max_of(index_t(1), workers_that_fit(workers(e, items), bytes_per_worker(memory), scratch.bytes))
-            : min_of(items, index_t(1) << 30);
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3(unsigned(blocks)), config.blockDim = dim3(threads);
-    config.dynamicSmemBytes = memory.shared_memory_bytes, config.stream = e.stream;
-    cudaLaunchAttribute attribute = {};
-    if constexpr (clustered<Agent>) {
-      constexpr unsigned cluster = Agent::cluster_size;
-      attribute.id = cudaLaunchAttributeClusterDimension;
-      attribute.val.clusterDim.x = cluster, attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
-      config.gridDim = dim3(unsigned(min_of(blocks, index_t(1) << 27)) * cluster), config.attrs = &attribute,
-      config.numAttrs = 1;
-    }
-    error =
-        cudaLaunchKernelEx(&config, kernel, params, items, bytes_per_worker(memory), static_cast<char*>(scratch.data));
+    error = cudaLaunchKernelEx(&launch.config, launch.kernel, params, items, bytes_per_worker(memory),
+                               static_cast<char*>(scratch.data));
     if (error == cudaSuccess) return {};
     before.forget();
     return {status_code::launch_failed, cudaGetErrorName(error)};

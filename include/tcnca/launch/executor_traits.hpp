@@ -17,6 +17,8 @@ namespace tcnca::inline TCNCA_TARGET {
 ///   bytes_per_worker(memory)          workspace of one group
 ///   launch<Agent>(e, params, items, memory, workspace)
 ///                                     runs all items on as many workers as fit in the workspace, at least one
+///   resident_groups<Agent, Params>(e, memory)
+///                                     GPU only: groups that the device can hold at the same time, at least 1
 ///   supports<Agent, Params>(e)        GPU only: whether the device can run the code compiled for this agent
 template <class Executor>
 struct executor_traits;
