@@ -50,10 +50,14 @@ struct cuda_backend {
   }
 };
 using backends = std::tuple<cuda_backend>;
-#elif defined(__SANITIZE_THREAD__)
+using fiber_or_cuda = std::tuple<cuda_backend>;  // for code that needs warps
+#else
+using fiber_or_cuda = std::tuple<fiber_backend<>>;
+#if defined(__SANITIZE_THREAD__)
 using backends = std::tuple<fiber_backend<>>;  // ThreadSanitizer sees each fiber as a thread
 #else
 using backends = std::tuple<cpu_backend, fiber_backend<>>;
+#endif
 #endif
 
 /// For tests that need only one of them.

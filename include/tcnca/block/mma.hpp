@@ -80,18 +80,30 @@ static_assert(swizzle_is_free_of_conflicts());
 /// Operations of a warp of a group, each called by all lanes, and the asynchronous copies of a thread. Specialized for
 /// groups that have warps:
 ///   multiply<T>(c, a, b0, b1)                       c += a b, fragments as above
-///   address(p)                                      of a byte in shared memory, for the following operations; byte
-///                                                   offsets may be added to it
+///   multiply<T>(d, c, a0, a1, a2, a3, b0, b1)       d = c + a b; d and c may be the same
+///   multiply<T>(d, c, a0, a1, b0)                   the same with the first 8 columns of a and rows of b
+///   address_type, address(p)                        an integer for a byte in shared memory, for the following
+///                                                   operations; byte offsets may be added to it
 ///   load_matrices(r, row),
 ///   load_matrices_transposed(r, row)                ldmatrix: four 8 x 8 matrices from the rows that the lanes pass
+///   load_two_matrices(r0, r1, row),
+///   load_two_matrices_transposed(r0, r1, row)       two, from the rows that lanes 0 to 15 pass
+///   stores_matrices                                 whether there are (sm_90)
+///   store_matrices(row, r),
+///   store_matrices_transposed(row, r)               stmatrix: four matrices to the rows that the lanes pass
+///   transpose_matrix(x)                             movmatrix: an 8 x 8 matrix in registers
+///   load_shared(v, address), store_shared(address, v)
+///                                                   1, 2 or 4 words v of this thread, aligned to their size
+///   load_shared_16(address), store_shared_16(address, x)
 ///   shuffle_xor(x, mask)                            x of the lane whose number is this lane's XOR mask
 ///   any(x)                                          whether x is true in any lane
 ///   uniform(x)                                      x, which must be equal in all lanes, as a warp-uniform value
 ///   sync()                                          a barrier of the warp; orders the lanes' memory accesses
 ///   copy_16, copy_4(to, from, present)              cp.async: 16 or 4 bytes from global to shared memory; zeros if not
 ///                                                   present
-///   commit(), wait()                                ends a group of copies; waits for all of this thread's groups.
-///                                                   Other threads see the data after the next barrier of the group
+///   commit(), wait<N>()                             ends a group of copies; waits until at most the newest N (default
+///                                                   0) of this thread's groups are pending. Other threads see the data
+///                                                   after the next barrier of the group
 template <class Group>
 struct warp_of {
   static constexpr bool exists = false;
@@ -107,11 +119,49 @@ struct warp_of<block_group<N>> {
   __device__ __forceinline__ void multiply(float (&c)[4], uint32 const (&a)[4], uint32 b0, uint32 b1) const {
     detail::mma_16x8x16<T>(c, a, b0, b1);
   }
-  __device__ __forceinline__ static uint32 address(void const* p) { return detail::shared_address(p); }
+  template <element T>
+  __device__ __forceinline__ void multiply(float (&d)[4], float const (&c)[4], uint32 a0, uint32 a1, uint32 a2,
+                                           uint32 a3, uint32 b0, uint32 b1) const {
+    detail::mma_16x8x16<T>(d, c, a0, a1, a2, a3, b0, b1);
+  }
+  template <element T>
+  __device__ __forceinline__ void multiply(float (&d)[4], float const (&c)[4], uint32 a0, uint32 a1, uint32 b0) const {
+    detail::mma_16x8x8<T>(d, c, a0, a1, b0);
+  }
+  using address_type = uint32;
+  __device__ __forceinline__ static address_type address(void const* p) { return detail::shared_address(p); }
   __device__ __forceinline__ void load_matrices(uint32 (&r)[4], uint32 row) const { detail::load_matrices(r, row); }
   __device__ __forceinline__ void load_matrices_transposed(uint32 (&r)[4], uint32 row) const {
     detail::load_matrices_transposed(r, row);
   }
+  __device__ __forceinline__ void load_two_matrices(uint32& r0, uint32& r1, uint32 row) const {
+    detail::load_two_matrices<false>(r0, r1, row);
+  }
+  __device__ __forceinline__ void load_two_matrices_transposed(uint32& r0, uint32& r1, uint32 row) const {
+    detail::load_two_matrices<true>(r0, r1, row);
+  }
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+  static constexpr bool stores_matrices = false;
+#else
+  static constexpr bool stores_matrices = true;
+#endif
+  __device__ __forceinline__ void store_matrices(uint32 row, uint32 const (&r)[4]) const {
+    detail::store_matrices<false>(row, r);
+  }
+  __device__ __forceinline__ void store_matrices_transposed(uint32 row, uint32 const (&r)[4]) const {
+    detail::store_matrices<true>(row, r);
+  }
+  __device__ __forceinline__ uint32 transpose_matrix(uint32 x) const { return detail::transpose_matrix(x); }
+  template <int Words>
+  __device__ __forceinline__ void load_shared(uint32 (&v)[Words], uint32 from) const {
+    detail::load_shared(v, from);
+  }
+  template <int Words>
+  __device__ __forceinline__ void store_shared(uint32 to, uint32 const (&v)[Words]) const {
+    detail::store_shared(to, v);
+  }
+  __device__ __forceinline__ uint16 load_shared_16(uint32 from) const { return detail::load_shared_16(from); }
+  __device__ __forceinline__ void store_shared_16(uint32 to, uint16 v) const { detail::store_shared_16(to, v); }
   __device__ __forceinline__ uint32 shuffle_xor(uint32 x, int mask) const { return detail::shuffle_xor(x, mask); }
   __device__ __forceinline__ float shuffle_xor(float x, int mask) const {
     return __uint_as_float(detail::shuffle_xor(__float_as_uint(x), mask));
@@ -126,7 +176,10 @@ struct warp_of<block_group<N>> {
     detail::async_copy_4(to, from, present);
   }
   __device__ __forceinline__ void commit() const { detail::async_copy_commit(); }
-  __device__ __forceinline__ void wait() const { detail::async_copy_wait<0>(); }
+  template <int Pending = 0>
+  __device__ __forceinline__ void wait() const {
+    detail::async_copy_wait<Pending>();
+  }
 };
 #endif
 
@@ -137,6 +190,15 @@ TCNCA_HOST_DEVICE uint32 element_pair(float low, float high) {
   return detail::narrow_pair<T>(low, high);
 #else
   return detail::narrow_bits<T, uint32, float>(low) | detail::narrow_bits<T, uint32, float>(high) << 16;
+#endif
+}
+/// The same after max(x, 0).
+template <element T>
+TCNCA_HOST_DEVICE uint32 element_pair_relu(float low, float high) {
+#if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
+  return detail::narrow_pair_relu<T>(low, high);
+#else
+  return element_pair<T>(low > 0 ? low : low != low ? low : 0.f, high > 0 ? high : high != high ? high : 0.f);
 #endif
 }
 /// Element `index` (0: the lower half) of a register of two.
