@@ -4,7 +4,7 @@
 #   - No operation includes another. Only tcnca.hpp includes all.
 #   - test/reference includes core only. The library includes nothing outside itself.
 #   - examples/models and examples/evaluations include neither arch nor the folder of an operation.
-#   - At most ten of our headers lie under a public one, one inside the other.
+#   - At most twelve of our headers lie under a public one, one inside the other.
 #   - At most seven macros. Two of them form the name of the inline namespace, which a template cannot.
 #   - All code except core and shapes is in that namespace.
 #   - No assignment of a braced list with designators without its type, `x = T{.a = 1, .c = 2}`: in templates nvcc 13.0
@@ -64,11 +64,11 @@ FILENAME ~ /^include/ && /^ *[^ \/]+ = \{[.]/ {
     complain(where ", which is internal")
 }
 END {
-  for (path in files) if (layer(path) == 5 && depth(path) > 10 + (path ~ /\/tcnca.hpp$/)) {
+  for (path in files) if (layer(path) == 5 && depth(path) > 12 + (path ~ /\/tcnca.hpp$/)) {
     chain = ""
     for (next_one = deepest[path]; next_one; next_one = deepest[next_one]) chain = chain " > " next_one
     gsub(/include\/tcnca\//, "", chain)
-    complain(path ": " depth(path) " headers deep, at most 10:" chain)
+    complain(path ": " depth(path) " headers deep, at most 12:" chain)
   }
   for (name in macros) { count++; all = all " " name }
   if (count > 7) complain("more than seven macros:" all)

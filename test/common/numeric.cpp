@@ -90,6 +90,19 @@ TYPED_TEST(numeric, vector_and_element_conversions_agree) {
   packs_agree<TypeParam, 16>();
 }
 
+template <class T>
+void epsilon_is_half_a_step_at_1() {
+  double const u = epsilon<T>;
+  EXPECT_EQ(to_double(from_double<T>(1 + u)), 1) << "rounds to even";
+  EXPECT_EQ(to_double(from_double<T>(1 + 2 * u)), 1 + 2 * u);
+  EXPECT_EQ(to_double(from_double<T>(1 + 1.5 * u)), 1 + 2 * u);
+}
+TEST(numeric, epsilon) {
+  epsilon_is_half_a_step_at_1<float>();
+  epsilon_is_half_a_step_at_1<bf16>();
+  epsilon_is_half_a_step_at_1<fp16>();
+}
+
 TEST(status, every_code_has_its_own_sentence) {
   std::vector<std::string> seen;
   for (int code = 0; code <= int(status_code::launch_failed); code++) {

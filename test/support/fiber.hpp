@@ -40,9 +40,11 @@ namespace tcnca {
 
 template <int Threads>
 struct executor_traits<testing::fibers<Threads>> {
-  static constexpr tcnca::target target{80};
+  static constexpr tcnca::target target{90};
   template <int PolicyThreads>
   using group = testing::fiber_group<Threads == 0 ? PolicyThreads : Threads>;
+
+  static constexpr size_t shared_memory_limit = 227 * 1024;  // of a block, on sm_90
 
   static constexpr bool valid(testing::fibers<Threads>) { return true; }
   static constexpr index_t workers(testing::fibers<Threads> e, index_t items) {
@@ -53,18 +55,17 @@ struct executor_traits<testing::fibers<Threads>> {
   }
 
   template <class Agent, class Params>
-  static bool supports(testing::fibers<Threads>) {
-    return true;
+  static bool supports(testing::fibers<Threads>, group_memory memory = {}) {
+    return memory.shared_memory_bytes <= shared_memory_limit;
   }
   template <class Agent, class Params>
-  static index_t resident_groups(testing::fibers<Threads> e, group_memory) {
-    return workers(e, index_t(1) << 30);
+  static index_t resident_groups(testing::fibers<Threads>, group_memory) {
+    return 24;  // whatever e.groups is: how a call is split does not depend on what runs at the same time
   }
 
   template <class Agent, class Params>
   static status launch(testing::fibers<Threads> e, Params const& params, index_t items, group_memory memory,
                        workspace scratch) {
-    constexpr size_t shared_memory_limit = 227 * 1024;  // of a block, on sm_90
     if (items == 0) return {};
     if (memory.shared_memory_bytes > shared_memory_limit) return status_code::unsupported_device;
 

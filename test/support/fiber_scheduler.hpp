@@ -76,7 +76,7 @@ __attribute__((naked, noinline)) inline void switch_stacks(void** /*save*/, void
 /// Runs groups of fibers, one group at a time, on the thread that calls.
 class fiber_scheduler {
  public:
-  static constexpr int max_fibers = 1024, max_groups = 16, warp = 32, warpgroup = 128;
+  static constexpr int max_fibers = 4096, max_groups = 16, warp = 32, warpgroup = 128;
   using body = void (*)(void* argument, int rank);
 
   static fiber_scheduler& get() {
@@ -90,12 +90,12 @@ class fiber_scheduler {
   TCNCA_TEST_SCHEDULER bool run(int n, body f, void* argument, std::uint64_t seed, int group, int block = max_fibers) {
     random_.state = seed;
     body_ = f, argument_ = argument, count_ = n, block_ = block, group_ = group % max_groups;
-    position_ = finished_ = waiting_ = phase_ = 0;
+    position_ = finished_ = waiting_ = phase_ = arrivals_count_ = arrivals_phase_ = 0;
     failed_ = false;
     random_.permute(order_, n);
     for (int i = 0; i < n; i++) {
       if (!fibers_[i].stack) create(fibers_[i]);
-      fibers_[i].rank = order_[i];
+      fibers_[i].rank = order_[i], fibers_[i].arrived = false;
       fiber_of_[order_[i]] = i;
       states_[i] = state::ready;
     }
@@ -134,6 +134,26 @@ class fiber_scheduler {
     pass_on();
     acquire(sync);
   }
+  /// The halves of a barrier of the cluster, called alternately: cluster_wait returns when all fibers have called
+  /// cluster_arrive. Fibers between the two calls run in any order.
+  TCNCA_TEST_SCHEDULER void cluster_arrive() {
+    if (current_->arrived) fail("a fiber arrives twice at a barrier of the cluster");
+    current_->arrived = true, current_->arrival = arrivals_phase_;
+    release(&arrivals_[group_][arrivals_phase_ & 1]);
+    if (++arrivals_count_ < count_) return;
+    arrivals_count_ = 0, arrivals_phase_++, position_ = random_.below(count_);
+    for (int i = 0; i < count_; i++)
+      if (states_[i] == state::waiting_for_arrivals) states_[i] = state::ready;
+  }
+  TCNCA_TEST_SCHEDULER void cluster_wait() {
+    if (!current_->arrived) fail("a fiber waits at a barrier of the cluster before it arrives");
+    if (current_->arrival == arrivals_phase_) {
+      states_[current_ - fibers_] = state::waiting_for_arrivals;
+      pass_on();
+    }
+    current_->arrived = false;
+    acquire(&arrivals_[group_][current_->arrival & 1]);
+  }
   /// Of the `most` fibers of which the caller is one.
   TCNCA_TEST_SCHEDULER void part_barrier(int kind, int most) {
     int const p = current_->rank / most, first = p * most, size = count_ - first < most ? count_ - first : most;
@@ -165,15 +185,16 @@ class fiber_scheduler {
   }
 
  private:
-  enum class state : char { ready, waiting, waiting_in_part, finished };
+  enum class state : char { ready, waiting, waiting_in_part, waiting_for_arrivals, finished };
   struct fiber {
     void* stack = nullptr;  // lowest address that may be used
     void* saved = nullptr;  // stack pointer
     void* asan = nullptr;   // AddressSanitizer's fake stack
     void const* bottom = nullptr;
     std::size_t bytes = 0;
-    void* tsan = nullptr;  // ThreadSanitizer's thread
-    int rank = 0;
+    void* tsan = nullptr;       // ThreadSanitizer's thread
+    int rank = 0, arrival = 0;  // arrival: the phase of its last cluster_arrive
+    bool arrived = false;       // and has not waited since
 #if !defined(__x86_64__)
     ucontext_t context;
 #endif
@@ -191,7 +212,8 @@ class fiber_scheduler {
   body body_ = nullptr;
   void* argument_ = nullptr;
   int count_ = 0, block_ = 0, group_ = 0, position_ = 0, finished_ = 0, waiting_ = 0, phase_ = 0;
-  char launched_ = 0, done_ = 0, barriers_[max_groups][2] = {},
+  int arrivals_count_ = 0, arrivals_phase_ = 0;
+  char launched_ = 0, done_ = 0, barriers_[max_groups][2] = {}, arrivals_[max_groups][2] = {},
        part_barriers_[max_groups][3][max_fibers / warp][2] = {};
 
   fiber_scheduler() = default;

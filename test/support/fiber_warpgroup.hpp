@@ -1,4 +1,4 @@
-// Warpgroup and cluster operations for fibers. The layouts of wgmma's operands and result are written here
+// Warpgroup operations for fibers. The layouts of wgmma's operands and result are written here
 // independently from the PTX ISA ("Asynchronous Warpgroup Level Matrix Shared Memory Layout", "Matrix Descriptor
 // Format", "Register Fragments"): an agent's descriptors are decoded bit by bit, so that a wrong one gives wrong
 // results. Included by fiber.hpp.
@@ -8,25 +8,7 @@
 
 #include <tcnca/block/wgmma.hpp>
 
-namespace tcnca::testing {
-
-/// The shared memories of the groups of a cluster, one set for each cluster, because nothing orders two clusters.
-struct fiber_cluster {
-  static constexpr int most = 8;
-  static inline char* near[fiber_scheduler::max_groups][most] = {};
-  /// Of group `rank` of the cluster that runs.
-  static char* of(int rank) { return near[fiber_scheduler::get().group()][rank]; }
-  template <class Agent>
-  static constexpr int size_for = [] {
-    if constexpr (clustered<Agent>) {
-      return Agent::cluster_size;
-    } else {
-      return 1;
-    }
-  }();
-};
-
-}  // namespace tcnca::testing
+#include "fiber_cluster.hpp"
 
 namespace tcnca {
 
@@ -128,21 +110,6 @@ struct warpgroup_of<testing::fiber_group<N>> {
           c = sum;
         }
       }
-  }
-};
-
-template <int Threads, int N>
-struct cluster_of<testing::fiber_group<Threads>, N> {
-  static_assert(N <= testing::fiber_cluster::most && N * Threads <= testing::fiber_scheduler::max_fibers);
-  int rank() const { return testing::fiber_scheduler::get().block(); }
-  void sync() const { testing::fiber_scheduler::get().cluster_barrier(); }
-  void fence_proxy_async() const {}
-  template <class X>
-  void store(void* p, int other, X const& x) const {
-    auto const offset = static_cast<char*>(p) - testing::fiber_cluster::of(rank());
-    if (other < 0 || other >= N || offset % std::ptrdiff_t(sizeof(x)) != 0)
-      testing::fiber_scheduler::get().fail("a store to no group, or not aligned");
-    else std::memcpy(testing::fiber_cluster::of(other) + offset, &x, sizeof(x));
   }
 };
 

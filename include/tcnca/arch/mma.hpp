@@ -87,8 +87,8 @@ __device__ __forceinline__ void load_two_matrices(uint32& r0, uint32& r1, uint32
     asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];" : "=r"(r0), "=r"(r1) : "r"(row) : "memory");
   }
 }
-/// Stores four 8 x 8 matrices, transposed or not; lane 8 m + i passes the address of row i (16 bytes, aligned) of matrix
-/// m. sm_90 and up; below, no code is generated.
+/// Stores four 8 x 8 matrices, transposed or not; lane 8 m + i passes the address of row i (16 bytes, aligned) of
+/// matrix m. sm_90 and up; below, no code is generated.
 template <bool Transposed>
 __device__ __forceinline__ void store_matrices(uint32 row, uint32 const (&r)[4]) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
@@ -107,6 +107,14 @@ __device__ __forceinline__ void store_matrices(uint32 row, uint32 const (&r)[4])
 __device__ __forceinline__ uint32 transpose_matrix(uint32 x) {
   uint32 y;
   asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
+  return y;
+}
+
+/// All ones in each 16-bit half of x that is a positive number of bf16 or fp16; x has no negative ones. Called by any
+/// thread.
+__device__ __forceinline__ uint32 positive_halves(uint32 x) {
+  uint32 y;
+  asm("prmt.b32 %0, %1, 0, 0xbb99;" : "=r"(y) : "r"(x + 0x7fff7fffu));
   return y;
 }
 
@@ -196,6 +204,12 @@ __device__ __forceinline__ uint32 narrow_pair_relu(float low, float high) {
 __device__ __forceinline__ float exp2_or_zero(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+/// 1 / x to 1 unit in the last place; 0 where the result is not a normal number. Called by any thread.
+__device__ __forceinline__ float reciprocal(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
 

@@ -1,6 +1,6 @@
-// Instructions of sm_90a: matrix products of a warpgroup with operands in shared memory, and operations of a cluster.
-// They assemble for sm_90a only; where they are not used, nothing is emitted. PTX ISA, sections "Asynchronous Warpgroup
-// Level Matrix Instructions", "barrier.cluster", "mapa", "st", "membar / fence" (fence.proxy.async).
+// Instructions of sm_90a: matrix products of a warpgroup with operands in shared memory. They assemble for sm_90a only;
+// where they are not used, nothing is emitted. PTX ISA, sections "Asynchronous Warpgroup Level Matrix Instructions",
+// "membar / fence" (fence.proxy.async).
 #pragma once
 #include "../core/config.hpp"
 #include "../core/numeric.hpp"
@@ -98,34 +98,6 @@ __device__ __forceinline__ void wgmma_64x256x16(float (&c)[32][4], uint64 a, uin
 
 /// Makes this thread's writes to its block's shared memory visible to products that are issued after a barrier.
 __device__ __forceinline__ void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
-/// The same for writes to the shared memory of all blocks of the cluster.
-__device__ __forceinline__ void fence_proxy_async_cluster() {
-  asm volatile("fence.proxy.async.shared::cluster;" ::: "memory");
-}
-
-/// The rank of this block in its cluster.
-__device__ __forceinline__ int cluster_rank() {
-  uint32 r;
-  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
-  return int(r);
-}
-/// A barrier of all threads of the cluster; orders their memory accesses.
-__device__ __forceinline__ void cluster_sync() {
-  asm volatile("barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
-/// The shared::cluster address, in block `rank`, that corresponds to an address of this block's shared memory.
-__device__ __forceinline__ uint32 cluster_address(uint32 own, int rank) {
-  uint32 a;
-  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(a) : "r"(own), "r"(rank));
-  return a;
-}
-__device__ __forceinline__ void cluster_store(uint32 to, float x) {
-  asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(to), "f"(x) : "memory");
-}
-__device__ __forceinline__ void cluster_store(uint32 to, uint32 const (&x)[4]) {
-  asm volatile("st.shared::cluster.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3])
-               : "memory");
-}
 
 }  // namespace tcnca::detail
 #endif

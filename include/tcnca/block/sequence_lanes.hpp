@@ -36,8 +36,11 @@ struct sequence_lanes {
 
   /// Lanes of pack p that exist where `valid` positions are left.
   TCNCA_HOST_DEVICE index_t existing(int p, index_t valid) const {
-    return Lanes.along_length ? min_of(index_t(Lanes.width), valid)
-                              : min_of(index_t(Lanes.width), max_of(index_t(0), channels - p * Lanes.width));
+    if constexpr (Lanes.channels() == 1) {  // exists, because the group has it
+      return min_of(index_t(Lanes.width), valid);
+    } else {
+      return min_of(index_t(Lanes.width), max_of(index_t(0), channels - p * Lanes.width));
+    }
   }
   /// Pack p at position t, `valid` positions before the end; lanes that do not exist are zero.
   TCNCA_HOST_DEVICE value load(index_t t, int p, index_t valid) const {

@@ -1,9 +1,10 @@
-// Matrix products of a warpgroup (four warps) with operands in shared memory, and operations of a cluster. Layouts: PTX
-// ISA, "Asynchronous Warpgroup Level Matrix Shared Memory Layout", "Strides", "Matrix Descriptor Format"; CUTLASS
-// documents them as canonical layouts of its descriptors (cute/atom/mma_traits_sm90_gmma.hpp).
+// Matrix products of a warpgroup (four warps) with operands in shared memory. Layouts: PTX ISA, "Asynchronous Warpgroup
+// Level Matrix Shared Memory Layout", "Strides", "Matrix Descriptor Format"; CUTLASS documents them as canonical
+// layouts of its descriptors (cute/atom/mma_traits_sm90_gmma.hpp).
 #pragma once
 #include "../arch/wgmma.hpp"
 #include "agent.hpp"
+#include "cluster.hpp"
 #include "mma.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
@@ -75,17 +76,6 @@ struct warpgroup_of {
   static constexpr bool exists = false;
 };
 
-/// Operations of a cluster of N groups. Specialized as above:
-///   rank()                               the number of this group
-///   sync()                               a barrier of all threads of all groups; orders their accesses to shared
-///                                        memory
-///   fence_proxy_async()                  makes a thread's stores to other groups visible to products issued after the
-///                                        next sync there, whose threads also call warpgroup_of::fence_proxy_async
-///   store(p, rank, x)                    stores a float, or 16 bytes, in the shared memory of group `rank`, at the
-///                                        place that p has in this one's
-template <class Group, int N>
-struct cluster_of;
-
 #if defined(__CUDACC__)
 template <int N>
 struct warpgroup_of<block_group<N>> {
@@ -107,17 +97,6 @@ struct warpgroup_of<block_group<N>> {
     detail::wgmma_commit();
     detail::wgmma_wait<0>();
     detail::wgmma_result(c);
-  }
-};
-
-template <int Threads, int N>
-struct cluster_of<block_group<Threads>, N> {
-  __device__ __forceinline__ int rank() const { return detail::cluster_rank(); }
-  __device__ __forceinline__ void sync() const { detail::cluster_sync(); }
-  __device__ __forceinline__ void fence_proxy_async() const { detail::fence_proxy_async_cluster(); }
-  template <class X>
-  __device__ __forceinline__ void store(void* p, int rank, X const& x) const {
-    detail::cluster_store(detail::cluster_address(detail::shared_address(p), rank), x);
   }
 };
 #endif

@@ -1,6 +1,8 @@
-// A pass of a stack over memory: consecutive layers that one kernel computes from its input to its output. A stack whose
-// state exceeds a multiprocessor takes several passes; between two passes the activations are in memory, rounded to T.
+// A pass of a stack over memory: consecutive layers that one kernel computes from its input to its output. A stack
+// whose state exceeds a multiprocessor takes several passes; between two passes the activations are in memory, rounded
+// to T.
 #pragma once
+#include "../core/numeric.hpp"
 #include "../core/tensor.hpp"
 #include "shape.hpp"
 
@@ -20,6 +22,17 @@ TCNCA_HOST_DEVICE constexpr index_t history_of(conv_stack_shape const& s, layer_
   for (int l = layers.first; l < layers.last; l++) sum += s.history(l);
   return sum;
 }
+
+namespace detail {
+TCNCA_HOST_DEVICE constexpr int greatest_common_divisor(int a, int b) {
+  return b == 0 ? a : greatest_common_divisor(b, a % b);
+}
+/// a modulo n, in [0, n).
+TCNCA_HOST_DEVICE constexpr index_t modulo(index_t a, index_t n) {
+  index_t const r = a % n;
+  return r < 0 ? r + n : r;
+}
+}  // namespace detail
 
 /// Parameters of a forward pass. Items are segments of rows (batch, channel): segment s of `segments` has the outputs
 /// [s * segment_length, (s + 1) * segment_length) of its row. x and y are the input and output of the pass's layers;

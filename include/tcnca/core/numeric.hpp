@@ -50,13 +50,13 @@ template <>
 struct element_traits<bf16> {
   static constexpr bool valid = true;
   using accumulate = float;
-  static constexpr double epsilon = 0x1p-9;
+  static constexpr double epsilon = 0x1p-8;
 };
 template <>
 struct element_traits<fp16> {
   static constexpr bool valid = true;
   using accumulate = float;
-  static constexpr double epsilon = 0x1p-12;
+  static constexpr double epsilon = 0x1p-11;
 };
 }  // namespace detail
 

@@ -2,6 +2,8 @@
 #pragma once
 #include <cuda_runtime.h>
 
+#include <initializer_list>
+
 #include "../arch/wgmma.hpp"
 #include "../block/group.hpp"
 #include "executor_traits.hpp"
@@ -9,6 +11,19 @@
 namespace tcnca::inline TCNCA_TARGET {
 
 namespace detail {
+
+/// The smallest compute capability, times ten, that this file is compiled for.
+constexpr int smallest_compute_capability() {
+  int smallest = 80;
+#if defined(__CUDA_ARCH_LIST__)
+  bool first = true;
+  for (int architecture : {__CUDA_ARCH_LIST__}) {
+    if (first || architecture / 10 < smallest) smallest = architecture / 10;
+    first = false;
+  }
+#endif
+  return smallest;
+}
 
 /// Whether code for the agent can be generated in this compilation.
 template <class Agent>
@@ -118,7 +133,7 @@ struct kernel_launch {
 
 template <>
 struct executor_traits<cuda> {
-  static constexpr tcnca::target target{80};
+  static constexpr tcnca::target target{detail::smallest_compute_capability()};
   template <int Threads>
   using group = block_group<Threads>;
 
@@ -130,15 +145,19 @@ struct executor_traits<cuda> {
     return round_up(m.global_scratch_bytes, workspace::alignment);
   }
 
-  /// Whether this device can run the code compiled for the agent. For agents with a fallback.
+  /// Whether this device can run the code compiled for the agent and has this much shared memory for a block. For
+  /// agents with a fallback.
   template <class Agent, class Params>
-  TCNCA_HIDDEN static bool supports(cuda) {
+  TCNCA_HIDDEN static bool supports(cuda, group_memory memory = {}) {
     detail::last_error const before;
     cudaFuncAttributes a;
     constexpr int threads = Agent::group_type::size();
-    bool const known = cudaFuncGetAttributes(&a, detail::run_agent<Agent, Params, threads>) == cudaSuccess;
+    int device = 0, limit = 0;
+    bool const known = cudaFuncGetAttributes(&a, detail::run_agent<Agent, Params, threads>) == cudaSuccess &&
+                       cudaGetDevice(&device) == cudaSuccess &&
+                       cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) == cudaSuccess;
     if (!known) before.forget();
-    return known && a.maxThreadsPerBlock >= threads;
+    return known && a.maxThreadsPerBlock >= threads && memory.shared_memory_bytes <= size_t(limit);
   }
 
   /// Groups of an agent that the device can hold at the same time; for a clustered agent, clusters. At least 1.

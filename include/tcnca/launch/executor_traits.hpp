@@ -19,7 +19,9 @@ namespace tcnca::inline TCNCA_TARGET {
 ///                                     runs all items on as many workers as fit in the workspace, at least one
 ///   resident_groups<Agent, Params>(e, memory)
 ///                                     GPU only: groups that the device can hold at the same time, at least 1
-///   supports<Agent, Params>(e)        GPU only: whether the device can run the code compiled for this agent
+///   supports<Agent, Params>(e, memory)
+///                                     GPU only: whether the device can run the code compiled for this agent and has
+///                                     this shared memory
 template <class Executor>
 struct executor_traits;
 
