@@ -67,7 +67,7 @@ TEST(bench_options, what_is_wrong_is_said_in_a_sentence) {
       {conv, {"--time-limit", "1e9"}, "--time-limit: 1e9 is not a number from 0.01 to 86400."},
       {conv, {"--time-limit", "10s"}, "--time-limit: 10s is not a number from 0.01 to 86400."},
       {conv, {"--levels-limit", "-1"}, "--levels-limit: -1 is not a number from 0 to 86400."},
-      {conv, {"--stacks", "K4"}, "--stacks: K4 is not one of K4f4D6, K8f8D5, K17f16D4, K51f51D3."},
+      {conv, {"--stacks", "K4"}, "--stacks: K4 is not one of K4f4D6, K8f8D5, K17f16D4, K51f51D3, K4f4D9, K8f8D6."},
       {conv, {"--stacks", "K4f4D6,K4f4D6"}, "--stacks: K4f4D6 is given twice."},
       {conv, {"--dtype", "fp64"}, "--dtype: fp64 is not one of fp32, bf16."},
       {conv, {"--backend", "tpu"}, "--backend: tpu is not one of cpu, cuda."},

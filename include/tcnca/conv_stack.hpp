@@ -21,23 +21,30 @@ constexpr bool valid_dilations(conv_stack_shape const& s) {
 ///          [channels]. Sequences have stride 1 along the axis that Shape.order names and any non-negative strides
 ///          along the others (0 broadcasts an input).
 /// Types    T for x, y, weight, bias, omega, grad_y and grad_x; accumulate_t<T> for sums, states and the gradients of
-///          parameters. Intermediate results between layers are not rounded to T.
+///          parameters. What is passed between layers is not rounded to T on the CPU and in stacks of few taps. On a
+///          GPU most 16-bit stacks run on tensor cores and round it, as a framework does between two operations (see
+///          forward_rounds_between_layers). A tuning with stack_kernels::fp32_between_layers avoids it.
 /// State    [batch, channels, receptive_field - 1]. For each layer in turn: a ring of its newest history = (taps - 1) *
 ///          dilation inputs; the input at absolute position p is in slot p mod history. `position` is the absolute
 ///          position of x's first sample. A sequence processed in parts, with state_out passed on as state_in and
-///          position advanced by the length, gives the same bits as the whole sequence. state_in and state_out may be
+///          position advanced by the length, gives the same bits as the whole sequence (where layers are rounded: the
+///          same values up to rounding, because short calls do not round). state_in and state_out may be
 ///          the same memory. Causal stacks only. A short call in place costs layers * taps multiply-adds per sample and
 ///          channel.
 /// Aliasing No output may overlap any other argument, except for the state in place.
-/// Determinism  Every result is the same from run to run. y and grad_x are also the same for any number of threads,
-///          segments and parts. Gradients of parameters are summed in a fixed order: each lane sums up to 1024
-///          positions in accumulate_t<T>, and these partial sums are added in fp64, so the error does not grow with the
-///          length.
+/// Not finite  An infinity or a NaN in x reaches the outputs that depend on it. On tensor cores it may also reach
+/// others
+///          at a distance of up to 8 dilations of each layer, before and after, because zeros of a band matrix are
+///          multiplied with it.
+/// Determinism  Every result is the same from run to run. Where layers are not rounded, y and grad_x are also the same
+///          for any number of threads, segments and parts. Gradients of parameters are summed in a fixed order: each
+///          lane sums up to 1024 positions in accumulate_t<T>, and these partial sums are added in fp64, so the error
+///          does not grow with the length.
 /// Cost     taps * layers multiply-adds per element forward, up to three times as many backward; x and y pass through
 ///          memory once. Taps that lie entirely outside the sequence are skipped. The workspace (see the queries) per
 ///          worker does not depend on batch and channels.
-/// Errors   Returned as a status. Unless it is success, nothing was written; exception: launch_failed of backward,
-///          which may come from the second of two launches. No allocation, no exceptions.
+/// Errors   Returned as a status. Unless it is success, nothing was written; exception: launch_failed, which may come
+///          from a later one of several launches. No allocation, no exceptions.
 /// Source   TCNCA (arXiv 2312.05605): a temporal convolution network instead of MEGA's EMA; the choice of levels,
 ///          activation and residuals is this library's.
 template <element T, conv_stack_shape Shape, class Tuning = default_conv_stack_tuning<T, Shape>>
@@ -57,6 +64,15 @@ struct conv_stack {
   static constexpr index_t receptive_field = Shape.receptive_field();
   static constexpr index_t state_length = receptive_field - 1;
   static_assert(receptive_field <= (index_t(1) << 30), "tcnca::conv_stack: the receptive field must not pass 2^30");
+
+  /// Whether an executor's kernels round what is passed between layers to T: activations forward, activations and
+  /// gradients backward.
+  template <class Executor>
+  static constexpr bool forward_rounds_between_layers =
+      detail::tuned_conv_stack<T, Shape, Tuning, Executor>::forward_rounds();
+  template <class Executor>
+  static constexpr bool backward_rounds_between_layers =
+      detail::tuned_conv_stack<T, Shape, Tuning, Executor>::backward_rounds();
 
   struct forward_args {
     sequence_view<T const> x = {};

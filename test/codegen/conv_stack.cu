@@ -1,13 +1,26 @@
-// The stacks of the headline benchmark with their default tuning: no kernel spills.
+// The generic kernels for the stacks of the headline benchmark: no kernel spills.
 // barriers: conv_stack_forward_agent 3
 // barriers: conv_stack_backward_agent 14
+// barriers: conv_stack_step_agent.*layoutE1 0
+// barriers: conv_stack_step_agent 1
 #include <tcnca/conv_stack.hpp>
 
 using namespace tcnca;
 
 template <class T, conv_stack_shape Shape>
+struct generic_tuning : default_conv_stack_tuning<T, Shape> {
+  using base = default_conv_stack_tuning<T, Shape>;
+  static constexpr conv_stack_policy with(conv_stack_policy p) {
+    p.kernels = stack_kernels::generic;
+    return p;
+  }
+  static constexpr conv_stack_policy forward(target t) { return with(base::forward(t)); }
+  static constexpr conv_stack_policy backward(target t) { return with(base::backward(t)); }
+};
+
+template <class T, conv_stack_shape Shape>
 struct kernels {
-  using stack = conv_stack<T, Shape>;
+  using stack = conv_stack<T, Shape, generic_tuning<T, Shape>>;
   static void use(typename stack::forward_args const& forward, typename stack::backward_args const& backward) {
     (void)stack::forward(cuda{}, forward, {});
     (void)stack::backward(cuda{}, backward, {});

@@ -129,8 +129,8 @@ struct small_symmetric {  // no state
   static constexpr conv_stack_shape shape{.taps = 3, .bias = true, .dir = direction::symmetric};
 };
 
-/// A tuning with small tiles, short segments, and rings that do not fit in shared memory, so that short sequences reach
-/// all edge cases.
+/// A tuning of the generic kernels with small tiles, short segments, and rings that do not fit in shared memory, so
+/// that short sequences reach all edge cases.
 template <class T, int Tile = 32, size_t Near = 2048>
 struct small_tuning {
   static constexpr conv_stack_policy forward(target t) {
@@ -144,7 +144,8 @@ struct small_tuning {
             .threads = on_cpu ? 1 : 32,
             .shared_memory_bytes = Near,
             .streaming_bytes = 0,
-            .segment_fields = 1};
+            .segment_fields = 1,
+            .kernels = stack_kernels::generic};
   }
   static constexpr conv_stack_policy backward(target t) { return forward(t); }
 };

@@ -49,6 +49,9 @@ struct subject {
   using traits = executor_traits<typename Backend::executor>;
   static constexpr conv_stack_policy policy = Tuning::forward(traits::target);
   static constexpr bool causal = shape.dir == direction::causal;
+  using executor = typename Backend::executor;
+  static constexpr bool forward_rounds = op::template forward_rounds_between_layers<executor>,
+                        backward_rounds = op::template backward_rounds_between_layers<executor>;
   static std::string name() { return std::string(Backend::name) + "_" + name_of<T> + "_" + Case::name; }
 };
 
@@ -171,17 +174,23 @@ struct conv_stack_problem {
   }
 
   /// Expects results within their bounds, and nothing else written.
-  void expect_forward() const {
+  void expect_forward() const { expect_forward(state_out); }
+  /// The same with the final state in another tensor.
+  void expect_forward(tensor<A, 3> const& last_state) const {
     use_arithmetic_of<T>();
-    auto const r = reference::forward(stack, p);
+    auto rounding_stack = stack;
+    rounding_stack.rounds = S::forward_rounds;
+    auto const r = reference::forward(rounding_stack, p);
     EXPECT_TRUE(within(y, r.y.value, r.y.error)) << "y";
-    if (state_out.present()) { EXPECT_TRUE(within(state_out, r.state_out.value, r.state_out.error)) << "state_out"; }
-    EXPECT_TRUE(y.intact() && state_out.intact()) << "written outside of y or state_out";
+    if (last_state.present()) { EXPECT_TRUE(within(last_state, r.state_out.value, r.state_out.error)) << "state_out"; }
+    EXPECT_TRUE(y.intact() && last_state.intact()) << "written outside of y or state_out";
     expect_inputs_untouched();
   }
   void expect_backward() const {
     use_arithmetic_of<T>();
-    auto const r = reference::backward(stack, p);
+    auto rounding_stack = stack;
+    rounding_stack.rounds = S::backward_rounds;
+    auto const r = reference::backward(rounding_stack, p);
     EXPECT_TRUE(within(grad_x, r.grad_x.value, r.grad_x.error)) << "grad_x";
     EXPECT_TRUE(within(grad_weight, r.grad_weight.value, r.grad_weight.error)) << "grad_weight";
     if (shape.bias) { EXPECT_TRUE(within(grad_bias, r.grad_bias.value, r.grad_bias.error)) << "grad_bias"; }

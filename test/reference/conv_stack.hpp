@@ -27,6 +27,7 @@ struct stack {
   activation act = activation::none;
   bool bias = false, skip = false;
   direction dir = direction::causal;
+  bool rounds = false;  ///< whether an implementation rounds what is passed between layers, and the state, to elements
 
   int layers() const { return int(dilation.size()); }
   int directions() const { return dir == direction::bidirectional ? 2 : 1; }
@@ -203,6 +204,8 @@ struct one_channel {
     return std::size_t((b * p.channels + c) * s.state_length() + s.state_begin(l) +
                        modulo(p.position + t, s.history(l)));
   }
+  // What is passed between layers.
+  bounded passed(bounded a) const { return s.rounds ? stored(a) : a; }
   bool residual_begins(int l) const { return s.residual_span > 0 && l % s.residual_span == 0; }
   bool residual_ends(int l) const { return s.residual_span > 0 && l % s.residual_span == s.residual_span - 1; }
 
@@ -212,7 +215,7 @@ struct one_channel {
     for (integer t = 0; t < p.length; t++) a[t] = x(t);
     for (int l = 0; l < s.layers(); l++) {
       if (!p.state_in.empty())
-        for (integer t = -s.history(l); t < 0; t++) a[t] = bounded(p.state_in[slot(l, t)]);
+        for (integer t = -s.history(l); t < 0; t++) a[t] = passed(bounded(p.state_in[slot(l, t)]));
       r.input.push_back(a);
       series pre(0, p.length);
       bool const last = l + 1 == s.layers();
@@ -224,6 +227,7 @@ struct one_channel {
         pre[t] = total.get();
         next[t] = activate(s.act, pre[t]);
         if (residual_ends(l)) next[t] = next[t] + r.input[std::size_t(l - s.residual_span + 1)].get(t);
+        next[t] = passed(next[t]);
       }
       r.pre.push_back(std::move(pre));
       a = std::move(next);
@@ -295,7 +299,7 @@ inline backward_result backward(stack const& s, problem const& p) {
           if (one.residual_ends(l)) residual = out;
           for (integer t = 0; t < p.length; t++) {
             if (s.act != activation::none)
-              out[t] = out[t] * detail::derivative(s.act, trace.pre[std::size_t(l)].get(t));
+              out[t] = one.passed(out[t] * detail::derivative(s.act, trace.pre[std::size_t(l)].get(t)));
             for (int k = 0; k < s.taps; k++) weight[one.weight_index(d, l, k)].add(out[t], a.get(t - s.shift(l, k, d)));
             if (s.bias) bias[one.bias_index(d, l)].add(out[t], bounded(1));
           }
@@ -312,7 +316,7 @@ inline backward_result backward(stack const& s, problem const& p) {
           // If the call is shorter than the history, samples older than the call stay in the state: their gradient
           // passes through.
           out = detail::series(0, p.length);
-          for (integer t = 0; t < p.length; t++) out[t] = in[t];
+          for (integer t = 0; t < p.length; t++) out[t] = one.passed(in[t]);
         }
         for (integer t = 0; t < p.length; t++) grad_x[t] = grad_x[t] + out[t];
       }

@@ -6,35 +6,15 @@
 #include "backward_plan.hpp"
 #include "common.hpp"
 #include "partial_sums.hpp"
-#include "state.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
-
-/// Parameters of a backward pass, common to all groups.
-template <element T, int Layers>
-struct conv_stack_backward_params {
-  sequence_view<T const> x;
-  tensor_view<T const, 3> weight;
-  tensor_view<T const, 2> bias;
-  tensor_view<T const, 1> omega;
-  sequence_view<accumulate_t<T> const> state_in;
-  sequence_view<T const> grad_y;
-  sequence_view<accumulate_t<T> const> grad_state_out;
-  sequence_view<T> grad_x;
-  sequence_view<accumulate_t<T>> grad_state_in;
-  tensor_view<accumulate_t<T>, 3> sums;  // [batch, conv_stack_shape::parameters(), channels]: one result per sequence
-  index_t position = 0;
-  bool x_vectorizable = false, grad_y_vectorizable = false, grad_x_vectorizable = false;
-  bool grad_x_streaming = false;  // like y_streaming of the forward pass
-  conv_stack_backward_plan<Layers> plan = {};
-};
 
 /// Agent of the backward pass. An item is one sequence, for the channels of a group.
 template <class Group, element T, conv_stack_shape Shape, conv_stack_policy Policy>
 struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Policy> {
   using base = detail::conv_stack_group<Group, T, Shape, Policy>;
   using typename base::A, typename base::ring_type, typename base::value;
-  using base::Lanes, base::group, base::at, base::ring_at;
+  using base::Lanes, base::group;
   using group_type = Group;
   using params_type = conv_stack_backward_params<T, Shape.layers()>;
   using tiling = conv_stack_tiling<T, Shape, Policy>;
@@ -42,6 +22,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
   static constexpr index_t P = Lanes.positions();
   static constexpr bool bidirectional = Shape.dir == direction::bidirectional,
                         has_derivative = Shape.act != activation::none;
+  static constexpr conv_stack_spaces<Policy> spaces = conv_stack_backward_spaces<T, Shape, Policy, Group::size()>;
 
   params_type const& params;
 
@@ -88,17 +69,30 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
   /// How much later than an input of a layer the last output is that depends on it.
   TCNCA_HOST_DEVICE index_t gradient_look_ahead(int l) const { return Shape.history(l) - look_ahead(l); }
   TCNCA_HOST_DEVICE static int residual_of(int l) { return Shape.residual_span() > 0 ? l / Shape.residual_span() : 0; }
+  TCNCA_HOST_DEVICE ring_type ring_at(memory_place const& m) const {
+    return {base::template at<spaces.rings>(m), m.mask};
+  }
+  TCNCA_HOST_DEVICE A* staging(int i) const { return base::template at<spaces.rings>(params.plan.staging[i]); }
+  TCNCA_HOST_DEVICE A* weights() const { return base::template at<spaces.weight>(params.plan.weight); }
   /// Pack p at position t of a buffer that holds a whole sequence.
   TCNCA_HOST_DEVICE A* sequence_at(memory_place const& m, index_t t, int p) const {
-    return at(m) + t * Lanes.channels() + p * width;
+    return base::template at<spaces.sequences>(m) + t * Lanes.channels() + p * width;
   }
   TCNCA_HOST_DEVICE detail::conv_stack_partial_sums<Group, T, Shape, Policy> partial_sums() const {
     auto const& plan = params.plan;
-    return {group, at(plan.sums), plan.steps_per_total > 0 ? reinterpret_cast<double*>(at(plan.totals)) : nullptr};
+    double* const totals = reinterpret_cast<double*>(base::template at<memory_space::global>(plan.totals));
+    return {group, base::template at<spaces.sums>(plan.sums), plan.steps_per_total > 0 ? totals : nullptr};
+  }
+  /// A layer's part of a state before the first sample, or after the last one.
+  template <class U>
+  TCNCA_HOST_DEVICE detail::layer_state<U> state_before(sequence_view<U> const& state, int l) const {
+    return detail::layer_state<U>::template of<Shape>(l, state, batch_, channel_, x_.channels, 0,
+                                                      params.slots.begin[l]);
   }
   template <class U>
-  TCNCA_HOST_DEVICE detail::layer_state<U> state_of(sequence_view<U> const& state, int l) const {
-    return detail::layer_state<U>::template of<Shape>(l, state, batch_, channel_, x_.channels, params.position);
+  TCNCA_HOST_DEVICE detail::layer_state<U> state_after(sequence_view<U> const& state, int l) const {
+    return detail::layer_state<U>::template of<Shape>(l, state, batch_, channel_, x_.channels, length_,
+                                                      params.slots.end[l]);
   }
 
   /// One direction of the stack over the sequence; with gradients unless only its outputs are needed.
@@ -109,11 +103,11 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     // The outputs of the last layer are needed only for the activation, the final SiLU, or another direction.
     bool const compute_last = has_derivative || Shape.skip || !with_gradients;
     bool const has_state_gradient = params.grad_state_in.present();
-    int steps = 0;
+    int steps = params.plan.steps_per_total;  // until the sums are added to the totals
     for (index_t before = 0;; before += schedule.step) {
       index_t const end = min_of(before + schedule.step, length_);
       ring_type const input = ring_at(params.plan.input[0]);
-      this->load_input(input, x_, before, end, at(params.plan.staging[0]));
+      this->load_input(input, x_, before, end, staging(0));
       if (before < length_ && end == length_) clear_after_end(input, 0, look_ahead(0));
       group.sync();
       level_progress progress = schedule.input(0, before);
@@ -138,8 +132,10 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
         }
       }
       if (progress.after >= length_) break;
-      if (with_gradients && params.plan.steps_per_total > 0 && ++steps % params.plan.steps_per_total == 0)
+      if (with_gradients && params.plan.steps_per_total > 0 && --steps == 0) {
         add_to_totals();
+        steps = params.plan.steps_per_total;
+      }
     }
     if (with_gradients) store_sums();
     group.sync();  // the next walk reuses the memory
@@ -149,11 +145,11 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
   TCNCA_NOINLINE void start() {
     auto const& plan = params.plan;
     bool const has_state = params.state_in.present(), unaligned = !plan.schedule.single_tile;
-    this->load_weights(at(plan.weight), params.weight, params.bias, params.omega, channel_, x_.channels, direction_);
+    this->load_weights(weights(), params.weight, params.bias, params.omega, channel_, x_.channels, direction_);
     index_t const longest = plan.schedule.tile[layers - 1];
     for (int l = 0; l < layers; l++) {
       ring_type const input = ring_at(plan.input[l]), grad = ring_at(plan.grad[l]);
-      if (has_state) detail::load_history(group, input, state_of(params.state_in, l));
+      if (has_state) detail::load_history(group, input, state_before(params.state_in, l));
       else this->clear(input, -tiling::zeros_before(l, longest, length_, unaligned), 0);
       this->clear(grad, -tiling::zeros_before(l, longest, has_state ? longest + 1 : length_, unaligned), 0);
       if (length_ == 0) clear_after_end(grad, l, gradient_look_ahead(l));
@@ -181,13 +177,13 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     auto const& plan = params.plan;
     bool const is_last = l + 1 == layers;
     ring_type const next_ring = ring_at(is_last ? plan.grad[l] : plan.input[is_last ? l : l + 1]);
-    writer const next(next_ring, from, to - from, at(plan.staging[0])),
-        derivative(ring_at(plan.derivative[l]), from, to - from, at(plan.staging[1]));
+    writer const next(next_ring, from, to - from, staging(0)),
+        derivative(ring_at(plan.derivative[l]), from, to - from, staging(1));
     ring_type const residual = ring_at(plan.input[residual_of(l) * Shape.residual_span()]);
     bool const adds_residual = Shape.ends_residual(l), output_only = bidirectional && is_last && !with_gradients;
     this->template dilated_sums<0, layers>(
-        l, ring_at(plan.input[l]), this->taps_of(at(plan.weight), l, direction_ == 1), from, to, look_ahead(l),
-        data_begin_, length_,
+        l, ring_at(plan.input[l]), this->taps_of(weights(), l, direction_ == 1), from, to, look_ahead(l), data_begin_,
+        length_,
         [this, next, derivative, residual, adds_residual, output_only, from](int offset, int p, value sum)
             TCNCA_INLINE {
               auto const a = activate<Shape.act>(sum);
@@ -214,8 +210,8 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     writer residual, grad;
     TCNCA_HOST_DEVICE gradient_sink(conv_stack_backward_agent const& a, int l, index_t from, index_t to)
         : ends_residual(has_derivative && Shape.ends_residual(l)),
-          residual(a.ring_at(a.params.plan.residual[residual_of(l)]), from, to - from, a.at(a.params.plan.staging[1])),
-          grad(a.ring_at(a.params.plan.grad[l]), from, to - from, a.at(a.params.plan.staging[0])) {}
+          residual(a.ring_at(a.params.plan.residual[residual_of(l)]), from, to - from, a.staging(1)),
+          grad(a.ring_at(a.params.plan.grad[l]), from, to - from, a.staging(0)) {}
     TCNCA_HOST_DEVICE void store(int offset, int p, value g, value derivative) const {
       if (ends_residual) residual.store(offset, p, g);
       grad.store(offset, p, has_derivative ? g * derivative : g);
@@ -347,23 +343,25 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
   template <int First, int Last, bool WithState, class Emit>
   TCNCA_HIDDEN TCNCA_HOST_DEVICE void transposed_sums(int l, index_t from, index_t to, Emit const& emit) const {
     // The transposed convolution: taps in the opposite order, no bias.
-    dilated_taps<A> w = this->taps_of(at(params.plan.weight), l, direction_ == 0);
+    dilated_taps<A> w = this->taps_of(weights(), l, direction_ == 0);
     w.bias = nullptr;
     ring_type const residual = ring_at(params.plan.residual[residual_of(l)]);
+    auto const grad_out = state_after(params.grad_state_out, WithState ? l : 0);
+    auto const grad_in = state_before(params.grad_state_in, WithState ? l : 0);
     bool const starts_residual = Shape.starts_residual(l),
                reads_state = params.grad_state_out.present() && to > length_ - Shape.history(l);
     this->template dilated_sums<First, Last>(
         l, ring_at(params.plan.grad[l]), w, from, to, gradient_look_ahead(l), 0, length_,
-        [this, emit, residual, l, from, to, starts_residual, reads_state](int offset, int p, value g) TCNCA_INLINE {
-          index_t const t = from + offset;
-          if constexpr (WithState) {
-            if (reads_state)
-              g = g + detail::load_state_gradient<Lanes>(state_of(params.grad_state_out, l), t, p, length_);
-            if (t < 0) return detail::store_state_gradient<Lanes>(state_of(params.grad_state_in, l), t, p, to - t, g);
-          }
-          if (Shape.residual_span() > 0 && starts_residual) g = g + residual.load(uint32(t), p);
-          emit(offset, p, g);
-        });
+        [emit, residual, grad_out, grad_in, from, to, starts_residual, reads_state](int offset, int p, value g)
+            TCNCA_INLINE {
+              index_t const t = from + offset;
+              if constexpr (WithState) {
+                if (reads_state) g = g + detail::load_state_gradient<Lanes>(grad_out, t, p);
+                if (t < 0) return detail::store_state_gradient<Lanes>(grad_in, t, p, to - t, g);
+              }
+              if (Shape.residual_span() > 0 && starts_residual) g = g + residual.load(uint32(t), p);
+              emit(offset, p, g);
+            });
   }
   TCNCA_HOST_DEVICE sequence_writer<T, Lanes> grad_x_writer(index_t from, index_t to) const {
     return {grad_x_, from, to - from, base::can_stream(0) && params.grad_x_streaming};
@@ -372,7 +370,7 @@ struct conv_stack_backward_agent : detail::conv_stack_group<Group, T, Shape, Pol
     if constexpr (!Shape.skip) {
       return broadcast<width>(A(0));
     } else {
-      return load_tap<A, Lanes>(this->omega_of(at(params.plan.weight)), thread_partition<Lanes, Group>(group).pack);
+      return load_tap<A, Lanes>(this->omega_of(weights()), thread_partition<Lanes, Group>(group).pack);
     }
   }
 

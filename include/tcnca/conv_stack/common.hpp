@@ -19,9 +19,13 @@ TCNCA_HOST_DEVICE constexpr dilated_tile restrict_taps(index_t first, index_t co
                     .last_tap = taps};
   if (first + look_ahead - (taps - 1) * dilation >= begin && first + count + look_ahead <= end) return tile;
   index_t const newest = first + count - 1 + look_ahead - begin, oldest = first + look_ahead - (end - 1);
-  index_t const last = newest < 0 ? 0 : min_of(index_t(taps), newest / dilation + 1);
-  tile.first_tap = int(oldest <= 0 ? 0 : min_of(last, divide_up(oldest, dilation)));
-  tile.last_tap = int(last);
+  // The taps before `newest` and `oldest`. 32 bits hold all distances up to the last tap.
+  auto const taps_within = [&](index_t distance) {
+    if (distance <= 0) return 0;
+    return distance > (taps - 1) * dilation ? taps : 1 + int(uint32(distance - 1) / uint32(dilation));
+  };
+  tile.last_tap = taps_within(newest + 1);
+  tile.first_tap = min_of(tile.last_tap, taps_within(oldest));
   return tile;
 }
 
@@ -41,10 +45,14 @@ struct conv_stack_group {
   A* shared_memory;
   A* global_scratch;
 
+  template <memory_space Space>
   TCNCA_HOST_DEVICE A* at(memory_place const& m) const {
-    return (m.global_scratch ? global_scratch : shared_memory) + m.offset;
+    if constexpr (Space == memory_space::shared) {
+      return shared_memory + m.offset;
+    } else {
+      return global_scratch + m.offset;
+    }
   }
-  TCNCA_HOST_DEVICE ring_type ring_at(memory_place const& m) const { return {at(m), m.mask}; }
 
   /// Copies the parameters of one direction to the group's memory: [layer][tap][channel], then biases, then omega.
   /// Channels from valid_channels on become zero.
@@ -112,9 +120,11 @@ struct conv_stack_group {
                   outside = end - look_ahead;
     for (index_t t = from, next; t < to; t = next) {
       next = to;
-      if (t < inside || outside < to) {
-        index_t const step = tiling::boundary_subtile(layer, to - from);
-        next = min_of(to, t + (t < inside || outside - t < step ? step : (outside - t) / step * step));
+      if constexpr (Lanes.mirrored()) {  // otherwise tiles are not split
+        if (t < inside || outside < to) {
+          index_t const step = tiling::boundary_subtile(layer, to - from);
+          next = min_of(to, t + (t < inside || outside - t < step ? step : (outside - t) / step * step));
+        }
       }
       f(restrict_taps(t, next - t, look_ahead, d, Shape.taps, begin, end), int(t - from));
     }

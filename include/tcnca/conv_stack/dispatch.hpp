@@ -1,10 +1,12 @@
 // From the arguments of a call to the kernels that run: agents, parameters, memory, segments.
 #pragma once
+#include <type_traits>
+
 #include "../launch/alignment.hpp"
 #include "../launch/launch.hpp"
 #include "backward.hpp"
 #include "forward.hpp"
-#include "reduce.hpp"
+#include "pass_calls.hpp"
 #include "step.hpp"
 
 namespace tcnca::inline TCNCA_TARGET::detail {
@@ -24,9 +26,38 @@ struct tuned_conv_stack {
   using forward_group = typename traits::template group<forward.threads>;
   using backward_group = typename traits::template group<backward.threads>;
   using forward_agent = conv_stack_forward_agent<forward_group, T, Shape, forward>;
-  using step_agent = conv_stack_step_agent<forward_group, T, Shape, forward>;
+  using step_group = typename traits::template group<min_of(forward.threads, 128)>;  // many small blocks
+  using step_agent = conv_stack_step_agent<step_group, T, Shape, forward>;
   using backward_agent = conv_stack_backward_agent<backward_group, T, Shape, backward>;
   using reduce_agent = conv_stack_reduce_agent<backward_group, T, Shape>;
+
+  /// Whether the stack can run as passes, see passes.hpp.
+  template <stack_kernels Allowed, bool Forward>
+  static constexpr bool has_passes() {
+    if constexpr (traits::target.is_cpu()) {
+      return false;
+    } else if constexpr (Forward) {
+      return forward_passes<T, Shape, Allowed>().count > 0;
+    } else {
+      return backward_passes<T, Shape, Allowed, executor_traits<Executor>::target>().exists;
+    }
+  }
+
+  /// Whether passes, where they run, round what is passed between layers to T.
+  static constexpr bool forward_rounds() {
+    if constexpr (has_passes<forward.kernels, true>()) {
+      return conv_stack_forward_passes<T, Shape, forward.kernels, Executor, int>::round_between_layers;
+    } else {
+      return false;
+    }
+  }
+  static constexpr bool backward_rounds() {
+    if constexpr (has_passes<backward.kernels, false>()) {
+      return conv_stack_backward_passes<T, Shape, backward.kernels, Executor, int>::round_between_layers;
+    } else {
+      return false;
+    }
+  }
 
   /// Groups that the executor can run at the same time.
   static index_t max_workers(Executor e) { return traits::workers(e, index_t(1) << 30); }
@@ -43,27 +74,35 @@ struct tuned_conv_stack {
 
 /// A forward call whose arguments have valid extents: its kernel, parameters and workspace. Args is the operation's
 /// forward_args and must outlive the call.
+///   - short causal calls with a state: the step kernel
+///   - on a GPU, if the shape has passes and they can do the call: the kernels of passes.hpp
+///   - otherwise the generic kernel
 template <element T, conv_stack_shape Shape, class Tuning, class Executor, class Args>
 class conv_stack_forward_call {
  public:
   conv_stack_forward_call(Executor e, Args const& args) : executor_(e), args_(args) {
-    if (uses_step_kernel()) return;
+    if (uses_step_kernel() || uses_passes(true)) return;
     whole_ = make_params(1);
     split_ = agent::items(whole_) < tuned::max_workers(e) ? make_params(tuned::max_workers(e)) : whole_;
   }
 
-  /// The workspace that the call needs. It must not depend on pointers, so it covers whole and split sequences.
+  /// The workspace that the call needs. It must not depend on pointers, so it covers whole and split sequences, and
+  /// kernels that cannot update a state in place if there are two states.
   workspace_bytes demand() const {
-    if (uses_step_kernel()) return {};
+    if (uses_step_kernel() || uses_passes(true)) return {};
     workspace_bytes const whole = workspace_for<agent>(executor_, whole_),
                           split = workspace_for<agent>(executor_, split_);
     return {.least = whole.least, .all = max_of(whole.all, split.all)};
   }
 
   status launch(workspace scratch) const {
-    if (uses_step_kernel()) return tcnca::launch<typename tuned::step_agent>(executor_, common_params());
-    // With the state in place sequences stay whole: a segment would read what another one has overwritten.
+    if (uses_step_kernel())
+      return tcnca::launch<step_agent>(executor_, step_agent::make_params(args_, traits::target.is_cpu()));
     bool const in_place = args_.state_out.present() && args_.state_out.data == args_.state_in.data;
+    if constexpr (has_passes) {
+      if (uses_passes(in_place)) return passes{executor_, args_}.launch();
+    }
+    // With the state in place sequences stay whole: a segment would read what another one has overwritten.
     params p = in_place ? whole_ : split_;
     // In a small workspace fewer workers run. Sequences are then split for those.
     for (index_t workers = in_place ? 1 : tuned::max_workers(executor_); workers > 1;) {
@@ -80,8 +119,21 @@ class conv_stack_forward_call {
   using tuned = tuned_conv_stack<T, Shape, Tuning, Executor>;
   using traits = executor_traits<Executor>;
   using agent = typename tuned::forward_agent;
+  using step_agent = typename tuned::step_agent;
   using params = typename agent::params_type;
   static constexpr conv_stack_policy policy = tuned::forward;
+  static constexpr bool has_passes = tuned::template has_passes<policy.kernels, true>();
+  using passes = conv_stack_forward_passes<T, Shape, policy.kernels, Executor, Args>;
+
+  /// Whether the call runs in passes. states_in_place: if there are two states, they may be the same memory.
+  bool uses_passes([[maybe_unused]] bool states_in_place) const {
+    if constexpr (has_passes) {
+      bool const in_place = states_in_place && args_.state_in.given() && args_.state_out.given();
+      return args_.x.extent[2] > 0 && passes{executor_, args_}.can_run(in_place);
+    } else {
+      return false;
+    }
+  }
 
   /// Short calls use the step kernel: it reads only the taps that they need, where a walk would copy the whole state.
   bool uses_step_kernel() const {
@@ -98,10 +150,9 @@ class conv_stack_forward_call {
             .state_in = args_.state_in,
             .y = args_.y,
             .state_out = args_.state_out,
-            .position = args_.position,
+            .slots = conv_stack_slots<Shape.layers()>::template of<Shape>(args_.position, args_.x.extent[2]),
             .x_vectorizable = is_vectorizable<Executor>(args_.x, Shape.order, agent::x_vector_elements),
             .y_vectorizable = is_vectorizable<Executor>(args_.y, Shape.order, agent::Lanes.width),
-            .all_vectorizable = traits::target.is_cpu(),
             .y_streaming = tuned::template is_streaming<policy>(args_.y)};
   }
 
@@ -133,12 +184,12 @@ class conv_stack_forward_call {
   params whole_, split_;  // whole sequences, and sequences split for all workers
 };
 
-/// A backward call whose arguments have valid extents: its parameters and workspace. Args is the operation's
-/// backward_args and must outlive the call.
+/// A backward call of the generic kernel. Args is the operation's
+/// backward_args and must outlive the call. On a GPU, calls without states run in passes if the shape has them.
 template <element T, conv_stack_shape Shape, class Tuning, class Executor, class Args>
-class conv_stack_backward_call {
+class conv_stack_generic_backward {
  public:
-  conv_stack_backward_call(Executor e, Args const& args) : executor_(e), args_(args), params_(make_params()) {}
+  conv_stack_generic_backward(Executor e, Args const& args) : executor_(e), args_(args), params_(make_params()) {}
 
   workspace_bytes demand() const { return workspace_for<agent>(executor_, params_, sums_bytes()); }
 
@@ -177,18 +228,46 @@ class conv_stack_backward_call {
             .grad_x = args_.grad_x,
             .grad_state_in = args_.grad_state_in,
             .sums = {},
-            .position = args_.position,
+            .slots = conv_stack_slots<Shape.layers()>::template of<Shape>(args_.position, args_.x.extent[2]),
             .x_vectorizable = is_vectorizable<Executor>(args_.x, Shape.order, agent::x_vector_elements),
             .grad_y_vectorizable = is_vectorizable<Executor>(args_.grad_y, Shape.order, agent::Lanes.width),
             .grad_x_vectorizable = is_vectorizable<Executor>(args_.grad_x, Shape.order, agent::Lanes.width),
             .grad_x_streaming = tuned::template is_streaming<policy>(args_.grad_x),
-            .plan = make_conv_stack_backward_plan<T, Shape, policy>(args_.x.extent[2], args_.state_in.given(),
-                                                                    agent::group_type::size())};
+            .plan = make_conv_stack_backward_plan<T, Shape, policy, agent::group_type::size()>(args_.x.extent[2],
+                                                                                               args_.state_in.given())};
   }
 
   Executor executor_;
   Args const& args_;
   typename agent::params_type params_;
 };
+
+/// A backward call of a stack that has passes: in passes if they can do the call, otherwise with the generic kernel.
+template <element T, conv_stack_shape Shape, class Tuning, class Executor, class Args>
+class conv_stack_backward_in_passes {
+ public:
+  conv_stack_backward_in_passes(Executor e, Args const& args) : executor_(e), args_(args), passes_(e, args) {}
+
+  workspace_bytes demand() const { return passes_.can_run() ? passes_.demand() : generic(executor_, args_).demand(); }
+  status launch(workspace scratch) {
+    return passes_.can_run() ? passes_.launch(scratch) : generic(executor_, args_).launch(scratch);
+  }
+
+ private:
+  using tuned = tuned_conv_stack<T, Shape, Tuning, Executor>;
+  using generic = conv_stack_generic_backward<T, Shape, Tuning, Executor, Args>;
+
+  Executor executor_;
+  Args const& args_;
+  conv_stack_backward_passes<T, Shape, tuned::backward.kernels, Executor, Args> passes_;
+};
+
+/// A backward call whose arguments have valid extents.
+template <element T, conv_stack_shape Shape, class Tuning, class Executor, class Args>
+using conv_stack_backward_call =
+    std::conditional_t<tuned_conv_stack<T, Shape, Tuning, Executor>::template has_passes<
+                           Tuning::backward(executor_traits<Executor>::target).kernels, false>(),
+                       conv_stack_backward_in_passes<T, Shape, Tuning, Executor, Args>,
+                       conv_stack_generic_backward<T, Shape, Tuning, Executor, Args>>;
 
 }  // namespace tcnca::detail

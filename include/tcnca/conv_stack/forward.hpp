@@ -3,7 +3,6 @@
 // nothing else is stored.
 #pragma once
 #include "common.hpp"
-#include "state.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
 
@@ -13,10 +12,11 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
   using base = detail::conv_stack_group<Group, T, Shape, Policy>;
   using typename base::A, typename base::ring_type, typename base::value;
   using tiling = conv_stack_tiling<T, Shape, Policy>;
-  using base::Lanes, base::group, base::vector_elements, base::at, base::ring_at;
+  using base::Lanes, base::group, base::vector_elements;
   using group_type = Group;
   using params_type = conv_stack_forward_params<T, Shape.layers()>;
   static constexpr int layers = Shape.layers();
+  static constexpr conv_stack_spaces<Policy> spaces = conv_stack_forward_spaces<T, Shape, Policy>;
   params_type const& params;
 
   TCNCA_HOST_DEVICE conv_stack_forward_agent(Group g, params_type const& p, A* shared, A* scratch)
@@ -52,13 +52,30 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
   sequence_lanes<T const, Lanes> x_;
   sequence_lanes<T, Lanes> y_;
 
+  TCNCA_HOST_DEVICE ring_type ring_at(memory_place const& m) const {
+    return {base::template at<spaces.rings>(m), m.mask};
+  }
+  TCNCA_HOST_DEVICE A* staging() const { return base::template at<spaces.rings>(params.plan.staging); }
+  TCNCA_HOST_DEVICE A* weights() const { return base::template at<spaces.weight>(params.plan.weight); }
+  /// A layer's part of a state before the first sample, or after the last one.
+  template <class U>
+  TCNCA_HOST_DEVICE detail::layer_state<U> state_before(sequence_view<U> const& state, int l) const {
+    return detail::layer_state<U>::template of<Shape>(l, state, batch_, channel_, x_.channels, 0,
+                                                      params.slots.begin[l]);
+  }
+  template <class U>
+  TCNCA_HOST_DEVICE detail::layer_state<U> state_after(sequence_view<U> const& state, int l) const {
+    return detail::layer_state<U>::template of<Shape>(l, state, batch_, channel_, x_.channels, length_,
+                                                      params.slots.end[l]);
+  }
+
   /// One direction of the stack over the segment.
   TCNCA_HOST_DEVICE void walk() {
     auto const& schedule = params.plan.schedule;
     start();
     for (index_t before = walk_begin_;; before += schedule.step) {
       index_t const end = min_of(before + schedule.step, length_);
-      this->load_input(ring_at(params.plan.input[0]), x_, before, end, at(params.plan.staging));
+      this->load_input(ring_at(params.plan.input[0]), x_, before, end, staging());
       if (before < length_ && end == length_) clear_after_end(0);
       group.sync();
       level_progress progress = schedule.input(walk_begin_, before);
@@ -73,10 +90,7 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
     }
     if (params.state_out.present() && segment_end_ == length_) {
       for (int l = 0; l < layers; l++)
-        detail::store_history(group, ring_at(params.plan.input[l]),
-                              detail::layer_state<A>::template of<Shape>(l, params.state_out, batch_, channel_,
-                                                                         x_.channels, params.position),
-                              length_, data_begin_ < 0);
+        detail::store_history(group, ring_at(params.plan.input[l]), state_after(params.state_out, l), data_begin_ < 0);
     }
     group.sync();  // the next walk reuses the memory
   }
@@ -89,14 +103,10 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
     index_t const first_input = segment_begin_ + look_ahead - (Shape.receptive_field() - 1);
     walk_begin_ = max_of(index_t(0), first_input) / vector_elements * vector_elements;
     bool const has_state = params.state_in.present() && walk_begin_ == 0;
-    this->load_weights(at(params.plan.weight), params.weight, params.bias, params.omega, channel_, x_.channels,
-                       direction_);
+    this->load_weights(weights(), params.weight, params.bias, params.omega, channel_, x_.channels, direction_);
     for (int l = 0; l < layers; l++) {
       ring_type const r = ring_at(params.plan.input[l]);
-      if (has_state)
-        detail::load_history(group, r,
-                             detail::layer_state<A const>::template of<Shape>(l, params.state_in, batch_, channel_,
-                                                                              x_.channels, params.position));
+      if (has_state) detail::load_history(group, r, state_before(params.state_in, l));
       else
         this->clear(r, walk_begin_ - tiling::zeros_before(l, params.plan.schedule.tile[l], segment_end_ - walk_begin_),
                     walk_begin_);
@@ -107,7 +117,7 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
   /// Writes the zeros that a layer with look-ahead reads after the end of the sequence.
   TCNCA_HOST_DEVICE void clear_after_end(int l) const {
     if constexpr (Shape.dir != direction::causal) {
-      index_t const tile = min_of(params.plan.schedule.tile[l], length_);
+      index_t const tile = min_of(params.plan.schedule.tile[l].positions, length_);
       if (index_t const look_ahead = Shape.look_ahead(l, direction_); look_ahead > 0)
         this->clear(ring_at(params.plan.input[l]), length_, length_ + tiling::zeros_after(l, tile, look_ahead));
     }
@@ -129,7 +139,7 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
     group.sync();
   }
   TCNCA_NOINLINE void compute_hidden(int l, index_t from, index_t to) const {
-    tile_writer<A, Lanes> const next(ring_at(params.plan.input[l + 1]), from, to - from, at(params.plan.staging));
+    tile_writer<A, Lanes> const next(ring_at(params.plan.input[l + 1]), from, to - from, staging());
     layer_sums<0, layers - 1>(l, from, to,
                               [next](int offset, int p, value v) TCNCA_INLINE { next.store(offset, p, v); });
     next.finish();
@@ -148,7 +158,7 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
     constexpr int span = max_of(1, Shape.residual_span());
     ring_type const residual = ring_at(params.plan.input[Shape.residual_span() > 0 ? l / span * span : 0]);
     this->template dilated_sums<First, Last>(
-        l, ring_at(params.plan.input[l]), this->taps_of(at(params.plan.weight), l, direction_ == 1), from, to,
+        l, ring_at(params.plan.input[l]), this->taps_of(weights(), l, direction_ == 1), from, to,
         Shape.look_ahead(l, direction_), data_begin_, length_,
         [emit, residual, adds_residual, from](int offset, int p, value sum) TCNCA_INLINE {
           value v = activate<Shape.act>(sum).value;
@@ -161,12 +171,13 @@ struct conv_stack_forward_agent : detail::conv_stack_group<Group, T, Shape, Poli
   TCNCA_HOST_DEVICE void store_output(sequence_writer<T, Lanes> const& y, [[maybe_unused]] index_t t, int offset, int p,
                                       [[maybe_unused]] index_t to, value v) const {
     if constexpr (Shape.dir == direction::bidirectional) {
-      A* const partial = at(params.plan.partial) + (t - segment_begin_) * Lanes.channels() + p * Lanes.width;
+      A* const partial = base::template at<spaces.sequences>(params.plan.partial) +
+                         (t - segment_begin_) * Lanes.channels() + p * Lanes.width;
       if (direction_ == 0) return store<Lanes.width>(partial, v);
       v = v + load<Lanes.width>(const_cast<A const*>(partial));
     }
     if constexpr (Shape.skip) {
-      value const omega = load_tap<A, Lanes>(this->omega_of(at(params.plan.weight)), p);
+      value const omega = load_tap<A, Lanes>(this->omega_of(weights()), p);
       v = activate<activation::silu>(fma(omega, x_.load(t, p, to - t), v)).value;
     }
     y.store(offset, p, v);

@@ -4,6 +4,7 @@
 #include "../block/memory.hpp"
 #include "../core/tensor.hpp"
 #include "schedule.hpp"
+#include "state.hpp"
 #include "tuning.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
@@ -59,7 +60,7 @@ struct conv_stack_tiling {
   static constexpr conv_stack_schedule<layers> schedule(bool is_single_tile, index_t length) {
     conv_stack_schedule<layers> s;
     for (int l = 0; l < layers; l++) s.tile[l] = is_single_tile ? single_tile : tile(l);
-    s.step = is_single_tile ? flush_position(length) : s.tile[0];
+    s.step = is_single_tile ? flush_position(length) : tile(0);
     s.single_tile = is_single_tile;
     return s;
   }
@@ -76,10 +77,12 @@ struct conv_stack_tiling {
   /// up to a subtile may be read.
   TCNCA_HOST_DEVICE static constexpr index_t zeros_before(int layer, index_t tile, index_t length,
                                                           bool unaligned = false) {
-    index_t const d = Shape.dilation(layer), step = boundary_subtile(layer, tile),
-                  last = min_of(step, max_of(index_t(1), length)) - 1;
-    bool const whole_dilations = !unaligned && (length <= step || (step % d == 0 && tile % d == 0));
-    return round_up(min_of(Shape.history(layer), whole_dilations ? last / d * d : last),
+    if (Shape.history(layer) == 0) return 0;
+    // 32 bits hold the dilation of a layer with a history, and every tile.
+    index_t const step = boundary_subtile(layer, tile);
+    uint32 const d = uint32(Shape.dilation(layer)), last = uint32(min_of(step, max_of(index_t(1), length)) - 1);
+    bool const whole_dilations = !unaligned && (length <= step || (uint32(step) % d == 0 && uint32(tile) % d == 0));
+    return round_up(min_of(Shape.history(layer), index_t(whole_dilations ? last / d * d : last)),
                     index_t(lane_order.positions()));
   }
   /// Zeros after a sequence for a layer with this look-ahead; at least the rest of a pack.
@@ -94,6 +97,22 @@ struct conv_stack_tiling {
     return size_t(parameter_rows) * size_t(lane_order.channels());
   }
 };
+
+/// The memory of each kind of buffer of a kernel. On a GPU a buffer of a whole sequence is in global memory.
+template <conv_stack_policy Policy>
+struct conv_stack_spaces {
+  memory_space weight = memory_space::shared, sums = memory_space::shared, rings = memory_space::shared;
+  memory_space sequences = Policy.shared_memory_bytes == ~size_t(0) ? memory_space::shared : memory_space::global;
+};
+
+/// Longer than every ring: for the memory of a walk whose rings have their full length.
+inline constexpr index_t long_sequence = index_t(1) << 40;
+
+/// Whether a plan's shared memory is within the policy's limit.
+template <class A, conv_stack_policy Policy>
+constexpr bool fits_shared_memory(auto const& plan) {
+  return plan.shared_memory <= Policy.shared_memory_bytes / sizeof(A);
+}
 
 /// Schedule and memory of a forward walk.
 template <int Layers>
@@ -116,10 +135,9 @@ struct conv_stack_forward_params {
   sequence_view<accumulate_t<T> const> state_in;
   sequence_view<T> y;
   sequence_view<accumulate_t<T>> state_out;
-  index_t position = 0;
+  conv_stack_slots<Layers> slots = {};
   index_t segments = 1, segment_length = 0;  // each sequence is split into segments, processed by different groups
   bool x_vectorizable = false, y_vectorizable = false;  // packs of x and y may be accessed as vectors
-  bool all_vectorizable = false;                        // and so may those of every other tensor
   bool y_streaming = false;  // non-temporal stores: the rows of y are aligned, and y is larger than the caches
   conv_stack_forward_plan<Layers> plan = {};
 };
@@ -127,45 +145,67 @@ struct conv_stack_forward_params {
 /// The plan for segments of `segment` outputs, for which a group walks over `length` positions, with or without a
 /// state.
 template <element T, conv_stack_shape Shape, conv_stack_policy Policy>
-constexpr auto make_conv_stack_forward_plan(index_t length, index_t segment, bool state) {
+constexpr auto place_conv_stack_forward(conv_stack_spaces<Policy> const& spaces, bool single_tile, index_t length,
+                                        index_t segment, bool state) {
   using tiling = conv_stack_tiling<T, Shape, Policy>;
   constexpr lanes order = tiling::lane_order;
   constexpr index_t pack = order.positions();
   constexpr int last_direction = Shape.directions() - 1;
-  auto const make_plan = [&](bool single_tile) {
-    conv_stack_forward_plan<tiling::layers> plan;
-    plan.schedule = tiling::schedule(single_tile, length);
-    memory_planner<accumulate_t<T>> memory{Policy.shared_memory_bytes};
-    plan.weight = memory.place(tiling::weight_elements());
-    if (order.mirrored())
-      plan.staging =
-          memory.place(size_t(min_of(single_tile ? tiling::single_tile : tiling::longest_tile, length) + pack));
-    for (int l = 0; l < tiling::layers; l++) {
-      index_t const tile = plan.schedule.tile[l], input_tile = plan.schedule.tile[l > 0 ? l - 1 : 0];
-      // Positions in use between two tiles: what a tile reads; with look-ahead also the inputs that arrive before it is
-      // computed and the zeros after the end.
-      index_t in_use = Shape.history(l) + tile + (tiling::looks_ahead ? input_tile + 2 * tile : 0);
-      if (Shape.starts_residual(l)) {  // kept until the last layer of the residual adds it
-        index_t lag = input_tile + tile;
-        for (int i = l; i < l + Shape.residual_span(); i++) {
-          if (tiling::looks_ahead) lag += Shape.look_ahead(i, last_direction) + tiling::tile(i);
-          else if (i == l + Shape.residual_span() - 1) lag += tiling::tile(i);
-        }
-        in_use = max_of(in_use, lag);
+  conv_stack_forward_plan<tiling::layers> plan;
+  plan.schedule = tiling::schedule(single_tile, length);
+  memory_planner<accumulate_t<T>> memory;
+  plan.weight = memory.place(spaces.weight, tiling::weight_elements());
+  if (order.mirrored())
+    plan.staging = memory.place(
+        spaces.rings, size_t(min_of(single_tile ? tiling::single_tile : tiling::longest_tile, length) + pack));
+  for (int l = 0; l < tiling::layers; l++) {
+    index_t const tile = plan.schedule.tile[l], input_tile = plan.schedule.tile[l > 0 ? l - 1 : 0];
+    // Positions in use between two tiles: what a tile reads; with look-ahead also the inputs that arrive before it is
+    // computed and the zeros after the end.
+    index_t in_use = Shape.history(l) + tile + (tiling::looks_ahead ? input_tile + 2 * tile : 0);
+    if (Shape.starts_residual(l)) {  // kept until the last layer of the residual adds it
+      index_t lag = input_tile + tile;
+      for (int i = l; i < l + Shape.residual_span(); i++) {
+        if (tiling::looks_ahead) lag += Shape.look_ahead(i, last_direction) + tiling::tile(i);
+        else if (i == l + Shape.residual_span() - 1) lag += tiling::tile(i);
       }
-      index_t const before = state ? Shape.history(l) : tiling::zeros_before(l, tile, length);
-      index_t const all = before + length + tiling::zeros_after(l, tile, Shape.look_ahead(l, last_direction));
-      plan.input[l] = memory.template place_ring<order>((single_tile ? all : min_of(in_use, all)) + 2 * pack);
+      in_use = max_of(in_use, lag);
     }
-    if (Shape.dir == direction::bidirectional) plan.partial = memory.place(size_t(segment + pack) * order.channels());
-    plan.shared_memory = memory.shared_memory, plan.global_scratch = memory.global_scratch;
-    return plan;
-  };
-  if (length <= min_of(segment, tiling::single_tile)) {  // a segment must not take in the rest of the sequence
-    auto const plan = make_plan(true);
-    if (plan.global_scratch == 0) return plan;
+    index_t const before = state ? Shape.history(l) : tiling::zeros_before(l, tile, length);
+    index_t const all = before + length + tiling::zeros_after(l, tile, Shape.look_ahead(l, last_direction));
+    plan.input[l] =
+        memory.template place_ring<order>(spaces.rings, (single_tile ? all : min_of(in_use, all)) + 2 * pack);
   }
-  return make_plan(false);
+  if (Shape.dir == direction::bidirectional)
+    plan.partial = memory.place(spaces.sequences, size_t(segment + pack) * order.channels());
+  plan.shared_memory = memory.shared_memory, plan.global_scratch = memory.global_scratch;
+  return plan;
+}
+
+/// The spaces of a forward kernel: all rings are in shared memory if those of a long sequence fit there.
+template <element T, conv_stack_shape Shape, conv_stack_policy Policy>
+inline constexpr conv_stack_spaces<Policy> conv_stack_forward_spaces = [] {
+  conv_stack_spaces<Policy> spaces;
+  auto const fits = [&] {
+    return fits_shared_memory<accumulate_t<T>, Policy>(
+        place_conv_stack_forward<T, Shape, Policy>(spaces, false, long_sequence, 0, true));
+  };
+  if (!fits()) spaces.rings = memory_space::global;
+  if (!fits()) spaces.weight = memory_space::global;
+  return spaces;
+}();
+
+/// The plan of a call, as for place_conv_stack_forward.
+template <element T, conv_stack_shape Shape, conv_stack_policy Policy>
+constexpr auto make_conv_stack_forward_plan(index_t length, index_t segment, bool state) {
+  constexpr conv_stack_spaces<Policy> spaces = conv_stack_forward_spaces<T, Shape, Policy>;
+  // A segment must not take in the rest of the sequence.
+  if (spaces.rings == memory_space::shared &&
+      length <= min_of(segment, conv_stack_tiling<T, Shape, Policy>::single_tile)) {
+    auto const plan = place_conv_stack_forward<T, Shape, Policy>(spaces, true, length, segment, state);
+    if (fits_shared_memory<accumulate_t<T>, Policy>(plan)) return plan;
+  }
+  return place_conv_stack_forward<T, Shape, Policy>(spaces, false, length, segment, state);
 }
 
 }  // namespace tcnca

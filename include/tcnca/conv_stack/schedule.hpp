@@ -8,12 +8,32 @@ namespace tcnca::inline TCNCA_TARGET {
 
 namespace detail {
 
+/// The positions of a tile.
+struct tile_size {
+  index_t positions = 0;
+  uint64 reciprocal = 0;  // 2^64 / positions, rounded up
+
+  constexpr tile_size() = default;
+  constexpr tile_size(index_t n) : positions(n), reciprocal(n > 1 ? ~uint64(0) / uint64(n) + 1 : 0) {}
+  TCNCA_HOST_DEVICE constexpr operator index_t() const { return positions; }
+
+  /// n >= 0 rounded down to whole tiles. A division would take as long as the sums of many positions: most tiles are
+  /// powers of two, and a GPU multiplies by the reciprocal, which is exact while n * positions is below 2^64.
+  TCNCA_HOST_DEVICE constexpr index_t round_down(index_t n) const {
+#if defined(__CUDA_ARCH__)
+    if (!__builtin_is_constant_evaluated())
+      return positions > 1 ? index_t(__umul64hi(uint64(n), reciprocal)) * positions : n;
+#endif
+    return (positions & (positions - 1)) == 0 ? n & -positions : n / positions * positions;
+  }
+};
+
 /// Outputs of a level that are complete once its inputs are known up to position `inputs`: whole tiles, counted from
-/// `origin`. Most tiles are powers of two; a division would take as long as the sums of many positions.
-TCNCA_HOST_DEVICE constexpr index_t completed_tiles(index_t inputs, index_t look_ahead, index_t tile, index_t origin) {
+/// `origin`.
+TCNCA_HOST_DEVICE constexpr index_t completed_tiles(index_t inputs, index_t look_ahead, tile_size const& tile,
+                                                    index_t origin) {
   index_t const n = inputs - look_ahead - origin;
-  if (n <= 0) return origin;
-  return origin + ((tile & (tile - 1)) == 0 ? n & -tile : n / tile * tile);
+  return n <= 0 ? origin : origin + tile.round_down(n);
 }
 
 }  // namespace detail
@@ -24,7 +44,8 @@ struct level_progress {
   index_t origin, before, after;
 
   /// The next level, which computes from this one.
-  TCNCA_HOST_DEVICE constexpr level_progress next(index_t look_ahead, index_t tile, index_t next_origin) const {
+  TCNCA_HOST_DEVICE constexpr level_progress next(index_t look_ahead, detail::tile_size const& tile,
+                                                  index_t next_origin) const {
     return {next_origin, detail::completed_tiles(before, look_ahead, tile, next_origin),
             detail::completed_tiles(after, look_ahead, tile, next_origin)};
   }
@@ -57,9 +78,9 @@ struct level_progress {
 /// Gradients at negative positions belong to the state.
 template <int Layers>
 struct conv_stack_schedule {
-  detail::array<index_t, Layers> tile = {};  // each a multiple of the previous layer's
-  index_t step = 0;                          // positions of x per step: a tile of layer 0, or more than the sequence
-  bool single_tile = false;                  // the sequence is one tile in all layers
+  detail::array<detail::tile_size, Layers> tile = {};  // each a multiple of the previous layer's
+  index_t step = 0;          // positions of x per step: a tile of layer 0, or more than the sequence
+  bool single_tile = false;  // the sequence is one tile in all layers
 
   /// The step that takes in x[before, before + step) of a walk from `origin`. The first step starts before all origins.
   TCNCA_HOST_DEVICE constexpr level_progress input(index_t origin, index_t before) const {
@@ -75,9 +96,9 @@ struct conv_stack_schedule {
   TCNCA_HOST_DEVICE constexpr level_progress input_gradient(level_progress const& output_gradients, int layer,
                                                             index_t look_ahead, index_t early,
                                                             index_t pack_positions) const {
-    return output_gradients.next(
-        look_ahead, tile[layer],
-        single_tile ? -round_up(early, tile[layer]) : output_gradients.origin - round_up(look_ahead, pack_positions));
+    return output_gradients.next(look_ahead, tile[layer],
+                                 single_tile ? -tile[layer].round_down(early + tile[layer] - 1)
+                                             : output_gradients.origin - round_up(look_ahead, pack_positions));
   }
 };
 
@@ -92,10 +113,9 @@ struct conv_stack_lags {
   constexpr conv_stack_lags(conv_stack_schedule<layers> const& schedule, index_t pack_positions) {
     constexpr int last_direction = Shape.directions() - 1;
     for (int l = 0; l < layers; l++) {
-      index_t const look_ahead = Shape.look_ahead(l, last_direction);
+      index_t const look_ahead = Shape.look_ahead(l, last_direction), tile = schedule.tile[l];
       // Without look-ahead the inputs are whole tiles of the previous layer.
-      index_t const partial_tile =
-          look_ahead == 0 ? schedule.tile[l] - schedule.tile[l > 0 ? l - 1 : 0] : schedule.tile[l];
+      index_t const partial_tile = look_ahead == 0 ? tile - schedule.tile[l > 0 ? l - 1 : 0] : tile;
       least[l + 1] = least[l] + Shape.look_ahead(l, 0);
       most[l + 1] = most[l] + look_ahead + partial_tile;
     }

@@ -7,7 +7,15 @@
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// Tuning values of one kernel. Results do not depend on them, except for the order of summation of weight gradients.
+/// Which kernels a GPU may use for a stack.
+enum class stack_kernels {
+  automatic,            ///< the fastest; those on tensor cores, and stacks in several passes, round between layers to T
+  fp32_between_layers,  ///< only kernels that keep what is passed between layers in accumulate_t<T>
+  generic               ///< only the generic kernel, which serves all shapes
+};
+
+/// Tuning values of one kernel. Results do not depend on them, except for the order of summation of weight gradients,
+/// and for `kernels`. Values from `width` to `segment_fields` are those of the generic kernel.
 struct conv_stack_policy {
   int width;               ///< lanes of a pack, a power of two
   int packs;               ///< packs that a tile holds per position, if the lanes are channels
@@ -20,6 +28,7 @@ struct conv_stack_policy {
   size_t streaming_bytes;      ///< results of at least this many bytes use non-temporal stores; 0: never
   index_t segment_fields;      ///< minimum length of a segment in receptive fields, where few sequences are split into
                                ///< segments to occupy all workers; 0: never split
+  stack_kernels kernels = stack_kernels::automatic;  ///< GPU only
 
   friend constexpr bool operator==(conv_stack_policy const&, conv_stack_policy const&) = default;
 };

@@ -1,0 +1,259 @@
+// Calls that run as passes (see passes.hpp): parameters, segments, workspace, the order of the launches.
+#pragma once
+#include "../launch/alignment.hpp"
+#include "../launch/launch.hpp"
+#include "passes.hpp"
+#include "reduce.hpp"
+#include "skip.hpp"
+
+namespace tcnca::inline TCNCA_TARGET::detail {
+
+/// Lengths that the kernels of passes accept: they count positions of a row with 32 bits.
+inline constexpr index_t longest_pass = (index_t(1) << 31) - (index_t(1) << 20);
+
+/// How rows are split into segments.
+struct segmentation {
+  int segments = 1, length = 0;
+};
+/// The split of `rows` rows that is done first by `resident` groups at a time. A segment computes `halo` positions
+/// before it again.
+constexpr segmentation choose_segments(index_t rows, index_t length, index_t resident, index_t halo, index_t grain) {
+  segmentation best{1, int(round_up(max_of(length, index_t(1)), grain))};
+  index_t const most = min_of(divide_up(max_of(length, index_t(1)), grain), index_t(64));
+  index_t cost = divide_up(rows, resident) * best.length;
+  for (index_t n = 2; n <= most; n++) {
+    index_t const each = round_up(divide_up(length, n), grain), segments = divide_up(length, each);
+    index_t const c = divide_up(rows * segments, resident) * (each + halo);
+    if (c < cost) cost = c, best = {int(segments), int(each)};
+  }
+  return best;
+}
+
+/// Agents that split rows into segments.
+template <class Agent>
+concept splits_rows = requires {
+  Agent::segment_grain;
+};
+
+/// Shortest length for which an agent may update a state in place.
+template <class Agent>
+inline constexpr index_t in_place_length = 1;
+template <class Agent>
+requires requires { Agent::in_place_length; }
+inline constexpr index_t in_place_length<Agent> = Agent::in_place_length;
+
+/// Sets the segments of a pass's parameters for a device; `whole`: one segment a row.
+template <class Agent, class Executor>
+typename Agent::params_type with_segments(Executor e, typename Agent::params_type p, bool whole) {
+  index_t const length = p.x.extent[2];
+  p.segments = 1, p.segment_length = int(length);
+  if constexpr (splits_rows<Agent>) {
+    using traits = executor_traits<Executor>;
+    segmentation const s =
+        whole
+            ? choose_segments(1, length, 1, 0, round_up(max_of(length, index_t(1)), index_t(Agent::segment_grain)))
+            : choose_segments(Agent::items(p), length,
+                              traits::template resident_groups<Agent, typename Agent::params_type>(e, Agent::memory(p)),
+                              Agent::halo, Agent::segment_grain);
+    p.segments = s.segments, p.segment_length = s.length;
+  }
+  return p;
+}
+
+/// Whether the device has the shared memory and the code for an agent of passes, whose memory is a constant.
+template <class Agent, class Executor>
+bool is_supported(Executor e) {
+  using params = typename Agent::params_type;
+  return executor_traits<Executor>::template supports<Agent, params>(e, Agent::memory(params{}));
+}
+
+/// A forward call in passes. Args is the operation's forward_args.
+template <element T, conv_stack_shape Shape, stack_kernels Allowed, class Executor, class Args>
+struct conv_stack_forward_passes {
+  static constexpr stack_passes passes = forward_passes<T, Shape, Allowed>();
+  static constexpr bool round_between_layers = [] {
+    bool rounds = passes.count > 1 || Shape.skip;
+    for (int i = 0; i < passes.count; i++)
+      rounds =
+          rounds || passes.pass[i].kernel == pass_kernel::tensor || passes.pass[i].kernel == pass_kernel::tensor_column;
+    return rounds && sizeof(T) == 2;
+  }();
+
+  Executor executor;
+  Args const& args;
+
+  /// Whether these kernels can do the call, on this device; with the state in place, or not.
+  bool can_run(bool in_place) const { return args.x.extent[2] <= longest_pass && can_run_from<0>(in_place); }
+  status launch() const { return launch_from<0>(); }
+
+ private:
+  template <int I>
+  using agent = forward_pass_agent<T, without_skip(Shape), passes.pass[I].kernel, passes.pass[I].layers,
+                                   executor_traits<Executor>>;
+
+  template <int I>
+  bool can_run_from(bool in_place) const {
+    if (in_place && args.x.extent[2] < in_place_length<agent<I>>) return false;
+    if (!is_supported<agent<I>>(executor)) return false;
+    if constexpr (I + 1 < passes.count) { return can_run_from<I + 1>(in_place); }
+    return true;
+  }
+  template <int I>
+  status launch_from() const {
+    using params = typename agent<I>::params_type;
+    sequence_view<T const> const x = I == 0 ? args.x : sequence_view<T const>(args.y);
+    bool const in_place = args.state_out.present() && args.state_out.data == args.state_in.data;
+    // A pass in place must not split its rows: a segment would read what another one has overwritten.
+    params const p = with_segments<agent<I>>(
+        executor,
+        params{.x = x,
+               .weight = args.weight,
+               .bias = args.bias,
+               .state_in = args.state_in,
+               .y = args.y,
+               .state_out = args.state_out,
+               .position = args.position,
+               .x_vectorizable = is_vectorizable<Executor>(x, Shape.order, 16 / sizeof(T)),
+               .y_vectorizable = is_vectorizable<Executor>(args.y, Shape.order, 16 / sizeof(T))},
+        in_place || I > 0);
+    status const s = tcnca::launch<agent<I>>(executor, p);
+    if constexpr (I + 1 < passes.count) {
+      return s.ok() ? launch_from<I + 1>() : s;
+    } else if constexpr (Shape.skip) {
+      return s.ok() ? launch_skip() : s;
+    } else {
+      return s;
+    }
+  }
+  status launch_skip() const {
+    constexpr index_t vector = 16 / sizeof(T);
+    using skip_agent = conv_stack_skip_agent<typename executor_traits<Executor>::template group<256>, T, Shape>;
+    return tcnca::launch<skip_agent>(executor,
+                                     {.x = args.x,
+                                      .omega = args.omega,
+                                      .y = args.y,
+                                      .vectorizable = is_vectorizable<Executor>(args.x, Shape.order, vector) &&
+                                                      is_vectorizable<Executor>(args.y, Shape.order, vector)});
+  }
+};
+
+/// A backward call in passes. Args is the operation's backward_args. If the stack is split at a layer, grad_x holds the
+/// input of that layer, then its gradient, before it receives the result.
+template <element T, conv_stack_shape Shape, stack_kernels Allowed, class Executor, class Args>
+class conv_stack_backward_passes {
+ public:
+  static constexpr stack_backward_passes passes =
+      backward_passes<T, Shape, Allowed, executor_traits<Executor>::target>();
+  /// Whether high layers are computed by a pass of their own.
+  static constexpr bool is_split = passes.exists && passes.split < Shape.layers();
+  static constexpr bool round_between_layers =
+      passes.exists && sizeof(T) == 2 && (is_split || passes.low == pass_kernel::tensor);
+
+  conv_stack_backward_passes(Executor e, Args const& args) : executor_(e), args_(args) {
+    if (!can_run()) return;
+    if constexpr (is_split) {
+      recompute_ = with_segments<recompute_agent>(e, recompute_params(), false);
+      high_ = with_segments<high_agent>(e, params_of(sequence_view<T const>(args.grad_x), args.grad_y), true);
+      low_ = with_segments<low_agent>(e, params_of(args.x, sequence_view<T const>(args.grad_x)), true);
+    } else {
+      low_ = with_segments<low_agent>(e, params_of(args.x, args.grad_y), false);
+    }
+  }
+
+  /// Whether these kernels can do the call on this device.
+  bool can_run() const {
+    bool const states = args_.state_in.given() || args_.grad_state_out.given() || args_.grad_state_in.given();
+    if (states || args_.x.extent[2] > longest_pass || args_.x.extent[2] == 0) return false;
+    if constexpr (is_split) {
+      if (!is_supported<recompute_agent>(executor_) || !is_supported<high_agent>(executor_)) return false;
+    }
+    return is_supported<low_agent>(executor_);
+  }
+  workspace_bytes demand() const {
+    size_t const bytes = saturating_add(low_bytes(), is_split ? high_bytes() : 0);
+    return {.least = bytes, .all = bytes};
+  }
+
+  status launch(workspace scratch) {
+    low_.sums = sums_of<low_layers>(scratch, parts_of<low_agent>(low_));
+    if constexpr (is_split) {
+      high_.sums = sums_of<high_layers>(workspace_after(scratch, low_bytes()), parts_of<high_agent>(high_));
+      if (status const s = tcnca::launch<recompute_agent>(executor_, recompute_); !s.ok()) return s;
+      if (status const s = tcnca::launch<high_agent>(executor_, high_); !s.ok()) return s;
+      if (status const s = reduce<high_layers>(high_.sums); !s.ok()) return s;
+    }
+    if (status const s = tcnca::launch<low_agent>(executor_, low_); !s.ok()) return s;
+    return reduce<low_layers>(low_.sums);
+  }
+
+ private:
+  using A = accumulate_t<T>;
+  using traits = executor_traits<Executor>;
+  static constexpr layer_range low_layers{0, passes.split}, high_layers{is_split ? passes.split : 0, Shape.layers()};
+  using low_agent = backward_pass_agent<T, Shape, passes.low, low_layers, traits>;
+  using recompute_agent = forward_pass_agent<T, Shape, passes.recompute, low_layers, traits>;
+  using high_agent = backward_pass_agent<T, Shape, is_split ? pass_kernel::column : passes.low, high_layers, traits>;
+  using params = conv_stack_backward_pass_params<T>;
+
+  /// Rows of partial sums for each sequence of the batch.
+  template <class Agent>
+  static index_t parts_of(params const& p) {
+    if constexpr (requires { Agent::parts(p); }) {
+      return Agent::parts(p);
+    } else {
+      return p.segments;
+    }
+  }
+  template <layer_range Layers>
+  static constexpr index_t parameters() {
+    return index_t(Layers.count()) * (Shape.taps + (Shape.bias ? 1 : 0));
+  }
+  size_t low_bytes() const { return bytes_of<low_layers>(parts_of<low_agent>(low_)); }
+  size_t high_bytes() const { return bytes_of<high_layers>(parts_of<high_agent>(high_)); }
+  template <layer_range Layers>
+  size_t bytes_of(index_t parts) const {
+    return workspace_part(size_t(args_.x.extent[0] * args_.x.extent[1] * parts),
+                          size_t(parameters<Layers>()) * sizeof(A));
+  }
+  template <layer_range Layers>
+  tensor_view<A, 3> sums_of(workspace scratch, index_t parts) const {
+    return contiguous(static_cast<A*>(scratch.data), args_.x.extent[0] * parts, parameters<Layers>(),
+                      args_.x.extent[1]);
+  }
+  template <layer_range Layers>
+  status reduce(tensor_view<A, 3> const& sums) const {
+    using agent = conv_stack_reduce_agent<typename traits::template group<256>, T, Shape, Layers>;
+    return tcnca::launch<agent>(
+        executor_, {.sums = sums, .grad_weight = args_.grad_weight, .grad_bias = args_.grad_bias, .grad_omega = {}});
+  }
+
+  params params_of(sequence_view<T const> const& x, sequence_view<T const> const& grad_y) const {
+    constexpr index_t vector = 16 / sizeof(T);
+    return {.x = x,
+            .weight = args_.weight,
+            .bias = args_.bias,
+            .grad_y = grad_y,
+            .grad_x = args_.grad_x,
+            .sums = {},
+            .x_vectorizable = is_vectorizable<Executor>(x, Shape.order, vector),
+            .grad_y_vectorizable = is_vectorizable<Executor>(grad_y, Shape.order, vector),
+            .grad_x_vectorizable = is_vectorizable<Executor>(args_.grad_x, Shape.order, vector)};
+  }
+  conv_stack_pass_params<T> recompute_params() const {
+    return {.x = args_.x,
+            .weight = args_.weight,
+            .bias = args_.bias,
+            .state_in = {},
+            .y = args_.grad_x,
+            .state_out = {},
+            .x_vectorizable = is_vectorizable<Executor>(args_.x, Shape.order, 16 / sizeof(T)),
+            .y_vectorizable = is_vectorizable<Executor>(args_.grad_x, Shape.order, 16 / sizeof(T))};
+  }
+
+  Executor executor_;
+  Args const& args_;
+  params low_ = {}, high_ = {};
+  conv_stack_pass_params<T> recompute_ = {};
+};
+
+}  // namespace tcnca::detail
