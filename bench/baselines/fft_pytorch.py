@@ -14,7 +14,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-STACKS = [(4, 4, 6), (8, 8, 5), (17, 16, 4), (51, 51, 3)]  # taps, dilation base, depth
+STACKS = [(4, 4, 6), (8, 8, 5), (17, 16, 4), (51, 51, 3), (4, 4, 9), (8, 8, 6)]  # taps, dilation base, depth
 
 
 def milliseconds(call, device, repetitions):

@@ -34,6 +34,7 @@ int main(int argc, char** argv) {
   add_conv_stack<double, few_taps(bcl)>(backend, sizes);
   add_conv_stack<float, few_taps(bcl, activation::relu, residual::level)>(backend, sizes);
   add_conv_stack<float, few_taps(blc, activation::silu, residual::level)>(backend, sizes);
+  add_conv_stack_decode<float, few_taps(blc)>(backend, {{4, 256, 1, 1}, {4, 256, 1, 2}});
 #if defined(TCNCA_BENCH_CUDA)
   add_cuda_conv_stack();
 #endif

@@ -5,11 +5,12 @@
   make_tables.py --check    fails with the difference if the page is not what the files give
   make_tables.py --summary  prints the short table for the README of the project
 
-A folder per machine: cpu, or the name of a GPU. A file is one run: {"machine": {...}, "rows": [...]} from a
-comparison, or the JSON of a Google Benchmark program. Its field "kind" says how its figures were obtained: "measured"
-(also if it is absent), "counted" or "modelled". Needs only Python's standard library.
+A folder per machine: cpu, or the name of a GPU; `counted` is for what ran on none. A file is one run: {"machine":
+{...}, "rows": [...]} from a comparison, or the JSON of a Google Benchmark program. Its field "kind" says how its
+figures were obtained: "measured" (also if it is absent), "counted" or "modelled". Needs only Python's standard library.
 """
 import argparse
+import collections
 import difflib
 import json
 import pathlib
@@ -46,6 +47,23 @@ them."""
 
 LAYER = """Command: `layer_step`. One layer and its feed-forward block in fp32. *Speed-up*: over MEGA with the EMA by
 FFT. *Limit*: the speed-up of a mixer that takes no time. *Mixer speed-up*: of the mixer alone."""
+
+COUNTED = """*Counted, not measured.* Command: `bench/counted/count.py`. An interpreter executes the machine code for
+sm_90a of all kernels of a call. *w/32*: warp instructions per 32 outputs; 39.6 of them fit into the time in which an
+H100 copies 32 bf16 elements. *Warps*: resident on a multiprocessor. *Conflicts*: wavefronts of shared memory,
+relative to those without bank conflicts. *Bytes*: read and written per output, each sector once a block. *H100,
+H200*: modelled picoseconds an output, the share of the copy bandwidth over the useful bytes, and the resource that
+binds. The model: 132 multiprocessors at 1.755 GHz; a copy moves 3.0 TB/s (H100) or 4.3 TB/s (H200); a clock of a
+multiprocessor has 4 issue slots, 4 warp instructions of fp32, 2 of integers, 0.5 of special functions, 0.62 products
+of 16 x 8 x 16 and one wavefront; everything overlaps, and the scarcest resource binds. Latency, barriers and launches
+take no time, so these are lower bounds. The convolution by cuFFT in fp32 moves 72 to 104 bytes an element: 24 to 35
+ps on an H100, 17 to 24 on an H200."""
+
+# Warp instructions per 32 outputs that the kernels should not exceed; channels-last may take 1.25 times as many.
+TARGETS = {("bf16", "forward"): {(4, 6): 20, (8, 5): 22, (17, 4): 20, (51, 3): 25},
+           ("bf16", "backward"): {(4, 6): 60, (8, 5): 75, (17, 4): 60},
+           ("fp32", "forward"): {(4, 6): 42, (8, 5): 60, (17, 4): 100},
+           ("fp32", "backward"): {(4, 6): 130, (8, 5): 160, (17, 4): 230}}
 
 GOOGLE = """Command: `{program}`. *% of copy*: bytes that must cross memory, relative to the copy bandwidth of the same
 run."""
@@ -99,6 +117,8 @@ class Run:
 
     def provenance(self):
         m = self.machine
+        if self.kind == "counted":
+            return f"{m['compiler']}, commit {m['commit']}, {m['date']}."
         known = lambda key, text: text.format(m[key]) if m.get(key) is not None else f"{key} not recorded"
         parts = [m["gpu"]] if m.get("gpu") else []
         parts += [known("processor", "{}"), known("num_cpus" if self.google else "processors", "{} processors")]
@@ -184,6 +204,34 @@ def layer_page(run):
     return f"One step of a layer, {width} channels", [products, LAYER, table(head, rows)]
 
 
+def counted_page(run):
+    """A table for each layout. The file generic.json has the same calls with the generic kernels."""
+    def key(r):
+        return tuple(r[k] for k in ("layout", "dtype", "direction", "taps", "depth", "batch", "length"))
+    path = HERE / run.folder / "generic.json"
+    generic = {key(r): r["w32"] for r in json.loads(path.read_text())["rows"]} if path.exists() else {}
+    head = ["", "type", "stack K f D", "batch x channels x length", "kernels", "w/32", "target", "generic", "registers",
+            "warps", "conflicts", "bytes", "H100", "H200"]
+    text = [COUNTED]
+    for layout in dict.fromkeys(r["layout"] for r in run.rows):
+        rows = []
+        for r in run.rows:
+            if r["layout"] != layout:
+                continue
+            target = TARGETS[r["dtype"], r["direction"]].get((r["taps"], r["depth"]))
+            if target and layout == "channels-last":
+                target *= 1.25
+            kernels = " + ".join(f"{n} {k}" if n > 1 else k for k, n in collections.Counter(r["kernels"]).items())
+            outputs = r["batch"] * r["channels"] * r["length"]
+            model = [f"{digits(r[m]['ms'] / outputs * 1e9)} ps, {integer(r[m]['percent_of_copy'])} %, {r[m]['bound']}"
+                     for m in ("H100", "H200")]
+            rows.append([r["direction"], r["dtype"], stack(r), f"{r['batch']} x {r['channels']} x {r['length']}",
+                         kernels, digits(r["w32"]), integer(target), digits(generic.get(key(r))), r["registers"],
+                         r["warps"], digits(r["conflicts"]), digits(r["bytes"])] + model)
+        text += [f"#### {layout.capitalize()}: counted, not measured", table(head, rows)]
+    return "Convolution stacks on a GPU", text
+
+
 def google_page(run):
     rows = []
     for r in run.rows:
@@ -198,7 +246,8 @@ def google_page(run):
                              table(["benchmark", "ms", "GFLOP/s", "% of copy"], rows)]
 
 
-PAGES = [("conv_vs_fft", conv_page), ("attention", attention_page), ("layer_step", layer_page)]
+PAGES = [("conv_vs_fft", conv_page), ("attention", attention_page), ("layer_step", layer_page),
+         ("conv_stack", counted_page)]
 
 
 def all_runs():
@@ -208,8 +257,8 @@ def all_runs():
         return known[0] if known else len(PAGES), [int(n) for n in re.findall(r"\d+", path.stem)], path.stem
     for folder in sorted(p for p in HERE.iterdir() if p.is_dir()):
         for path in sorted(folder.glob("*.json"), key=order):
-            if path.stem == "steps":
-                continue  # the log of a run on a GPU
+            if path.stem in ("steps", "generic"):
+                continue  # the log of a run on a GPU; a column of counted_page
             run = Run(path)
             run.folder = folder.name
             if run.rows:
@@ -239,11 +288,11 @@ def summary():
     runs = {r.name: r for r in all_runs() if r.folder == "cpu" and r.kind == "measured"}
     rows = []
     for direction in ("forward", "backward"):
-        for taps, length in ((4, 16384), (17, 131072)):
+        for size in ((4, 6, 16384), (17, 4, 131072)):
             r = next(r for r in runs["conv_vs_fft"].rows
-                     if (r["direction"], r["dtype"], r["taps"], r["length"]) == (direction, "fp32", taps, length))
-            rows.append([f"`conv_stack` {direction}, {taps} taps x {r['depth']} levels",
-                         f"{r['batch']} x {r['channels']} x {length}", milliseconds(r["conv_ms"]),
+                     if (r["direction"], r["dtype"], r["taps"], r["depth"], r["length"]) == (direction, "fp32", *size))
+            rows.append([f"`conv_stack` {direction}, {r['taps']} taps x {r['depth']} levels",
+                         f"{r['batch']} x {r['channels']} x {r['length']}", milliseconds(r["conv_ms"]),
                          "EMA by FFT (FFTW)", milliseconds(r["fft_given_ms"]), digits(r["speedup_given"], "x")])
     for direction in ("forward", "backward"):
         size = (direction, "fp32", "softmax", True, 512)

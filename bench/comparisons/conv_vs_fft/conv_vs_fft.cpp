@@ -133,6 +133,7 @@ int run(options const& o) {
       "allows. An FMA counts as 2 operations; forward counts 2 per tap inside the sequence, backward 6. Forward moves "
       "x "
       "and y, backward x,\ngrad_y and grad_x.\n");
+  std::printf("%s\n", compared_fields);
   std::printf("input: %s\n", make.input().description().c_str());
   if (!warning.empty()) std::printf("WARNING: %s\n", warning.c_str());
   if (make.ceilings())

@@ -34,7 +34,7 @@ inline void write_report(std::vector<row> const& rows, std::string const& warnin
       out << ". Stacks have K taps, dilations that are powers of f, D levels. The FFT's kernel is given,\n"
           << "or generated from the EMA's parameters; the scan is the same EMA as a recurrence. % of limit: of the "
              "time\n"
-          << "that the FMA peak or the copy bandwidth allows.\n\n"
+          << "that the FMA peak or the copy bandwidth allows. " << compared_fields << "\n\n"
           << "| | stack K f D | receptive field | length | stack ms | FFT ms given / generated | scan ms | " << levels
           << " ms | over FFT given / generated | % of limit |\n|---|---|---|---|---|---|---|---|---|---|\n";
     }
