@@ -49,7 +49,7 @@ TCNCA_HOST_DEVICE pack<A, W> fma_by_lane(pack<A, W> a, pack<A, W> b, pack<A, W> 
 /// The rows of a column. They are counted from the end of the sequence: the last row ends there, the first one that is
 /// not empty may lack its first columns. Then all columns of a sequence have the same last row, and neighbouring
 /// columns stay aligned in every row if the length, d and the strides are multiples of the alignment.
-template <index_t Dilation, int Rows>
+template <index_t Dilation, int Rows, bool AlongLength = true>
 struct column_rows {
   int blocks;  // of Rows rows, at least 1
   int begin;   // position of row 0, which may be before the sequence
@@ -60,6 +60,17 @@ struct column_rows {
     blocks = int(max_of(uint32(1), (uint32(length) + block - 1) / block));
     begin = int(length - index_t(blocks) * block + column);
     first = begin < 0 ? int((d - 1 - uint32(begin)) / d) : 0;
+  }
+  /// Distance of two positions of a sequence with this stride along its length.
+  TCNCA_HOST_DEVICE static constexpr index_t position_step(index_t stride) { return AlongLength ? 1 : stride; }
+  /// The element of row 0, and the distance to that of the next row.
+  template <class U>
+  TCNCA_HOST_DEVICE U* row_0(sequence_view<U> const& v, index_t batch, index_t channel) const {
+    return v.at(batch, channel, 0) + index_t(begin) * position_step(v.stride[2]);
+  }
+  template <class U>
+  TCNCA_HOST_DEVICE static index_t row_step(sequence_view<U> const& v) {
+    return Dilation * position_step(v.stride[2]);
   }
 };
 

@@ -140,9 +140,9 @@ struct conv_stack_column_backward_agent {
 
   /// Computes W neighbouring columns of one thread.
   template <int W>
-  struct columns : detail::column_rows<d, rows> {
-    using detail::column_rows<d, rows>::begin, detail::column_rows<d, rows>::first,
-        detail::column_rows<d, rows>::blocks;
+  struct columns : detail::column_rows<d, rows, along_length> {
+    using base = detail::column_rows<d, rows, along_length>;
+    using base::begin, base::first, base::blocks, base::row_0, base::row_step;
     using value = pack<A, W>;
     static constexpr int lanes = weight_lanes<W>;
     using weight_value = pack<A, lanes>;
@@ -166,7 +166,7 @@ struct conv_stack_column_backward_agent {
 
     TCNCA_HOST_DEVICE columns(Group g, params_type const& p, index_t batch, index_t channel, index_t column,
                               double* group_totals)
-        : detail::column_rows<d, rows>(p.x.extent[2], column),
+        : base(p.x.extent[2], column),
           params(p),
           total(group_totals + g.rank()),
           x(row_0(p.x, batch, channel)),
@@ -178,14 +178,6 @@ struct conv_stack_column_backward_agent {
         for (int k = 0; k < taps; k++) weight[k].set_lane(i, to_accumulate(*p.weight.at(layer, k, channel + i)));
         if constexpr (Shape.bias) { bias.set_lane(i, to_accumulate(*p.bias.at(layer, channel + i))); }
       }
-    }
-    template <class U>
-    TCNCA_HOST_DEVICE U* row_0(sequence_view<U> const& v, index_t batch, index_t channel) const {
-      return v.at(batch, channel, 0) + index_t(begin) * (along_length ? 1 : v.stride[2]);
-    }
-    template <class U>
-    TCNCA_HOST_DEVICE static index_t row_step(sequence_view<U> const& v) {
-      return along_length ? d : d * v.stride[2];
     }
 
     TCNCA_HOST_DEVICE void walk() {

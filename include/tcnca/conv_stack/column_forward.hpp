@@ -89,9 +89,9 @@ struct conv_stack_column_forward_agent {
 
   /// Computes W neighbouring columns of one thread.
   template <int W>
-  struct columns : detail::column_rows<d, rows> {
-    using detail::column_rows<d, rows>::begin, detail::column_rows<d, rows>::first,
-        detail::column_rows<d, rows>::blocks;
+  struct columns : detail::column_rows<d, rows, along_length> {
+    using base = detail::column_rows<d, rows, along_length>;
+    using base::begin, base::first, base::blocks, base::position_step, base::row_0, base::row_step;
     using value = pack<A, W>;
     static constexpr int weight_lanes = along_length ? 1 : W;  // neighbouring columns are positions or channels
     // Loads in flight: 24 KB of a multiprocessor, what 5 TB/s read in a microsecond of latency.
@@ -117,15 +117,13 @@ struct conv_stack_column_forward_agent {
     detail::array<pack<A, weight_lanes>, count> bias;
 
     TCNCA_HOST_DEVICE columns(conv_stack_column_forward_agent const& a, index_t b, index_t c, index_t column)
-        : detail::column_rows<d, rows>(a.params.x.extent[2], column), agent(a), batch(int(b)), channel(int(c)) {
+        : base(a.params.x.extent[2], column), agent(a), batch(int(b)), channel(int(c)) {
       shared = a.shared + a.group.rank() * W;
-      x = a.params.x.at(b, c, 0) + index_t(begin) * row_unit(a.params.x.stride[2]);
-      y = a.params.y.at(b, c, 0) + index_t(begin) * row_unit(a.params.y.stride[2]);
+      x = row_0(a.params.x, b, c);
+      y = row_0(a.params.y, b, c);
     }
-    /// Distance of two positions.
-    TCNCA_HOST_DEVICE static constexpr index_t row_unit(index_t stride) { return along_length ? 1 : stride; }
-    TCNCA_HOST_DEVICE index_t x_step() const { return d * row_unit(agent.params.x.stride[2]); }
-    TCNCA_HOST_DEVICE index_t y_step() const { return d * row_unit(agent.params.y.stride[2]); }
+    TCNCA_HOST_DEVICE index_t x_step() const { return row_step(agent.params.x); }
+    TCNCA_HOST_DEVICE index_t y_step() const { return row_step(agent.params.y); }
 
     TCNCA_HOST_DEVICE void walk() {
       load_history();
@@ -292,7 +290,7 @@ struct conv_stack_column_forward_agent {
       TCNCA_HOST_DEVICE state_column(columns const& c, sequence_view<U> const& state, index_t t)
           : slots(state.at(c.batch, c.channel, Shape.history_before(layer))),
             channel_stride(along_length ? 0 : state.stride[1]),
-            slot_stride(row_unit(state.stride[2])) {
+            slot_stride(position_step(state.stride[2])) {
         TCNCA_UNROLL
         for (int i = 0; i < positions; i++) newest[i] = int(detail::modulo(c.agent.params.position + t + i, length));
       }

@@ -8,7 +8,8 @@ namespace tcnca::inline TCNCA_TARGET::detail {
 
 /// One column of a thread whose history is in shared memory. Sums along the taps move a window of 8 rows through it.
 template <class Group, element T, conv_stack_shape Shape, layer_range Layers>
-struct column_long_backward : column_rows<Shape.dilation(Layers.first), 8> {
+struct column_long_backward
+    : column_rows<Shape.dilation(Layers.first), 8, Shape.order == layout::batch_channels_length> {
   using A = accumulate_t<T>;
   using params_type = conv_stack_backward_pass_params<T>;
   static constexpr conv_stack_column_plan plan = make_column_backward_plan(Shape, Layers);
@@ -17,7 +18,8 @@ struct column_long_backward : column_rows<Shape.dilation(Layers.first), 8> {
   static constexpr int parameters = taps + (Shape.bias ? 1 : 0);
   static constexpr bool along_length = Shape.order == layout::batch_channels_length;
   static constexpr bool has_derivative = Shape.act != activation::none;
-  using column_rows<d, rows>::begin, column_rows<d, rows>::first, column_rows<d, rows>::blocks;
+  using base = column_rows<d, rows, along_length>;
+  using base::begin, base::first, base::blocks, base::row_0, base::row_step;
   static constexpr int granules = max_of(1, plan.granules), threads = Group::size();
   static constexpr int blocks_per_total = 1024 / rows;
 
@@ -35,7 +37,7 @@ struct column_long_backward : column_rows<Shape.dilation(Layers.first), 8> {
 
   TCNCA_HOST_DEVICE column_long_backward(Group group, params_type const& p, index_t batch, index_t channel,
                                          index_t column, double* group_totals)
-      : column_rows<Shape.dilation(Layers.first), 8>(p.x.extent[2], column),
+      : base(p.x.extent[2], column),
         params(p),
         total(group_totals + group.rank()),
         ring(reinterpret_cast<A*>(group_totals + parameters * threads) + group.rank()),
@@ -45,14 +47,6 @@ struct column_long_backward : column_rows<Shape.dilation(Layers.first), 8> {
         bias(Shape.bias ? to_accumulate(*p.bias.at(layer, channel)) : A(0)) {
     TCNCA_UNROLL
     for (int k = 0; k < taps; k++) weight[k] = to_accumulate(*p.weight.at(layer, k, channel));
-  }
-  template <class U>
-  TCNCA_HOST_DEVICE U* row_0(sequence_view<U> const& v, index_t batch, index_t channel) const {
-    return v.at(batch, channel, 0) + index_t(begin) * (along_length ? 1 : v.stride[2]);
-  }
-  template <class U>
-  TCNCA_HOST_DEVICE static index_t row_step(sequence_view<U> const& v) {
-    return along_length ? d : d * v.stride[2];
   }
 
   TCNCA_HOST_DEVICE void walk() {

@@ -80,7 +80,7 @@ struct tuned_conv_stack {
 template <element T, conv_stack_shape Shape, class Tuning, class Executor, class Args>
 class conv_stack_forward_call {
  public:
-  conv_stack_forward_call(Executor e, Args const& args) : executor_(e), args_(args) {
+  conv_stack_forward_call(Executor e, Args const& args) : executor_(e), args_(args), passes_can_run_(can_run_passes()) {
     if (uses_step_kernel() || uses_passes(true)) return;
     whole_ = make_params(1);
     split_ = agent::items(whole_) < tuned::max_workers(e) ? make_params(tuned::max_workers(e)) : whole_;
@@ -125,11 +125,18 @@ class conv_stack_forward_call {
   static constexpr bool has_passes = tuned::template has_passes<policy.kernels, true>();
   using passes = conv_stack_forward_passes<T, Shape, policy.kernels, Executor, Args>;
 
-  /// Whether the call runs in passes. states_in_place: if there are two states, they may be the same memory.
-  bool uses_passes([[maybe_unused]] bool states_in_place) const {
+  bool can_run_passes() const {
     if constexpr (has_passes) {
-      bool const in_place = states_in_place && args_.state_in.given() && args_.state_out.given();
-      return args_.x.extent[2] > 0 && passes{executor_, args_}.can_run(in_place);
+      return !uses_step_kernel() && passes{executor_, args_}.can_run();
+    } else {
+      return false;
+    }
+  }
+  /// Whether the call runs in passes. in_place: if there are two states, they may be the same memory.
+  bool uses_passes([[maybe_unused]] bool in_place) const {
+    if constexpr (has_passes) {
+      bool const updates_state = in_place && args_.state_in.given() && args_.state_out.given();
+      return passes_can_run_ && (!updates_state || passes{executor_, args_}.can_update_in_place());
     } else {
       return false;
     }
@@ -181,11 +188,11 @@ class conv_stack_forward_call {
 
   Executor executor_;
   Args const& args_;
+  bool passes_can_run_;
   params whole_, split_;  // whole sequences, and sequences split for all workers
 };
 
-/// A backward call of the generic kernel. Args is the operation's
-/// backward_args and must outlive the call. On a GPU, calls without states run in passes if the shape has them.
+/// A backward call of the generic kernel. Args is the operation's backward_args and must outlive the call.
 template <element T, conv_stack_shape Shape, class Tuning, class Executor, class Args>
 class conv_stack_generic_backward {
  public:

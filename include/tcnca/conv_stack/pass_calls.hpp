@@ -45,18 +45,17 @@ inline constexpr index_t in_place_length<Agent> = Agent::in_place_length;
 /// Sets the segments of a pass's parameters for a device; `whole`: one segment a row.
 template <class Agent, class Executor>
 typename Agent::params_type with_segments(Executor e, typename Agent::params_type p, bool whole) {
+  using params = typename Agent::params_type;
   index_t const length = p.x.extent[2];
-  p.segments = 1, p.segment_length = int(length);
+  segmentation s{1, int(length)};
   if constexpr (splits_rows<Agent>) {
-    using traits = executor_traits<Executor>;
-    segmentation const s =
-        whole
-            ? choose_segments(1, length, 1, 0, round_up(max_of(length, index_t(1)), index_t(Agent::segment_grain)))
-            : choose_segments(Agent::items(p), length,
-                              traits::template resident_groups<Agent, typename Agent::params_type>(e, Agent::memory(p)),
-                              Agent::halo, Agent::segment_grain);
-    p.segments = s.segments, p.segment_length = s.length;
+    s.length = int(round_up(max_of(length, index_t(1)), index_t(Agent::segment_grain)));
+    if (!whole)
+      s = choose_segments(Agent::items(p), length,
+                          executor_traits<Executor>::template resident_groups<Agent, params>(e, Agent::memory(p)),
+                          Agent::halo, Agent::segment_grain);
   }
+  p.segments = s.segments, p.segment_length = s.length;
   return p;
 }
 
@@ -82,8 +81,10 @@ struct conv_stack_forward_passes {
   Executor executor;
   Args const& args;
 
-  /// Whether these kernels can do the call, on this device; with the state in place, or not.
-  bool can_run(bool in_place) const { return args.x.extent[2] <= longest_pass && can_run_from<0>(in_place); }
+  /// Whether these kernels can do the call on this device, if it does not update a state in place.
+  bool can_run() const { return args.x.extent[2] > 0 && args.x.extent[2] <= longest_pass && are_supported<0>(); }
+  /// Whether they can also update a state in place.
+  bool can_update_in_place() const { return args.x.extent[2] >= shortest_in_place<0>(); }
   status launch() const { return launch_from<0>(); }
 
  private:
@@ -92,11 +93,18 @@ struct conv_stack_forward_passes {
                                    executor_traits<Executor>>;
 
   template <int I>
-  bool can_run_from(bool in_place) const {
-    if (in_place && args.x.extent[2] < in_place_length<agent<I>>) return false;
+  bool are_supported() const {
     if (!is_supported<agent<I>>(executor)) return false;
-    if constexpr (I + 1 < passes.count) { return can_run_from<I + 1>(in_place); }
+    if constexpr (I + 1 < passes.count) { return are_supported<I + 1>(); }
     return true;
+  }
+  template <int I>
+  static constexpr index_t shortest_in_place() {
+    if constexpr (I < passes.count) {
+      return max_of(in_place_length<agent<I>>, shortest_in_place<I + 1>());
+    } else {
+      return 0;
+    }
   }
   template <int I>
   status launch_from() const {
@@ -149,8 +157,8 @@ class conv_stack_backward_passes {
   static constexpr bool round_between_layers =
       passes.exists && sizeof(T) == 2 && (is_split || passes.low == pass_kernel::tensor);
 
-  conv_stack_backward_passes(Executor e, Args const& args) : executor_(e), args_(args) {
-    if (!can_run()) return;
+  conv_stack_backward_passes(Executor e, Args const& args) : executor_(e), args_(args), can_run_(serves_call()) {
+    if (!can_run_) return;
     if constexpr (is_split) {
       recompute_ = with_segments<recompute_agent>(e, recompute_params(), false);
       high_ = with_segments<high_agent>(e, params_of(sequence_view<T const>(args.grad_x), args.grad_y), true);
@@ -161,14 +169,7 @@ class conv_stack_backward_passes {
   }
 
   /// Whether these kernels can do the call on this device.
-  bool can_run() const {
-    bool const states = args_.state_in.given() || args_.grad_state_out.given() || args_.grad_state_in.given();
-    if (states || args_.x.extent[2] > longest_pass || args_.x.extent[2] == 0) return false;
-    if constexpr (is_split) {
-      if (!is_supported<recompute_agent>(executor_) || !is_supported<high_agent>(executor_)) return false;
-    }
-    return is_supported<low_agent>(executor_);
-  }
+  bool can_run() const { return can_run_; }
   workspace_bytes demand() const {
     size_t const bytes = saturating_add(low_bytes(), is_split ? high_bytes() : 0);
     return {.least = bytes, .all = bytes};
@@ -194,6 +195,15 @@ class conv_stack_backward_passes {
   using recompute_agent = forward_pass_agent<T, Shape, passes.recompute, low_layers, traits>;
   using high_agent = backward_pass_agent<T, Shape, is_split ? pass_kernel::column : passes.low, high_layers, traits>;
   using params = conv_stack_backward_pass_params<T>;
+
+  bool serves_call() const {
+    bool const states = args_.state_in.given() || args_.grad_state_out.given() || args_.grad_state_in.given();
+    if (states || args_.x.extent[2] > longest_pass || args_.x.extent[2] == 0) return false;
+    if constexpr (is_split) {
+      if (!is_supported<recompute_agent>(executor_) || !is_supported<high_agent>(executor_)) return false;
+    }
+    return is_supported<low_agent>(executor_);
+  }
 
   /// Rows of partial sums for each sequence of the batch.
   template <class Agent>
@@ -252,6 +262,7 @@ class conv_stack_backward_passes {
 
   Executor executor_;
   Args const& args_;
+  bool can_run_;
   params low_ = {}, high_ = {};
   conv_stack_pass_params<T> recompute_ = {};
 };

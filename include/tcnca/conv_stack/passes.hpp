@@ -181,7 +181,7 @@ constexpr stack_backward_passes backward_passes_below() {
     if constexpr (Split == layers) {
       for (pass_kernel k : order)
         if (has_backward_pass<T, Shape, low, Target>(k)) return {true, layers, k, k};
-    } else if constexpr (has_column_backward_plan<T, Shape, high>) {
+    } else if constexpr (has_backward_pass<T, Shape, high, Target>(pass_kernel::column)) {
       for (pass_kernel k : order)
         for (pass_kernel f : order)
           if (has_backward_pass<T, Shape, low, Target>(k) && has_forward_pass<T, Shape, low>(f))

@@ -14,15 +14,13 @@ namespace detail {
 
 /// The smallest compute capability, times ten, that this file is compiled for.
 constexpr int smallest_compute_capability() {
-  int smallest = 80;
 #if defined(__CUDA_ARCH_LIST__)
-  bool first = true;
-  for (int architecture : {__CUDA_ARCH_LIST__}) {
-    if (first || architecture / 10 < smallest) smallest = architecture / 10;
-    first = false;
-  }
-#endif
+  int smallest = 1 << 30;
+  for (int architecture : {__CUDA_ARCH_LIST__}) smallest = min_of(smallest, architecture / 10);
   return smallest;
+#else
+  return 80;
+#endif
 }
 
 /// Whether code for the agent can be generated in this compilation.
