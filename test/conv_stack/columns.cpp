@@ -147,11 +147,6 @@ struct column_problem {
   tensor<E, 3> sequence(index_t length) const {
     return tensor<E, 3>::sequence(shape.order, e.batch, e.channels, length, e.where);
   }
-  template <class E, int Rank>
-  static std::vector<double> fill(tensor<E, Rank>& t, random_bits& r, double scale) {
-    for (index_t i = 0; i < t.count(); i++) *t.at(i) = from_double<E>(scale * uniform(r));
-    return t.values();
-  }
   static std::vector<double> part(std::vector<double> const& all, int count, int first, int last) {
     auto const each = std::ptrdiff_t(all.size()) / count;
     return {all.begin() + first * each, all.begin() + last * each};

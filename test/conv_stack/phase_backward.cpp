@@ -45,10 +45,6 @@ void expect_gradients(row_extents const& e, std::uint64_t seed) {
   SCOPED_TRACE(::testing::Message() << "length " << e.length << ", segments " << e.segments << ", padding "
                                     << e.where.padding << ", offset " << e.where.offset);
   random_bits r{seed};
-  auto const fill = [&](auto& t, double scale) {
-    for (index_t i = 0; i < t.count(); i++) *t.at(i) = from_double<T>(scale * uniform(r));
-    return t.values();
-  };
   auto const new_sequence = [&] { return tensor<T, 3>::sequence(shape.order, e.batch, e.channels, e.length, e.where); };
   constexpr int taps = shape.taps, parameters = layers.count() * (taps + (shape.bias ? 1 : 0));
   tensor<T, 3> x = new_sequence(), grad_y = new_sequence(), grad_x = new_sequence();
@@ -58,7 +54,7 @@ void expect_gradients(row_extents const& e, std::uint64_t seed) {
   tensor<float, 3> sums({e.batch * e.segments, parameters, e.channels}, {0, 1, 2}, {});
   reference::problem p;
   p.batch = e.batch, p.channels = e.channels, p.length = e.length;
-  p.x = fill(x, 1), p.grad_y = fill(grad_y, 1);
+  p.x = fill(x, r, 1), p.grad_y = fill(grad_y, r, 1);
   if (e.non_finite) {
     auto const set = [&](auto& t, std::vector<double>& values, index_t i, double value) {
       *t.at(i) = from_double<T>(value), values[std::size_t(i)] = value;
@@ -71,8 +67,8 @@ void expect_gradients(row_extents const& e, std::uint64_t seed) {
   auto const part = [&](std::vector<double> const& all, index_t row) {
     return std::vector<double>(all.begin() + layers.first * row, all.begin() + layers.last * row);
   };
-  p.weight = part(fill(weight, std::sqrt(3.0 / taps)), taps * e.channels);
-  if (shape.bias) p.bias = part(fill(bias, 0.5), e.channels);
+  p.weight = part(fill(weight, r, std::sqrt(3.0 / taps)), taps * e.channels);
+  if (shape.bias) p.bias = part(fill(bias, r, 0.5), e.channels);
 
   auto const aligned = [&](auto const& t) {
     return e.where.padding == 0 && e.where.offset * sizeof(T) % 16 == 0 && (e.length * index_t(sizeof(T))) % 16 == 0 &&

@@ -81,16 +81,12 @@ struct conv_stack_phase_layouts : ::testing::Test {
     using agent = typename S::template agent<Order>;
     constexpr conv_stack_shape shape = S::shape(Order);
     random_bits r{seed};
-    auto const fill = [&](auto& t, double scale) {
-      using element = std::remove_reference_t<decltype(*t.at(0))>;
-      for (index_t i = 0; i < t.count(); i++) *t.at(i) = from_double<element>(scale * uniform(r));
-    };
     auto x = tensor<T, 3>::sequence(Order, e.batch, e.channels, e.length, e.where);
     tensor<T, 3> weight({shape.layers(), shape.taps, e.channels}, {0, 1, 2});
     tensor<T, 2> bias({shape.layers(), e.channels}, {0, 1});
     index_t const history = shape.history_before(shape.layers());
     auto state_in = tensor<A, 3>::sequence(first, e.batch, e.channels, history);
-    fill(x, 1), fill(weight, 1), fill(bias, 1), fill(state_in, 1);
+    fill(x, r, 1), fill(weight, r, 1), fill(bias, r, 1), fill(state_in, r, 1);
     output out{tensor<T, 3>::sequence(Order, e.batch, e.channels, e.length, e.where),
                tensor<A, 3>::sequence(first, e.batch, e.channels, history)};
     typename agent::params_type p{};

@@ -154,11 +154,6 @@ struct pass_problem {
   tensor<E, 3> sequence(index_t length) const {
     return tensor<E, 3>::sequence(shape.order, e.batch, e.channels, length, e.where);
   }
-  template <class E, int Rank>
-  static std::vector<double> fill(tensor<E, Rank>& t, random_bits& r, double scale) {
-    for (index_t i = 0; i < t.count(); i++) *t.at(i) = from_double<E>(scale * uniform(r));
-    return t.values();
-  }
   /// Entries [first, last) of `count` along the first axis.
   static std::vector<double> part(std::vector<double> const& all, index_t count, index_t first, index_t last) {
     auto const each = std::ptrdiff_t(all.size()) / count;

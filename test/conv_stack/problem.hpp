@@ -127,11 +127,6 @@ struct conv_stack_problem {
   tensor<E, 3> new_sequence(index_t length) const {
     return tensor<E, 3>::sequence(shape.order, e.batch, e.channels, length, e.where);
   }
-  template <class E, int Rank>
-  static std::vector<double> fill(tensor<E, Rank>& t, random_bits& r, double scale) {
-    for (index_t i = 0; i < t.count(); i++) *t.at(i) = from_double<E>(scale * uniform(r));
-    return t.values();
-  }
 
   forward_args forward() const {
     return {.x = x.view(),

@@ -53,11 +53,7 @@ struct skip_problem {
     random_bits r{std::uint64_t(e.length)};
     for (auto* t : {&x, &y}) *t = tensor<T, 3>::sequence(shape.order, e.batch, e.channels, e.length, e.where);
     omega = tensor<T, 1>({e.channels}, {0}, e.where);
-    auto const fill = [&](auto& t) {
-      for (index_t i = 0; i < t.count(); i++) *t.at(i) = from_double<T>(2 * uniform(r));
-      return t.values();
-    };
-    x_values = fill(x), y_values = fill(y), omega_values = fill(omega);
+    x_values = fill(x, r, 2), y_values = fill(y, r, 2), omega_values = fill(omega, r, 2);
     for (std::size_t i = 0; i < x_values.size(); i++)
       before_silu.push_back(y_values[i] + omega_values[channel_of(i)] * x_values[i]);
   }

@@ -107,13 +107,10 @@ struct pass_problem {
     auto const new_sequence = [&] {
       return tensor<T, 3>::sequence(shape.order, e.batch, e.channels, e.length, e.where);
     };
-    auto const fill = [&](auto& t, double scale) {
-      for (index_t i = 0; i < t.count(); i++) *t.at(i) = from_double<T>(scale * uniform(r));
-    };
     x = new_sequence(), grad_y = new_sequence(), grad_x = new_sequence();
     weight = tensor<T, 3>({shape.layers(), taps, e.channels}, {0, 1, 2});
     bias = tensor<T, 2>({shape.layers(), e.channels}, {0, 1});
-    fill(x, 1.5), fill(grad_y, 1.5), fill(weight, 2 / std::sqrt(double(taps))), fill(bias, 0.5);
+    fill(x, r, 1.5), fill(grad_y, r, 1.5), fill(weight, r, 2 / std::sqrt(double(taps))), fill(bias, r, 0.5);
     index_t const length = max_of(e.length, index_t(1)), grain = agent::segment_grain;
     params.segment_length = int(round_up(divide_up(length, index_t(e.segments)), grain));
     params.segments = int(divide_up(length, index_t(params.segment_length)));

@@ -85,11 +85,6 @@ struct ema_problem {
   tensor<E, 3> new_state() const {
     return tensor<E, 3>({e.batch, e.channels, shape.states}, {0, 1, 2}, e.where);
   }
-  template <class E, int Rank>
-  static std::vector<double> fill(tensor<E, Rank>& t, random_bits& r, double scale) {
-    for (index_t i = 0; i < t.count(); i++) *t.at(i) = from_double<E>(scale * uniform(r));
-    return t.values();
-  }
 
   typename op::forward_args forward() const {
     return {.x = x.view(),

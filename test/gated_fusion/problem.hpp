@@ -73,11 +73,6 @@ struct gates_problem {
             &grad_o, &grad_r, &x, &u,      &hx,     &h,      &grad_x, &grad_u, &grad_hx, &grad_h};
   }
   std::vector<tensor<A, 1>*> all_parameters() { return {&gq, &mq, &gk, &mk, &grad_gq, &grad_mq, &grad_gk, &grad_mk}; }
-  template <class E, int Rank>
-  static std::vector<double> fill(tensor<E, Rank>& t, random_bits& random, double scale) {
-    for (index_t i = 0; i < t.count(); i++) *t.at(i) = from_double<E>(scale * uniform(random));
-    return t.values();
-  }
 
   typename op::mix_args mix() const {
     return {z.view(), gq.view(), mq.view(), gk.view(), mk.view(), q.view(), k.view()};

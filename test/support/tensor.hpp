@@ -174,6 +174,13 @@ class tensor {
   guarded_bytes memory_;
 };
 
+/// Random elements in [-scale, scale); returns them as values().
+template <class T, int Rank>
+std::vector<double> fill(tensor<T, Rank>& t, random_bits& r, double scale) {
+  for (index_t i = 0; i < t.count(); i++) *t.at(i) = from_double<T>(scale * uniform(r));
+  return t.values();
+}
+
 /// Aligned scratch memory of exactly the given size, filled with NaN.
 class scratch_memory {
  public:
