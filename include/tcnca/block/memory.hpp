@@ -18,6 +18,7 @@ struct memory_place {
 /// Places buffers one after another. Every buffer starts on a 64-byte boundary.
 template <class A>
 struct memory_planner {
+  static constexpr size_t line = 64 / sizeof(A);
   size_t shared_memory_limit = 0;                // bytes
   size_t shared_memory = 0, global_scratch = 0;  // elements used
 
@@ -25,12 +26,12 @@ struct memory_planner {
     bool const global = space == memory_space::global;
     size_t& used = global ? global_scratch : shared_memory;
     memory_place const result{.offset = used, .global_scratch = global};
-    used += round_up(elements, 64 / sizeof(A));
+    used += round_up(elements, line);
     return result;
   }
   /// In shared memory if the buffer still fits, else in global scratch.
   constexpr memory_place place(size_t elements) {
-    bool const fits = (shared_memory + round_up(elements, 64 / sizeof(A))) * sizeof(A) <= shared_memory_limit;
+    bool const fits = (shared_memory + round_up(elements, line)) * sizeof(A) <= shared_memory_limit;
     return place(fits ? memory_space::shared : memory_space::global, elements);
   }
   /// A ring of at least `positions`, rounded up to a power of two.
