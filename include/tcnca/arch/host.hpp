@@ -157,40 +157,54 @@ TCNCA_HOST_DEVICE bool is_zero(T x) {
 
 #if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__) && defined(__SSE2__) && \
     !(defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
-/// In each lane a > b ? a : b; b if one of them is NaN. One instruction for vectors of a register's size.
-template <class V>
-TCNCA_HOST_DEVICE V max_or_second(V a, V b) {
+/// In each lane the larger or the smaller one of a and b; b if one of them is NaN. One instruction for vectors of a
+/// register's size.
+template <bool Larger, class V>
+TCNCA_HOST_DEVICE V extreme_or_second(V a, V b) {
   if constexpr (sizeof(V) <= 8) {
-    return a > b ? a : b;
+    return (Larger ? a > b : a < b) ? a : b;
   } else
 #if defined(__AVX512F__)
       if constexpr (sizeof(V) == 64 && sizeof(a[0]) == 4) {
-    return __builtin_ia32_maxps512_mask(a, b, a, static_cast<short>(-1), 4);
+    return Larger ? __builtin_ia32_maxps512_mask(a, b, a, static_cast<short>(-1), 4)
+                  : __builtin_ia32_minps512_mask(a, b, a, static_cast<short>(-1), 4);
   } else if constexpr (sizeof(V) == 64) {
-    return __builtin_ia32_maxpd512_mask(a, b, a, static_cast<char>(-1), 4);
+    return Larger ? __builtin_ia32_maxpd512_mask(a, b, a, static_cast<char>(-1), 4)
+                  : __builtin_ia32_minpd512_mask(a, b, a, static_cast<char>(-1), 4);
   } else
 #endif
 #if defined(__AVX__)
       if constexpr (sizeof(V) == 32 && sizeof(a[0]) == 4) {
-    return __builtin_ia32_maxps256(a, b);
+    return Larger ? __builtin_ia32_maxps256(a, b) : __builtin_ia32_minps256(a, b);
   } else if constexpr (sizeof(V) == 32) {
-    return __builtin_ia32_maxpd256(a, b);
+    return Larger ? __builtin_ia32_maxpd256(a, b) : __builtin_ia32_minpd256(a, b);
   } else
 #endif
       if constexpr (sizeof(V) == 16 && sizeof(a[0]) == 4) {
-    return __builtin_ia32_maxps(a, b);
+    return Larger ? __builtin_ia32_maxps(a, b) : __builtin_ia32_minps(a, b);
   } else if constexpr (sizeof(V) == 16) {
-    return __builtin_ia32_maxpd(a, b);
+    return Larger ? __builtin_ia32_maxpd(a, b) : __builtin_ia32_minpd(a, b);
   } else {
-    return a > b ? a : b;
+    return (Larger ? a > b : a < b) ? a : b;
   }
 }
 #else
-template <class V>
-TCNCA_HOST_DEVICE V max_or_second(V a, V b) {
-  return if_greater(a, b, a, b);
+template <bool Larger, class V>
+TCNCA_HOST_DEVICE V extreme_or_second(V a, V b) {
+  return Larger ? if_greater(a, b, a, b) : if_greater(b, a, a, b);
 }
 #endif
+
+/// In each lane a > b ? a : b; b if one of them is NaN.
+template <class V>
+TCNCA_HOST_DEVICE V max_or_second(V a, V b) {
+  return extreme_or_second<true>(a, b);
+}
+/// In each lane a < b ? a : b; b if one of them is NaN.
+template <class V>
+TCNCA_HOST_DEVICE V min_or_second(V a, V b) {
+  return extreme_or_second<false>(a, b);
+}
 
 /// max(0, x) in each lane; NaN if x is NaN.
 template <class V>
@@ -235,6 +249,31 @@ TCNCA_HOST_DEVICE V fused(V a, V b, V c) {
 }
 
 #if !defined(__CUDACC__)
+/// The 64-bit products of the low halves of the 64-bit lanes. GCC has no pattern for this instruction.
+template <class V>
+TCNCA_HOST_DEVICE V product_of_low_halves(V a, V b) {
+#if !defined(__clang__) && defined(__SSE2__)
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 64) {
+    typedef int ints __attribute__((vector_size(64)));
+    typedef long long longs __attribute__((vector_size(64)));
+    return (V)__builtin_ia32_pmuludq512_mask((ints)a, (ints)b, (longs)a, uint8(0xff));
+  } else
+#endif
+#if defined(__AVX2__)
+      if constexpr (sizeof(V) == 32) {
+    typedef int ints __attribute__((vector_size(32)));
+    return (V)__builtin_ia32_pmuludq256((ints)a, (ints)b);
+  } else
+#endif
+      if constexpr (sizeof(V) == 16) {
+    typedef int ints __attribute__((vector_size(16)));
+    return (V)__builtin_ia32_pmuludq128((ints)a, (ints)b);
+  }
+#endif
+  return (a & 0xffffffffu) * (b & 0xffffffffu);
+}
+
 template <int Bytes>
 struct float_vector {
   typedef float type __attribute__((vector_size(Bytes)));
@@ -278,29 +317,40 @@ inline constexpr bool has_shifted_pair =
 
 /// Lanes Shift, Shift + 1, ... of the concatenation of a and b; 0 < Shift < number of lanes.
 template <int Shift, class V>
-TCNCA_HOST_DEVICE V shifted_pair([[maybe_unused]] V a, [[maybe_unused]] V b) {
-#if defined(__AVX512F__) && !defined(__CUDACC__)
-#if defined(__clang__)
-  if constexpr (sizeof(a[0]) == 4) {
+TCNCA_HOST_DEVICE V shifted_pair(V a, V b) {
+  constexpr int n = int(sizeof(V) / sizeof(a[0])), s = Shift;
+#if defined(__CUDACC__)
+  V c = a;
+  for (int i = 0; i < n; i++) c[i] = i + s < n ? a[(i + s) % n] : b[(i + s) % n];
+  return c;
+#else
+#if defined(__AVX512F__) && !defined(__clang__)
+  if constexpr (sizeof(V) == 64) {  // GCC 12 does not select this instruction for __builtin_shufflevector
     typedef int ints __attribute__((vector_size(64)));
-    return __builtin_ia32_vpermi2varps512(a, ints{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} + Shift, b);
-  } else {
     typedef long long longs __attribute__((vector_size(64)));
-    return __builtin_ia32_vpermi2varpd512(a, longs{0, 1, 2, 3, 4, 5, 6, 7} + Shift, b);
-  }
-#else
-  typedef int ints __attribute__((vector_size(64)));
-  typedef long long longs __attribute__((vector_size(64)));
-  if constexpr (sizeof(a[0]) == 4) {
-    return (V)__builtin_ia32_alignd512_mask((ints)b, (ints)a, Shift, (ints)a, static_cast<short>(-1));
-  } else {
-    return (V)__builtin_ia32_alignq512_mask((longs)b, (longs)a, Shift, (longs)a, static_cast<char>(-1));
-  }
+    if constexpr (n == 16) {
+      return (V)__builtin_ia32_alignd512_mask((ints)b, (ints)a, s, (ints)a, uint16(0xffff));
+    } else {
+      return (V)__builtin_ia32_alignq512_mask((longs)b, (longs)a, s, (longs)a, uint8(0xff));
+    }
+  } else
 #endif
-#else
-  return a;
+      if constexpr (n == 2) {
+    return __builtin_shufflevector(a, b, s, s + 1);
+  } else if constexpr (n == 4) {
+    return __builtin_shufflevector(a, b, s, s + 1, s + 2, s + 3);
+  } else if constexpr (n == 8) {
+    return __builtin_shufflevector(a, b, s, s + 1, s + 2, s + 3, s + 4, s + 5, s + 6, s + 7);
+  } else {
+    static_assert(n == 16);
+    return __builtin_shufflevector(a, b, s, s + 1, s + 2, s + 3, s + 4, s + 5, s + 6, s + 7, s + 8, s + 9, s + 10,
+                                   s + 11, s + 12, s + 13, s + 14, s + 15);
+  }
 #endif
 }
+
+/// The compiler moves no memory access across this call.
+TCNCA_HOST_DEVICE void compiler_fence() { asm volatile("" ::: "memory"); }
 
 /// Prefetches the cache line at p; any address is allowed.
 TCNCA_HOST_DEVICE void prefetch([[maybe_unused]] void const* p) {

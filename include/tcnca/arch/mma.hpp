@@ -4,6 +4,8 @@
 #pragma once
 #include "../core/config.hpp"
 #include "../core/numeric.hpp"
+#include "approximate.hpp"
+#include "convert.hpp"
 
 #if defined(__CUDACC__)
 namespace tcnca::inline TCNCA_TARGET::detail {
@@ -176,19 +178,7 @@ __device__ __forceinline__ bool any_lane(bool x) {
 /// A barrier of the warp; orders the memory accesses of its lanes.
 __device__ __forceinline__ void warp_sync() { __syncwarp(); }
 
-/// Two floats rounded to T (to nearest even) in one register, `low` in the lower half. Called by any thread.
-template <element T>
-__device__ __forceinline__ uint32 narrow_pair(float low, float high) {
-  uint32 y;
-  if constexpr (same<T, bf16>) {
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
-  } else {
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
-  }
-  return y;
-}
-
-/// The same after max(x, 0): the rounded relu of both.
+/// narrow_pair after max(x, 0): the rounded relu of both.
 template <element T>
 __device__ __forceinline__ uint32 narrow_pair_relu(float low, float high) {
   uint32 y;
@@ -197,19 +187,6 @@ __device__ __forceinline__ uint32 narrow_pair_relu(float low, float high) {
   } else {
     asm("cvt.rn.relu.f16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
   }
-  return y;
-}
-
-/// 2^x to 2 units in the last place; 0 where the result is not a normal number. Called by any thread.
-__device__ __forceinline__ float exp2_or_zero(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-/// 1 / x to 1 unit in the last place; 0 where the result is not a normal number. Called by any thread.
-__device__ __forceinline__ float reciprocal(float x) {
-  float y;
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
 

@@ -43,25 +43,48 @@ __device__ __forceinline__ void wgmma_result(float (&c)[N][4]) {
   for (int n = 0; n < N; n++) asm volatile("" : "+f"(c[n][0]), "+f"(c[n][1]), "+f"(c[n][2]), "+f"(c[n][3])::"memory");
 }
 
-/// c = a b, or c += a b if `accumulate`, for a 64 x 16, b 16 x 64, by descriptors; both are K-major: the elements of a
-/// row of a, and of a column of b, are contiguous.
-template <element T>
+/// c = a b, or c += a b if `accumulate`, for a 64 x 16, b 16 x 64, by descriptors. The elements along the sum (a row of
+/// a, a column of b) are contiguous; those of a column of a if AColumns, of a row of b if BRows.
+template <element T, bool AColumns, bool BRows>
 __device__ __forceinline__ void wgmma_64x64x16(float (&c)[8][4], uint64 a, uint64 b, bool accumulate) {
   asm volatile(
       "{ .reg .pred p; setp.ne.b32 p, %34, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32%35%35 {"
       "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
       "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-      "%32, %33, p, 1, 1, 0, 0; }"
+      "%32, %33, p, 1, 1, %36, %37; }"
       : "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]), "+f"(c[1][0]), "+f"(c[1][1]), "+f"(c[1][2]),
         "+f"(c[1][3]), "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]), "+f"(c[3][0]), "+f"(c[3][1]),
         "+f"(c[3][2]), "+f"(c[3][3]), "+f"(c[4][0]), "+f"(c[4][1]), "+f"(c[4][2]), "+f"(c[4][3]), "+f"(c[5][0]),
         "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3]), "+f"(c[6][0]), "+f"(c[6][1]), "+f"(c[6][2]), "+f"(c[6][3]),
         "+f"(c[7][0]), "+f"(c[7][1]), "+f"(c[7][2]), "+f"(c[7][3])
-      : "l"(a), "l"(b), "r"(int(accumulate)), "C"(wgmma_name<T>::type));
+      : "l"(a), "l"(b), "r"(int(accumulate)), "C"(wgmma_name<T>::type), "n"(int(AColumns)), "n"(int(BRows)));
 }
 
-/// The same for b 16 x 256, which is N-major: the elements of a row are contiguous.
-template <element T>
+/// The same for b 16 x 128.
+template <element T, bool AColumns, bool BRows>
+__device__ __forceinline__ void wgmma_64x128x16(float (&c)[16][4], uint64 a, uint64 b, bool accumulate) {
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %66, 0; wgmma.mma_async.sync.aligned.m64n128k16.f32%67%67 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+      "%64, %65, p, 1, 1, %68, %69; }"
+      : "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]), "+f"(c[1][0]), "+f"(c[1][1]), "+f"(c[1][2]),
+        "+f"(c[1][3]), "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]), "+f"(c[3][0]), "+f"(c[3][1]),
+        "+f"(c[3][2]), "+f"(c[3][3]), "+f"(c[4][0]), "+f"(c[4][1]), "+f"(c[4][2]), "+f"(c[4][3]), "+f"(c[5][0]),
+        "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3]), "+f"(c[6][0]), "+f"(c[6][1]), "+f"(c[6][2]), "+f"(c[6][3]),
+        "+f"(c[7][0]), "+f"(c[7][1]), "+f"(c[7][2]), "+f"(c[7][3]), "+f"(c[8][0]), "+f"(c[8][1]), "+f"(c[8][2]),
+        "+f"(c[8][3]), "+f"(c[9][0]), "+f"(c[9][1]), "+f"(c[9][2]), "+f"(c[9][3]), "+f"(c[10][0]), "+f"(c[10][1]),
+        "+f"(c[10][2]), "+f"(c[10][3]), "+f"(c[11][0]), "+f"(c[11][1]), "+f"(c[11][2]), "+f"(c[11][3]), "+f"(c[12][0]),
+        "+f"(c[12][1]), "+f"(c[12][2]), "+f"(c[12][3]), "+f"(c[13][0]), "+f"(c[13][1]), "+f"(c[13][2]), "+f"(c[13][3]),
+        "+f"(c[14][0]), "+f"(c[14][1]), "+f"(c[14][2]), "+f"(c[14][3]), "+f"(c[15][0]), "+f"(c[15][1]), "+f"(c[15][2]),
+        "+f"(c[15][3])
+      : "l"(a), "l"(b), "r"(int(accumulate)), "C"(wgmma_name<T>::type), "n"(int(AColumns)), "n"(int(BRows)));
+}
+
+/// The same for b 16 x 256.
+template <element T, bool AColumns, bool BRows>
 __device__ __forceinline__ void wgmma_64x256x16(float (&c)[32][4], uint64 a, uint64 b, bool accumulate) {
   asm volatile(
       "{ .reg .pred p; setp.ne.b32 p, %130, 0; wgmma.mma_async.sync.aligned.m64n256k16.f32%131%131 {"
@@ -73,7 +96,7 @@ __device__ __forceinline__ void wgmma_64x256x16(float (&c)[32][4], uint64 a, uin
       "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
       "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
       "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, "
-      "%128, %129, p, 1, 1, 0, 1; }"
+      "%128, %129, p, 1, 1, %132, %133; }"
       : "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]), "+f"(c[1][0]), "+f"(c[1][1]), "+f"(c[1][2]),
         "+f"(c[1][3]), "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]), "+f"(c[3][0]), "+f"(c[3][1]),
         "+f"(c[3][2]), "+f"(c[3][3]), "+f"(c[4][0]), "+f"(c[4][1]), "+f"(c[4][2]), "+f"(c[4][3]), "+f"(c[5][0]),
@@ -93,7 +116,7 @@ __device__ __forceinline__ void wgmma_64x256x16(float (&c)[32][4], uint64 a, uin
         "+f"(c[28][0]), "+f"(c[28][1]), "+f"(c[28][2]), "+f"(c[28][3]), "+f"(c[29][0]), "+f"(c[29][1]), "+f"(c[29][2]),
         "+f"(c[29][3]), "+f"(c[30][0]), "+f"(c[30][1]), "+f"(c[30][2]), "+f"(c[30][3]), "+f"(c[31][0]), "+f"(c[31][1]),
         "+f"(c[31][2]), "+f"(c[31][3])
-      : "l"(a), "l"(b), "r"(int(accumulate)), "C"(wgmma_name<T>::type));
+      : "l"(a), "l"(b), "r"(int(accumulate)), "C"(wgmma_name<T>::type), "n"(int(AColumns)), "n"(int(BRows)));
 }
 
 /// Makes this thread's writes to its block's shared memory visible to products that are issued after a barrier.

@@ -1,9 +1,11 @@
 // Activations on packs, with their derivatives.
 // CPU, fp32: polynomials on vectors; relative error of exp 1e-7, of tanh and erf 1.5e-7, also with -ffast-math. CPU,
-// fp64, and CUDA: the functions of the math library for each lane. With nvcc's --use_fast_math, fp32 on CUDA uses
-// approximate instructions: the relative error of exp is about 2^-21 times its argument, that of tanh (activations
-// tanh, gelu_tanh) 2^-11, and denormals are zero.
+// fp64, and CUDA: the functions of the math library for each lane, but for SiLU in fp32 on CUDA, whose error is a few
+// units in the last place of x. With nvcc's --use_fast_math, fp32 on CUDA uses approximate instructions: the relative
+// error of exp is about 2^-21 times its argument, that of tanh (activations tanh, gelu_tanh) 2^-11, and denormals are
+// zero.
 #pragma once
+#include "../arch/approximate.hpp"
 #include "../core/options.hpp"
 #include "pack.hpp"
 #include "unroll.hpp"
@@ -33,23 +35,40 @@ TCNCA_HOST_DEVICE pack<T, W> horner(pack<T, W> x, array<T const, N>& c) {
   return y;
 }
 
+#if !defined(__CUDA_ARCH__) && !defined(__CUDACC_RTC__)
+/// x in each lane, at least `least` and at most `most`; a NaN stays NaN.
+template <int W>
+TCNCA_HOST_DEVICE pack<float, W> clamp(pack<float, W> x, float least, float most) {
+  return {min_or_second(broadcast<W>(most).v, max_or_second(broadcast<W>(least).v, x.v))};
+}
+
+/// e^x, or e^-x if Negative, for a power in [-87, 88]; NaN for NaN.
+template <bool Negative, int W>
+TCNCA_HOST_DEVICE pack<float, W> exp_in_range(pack<float, W> x) {
+  // power = n ln 2 + r, |r| <= ln(2)/2; e^r by a minimax polynomial; 2^n by its bits. A negative sign is a part of the
+  // multiply-adds.
+  using floats = decltype(x.v);
+  using ints = typename vector_of<int, W>::type;
+  auto const constant = [](float c) TCNCA_INLINE { return broadcast<W>(c).v; };
+  constexpr float sign = Negative ? -1.f : 1.f;
+  // The last bits of `shifted` are n + 127, the exponent of 2^n. no_contract() stops -ffast-math from reassociating
+  // these sums, which round to an integer and keep the remainder exact.
+  floats const round = constant(12582912.f + 127.f);
+  floats const shifted = no_contract(fused(x.v, constant(sign * 1.44269504f), round));
+  floats const n = no_contract(shifted - round);
+  floats const rest = no_contract(fused(n, constant(-sign * 0.693359375f), x.v));
+  floats const r = fused(n, constant(2.12194440e-4f), Negative ? -rest : rest);
+  float const c[] = {1.f, 1.f, 0.5000000027f, 0.16666576646f, 0.04166637413f, 0.008363235074f, 0.0013941214246f};
+  return {horner(pack<float, W>{r}, c).v * bits_as<floats>(bits_as<ints>(shifted) << 23)};
+}
+#endif
+
 /// e^x. CPU, fp32: x is clamped to [-87, 88].
 template <class T, int W>
 TCNCA_HOST_DEVICE pack<T, W> exp(pack<T, W> x) {
   if constexpr (polynomials && same<T, float>) {
 #if !defined(__CUDA_ARCH__) && !defined(__CUDACC_RTC__)
-    // x = n ln 2 + r, |r| <= ln(2)/2; e^r by a minimax polynomial; 2^n by its bits.
-    using ints = typename vector_of<int, W>::type;
-    // Clamped from below, then, negated, from above; a NaN stays NaN.
-    auto v = -max_or_second(broadcast<W>(-88.f).v, -max_or_second(broadcast<W>(-87.f).v, x.v));
-    // no_contract() stops -ffast-math from reassociating these sums, which round to an integer and keep the remainder
-    // exact.
-    auto const shifted = no_contract(v * 1.44269504f + 12582912.f);
-    auto const n = no_contract(shifted - 12582912.f);
-    auto const r = no_contract(v - n * 0.693359375f) + n * 2.12194440e-4f;
-    float const c[] = {1.f, 1.f, 0.5000000027f, 0.16666576646f, 0.04166637413f, 0.008363235074f, 0.0013941214246f};
-    auto const scale = bits_as<decltype(v)>((bits_as<ints>(shifted) << 23) + (127 << 23));
-    return {horner(pack<T, W>{r}, c).v * scale};
+    return exp_in_range<false>(clamp(x, -87, 88));
 #endif
   } else {
     return map(x, [](T a) TCNCA_INLINE {
@@ -121,7 +140,30 @@ TCNCA_HOST_DEVICE pack<T, W> erf(pack<T, W> x) {
 template <class T, int W>
 TCNCA_HOST_DEVICE pack<T, W> sigmoid(pack<T, W> x) {
   auto const one = broadcast<W>(T(1));
-  return one / (one + exp(broadcast<W>(T(0)) - x));
+  if constexpr (polynomials && same<T, float>) {
+#if !defined(__CUDA_ARCH__) && !defined(__CUDACC_RTC__)
+    return one / (one + exp_in_range<true>(clamp(x, -88, 87)));
+#endif
+  } else {
+#if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
+    if constexpr (same<T, float>) {
+      return map(x, [](T a) TCNCA_INLINE { return reciprocal(1 + ::exp(-a)); });
+    }
+#endif
+    return one / (one + exp(broadcast<W>(T(0)) - x));
+  }
+}
+
+/// The same for products with x, whose error is a few units in the last place of x. fp32 on a GPU: an exponential in
+/// two instructions, which is less exact for large |x|.
+template <class T, int W>
+TCNCA_HOST_DEVICE pack<T, W> sigmoid_for_product(pack<T, W> x) {
+#if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
+  if constexpr (same<T, float>) {
+    return map(x, [](T a) TCNCA_INLINE { return reciprocal(1 + exp2_or_zero(a * -1.44269504f)); });
+  }
+#endif
+  return sigmoid(x);
 }
 
 }  // namespace detail
@@ -146,7 +188,7 @@ TCNCA_HOST_DEVICE value_and_derivative<T, W> activate(pack<T, W> x) {
   } else if constexpr (A == activation::relu) {
     return {max_zero(x), select_positive(x, one, zero)};
   } else if constexpr (A == activation::silu) {
-    auto const s = detail::sigmoid(x);
+    auto const s = detail::sigmoid_for_product(x);
     auto const y = x * s;
     return {y, fma(y, one - s, s)};  // s + x s (1 - s)
   } else if constexpr (A == activation::gelu_erf) {

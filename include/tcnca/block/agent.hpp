@@ -58,10 +58,15 @@ concept persistent = requires {
   requires Agent::persistent;
 };
 
-/// An agent whose items are each processed by a cluster of Agent::cluster_size groups. sm_90a only.
+/// An agent whose items are each processed by a cluster of Agent::cluster_size, or cluster_size(params), groups. sm_90a
+/// only.
 template <class Agent>
 concept clustered = requires {
   Agent::cluster_size;
+};
+template <class Agent>
+concept clustered_by_params = requires(typename Agent::params_type const& params) {
+  Agent::cluster_size(params);
 };
 
 }  // namespace tcnca

@@ -22,6 +22,7 @@ template <class A, int W>
 TCNCA_HOST_DEVICE pack<A, W> reset(pack<A, W> o, pack<A, W> r) {
   return o * activate<activation::silu>(r).value;
 }
+/// The gradients of reset's arguments.
 template <class A, int W>
 struct reset_gradients {
   pack<A, W> o, r;
@@ -44,6 +45,7 @@ template <class A, int W>
 TCNCA_HOST_DEVICE pack<A, W> update(pack<A, W> x, pack<A, W> h, pack<A, W> keep) {
   return fma(keep, activate<activation::silu>(h).value, x);
 }
+/// The gradients of update's arguments; u is that of the gate.
 template <class A, int W>
 struct update_gradients {
   pack<A, W> x, u, h;

@@ -79,6 +79,16 @@ struct matrix_tile {
                                     [&](int m, int k) TCNCA_INLINE { return k >= diagonal + m; });
     add<ARow, AColumn, BRow>(a, b, full, last);
   }
+  /// Adds to row m the terms k < last with first + m <= k <= diagonal + m.
+  template <int ARow, int AColumn, int BRow>
+  TCNCA_HOST_DEVICE void add_band(A const* a, A const* b, int last, int first, int diagonal) {
+    auto const in_band = [&](int m, int k) TCNCA_INLINE { return first + m <= k && k <= diagonal + m; };
+    int const begin = max_of(0, first), end = max_of(begin, min_of(last, diagonal + M));
+    int const full = min_of(max_of(begin, first + M - 1), end), full_end = max_of(full, min_of(last, diagonal + 1));
+    add_masked<ARow, AColumn, BRow>(a, b, begin, full, in_band);
+    add<ARow, AColumn, BRow>(a, b, full, full_end);
+    add_masked<ARow, AColumn, BRow>(a, b, full_end, end, in_band);
+  }
 
  private:
   template <int ARow, int AColumn, int BRow, class IncludeTerm>

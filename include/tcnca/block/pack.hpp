@@ -139,14 +139,19 @@ template <class T, int W>
 inline constexpr bool has_shifted = W > 1 && detail::has_shifted_pair<typename detail::vector_of<T, W>::type>;
 #endif
 
-/// Lanes Shift, Shift + 1, ... of the concatenation of a and b. Requires has_shifted.
+/// Lanes Shift, Shift + 1, ... of the concatenation of a and b; 0 < Shift < W. CPU only; one instruction if
+/// has_shifted.
 template <int Shift, class T, int W>
 TCNCA_HOST_DEVICE pack<T, W> shifted(pack<T, W> a, [[maybe_unused]] pack<T, W> b) {
-  if constexpr (has_shifted<T, W>) {
-    return {detail::shifted_pair<Shift>(a.v, b.v)};
-  } else {
+#if defined(__CUDA_ARCH__) || defined(__CUDACC_RTC__)
+  return a;
+#else
+  if constexpr (W == 1) {
     return a;
+  } else {
+    return {detail::shifted_pair<Shift>(a.v, b.v)};
   }
+#endif
 }
 
 /// In each lane a > b ? a : b. (select_positive(a - b, a, b) would fail for two infinities.)
@@ -201,6 +206,29 @@ TCNCA_HOST_DEVICE pack<T, W> map(pack<T, W> p, F f) {
   return p;
 }
 
+/// Lanes [first, first + Part).
+template <int Part, class T, int W>
+TCNCA_HOST_DEVICE pack<T, Part> part_of(pack<T, W> p, [[maybe_unused]] int first) {
+  if constexpr (Part == W) {
+    return p;
+  } else {
+    pack<T, Part> part;
+    TCNCA_UNROLL
+    for (int i = 0; i < Part; i++) part.set_lane(i, p.lane(first + i));
+    return part;
+  }
+}
+/// Replaces these lanes.
+template <class T, int W, int Part>
+TCNCA_HOST_DEVICE void set_part(pack<T, W>& p, [[maybe_unused]] int first, pack<T, Part> part) {
+  if constexpr (Part == W) {
+    p = part;
+  } else {
+    TCNCA_UNROLL
+    for (int i = 0; i < Part; i++) p.set_lane(first + i, part.lane(i));
+  }
+}
+
 /// The sum of the lanes, as a balanced tree in a fixed order.
 template <class T, int W>
 TCNCA_HOST_DEVICE T sum_lanes(pack<T, W> p) {
@@ -238,7 +266,17 @@ TCNCA_HOST_DEVICE void store(T* p, pack<accumulate_t<T>, W> a) {
   detail::convert<pack<accumulate_t<T>, W>, T, W>::store(p, a);
 }
 
-/// The same with a non-temporal store on the CPU; p must be aligned to W elements. Visible to other threads after
+/// The same to global memory: on a GPU 16 bytes are one instruction, where the compiler may split them else.
+template <int W, class T>
+TCNCA_HOST_DEVICE void store_global(T* p, pack<accumulate_t<T>, W> a) {
+#if defined(__CUDA_ARCH__)
+  detail::convert<pack<accumulate_t<T>, W>, T, W>::store_global(p, a);
+#else
+  store<W>(p, a);
+#endif
+}
+
+/// store() with a non-temporal store on the CPU; p must be aligned to W elements. Visible to other threads after
 /// end_streaming() on this thread.
 template <int W, class T>
 TCNCA_HOST_DEVICE void store_streaming(T* p, pack<accumulate_t<T>, W> a) {
@@ -266,6 +304,16 @@ TCNCA_HOST_DEVICE T from_accumulate(accumulate_t<T> x) {
   T y;
   store<1>(&y, broadcast<1>(x));
   return y;
+}
+
+/// The bits of an element of T, a 16-bit type, or of one of accumulate_t<T> rounded to T.
+template <element T, element U>
+TCNCA_HOST_DEVICE uint16 element_bits(U x) {
+  if constexpr (same<T, U>) {
+    return x.bits;
+  } else {
+    return from_accumulate<T>(x).bits;
+  }
 }
 
 /// The first n of W elements, `stride` apart; the other lanes are zero.

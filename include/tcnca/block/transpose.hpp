@@ -22,15 +22,6 @@ TCNCA_HOST_DEVICE void transpose(array<pack<A, W>, W>& rows) {
 
 #else
 
-template <int... Indices>
-struct lane_list {};
-template <int N, int... Indices>
-struct first_lanes : first_lanes<N - 1, N - 1, Indices...> {};
-template <int... Indices>
-struct first_lanes<0, Indices...> {
-  using type = lane_list<Indices...>;
-};
-
 /// Shuffle indices for two rows of W lanes that exchange halves: the source of lane i of the first (odd = 0) or second
 /// (odd = 1) result, where lanes W to 2 W - 1 are those of the second row. `blocks` exchanges 16-byte blocks, `pairs`
 /// pairs of lanes within a block, `lanes` single lanes within a block.

@@ -67,10 +67,17 @@ static_assert(wgmma_tile::descriptor(0x400, 8192, 1024) == 0x4000004002000040);
 ///   fence_proxy_async()                  makes a thread's writes to shared memory visible to products issued after the
 ///                                        next barrier
 ///   fence()                              before the first product, after other accesses to its result registers
-///   multiply_rows<T>(c, a, b, add)       64 x 64: c = a b, or c += a b if add; a and b by of_rows
+///   multiply<T, AColumns, BRows>(c, a, b, add)
+///                                        64 x 64, 128 or 256: c = a b, or c += a b if add. a by of_rows, or, if
+///                                        AColumns, its transpose by of_columns; b by of_rows of its transpose, or, if
+///                                        BRows, by of_columns
+///   multiply_rows<T>(c, a, b, add)       the same for 64 x 64, a and b by of_rows
 ///   multiply_columns<T>(c, a, b)         64 x 256: c += a b; a by of_rows, b by of_columns
-///   wait(c)                              waits for the products. Before that, c must not be accessed and operands must
-///                                        not be written
+///   commit()                             makes one group of the products since the last call, possibly of none
+///   wait_groups<N>()                     waits until at most N groups are pending. Before that, results must not be
+///                                        accessed and operands must not be written
+///   result(c)                            after that, before c is accessed: keeps the compiler from moving accesses up
+///   wait(c)                              the three for all products, with the result c
 template <class Group>
 struct warpgroup_of {
   static constexpr bool exists = false;
@@ -84,19 +91,39 @@ struct warpgroup_of<block_group<N>> {
   __device__ __forceinline__ static uint32 address(void const* p) { return detail::shared_address(p); }
   __device__ __forceinline__ void fence_proxy_async() const { detail::fence_proxy_async(); }
   __device__ __forceinline__ void fence() const { detail::wgmma_fence(); }
+  template <element T, bool AColumns, bool BRows, int Tiles>
+  __device__ __forceinline__ void multiply(float (&c)[Tiles][4], uint64 a, uint64 b, bool add) const {
+    static_assert(Tiles == 8 || Tiles == 16 || Tiles == 32);
+    if constexpr (Tiles == 8) {
+      detail::wgmma_64x64x16<T, AColumns, BRows>(c, a, b, add);
+    } else if constexpr (Tiles == 16) {
+      detail::wgmma_64x128x16<T, AColumns, BRows>(c, a, b, add);
+    } else {
+      detail::wgmma_64x256x16<T, AColumns, BRows>(c, a, b, add);
+    }
+  }
   template <element T>
   __device__ __forceinline__ void multiply_rows(float (&c)[8][4], uint64 a, uint64 b, bool add) const {
-    detail::wgmma_64x64x16<T>(c, a, b, add);
+    multiply<T, false, false>(c, a, b, add);
   }
   template <element T>
   __device__ __forceinline__ void multiply_columns(float (&c)[32][4], uint64 a, uint64 b) const {
-    detail::wgmma_64x256x16<T>(c, a, b, true);
+    multiply<T, false, true>(c, a, b, true);
+  }
+  __device__ __forceinline__ void commit() const { detail::wgmma_commit(); }
+  template <int Pending>
+  __device__ __forceinline__ void wait_groups() const {
+    detail::wgmma_wait<Pending>();
+  }
+  template <int Tiles>
+  __device__ __forceinline__ void result(float (&c)[Tiles][4]) const {
+    detail::wgmma_result(c);
   }
   template <int Tiles>
   __device__ __forceinline__ void wait(float (&c)[Tiles][4]) const {
-    detail::wgmma_commit();
-    detail::wgmma_wait<0>();
-    detail::wgmma_result(c);
+    commit();
+    wait_groups<0>();
+    result(c);
   }
 };
 #endif

@@ -1,5 +1,6 @@
 // Argument checks of all operations. An entry point writes nothing before all checks have passed.
 #pragma once
+#include "sequences.hpp"
 #include "status.hpp"
 #include "tensor.hpp"
 #include "workspace.hpp"
@@ -21,6 +22,11 @@ struct tensor_limits {
     for (int r = 0; r < Rank; r++)
       signs = signs && v.extent[r] >= 0, n = detail::saturating_multiply(n, max_of(index_t(1), v.extent[r]));
     return signs && n <= elements;
+  }
+  /// The same for a tensor with one row of its channels (or heads) for each sequence of a table.
+  template <class T, int Rank>
+  static constexpr bool hold(sequence_table const& t, tensor_view<T, Rank> const& v) {
+    return detail::saturating_multiply(max_of(index_t(1), t.count), max_of(index_t(1), v.extent[1])) <= elements;
   }
   /// Bytes from the first element to the end of the last. An extent of 0 counts as 1. No stride may be negative.
   template <class T, int Rank>
@@ -52,8 +58,9 @@ class argument_check {
   constexpr status result() const { return result_; }
   constexpr bool ok() const { return result_.ok(); }
 
-  constexpr argument_check& demand(bool condition, status_code code, char const* name = "") {
-    if (ok() && !condition) result_ = {code, name};
+  constexpr argument_check& demand(bool condition, status_code code, char const* name = "",
+                                   status_detail const& detail = {}) {
+    if (ok() && !condition) result_ = {code, name, detail};
     return *this;
   }
 
@@ -64,9 +71,12 @@ class argument_check {
                         int contiguous_axis = -1) {
     demand(!absent(v, extents), status_code::missing_argument, name);
     for (int r = 0; r < Rank; r++) {
-      demand(v.extent[r] == extents[r] && extents[r] >= 0, status_code::invalid_extent, name);
-      demand(v.stride[r] >= 0, status_code::invalid_stride, name);
-      demand(r != contiguous_axis || v.extent[r] <= 1 || v.stride[r] == 1, status_code::invalid_stride, name);
+      demand(v.extent[r] == extents[r] && extents[r] >= 0, status_code::invalid_extent, name,
+             status_detail{
+                 .what = "extent", .axis = r, .actual = v.extent[r], .expected = max_of(index_t(-1), extents[r])});
+      status_detail const stride{.what = "stride", .axis = r, .actual = v.stride[r]};
+      demand(v.stride[r] >= 0, status_code::invalid_stride, name, stride);
+      demand(r != contiguous_axis || v.extent[r] <= 1 || v.stride[r] == 1, status_code::invalid_stride, name, stride);
     }
     if (!ok()) return *this;
     index_t const bytes = tensor_limits::span(v);
@@ -111,6 +121,52 @@ class argument_check {
     return demand(condition || !v.given(), status_code::unexpected_argument, name);
   }
 
+  /// Checks the arguments that a table is made of, for an input [batch, channels or heads, length, ...] and the tensors
+  /// of states. `readable`: the host can read the elements of the table, which are then checked, too. Call it after the
+  /// checks of the tensors.
+  template <class T, int Rank>
+  argument_check& sequences(sequence_table const& t, char const* name, tensor_view<T, Rank> const& v,
+                            index_t max_length, bool readable, auto const&... states) {
+    index_t const batch = v.extent[0], length = v.extent[2];
+    if (t.offsets.given()) {
+      demand(batch == 1, status_code::invalid_extent, name,
+             status_detail{.what = "extent", .axis = 0, .actual = batch, .expected = 1});
+      demand(tensor_limits::hold(t, v), status_code::invalid_extent, "offsets",
+             status_detail{.what = "extent", .axis = 0, .actual = t.offsets.extent[0]});
+      demand(t.offsets.extent[0] >= 1, status_code::invalid_extent, "offsets",
+             status_detail{.what = "extent", .axis = 0, .actual = t.offsets.extent[0]});
+      demand(max_length >= 0, status_code::invalid_value, "max_length");
+      input("offsets", t.offsets, {t.offsets.extent[0]});
+    } else {
+      demand(max_length == 0, status_code::unexpected_argument, "max_length");
+    }
+    if (t.slots.given()) input("slots", t.slots, {t.count});
+    if (t.positions.given()) input("positions", t.positions, {t.count});
+    if (!ok() || !readable) return *this;
+    for (index_t s = 0; s < t.count && t.offsets.given() && ok(); s++) {
+      index_t const begin = *t.offsets.at(s), end = *t.offsets.at(s + 1);
+      demand(begin >= 0 && end >= begin && end <= length, status_code::invalid_value, "offsets",
+             status_detail{.what = "element", .axis = int(begin < 0 ? s : s + 1), .actual = begin < 0 ? begin : end});
+      demand(end - begin <= t.max_length, status_code::invalid_value, "max_length",
+             status_detail{.what = "length", .axis = int(s), .actual = end - begin, .expected = t.max_length});
+    }
+    for (index_t s = 0; s < t.count && t.positions.given() && ok(); s++) {
+      index_t const p = *t.positions.at(s);
+      demand(p >= 0 && p <= index_t(1) << 62, status_code::invalid_position, "positions",
+             status_detail{.what = "element", .axis = int(s), .actual = p});
+    }
+    (slots_within(t, states), ...);
+    return *this;
+  }
+  /// Checks that all slots are rows of a tensor of states. For slots that the host can read.
+  template <class T, int Rank>
+  argument_check& slots_within(sequence_table const& t, tensor_view<T, Rank> const& state) {
+    for (index_t s = 0; s < t.count && t.slots.given() && state.given() && ok(); s++)
+      demand(*t.slots.at(s) < state.extent[0], status_code::invalid_value, "slots",
+             status_detail{.what = "element", .axis = int(s), .actual = *t.slots.at(s)});
+    return *this;
+  }
+
   /// Checks that no output overlaps another argument, except pairs that may be in place. Call it after all other
   /// checks.
   argument_check& overlaps(in_place_pairs const& in_place = {}) {
@@ -120,7 +176,7 @@ class argument_check {
         if (i == j || !a.written || !share_a_byte(a, b)) continue;
         bool const allowed =
             same_region(a, b) && (in_place.contains(a.name, b.name) || in_place.contains(b.name, a.name));
-        demand(allowed, status_code::overlap, a.name);
+        demand(allowed, status_code::overlap, a.name, status_detail{.other = b.name});
       }
     return *this;
   }
@@ -128,7 +184,8 @@ class argument_check {
   /// Checks the workspace; the part of it that the call uses takes part in overlaps().
   argument_check& scratch(workspace w, workspace_bytes need) {
     bool const enough = w.bytes >= need.least && need.least <= size_t(tensor_limits::bytes);
-    demand(enough && (w.data != nullptr || need.least == 0), status_code::workspace_too_small, "workspace");
+    demand(enough && (w.data != nullptr || need.least == 0), status_code::workspace_too_small, "workspace",
+           status_detail{.what = "bytes", .actual = index_t(w.bytes), .expected = index_t(need.least)});
     demand(reinterpret_cast<std::uintptr_t>(w.data) % workspace::alignment == 0, status_code::workspace_misaligned,
            "workspace");
     size_t const used = min_of(min_of(w.bytes, need.all), size_t(tensor_limits::bytes));
@@ -214,7 +271,7 @@ class argument_check {
     return false;
   }
 
-  static constexpr int max_regions = 24;
+  static constexpr int max_regions = 28;
   region regions_[max_regions] = {};
   int count_ = 0;
   status result_;

@@ -37,9 +37,13 @@
 #endif
 
 /// For functions that refer to a kernel. Hidden visibility: two shared libraries built for different architectures each
-/// keep their own kernels.
+/// keep their own kernels. A tuning or a policy may have internal linkage: nvcc's warning about it is suppressed.
 #if defined(__CUDACC_RTC__)
 #define TCNCA_HIDDEN
+#elif defined(__NVCC__)
+#define TCNCA_HIDDEN                                                                                   \
+  _Pragma("nv_diagnostic push") _Pragma("nv_diag_suppress 1407") __attribute__((visibility("hidden"))) \
+  _Pragma("nv_diagnostic pop")
 #else
 #define TCNCA_HIDDEN __attribute__((visibility("hidden")))
 #endif
@@ -101,6 +105,7 @@
 namespace tcnca {
 using uint8 = unsigned char;
 using uint16 = unsigned short;
+using int32 = int;
 using uint32 = unsigned int;
 using uint64 = unsigned long long;
 using index_t = long long;
@@ -112,6 +117,7 @@ using size_t = unsigned long long;
 namespace tcnca {
 using uint8 = std::uint8_t;
 using uint16 = std::uint16_t;
+using int32 = std::int32_t;
 using uint32 = std::uint32_t;
 using uint64 = std::uint64_t;
 /// Extents, strides and positions. 64 bits, so that a tensor may have more than 2^31 elements.

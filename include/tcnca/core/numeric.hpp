@@ -1,6 +1,7 @@
 // Element types: fp64, fp32, bf16, fp16, and the type in which they are accumulated.
 #pragma once
 #include "config.hpp"
+#include "options.hpp"
 
 namespace tcnca {
 
@@ -67,6 +68,21 @@ concept element = detail::element_traits<T>::valid;
 /// The type in which elements of T are accumulated: T itself for fp64 and fp32, fp32 for the 16-bit types.
 template <element T>
 using accumulate_t = typename detail::element_traits<T>::accumulate;
+
+namespace detail {
+template <element T, parameter_type Type>
+struct parameter_of {
+  using type = T;
+};
+template <element T>
+struct parameter_of<T, parameter_type::accumulate> {
+  using type = accumulate_t<T>;
+};
+}  // namespace detail
+
+/// The type of the parameters of an operation on elements of T.
+template <element T, parameter_type Type>
+using parameter_t = typename detail::parameter_of<T, Type>::type;
 
 /// The unit roundoff of T: the relative error of one rounding to nearest.
 template <element T>

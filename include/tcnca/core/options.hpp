@@ -10,6 +10,10 @@ enum class activation { none, relu, silu, gelu_erf, gelu_tanh, tanh };
 /// each block.
 enum class residual { none, level, block };
 
+/// The type of an operation's parameters: T, the type of its elements, or accumulate_t<T>, in which mixed-precision
+/// training keeps them.
+enum class parameter_type { element, accumulate };
+
 /// Which samples an output depends on. causal: earlier ones and its own. symmetric: as many later as earlier ones (odd
 /// taps). bidirectional: the sum of a causal and an anti-causal operation with separate parameters.
 enum class direction { causal, symmetric, bidirectional };

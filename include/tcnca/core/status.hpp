@@ -22,13 +22,23 @@ enum class status_code : int {
   launch_failed,
 };
 
+/// The numbers that tell what is wrong with an argument. See describe() in text.hpp.
+struct status_detail {
+  char const* what = "";   ///< what `actual` is: "extent", "stride", "bytes", "element", "length" (of a sequence) or ""
+  int axis = -1;           ///< of the extent or the stride; the number of the element or the sequence
+  index_t actual = 0;      ///< that of the argument
+  index_t expected = -1;   ///< what it must be, or (bytes) the least number; -1: not a single number
+  char const* other = "";  ///< the argument that it overlaps
+};
+
 /// The result of an entry point: a code and, if an argument is at fault, its name. Unless the code is success, nothing
 /// was enqueued and nothing was written; exception: launch_failed may come from a later launch
 /// of several.
 class [[nodiscard]] status {
  public:
   constexpr status() = default;
-  TCNCA_HOST_DEVICE constexpr status(status_code code, char const* argument = "") : code_(code), argument_(argument) {}
+  TCNCA_HOST_DEVICE constexpr status(status_code code, char const* argument = "", status_detail const& detail = {})
+      : code_(code), argument_(argument), detail_(detail) {}
 
   TCNCA_HOST_DEVICE constexpr bool ok() const { return code_ == status_code::success; }
   TCNCA_HOST_DEVICE constexpr status_code code() const { return code_; }
@@ -36,11 +46,14 @@ class [[nodiscard]] status {
   /// the error.
   TCNCA_HOST_DEVICE constexpr char const* argument() const { return argument_; }
 
+  TCNCA_HOST_DEVICE constexpr status_detail const& detail() const { return detail_; }
+
   TCNCA_HOST_DEVICE friend constexpr bool operator==(status a, status_code b) { return a.code_ == b; }
 
  private:
   status_code code_ = status_code::success;
   char const* argument_ = "";
+  status_detail detail_;
 };
 
 }  // namespace tcnca
@@ -66,8 +79,9 @@ constexpr char const* to_string(status s) {
     case status_code::unexpected_argument: return "an argument is present that the shape has no use for";
     case status_code::workspace_too_small:
       return "the workspace is smaller than what one worker needs; the workspace query says what all need";
-    case status_code::workspace_misaligned: return "the workspace is not aligned to 256 bytes";
-    case status_code::invalid_executor: return "the executor is invalid: the number of threads is negative";
+    case status_code::workspace_misaligned: return "the workspace is not aligned to 64 bytes";
+    case status_code::invalid_executor:
+      return "the executor's values are invalid (cpu: the number of threads is negative)";
     case status_code::unsupported_device: return "the current device cannot run the code that was compiled";
     case status_code::launch_failed:
       return "the CUDA runtime refused a launch; status::argument() is its name of the error";

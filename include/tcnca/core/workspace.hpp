@@ -5,7 +5,7 @@
 
 namespace tcnca {
 
-/// Scratch memory of one call, aligned to 256 bytes; device memory for cuda. Its contents need no initialization and
+/// Scratch memory of one call, aligned to 64 bytes; device memory for cuda. Its contents need no initialization and
 /// are undefined after the call. Calls that may run concurrently need separate workspaces.
 ///
 /// A workspace query returns the bytes with which a call runs on all workers of the executor: the threads of cpu, the
@@ -16,7 +16,7 @@ namespace tcnca {
 /// query returns for cpu{1}); below that it returns workspace_too_small. Results have the same bits for any number of
 /// workers.
 struct workspace {
-  static constexpr size_t alignment = 256;
+  static constexpr size_t alignment = 64;
 
   void* data = nullptr;
   size_t bytes = 0;
@@ -38,10 +38,12 @@ struct workspace_bytes {
 };
 
 namespace detail {
-/// Bytes of a part of a workspace, rounded up to the alignment; the largest size_t on overflow.
+/// Parts of a workspace are multiples of this many bytes, so that they share no line of a cache.
+inline constexpr size_t workspace_granularity = 256;
+/// Bytes of a part of a workspace, rounded up to the granularity; the largest size_t on overflow.
 constexpr size_t workspace_part(size_t elements, size_t element_bytes) {
   size_t const bytes = saturating_multiply(elements, element_bytes);
-  return bytes > largest<size_t> - workspace::alignment ? largest<size_t> : round_up(bytes, workspace::alignment);
+  return bytes > largest<size_t> - workspace_granularity ? largest<size_t> : round_up(bytes, workspace_granularity);
 }
 /// What follows the first `bytes` bytes of a workspace, which is at least that large.
 inline workspace workspace_after(workspace w, size_t bytes) {

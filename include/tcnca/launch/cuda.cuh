@@ -29,9 +29,21 @@ inline constexpr bool has_code = !clustered<Agent> || compiled_for_sm_90a;
 
 /// Thread blocks that process an item together.
 template <class Agent>
-inline constexpr int blocks_per_item = 1;
-template <clustered Agent>
-inline constexpr int blocks_per_item<Agent> = Agent::cluster_size;
+TCNCA_HOST_DEVICE constexpr int blocks_per_item() {
+  if constexpr (clustered<Agent>) {
+    return Agent::cluster_size;
+  } else {
+    return 1;
+  }
+}
+template <class Agent, class Params>
+TCNCA_HOST_DEVICE constexpr int blocks_per_item(Params const& params) {
+  if constexpr (clustered_by_params<Agent>) {
+    return Agent::cluster_size(params);
+  } else {
+    return blocks_per_item<Agent>();
+  }
+}
 
 /// Second launch bound of an agent's kernel.
 template <class Agent>
@@ -50,7 +62,7 @@ TCNCA_HIDDEN __global__ void __launch_bounds__(has_code<Agent> ? Threads : 1, re
     using accumulate = typename Agent::A;
     Agent agent(block_group<Threads>{}, params, reinterpret_cast<accumulate*>(shared),
                 reinterpret_cast<accumulate*>(scratch + size_t(blockIdx.x) * global_scratch_bytes));
-    constexpr unsigned blocks = blocks_per_item<Agent>;
+    unsigned const blocks = unsigned(blocks_per_item<Agent>(params));
     item_range const range{index_t(blockIdx.x / blocks), items, index_t(gridDim.x / blocks)};
     if constexpr (persistent<Agent>) {
       agent(range);
@@ -102,8 +114,7 @@ struct kernel_launch {
   cudaLaunchConfig_t config = {};
   cudaLaunchAttribute attribute = {};
 
-  kernel_launch(index_t groups, group_memory memory, cudaStream_t stream) {
-    constexpr int blocks = blocks_per_item<Agent>;
+  kernel_launch(index_t groups, int blocks, group_memory memory, cudaStream_t stream) {
     config.gridDim = dim3(unsigned(min_of(groups, index_t(1) << (blocks > 1 ? 27 : 30))) * unsigned(blocks));
     config.blockDim = dim3(threads);
     config.dynamicSmemBytes = memory.shared_memory_bytes, config.stream = stream;
@@ -140,7 +151,7 @@ struct executor_traits<cuda> {
   /// Groups that may run at the same time and need global scratch: two per multiprocessor of an H100.
   static constexpr index_t workers(cuda, index_t items) { return max_of(index_t(1), min_of(items, index_t(264))); }
   static constexpr size_t bytes_per_worker(group_memory m) {
-    return round_up(m.global_scratch_bytes, workspace::alignment);
+    return round_up(m.global_scratch_bytes, detail::workspace_granularity);
   }
 
   /// Whether this device can run the code compiled for the agent and has this much shared memory for a block. For
@@ -160,17 +171,18 @@ struct executor_traits<cuda> {
 
   /// Groups of an agent that the device can hold at the same time; for a clustered agent, clusters. At least 1.
   template <class Agent, class Params>
-  TCNCA_HIDDEN static index_t resident_groups(cuda, group_memory memory) {
+  TCNCA_HIDDEN static index_t resident_groups(cuda, group_memory memory,
+                                              int blocks = detail::blocks_per_item<Agent>()) {
     detail::last_error const before;
     int count = 0;
     bool known = false;
     if constexpr (clustered<Agent>) {
-      detail::kernel_launch<Agent, Params> launch(1, memory, nullptr);
+      detail::kernel_launch<Agent, Params> launch(1, blocks, memory, nullptr);
       known = launch.prepare(memory) == cudaSuccess &&
               cudaOccupancyMaxActiveClusters(&count, launch.kernel, &launch.config) == cudaSuccess;
     } else {
       int device = 0, multiprocessors = 0;
-      detail::kernel_launch<Agent, Params> launch(1, memory, nullptr);
+      detail::kernel_launch<Agent, Params> launch(1, blocks, memory, nullptr);
       known = launch.prepare(memory) == cudaSuccess && cudaGetDevice(&device) == cudaSuccess &&
               cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device) == cudaSuccess &&
               cudaOccupancyMaxActiveBlocksPerMultiprocessor(&count, launch.kernel, Agent::group_type::size(),
@@ -187,11 +199,12 @@ struct executor_traits<cuda> {
                                     workspace scratch) {
     if (items == 0) return {};
     detail::last_error const before;
-    index_t blocks = min_of(items, index_t(1) << 30);
+    int const blocks = detail::blocks_per_item<Agent>(params);
+    index_t groups = min_of(items, index_t(1) << 30);
     if (memory.global_scratch_bytes > 0)
-      blocks = max_of(index_t(1), workers_that_fit(workers(e, items), bytes_per_worker(memory), scratch.bytes));
-    if constexpr (persistent<Agent>) { blocks = min_of(blocks, resident_groups<Agent, Params>(e, memory)); }
-    detail::kernel_launch<Agent, Params> launch(blocks, memory, e.stream);
+      groups = max_of(index_t(1), workers_that_fit(workers(e, items), bytes_per_worker(memory), scratch.bytes));
+    if constexpr (persistent<Agent>) { groups = min_of(groups, resident_groups<Agent, Params>(e, memory, blocks)); }
+    detail::kernel_launch<Agent, Params> launch(groups, blocks, memory, e.stream);
     cudaError_t error = launch.prepare(memory);
     if (error != cudaSuccess) {
       before.forget();
