@@ -37,11 +37,11 @@ TCNCA_HOST_DEVICE constexpr index_t modulo(index_t a, index_t n) {
 /// Parameters of a forward pass. Items are segments of rows (batch, channel): segment s of `segments` has the outputs
 /// [s * segment_length, (s + 1) * segment_length) of its row. x and y are the input and output of the pass's layers;
 /// every other view is that of the whole stack. Lengths are below 2^31 - 2^20.
-template <element T>
+template <element T, element Weight = T>
 struct conv_stack_pass_params {
   sequence_view<T const> x;
-  tensor_view<T const, 3> weight;
-  tensor_view<T const, 2> bias;
+  tensor_view<Weight const, 3> weight;
+  tensor_view<Weight const, 2> bias;
   sequence_view<accumulate_t<T> const> state_in;
   sequence_view<T> y;
   sequence_view<accumulate_t<T>> state_out;
@@ -53,11 +53,11 @@ struct conv_stack_pass_params {
 /// Parameters of a backward pass, without states. x is the input of the pass's first layer, grad_y the gradient of the
 /// output of its last one. sums receives the gradients of the pass's parameters, one row of partial sums for each
 /// (batch, part): [batch * parts, layers * taps weights, then `layers` biases if Shape.bias, channels].
-template <element T>
+template <element T, element Weight = T>
 struct conv_stack_backward_pass_params {
   sequence_view<T const> x;
-  tensor_view<T const, 3> weight;
-  tensor_view<T const, 2> bias;
+  tensor_view<Weight const, 3> weight;
+  tensor_view<Weight const, 2> bias;
   sequence_view<T const> grad_y;
   sequence_view<T> grad_x;
   tensor_view<accumulate_t<T>, 3> sums;

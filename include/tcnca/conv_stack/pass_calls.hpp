@@ -85,7 +85,7 @@ struct conv_stack_forward_passes {
   bool can_run() const { return args.x.extent[2] > 0 && args.x.extent[2] <= longest_pass && are_supported<0>(); }
   /// Whether they can also update a state in place.
   bool can_update_in_place() const { return args.x.extent[2] >= shortest_in_place<0>(); }
-  status launch() const { return launch_from<0>(); }
+  TCNCA_HIDDEN status launch() const { return launch_from<0>(); }
 
  private:
   template <int I>
@@ -107,7 +107,7 @@ struct conv_stack_forward_passes {
     }
   }
   template <int I>
-  status launch_from() const {
+  TCNCA_HIDDEN status launch_from() const {
     using params = typename agent<I>::params_type;
     sequence_view<T const> const x = I == 0 ? args.x : sequence_view<T const>(args.y);
     bool const in_place = args.state_out.present() && args.state_out.data == args.state_in.data;
@@ -133,7 +133,7 @@ struct conv_stack_forward_passes {
       return s;
     }
   }
-  status launch_skip() const {
+  TCNCA_HIDDEN status launch_skip() const {
     constexpr index_t vector = 16 / sizeof(T);
     using skip_agent = conv_stack_skip_agent<typename executor_traits<Executor>::template group<256>, T, Shape>;
     return tcnca::launch<skip_agent>(executor,
@@ -146,7 +146,7 @@ struct conv_stack_forward_passes {
 };
 
 /// A backward call in passes. Args is the operation's backward_args. If the stack is split at a layer, grad_x holds the
-/// input of that layer, then its gradient, before it receives the result.
+/// input of that layer, then its gradient, before it receives the result; where it is absent, the workspace does.
 template <element T, conv_stack_shape Shape, stack_kernels Allowed, class Executor, class Args>
 class conv_stack_backward_passes {
  public:
@@ -160,25 +160,33 @@ class conv_stack_backward_passes {
   conv_stack_backward_passes(Executor e, Args const& args) : executor_(e), args_(args), can_run_(serves_call()) {
     if (!can_run_) return;
     if constexpr (is_split) {
-      recompute_ = with_segments<recompute_agent>(e, recompute_params(), false);
-      high_ = with_segments<high_agent>(e, params_of(sequence_view<T const>(args.grad_x), args.grad_y), true);
-      low_ = with_segments<low_agent>(e, params_of(args.x, sequence_view<T const>(args.grad_x)), true);
+      auto const& n = args.x.extent;
+      sequence_view<T> const inner =
+          args.grad_x.given() ? args.grad_x : sequence(static_cast<T*>(nullptr), Shape.order, n[0], n[1], n[2]);
+      recompute_ = with_segments<recompute_agent>(e, recompute_params(inner), false);
+      high_ = with_segments<high_agent>(e, params_of(inner, args.grad_y, inner), true);
+      low_ = with_segments<low_agent>(e, params_of(args.x, inner, args.grad_x), true);
     } else {
-      low_ = with_segments<low_agent>(e, params_of(args.x, args.grad_y), false);
+      low_ = with_segments<low_agent>(e, params_of(args.x, args.grad_y, args.grad_x), false);
     }
   }
 
   /// Whether these kernels can do the call on this device.
   bool can_run() const { return can_run_; }
   workspace_bytes demand() const {
-    size_t const bytes = saturating_add(low_bytes(), is_split ? high_bytes() : 0);
+    size_t const bytes = saturating_add(low_bytes(), is_split ? saturating_add(high_bytes(), inner_bytes()) : 0);
     return {.least = bytes, .all = bytes};
   }
 
-  status launch(workspace scratch) {
+  TCNCA_HIDDEN status launch(workspace scratch) {
     low_.sums = sums_of<low_layers>(scratch, parts_of<low_agent>(low_));
     if constexpr (is_split) {
-      high_.sums = sums_of<high_layers>(workspace_after(scratch, low_bytes()), parts_of<high_agent>(high_));
+      workspace const rest = workspace_after(scratch, low_bytes());
+      high_.sums = sums_of<high_layers>(rest, parts_of<high_agent>(high_));
+      if (inner_bytes() > 0) {
+        T* const inner = static_cast<T*>(workspace_after(rest, high_bytes()).data);
+        recompute_.y.data = high_.grad_x.data = inner, high_.x.data = low_.grad_y.data = inner;
+      }
       if (status const s = tcnca::launch<recompute_agent>(executor_, recompute_); !s.ok()) return s;
       if (status const s = tcnca::launch<high_agent>(executor_, high_); !s.ok()) return s;
       if (status const s = reduce<high_layers>(high_.sums); !s.ok()) return s;
@@ -194,7 +202,8 @@ class conv_stack_backward_passes {
   using low_agent = backward_pass_agent<T, Shape, passes.low, low_layers, traits>;
   using recompute_agent = forward_pass_agent<T, Shape, passes.recompute, low_layers, traits>;
   using high_agent = backward_pass_agent<T, Shape, is_split ? pass_kernel::column : passes.low, high_layers, traits>;
-  using params = conv_stack_backward_pass_params<T>;
+  using Weight = parameter_t<T, Shape.weights>;
+  using params = conv_stack_backward_pass_params<T, Weight>;
 
   bool serves_call() const {
     bool const states = args_.state_in.given() || args_.grad_state_out.given() || args_.grad_state_in.given();
@@ -220,6 +229,11 @@ class conv_stack_backward_passes {
   }
   size_t low_bytes() const { return bytes_of<low_layers>(parts_of<low_agent>(low_)); }
   size_t high_bytes() const { return bytes_of<high_layers>(parts_of<high_agent>(high_)); }
+  /// Of what grad_x holds between the passes, if it is absent.
+  size_t inner_bytes() const {
+    if (args_.grad_x.given()) return 0;
+    return workspace_part(size_t(args_.x.extent[0] * args_.x.extent[1]), size_t(args_.x.extent[2]) * sizeof(T));
+  }
   template <layer_range Layers>
   size_t bytes_of(index_t parts) const {
     return workspace_part(size_t(args_.x.extent[0] * args_.x.extent[1] * parts),
@@ -231,40 +245,42 @@ class conv_stack_backward_passes {
                       args_.x.extent[1]);
   }
   template <layer_range Layers>
-  status reduce(tensor_view<A, 3> const& sums) const {
+  TCNCA_HIDDEN status reduce(tensor_view<A, 3> const& sums) const {
     using agent = conv_stack_reduce_agent<typename traits::template group<256>, T, Shape, Layers>;
+    if (!has_parameter_gradients(args_)) return {};
     return tcnca::launch<agent>(
         executor_, {.sums = sums, .grad_weight = args_.grad_weight, .grad_bias = args_.grad_bias, .grad_omega = {}});
   }
 
-  params params_of(sequence_view<T const> const& x, sequence_view<T const> const& grad_y) const {
+  params params_of(sequence_view<T const> const& x, sequence_view<T const> const& grad_y,
+                   sequence_view<T> const& grad_x) const {
     constexpr index_t vector = 16 / sizeof(T);
     return {.x = x,
             .weight = args_.weight,
             .bias = args_.bias,
             .grad_y = grad_y,
-            .grad_x = args_.grad_x,
+            .grad_x = grad_x,
             .sums = {},
             .x_vectorizable = is_vectorizable<Executor>(x, Shape.order, vector),
             .grad_y_vectorizable = is_vectorizable<Executor>(grad_y, Shape.order, vector),
-            .grad_x_vectorizable = is_vectorizable<Executor>(args_.grad_x, Shape.order, vector)};
+            .grad_x_vectorizable = is_vectorizable<Executor>(grad_x, Shape.order, vector)};
   }
-  conv_stack_pass_params<T> recompute_params() const {
+  conv_stack_pass_params<T, Weight> recompute_params(sequence_view<T> const& y) const {
     return {.x = args_.x,
             .weight = args_.weight,
             .bias = args_.bias,
             .state_in = {},
-            .y = args_.grad_x,
+            .y = y,
             .state_out = {},
             .x_vectorizable = is_vectorizable<Executor>(args_.x, Shape.order, 16 / sizeof(T)),
-            .y_vectorizable = is_vectorizable<Executor>(args_.grad_x, Shape.order, 16 / sizeof(T))};
+            .y_vectorizable = is_vectorizable<Executor>(y, Shape.order, 16 / sizeof(T))};
   }
 
   Executor executor_;
   Args const& args_;
   bool can_run_;
   params low_ = {}, high_ = {};
-  conv_stack_pass_params<T> recompute_ = {};
+  conv_stack_pass_params<T, Weight> recompute_ = {};
 };
 
 }  // namespace tcnca::detail

@@ -3,14 +3,14 @@
 #pragma once
 #include <initializer_list>
 
-#include "column_backward.hpp"
-#include "column_forward.hpp"
-#include "column_tensor_forward.hpp"
+#include "column/backward.hpp"
+#include "column/forward.hpp"
+#include "column/tensor_forward.hpp"
 #include "pass.hpp"
-#include "phase_backward.hpp"
-#include "phase_forward.hpp"
-#include "tensor_backward.hpp"
-#include "tensor_forward.hpp"
+#include "phase/backward.hpp"
+#include "phase/forward.hpp"
+#include "tensor/backward.hpp"
+#include "tensor/forward.hpp"
 #include "tuning.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
@@ -43,9 +43,11 @@ constexpr conv_stack_shape without_skip(conv_stack_shape s) {
   return s;
 }
 
-/// Shapes that the kernels of passes are written for.
+/// Shapes that the kernels of passes are written for. The others, among them those with post_activation, run in the
+/// generic kernels.
 constexpr bool has_pass_shape(conv_stack_shape const& s) {
-  return s.dir == direction::causal && !s.skip && s.convolutions == 1 && s.residuals != residual::block;
+  return s.dir == direction::causal && !s.skip && s.convolutions == 1 && s.residuals != residual::block &&
+         !s.post_activation;
 }
 
 /// Smallest dilation of a column pass: it has as many columns as its first dilation, and one thread for each.

@@ -11,8 +11,14 @@ namespace tcnca::inline TCNCA_TARGET {
 /// All layers of a stack.
 TCNCA_HOST_DEVICE constexpr layer_range all_layers(conv_stack_shape const& s) { return {0, s.layers()}; }
 
+/// Whether a backward call asks for gradients of parameters.
+template <class Args>
+constexpr bool has_parameter_gradients(Args const& a) {
+  return a.grad_weight.given() || a.grad_bias.given() || a.grad_omega.given();
+}
+
 /// Agent that adds the partial sums of all sequences of a batch, in order and in fp64, and writes the gradients of the
-/// layers' weights and biases and of omega. An item is one row of the sums.
+/// layers' weights and biases and of omega, as far as they are present. An item is one row of the sums.
 template <class Group, element T, conv_stack_shape Shape, layer_range Layers = all_layers(Shape)>
 struct conv_stack_reduce_agent {
   using A = accumulate_t<T>;
@@ -34,13 +40,17 @@ struct conv_stack_reduce_agent {
     constexpr int L = Shape.layers(), K = Shape.taps, weights = Layers.count() * K;
     constexpr int of_a_direction = weights + (Shape.bias ? Layers.count() : 0);
     int const direction_index = int(row) / of_a_direction, r = int(row) % of_a_direction;
-    for (index_t c = group.rank(); c < params.sums.extent[2]; c += group.size()) {
+    bool const is_omega = direction_index == Shape.directions(), is_weight = !is_omega && r < weights;
+    bool const present = is_omega    ? params.grad_omega.present()
+                         : is_weight ? params.grad_weight.present()
+                                     : params.grad_bias.present();
+    for (index_t c = group.rank(); present && c < params.sums.extent[2]; c += group.size()) {
       double sum = 0;
       for (index_t i = 0; i < params.sums.extent[0]; i++) sum += double(*params.sums.at(i, row, c));
       A const total = A(sum);
       int const first = direction_index * L + Layers.first;
-      if (direction_index == Shape.directions()) *params.grad_omega.at(c) = total;
-      else if (r < weights) *params.grad_weight.at(first + r / K, r % K, c) = total;
+      if (is_omega) *params.grad_omega.at(c) = total;
+      else if (is_weight) *params.grad_weight.at(first + r / K, r % K, c) = total;
       else *params.grad_bias.at(first + r - weights, c) = total;
     }
   }

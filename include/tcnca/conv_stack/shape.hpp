@@ -32,6 +32,17 @@ struct dilation_list {
     }
     return 0;
   }
+  /// The list of the first `count` dilations in memory, of at most `capacity`.
+  TCNCA_HOST_DEVICE static constexpr dilation_list of(index_t const* first, int count) {
+    index_t d[capacity] = {};
+    for (int i = 0; i < count && i < capacity; i++) d[i] = first[i];
+    return {d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7], d[8], d[9], d[10], d[11], d[12], d[13], d[14], d[15]};
+  }
+  TCNCA_HOST_DEVICE friend constexpr bool operator==(dilation_list const& a, dilation_list const& b) {
+    for (int i = 0; i < capacity; i++)
+      if (a[i] != b[i]) return false;
+    return true;
+  }
   /// Number of dilations: all up to the last that is not 0.
   TCNCA_HOST_DEVICE constexpr int count() const {
     int n = capacity;
@@ -42,7 +53,8 @@ struct dilation_list {
 
 /// A stack of dilated depthwise convolutions. Convolution i computes from its input a:
 ///   pre[c, t] = bias[i, c] + sum_k weight[i, k, c] a[c, t + look_ahead_i - k d_i],
-///   output    = act(pre) (+ the input of its residual),
+///   output    = act(pre) (+ the input of its residual), or with post_activation
+///   output    = act(pre (+ the input of its residual)),
 /// with look_ahead 0 (causal) or (taps - 1) d / 2 (symmetric), and a = 0 outside the sequence. Tap 0 is the newest
 /// sample (PyTorch stores taps in the opposite order).
 /// The stack has `blocks` blocks of `depth` levels; a level has `convolutions` convolutions of the same dilation.
@@ -59,17 +71,36 @@ struct conv_stack_shape {
   int blocks = 1;
   activation act = activation::none;
   residual residuals = residual::none;
+  bool post_activation = false;  ///< a residual is added before the last activation it spans, not after it
   bool bias = false;
   bool skip = false;
   direction dir = direction::causal;
   layout order = layout::batch_channels_length;
+  parameter_type weights = parameter_type::element;  ///< of weight, bias and omega
+
+  /// Equality of all fields. Shapes that describe the same stack in different ways are not equal.
+  TCNCA_HOST_DEVICE friend constexpr bool operator==(conv_stack_shape const& a, conv_stack_shape const& b) {
+    return a.taps == b.taps && a.depth == b.depth && a.dilation_base == b.dilation_base && a.dilations == b.dilations &&
+           a.convolutions == b.convolutions && a.blocks == b.blocks && a.act == b.act && a.residuals == b.residuals &&
+           a.post_activation == b.post_activation && a.bias == b.bias && a.skip == b.skip && a.dir == b.dir &&
+           a.order == b.order && a.weights == b.weights;
+  }
+  template <class F>
+  constexpr void fields(F f) const {
+    f("taps", taps), f("depth", depth), f("dilation_base", dilation_base), f("dilations", dilations);
+    f("convolutions", convolutions), f("blocks", blocks), f("act", act), f("residuals", residuals);
+    f("post_activation", post_activation), f("bias", bias), f("skip", skip), f("dir", dir), f("order", order);
+    f("weights", weights);
+  }
 
   /// Levels of a block.
   TCNCA_HOST_DEVICE constexpr int levels() const { return depth != -1 ? depth : listed() ? dilations.count() : 1; }
   /// Convolutions applied one after another.
   TCNCA_HOST_DEVICE constexpr int layers() const { return levels() * convolutions * blocks; }
-  /// Sets of weights: two for a bidirectional stack.
+  /// Two for a bidirectional stack.
   TCNCA_HOST_DEVICE constexpr int directions() const { return dir == direction::bidirectional ? 2 : 1; }
+  /// The first extent of weight and bias.
+  TCNCA_HOST_DEVICE constexpr int weight_sets() const { return directions() * layers(); }
   TCNCA_HOST_DEVICE constexpr bool listed() const { return dilations.count() > 0; }
 
   TCNCA_HOST_DEVICE constexpr index_t dilation(int layer) const {

@@ -43,7 +43,8 @@ struct line_packs {
     else store_some<width>(to, 1, elements - first, x);
   }
   /// The parameters of the channels of these elements.
-  TCNCA_HOST_DEVICE value load_channels(tensor_view<T const, 1> const& v, index_t line, index_t first) const {
+  template <element Weight>
+  TCNCA_HOST_DEVICE value load_channels(tensor_view<Weight const, 1> const& v, index_t line, index_t first) const {
     if constexpr (along_length) {
       return broadcast<width>(to_accumulate(*v.at(line)));
     } else {
@@ -56,10 +57,10 @@ struct line_packs {
 }  // namespace detail
 
 /// Parameters of conv_stack_skip_agent.
-template <element T>
+template <element T, element Weight = T>
 struct conv_stack_skip_params {
   sequence_view<T const> x;
-  tensor_view<T const, 1> omega;
+  tensor_view<Weight const, 1> omega;
   sequence_view<T> y;
   bool vectorizable = false;  // vectors of 16 bytes of x and y are aligned
 };
@@ -70,7 +71,7 @@ template <class Group, element T, conv_stack_shape Shape>
 struct conv_stack_skip_agent {
   using A = accumulate_t<T>;
   using group_type = Group;
-  using params_type = conv_stack_skip_params<T>;
+  using params_type = conv_stack_skip_params<T, parameter_t<T, Shape.weights>>;
   using packs = detail::line_packs<Group, T, Shape.order>;
   static constexpr index_t packs_per_item = Group::size() == 1 ? 1024 : 8 * Group::size();
 

@@ -2,6 +2,7 @@
 #pragma once
 #include "../block/pack.hpp"
 #include "../block/ring.hpp"
+#include "../block/unroll.hpp"
 #include "../core/tensor.hpp"
 #include "shape.hpp"
 
@@ -15,12 +16,15 @@ struct conv_stack_slots {
 
   /// For `length` samples from the absolute position `position` on.
   template <conv_stack_shape Shape>
-  static constexpr conv_stack_slots of(index_t position, index_t length) {
+  TCNCA_HOST_DEVICE static constexpr conv_stack_slots of(index_t position, index_t length) {
     conv_stack_slots s;
-    for (int l = 0; l < Layers && Shape.taps > 1; l++) {
-      index_t const history = Shape.history(l), slot = position % history;
-      s.begin[l] = uint32(slot);
-      s.end[l] = uint32((slot + length % history) % history);
+    if constexpr (Shape.taps > 1) {
+      unroll<0, Layers>([&](auto l) TCNCA_INLINE {  // divisors are constants
+        constexpr index_t history = Shape.history(l);
+        index_t const slot = position % history;
+        s.begin[l] = uint32(slot);
+        s.end[l] = uint32((slot + length % history) % history);
+      });
     }
     return s;
   }

@@ -7,15 +7,26 @@
 
 namespace tcnca::inline TCNCA_TARGET {
 
-/// Which kernels a GPU may use for a stack.
+/// Which kernels may be used for a stack.
 enum class stack_kernels {
-  automatic,            ///< the fastest; those on tensor cores, and stacks in several passes, round between layers to T
+  automatic,  ///< the fastest; on a GPU those on tensor cores, and stacks in several passes, round between layers to T
   fp32_between_layers,  ///< only kernels that keep what is passed between layers in accumulate_t<T>
-  generic               ///< only the generic kernel, which serves all shapes
+  generic               ///< only the generic kernel, which serves all shapes on all targets
 };
 
+constexpr char const* type_name(stack_kernels) { return "stack_kernels"; }
+constexpr char const* to_string(stack_kernels k) {
+  switch (k) {
+    case stack_kernels::automatic: return "automatic";
+    case stack_kernels::fp32_between_layers: return "fp32_between_layers";
+    case stack_kernels::generic: return "generic";
+  }
+  return "";
+}
+
 /// Tuning values of one kernel. Results do not depend on them, except for the order of summation of weight gradients,
-/// and for `kernels`. Values from `width` to `segment_fields` are those of the generic kernel.
+/// and for `kernels`. Values from `width` to `segment_fields` are those of the generic kernel. The CPU's own kernels
+/// use `width`, `streaming_bytes`, `segment_fields`, and `tile` and `single_tile_limit` as upper limits.
 struct conv_stack_policy {
   int width;               ///< lanes of a pack, a power of two
   int packs;               ///< packs that a tile holds per position, if the lanes are channels
@@ -28,9 +39,16 @@ struct conv_stack_policy {
   size_t streaming_bytes;      ///< results of at least this many bytes use non-temporal stores; 0: never
   index_t segment_fields;      ///< minimum length of a segment in receptive fields, where few sequences are split into
                                ///< segments to occupy all workers; 0: never split
-  stack_kernels kernels = stack_kernels::automatic;  ///< GPU only
+  stack_kernels kernels = stack_kernels::automatic;
 
   friend constexpr bool operator==(conv_stack_policy const&, conv_stack_policy const&) = default;
+  template <class F>
+  constexpr void fields(F f) const {
+    f("width", width), f("packs", packs), f("outputs_per_thread", outputs_per_thread), f("tile", tile);
+    f("tile_max", tile_max), f("single_tile_limit", single_tile_limit), f("threads", threads);
+    f("shared_memory_bytes", shared_memory_bytes), f("streaming_bytes", streaming_bytes);
+    f("segment_fields", segment_fields), f("kernels", kernels);
+  }
 };
 
 /// The default tuning. Any type with these two functions can replace it.
