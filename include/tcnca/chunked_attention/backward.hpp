@@ -14,40 +14,9 @@
 #pragma once
 #include "../block/agent.hpp"
 #include "../block/online_softmax.hpp"
-#include "common.hpp"
+#include "backward_params.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
-
-/// Where a group of the generic backward pass keeps its blocks.
-struct chunked_attention_backward_plan {
-  memory_place query, grad_output, key, key_columns, value_columns, weight, derivative, bias, statistics, grad_key,
-      grad_value, grad_query;
-  int query_row = 0, value_row = 0;              // elements from one row of a gradient block to the next
-  int splits = 1;                                // items per chunk
-  size_t shared_memory = 0, global_scratch = 0;  // elements
-};
-
-/// Parameters of every backward agent; the same for all groups.
-template <element T>
-struct chunked_attention_backward_params {
-  using A = accumulate_t<T>;
-  chunked_attention_inputs<T> in;
-  tensor_view<A const, 4> lse;
-  tensor_view<T const, 4> grad_o;
-  tensor_view<A const, 4> grad_keys_out, grad_values_out;
-  tensor_view<T, 4> grad_q, grad_k, grad_v;
-  tensor_view<A, 2> grad_bias;
-  tensor_view<A, 4> grad_keys_in, grad_values_in;
-  A* delta = nullptr;                         // [batch, heads, length]: grad_o . o of each query
-  A* bias_sums = nullptr;                     // generic: [item][2 rows - 1], rows those of the longest part of a chunk
-  A* query_sums = nullptr;                    // generic, if there are splits: [item][rows][query_row]
-  chunked_attention_backward_plan plan = {};  // of the generic agent
-
-  /// Index of a query in delta.
-  TCNCA_HOST_DEVICE index_t delta_index(detail::attention_chunk const& c, int i) const {
-    return (c.batch * in.heads() + c.head) * in.q.extent[2] + c.origin + i - in.position;
-  }
-};
 
 template <class Group, element T, chunked_attention_shape Shape, chunked_attention_policy Policy>
 struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shape, Policy> {
@@ -67,14 +36,16 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
   TCNCA_HOST_DEVICE chunked_attention_backward_agent(Group g, params_type const& p, A* shared, A* scratch)
       : base{g, p.in}, params(p), shared_memory(shared), global_scratch(scratch) {}
 
-  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return p.in.all_chunks() * p.plan.splits; }
+  TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return p.in.key_chunks() * p.plan.splits; }
   static group_memory memory(params_type const& p) {
     return {.shared_memory_bytes = p.plan.shared_memory * sizeof(A),
             .global_scratch_bytes = p.plan.global_scratch * sizeof(A)};
   }
 
-  /// `rows`: of the longest part of a chunk; `chunks`: of all heads and sequences.
-  static chunked_attention_backward_plan plan_for(int key_dim, int value_dim, index_t rows, index_t chunks) {
+  /// `rows`: of the longest part of a chunk; `chunks`: of all heads of keys and sequences; `heads`: that share a head
+  /// of keys.
+  static chunked_attention_backward_plan plan_for(int key_dim, int value_dim, index_t rows, index_t chunks,
+                                                  index_t heads) {
     chunked_attention_backward_plan plan;
     memory_planner<A> memory{Policy.shared_memory_bytes};
     plan.query_row = round_up(key_dim, tile::columns);
@@ -91,7 +62,7 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     plan.grad_output = memory.place(size_t(Br) * value_row);
     plan.value_columns = memory.place(size_t(value_dim) * Bc);
     plan.grad_value = memory.place(size_t(Bc) * size_t(plan.value_row));
-    if (plan.splits == 1) plan.grad_query = memory.place(size_t(rows) * size_t(plan.query_row));
+    if (plan.splits == 1) plan.grad_query = memory.place(size_t(heads * rows) * size_t(plan.query_row));
     plan.shared_memory = memory.shared_memory, plan.global_scratch = memory.global_scratch;
     return plan;
   }
@@ -112,21 +83,23 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
 
   TCNCA_HOST_DEVICE void operator()(index_t item) {
     int const splits = params.plan.splits;
-    chunk_ = this->chunk_of(item / splits);
-    bias_sums_ = params.bias_sums + item * (2 * in.rows() - 1);
-    grad_query_ =
-        splits == 1 ? at(params.plan.grad_query) : params.query_sums + item * in.rows() * params.plan.query_row;
-    clear_sums();
+    number_ = this->first_of_group(item / splits);
+    chunk_ = this->chunk_of(number_);
+    bias_sums_ = params.bias_sums + item * this->heads_per_key() * (2 * in.rows() - 1);
+    grad_query_ = splits == 1 ? at(params.plan.grad_query)
+                              : params.query_sums + item * this->heads_per_key() * in.rows() * params.plan.query_row;
+    for_each_head([&]() TCNCA_INLINE { clear_sums(); });
     for (int from = int(item % splits) * Bc; from < chunk_.last; from += splits * Bc)
       process_key_block(from, min_of(Bc, chunk_.last - from));
-    if (splits == 1) store_query_gradients();
+    if (splits == 1) for_each_head([&]() TCNCA_INLINE { store_query_gradients(); });
     group.sync();  // the next item reuses the memory
   }
 
  private:
+  index_t number_;  // of the chunk of the first head
   detail::attention_chunk chunk_;
-  A* bias_sums_;
-  A* grad_query_;
+  A* bias_sums_;   // of the head of chunk_
+  A* grad_query_;  // the same
 
   TCNCA_HOST_DEVICE A* at(memory_place const& m) const {
     return (m.global_scratch ? global_scratch : shared_memory) + m.offset;
@@ -135,6 +108,23 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
   TCNCA_HOST_DEVICE A* row_maximum() const { return at(params.plan.statistics); }
   TCNCA_HOST_DEVICE A* row_delta() const { return row_maximum() + Br; }
   TCNCA_HOST_DEVICE A* row_log_sum() const { return row_maximum() + 2 * Br; }
+
+  /// Calls f for each head of queries that shares the keys.
+  template <class F>
+  TCNCA_HOST_DEVICE void for_each_head(F f) {
+    if constexpr (Shape.grouped) {
+      A *const bias_sums = bias_sums_, *const grad_query = grad_query_;
+      for (index_t g = 0; g < this->heads_per_key(); g++) {
+        chunk_ = this->chunk_of(number_ + g * in.chunks());
+        bias_sums_ = bias_sums + g * (2 * in.rows() - 1);
+        grad_query_ = grad_query + g * in.rows() * params.plan.query_row;
+        f();
+      }
+      bias_sums_ = bias_sums, grad_query_ = grad_query;
+    } else {
+      f();
+    }
+  }
 
   /// No barrier: what it writes is first read after the barriers of the first block.
   TCNCA_HOST_DEVICE void clear_sums() const {
@@ -150,7 +140,7 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
   }
 
   /// The gradients of the keys [from, from + count) and their values, and what they add to those of the queries.
-  TCNCA_HOST_DEVICE void process_key_block(int from, int count) const {
+  TCNCA_HOST_DEVICE void process_key_block(int from, int count) {
     auto const& plan = params.plan;
     auto const one = [](int) TCNCA_INLINE { return A(1); };
     auto const key = [&](int r) TCNCA_INLINE { return this->key(chunk_, from + r); };
@@ -160,17 +150,23 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
         at(plan.value_columns), Bc, count, in.value_dim(),
         [&](int r) TCNCA_INLINE { return this->values(chunk_, from + r); }, one);
     int const begin = Shape.causal ? max_of(from, chunk_.first) : chunk_.first;
-    int const valid = min_of(count, chunk_.keys - from);
-    bool any = false;
-    for (int query = begin / Br * Br; query < chunk_.last && valid > 0; query += Br, any = true)
-      process_query_block(from, valid, query, min_of(Br, chunk_.last - query), !any);
-    store_gradients(from, count, any ? valid : 0);
+    int some_valid = 0;
+    for_each_head([&]() TCNCA_INLINE {
+      int const valid = min_of(count, chunk_.keys - from);
+      int const end =
+          Shape.window ? min_of(this->query_end(chunk_), from + count - 1 + in.window) : this->query_end(chunk_);
+      for (int query = begin / Br * Br; query < end && valid > 0; query += Br) {
+        process_query_block(from, valid, query, min_of(Br, end - query), some_valid);
+        some_valid = max_of(some_valid, valid);
+      }
+    });
+    store_gradients(from, count, some_valid);
     group.sync();
   }
 
-  /// The part of the queries [first, first + rows), of which those before chunk_.first do not exist. clear: the first
-  /// block of queries.
-  TCNCA_HOST_DEVICE void process_query_block(int from, int count, int first, int rows, bool clear) const {
+  /// The part of the queries [first, first + rows), of which those before chunk_.first do not exist. have: keys whose
+  /// gradients have been begun.
+  TCNCA_HOST_DEVICE void process_query_block(int from, int count, int first, int rows, int have) const {
     int const missing = max_of(0, chunk_.first - first),
               diagonal = from - first;  // key j of the block is seen by the queries from diagonal + j on
     load_query_block(from, first, rows, missing);
@@ -179,7 +175,7 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     group.sync();
     compute_derivatives(from, count, first, rows, missing);
     group.sync();
-    add_products(count, rows, diagonal, first, clear);
+    add_products(count, rows, diagonal, first, have);
     if constexpr (Shape.bias) { add_diagonals(count, rows, diagonal); }
     group.sync();
   }
@@ -216,7 +212,8 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     auto const& plan = params.plan;
     A *const weight = at(plan.weight) + W, *const derivative = at(plan.derivative) + W;
     for_each_tile<tile>(group, rows, count, [&](int i, int j) TCNCA_INLINE {
-      if (Shape.causal && i + M <= diagonal + j) return;  // fully masked
+      if (Shape.causal && i + M <= diagonal + j) return;                              // fully masked
+      if (Shape.window && i >= diagonal + j + tile::columns - 1 + in.window) return;  // fully masked
       tile t;
       t.clear();
       t.template add<key_row, 1, Bc>(at(plan.query) + i * key_row, at(plan.key_columns) + j, 0, in.key_dim());
@@ -233,15 +230,23 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     auto const& plan = params.plan;
     int const packs = min_of(divide_up(count, W) + 1, Bc / W + 1);  // one more of zeros, for the diagonals
     value const zero = broadcast<W>(A(0));
+    [[maybe_unused]] A const distance_factor = this->distance_factor(chunk_);
     for_each_pair(group, rows, packs, [&](int i, int n) TCNCA_INLINE {
+      int const hidden = max_of(0, this->hidden(first + i) - from);
       int const j = n * W, visible = i < missing ? 0 : min_of(this->visible(chunk_, first + i) - from, count);
       A* const weight = at(plan.weight) + i * weight_row + W + j;
       A* const derivative = at(plan.derivative) + i * weight_row + W + j;
       value p = zero, ds = zero;
-      if (j < visible) {
+      if (j < visible && (!Shape.window || j + W > hidden)) {
         value s = tcnca::load<W>(const_cast<A const*>(weight));
         if constexpr (Shape.bias) {
           s = materialize(s + load_anywhere<W>(const_cast<A const*>(at(plan.bias)) + Br - 1 - i + j));
+        }
+        if constexpr (Shape.alibi) {
+          value distance = broadcast<W>(A(first + i - from - j));
+          TCNCA_UNROLL
+          for (int w = 0; w < W; w++) distance.set_lane(w, distance.lane(w) - A(w));
+          s = materialize(base::add_alibi(s, distance_factor, distance));
         }
         value dp = tcnca::load<W>(const_cast<A const*>(derivative)), factors = broadcast<W>(A(1));
         if constexpr (Shape.dropout) {
@@ -264,25 +269,33 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
           for (int w = 0; w < W; w++) remaining.set_lane(w, remaining.lane(w) - A(w));
           p = select_positive(remaining, p, zero), ds = select_positive(remaining, ds, zero);
         }
+        if constexpr (Shape.window) {
+          TCNCA_UNROLL
+          for (int w = 0; w < W; w++)
+            if (j + w < hidden) p.set_lane(w, A(0)), ds.set_lane(w, A(0));
+        }
       }
       tcnca::store<W>(weight, p), tcnca::store<W>(derivative, ds);
     });
   }
 
   /// dV += P^T dO, dK += dS^T Q, dQ += dS K.
-  TCNCA_HOST_DEVICE void add_products(int count, int rows, int diagonal, int first, bool clear) const {
+  TCNCA_HOST_DEVICE void add_products(int count, int rows, int diagonal, int first, int have) const {
     auto const& plan = params.plan;
     A const *const weight = at(plan.weight) + W, *const derivative = at(plan.derivative) + W;
-    auto const begin = [&](tile& t, A const* sums, int row) TCNCA_INLINE {
-      if (clear) t.clear();
+    auto const begin = [&](tile& t, A const* sums, int row, [[maybe_unused]] int j) TCNCA_INLINE {
+      if (have <= j) t.clear();
       else t.load(sums, row, [](int, value v) TCNCA_INLINE { return v; });
     };
     A *const grad_value = at(plan.grad_value), *const grad_key = at(plan.grad_key);
     for_each_tile<tile>(group, count, in.value_dim(), [&](int j, int c) TCNCA_INLINE {
       tile t;
       A* const to = grad_value + j * plan.value_row + c;
-      begin(t, to, plan.value_row);
-      if constexpr (Shape.causal) {
+      begin(t, to, plan.value_row, j);
+      if constexpr (Shape.window) {
+        t.template add_band<1, weight_row, value_row>(weight + j, at(plan.grad_output) + c, rows, diagonal + j,
+                                                      diagonal + j + in.window - 1);
+      } else if constexpr (Shape.causal) {
         t.template add_above<1, weight_row, value_row>(weight + j, at(plan.grad_output) + c, rows, diagonal + j);
       } else {
         t.template add<1, weight_row, value_row>(weight + j, at(plan.grad_output) + c, 0, rows);
@@ -292,8 +305,11 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     for_each_tile<tile>(group, count, in.key_dim(), [&](int j, int c) TCNCA_INLINE {
       tile t;
       A* const to = grad_key + j * plan.query_row + c;
-      begin(t, to, plan.query_row);
-      if constexpr (Shape.causal) {
+      begin(t, to, plan.query_row, j);
+      if constexpr (Shape.window) {
+        t.template add_band<1, weight_row, key_row>(derivative + j, at(plan.query) + c, rows, diagonal + j,
+                                                    diagonal + j + in.window - 1);
+      } else if constexpr (Shape.causal) {
         t.template add_above<1, weight_row, key_row>(derivative + j, at(plan.query) + c, rows, diagonal + j);
       } else {
         t.template add<1, weight_row, key_row>(derivative + j, at(plan.query) + c, 0, rows);
@@ -305,7 +321,10 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
       A* const to = grad_query_ + index_t(first + i) * plan.query_row + c;
       int const present = min_of(M, rows - i);
       t.load_some(to, plan.query_row, present);
-      if constexpr (Shape.causal) {
+      if constexpr (Shape.window) {
+        t.template add_band<weight_row, 1, key_row>(derivative + i * weight_row, at(plan.key) + c, count,
+                                                    i - diagonal + 1 - in.window, i - diagonal);
+      } else if constexpr (Shape.causal) {
         t.template add_below<weight_row, 1, key_row>(derivative + i * weight_row, at(plan.key) + c, count,
                                                      i - diagonal);
       } else {
@@ -351,14 +370,14 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
                                     tensor_view<A const, 4> const& after, tensor_view<A, 4> const& before,
                                     tensor_view<T, 4> const& grad) const {
     int const packs = divide_up(dim, W);
+    index_t const head = Shape.grouped ? chunk_.key_head : chunk_.head;
     bool const in_state_after = after.present() && chunk_.origin + in.chunk > in.position + in.q.extent[2];
     for_each_pair(group, count, packs, [&](int r, int n) TCNCA_INLINE {
       int const c = n * W, j = from + r;
       value v = r < valid ? tcnca::load<W>(block + r * row + c) : broadcast<W>(A(0));
-      if (in_state_after) v = v + this->load(after.at(chunk_.batch, chunk_.head, j, 0), c, dim);
-      if (j >= chunk_.first)
-        this->store(grad.at(chunk_.batch, chunk_.head, this->sequence_index(chunk_, j), 0), c, dim, v);
-      else if (before.present()) this->store(before.at(chunk_.batch, chunk_.head, j, 0), c, dim, v);
+      if (in_state_after) v = v + this->load(after.at(chunk_.batch, head, j, 0), c, dim);
+      if (j >= chunk_.first) this->store(grad.at(chunk_.batch, head, this->sequence_index(chunk_, j), 0), c, dim, v);
+      else if (before.present()) this->store(before.at(chunk_.batch, head, j, 0), c, dim, v);
     });
   }
 

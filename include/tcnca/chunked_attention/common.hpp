@@ -25,6 +25,13 @@ struct chunked_attention_inputs {
   bool scale_by_count = false;  // the scale of a query is 1 / (number of its valid keys) instead
   dropout_params<A> dropout;
   bool vectorizable = false;  // rows are aligned to whole packs
+  // Of shapes with these options.
+  tensor_view<A const, 2> alibi_slopes;
+  tensor_view<index_t const, 2> head_lengths;
+  int window = 0;
+  index_t group = 1;                          // heads of queries per head of keys
+  index_t sequence = 0;                       // packed: its number in the call
+  tensor_view<uint64 const, 1> random_state;  // packed
 
   TCNCA_HOST_DEVICE index_t heads() const { return q.extent[1]; }
   TCNCA_HOST_DEVICE int key_dim() const { return int(q.extent[3]); }
@@ -35,8 +42,9 @@ struct chunked_attention_inputs {
   TCNCA_HOST_DEVICE index_t first_chunk() const { return position / chunk; }
   /// Chunks of one head that contain a position of the sequence or of the state.
   TCNCA_HOST_DEVICE index_t chunks() const { return divide_up(position + q.extent[2], chunk) - first_chunk(); }
-  /// Chunks of all heads of all sequences.
+  /// Chunks of all heads of all sequences; the same of heads of keys.
   TCNCA_HOST_DEVICE index_t all_chunks() const { return q.extent[0] * heads() * chunks(); }
+  TCNCA_HOST_DEVICE index_t key_chunks() const { return all_chunks() / group; }
 };
 
 namespace detail {
@@ -45,8 +53,10 @@ namespace detail {
 /// `origin`.
 struct attention_chunk {
   index_t batch, head, origin;
-  int first, last;  // [first, last): the queries, and the keys that are not in the state
-  int keys;         // [0, keys): the valid keys
+  int first, last;       // [first, last): the queries, and the keys that are not in the state
+  int keys;              // [0, keys): the valid keys
+  int queries = 0;       // [first, queries): the queries that attend, if heads have lengths; the others see no key
+  index_t key_head = 0;  // if heads are grouped
 };
 
 /// Weight functions without normalization: the weight of a score, and its derivative by the score.
@@ -81,6 +91,16 @@ struct attention_group {
   Group group;
   inputs_type const& in;
 
+  /// Heads of queries that share a head of keys.
+  TCNCA_HOST_DEVICE index_t heads_per_key() const { return Shape.grouped ? in.group : 1; }
+  /// The first chunk that shares the keys of chunk `number`; order of the latter [batch, key head, chunk].
+  TCNCA_HOST_DEVICE index_t first_of_group(index_t number) const {
+    return Shape.grouped ? number / in.chunks() * in.group * in.chunks() + number % in.chunks() : number;
+  }
+  /// The number of the chunk of keys that chunk `number` attends to.
+  TCNCA_HOST_DEVICE index_t key_chunk(index_t number) const {
+    return Shape.grouped ? number / in.chunks() / in.group * in.chunks() + number % in.chunks() : number;
+  }
   /// The chunk with this number; order [batch, head, chunk].
   TCNCA_HOST_DEVICE attention_chunk chunk_of(index_t number) const {
     index_t const chunks = in.chunks(), row = number / chunks, end = in.position + in.q.extent[2];
@@ -90,26 +110,44 @@ struct attention_group {
     c.keys = c.last;
     if (in.lengths.present())
       c.keys = int(max_of(c.origin, min_of(c.origin + c.last, *in.lengths.at(c.batch))) - c.origin);
+    if constexpr (Shape.grouped) { c.key_head = c.head / in.group; }
+    if constexpr (Shape.head_lengths) {
+      c.queries = int(max_of(c.origin, min_of(c.origin + c.last, *in.head_lengths.at(c.batch, c.head))) - c.origin);
+      c.keys = min_of(c.keys, c.queries);
+    }
     return c;
   }
+  /// The end of the queries that attend.
+  TCNCA_HOST_DEVICE static int query_end(attention_chunk const& c) { return Shape.head_lengths ? c.queries : c.last; }
   /// Index of a query, key or value in the sequence, from its position in the chunk.
   TCNCA_HOST_DEVICE index_t sequence_index(attention_chunk const& c, int i) const { return c.origin + i - in.position; }
   TCNCA_HOST_DEVICE T const* query(attention_chunk const& c, int i) const {
     return in.q.at(c.batch, c.head, sequence_index(c, i), 0);
   }
   TCNCA_HOST_DEVICE T const* key(attention_chunk const& c, int j) const {
-    return j < c.first ? in.keys_in.at(c.batch, c.head, j, 0) : in.k.at(c.batch, c.head, sequence_index(c, j), 0);
+    index_t const head = Shape.grouped ? c.key_head : c.head;
+    return j < c.first ? in.keys_in.at(c.batch, head, j, 0) : in.k.at(c.batch, head, sequence_index(c, j), 0);
   }
   TCNCA_HOST_DEVICE T const* values(attention_chunk const& c, int j) const {
-    return j < c.first ? in.values_in.at(c.batch, c.head, j, 0) : in.v.at(c.batch, c.head, sequence_index(c, j), 0);
+    index_t const head = Shape.grouped ? c.key_head : c.head;
+    return j < c.first ? in.values_in.at(c.batch, head, j, 0) : in.v.at(c.batch, head, sequence_index(c, j), 0);
   }
-  /// Query i sees the keys [0, visible).
+  /// Query i, one that attends, sees the keys [hidden, visible).
+  TCNCA_HOST_DEVICE int hidden(int i) const { return Shape.window ? max_of(0, i + 1 - in.window) : 0; }
   TCNCA_HOST_DEVICE static int visible(attention_chunk const& c, int i) {
     return Shape.causal ? min_of(i + 1, c.keys) : c.keys;
   }
   /// Factor of the products q . k of query i.
   TCNCA_HOST_DEVICE A scale(attention_chunk const& c, int i) const {
-    return in.scale_by_count ? A(1) / A(max_of(1, visible(c, i))) : in.scale;
+    return in.scale_by_count ? A(1) / A(max_of(1, visible(c, i) - hidden(i))) : in.scale;
+  }
+  /// What ALiBi multiplies the distance of query and key by.
+  TCNCA_HOST_DEVICE A distance_factor(attention_chunk const& c) const {
+    return Shape.alibi ? *in.alibi_slopes.at(c.batch, c.head) : A(0);
+  }
+  /// Scores with the biases of ALiBi. distance: of query and key, of either sign.
+  TCNCA_HOST_DEVICE static value add_alibi(value score, A factor, value distance) {
+    return score - broadcast<W>(factor) * max_or_second(distance, broadcast<W>(A(0)) - distance);
   }
 
   /// Elements [column, column + W) of a row of `dim` elements; zeros past its end.
@@ -175,7 +213,9 @@ struct attention_group {
 
   /// Dropout of the weights: positions are those of queries, columns are keys, and each head of each sequence has its
   /// own mask.
-  TCNCA_HOST_DEVICE index_t dropout_sequence(attention_chunk const& c) const { return c.batch * in.heads() + c.head; }
+  TCNCA_HOST_DEVICE index_t dropout_sequence(attention_chunk const& c) const {
+    return (Shape.packed ? in.sequence : c.batch) * in.heads() + c.head;
+  }
   /// The random words of query i and the keys j .. j + 3; j a multiple of 4.
   TCNCA_HOST_DEVICE philox_words dropout_words(attention_chunk const& c, int i, int j) const {
     return in.dropout.words(dropout_sequence(c), c.origin + i, j);

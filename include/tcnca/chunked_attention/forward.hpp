@@ -84,10 +84,13 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
     // same time.
     first_ = int(blocks - 1 - item / tiles % blocks) * Br;
     chunk_ = this->chunk_of(item / tiles / blocks);
-    begin_ = max_of(first_, chunk_.first), end_ = min_of(first_ + Br, chunk_.last);
-    if (begin_ >= end_) return;
+    begin_ = max_of(first_, chunk_.first), end_ = min_of(first_ + Br, this->query_end(chunk_));
     column_ = value_tile * Policy.value_tile;
     columns_ = min_of(Policy.value_tile, in.value_dim() - column_);
+    if constexpr (Shape.head_lengths) {
+      for (int i = max_of(begin_, end_); i < min_of(first_ + Br, chunk_.last); i++) store_no_output(i);
+    }
+    if (begin_ >= end_) return;
     process_key_blocks();
   }
 
@@ -108,8 +111,8 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
 
   TCNCA_HOST_DEVICE void process_key_blocks() {
     load_queries();
-    int const visible = this->visible(chunk_, end_ - 1);
-    for (int from = 0; from < visible; from += Bc) {
+    int const visible = this->visible(chunk_, end_ - 1), begin = first_key();
+    for (int from = begin; from < visible; from += Bc) {
       int const count = min_of(Bc, visible - from);
       this->load_rows(at(params.plan.key), key_row, count, Policy.tile_rows, in.key_dim(),
                       [&](int r) TCNCA_INLINE { return this->key(chunk_, from + r); });
@@ -126,10 +129,13 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
         group.sync();
       }
     }
-    if (visible == 0) group.sync();  // after load_queries()
-    store_output(visible > 0);
+    if (visible <= begin) group.sync();  // after load_queries()
+    store_output(visible > begin);
     group.sync();  // the next item reuses the memory
   }
+
+  /// The first key that is read: that of a draw of dropout.
+  TCNCA_HOST_DEVICE int first_key() const { return this->hidden(begin_) / 4 * 4; }
 
   /// The queries, scaled and transposed, so that a pack holds one element of W neighbouring queries; and empty rows of
   /// softmax.
@@ -158,7 +164,8 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
     A const *const key = at(params.plan.key), *const query = at(params.plan.query);
     A* const score = at(params.plan.score);
     for_each_tile<tile>(group, count, rows(), [&](int j, int i) TCNCA_INLINE {
-      if (Shape.causal && from + j >= first_ + i + tile::columns) return;  // fully masked
+      if (Shape.causal && from + j >= first_ + i + tile::columns) return;             // fully masked
+      if (Shape.window && from + j + tile::rows <= this->hidden(first_ + i)) return;  // fully masked
       tile t;
       t.clear();
       t.template add<key_row, 1, Br>(key + j * key_row, query + i, 0, in.key_dim());
@@ -168,24 +175,33 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
 
   /// Replaces the scores of a block by their weights. Each thread processes packs of W queries.
   TCNCA_HOST_DEVICE void compute_weights(int from, int all) const {
-    bool const masked = Shape.causal && from + all > first_ + 1;
+    bool const masked = (Shape.causal && from + all > first_ + 1) || (Shape.window && from < this->hidden(end_ - 1));
+    [[maybe_unused]] A const distance_factor = this->distance_factor(chunk_);
     for (int i = group.rank() * W; i < round_up(rows(), Policy.tile_rows); i += group.size() * W) {
       A* const score = at(params.plan.score) + i;
       if (i >= rows()) {  // past the last query: the remaining rows of the register tile get zero weights
         for (int j = 0; j < all; j++) store<W>(score + j * Br, broadcast<W>(A(0)));
         continue;
       }
-      // Keys from `count` on are masked for the whole pack; key from + j is masked for the queries below it.
+      // Keys before `begin` and from `count` on are masked for the whole pack; key from + j is masked for the queries
+      // below it and for those that it is too far from.
       int const count = Shape.causal ? min_of(all, first_ + i + W - from) : all;
+      int const begin = Shape.window ? max_of(0, this->hidden(first_ + i) - from) : 0;
       value positions = broadcast<W>(A(0));
       TCNCA_UNROLL
       for (int w = 0; w < W; w++) positions.set_lane(w, A(first_ + i + w) + A(0.5));
       auto const select_visible = [&](int j, value s, value otherwise) TCNCA_INLINE {
-        return masked ? select_positive(positions - broadcast<W>(A(from + j)), s, otherwise) : s;
+        if (!masked) return s;
+        value const distance = positions - broadcast<W>(A(from + j));
+        if constexpr (Shape.window) { s = select_positive(broadcast<W>(A(in.window)) - distance, s, otherwise); }
+        return select_positive(distance, s, otherwise);
       };
       auto const biased_score = [&](int j) TCNCA_INLINE {
         value s = load<W>(const_cast<A const*>(score + j * Br));
         if constexpr (Shape.bias) { s = s + load_anywhere<W>(at(params.plan.bias) + Bc - 1 - j + i); }
+        if constexpr (Shape.alibi) {
+          s = base::add_alibi(s, distance_factor, positions - broadcast<W>(A(from + j) + A(0.5)));
+        }
         return s;
       };
       value const zero = broadcast<W>(A(0));
@@ -193,29 +209,29 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
         detail::softmax_row<value> row{load<W>(const_cast<A const*>(row_maximum() + i)),
                                        load<W>(const_cast<A const*>(row_sum() + i))};
         value maximum = row.maximum;
-        for (int j = 0; j < count; j++) {
+        for (int j = begin; j < count; j++) {
           value const s = biased_score(j);
-          if constexpr (Shape.bias) { store<W>(score + j * Br, s); }
+          if constexpr (Shape.bias || Shape.alibi) { store<W>(score + j * Br, s); }
           maximum = max_or_second(select_visible(j, s, row.maximum), maximum);
         }
         value const factor = row.rescale(maximum);
-        for (int j = 0; j < count; j++) {
+        for (int j = begin; j < count; j++) {
           value const p = select_visible(j, row.weight(load<W>(const_cast<A const*>(score + j * Br))), zero);
           row.sum = row.sum + p;
           store<W>(score + j * Br, p);
         }
         store<W>(row_maximum() + i, row.maximum), store<W>(row_sum() + i, row.sum), store<W>(row_factor() + i, factor);
       } else {
-        for (int j = 0; j < count; j++)
+        for (int j = begin; j < count; j++)
           store<W>(score + j * Br,
                    select_visible(j, detail::attention_weight<Shape.function>(biased_score(j)).value, zero));
       }
-      if constexpr (Shape.dropout) { apply_dropout(score, first_ + i, from, count); }
+      if constexpr (Shape.dropout) { apply_dropout(score, first_ + i, from, begin, count); }
     }
   }
   /// Dropout of the weights of the queries i .. i + W - 1. A draw covers four keys of one query.
-  TCNCA_HOST_DEVICE void apply_dropout(A* weight, int i, int from, int count) const {
-    for (int j = 0; j < count; j += 4) {
+  TCNCA_HOST_DEVICE void apply_dropout(A* weight, int i, int from, int begin, int count) const {
+    for (int j = begin / 4 * 4; j < count; j += 4) {
       A factor[4][W];
       TCNCA_UNROLL
       for (int w = 0; w < W; w++) {
@@ -225,7 +241,7 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
       }
       unroll<0, 4>([&](auto n) TCNCA_INLINE {
         A* const at = weight + (j + n) * Br;
-        if (j + n < count) {
+        if (begin <= j + n && j + n < count) {
           value p = load<W>(const_cast<A const*>(at));
           TCNCA_UNROLL
           for (int w = 0; w < W; w++) p.set_lane(w, p.lane(w) * factor[n][w]);
@@ -242,20 +258,34 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
     int const stride = params.plan.output_row;
     for_each_tile<tile>(group, rows(), min_of(panel, columns_ - column), [&](int i, int c) TCNCA_INLINE {
       tile t;
-      if (from == 0) t.clear();
+      if (from == first_key()) t.clear();
       else if constexpr (softmax) {
         t.load(output + i * stride + c, stride,
                [&](int m, value v) TCNCA_INLINE { return v * broadcast<W>(factor[i + m]); });
       } else {
         t.load(output + i * stride + c, stride, [](int, value v) TCNCA_INLINE { return v; });
       }
-      if constexpr (Shape.causal) {
+      if constexpr (Shape.window) {
+        t.template add_band<1, Br, tile::columns>(weight + i, values + c * Bc, count, first_ + i + 1 - in.window - from,
+                                                  first_ + i - from);
+      } else if constexpr (Shape.causal) {
         t.template add_below<1, Br, tile::columns>(weight + i, values + c * Bc, count, first_ + i - from);
       } else {
         t.template add<1, Br, tile::columns>(weight + i, values + c * Bc, 0, count);
       }
       t.store(output + i * stride + c, stride);
     });
+  }
+
+  /// The output of a query that does not attend.
+  TCNCA_HOST_DEVICE void store_no_output(int i) const {
+    T* const to = params.o.at(chunk_.batch, chunk_.head, this->sequence_index(chunk_, i), 0);
+    for (int c = group.rank() * W; c < columns_; c += group.size() * W)
+      base::store(to, column_ + c, column_ + columns_, broadcast<W>(A(0)));
+    if constexpr (softmax) {
+      if (params.lse.present() && column_ == 0 && group.rank() == 0)
+        detail::store_lse(params.lse, chunk_.batch, chunk_.head, this->sequence_index(chunk_, i), A(0), A(0));
+    }
   }
 
   /// The normalized output, zeros if no key is visible, and the statistics.

@@ -44,7 +44,9 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
   // Shared memory: the block of rows [Br][key_row], then one or two stages of what passes by. Two, if they fit.
   TCNCA_HOST_DEVICE static constexpr int rows_bytes(int key_dim) { return Br * key_row(key_dim) * bytes; }
   TCNCA_HOST_DEVICE static constexpr int stages_that_fit(int key_dim, int stage_bytes) {
-    return size_t(rows_bytes(key_dim) + 2 * stage_bytes) <= Policy.shared_memory_bytes ? 2 : 1;
+    // The agents of packed calls have a copy of their parameters in shared memory, too.
+    size_t const rest = Policy.shared_memory_bytes - (Shape.packed ? 2048 : 0);
+    return size_t(rows_bytes(key_dim) + 2 * stage_bytes) <= rest ? 2 : 1;
   }
   static group_memory memory_for(int key_dim, int stage_bytes) {
     return {.shared_memory_bytes =
@@ -173,15 +175,20 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
 
   /// acc += p . (rows of the columns), the first `width` elements of rows `stride` apart; columns [16 begin, 16 end).
   /// All: every column and width, without branches. mixed: -1, or the step of 16 columns on the diagonal if it holds
-  /// non-finite elements. There a column is masked for some of the warp's rows only, and 0 times a non-finite element
-  /// would be NaN: add_non_finite adds such elements to the rows that see them, and the product takes 0 instead. Called
-  /// by a whole warp.
+  /// non-finite elements; with a window, a bit for each such step. There a column is masked for some of the warp's rows
+  /// only, and 0 times a non-finite element would be NaN: add_non_finite adds such elements to the rows that see them,
+  /// and the product takes 0 instead. Called by a whole warp.
   template <bool All, bool Below, int Tiles>
   TCNCA_HOST_DEVICE void add_products(detail::array<float[4], Tiles>& acc, weights const& p, T const* columns,
-                                      int stride, int width, int begin, int end, int mixed) const {
+                                      int stride, int width, int from, int begin, int end, int mixed) const {
     tile_position const b_at = mma_load::b_of_rows(lane());
     auto const at = warp.address(columns) + b_at.row * stride * bytes;
-    if (!All && mixed >= 0) add_non_finite<Below>(acc, p, columns, stride, width, mixed);
+    if constexpr (Shape.window) {
+      for (int k = begin; !All && k < end; k++)
+        if (is_mixed(mixed, k)) add_non_finite<Below>(acc, p, columns, stride, width, from, k);
+    } else {
+      if (!All && mixed >= 0) add_non_finite<Below>(acc, p, columns, stride, width, from, mixed);
+    }
     TCNCA_UNROLL
     for (int k = 0; k < Bc / M; k++) {
       if (!All && (k < begin || k >= end)) continue;
@@ -193,7 +200,7 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
           uint32 b[4];
           warp.load_matrices_transposed(
               b, at + (k * M * stride + l) * bytes + swizzled_rows::offset(b_at.row, c + b_at.column) * bytes);
-          if (!All && k == mixed) {
+          if (!All && is_mixed(mixed, k)) {
             TCNCA_UNROLL
             for (int r = 0; r < 4; r++) b[r] = zero_non_finite(b[r]);
           }
@@ -210,11 +217,19 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
                                       int stride, int width, int from, int begin, int end) const {
     int const diagonal = (first_row_ - from) / M;
     bool const on_diagonal = Shape.causal && first_row_ >= from && begin <= diagonal && diagonal < end;
-    int const mixed = on_diagonal && has_non_finite(columns + diagonal * M * stride, stride, width) ? diagonal : -1;
-    if (begin == 0 && end == Bc / M && width == 8 * Tiles && mixed < 0)
-      add_products<true, Below>(acc, p, columns, stride, width, begin, end, mixed);
-    else add_products<false, Below>(acc, p, columns, stride, width, begin, end, mixed);
+    int mixed = on_diagonal && has_non_finite(columns + diagonal * M * stride, stride, width) ? diagonal : -1;
+    if constexpr (Shape.window) {
+      mixed = mixed < 0 ? 0 : 1 << mixed;
+      // The columns at the other end of the rows' windows are in up to two steps.
+      int const edge = first_row_ + (Below ? 1 - in.window : in.window - 1) - from;
+      for (int k = max_of(begin, edge / M); k < min_of(end, (edge + M - 1) / M + 1); k++)
+        if (has_non_finite(columns + k * M * stride, stride, width)) mixed |= 1 << k;
+    }
+    if (begin == 0 && end == Bc / M && width == 8 * Tiles && mixed == (Shape.window ? 0 : -1))
+      add_products<true, Below>(acc, p, columns, stride, width, from, begin, end, mixed);
+    else add_products<false, Below>(acc, p, columns, stride, width, from, begin, end, mixed);
   }
+  TCNCA_HOST_DEVICE static bool is_mixed(int mixed, int k) { return Shape.window ? (mixed >> k & 1) != 0 : k == mixed; }
 
   /// Whether 16 rows hold an infinity or a NaN. Called by a whole warp; all lanes get the same.
   TCNCA_HOST_DEVICE bool has_non_finite(T const* rows, int stride, int width) const {
@@ -231,7 +246,7 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
   /// code rather than fast.
   template <bool Below, int Tiles>
   TCNCA_HOST_DEVICE void add_non_finite(detail::array<float[4], Tiles>& acc, weights const& p, T const* columns,
-                                        int stride, int width, int step) const {
+                                        int stride, int width, [[maybe_unused]] int from, int step) const {
     uint32 a[4] = {0, 0, 0, 0};
     TCNCA_UNROLL
     for (int k = 0; k < Bc / M; k++) {
@@ -245,7 +260,12 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
       for (int half = 0; half < 2; half++) {
         float const weight = element_of_pair<T>(warp.shuffle_xor(right ? a[2 + half] : a[half], other), n % 2);
         int const r = mma_fragment::c(lane(), 2 * half).row;
-        if (Below ? c > r : c < r) continue;
+        if constexpr (Shape.window) {
+          int const ahead = Below ? first_row_ + r - (from + step * M + c) : from + step * M + c - (first_row_ + r);
+          if (ahead < 0 || ahead >= in.window) continue;
+        } else {
+          if (Below ? c > r : c < r) continue;
+        }
         TCNCA_UNROLL
         for (int m = 0; m < Tiles; m++) {
           if (8 * m >= width) continue;
@@ -256,13 +276,27 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
       }
     }
   }
-  /// Two packed elements with 0 in place of infinities and NaNs: adding 1 to an exponent of all ones carries into the
-  /// sign bit.
-  TCNCA_HOST_DEVICE static uint32 zero_non_finite(uint32 pair) {
+  /// The lowest bits of two packed elements, set for infinities and NaNs: adding 1 to an exponent of all ones carries
+  /// into the sign bit.
+  TCNCA_HOST_DEVICE static uint32 non_finite(uint32 pair) {
     constexpr uint32 exponent_one = same<T, bf16> ? 0x00800080 : 0x04000400;
-    return pair & ~((((pair & 0x7fff7fffu) + exponent_one) >> 15 & 0x00010001u) * 0xffffu);
+    return ((pair & 0x7fff7fffu) + exponent_one) >> 15 & 0x00010001u;
   }
+  /// Two packed elements with 0 in place of infinities and NaNs.
+  TCNCA_HOST_DEVICE static uint32 zero_non_finite(uint32 pair) { return pair & ~(non_finite(pair) * 0xffffu); }
 
+  /// A step of the transposition of the words of four lanes: pairs of words, and of lanes, that are Apart. `number`: of
+  /// the lane in its row. Called by a whole warp.
+  template <int Apart>
+  TCNCA_HOST_DEVICE void exchange(uint32 (&word)[4], int number) const {
+    bool const upper = (number & Apart) != 0;
+    TCNCA_UNROLL
+    for (int k = 0; k < 4; k++) {
+      if ((k & Apart) != 0) continue;
+      uint32 const other = warp.shuffle_xor(upper ? word[k] : word[k + Apart], Apart);
+      word[k] = upper ? other : word[k], word[k + Apart] = upper ? word[k + Apart] : other;
+    }
+  }
   template <int N>
   TCNCA_HOST_DEVICE static void clear(detail::array<float[4], N>& c) {
     TCNCA_UNROLL
@@ -278,6 +312,8 @@ struct attention_warps : attention_group<Group, T, Shape, Policy> {
     if (in.vectorizable) tcnca::store<2>(to, v);
     else store_some<2>(to, 1, 2, v);
   }
+  /// Of a query and a key.
+  TCNCA_HOST_DEVICE static A distance(int i, int j) { return A(i < j ? j - i : i - j); }
   TCNCA_HOST_DEVICE static float infinity() { return tcnca::detail::infinity<float>(); }
   TCNCA_HOST_DEVICE static bool is_finite(float x) { return x - x == 0; }
 };

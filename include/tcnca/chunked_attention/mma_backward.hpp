@@ -2,7 +2,7 @@
 // (here), of keys, and of queries with biases (mma_scores.hpp). Each computes the weights of its blocks again and sums
 // in registers, so that no two groups add to one number.
 #pragma once
-#include "backward.hpp"
+#include "backward_params.hpp"
 #include "mma.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
@@ -37,34 +37,44 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
   TCNCA_HOST_DEVICE void set_block(index_t number) {
     chunk_ = this->chunk_of(number / row_blocks(params));
     this->set_row_block(int(number % row_blocks(params)) * Br);
-    int const rows = min_of(first_ + Br, rows_are_queries ? chunk_.last : chunk_.keys);
+    int const rows = min_of(first_ + Br, rows_are_queries ? this->query_end(chunk_) : chunk_.keys);
     bool const none = first_ >= rows || (rows_are_queries && rows <= chunk_.first);
     if constexpr (rows_are_queries) {
-      begin_ = 0, end_ = none ? 0 : this->visible(chunk_, rows - 1);
+      begin_ = this->hidden(max_of(first_, chunk_.first)) / Bc * Bc;
+      end_ = none ? begin_ : this->visible(chunk_, rows - 1);
+      if constexpr (Shape.window) { end_ = max_of(begin_, end_); }
       TCNCA_UNROLL
       for (int half = 0; half < 2; half++) row_[half] = statistics_of(this->position(half));
     } else {
-      begin_ = max_of(chunk_.first, Shape.causal ? first_ : 0) / Bc * Bc, end_ = none ? begin_ : chunk_.last;
+      begin_ = max_of(chunk_.first, Shape.causal ? first_ : 0) / Bc * Bc;
+      end_ = none ? begin_ : this->query_end(chunk_);
+      if constexpr (Shape.window) { end_ = none ? begin_ : min_of(end_, rows - 1 + in.window); }
     }
   }
   /// Steps of 16 columns of the block at `from` that some row of the warp sees: [first_step, last_step).
   TCNCA_HOST_DEVICE int first_step(int from) const {
-    return rows_are_queries || !Shape.causal ? 0 : max_of(0, (first_row_ - from) / M);
+    if constexpr (rows_are_queries) {
+      return Shape.window ? max_of(0, (this->hidden(first_row_) - from) / M) : 0;
+    } else {
+      return !Shape.causal ? 0 : max_of(0, (first_row_ - from) / M);
+    }
   }
   TCNCA_HOST_DEVICE int last_step(int from) const {
     int const last = first_row_ + M - 1;  // row
     if constexpr (rows_are_queries) {
-      bool const none = first_row_ >= chunk_.last || last < chunk_.first;
-      return none
-                 ? 0
-                 : min_of(Bc / M, divide_up(max_of(0, this->visible(chunk_, min_of(last, chunk_.last - 1)) - from), M));
+      int const queries = this->query_end(chunk_);
+      bool const none = first_row_ >= queries || last < chunk_.first;
+      return none ? 0
+                  : min_of(Bc / M, divide_up(max_of(0, this->visible(chunk_, min_of(last, queries - 1)) - from), M));
     } else {
-      return first_row_ >= chunk_.keys ? 0 : min_of(Bc / M, divide_up(max_of(0, chunk_.last - from), M));
+      int queries = this->query_end(chunk_);
+      if constexpr (Shape.window) { queries = min_of(queries, last + in.window); }
+      return first_row_ >= chunk_.keys ? 0 : min_of(Bc / M, divide_up(max_of(0, queries - from), M));
     }
   }
 
   // Rows in the caller's memory, by position; null where there is none.
-  TCNCA_HOST_DEVICE bool query_exists(int i) const { return i >= chunk_.first && i < chunk_.last; }
+  TCNCA_HOST_DEVICE bool query_exists(int i) const { return i >= chunk_.first && i < this->query_end(chunk_); }
   TCNCA_HOST_DEVICE T const* query_row(int i) const { return query_exists(i) ? this->query(chunk_, i) : nullptr; }
   TCNCA_HOST_DEVICE T const* grad_row(int i) const {
     return query_exists(i) ? params.grad_o.at(chunk_.batch, chunk_.head, this->sequence_index(chunk_, i), 0) : nullptr;
@@ -91,15 +101,17 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
   TCNCA_HOST_DEVICE void finish_scores(scores& s, [[maybe_unused]] scores const& dp, [[maybe_unused]] keep_mask mask,
                                        A const* numbers, int from) const {
     int const t = this->column();
+    [[maybe_unused]] A const distance_factor = this->distance_factor(chunk_);
     TCNCA_UNROLL
     for (int half = 0; half < 2; half++) {
       int const r = this->position(half), diagonal = Br - 1 - (r - first_) + t;
       // Visible columns of this row, counted from this lane's first.
-      int const begin = (rows_are_queries ? 0 : max_of(chunk_.first, Shape.causal ? r : 0)) - from - t;
-      int const end = (rows_are_queries  ? (query_exists(r) ? this->visible(chunk_, r) : 0)
-                       : r < chunk_.keys ? chunk_.last
-                                         : 0) -
-                      from - t;
+      int const begin = (rows_are_queries ? this->hidden(r) : max_of(chunk_.first, Shape.causal ? r : 0)) - from - t;
+      int const end =
+          (rows_are_queries  ? (query_exists(r) ? this->visible(chunk_, r) : 0)
+           : r < chunk_.keys ? (Shape.window ? min_of(this->query_end(chunk_), r + in.window) : this->query_end(chunk_))
+                             : 0) -
+          from - t;
       TCNCA_UNROLL
       for (int n = 0; n < key_tiles; n++) {
         // A number of the query: this row's, or one for each of the two columns.
@@ -122,6 +134,11 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
         if constexpr (Shape.bias) {
           TCNCA_UNROLL
           for (int e = 0; e < 2; e++) x.set_lane(e, x.lane(e) + numbers[diagonal + 8 * n + e]);
+        }
+        if constexpr (Shape.alibi) {
+          TCNCA_UNROLL
+          for (int e = 0; e < 2; e++)
+            x.set_lane(e, x.lane(e) - distance_factor * base::distance(r, from + 8 * n + t + e));
         }
         pack<A, 2> weight, derivative = broadcast<2>(A(1));
         if constexpr (softmax) {
@@ -177,6 +194,7 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
   TCNCA_HOST_DEVICE void store_keys(detail::array<float const[4], Tiles>& acc, A factor, int column, int width,
                                     tensor_view<A const, 4> const& after, tensor_view<A, 4> const& before,
                                     tensor_view<T, 4> const& grad) const {
+    index_t const head = Shape.grouped ? chunk_.key_head : chunk_.head;
     bool const in_state_after = after.present() && chunk_.origin + in.chunk > in.position + in.q.extent[2];
     TCNCA_UNROLL
     for (int half = 0; half < 2; half++) {
@@ -184,9 +202,9 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
       if (j >= chunk_.last) continue;
       int const c = column + this->column();
       bool const in_sequence = j >= chunk_.first;
-      A const* const add = in_state_after ? after.at(chunk_.batch, chunk_.head, j, c) : nullptr;
-      T* const to = in_sequence ? grad.at(chunk_.batch, chunk_.head, this->sequence_index(chunk_, j), c) : nullptr;
-      A* const state = !in_sequence && before.present() ? before.at(chunk_.batch, chunk_.head, j, c) : nullptr;
+      A const* const add = in_state_after ? after.at(chunk_.batch, head, j, c) : nullptr;
+      T* const to = in_sequence ? grad.at(chunk_.batch, head, this->sequence_index(chunk_, j), c) : nullptr;
+      A* const state = !in_sequence && before.present() ? before.at(chunk_.batch, head, j, c) : nullptr;
       TCNCA_UNROLL
       for (int n = 0; n < Tiles; n++) {
         if (8 * n >= width) continue;
@@ -200,7 +218,7 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
 
   int begin_, end_;  // columns that some row of the block sees: [begin_, end_); begin_ is a multiple of Bc
 
- private:
+ protected:
   struct row_statistics {
     A maximum = 0, log_sum = 0, delta = 0;
   };

@@ -48,21 +48,24 @@ struct chunked_attention_mma_forward_agent : detail::attention_output_warps<Grou
     if (!this->set_query_block(item, value_tiles(params))) return;
     column_ = int(item % value_tiles(params)) * columns;
     columns_ = min_of(columns, in.value_dim() - column_);
-    int const visible = this->visible(chunk_, end_ - 1), row = key_row(in.key_dim());
+    int const visible = Shape.head_lengths && begin_ >= end_ ? 0 : this->visible(chunk_, end_ - 1),
+              row = key_row(in.key_dim());
+    int const first = this->hidden(begin_) / M * M;  // key that is read
     // Keys that some query of this warp sees.
     int const last = min_of(first_row_ + M, end_) - 1;
     int const visible_to_warp = last < max_of(begin_, first_row_) ? 0 : this->visible(chunk_, last);
     accumulators acc;
     base::clear_accumulators(acc);
-    if (visible > 0)
+    if (visible > first)
       this->template load_rows<Br>(queries(), row, round_up(in.key_dim(), 2 * M), 0, in.key_dim(),
                                    [&](int r) TCNCA_INLINE { return this->query_row(r); });
     this->pipeline(
-        divide_up(visible, Bc), stages(in.key_dim()),
-        [&](int n, int stage) TCNCA_INLINE { load_stage(stage, n * Bc, visible); },
+        divide_up(visible - first, Bc), stages(in.key_dim()),
+        [&](int n, int stage) TCNCA_INLINE { load_stage(stage, first + n * Bc, visible); },
         [&](int n, int stage) TCNCA_INLINE {
-          int const from = n * Bc, steps = min_of(Bc / M, divide_up(max_of(0, visible_to_warp - from), M));
-          if (steps > 0) process_key_block(acc, stage, from, steps);
+          int const from = first + n * Bc, end = min_of(Bc / M, divide_up(max_of(0, visible_to_warp - from), M));
+          int const begin = Shape.window ? max_of(0, (this->hidden(first_row_) - from) / M) : 0;
+          if (end > begin) process_key_block(acc, stage, from, begin, end);
         });
     TCNCA_UNROLL
     for (int half = 0; half < 2; half++) this->store_row(acc, half, softmax ? this->row_sum(acc, half) : 0.f);
@@ -89,24 +92,24 @@ struct chunked_attention_mma_forward_agent : detail::attention_output_warps<Grou
     warp.commit();
   }
 
-  /// The keys from `from` on, in `steps` steps of 16.
-  TCNCA_HOST_DEVICE void process_key_block(accumulators& acc, int stage, int from, int steps) const {
+  /// The steps [begin, end) of 16 keys of the block at `from`.
+  TCNCA_HOST_DEVICE void process_key_block(accumulators& acc, int stage, int from, int begin, int end) const {
     [[maybe_unused]] typename base::keep_mask mask{};
-    if constexpr (Shape.dropout) { mask = this->dropout_mask(from, 0, steps); }
+    if constexpr (Shape.dropout) { mask = this->dropout_mask(from, begin, end); }
     scores s;
     base::clear(s);
-    this->multiply_rows(s, queries(), keys(stage), key_row(in.key_dim()), in.key_dim(), 0, steps);
+    this->multiply_rows(s, queries(), keys(stage), key_row(in.key_dim()), in.key_dim(), begin, end);
     this->finish_scores(s, biases(stage), from);
     if constexpr (softmax) {
       float maximum[2];
       TCNCA_UNROLL
       for (int half = 0; half < 2; half++) maximum[half] = this->row_maximum(s, half, acc.row[half].maximum);
-      this->update_rows(s, acc, maximum);
+      this->rescale(acc.output, base::apply_maxima(s, acc.row, maximum));
     }
     if constexpr (Shape.dropout) { this->apply_dropout(s, mask); }
     weights p;
     base::round_weights(p, s);
-    this->template add_products<true>(acc.output, p, values_of(stage), columns, columns_, from, 0, steps);
+    this->template add_products<true>(acc.output, p, values_of(stage), columns, columns_, from, begin, end);
   }
 };
 

@@ -32,8 +32,8 @@ struct attention_output_warps : attention_warps<Group, T, Shape, Policy> {
     index_t const blocks = query_blocks(params);
     this->set_row_block(int(blocks - 1 - item / value_tiles % blocks) * Br);
     chunk_ = this->chunk_of(item / value_tiles / blocks);
-    begin_ = max_of(first_, chunk_.first), end_ = min_of(first_ + Br, chunk_.last);
-    return begin_ < end_;
+    begin_ = max_of(first_, chunk_.first), end_ = min_of(first_ + Br, this->query_end(chunk_));
+    return begin_ < (Shape.head_lengths ? min_of(first_ + Br, chunk_.last) : end_);
   }
   /// The query of a row of the block, null where it does not exist.
   TCNCA_HOST_DEVICE T const* query_row(int r) const {
@@ -53,11 +53,14 @@ struct attention_output_warps : attention_warps<Group, T, Shape, Policy> {
   /// Products q . k of the block of keys at `from` to scores, -infinity where masked (softmax), or to weights, 0 where
   /// masked.
   TCNCA_HOST_DEVICE void finish_scores(scores& s, [[maybe_unused]] A const* biases, int from) const {
-    bool const masked = from + Bc > this->visible(chunk_, first_row_);
+    bool const masked = from + Bc > this->visible(chunk_, first_row_) ||
+                        (Shape.window && from < this->hidden(first_row_ + base::M - 1));
+    [[maybe_unused]] A const distance_factor = this->distance_factor(chunk_);
     TCNCA_UNROLL
     for (int half = 0; half < 2; half++) {
       int const i = this->position(half), t = this->column();
       int const end = this->visible(chunk_, i) - from - t;  // of this lane's keys
+      [[maybe_unused]] int const begin = this->hidden(i) - from - t;
       A const scale = softmax ? in.scale : this->scale(chunk_, i);
       TCNCA_UNROLL
       for (int n = 0; n < key_tiles; n++) {
@@ -66,10 +69,17 @@ struct attention_output_warps : attention_warps<Group, T, Shape, Policy> {
           TCNCA_UNROLL
           for (int e = 0; e < 2; e++) x.set_lane(e, x.lane(e) + biases[Br - 1 - (i - first_) + 8 * n + t + e]);
         }
+        if constexpr (Shape.alibi) {
+          TCNCA_UNROLL
+          for (int e = 0; e < 2; e++)
+            x.set_lane(e, x.lane(e) - distance_factor * base::distance(i, from + 8 * n + t + e));
+        }
         if constexpr (!softmax) { x = attention_weight<Shape.function>(x).value; }
         TCNCA_UNROLL
         for (int e = 0; e < 2; e++)
-          s[n][2 * half + e] = masked && 8 * n + e >= end ? (softmax ? -infinity() : 0.f) : x.lane(e);
+          s[n][2 * half + e] = masked && (8 * n + e >= end || (Shape.window && 8 * n + e < begin))
+                                   ? (softmax ? -infinity() : 0.f)
+                                   : x.lane(e);
       }
     }
   }
@@ -82,14 +92,18 @@ struct attention_output_warps : attention_warps<Group, T, Shape, Policy> {
     maximum = max_or_number(maximum, warp.shuffle_xor(maximum, 1));
     return max_or_number(maximum, warp.shuffle_xor(maximum, 2));
   }
-  /// Replaces scores by weights, given the maxima of the rows so far, and rescales the sums and the output. Called by a
-  /// whole warp.
-  TCNCA_HOST_DEVICE void update_rows(scores& s, accumulators& acc, float const (&maximum)[2]) const {
-    float factor[2];
+  /// Replaces scores by weights, given the maxima of the rows so far, and adds them to the sums. Returns the factors of
+  /// the outputs so far. Called by any lane.
+  struct row_factors {
+    float row[2];
+  };
+  TCNCA_HOST_DEVICE static row_factors apply_maxima(scores& s, softmax_row<float> (&rows)[2],
+                                                    float const (&maximum)[2]) {
+    row_factors factor;
     TCNCA_UNROLL
     for (int half = 0; half < 2; half++) {
-      auto& row = acc.row[half];
-      factor[half] = row.rescale(maximum[half]);
+      auto& row = rows[half];
+      factor.row[half] = row.rescale(maximum[half]);
       float even = row.sum, odd = 0;
       TCNCA_UNROLL
       for (int n = 0; n < key_tiles; n++) {
@@ -98,12 +112,15 @@ struct attention_output_warps : attention_warps<Group, T, Shape, Policy> {
       }
       row.sum = even + odd;
     }
-    if (warp.any(factor[0] != 1 || factor[1] != 1)) {  // rare once the maxima have been found
+    return factor;
+  }
+  /// Multiplies the outputs so far. Called by a whole warp.
+  TCNCA_HOST_DEVICE void rescale(detail::array<float[4], tiles>& output, row_factors factor) const {
+    if (!warp.any(factor.row[0] != 1 || factor.row[1] != 1)) return;  // rarely not, once the maxima have been found
+    TCNCA_UNROLL
+    for (int n = 0; n < tiles; n++) {
       TCNCA_UNROLL
-      for (int n = 0; n < tiles; n++) {
-        TCNCA_UNROLL
-        for (int e = 0; e < 4; e++) acc.output[n][e] *= factor[e / 2];
-      }
+      for (int e = 0; e < 4; e++) output[n][e] *= factor.row[e / 2];
     }
   }
   /// The sum of a row over its four lanes. Called by a whole warp.
@@ -114,20 +131,36 @@ struct attention_output_warps : attention_warps<Group, T, Shape, Policy> {
   }
 
   /// Stores a row of the output, normalized by the sum of its weights (softmax), and its statistics.
-  TCNCA_HOST_DEVICE void store_row(accumulators const& acc, int half, [[maybe_unused]] float sum) const {
-    int const i = this->position(half);
-    if (i < begin_ || i >= end_) return;
-    index_t const at = this->sequence_index(chunk_, i);
-    float factor = 1;
-    if constexpr (softmax) {
-      factor = inverse_or_zero(sum);
-      if (params.lse.present() && column_ == 0 && this->column() == 0)
-        store_lse(params.lse, chunk_.batch, chunk_.head, at, acc.row[half].maximum, sum);
-    }
-    T* const to = params.o.at(chunk_.batch, chunk_.head, at, 0) + column_ + this->column();
+  TCNCA_HOST_DEVICE void store_row(accumulators const& acc, int half, float sum) const {
+    if (!row_exists(half)) return;
+    bool const attends = !Shape.head_lengths || this->position(half) < end_;
+    float const own_factor = store_statistics(acc.row[half], half, attends ? sum : 0.f),
+                factor = attends ? own_factor : 0.f;
+    T* const to = output_row(half) + this->column();
     TCNCA_UNROLL
     for (int n = 0; n < tiles; n++)
       if (8 * n < columns_) this->store_pair(to + 8 * n, normalized(row_pair(acc.output[n], half), factor));
+  }
+
+  /// Whether the row is a query, one that does not attend included: its output is 0.
+  TCNCA_HOST_DEVICE bool row_exists(int half) const {
+    return this->position(half) >= begin_ && this->position(half) < (Shape.head_lengths ? chunk_.last : end_);
+  }
+  TCNCA_HOST_DEVICE T* output_row(int half) const {
+    index_t const at = this->sequence_index(chunk_, this->position(half));
+    return params.o.at(chunk_.batch, chunk_.head, at, 0) + column_;
+  }
+  /// Returns the factor of the row's outputs.
+  TCNCA_HOST_DEVICE float store_statistics([[maybe_unused]] softmax_row<float> const& row, int half,
+                                           [[maybe_unused]] float sum) const {
+    if constexpr (softmax) {
+      if (params.lse.present() && column_ == 0 && this->column() == 0)
+        store_lse(params.lse, chunk_.batch, chunk_.head, this->sequence_index(chunk_, this->position(half)),
+                  row.maximum, sum);
+      return inverse_or_zero(sum);
+    } else {
+      return 1;
+    }
   }
 };
 

@@ -204,13 +204,16 @@ struct chunked_attention_mma_scores_agent : detail::attention_gradient_warps<Gro
     TCNCA_UNROLL
     for (int half = 0; half < 2; half++) {
       int const i = this->position(half);
-      if (!this->query_exists(i)) continue;
+      if (Shape.head_lengths ? i < chunk_.first || i >= chunk_.last : !this->query_exists(i)) continue;
+      bool const attends = !Shape.head_lengths || this->query_exists(i);
       A const scale = this->scale(chunk_, i);
       T* const to =
           params.grad_q.at(chunk_.batch, chunk_.head, this->sequence_index(chunk_, i), column + this->column());
       TCNCA_UNROLL
       for (int n = 0; n < tiles; n++)
-        if (8 * n < width) this->store_pair(to + 8 * n, base::row_pair(acc[n], half) * broadcast<2>(scale));
+        if (8 * n < width)
+          this->store_pair(to + 8 * n,
+                           attends ? base::row_pair(acc[n], half) * broadcast<2>(scale) : broadcast<2>(A(0)));
     }
   }
 };

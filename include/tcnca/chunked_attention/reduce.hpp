@@ -48,7 +48,8 @@ struct chunked_attention_delta_agent {
 };
 
 /// Adds the shares of the items of the generic backward agent in the order of the items: gradients of queries if there
-/// are splits, and of biases. Items: blocks of 256 queries of each chunk, then blocks of 256 biases of each head.
+/// are splits, and of biases unless sequences are packed. Items: blocks of 256 queries of each chunk, then blocks of
+/// 256 biases of each head.
 template <class Group, element T, chunked_attention_shape Shape, chunked_attention_policy Policy>
 struct chunked_attention_reduce_agent : detail::attention_group<Group, T, Shape, Policy> {
   using base = detail::attention_group<Group, T, Shape, Policy>;
@@ -67,7 +68,7 @@ struct chunked_attention_reduce_agent : detail::attention_group<Group, T, Shape,
     return divide_up(2 * p.in.chunk - 1, block);
   }
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
-    return query_items(p) + (Shape.bias ? p.grad_bias.extent[0] * bias_blocks(p) : 0);
+    return query_items(p) + (Shape.bias && !Shape.packed ? p.grad_bias.extent[0] * bias_blocks(p) : 0);
   }
   static group_memory memory(params_type const&) { return {}; }
 
@@ -85,10 +86,14 @@ struct chunked_attention_reduce_agent : detail::attention_group<Group, T, Shape,
     auto const chunk = this->chunk_of(number);
     int const splits = params.plan.splits, row = params.plan.query_row, dim = in.key_dim();
     int const first = max_of(chunk.first, int(from)), last = min_of(chunk.last, int(from + block));
+    // The item of the first split, and the head among those of the item.
+    index_t const together = this->heads_per_key(), head = chunk.head % together,
+                  item = this->key_chunk(number) * splits;
     for (index_t n = group.rank(); n < index_t(last - first) * dim; n += group.size()) {
       int const i = first + int(n / dim), d = int(n % dim);
       A sum = 0;
-      for (int s = 0; s < splits; s++) sum += params.query_sums[((number * splits + s) * in.rows() + i) * row + d];
+      for (int s = 0; s < splits; s++)
+        sum += params.query_sums[(((item + s) * together + head) * in.rows() + i) * row + d];
       *params.grad_q.at(chunk.batch, chunk.head, this->sequence_index(chunk, i), d) =
           from_accumulate<T>(sum * this->scale(chunk, i));
     }
@@ -97,12 +102,14 @@ struct chunked_attention_reduce_agent : detail::attention_group<Group, T, Shape,
   TCNCA_HOST_DEVICE void reduce_biases(index_t head, index_t from) const {
     constexpr int N = biases_per_thread;
     index_t const length = 2 * in.rows() - 1, unused = in.chunk - in.rows();
-    index_t const items_per_head = in.chunks() * params.plan.splits, heads = in.heads();
+    index_t const items_per_head = in.chunks() * params.plan.splits, together = this->heads_per_key(),
+                  heads = in.heads() / together, key_head = head / together;
     for (index_t d = from + group.rank() * N; d < min_of(from + block, 2 * in.chunk - 1); d += group.size() * N) {
       double sum[N] = {};  // fp64: there may be many items
       for (index_t b = 0; b < in.q.extent[0]; b++)
         for (index_t s = 0; s < items_per_head; s++) {
-          A const* const shares = params.bias_sums + ((b * heads + head) * items_per_head + s) * length - unused + d;
+          index_t const item = (b * heads + key_head) * items_per_head + s;
+          A const* const shares = params.bias_sums + (item * together + head % together) * length - unused + d;
           TCNCA_UNROLL
           for (int n = 0; n < N; n++)
             if (d + n >= unused && d + n < unused + length) sum[n] += double(shares[n]);

@@ -46,11 +46,13 @@ struct chunked_attention_step_agent : detail::attention_group<Group, T, Shape, P
     int const column = int(item % tiles) * columns;
     index_t const t = item / tiles % length, row = item / tiles / length;
     auto const chunk = this->chunk_of(row * in.chunks() + (in.position + t) / in.chunk - in.first_chunk());
-    int const i = int(in.position + t - chunk.origin), count = this->visible(chunk, i);
-    compute_scores(chunk, i, count);
+    int const i = int(in.position + t - chunk.origin);
+    int const count = !Shape.head_lengths || i < chunk.queries ? this->visible(chunk, i) : 0;
+    int const first = this->hidden(i) / W * W;  // the first whole pack of keys that is read
+    compute_scores(chunk, i, first, count);
     A factor = A(1);
     if constexpr (softmax) {
-      auto const statistics = normalize(count);
+      auto const statistics = normalize(first, count);
       factor = detail::inverse_or_zero(statistics.sum);
       if (params.lse.present() && column == 0 && group.rank() == 0)
         detail::store_lse(params.lse, chunk.batch, chunk.head, t, statistics.maximum, statistics.sum);
@@ -61,21 +63,24 @@ struct chunked_attention_step_agent : detail::attention_group<Group, T, Shape, P
 
  private:
   /// The scores of query i (softmax), or the weights; padded to whole packs with -infinity.
-  TCNCA_HOST_DEVICE void compute_scores(detail::attention_chunk const& chunk, int i, int count) const {
+  TCNCA_HOST_DEVICE void compute_scores(detail::attention_chunk const& chunk, int i, int begin, int count) const {
     T const* const query = this->query(chunk, i);
     A const scale = this->scale(chunk, i);
-    for (int first = group.rank() * W; first < count; first += group.size() * W) {
+    [[maybe_unused]] A const distance_factor = this->distance_factor(chunk);
+    for (int first = begin + group.rank() * W; first < count; first += group.size() * W) {
       value scores = broadcast<W>(-detail::infinity<A>());
       TCNCA_UNROLL
       for (int w = 0; w < W; w++) {
         int const j = first + w;
         if (j >= count) break;
+        if (Shape.window && j < this->hidden(i)) continue;
         T const* const key = this->key(chunk, j);
         value sum = broadcast<W>(A(0));
         for (int d = 0; d < in.key_dim(); d += W)
           sum = fma(this->load(query, d, in.key_dim()) * broadcast<W>(scale), this->load(key, d, in.key_dim()), sum);
         A s = sum_lanes(sum);
         if constexpr (Shape.bias) { s += *in.bias.at(chunk.head, in.chunk - 1 + j - i); }
+        if constexpr (Shape.alibi) { s -= distance_factor * A(j < i ? i - j : j - i); }
         scores.set_lane(w, s);
       }
       if constexpr (!softmax) { scores = detail::attention_weight<Shape.function>(scores).value; }
@@ -85,10 +90,10 @@ struct chunked_attention_step_agent : detail::attention_group<Group, T, Shape, P
   }
   /// Replaces the scores by their weights; returns the statistics of the row. Each thread reduces its own packs, then
   /// all threads combine the partial results in the order of the threads.
-  TCNCA_HOST_DEVICE detail::softmax_row<A> normalize(int count) const {
+  TCNCA_HOST_DEVICE detail::softmax_row<A> normalize(int begin, int count) const {
     A* const partial = shared_memory + round_up(in.chunk, index_t(W));
     auto const for_each_own_pack = [&](auto f) TCNCA_INLINE {
-      for (int j = group.rank() * W; j < count; j += group.size() * W) f(j);
+      for (int j = begin + group.rank() * W; j < count; j += group.size() * W) f(j);
     };
     auto const load_scores = [&](int j) TCNCA_INLINE { return load<W>(const_cast<A const*>(shared_memory + j)); };
     value maxima = broadcast<W>(-detail::infinity<A>()), sums = broadcast<W>(A(0));
@@ -126,7 +131,9 @@ struct chunked_attention_step_agent : detail::attention_group<Group, T, Shape, P
       detail::array<value, packs> sum;
       unroll<0, packs>([&](auto n) TCNCA_INLINE { sum[n] = broadcast<W>(A(0)); });
       philox_words words{};
-      for (int j = 0; j < count; j++) {
+      int const first = this->hidden(i);
+      if constexpr (Shape.dropout && Shape.window) { words = this->dropout_words(chunk, i, first / 4 * 4); }
+      for (int j = first; j < count; j++) {
         A weight = shared_memory[j];
         if constexpr (Shape.dropout) {
           if (j % 4 == 0) words = this->dropout_words(chunk, i, j);
@@ -177,16 +184,16 @@ struct chunked_attention_state_agent {
 
   TCNCA_HOST_DEVICE void operator()(index_t item) const {
     auto const& p = params;
-    index_t const first = item % blocks(p) * block, head = item / blocks(p) % p.after.extent[1],
-                  batch = item / blocks(p) / p.after.extent[1];
-    int const count = int(min_of(block, end(p) - origin(p) - first)), dim = int(p.after.extent[3]);
+    index_t const head = item / blocks(p) % p.after.extent[1], batch = item / blocks(p) / p.after.extent[1];
     index_t const retained = max_of(index_t(0), p.position - origin(p));  // slots [0, retained) keep their content
-    bool const in_place = p.before.data == p.after.data;
+    index_t const begin = item % blocks(p) * block, end_of_block = min_of(begin + block, end(p) - origin(p));
+    index_t const first = p.before.data == p.after.data ? max_of(begin, retained) : begin;
+    int const count = int(max_of(index_t(0), end_of_block - first)), dim = int(p.after.extent[3]);
     for_each_pair(group, count, dim, [&](int r, int d) TCNCA_INLINE {
       index_t const slot = first + r;
       if (slot >= retained) {
         *p.after.at(batch, head, slot, d) = *p.rows.at(batch, head, origin(p) + slot - p.position, d);
-      } else if (!in_place) {
+      } else {
         *p.after.at(batch, head, slot, d) = *p.before.at(batch, head, slot, d);
       }
     });

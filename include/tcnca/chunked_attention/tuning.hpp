@@ -22,9 +22,16 @@ struct chunked_attention_policy {
   int threads;                 ///< threads of a group
   size_t shared_memory_bytes;  ///< shared memory of a group; buffers that do not fit go to the workspace
   bool tensor_cores = false;   ///< tensor cores for 16-bit T where the target has them; query_block is 16 per warp
-  int cluster = 0;  ///< groups of an sm_90a cluster that share weights, each with its own value_tile (forward); 0: none
+  bool clusters = false;       ///< with tensor_cores: wgmma and clusters where the device is sm_90a
 
   friend constexpr bool operator==(chunked_attention_policy const&, chunked_attention_policy const&) = default;
+  template <class F>
+  constexpr void fields(F f) const {
+    f("width", width), f("tile_rows", tile_rows), f("tile_packs", tile_packs), f("query_block", query_block);
+    f("key_block", key_block), f("value_panel", value_panel), f("value_tile", value_tile), f("splits", splits);
+    f("threads", threads), f("shared_memory_bytes", shared_memory_bytes), f("tensor_cores", tensor_cores);
+    f("clusters", clusters);
+  }
 
   TCNCA_HOST_DEVICE constexpr int tile_columns() const { return tile_packs * width; }
   /// What the generic forward agent requires: blocks, panels and value tiles are whole register tiles.
@@ -43,9 +50,9 @@ struct chunked_attention_policy {
     return threads % 32 == 0 && query_block == threads / 32 * 16 && key_block % 16 == 0 && key_block <= 64 &&
            value_tile % 64 == 0;
   }
-  /// What the agent for clusters requires: two warpgroups, the tile sizes of wgmma, and a portable cluster size.
+  /// What the agents for clusters require: the tile sizes of wgmma, for two warpgroups.
   TCNCA_HOST_DEVICE constexpr bool valid_cluster() const {
-    return query_block == 128 && key_block == 64 && value_tile == 256 && cluster >= 1 && cluster <= 8;
+    return threads == 256 && query_block == 128 && key_block == 64 && value_tile == 256;
   }
 };
 
@@ -107,19 +114,7 @@ struct default_chunked_attention_tuning {
     chunked_attention_policy p = cuda(128, 64);
     p.value_tile = 256;
     p.shared_memory_bytes = 163 * 1024;
-    p.tensor_cores = true;
-    return p;
-  }
-};
-
-/// Default, but on sm_90a the groups of a cluster divide the value dimension: for value_dim at, or a little below, a
-/// multiple of 256 Groups. Other devices run the agents of Default. Not the default: checked statically and on fibers,
-/// not yet run on a device.
-template <class Default, int Groups = 4>
-struct clustered_chunked_attention_tuning : Default {
-  static constexpr chunked_attention_policy forward(target t) {
-    chunked_attention_policy p = Default::forward(t);
-    p.cluster = p.tensor_cores ? Groups : 0;
+    p.tensor_cores = p.clusters = true;
     return p;
   }
 };
