@@ -1,6 +1,8 @@
 // The operation gated_fusion: the element-wise parts of a TCNCA layer, each in one pass over memory.
 #pragma once
 #include "core/check.hpp"
+#include "core/text.hpp"
+#include "gated_fusion/arguments.hpp"
 #include "gated_fusion/dispatch.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
@@ -27,15 +29,15 @@ namespace tcnca::inline TCNCA_TARGET {
 /// Dropout      Of the candidate, by Philox4x32-10 with key `seed` and counter (position + offset, column / 4, batch),
 ///              where position is the index along the length. An element is dropped if word column % 4 is below 2^32
 ///              dropout, else divided by 1 - dropout. The backward pass recomputes the mask. Use a different seed for
-///              each operation, layer and training step.
+///              each operation, layer and training step. Both numbers may be in memory, see random_state.
 /// Aliasing     In place: y may be the same view as o in reset, or as x or h in update; grad_o (reset) or grad_x
 ///              (update) as grad_y. No other output may overlap another argument.
 /// Determinism  Results have the same bits in every run and for any number of threads. Gradients of gq, mq, gk, mk are
 ///              summed over the rows in an order that depends on the extents, the type and the tuning only: blocks of
 ///              at most 1024 rows in accumulate_t<T>, then in fp64.
 /// Complexity   One read or write per element of each tensor: 5 tensors for update, 3 for reset and mix; backward 9, 5
-///              and 4. Only mix_backward needs a workspace: 4 key_dim numbers for each of about 1000 items, above a
-///              million rows for every 1024 rows.
+///              and 4. Only mix_backward needs a workspace: about 4 key_dim numbers for each of about 1000 items (on a
+///              GPU 500), above a million rows for every 1024 rows.
 /// Errors       Returned as a status. Unless it is success, nothing was written; exception: launch_failed
 ///              of mix_backward, which may come from the second of two launches. No entry point allocates, throws or
 ///              synchronizes; on a GPU the call returns when its kernels are enqueued.
@@ -48,52 +50,12 @@ struct gated_fusion {
   using input = tensor_view<T const, 3>;
   using output = tensor_view<T, 3>;
 
-  struct mix_args {
-    input z = {};  ///< the pre-activation of the shared representation
-    tensor_view<accumulate const, 1> gq = {}, mq = {}, gk = {}, mk = {};
-    output q = {}, k = {};
-  };
-  /// All gradients are overwritten.
-  struct mix_backward_args {
-    input z = {};
-    tensor_view<accumulate const, 1> gq = {}, gk = {};
-    input grad_q = {}, grad_k = {};
-    output grad_z = {};
-    tensor_view<accumulate, 1> grad_gq = {}, grad_mq = {}, grad_gk = {}, grad_mk = {};
-  };
-  struct reset_args {
-    input o = {};  ///< the attention's output
-    input r = {};  ///< the pre-activation of the gate
-    output y = {};
-  };
-  /// All gradients are overwritten.
-  struct reset_backward_args {
-    input o = {}, r = {}, grad_y = {};
-    output grad_o = {}, grad_r = {};
-  };
-  struct update_args {
-    input x = {};   ///< the layer's input
-    input u = {};   ///< if Shape.update_gate: the pre-activation of the gate
-    input hx = {};  ///< if Shape.mixer_path: the temporal mixer's part of the candidate's pre-activation
-    input h = {};   ///< the attention's part of the candidate's pre-activation
-    output y = {};
-    double dropout = 0;  ///< if Shape.dropout: probability in [0, 1)
-    uint64 seed = 0, offset = 0;
-  };
-  /// All gradients are overwritten. grad_hx has the values of grad_h; it is there because the two belong to different
-  /// products.
-  struct update_backward_args {
-    input x = {};   ///< if Shape.update_gate
-    input u = {};   ///< if Shape.update_gate
-    input hx = {};  ///< if Shape.mixer_path
-    input h = {}, grad_y = {};
-    output grad_x = {};
-    output grad_u = {};   ///< if Shape.update_gate
-    output grad_hx = {};  ///< if Shape.mixer_path
-    output grad_h = {};
-    double dropout = 0;  ///< dropout, seed, offset: as in the forward pass
-    uint64 seed = 0, offset = 0;
-  };
+  using mix_args = gated_fusion_mix_args<T>;
+  using mix_backward_args = gated_fusion_mix_backward_args<T>;
+  using reset_args = gated_fusion_reset_args<T>;
+  using reset_backward_args = gated_fusion_reset_backward_args<T>;
+  using update_args = gated_fusion_update_args<T>;
+  using update_backward_args = gated_fusion_update_backward_args<T>;
 
   /// Computes q and k.
   template <class Executor>
@@ -114,7 +76,7 @@ struct gated_fusion {
     bool const valid = tensor_limits::hold(a.z) && a.z.extent[2] <= max_columns;
     return valid ? tuned<Executor>::mix_backward_bytes(e, a).all : 0;
   }
-  /// Computes all gradients of mix.
+  /// Computes the gradients of mix that are present.
   template <class Executor>
   TCNCA_HIDDEN static status mix_backward(Executor e, mix_backward_args const& a, workspace scratch) noexcept {
     argument_check check = check_executor(e);
@@ -122,11 +84,13 @@ struct gated_fusion {
     check_input(check, "z", a.z, a.z);
     check_parameter(check, "gq", a.gq, columns), check_parameter(check, "gk", a.gk, columns);
     check_input(check, "grad_q", a.grad_q, a.z), check_input(check, "grad_k", a.grad_k, a.z);
-    check_output(check, "grad_z", a.grad_z, a.z);
-    check.output("grad_gq", a.grad_gq, {columns}).output("grad_mq", a.grad_mq, {columns});
-    check.output("grad_gk", a.grad_gk, {columns}).output("grad_mk", a.grad_mk, {columns});
+    check_gradient(check, "grad_z", a.grad_z, a.z);
+    check.optional_output("grad_gq", a.grad_gq, {columns}).optional_output("grad_mq", a.grad_mq, {columns});
+    check.optional_output("grad_gk", a.grad_gk, {columns}).optional_output("grad_mk", a.grad_mk, {columns});
     check.scratch(scratch, check.ok() ? tuned<Executor>::mix_backward_bytes(e, a) : workspace_bytes{}).overlaps();
-    return check.ok() ? tuned<Executor>::mix_backward(e, a, scratch) : check.result();
+    bool const any =
+        a.grad_z.given() || a.grad_gq.given() || a.grad_mq.given() || a.grad_gk.given() || a.grad_mk.given();
+    return check.ok() && any ? tuned<Executor>::mix_backward(e, a, scratch) : check.result();
   }
 
   /// Computes y.
@@ -139,16 +103,17 @@ struct gated_fusion {
     check.overlaps({"o", "y"});
     return check.ok() ? tuned<Executor>::reset(e, a) : check.result();
   }
-  /// Computes all gradients of reset.
+  /// Computes the gradients of reset that are present.
   template <class Executor>
   TCNCA_HIDDEN static status reset_backward(Executor e, reset_backward_args const& a) noexcept {
     static_assert(Shape.reset_gate, "tcnca::gated_fusion: this shape has no reset gate");
     argument_check check = check_executor(e);
     check_input(check, "o", a.o, a.o), check_input(check, "r", a.r, a.o);
     check_input(check, "grad_y", a.grad_y, a.o);
-    check_output(check, "grad_o", a.grad_o, a.o), check_output(check, "grad_r", a.grad_r, a.o);
+    check_gradient(check, "grad_o", a.grad_o, a.o), check_gradient(check, "grad_r", a.grad_r, a.o);
     check.overlaps({"grad_y", "grad_o"});
-    return check.ok() ? tuned<Executor>::reset_backward(e, a) : check.result();
+    bool const any = a.grad_o.given() || a.grad_r.given();
+    return check.ok() && any ? tuned<Executor>::reset_backward(e, a) : check.result();
   }
 
   /// Computes y.
@@ -161,7 +126,7 @@ struct gated_fusion {
     check.overlaps({"x", "y", "h", "y"});
     return check.ok() ? tuned<Executor>::update(e, a) : check.result();
   }
-  /// Computes all gradients of update.
+  /// Computes the gradients of update that are present.
   template <class Executor>
   TCNCA_HIDDEN static status update_backward(Executor e, update_backward_args const& a) noexcept {
     argument_check check = check_executor(e);
@@ -170,14 +135,13 @@ struct gated_fusion {
     else check.only_if(false, "x", a.x);
     check_gates(check, a);
     check_input(check, "grad_y", a.grad_y, a.h);
-    check_output(check, "grad_x", a.grad_x, a.h);
-    if (Shape.update_gate) check_output(check, "grad_u", a.grad_u, a.h);
-    else check.only_if(false, "grad_u", a.grad_u);
-    if (Shape.mixer_path) check_output(check, "grad_hx", a.grad_hx, a.h);
-    else check.only_if(false, "grad_hx", a.grad_hx);
-    check_output(check, "grad_h", a.grad_h, a.h);
+    check.only_if(Shape.update_gate, "grad_u", a.grad_u);
+    check.only_if(Shape.mixer_path, "grad_hx", a.grad_hx);
+    check_gradient(check, "grad_x", a.grad_x, a.h), check_gradient(check, "grad_u", a.grad_u, a.h);
+    check_gradient(check, "grad_hx", a.grad_hx, a.h), check_gradient(check, "grad_h", a.grad_h, a.h);
     check.overlaps({"grad_y", "grad_x"});
-    return check.ok() ? tuned<Executor>::update_backward(e, a) : check.result();
+    bool const any = a.grad_x.given() || a.grad_u.given() || a.grad_hx.given() || a.grad_h.given();
+    return check.ok() && any ? tuned<Executor>::update_backward(e, a) : check.result();
   }
 
  private:
@@ -192,6 +156,9 @@ struct gated_fusion {
   static void check_output(argument_check& check, char const* name, output const& v, input const& like) {
     check.output(name, v, {like.extent[0], like.extent[1], like.extent[2]}, 2);
   }
+  static void check_gradient(argument_check& check, char const* name, output const& v, input const& like) {
+    check.optional_output(name, v, {like.extent[0], like.extent[1], like.extent[2]}, 2);
+  }
   static void check_parameter(argument_check& check, char const* name, tensor_view<accumulate const, 1> const& v,
                               index_t columns) {
     check.input(name, v, {columns});
@@ -204,6 +171,8 @@ struct gated_fusion {
     bool const finite = detail::is_finite(a.dropout);
     if (Shape.dropout) check.demand(finite && a.dropout >= 0 && a.dropout < 1, status_code::invalid_value, "dropout");
     else check.demand(finite && a.dropout == 0, status_code::unexpected_argument, "dropout");
+    check.only_if(Shape.dropout, "random_state", a.random_state);
+    check.optional_input("random_state", a.random_state, {2});
   }
 };
 

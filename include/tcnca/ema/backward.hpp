@@ -22,9 +22,9 @@ struct ema_backward_params {
 };
 
 /// One item: the gradients of a block of channels of one sequence.
-template <class Group, element T, ema_shape Shape, ema_policy Policy, class Scan = group_scan>
-struct ema_backward_agent : detail::ema_adjoint_base<Group, T, Shape, Policy, Scan> {
-  using base = detail::ema_adjoint_base<Group, T, Shape, Policy, Scan>;
+template <class Group, element T, ema_shape Shape, ema_policy Policy>
+struct ema_backward_agent : detail::ema_adjoint_base<Group, T, Shape, Policy> {
+  using base = detail::ema_adjoint_base<Group, T, Shape, Policy>;
   using typename base::A, typename base::value, typename base::tiling, typename base::carry_type,
       typename base::sums_type, typename base::segment;
   using base::group, base::shared_memory, base::N, base::W, base::channels, base::bidirectional, base::table,
@@ -41,16 +41,15 @@ struct ema_backward_agent : detail::ema_adjoint_base<Group, T, Shape, Policy, Sc
              p.grad_state_out.present()),
         params(p),
         scratch_g(global_scratch + total_elements(p)),
-        scratch_grad_x(scratch_g + (Shape.skip ? p.x.extent[2] * channels : 0)) {}
+        scratch_grad_x(scratch_g + (Shape.skip ? sequence_elements(p) : 0)) {}
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
     return base::items(p.x.extent[0], p.x.extent[1]);
   }
   TCNCA_HOST_DEVICE static constexpr group_memory memory(params_type const& p) {
     constexpr size_t tiles_in_scratch = (Shape.skip ? 1 : 0) + (bidirectional ? 1 : 0);
     size_t const sum_elements = size_t(base::kinds_of_sums(p.grad_state_out.given())) * sums_type::kind_elements;
-    return {
-        .shared_memory_bytes = (size_t(base::sums_begin) + sum_elements) * sizeof(A),
-        .global_scratch_bytes = (total_elements(p) + size_t(p.x.extent[2]) * channels * tiles_in_scratch) * sizeof(A)};
+    return {.shared_memory_bytes = (size_t(base::sums_begin) + sum_elements) * sizeof(A),
+            .global_scratch_bytes = (total_elements(p) + sequence_elements(p) * tiles_in_scratch) * sizeof(A)};
   }
 
   TCNCA_HOST_DEVICE void operator()(index_t item) {
@@ -75,7 +74,11 @@ struct ema_backward_agent : detail::ema_adjoint_base<Group, T, Shape, Policy, Sc
   detail::ema_sequence<Group, T, tiling> grad_x_;
 
   TCNCA_HOST_DEVICE static constexpr size_t total_elements(params_type const& p) {
-    return sums_type::total_elements(base::kinds_of_sums(true), p.x.extent[2]);
+    return round_up(sums_type::total_elements(base::kinds_of_sums(true), p.x.extent[2]), size_t(16));
+  }
+  /// Of one of the arrays [position][channel] in the scratch. Both begin at a multiple of 16 elements.
+  TCNCA_HOST_DEVICE static constexpr size_t sequence_elements(params_type const& p) {
+    return round_up(size_t(p.x.extent[2]) * channels, size_t(16));
   }
 
   /// Computes y, and from it g, which goes to scratch_g. Direction 0: causal. Called by all threads; syncs at the end.
@@ -95,7 +98,7 @@ struct ema_backward_agent : detail::ema_adjoint_base<Group, T, Shape, Policy, Sc
       group.sync();  // the previous tile has been stored
       x_.load(group, first, n, tile_x, transpose_buffer);
       if (last) grad_y_.load(group, first, n, tile_g, transpose_buffer);
-      if (bidirectional && last) this->copy(scratch_g + first * channels, causal, n * channels);
+      if (bidirectional && last) this->copy_to_tile(scratch_g + first * channels, causal, n * channels);
       group.sync();
       value const omega = this->omega();
       index_t const next = this->template next_tile<Reverse>(first, n);
@@ -103,17 +106,24 @@ struct ema_backward_agent : detail::ema_adjoint_base<Group, T, Shape, Policy, Sc
         x_.prefetch(next, r, params.x.extent[2]);
         if (last) grad_y_.prefetch(next, r, params.x.extent[2]);
       };
-      auto const emit = [&](int at, value x, value y) TCNCA_INLINE {
-        if constexpr (bidirectional && last) { y = y + load<W>(const_cast<A const*>(causal + at)); }
-        if constexpr (last) {
-          value const grad_y = load<W>(const_cast<A const*>(tile_g + at));
-          y = grad_y * activate<activation::silu>(fma(omega, x, y)).derivative;
+      auto const emit = [&]<int Count>(auto const& s, int begin, detail::array<value, Count>& x,
+                                       detail::array<value, Count>& y) TCNCA_INLINE {
+        if constexpr (base::bidirectional && last) {
+          detail::array<value, Count> other;
+          this->load_segment(causal, s, begin, other);
+          unroll<0, Count>([&](auto i) { y[i] = y[i] + other[i]; });
         }
-        store<W>(tile_g + at, y);
+        if constexpr (last) {
+          detail::array<value, Count> grad_y;
+          this->load_segment(tile_g, s, begin, grad_y);
+          unroll<0, Count>(
+              [&](auto i) { y[i] = grad_y[i] * activate<activation::silu>(fma(omega, x[i], y[i])).derivative; });
+        }
+        this->store_segment(tile_g, s, begin, y);
       };
       this->template recurrence<Reverse, Stateful>(tile_x, n, carry, prefetch, emit);
       group.sync();
-      this->copy(tile_g, scratch_g + first * channels, n * channels);
+      this->copy_tile(tile_g, scratch_g + first * channels, n * channels);
     });
     group.sync();
   }
@@ -131,31 +141,31 @@ struct ema_backward_agent : detail::ema_adjoint_base<Group, T, Shape, Policy, Sc
       group.sync();
       x_.load(group, first, n, tile_x, transpose_buffer);
       if constexpr (Shape.skip) {
-        this->copy(scratch_g + first * channels, tile_g, n * channels);
+        this->copy_to_tile(scratch_g + first * channels, tile_g, n * channels);
       } else {
         grad_y_.load(group, first, n, tile_g, transpose_buffer);
       }
-      if (bidirectional && last) this->copy(scratch_grad_x + first * channels, other, n * channels);
+      if (bidirectional && last) this->copy_to_tile(scratch_grad_x + first * channels, other, n * channels);
       group.sync();
       index_t const next = this->template next_tile<Reverse>(first, n);
       this->for_each_round(n, [&](int r) TCNCA_INLINE {
         segment const s = this->template segment_of<Reverse>(r, n);
         x_.prefetch(next, r, params.x.extent[2]);
         if (!Shape.skip) grad_y_.prefetch(next, r, params.x.extent[2]);
-        if (last) grad_x_.prefetch(next, r, params.x.extent[2]);
+        if (last && params.grad_x.present()) grad_x_.prefetch(next, r, params.x.extent[2]);
         bool const at_end = first_tile && r == 0 && this->segment_ == 0;
-        this->template adjoint_round<Direction, source::outputs>(s, at_end);
+        this->template adjoint_round<Direction, source::outputs>(s, at_end, n == base::tiling::tile);
         if (params.grad_state_out.present()) {
           group.sync();  // both use the same scratch memory for the scan
-          this->template adjoint_round<Direction, source::final_state>(s, at_end);
+          this->template adjoint_round<Direction, source::final_state>(s, at_end, n == base::tiling::tile);
         }
       });
       first_tile = false;
       group.sync();
       if constexpr (last) {
-        grad_x_.store(group, first, n, tile_g, transpose_buffer);
+        if (params.grad_x.present()) grad_x_.store(group, first, n, tile_g, transpose_buffer);
       } else {
-        this->copy(tile_g, scratch_grad_x + first * channels, n * channels);
+        this->copy_tile(tile_g, scratch_grad_x + first * channels, n * channels);
       }
       sums.end_tile();
     });

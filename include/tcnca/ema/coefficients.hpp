@@ -48,11 +48,15 @@ struct ema_coefficients {
 
 }  // namespace detail
 
-/// The gradients of an EMA's parameters, shaped like them.
+/// The gradients of an EMA's parameters, shaped like them; some may be absent.
 template <class A>
 struct ema_gradients {
   tensor_view<A, 2> delta = {}, alpha = {}, beta = {}, gamma = {};
   tensor_view<A, 1> omega = {};
+
+  constexpr bool any() const {
+    return delta.given() || alpha.given() || beta.given() || gamma.given() || omega.given();
+  }
 
   /// Stores the gradients of one row and state, from those of u = p beta, w = gamma / sqrt(states) and q = 1 - p a.
   /// These are fp64 because two of them nearly cancel in the gradient of delta. Called by one thread.
@@ -60,10 +64,10 @@ struct ema_gradients {
                                double grad_w, double grad_q) const {
     detail::ema_coefficients<A, 1> const k(parameters, row, state, 1, scale);
     double const p = double(k.p.lane(0)), a = double(k.a.lane(0));
-    *gamma.at(row, state) = A(grad_w * double(scale));
-    *beta.at(row, state) = A(grad_u * p);
-    *delta.at(row, state) = A((grad_u * double(k.beta.lane(0)) - grad_q * a) * p * (1 - p));
-    *alpha.at(row, state) = A(-grad_q * p * a * (1 - a));
+    if (gamma.present()) *gamma.at(row, state) = A(grad_w * double(scale));
+    if (beta.present()) *beta.at(row, state) = A(grad_u * p);
+    if (delta.present()) *delta.at(row, state) = A((grad_u * double(k.beta.lane(0)) - grad_q * a) * p * (1 - p));
+    if (alpha.present()) *alpha.at(row, state) = A(-grad_q * p * a * (1 - a));
   }
 };
 

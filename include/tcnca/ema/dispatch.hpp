@@ -7,23 +7,8 @@
 #include "forward.hpp"
 #include "kernel.hpp"
 #include "reduce.hpp"
-#if defined(__CUDACC__)
-#include "../block/scan.cuh"
-#endif
 
 namespace tcnca::inline TCNCA_TARGET::detail {
-
-/// The scan that an executor's groups use.
-template <class Executor>
-struct ema_scan {
-  using type = group_scan;
-};
-#if defined(__CUDACC__)
-template <>
-struct ema_scan<cuda> {
-  using type = cub_scan;
-};
-#endif
 
 /// The agents of ema under a tuning, on one kind of executor. Every function takes an argument struct of ema. The
 /// functions that answer bytes need extents within tensor_limits; the others need arguments that have passed the
@@ -32,15 +17,14 @@ template <element T, ema_shape Shape, class Tuning, class Executor>
 struct tuned_ema {
   using traits = executor_traits<Executor>;
   using A = accumulate_t<T>;
-  using scan = typename ema_scan<Executor>::type;
   static constexpr ema_policy forward_policy = Tuning::forward(traits::target);
   static constexpr ema_policy backward_policy = Tuning::backward(traits::target);
   static_assert(traits::target.is_cpu() || (forward_policy.width == 1 && backward_policy.width == 1),
                 "tcnca::ema: on a GPU a policy's width must be 1");
   using forward_group = typename traits::template group<forward_policy.threads>;
   using backward_group = typename traits::template group<backward_policy.threads>;
-  using forward_agent = ema_forward_agent<forward_group, T, Shape, forward_policy, scan>;
-  using backward_agent = ema_backward_agent<backward_group, T, Shape, backward_policy, scan>;
+  using forward_agent = ema_forward_agent<forward_group, T, Shape, forward_policy>;
+  using backward_agent = ema_backward_agent<backward_group, T, Shape, backward_policy>;
   using reduce_agent = ema_reduce_agent<backward_group, T, Shape>;
   using kernel_agent = ema_kernel_agent<forward_group, T, Shape, forward_policy, false>;
   using kernel_backward_agent = ema_kernel_agent<backward_group, T, Shape, backward_policy, true>;
@@ -60,9 +44,7 @@ struct tuned_ema {
   TCNCA_HIDDEN static status backward(Executor e, auto const& a, workspace scratch) {
     auto const params = backward_params(a, static_cast<double*>(scratch.data));
     status const s = launch<backward_agent>(e, params, workspace_after(scratch, sums_bytes(params)));
-    if (!s.ok()) return s;
-    return launch<reduce_agent>(
-        e, {.parameters = params.parameters, .gradients = gradients(a, a.grad_omega), .sums = params.sums});
+    return s.ok() ? reduce(e, a, params) : s;
   }
 
   static workspace_bytes kernel_bytes(Executor e, auto const& a) {
@@ -78,7 +60,12 @@ struct tuned_ema {
     return launch<kernel_backward_agent>(e, kernel_backward_params(a), scratch);
   }
 
- private:
+ protected:
+  TCNCA_HIDDEN static status reduce(Executor e, auto const& a, ema_backward_params<T> const& p) {
+    ema_gradients<A> const results = gradients(a, a.grad_omega);
+    if (!results.any()) return {};
+    return launch<reduce_agent>(e, {.parameters = p.parameters, .gradients = results, .sums = p.sums});
+  }
   static ema_parameters<A> parameters(auto const& a, tensor_view<A const, 1> omega) {
     return {.delta = a.delta, .alpha = a.alpha, .beta = a.beta, .gamma = a.gamma, .omega = omega};
   }

@@ -16,15 +16,16 @@ struct ema_forward_params {
 
 /// One item: the outputs of a block of channels of one sequence. The group computes tile after tile. Bidirectional: the
 /// causal outputs of the whole sequence go to the global scratch, then the anti-causal EMA adds its own.
-template <class Group, element T, ema_shape Shape, ema_policy Policy, class Scan = group_scan>
-struct ema_forward_agent : detail::ema_agent_base<Group, T, Shape, Policy, Scan> {
-  using base = detail::ema_agent_base<Group, T, Shape, Policy, Scan>;
+template <class Group, element T, ema_shape Shape, ema_policy Policy>
+struct ema_forward_agent : detail::ema_agent_base<Group, T, Shape, Policy> {
+  using base = detail::ema_agent_base<Group, T, Shape, Policy>;
   using typename base::A, typename base::value, typename base::tiling;
   using base::group, base::shared_memory, base::W, base::channels;
   using group_type = Group;
   using params_type = ema_forward_params<T>;
   using carry_type = typename base::template carry_of<A>;
   static constexpr bool bidirectional = Shape.directions() == 2;
+  static constexpr int blocks_per_multiprocessor = sizeof(A) == 4 ? max_of(1, 512 / Group::size()) : 1;
 
   // Shared memory, in elements of A. A tile of y replaces its tile of x.
   static constexpr int states_begin = base::base_elements;
@@ -95,7 +96,9 @@ struct ema_forward_agent : detail::ema_agent_base<Group, T, Shape, Policy, Scan>
     this->template for_each_tile<Reverse>(params.x.extent[2], [&](index_t first, int n) {
       group.sync();  // the previous tile has been stored
       x_.load(group, first, n, tile, transpose_buffer);
-      if constexpr (bidirectional && last) { this->copy(causal_outputs + first * channels, causal, n * channels); }
+      if constexpr (Shape.directions() == 2 && last) {
+        this->copy_to_tile(causal_outputs + first * channels, causal, n * channels);
+      }
       group.sync();
       index_t const next = this->template next_tile<Reverse>(first, n);
       auto const prefetch = [&](int r) TCNCA_INLINE {  // inline: GCC removes calls of functions that only prefetch
@@ -103,17 +106,24 @@ struct ema_forward_agent : detail::ema_agent_base<Group, T, Shape, Policy, Scan>
         if (last) y_.prefetch(next, r, params.x.extent[2]);
       };
       value const omega = Shape.skip && last ? this->omega() : broadcast<W>(A(0));
-      auto const emit = [&](int at, value x, value y) TCNCA_INLINE {
-        if constexpr (bidirectional && last) { y = y + load<W>(const_cast<A const*>(causal + at)); }
-        if constexpr (Shape.skip && last) { y = activate<activation::silu>(fma(omega, x, y)).value; }
-        store<W>(tile + at, y);
+      auto const emit = [&]<int Count>(auto const& s, int begin, detail::array<value, Count>& x,
+                                       detail::array<value, Count>& y) TCNCA_INLINE {
+        if constexpr (Shape.directions() == 2 && last) {
+          detail::array<value, Count> other;
+          this->load_segment(causal, s, begin, other);
+          unroll<0, Count>([&](auto i) { y[i] = y[i] + other[i]; });
+        }
+        if constexpr (Shape.skip && last) {
+          unroll<0, Count>([&](auto i) { y[i] = activate<activation::silu>(fma(omega, x[i], y[i])).value; });
+        }
+        this->store_segment(tile, s, begin, y);
       };
       this->template recurrence<Reverse, Stateful>(tile, n, carry, prefetch, emit);
       group.sync();
       if constexpr (last) {
         y_.store(group, first, n, tile, transpose_buffer);
       } else {
-        this->copy(tile, causal_outputs + first * channels, n * channels);
+        this->copy_tile(tile, causal_outputs + first * channels, n * channels);
       }
     });
     group.sync();

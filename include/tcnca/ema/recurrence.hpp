@@ -10,7 +10,7 @@ namespace tcnca::inline TCNCA_TARGET::detail {
 
 /// The base of the agents. Tables in shared memory have one pack for each state and pack of channels: row state * packs
 /// + pack.
-template <class Group, element T, ema_shape Shape, ema_policy Policy, class Scan>
+template <class Group, element T, ema_shape Shape, ema_policy Policy>
 struct ema_agent_base {
   using tiling = ema_tiling<Group::size(), T, Shape, Policy>;
   using A = accumulate_t<T>;
@@ -19,7 +19,7 @@ struct ema_agent_base {
   static constexpr int rows = N * packs, table_elements = N * channels;
   static constexpr int outputs_per_thread = tiling::outputs_per_thread, segments = tiling::segments;
   template <class V>
-  using carry_of = recurrence_carry<Group, V, W, rows, segments, Scan>;
+  using carry_of = recurrence_carry<Group, V, W, rows, segments>;
 
   // Shared memory, in elements of A: tables of q, u, w and u w; omega of the channels; then the memory of the derived
   // agent.
@@ -80,9 +80,15 @@ struct ema_agent_base {
     return present ? load_some<W>(state.at(batch, channel, n), state.stride[1], count) : broadcast<W>(A(0));
   }
 
-  /// Copies n elements, all threads together. Does not sync.
-  TCNCA_HOST_DEVICE void copy(A const* from, A* to, int n) const {
-    for (int i = group.rank() * W; i < n; i += group.size() * W) store<W>(to + i, load<W>(from + i));
+  /// Copies n elements of a tile to the global scratch or back, all threads together. Both are aligned to 16 elements.
+  /// Does not sync.
+  TCNCA_HOST_DEVICE void copy_tile(A const* tile, A* scratch, int n) const {
+    for_each_copy(n, [&](int i, auto part)
+                         TCNCA_INLINE { store_global<part>(scratch + i, load<part>(tile + tiling::place(i))); });
+  }
+  TCNCA_HOST_DEVICE void copy_to_tile(A const* scratch, A* tile, int n) const {
+    for_each_copy(
+        n, [&](int i, auto part) TCNCA_INLINE { store<part>(tile + tiling::place(i), load<part>(scratch + i)); });
   }
 
   /// visit(first position, number of positions) for the tiles of a sequence. Reverse: the last tile first.
@@ -122,43 +128,132 @@ struct ema_agent_base {
   template <int Count>
   TCNCA_HOST_DEVICE static void load_segment(A const* tile, segment const& s, int first,
                                              detail::array<value, Count>& x) {
+    if constexpr (vectors<Count>) {
+      if (is_aligned(s) && s.count == Count) {
+        for_each_vector<Count>(s, [&](int at, auto first_lane, auto step) {
+          auto const v = load<vector>(tile + at);
+          unroll<0, vector>([&](auto j) { x[first_lane + j * step] = broadcast<1>(v.lane(j)); });
+        });
+        return;
+      }
+    }
     unroll<0, Count>([&](auto i) {
-      x[i] = Count == 1 || first + i < s.count ? load<W>(tile + s.offset + (first + i) * s.step) : broadcast<W>(A(0));
+      x[i] = Count == 1 || first + i < s.count ? load<W>(tile + tiling::place(s.offset + (first + i) * s.step))
+                                               : broadcast<W>(A(0));
     });
   }
+  /// Stores Count positions of a segment from `first` on, all of which exist.
+  template <int Count>
+  TCNCA_HOST_DEVICE static void store_segment(A* tile, segment const& s, int first, detail::array<value, Count>& x) {
+    if constexpr (vectors<Count>) {
+      if (is_aligned(s)) {
+        for_each_vector<Count>(s, [&](int at, auto first_lane, auto step) {
+          pack<A, vector> v;
+          unroll<0, vector>([&](auto j) { v.set_lane(j, x[first_lane + j * step].lane(0)); });
+          store<vector>(tile + at, v);
+        });
+        return;
+      }
+    }
+    unroll<0, Count>([&](auto i) { store<W>(tile + tiling::place(s.offset + (first + i) * s.step), x[i]); });
+  }
+  /// The rows of a table for `States` consecutive states.
+  template <int States>
+  TCNCA_HOST_DEVICE void load_rows(int table, int first_row, detail::array<value, States>& v) const {
+    if constexpr (tiling::shared && packs == 1 && States == vector && N % vector == 0) {
+      auto const all = load<vector>(const_cast<A const*>(shared_memory + table + first_row));
+      unroll<0, States>([&](auto j) { v[j] = broadcast<W>(all.lane(j)); });
+    } else {
+      unroll<0, States>([&](auto j) { v[j] = load_row(table, first_row + j * packs); });
+    }
+  }
+  /// Whether this thread's segment is processed as a whole: it has all positions, and the carry finds the state after
+  /// the tile.
+  TCNCA_HOST_DEVICE static bool is_whole(segment const& s, bool complete) {
+    return s.count == outputs_per_thread && (!tiling::shared || complete || !s.ends_tile);
+  }
 
-  /// The recurrence over a tile of x: emit(index in the tile, x, y) for each position, by one thread. Called by all
-  /// threads, after a barrier. Stateful: the carried states are h itself, as state_in and state_out need it; else they
-  /// are h / u, which saves a multiplication. prefetch(round) is called before each round.
+  /// visit(n, constant<States>) for the states n, ..., n + States - 1: Policy.states_per_pass at a time, then one at a
+  /// time.
+  template <bool Unrolled, class Visit>
+  TCNCA_HOST_DEVICE static void for_each_states(Visit visit) {
+    constexpr int states = Policy.states_per_pass;
+    if constexpr (Unrolled && N / states <= 4) {
+      unroll<0, N / states>([&](auto i) { visit(constant<i * states>{}, constant<states>{}); });
+      unroll<N / states * states, N>([&](auto n) { visit(n, constant<1>{}); });
+    } else {
+      int n = 0;
+#if defined(__CUDA_ARCH__)
+#pragma unroll 1
+#endif
+      for (; n + states <= N; n += states) visit(n, constant<states>{});
+      if constexpr (N % states != 0) {
+        for (; n < N; n++) visit(n, constant<1>{});
+      }
+    }
+  }
+
+  /// The recurrence over a tile of x: emit(segment, first, x, y) for the positions of each segment, in pieces, by one
+  /// thread. Called by all threads, after a barrier. Stateful: the carried states are h itself, as state_in and
+  /// state_out need it; else they are h / u, which saves a multiplication. prefetch(round) is called before each round.
   template <bool Reverse, bool Stateful, class Prefetch, class Emit>
   TCNCA_HOST_DEVICE void recurrence(A const* tile, int n, carry_of<A> const& carry, Prefetch prefetch,
                                     Emit emit) const {
     for_each_round(n, [&](int r) TCNCA_INLINE {
       segment const s = segment_of<Reverse>(r, n);
       prefetch(r);
-      carry.find_states([&](auto store) TCNCA_INLINE { end_states<Stateful>(tile, s, store); });
-      if (s.count == outputs_per_thread) outputs<outputs_per_thread, Stateful>(tile, s, 0, carry, emit);
+      bool const complete = n == tiling::tile;
+      carry.find_states([&](auto store) TCNCA_INLINE { end_states<Stateful>(tile, s, store); }, complete);
+      if (is_whole(s, complete)) outputs<outputs_per_thread, Stateful>(tile, s, 0, carry, emit);
       else
         for (int i = 0; i < s.count; i++) outputs<1, Stateful>(tile, s, i, carry, emit);
     });
   }
 
  private:
+  static constexpr int vector = min_of(int(16 / sizeof(A)), 4);
+  /// Whether Count positions of a segment are accessed as vectors: neighbours in a tile.
+  template <int Count>
+  static constexpr bool vectors = tiling::shared&& channels == 1 && Count == outputs_per_thread&& Count % vector == 0;
+  TCNCA_HOST_DEVICE static bool is_aligned(segment const& s) {
+    return (s.step > 0 ? s.offset : s.offset + 1) % outputs_per_thread == 0;
+  }
+  /// visit(place in the tile, number in the segment, step to the next one) for the vectors of a whole aligned segment:
+  /// their places differ from that of the first in some bits.
+  template <int Count, class Visit>
+  TCNCA_HOST_DEVICE static void for_each_vector(segment const& s, Visit visit) {
+    int const first = tiling::place(s.step > 0 ? s.offset : s.offset + 1 - Count);
+    unroll<0, Count / vector>([&](auto i) {
+      if (s.step > 0) visit(first ^ (i * vector), constant<i * vector>{}, constant<1>{});
+      else visit(first ^ (i * vector), constant<Count - 1 - i * vector>{}, constant<-1>{});
+    });
+  }
+  /// visit(first element, constant<elements>) for what each thread copies.
+  template <class Visit>
+  TCNCA_HOST_DEVICE void for_each_copy(int n, Visit visit) const {
+    constexpr int part = max_of(W, vector);
+    int i = group.rank() * part;
+    for (; i + part <= n; i += group.size() * part) visit(i, constant<part>{});
+    if constexpr (part > W) {
+      for (; i < n; i++) visit(i, constant<1>{});
+    }
+  }
+
   /// store(row, state at the end of this thread's segment) for states of zero before it.
   template <bool Stateful, class Store>
   TCNCA_HOST_DEVICE void end_states(A const* tile, segment const& s, Store store) const {
     detail::array<value, outputs_per_thread> x;
     load_segment(tile, s, 0, x);
-#if defined(__CUDA_ARCH__)
-#pragma unroll 2
-#endif
-    for (int n = 0; n < N; n++) {
-      value const q = load_row(q_begin, row(n));
-      value h = x[0];
-      unroll<1, outputs_per_thread>([&](auto i) { h = fma(q, h, x[i]); });
-      if (Stateful) h = h * load_row(u_begin, row(n));
-      store(row(n), h.lane(0));
-    }
+    for_each_states<true>([&](int n, auto states) {
+      detail::array<value, int(states)> q, h;
+      load_rows<states>(q_begin, row(n), q);
+      unroll<0, states>([&](auto j) { h[j] = x[0]; });
+      unroll<1, outputs_per_thread>([&](auto i) { unroll<0, states>([&](auto j) { h[j] = fma(q[j], h[j], x[i]); }); });
+      unroll<0, states>([&](auto j) {
+        if constexpr (Stateful) { h[j] = h[j] * load_row(u_begin, row(n + j)); }
+        store(row(n + j), h[j].lane(0));
+      });
+    });
   }
 
   /// Count positions of this thread's segment: all of them, or one where the sequence ends within the segment.
@@ -169,16 +264,9 @@ struct ema_agent_base {
     load_segment(tile, s, first, x);
     unroll<0, Count>([&](auto i) { y[i] = broadcast<W>(A(0)); });
     bool const ends_tile = s.ends_tile && first + Count == s.count;
-    int n = 0;
-#if defined(__CUDA_ARCH__)
-#pragma unroll 1
-#endif
-    for (; n + Policy.states_per_pass <= N; n += Policy.states_per_pass)
-      add_states<Policy.states_per_pass, Stateful>(n, ends_tile, carry, x, y);
-    if constexpr (N % Policy.states_per_pass != 0) {
-      for (; n < N; n++) add_states<1, Stateful>(n, ends_tile, carry, x, y);
-    }
-    unroll<0, Count>([&](auto i) { emit(s.offset + (first + i) * s.step, x[i], y[i]); });
+    for_each_states<tiling::shared && Count != 1>(
+        [&](int n, auto states) TCNCA_INLINE { add_states<states, Stateful>(n, ends_tile, carry, x, y); });
+    emit(s, first, x, y);
   }
 
   /// Adds the outputs of the states n, ..., n + States - 1. Each state is a chain of dependent operations; several hide
@@ -188,9 +276,11 @@ struct ema_agent_base {
                                     detail::array<value const, Count>& x, detail::array<value, Count>& y) const {
     int const r = row(n);
     detail::array<value, States> h, q, u, w;
+    load_rows<States>(q_begin, r, q);
+    load_rows<States>(Stateful ? u_begin : uw_begin, r, u);
+    if constexpr (Stateful) { load_rows<States>(w_begin, r, w); }
     unroll<0, States>([&](auto j) {
-      q[j] = load_row(q_begin, r + j * packs), u[j] = load_row(Stateful ? u_begin : uw_begin, r + j * packs);
-      w[j] = Stateful ? load_row(w_begin, r + j * packs) : u[j];
+      if constexpr (!Stateful) { w[j] = u[j]; }
       h[j] = carry.load(r + j * packs);
     });
     unroll<0, Count>([&](auto i) {

@@ -16,6 +16,14 @@ struct ema_shape {
   bool skip = true;  ///< the output is silu(y + omega x); else y
   layout order = layout::batch_channels_length;
 
+  TCNCA_HOST_DEVICE friend constexpr bool operator==(ema_shape const& a, ema_shape const& b) {
+    return a.states == b.states && a.dir == b.dir && a.skip == b.skip && a.order == b.order;
+  }
+  template <class F>
+  constexpr void fields(F f) const {
+    f("states", states), f("dir", dir), f("skip", skip), f("order", order);
+  }
+
   /// Number of EMAs, and so of sets of parameters.
   TCNCA_HOST_DEVICE constexpr int directions() const { return dir == direction::bidirectional ? 2 : 1; }
 };

@@ -1,5 +1,6 @@
 // Tiles of a sequence: their extents, and their way between the caller's memory and shared memory.
 #pragma once
+#include "../block/scan.hpp"
 #include "../block/transpose.hpp"
 #include "../core/tensor.hpp"
 #include "tuning.hpp"
@@ -13,6 +14,7 @@ struct ema_tiling {
   static_assert(Threads == 1 || (Policy.width == 1 && Policy.rounds == 1),
                 "threads that share a sequence process one channel in one round each");
   using A = accumulate_t<T>;
+  static constexpr bool shared = Threads > 1;
   static constexpr bool channels_last = Shape.order == layout::batch_length_channels;
   static constexpr int width = Policy.width;
   static constexpr int packs = channels_last && Policy.packs < Threads ? Policy.packs : 1;
@@ -30,7 +32,20 @@ struct ema_tiling {
                                                                            : 1;
   static_assert(!channels_last || channels % vector_elements == 0, "the channels of an item must fill whole accesses");
   /// Elements of a tile in shared memory.
-  static constexpr int tile_elements = round_up(round_up(tile, vector_elements) * channels, 16);
+  static constexpr int tile_elements = round_up(round_up(tile, vector_elements) * channels, shared ? 32 : 16);
+  /// Where element i of a tile lies. A group of several threads: see swizzled(). Channels last, the 16 channels of
+  /// positions that two segments access at a time lie in different banks, too.
+  TCNCA_HOST_DEVICE static constexpr int place(int i) {
+    if constexpr (!shared) {
+      return i;
+    } else if constexpr (packs == 1) {
+      return swizzled<A>(i);
+    } else {
+      constexpr uint32 part = 16 / sizeof(A), line = 8 * part, of_segment = outputs_per_thread * channels;
+      uint32 const n = uint32(i);
+      return int(n ^ n / line % 2 * part ^ n / of_segment % 2 * 16);
+    }
+  }
   /// Memory to transpose a tile whose rows are channels. The stride keeps the rows of a power of two in different cache
   /// sets.
   static constexpr int transpose_stride = tile + width;
@@ -85,10 +100,14 @@ struct ema_sequence {
         unroll<0, W>([&](auto i) { tcnca::store<W>(to + (t + i) * W, rows[i]); });
       }
     } else {
+      if constexpr (regular) {
+        if (vectorizable && n == Tiling::tile) return load_all(group, row + first, to);
+      }
       for_each_access(group, first, n, [&](U const* from, int at, int count) {
-        tcnca::store<vector_elements>(to + at, vectorizable && count == vector_elements
-                                                   ? tcnca::load<vector_elements>(from)
-                                                   : load_some<vector_elements>(from, 1, count));
+        auto const v = vectorizable && count == vector_elements ? tcnca::load<vector_elements>(from)
+                                                                : load_some<vector_elements>(from, 1, count);
+        for_each_part(at, [&](int place, auto lane, auto part)
+                              TCNCA_INLINE { tcnca::store<part>(to + place, part_of<part>(v, lane)); });
       });
     }
   }
@@ -111,9 +130,14 @@ struct ema_sequence {
         if (t < n) store_some<W>(to + t, 1, n - t, tcnca::load<W>(at + t));
       }
     } else {
+      if constexpr (regular) {
+        if (vectorizable && n == Tiling::tile) return store_all(group, from, row + first);
+      }
       for_each_access(group, first, n, [&](U* to, int at, int count) {
-        auto const v = tcnca::load<vector_elements>(from + at);
-        if (vectorizable && count == vector_elements) tcnca::store<vector_elements>(to, v);
+        pack<A, vector_elements> v;
+        for_each_part(at, [&](int place, auto lane, auto part)
+                              TCNCA_INLINE { set_part(v, lane, tcnca::load<part>(from + place)); });
+        if (vectorizable && count == vector_elements) tcnca::store_global<vector_elements>(to, v);
         else store_some<vector_elements>(to, 1, count, v);
       });
     }
@@ -140,6 +164,39 @@ struct ema_sequence {
   }
 
  private:
+  // Whole tiles of neighbouring elements: every thread has the same number of accesses, `stride` elements apart. The
+  // places of a thread's vectors are stride apart, too.
+  static constexpr int stride = Group::size() * vector_elements;
+  static constexpr bool regular =
+      Tiling::shared && !Tiling::channels_last && Tiling::tile % stride == 0 && stride % 256 == 0;
+  TCNCA_HOST_DEVICE static void load_all(Group group, U const* from, A* to) {
+    int const at = group.rank() * vector_elements;
+    detail::array<pack<A, vector_elements>, Tiling::tile / stride> v;
+    unroll<0, Tiling::tile / stride>([&](auto k) { v[k] = tcnca::load<vector_elements>(from + at + k * stride); });
+    for_each_part(at, [&](int place, auto lane, auto part) {
+      unroll<0, Tiling::tile / stride>(
+          [&](auto k) { tcnca::store<part>(to + place + k * stride, part_of<part>(v[k], lane)); });
+    });
+  }
+  TCNCA_HOST_DEVICE static void store_all(Group group, A const* from, U* to) {
+    int const at = group.rank() * vector_elements;
+    detail::array<pack<A, vector_elements>, Tiling::tile / stride> v;
+    for_each_part(at, [&](int place, auto lane, auto part) {
+      unroll<0, Tiling::tile / stride>(
+          [&](auto k) { set_part(v[k], lane, tcnca::load<part>(from + place + k * stride)); });
+    });
+    unroll<0, Tiling::tile / stride>([&](auto k) { tcnca::store_global<vector_elements>(to + at + k * stride, v[k]); });
+  }
+
+  /// visit(place, first lane, lanes) for the parts of an access that lie together in a tile: their places differ
+  /// in some bits.
+  template <class Visit>
+  TCNCA_HOST_DEVICE static void for_each_part(int at, Visit visit) {
+    constexpr int part = Tiling::shared ? min_of(vector_elements, int(16 / sizeof(A))) : vector_elements;
+    int const place = Tiling::place(at);
+    unroll<0, vector_elements / part>(
+        [&](auto i) { visit(place ^ (i * part), constant<i * part>{}, constant<part>{}); });
+  }
   /// visit(pointer to the first element, index in the tile, number of valid elements) for the accesses of this thread.
   template <class Visit>
   TCNCA_HOST_DEVICE void for_each_access(Group group, index_t first, int n, Visit visit) const {
@@ -152,8 +209,10 @@ struct ema_sequence {
         else visit(row, i * vector_elements, 0);
       }
     } else {
-      for (int i = group.rank() * vector_elements; i < n; i += group.size() * vector_elements)
-        visit(row + first + i, i, min_of(vector_elements, n - i));
+      int i = group.rank() * vector_elements;
+      U* p = row + first + i;
+      for (; i < n; i += group.size() * vector_elements, p += group.size() * vector_elements)
+        visit(p, i, min_of(vector_elements, n - i));
     }
   }
 };

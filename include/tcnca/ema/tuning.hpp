@@ -18,13 +18,23 @@ struct ema_policy {
   int threads;             ///< of a group
 
   friend constexpr bool operator==(ema_policy const&, ema_policy const&) = default;
+  template <class F>
+  constexpr void fields(F f) const {
+    f("width", width), f("packs", packs), f("outputs_per_thread", outputs_per_thread), f("rounds", rounds);
+    f("states_per_pass", states_per_pass), f("threads", threads);
+  }
 };
 
 /// The default tuning. A tuning is any type with these two functions.
 template <element T, ema_shape Shape>
 struct default_ema_tuning {
-  static constexpr ema_policy forward(target t) { return t.is_cpu() ? cpu(2) : cuda(3 * Shape.states + 4 * outputs); }
-  static constexpr ema_policy backward(target t) { return t.is_cpu() ? cpu(1) : cuda(7 * Shape.states + 4 * outputs); }
+  static constexpr ema_policy forward(target t) {
+    // Two directions would need more registers than sm_80 has for 32 outputs.
+    constexpr bool long_segments =
+        sizeof(accumulate_t<T>) == 4 && Shape.order == layout::batch_channels_length && Shape.dir == direction::causal;
+    return t.is_cpu() ? cpu(2) : long_segments ? cuda(3, 32, 64) : cuda(3, 16, 128);
+  }
+  static constexpr ema_policy backward(target t) { return t.is_cpu() ? cpu(1) : cuda(7, 16, 128); }
 
  private:
   // Measured in November 2026 on an EPYC of family 26 (AVX-512), one thread, fp32, 16 states, 2 x 64 x 16384, no skip.
@@ -43,15 +53,14 @@ struct default_ema_tuning {
             .threads = 1};
   }
 
-  // Not yet measured on a device; compiled without spills or local memory. An odd number of outputs avoids bank
-  // conflicts in shared memory. The group has as many threads, up to 128, as fit in 96 KB of shared memory, which every
-  // device from sm_80 on has per block: `elements` is the number of elements per thread.
-  static constexpr int outputs = 15;
-  static constexpr ema_policy cuda(int elements) {
-    int threads = 128;
+  // Not yet measured on a device; counted in bench/counted, compiled without spills or local memory. The group has as
+  // many threads as fit in 96 KB of shared memory, which every device from sm_80 on has per block. A thread needs
+  // `tables` numbers for each state.
+  static constexpr ema_policy cuda(int tables, int outputs, int threads) {
+    int const elements = tables * Shape.states + 4 * outputs;
     while (threads > 32 && threads * elements * int(sizeof(accumulate_t<T>)) > 96 * 1024) threads /= 2;
     return {
-        .width = 1, .packs = 16, .outputs_per_thread = outputs, .rounds = 1, .states_per_pass = 2, .threads = threads};
+        .width = 1, .packs = 16, .outputs_per_thread = outputs, .rounds = 1, .states_per_pass = 4, .threads = threads};
   }
 };
 
