@@ -7,13 +7,14 @@
 #include <vector>
 
 #include "../bench/comparisons/attention_vs_gemm/options.hpp"
+#include "../bench/comparisons/conv_extents/options.hpp"
 #include "../bench/comparisons/conv_vs_fft/options.hpp"
 #include "../bench/comparisons/layer_step/options.hpp"
 
 namespace tcnca::bench {
 namespace {
 
-enum class program { conv_vs_fft, attention_vs_gemm, layer_step };
+enum class program { conv_vs_fft, conv_extents, attention_vs_gemm, layer_step };
 
 /// What the program says of these arguments; empty if it takes them.
 std::string complaint(program which, std::vector<std::string> arguments) {
@@ -22,6 +23,7 @@ std::string complaint(program which, std::vector<std::string> arguments) {
   int const argc = int(argv.size());
   try {
     if (which == program::conv_vs_fft) parse(argc, argv.data(), {"cpu", "cuda"});
+    if (which == program::conv_extents) parse_extents(argc, argv.data());
     if (which == program::attention_vs_gemm) parse_attention(argc, argv.data(), {"cpu", "cuda"});
     if (which == program::layer_step) parse_step(argc, argv.data());
   } catch (usage_error const& e) {
@@ -38,7 +40,8 @@ struct wrong {
 };
 
 TEST(bench_options, what_is_wrong_is_said_in_a_sentence) {
-  constexpr auto conv = program::conv_vs_fft, attention = program::attention_vs_gemm, step = program::layer_step;
+  constexpr auto conv = program::conv_vs_fft, extents = program::conv_extents, attention = program::attention_vs_gemm,
+                 step = program::layer_step;
   std::string const length = " is not a whole number from 1 to 16777216.", huge = "99999999999999999999999999";
   std::vector<wrong> const table{
       // zero, negative, out of range, huge, no number, another notation, nothing
@@ -80,6 +83,13 @@ TEST(bench_options, what_is_wrong_is_said_in_a_sentence) {
       {conv, {"--bogus"}, "--bogus is not an option of this program."},
       {conv, {"1024"}, "1024 is not an option of this program."},
       {conv, {"--check=maybe"}, "--check: maybe is not a value of this flag."},
+      {conv, {"--huge-pages=maybe"}, "--huge-pages: maybe is not a value of this flag."},
+      {conv, {"--python"}, "--python needs a value."},
+      {extents, {"--tables", "long"}, "--tables: long is not one of layouts, tokens, short, pages."},
+      {extents, {"--tables", "short,short"}, "--tables: short is given twice."},
+      {extents, {"--threads", "0"}, "--threads: 0 is not a whole number from 1 to 1024."},
+      {extents, {"--row-seconds", "0"}, "--row-seconds: 0 is not a number from 0.001 to 3600."},
+      {extents, {"--output", "/"}, "--output: / is a folder, and must be a file."},
       {attention, {"--length", "0"}, "--length: 0" + length},
       {attention, {"--heads", "4097"}, "--heads: 4097 is not a whole number from 1 to 4096."},
       {attention, {"--chunks", "16385"}, "--chunks: 16385 is not a whole number from 1 to 16384."},
@@ -125,6 +135,16 @@ TEST(bench_options, what_is_right_is_taken) {
       complaint(program::attention_vs_gemm, {"--chunks", "1,16384", "--functions", "laplace", "--time-limit", "86400"}),
       "");
   EXPECT_EQ(complaint(program::layer_step, {"--widths", "64,512", "--lengths", "1024", "--processor-time"}), "");
+}
+
+TEST(bench_options, smoke_replaces_defaults_only) {
+  char const* const argv[] = {"program", "--smoke", "--lengths", "257"};
+  auto const o = parse(4, argv, {"cpu"});
+  EXPECT_EQ(o.lengths, std::vector<index_t>{257});
+  EXPECT_EQ(o.stacks.size(), 2u);
+  EXPECT_EQ(o.dtypes, std::vector<std::string>{"fp32"});
+  EXPECT_LT(o.time_limit, 60);
+  EXPECT_LT(parse_extents(2, argv).row_seconds, extents_options().row_seconds);
 }
 
 TEST(bench_options, help_has_status_0) {

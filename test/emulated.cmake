@@ -3,7 +3,8 @@
 # the programs.
 set(TCNCA_CUDA_RUNTIME "" CACHE FILEPATH
   "A CUDA runtime library (libcudart) that interprets PTX, for the preset emulated")
-option(TCNCA_EMULATED_ALL "Run all tests on TCNCA_CUDA_RUNTIME, not only a part that launches each kernel" OFF)
+option(TCNCA_EMULATED_ALL
+  "Compile all types and run all tests on TCNCA_CUDA_RUNTIME, not only a part that launches each kernel" OFF)
 if(NOT EXISTS "${TCNCA_CUDA_RUNTIME}" OR NOT TCNCA_HAS_CUDA)
   message(FATAL_ERROR "The preset emulated needs nvcc, and in the environment variable TCNCA_CUDA_RUNTIME the path of "
     "a CUDA runtime library that interprets PTX. It is \"${TCNCA_CUDA_RUNTIME}\".")
@@ -15,9 +16,11 @@ mark_as_advanced(TCNCA_CUDA_RUNTIME_BLAS)
 # Programs that take long run a part of their tests, which still launches each of their kernels: attention at its edge
 # extents, which are all kinds of calls, and with special values; not random extents, repetitions and precision.
 set(less "-*random_extents*:*repeats_bit_by_bit*:*precision*:*huge_scores*:*rise_from_block*")
-foreach(stem softmax laplace_relu2 16bit wgmma)
+foreach(stem softmax laplace_relu2 16bit wgmma wgmma_backward features packed)
   set(part_chunked_attention_${stem} ${less})
 endforeach()
+# Some versions of the runtime clear the first bytes of an array when the array before it, of 1 MB or more, is freed.
+string(APPEND part_chunked_attention_softmax ":*constant_bias_has_no_effect*")
 # The runtime reports launches that it refuses, as these tests expect.
 set(part_common_launch "-*refused*")
 
@@ -27,7 +30,9 @@ function(tcnca_add_emulated program source arch)
   add_executable(${program} EXCLUDE_FROM_ALL ${source})
   target_include_directories(${program} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
   target_link_libraries(${program} PRIVATE tcnca_development ${TCNCA_CUDA_RUNTIME})
-  target_compile_definitions(${program} PRIVATE TCNCA_TEST_FEW)  # see test/conv_stack/default_tuning.cpp
+  if(NOT TCNCA_EMULATED_ALL)
+    target_compile_definitions(${program} PRIVATE TCNCA_TEST_FEW)  # see test/support/backend.hpp
+  endif()
   set_target_properties(${program} PROPERTIES CUDA_ARCHITECTURES OFF CUDA_RUNTIME_LIBRARY None)
   target_compile_options(${program} PRIVATE "SHELL:-gencode arch=${arch},code=${arch}" --compress-mode=none)
   add_dependencies(emulated ${program})
@@ -56,6 +61,11 @@ foreach(source IN LISTS sources)
     tcnca_add_skipped(${name}.emulated emulated "its kernels call a function, pow, and are not interpreted")
     continue()
   endif()
+  # They take minutes to compile, and their kernels are those of other programs.
+  if(NOT TCNCA_EMULATED_ALL AND id MATCHES "default_tuning|long_sums|passes_long")
+    tcnca_add_skipped(${name}.emulated emulated "TCNCA_EMULATED_ALL is not ON")
+    continue()
+  endif()
   # Clusters, wgmma and stmatrix need sm_90a. What has a form of its own below is run in both forms.
   set(arches compute_80)
   if(id MATCHES "wgmma|channel|passes|phase|column")
@@ -82,5 +92,15 @@ foreach(source IN LISTS sources)
     add_test(NAME ${test} COMMAND ${program} --gtest_filter=${filter} --gtest_brief=1)
     set_tests_properties(${test} PROPERTIES LABELS emulated FAIL_REGULAR_EXPRESSION "0 tests from 0 test suites ran"
       ENVIRONMENT "${environment}")
+    # Some versions of the runtime report that a completed product's registers are read if a later product is under way.
+    # Findings of other kinds are failures here, too.
+    # A second run has the warps in another order, some far behind others.
+    if(id MATCHES "^chunked_attention_wgmma")
+      add_test(NAME ${name}_shuffled.emulated COMMAND ${program} --gtest_filter=${filter} --gtest_brief=1)
+      set_tests_properties(${test} ${name}_shuffled.emulated PROPERTIES LABELS emulated
+        ENVIRONMENT "${environment};EMU_STRICT=0" FAIL_REGULAR_EXPRESSION
+        "findings: ([^p]|proxy|product's [fo]);0 tests from 0 test suites ran")
+      set_property(TEST ${name}_shuffled.emulated APPEND PROPERTY ENVIRONMENT EMU_SEED=2)
+    endif()
   endforeach()
 endforeach()

@@ -7,6 +7,7 @@
 #include <functional>
 #include <iterator>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "../bench/comparisons/conv_vs_fft/report.hpp"
@@ -173,6 +174,15 @@ TEST(paired_measurement, time_of_a_device_is_not_held_against_threads) {
   EXPECT_NEAR(t.ms[0], 1, 1e-9);
 }
 
+// The plan is for two threads; this contender has one, and a context switch that it did not wait for.
+TEST(paired_measurement, a_contender_may_have_fewer_threads_than_the_plan) {
+  fake_clock clock;
+  auto const switched = calls(clock, 0.001, [&] { clock.now.switches++; });
+  paired_plan const two{2, 0.5, 5, false};
+  EXPECT_TRUE(measure_paired({{switched, 1}}, two, clock).reliable);
+  EXPECT_EQ(measure_paired({switched}, two, clock).reliable, usable_processors() == 1);
+}
+
 TEST(process_clock, counts_the_time_of_this_process_on_all_threads) {
   process_clock clock;
   auto const before = clock.read();
@@ -205,11 +215,26 @@ TEST(report, says_that_an_opponent_was_left_out_and_that_rows_were_dropped) {
             "built.\n");
 }
 
+TEST(report, compares_the_fastest_stack_that_sees_the_whole_sequence) {
+  std::vector<row> rows;
+  for (auto const& [stack, length, ms] :
+       {std::tuple{0, 131072, 1.0}, {3, 131072, 8.0}, {4, 131072, 4.0}, {4, 1024, 1.0}}) {
+    row r;
+    r.backend = "cpu", r.dtype = "fp32", r.shape = compared_stacks[static_cast<size_t>(stack)];
+    r.p = {2, 64, length, 2}, r.conv_ms = ms, r.fft_given_ms = 32;
+    rows.push_back(r);
+  }
+  EXPECT_EQ(equal_field_sentences(rows),
+            std::vector<std::string>{"cpu, fp32, forward, length 131072: the fastest stack that sees the whole "
+                                     "sequence, as the FFT does, is K4f4D9, 8.00x over the FFT."});
+  rows.resize(1);
+  EXPECT_TRUE(equal_field_sentences(rows).empty()) << "K4f4D6 sees 4096 positions";
+}
+
 TEST(report, a_limit_that_was_not_measured_is_no_number) {
   row r;
   r.backend = "cpu", r.dtype = "fp32", r.shape = compared_stacks[0], r.p = {1, 1, 1024, 1}, r.conv_ms = 1,
-  r.operations = 1, r.bytes = 1;
-  r.fma_rate = 1e9, r.copy_rate = not_measured;
+  r.limit = {.operations = 1, .bytes = 1, .fma_rate = 1e9, .copy_rate = not_measured};
   EXPECT_TRUE(std::isnan(r.percent_of_limit()));
   EXPECT_NE(to_json(r).find("\"percent_of_limit\": null, \"limit\": null"), std::string::npos) << to_json(r);
 }

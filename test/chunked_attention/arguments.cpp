@@ -182,7 +182,7 @@ TEST(chunked_attention_arguments, workspace_and_executor) {
   t.both(code::workspace_too_small, "workspace", [](auto&, auto&, workspace& w) { w.bytes--; });
   t.both(code::workspace_too_small, "workspace", [](auto&, auto&, workspace& w) { w.data = nullptr; });
   t.both(code::workspace_misaligned, "workspace",
-         [](auto&, auto&, workspace& w) { w.data = static_cast<char*>(w.data) + 64; });
+         [](auto&, auto&, workspace& w) { w.data = static_cast<char*>(w.data) + 32; });
   t.forward(code::overlap, "o", [](auto& a, auto&, workspace& w) { a.o.data = static_cast<float*>(w.data); });
   t.both(code::invalid_executor, "", [](auto&, cpu& e, auto&) { e.threads = -1; });
 }

@@ -56,7 +56,7 @@ struct chunked_attention_gradient : ::testing::Test {
   }
 };
 
-using types = unless_sanitized<
+using types = all_or_few<
     subjects_on_one<attention_case<double, softmax_plain>, attention_case<double, softmax_causal_bias>,
                     attention_case<double, softmax_causal_bias_dropout>, attention_case<double, laplace_causal_bias>,
                     attention_case<double, laplace_dropout>, attention_case<double, relu2_causal>>,

@@ -35,13 +35,15 @@ struct attention_extents {
   bool lengths = false, state_in = false, state_out = false;  // state_in: even if no slot is filled
   double scale = 0, dropout = 0, spread = 1.5;                // spread: of q and k
   bool heads_inside = false;                                  // [batch, length, heads, dim] in memory
+  index_t group = 1;   // heads of queries per head of keys; more than 1 only if Shape.grouped
+  index_t window = 0;  // if Shape.window
   placement where = {};
   friend std::ostream& operator<<(std::ostream& out, attention_extents const& e) {
     return out << "batch " << e.batch << ", heads " << e.heads << ", length " << e.length << ", key_dim " << e.key_dim
                << ", value_dim " << e.value_dim << ", chunk " << e.chunk << ", position " << e.position
                << (e.lengths ? ", lengths" : "") << (e.state_out ? ", state out" : "") << ", scale " << e.scale
                << ", dropout " << e.dropout << (e.heads_inside ? ", heads inside" : "") << ", padding "
-               << e.where.padding << ", offset " << e.where.offset;
+               << e.where.padding << ", offset " << e.where.offset << ", group " << e.group << ", window " << e.window;
   }
 };
 
@@ -63,7 +65,8 @@ struct attention_problem {
   tensor<T, 4> q, k, v, o, grad_o, grad_q, grad_k, grad_v, keys_in, values_in, keys_out, values_out;
   tensor<A, 4> grad_keys_out, grad_values_out, grad_keys_in, grad_values_in;
   tensor<A, 4> lse;
-  tensor<A, 2> bias, grad_bias;
+  tensor<A, 2> bias, grad_bias, alibi;
+  tensor<index_t, 2> head_lengths;
   tensor<index_t, 1> lengths_given;  // p.lengths in memory that kernels can read
 
   attention_problem(attention_extents const& size, std::uint64_t seed) : e(size) {
@@ -73,13 +76,23 @@ struct attention_problem {
     p.position = e.position, p.scale = e.scale, p.dropout = e.dropout;
     if (shape.dropout) p.seed = r(), p.offset = r() >> between(r, 0, 63);
     lengths_given = tensor<index_t, 1>({e.batch}, {0}, e.where);
-    for (auto* t : {&q, &k, &grad_q, &grad_k}) *t = sequence(e.key_dim);
-    for (auto* t : {&v, &o, &grad_o, &grad_v}) *t = sequence(e.value_dim);
+    p.key_heads = e.heads / e.group, p.window = e.window;
+    q = sequence(e.key_dim), grad_q = sequence(e.key_dim), o = sequence(e.value_dim), grad_o = sequence(e.value_dim);
+    k = keys(e.key_dim), grad_k = keys(e.key_dim), v = keys(e.value_dim), grad_v = keys(e.value_dim);
     p.q = fill(q, r, e.spread), p.k = fill(k, r, e.spread), p.v = fill(v, r, 1), p.grad_o = fill(grad_o, r, 1);
     if (S::softmax) lse = tensor<A, 4>({e.batch, e.heads, e.length, 2}, {0, 1, 2, 3}, e.where);
     if (shape.bias) {
       for (auto* t : {&bias, &grad_bias}) *t = tensor<A, 2>({e.heads, 2 * e.chunk - 1}, {0, 1}, e.where);
       p.bias = fill(bias, r, 1);
+    }
+    if (shape.alibi) {
+      alibi = tensor<A, 2>({e.batch, e.heads}, {0, 1}, e.where);
+      p.alibi = fill(alibi, r, 0.3);
+    }
+    if (shape.head_lengths) {
+      head_lengths = tensor<index_t, 2>({e.batch, e.heads}, {0, 1}, e.where);
+      for (index_t i = 0; i < e.batch * e.heads; i++)
+        p.head_lengths.push_back(*head_lengths.at(i) = e.position + between(r, -int(e.chunk), int(e.length + e.chunk)));
     }
     if (e.lengths)
       for (index_t b = 0; b < e.batch; b++)  // in the sequence, after it, or before its chunk
@@ -99,13 +112,15 @@ struct attention_problem {
     }
   }
 
-  tensor<T, 4> sequence(index_t dim) const {
-    if (e.heads_inside) return tensor<T, 4>({e.batch, e.heads, e.length, dim}, {0, 2, 1, 3}, e.where);
-    return tensor<T, 4>({e.batch, e.heads, e.length, dim}, {0, 1, 2, 3}, e.where);
+  tensor<T, 4> sequence(index_t dim) const { return rows(e.heads, dim); }
+  tensor<T, 4> keys(index_t dim) const { return rows(e.heads / e.group, dim); }
+  tensor<T, 4> rows(index_t heads, index_t dim) const {
+    if (e.heads_inside) return tensor<T, 4>({e.batch, heads, e.length, dim}, {0, 2, 1, 3}, e.where);
+    return tensor<T, 4>({e.batch, heads, e.length, dim}, {0, 1, 2, 3}, e.where);
   }
   template <class E>
   tensor<E, 4> state(index_t dim) const {
-    return tensor<E, 4>({e.batch, e.heads, e.chunk, dim}, {0, 1, 2, 3}, e.where);
+    return tensor<E, 4>({e.batch, e.heads / e.group, e.chunk, dim}, {0, 1, 2, 3}, e.where);
   }
   /// Random numbers; of a state only those in the first slots, the others stay NaN.
   template <class E, int Rank>
@@ -123,8 +138,13 @@ struct attention_problem {
     for (index_t b = 0; b < e.batch; b++) *lengths_given.at(b) = p.lengths[std::size_t(b)];
     return lengths_given.view();
   }
+  /// The arguments of both passes that only some shapes have.
+  void add_options(auto& a) const {
+    a.alibi_slopes = alibi.view(), a.head_lengths = head_lengths.view(), a.window = e.window;
+  }
   forward_args forward() const {
     forward_args a;
+    add_options(a);
     a.q = q.view(), a.k = k.view(), a.v = v.view(), a.bias = bias.view(), a.lengths = lengths(),
     a.keys_in = keys_in.view();
     a.values_in = values_in.view(), a.o = o.view(), a.lse = lse.view(), a.keys_out = keys_out.view(),
@@ -135,6 +155,7 @@ struct attention_problem {
   }
   backward_args backward() const {
     backward_args a;
+    add_options(a);
     a.q = q.view(), a.k = k.view(), a.v = v.view(), a.bias = bias.view(), a.lengths = lengths(),
     a.keys_in = keys_in.view();
     a.values_in = values_in.view(), a.grad_o = grad_o.view(), a.grad_keys_out = grad_keys_out.view(),
@@ -213,7 +234,8 @@ struct attention_problem {
                 same(grad_values_out, p.grad_values_out))
         << "an input was written";
     EXPECT_TRUE(q.intact() && k.intact() && v.intact() && bias.intact() && lengths_given.intact() && grad_o.intact() &&
-                keys_in.intact() && values_in.intact() && grad_keys_out.intact() && grad_values_out.intact());
+                keys_in.intact() && values_in.intact() && grad_keys_out.intact() && grad_values_out.intact() &&
+                alibi.intact() && head_lengths.intact());
   }
 
   /// Within the bound of each number; in fp64 twice the bound, because the reference computes in fp64 too.
@@ -256,7 +278,7 @@ struct attention_problem {
   // Gradients of a state: filled slots are compared, the others must not be written.
   ::testing::AssertionResult state_matches(tensor<A, 4> const& got, std::vector<bounded> const& exact) const {
     index_t const dim = got.view().extent[3], filled = p.filled_before();
-    tensor<A, 4> filled_slots({e.batch, e.heads, filled, dim}, {0, 1, 2, 3});
+    tensor<A, 4> filled_slots({e.batch, e.heads / e.group, filled, dim}, {0, 1, 2, 3});
     std::vector<bounded> bounds;
     for (index_t i = 0; i < got.count(); i++) {
       if (i / dim % e.chunk < filled) {

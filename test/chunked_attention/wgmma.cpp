@@ -1,5 +1,5 @@
-// The forward pass for clusters of sm_90a: the layout of wgmma's operands in shared memory (fibers), and the agent, in
-// the suite of all agents.
+// The forward pass for clusters of sm_90a: the layout of wgmma's operands in shared memory (fibers), and the agent
+// (CUDA; it is the default for 16-bit types there, so the other suites run it, too).
 #include "forward_suite.hpp"
 
 namespace tcnca::testing {
@@ -115,25 +115,7 @@ TEST(chunked_attention_wgmma_fiber, faults_are_detected) {
   EXPECT_EQ(multiplies<fault::none>(true, 1), std::pair(true, true));
 }
 
-#endif
-
-template <class Backend, class T, class Case, int Groups>
-struct cluster_subject : attention_subject<Backend, T, Case> {
-  using tuning = clustered_chunked_attention_tuning<default_chunked_attention_tuning<T, Case::shape>, Groups>;
-  using op = chunked_attention<T, Case::shape, tuning>;
-  using on_mma = attention_subject<Backend, T, Case>;
-  static std::string name() { return attention_subject<Backend, T, Case>::name() + "_" + std::to_string(Groups); }
-  using agents = detail::tuned_chunked_attention<T, Case::shape, tuning, typename Backend::executor>;
-  static_assert(agents::clustered);
-  static_assert(!detail::tuned_chunked_attention<T, Case::shape, default_chunked_attention_tuning<T, Case::shape>,
-                                                 typename Backend::executor>::clustered,
-                "not the default");
-  static bool supported() {
-    using agent = typename agents::cluster_agent;
-    return executor_traits<typename Backend::executor>::template supports<agent, typename agent::params_type>(
-        Backend::make(1));
-  }
-};
+#else
 
 struct softmax_causal {
   static constexpr char const* name = "softmax_causal";
@@ -144,53 +126,111 @@ struct laplace_bias {
   static constexpr chunked_attention_shape shape{.function = attention_function::laplace, .bias = true};
 };
 
+template <class T, chunked_attention_shape Shape>
+struct without_clusters : default_chunked_attention_tuning<T, Shape> {
+  static constexpr chunked_attention_policy forward(target t) {
+    auto p = default_chunked_attention_tuning<T, Shape>::forward(t);
+    p.clusters = false;
+    return p;
+  }
+};
+
+template <class Element, class Case>
+struct cluster_subject : attention_subject<cuda_backend, Element, Case> {
+  struct on_mma : attention_subject<cuda_backend, Element, Case> {
+    using op = chunked_attention<Element, Case::shape, without_clusters<Element, Case::shape>>;
+  };
+  using dispatch = detail::chunked_attention_dispatch<Element, Case::shape,
+                                                      default_chunked_attention_tuning<Element, Case::shape>, cuda>;
+  using agent = typename dispatch::agents::cluster_agent;
+  static_assert(dispatch::agents::clustered);
+  static bool supported() { return executor_traits<cuda>::supports<agent, typename dispatch::cluster_params>(cuda{}); }
+  /// Whether a call is executed by clusters.
+  static bool clusters(typename cluster_subject::op::forward_args const& a) {
+    typename dispatch::cluster_params p;
+    return dispatch::make_cluster_params(cuda{}, dispatch::make_forward_params(a), p);
+  }
+};
+
 template <class S>
 struct chunked_attention_wgmma : ::testing::Test {};
 TYPED_TEST_SUITE_P(chunked_attention_wgmma);
 
-// Partial blocks and iterations, columns beyond the last group's, more than one cluster, keys of all widths, rows of
-// any alignment: within the bounds, and the same bits for every order of the fibers.
-TYPED_TEST_P(chunked_attention_wgmma, wide_and_long) {
+// Partial blocks and rounds; one to four columns of groups, columns without values; one and two rows; keys of all
+// widths; more items than clusters, some without keys: within the bounds, and the same bits each time.
+TYPED_TEST_P(chunked_attention_wgmma, matches_the_reference) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
-  for (bool const odd : {false, true})
-    for (attention_extents e : {attention_extents{.length = 300, .key_dim = 128, .value_dim = 264, .chunk = 300},
-                                {.length = 150, .key_dim = 256, .value_dim = 72, .chunk = 131},
-                                {.length = 70, .key_dim = 200, .value_dim = 1032, .chunk = 70},
-                                {.length = 130, .key_dim = 72, .value_dim = 512, .chunk = 193}}) {
-      e.position = S::causal ? e.chunk / 3 : 0, e.state_out = S::causal, e.dropout = S::shape.dropout ? 0.2 : 0;
-      if (odd) e.where = {3, 1};
-      SCOPED_TRACE(e);
-      attention_problem<S> problem(e, 11);
-      problem.run_forward(1);
-      problem.expect_forward();
-      auto const first = problem.bits();
-      for (std::uint64_t seed = 2; seed < 4; seed++) {
-        problem.clear();
-        problem.run_forward(seed);
-        EXPECT_TRUE(problem.bits() == first);
-      }
-      if (this->HasFailure()) return;
-    }
+  for (attention_extents e :
+       {attention_extents{.length = 300, .key_dim = 128, .value_dim = 264, .chunk = 300},
+        {.length = 512, .key_dim = 64, .value_dim = 1024, .chunk = 512},
+        {.length = 150, .key_dim = 256, .value_dim = 72, .chunk = 131},
+        {.length = 70, .key_dim = 200, .value_dim = 1032, .chunk = 70},
+        {.length = 130, .key_dim = 72, .value_dim = 512, .chunk = 193},
+        {.batch = 2, .heads = 2, .length = 500, .key_dim = 24, .value_dim = 704, .chunk = 256, .lengths = true},
+        {.batch = 5, .heads = 7, .length = 70, .key_dim = 16, .value_dim = 264, .chunk = 35, .heads_inside = true},
+        {.batch = 3, .heads = 8, .length = 140, .key_dim = 16, .value_dim = 16, .chunk = 64, .lengths = true}}) {
+    e.position = S::causal ? 2 * e.chunk : 0, e.state_out = S::causal, e.dropout = S::shape.dropout ? 0.2 : 0;
+    SCOPED_TRACE(e);
+    attention_problem<S> problem(e, 11);
+    ASSERT_EQ(S::clusters(problem.forward()), S::supported());
+    problem.run_forward(1);
+    problem.expect_forward();
+    auto const first = problem.bits();
+    problem.clear();
+    problem.run_forward(2);
+    EXPECT_TRUE(problem.bits() == first);
+    if (this->HasFailure()) return;
+  }
 }
 
-// Against the mma agent: both round weights to T, so they differ by the rounding of weights and of sums.
-TYPED_TEST_P(chunked_attention_wgmma, agrees_with_the_mma_agent) {
+// Calls that tensor maps or the state do not permit are executed by the mma agent.
+TYPED_TEST_P(chunked_attention_wgmma, other_calls_use_the_mma_agent) {
   using S = TypeParam;
   TCNCA_TEST_NEEDS(S::backend);
-  attention_extents const e{.batch = 1,
-                            .heads = 2,
-                            .length = 200,
+  attention_extents const sizes{
+      .batch = 2, .length = 90, .key_dim = 24, .value_dim = 40, .chunk = 50, .dropout = S::shape.dropout ? 0.2 : 0};
+  attention_extents odd = sizes, state = sizes;
+  odd.where = {3, 1};
+  state.position = S::causal ? 7 : 0;
+  for (auto const& e : {odd, state}) {
+    if (e.where.padding == 0 && !S::causal) continue;
+    SCOPED_TRACE(e);
+    attention_problem<S> problem(e, 3);
+    EXPECT_FALSE(S::clusters(problem.forward()));
+    problem.run_forward(1);
+    problem.expect_forward();
+    attention_problem<typename S::on_mma> other(e, 3);
+    other.run_forward(1);
+    EXPECT_TRUE(problem.bits() == other.bits());
+  }
+}
+
+// Inputs that are broadcast: keys shared by heads, a batch of one sequence.
+TYPED_TEST_P(chunked_attention_wgmma, broadcasts_inputs) {
+  using S = TypeParam;
+  TCNCA_TEST_NEEDS(S::backend);
+  attention_extents const e{.batch = 2,
+                            .heads = 3,
+                            .length = 140,
                             .key_dim = 64,
                             .value_dim = 320,
-                            .chunk = 200,
+                            .chunk = 140,
                             .dropout = S::shape.dropout ? 0.3 : 0};
   attention_problem<S> problem(e, 3);
-  problem.run_forward(1);
-  auto const got = problem.o.values();
-  attention_problem<typename S::on_mma> other(e, 3);
-  other.run_forward(1);
-  auto const expected = other.o.values();
+  auto args = problem.forward();
+  args.k.stride[1] = 0, args.v.stride[1] = 0, args.q.stride[0] = 0;
+  auto const run_into = [&](auto&& run) {
+    problem.clear();
+    run();
+    return problem.o.values();
+  };
+  ASSERT_EQ(S::clusters(args), S::supported());
+  auto const got = run_into([&] { problem.run_forward(args, 1); });
+  typename S::on_mma::op::forward_args same;
+  same.q = args.q, same.k = args.k, same.v = args.v, same.bias = args.bias, same.o = args.o, same.lse = args.lse,
+  same.chunk = args.chunk, same.dropout = args.dropout, same.seed = args.seed, same.offset = args.offset;
+  auto const expected = run_into([&] { attention_problem<typename S::on_mma>::run_forward(same, 1); });
   double most = 0;
   for (double x : expected) most = std::max(most, std::abs(x));
   for (std::size_t i = 0; i < got.size(); i++)
@@ -227,42 +267,44 @@ TYPED_TEST_P(chunked_attention_wgmma, special_values_change_only_rows_that_atten
       }
 }
 
-REGISTER_TYPED_TEST_SUITE_P(chunked_attention_wgmma, wide_and_long, agrees_with_the_mma_agent,
-                            special_values_change_only_rows_that_attend);
-
-template <class B>
-using types = ::testing::Types<cluster_subject<B, bf16, softmax_causal_bias_dropout, 2>,
-                               cluster_subject<B, fp16, softmax_plain, 1>, cluster_subject<B, fp16, laplace_dropout, 4>,
-                               cluster_subject<B, bf16, relu2_causal, 2>>;
-template <class B>
-using wide_types =
-    ::testing::Types<cluster_subject<B, bf16, softmax_causal_bias_dropout, 2>,
-                     cluster_subject<B, bf16, softmax_causal, 4>, cluster_subject<B, fp16, laplace_bias, 3>>;
-#if defined(__CUDACC__)
-INSTANTIATE_TYPED_TEST_SUITE_P(cuda, chunked_attention_forward, types<cuda_backend>, subject_name);
-INSTANTIATE_TYPED_TEST_SUITE_P(cuda, chunked_attention_wgmma, wide_types<cuda_backend>, subject_name);
+REGISTER_TYPED_TEST_SUITE_P(chunked_attention_wgmma, matches_the_reference, other_calls_use_the_mma_agent,
+                            broadcasts_inputs, special_values_change_only_rows_that_attend);
+using cluster_types =
+    ::testing::Types<cluster_subject<bf16, softmax_causal_bias_dropout>, cluster_subject<fp16, laplace_bias>
+#if !defined(TCNCA_TEST_FEW)
+                     ,
+                     cluster_subject<bf16, softmax_causal>, cluster_subject<fp16, softmax_plain>,
+                     cluster_subject<bf16, relu2_causal>
+#endif
+                     >;
+INSTANTIATE_TYPED_TEST_SUITE_P(cuda, chunked_attention_wgmma, cluster_types, subject_name);
 
 // A kernel without code is recognized by its maximum number of threads.
 TEST(chunked_attention_wgmma_cuda, selected_on_compute_capability_9_0_only) {
   TCNCA_TEST_NEEDS(cuda_backend);
-  using subject = cluster_subject<cuda_backend, bf16, softmax_plain, 2>;
   int device = 0;
   cudaDeviceProp properties;
   ASSERT_EQ(cudaGetDevice(&device), cudaSuccess);
   ASSERT_EQ(cudaGetDeviceProperties(&properties, device), cudaSuccess);
   bool const hopper = properties.major == 9 && properties.minor == 0;
-  EXPECT_EQ(subject::supported(), hopper);
+  EXPECT_EQ((cluster_subject<bf16, softmax_plain>::supported()), hopper);
   EXPECT_EQ(cudaGetLastError(), cudaSuccess);  // a kernel without code leaves no error
 }
-#else
-INSTANTIATE_TYPED_TEST_SUITE_P(fiber, chunked_attention_forward, types<fiber_backend<>>, subject_name);
-INSTANTIATE_TYPED_TEST_SUITE_P(fiber, chunked_attention_wgmma, wide_types<fiber_backend<>>, subject_name);
-#endif
 
-// The widest keys and the weights of four groups fit in shared memory.
-static_assert(wgmma_tile::bytes(128, 256) + wgmma_tile::bytes(64, 256) + 4 * wgmma_tile::bytes(128, 64) +
-                  2 * wgmma_tile::bytes(64, 256) + 192 * 4 + 4 * 128 * 4 + 8 * 4 <=
-              227 * 1024);
+#endif
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(chunked_attention_forward);
+
+// The plan: few columns without values, and memory for four units of values at least.
+static_assert([] {
+  for (int key_dim = 16; key_dim <= 256; key_dim += 8)
+    for (int value_dim = 16; value_dim <= 2048; value_dim += 8) {
+      auto const p = chunked_attention_cluster_plan::of(key_dim, value_dim, 1000);
+      if (p.value_stages < 4 || size_t(p.end()) > 227 * 1024 || p.rows * p.columns > 8) return false;
+      if (p.value_tiles * p.columns * 256 < value_dim || p.value_tiles * (p.columns - 1) * 256 >= value_dim)
+        return false;
+    }
+  return true;
+}());
 
 }  // namespace
 }  // namespace tcnca::testing

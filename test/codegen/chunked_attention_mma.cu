@@ -1,5 +1,5 @@
-// Attention on tensor cores with its default tuning: no kernel spills, and the kernels use the intended
-// instructions.
+// Attention on tensor cores with its default tuning, but without clusters: no kernel spills, and the kernels use the
+// intended instructions.
 // sass: HMMA.16816 LDSM.16.M88.4 LDSM.16.MT88.4 LDGSTS.E.BYPASS.128
 // barriers: mma_scores_agent.*attention_functionE.ELb.ELb1ELb.*attention_sideE0 5
 // barriers: mma_scores_agent 3
@@ -10,9 +10,25 @@
 
 using namespace tcnca;
 
+namespace {  // as tunings of users may be
+template <class T, chunked_attention_shape Shape>
+struct without_clusters : default_chunked_attention_tuning<T, Shape> {
+  static constexpr chunked_attention_policy forward(target t) {
+    auto p = default_chunked_attention_tuning<T, Shape>::forward(t);
+    p.clusters = false;
+    return p;
+  }
+  static constexpr chunked_attention_policy backward(target t) {
+    auto p = default_chunked_attention_tuning<T, Shape>::backward(t);
+    p.clusters = false;
+    return p;
+  }
+};
+}  // namespace
+
 template <class T, chunked_attention_shape Shape>
 struct kernels {
-  using attention = chunked_attention<T, Shape>;
+  using attention = chunked_attention<T, Shape, without_clusters<T, Shape>>;
   static void use(typename attention::forward_args const& forward, typename attention::backward_args const& backward) {
     (void)attention::forward(tcnca::cuda{}, forward, {});
     (void)attention::backward(tcnca::cuda{}, backward, {});

@@ -1,10 +1,19 @@
-// EMAs with their default tuning: no kernel spills. The counts of barriers include those of CUB's block scans.
+// EMAs with their default tuning: no kernel spills.
+// Packed agents: two barriers around the choice of a sequence.
+// barriers: packed_agent.*ema_forward_agent.*directionE2 25
+// barriers: packed_agent.*ema_forward_agent.*layoutE1 15
+// barriers: packed_agent.*ema_forward_agent 17
+// barriers: packed_agent.*ema_backward_agent.*directionE2 49
+// barriers: packed_agent.*ema_backward_agent.*layoutE1 25
+// barriers: packed_agent.*ema_backward_agent 29
 // barriers: ema_kernel_agent.*ema_policy.*Lb0E 4
 // barriers: ema_kernel_agent 6
-// barriers: ema_forward_agent.*directionE2 26
-// barriers: ema_forward_agent 17
-// barriers: ema_backward_agent.*directionE2 54
-// barriers: ema_backward_agent 31
+// barriers: ema_forward_agent.*directionE2 23
+// barriers: ema_forward_agent.*layoutE1 13
+// barriers: ema_forward_agent 15
+// barriers: ema_backward_agent.*directionE2 47
+// barriers: ema_backward_agent.*layoutE1 23
+// barriers: ema_backward_agent 27
 #include <tcnca/ema.hpp>
 
 using namespace tcnca;

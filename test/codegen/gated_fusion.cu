@@ -1,5 +1,6 @@
 // Gates with their default tuning: no kernel spills.
 // barriers: mix_backward_agent 2
+// barriers: mix_reduce_agent 2
 #include <tcnca/gated_fusion.hpp>
 
 using namespace tcnca;

@@ -40,6 +40,9 @@ struct bare_gates {
   static constexpr gated_fusion_shape shape{.update_gate = false, .mixer_path = false};
 };
 
+/// The role of a view that may be absent where the shape has it.
+constexpr role optional(role r) { return r == role::unused ? r : role::optional; }
+
 /// Enough memory for every call in this file.
 workspace room() {
   alignas(256) static unsigned char bytes[1 << 22];
@@ -66,18 +69,18 @@ struct stack_calls {
       f("x", a.x, role::first), f("weight", a.weight, role::needed), f("bias", a.bias, bias),
           f("omega", a.omega, omega);
     };
-    return std::tuple{argument_table{"forward", p.forward(), forward,
-                                     [in](F& a, auto f) {
-                                       in(a, f), f("state_in", a.state_in, state), f("y", a.y, role::needed),
-                                           f("state_out", a.state_out, state);
-                                     }},
-                      argument_table{"backward", p.backward(), backward, [in](B& a, auto f) {
-                                       in(a, f), f("state_in", a.state_in, state), f("grad_y", a.grad_y, role::needed);
-                                       f("grad_state_out", a.grad_state_out, state),
-                                           f("grad_x", a.grad_x, role::needed);
-                                       f("grad_weight", a.grad_weight, role::needed), f("grad_bias", a.grad_bias, bias);
-                                       f("grad_omega", a.grad_omega, omega), f("grad_state_in", a.grad_state_in, state);
-                                     }}};
+    return std::tuple{
+        argument_table{"forward", p.forward(), forward,
+                       [in](F& a, auto f) {
+                         in(a, f), f("state_in", a.state_in, state), f("y", a.y, role::needed),
+                             f("state_out", a.state_out, state);
+                       }},
+        argument_table{"backward", p.backward(), backward, [in](B& a, auto f) {
+                         in(a, f), f("state_in", a.state_in, state), f("grad_y", a.grad_y, role::needed);
+                         f("grad_state_out", a.grad_state_out, state), f("grad_x", a.grad_x, role::optional);
+                         f("grad_weight", a.grad_weight, role::optional), f("grad_bias", a.grad_bias, optional(bias));
+                         f("grad_omega", a.grad_omega, optional(omega)), f("grad_state_in", a.grad_state_in, state);
+                       }}};
   }
 };
 
@@ -104,9 +107,9 @@ struct ema_calls {
           f("gamma", a.gamma, role::needed);
     };
     auto const gradients = [](auto& a, auto f) {
-      f("grad_delta", a.grad_delta, role::needed), f("grad_alpha", a.grad_alpha, role::needed),
-          f("grad_beta", a.grad_beta, role::needed);
-      f("grad_gamma", a.grad_gamma, role::needed);
+      f("grad_delta", a.grad_delta, role::optional), f("grad_alpha", a.grad_alpha, role::optional),
+          f("grad_beta", a.grad_beta, role::optional);
+      f("grad_gamma", a.grad_gamma, role::optional);
     };
     auto const in = [rates](auto& a, auto f) {
       f("x", a.x, role::first), rates(a, f), f("omega", a.omega, omega), f("state_in", a.state_in, state);
@@ -120,7 +123,8 @@ struct ema_calls {
         argument_table{"backward", p.backward(), backward,
                        [in, gradients](B& a, auto f) {
                          in(a, f), f("grad_y", a.grad_y, role::needed), f("grad_state_out", a.grad_state_out, state);
-                         f("grad_x", a.grad_x, role::needed), gradients(a, f), f("grad_omega", a.grad_omega, omega);
+                         f("grad_x", a.grad_x, role::optional), gradients(a, f),
+                             f("grad_omega", a.grad_omega, optional(omega));
                          f("grad_state_in", a.grad_state_in, state);
                        }},
         argument_table{"kernel", k, kernel, [rates](K& a, auto f) { rates(a, f); }},
@@ -157,6 +161,9 @@ struct attention_calls {
     auto const in = [](auto& a, auto f) {
       f("q", a.q, role::first), f("k", a.k, role::needed), f("v", a.v, role::first), f("bias", a.bias, bias),
           f("lengths", a.lengths, role::optional);
+      f("alibi_slopes", a.alibi_slopes, role::unused), f("head_lengths", a.head_lengths, role::unused);
+      f("offsets", a.offsets, role::unused), f("slots", a.slots, role::unused);
+      f("positions", a.positions, role::unused), f("random_state", a.random_state, role::unused);
       f("keys_in", a.keys_in, state), f("values_in", a.values_in, state);
     };
     return std::tuple{
@@ -197,16 +204,17 @@ struct gates_calls {
                        [=](auto& a, auto f) {
                          f("z", a.z, role::first), f("gq", a.gq, n), f("gk", a.gk, n), f("grad_q", a.grad_q, n),
                              f("grad_k", a.grad_k, n);
-                         f("grad_z", a.grad_z, n), f("grad_gq", a.grad_gq, n), f("grad_mq", a.grad_mq, n),
-                             f("grad_gk", a.grad_gk, n), f("grad_mk", a.grad_mk, n);
+                         f("grad_z", a.grad_z, role::optional), f("grad_gq", a.grad_gq, role::optional),
+                             f("grad_mq", a.grad_mq, role::optional), f("grad_gk", a.grad_gk, role::optional),
+                             f("grad_mk", a.grad_mk, role::optional);
                        }},
         argument_table{"reset", p.reset(), [](auto const& a) { return op::reset(cpu{2}, a); },
                        [=](auto& a, auto f) { f("o", a.o, role::first), f("r", a.r, n), f("y", a.y, n); }},
         argument_table{"reset_backward", p.reset_backward(),
                        [](auto const& a) { return op::reset_backward(cpu{2}, a); },
                        [=](auto& a, auto f) {
-                         f("o", a.o, role::first), f("r", a.r, n), f("grad_y", a.grad_y, n), f("grad_o", a.grad_o, n),
-                             f("grad_r", a.grad_r, n);
+                         f("o", a.o, role::first), f("r", a.r, n), f("grad_y", a.grad_y, n),
+                             f("grad_o", a.grad_o, role::optional), f("grad_r", a.grad_r, role::optional);
                        }},
         argument_table{"update", p.update(), [](auto const& a) { return op::update(cpu{2}, a); },
                        [=](auto& a, auto f) {
@@ -216,8 +224,9 @@ struct gates_calls {
                        [](auto const& a) { return op::update_backward(cpu{2}, a); },
                        [=](auto& a, auto f) {
                          f("h", a.h, role::first), f("x", a.x, u), f("u", a.u, u), f("hx", a.hx, hx),
-                             f("grad_y", a.grad_y, n), f("grad_x", a.grad_x, n);
-                         f("grad_u", a.grad_u, u), f("grad_hx", a.grad_hx, hx), f("grad_h", a.grad_h, n);
+                             f("grad_y", a.grad_y, n), f("grad_x", a.grad_x, role::optional);
+                         f("grad_u", a.grad_u, optional(u)), f("grad_hx", a.grad_hx, optional(hx)),
+                             f("grad_h", a.grad_h, role::optional);
                        }}};
   }
 };

@@ -24,15 +24,6 @@ void for_each_placement(Visit visit) {
       }
 }
 
-// nvcc takes a minute per case, so the emulated run has fewer: all sizes of elements, both layouts.
-#if defined(TCNCA_TEST_FEW)
-template <class All, class Few>
-using choose = Few;
-#else
-template <class All, class Few>
-using choose = All;
-#endif
-
 template <layout Order>
 struct one_layer {
   static constexpr char const* name = Order == layout::batch_channels_length ? "first" : "last";
@@ -44,10 +35,11 @@ using columns = one_layer<layout::batch_length_channels>;
 
 template <class S>
 struct conv_stack_placement : ::testing::Test {};
-// bf16 and fp16 have the same accesses, so each meets one layout.
-using stacks = choose<subjects_on_one<stack_case<float, rows>, stack_case<float, columns>, stack_case<double, rows>,
-                                      stack_case<double, columns>, stack_case<bf16, rows>, stack_case<fp16, columns>>,
-                      subjects_on_one<stack_case<float, columns>, stack_case<bf16, rows>, stack_case<double, rows>>>;
+// All sizes of elements, both layouts. bf16 and fp16 have the same accesses, so each meets one layout.
+using stacks =
+    all_or_few<subjects_on_one<stack_case<float, rows>, stack_case<float, columns>, stack_case<double, rows>,
+                               stack_case<double, columns>, stack_case<bf16, rows>, stack_case<fp16, columns>>,
+               subjects_on_one<stack_case<float, columns>, stack_case<bf16, rows>, stack_case<double, rows>>>;
 TYPED_TEST_SUITE(conv_stack_placement, stacks, subject_name);
 
 TYPED_TEST(conv_stack_placement, forward_and_backward) {
@@ -103,7 +95,7 @@ using columns_of_two = two_states<layout::batch_length_channels>;
 
 template <class S>
 struct ema_placement : ::testing::Test {};
-using emas = choose<
+using emas = all_or_few<
     subjects_on_one<ema_case<float, rows_of_two>, ema_case<float, columns_of_two>, ema_case<double, rows_of_two>,
                     ema_case<double, columns_of_two>, ema_case<bf16, rows_of_two>, ema_case<fp16, columns_of_two>>,
     subjects_on_one<ema_case<float, columns_of_two>, ema_case<bf16, rows_of_two>, ema_case<double, rows_of_two>>>;
@@ -165,9 +157,9 @@ struct all_gates {
 };
 template <class S>
 struct gates_placement : ::testing::Test {};
-using gates =
-    choose<subjects_on_one<gates_case<float, all_gates>, gates_case<double, all_gates>, gates_case<bf16, all_gates>>,
-           subjects_on_one<gates_case<bf16, all_gates>>>;
+using all_types =
+    subjects_on_one<gates_case<float, all_gates>, gates_case<double, all_gates>, gates_case<bf16, all_gates>>;
+using gates = all_or_few<all_types, subjects_on_one<gates_case<bf16, all_gates>>>;
 TYPED_TEST_SUITE(gates_placement, gates, subject_name);
 
 TYPED_TEST(gates_placement, forward_and_backward) {

@@ -5,7 +5,7 @@
 namespace tcnca::testing {
 namespace {
 
-using types = unless_sanitized<
+using types = all_or_few<
     subjects<small_case<float, plain>, small_case<float, list_silu_level>, small_case<float, blocks_relu_last>,
              small_case<double, skip_gelu_last>, small_case<float, one_tap>, small_case<float, many_taps_last>>,
     subjects<small_case<float, list_silu_level>, small_case<double, skip_gelu_last>>>;

@@ -44,6 +44,23 @@ constexpr conv_stack_shape k4_d3{.taps = 4, .depth = 3, .dilation_base = 4},
     k17{.taps = 17, .depth = 4, .dilation_base = 16}, k51{.taps = 51, .depth = 3, .dilation_base = 51},
     powers_of_3{.taps = 3, .depth = 7, .dilation_base = 3};
 
+constexpr conv_stack_shape post_activation = [] {
+  conv_stack_shape s = k4_d6;
+  s.act = activation::relu, s.residuals = residual::level, s.post_activation = true;
+  return s;
+}();
+constexpr conv_stack_shape mixed = [] {
+  conv_stack_shape s = k4_d6;
+  s.weights = parameter_type::accumulate;
+  return s;
+}();
+
+TEST(conv_stack_choice, options) {
+  EXPECT_EQ((forward<bf16, post_activation>()), "generic");
+  EXPECT_EQ((backward<float, post_activation>()), "generic");
+  EXPECT_EQ((forward<bf16, mixed>()), (forward<bf16, k4_d6>()));
+  EXPECT_EQ((backward<bf16, mixed>()), (backward<bf16, k4_d6>()));
+}
 TEST(conv_stack_choice, sixteen_bits_forward) {
   EXPECT_EQ((forward<bf16, k4_d3>()), "phases to 3") << "few taps";
   EXPECT_EQ((forward<bf16, k4_d6>()), "tensor to 6");
@@ -65,9 +82,11 @@ TEST(conv_stack_choice, fp32_forward) {
 TEST(conv_stack_choice, backward) {
   EXPECT_EQ((backward<bf16, k4_d6>()), "tensor to 6");
   EXPECT_EQ((backward<bf16, k17>()), "tensor to 3, column, recompute by tensor");
+  EXPECT_EQ((backward<bf16, k8_d5>()), "tensor to 4, column, recompute by tensor");
   EXPECT_EQ((backward<bf16, k4_d9>()), "generic") << "more than one layer beyond a multiprocessor's memory";
   EXPECT_EQ((backward<float, k4_d6>()), "phases to 6");
   EXPECT_EQ((backward<float, k17>()), "phases to 3, column, recompute by phases");
+  EXPECT_EQ((backward<float, k8_d5>()), "phases to 4, column, recompute by phases");
   EXPECT_NE((backward<bf16, k4_d6, 80>()), "generic") << "less shared memory";
 }
 TEST(conv_stack_choice, policies) {

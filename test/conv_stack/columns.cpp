@@ -2,9 +2,9 @@
 // cut anywhere, and at lengths around one row and one block of rows.
 #include <type_traits>
 
-#include <tcnca/conv_stack/column_backward.hpp>
-#include <tcnca/conv_stack/column_forward.hpp>
-#include <tcnca/conv_stack/column_tensor_forward.hpp>
+#include <tcnca/conv_stack/column/backward.hpp>
+#include <tcnca/conv_stack/column/forward.hpp>
+#include <tcnca/conv_stack/column/tensor_forward.hpp>
 #include <tcnca/launch/launch.hpp>
 
 #include "problem.hpp"

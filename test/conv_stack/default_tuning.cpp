@@ -1,25 +1,30 @@
 // The default tuning: both passes at the edges of its tiles, and receptive fields much longer than a tile, for short
-// and long sequences.
+// and long sequences; on the CPU also with the generic kernels.
 #include "backward_suite.hpp"
 #include "forward_suite.hpp"
 
 namespace tcnca::testing {
 namespace {
 
-using types = unless_sanitized<subjects<stack_case<float, plain>, stack_case<bf16, skip_gelu_last>>,
-                               subjects<stack_case<bf16, skip_gelu_last>>>;
+using types = all_or_few<subjects<stack_case<float, plain>, stack_case<bf16, skip_gelu_last>>,
+                         subjects<stack_case<bf16, skip_gelu_last>>>;
 INSTANTIATE_TYPED_TEST_SUITE_P(on, conv_stack_forward, types, subject_name);
 INSTANTIATE_TYPED_TEST_SUITE_P(on, conv_stack_backward, types, subject_name);
 
+template <class T, class Case>
+using generic_case = stack_case<T, Case, generic_tuning<T, Case::shape>>;
+#if !defined(__CUDACC__) && !defined(TCNCA_TEST_FEW)
+using generic_types = subjects_on_one<generic_case<float, plain>, generic_case<bf16, skip_gelu_last>>;
+INSTANTIATE_TYPED_TEST_SUITE_P(generic_on, conv_stack_forward, generic_types, subject_name);
+INSTANTIATE_TYPED_TEST_SUITE_P(generic_on, conv_stack_backward, generic_types, subject_name);
+#endif
+
 template <class S>
 struct conv_stack_far : ::testing::Test {};
-#if defined(TCNCA_TEST_FEW)
-// The small tuning covers rings in global memory of channels first, and takes a minute less to compile.
-using far_types = subjects<stack_case<float, far_last_4096>, stack_case<float, far_skip_last>>;
-#else
-using far_types =
+using all_far_types =
     subjects<stack_case<float, far_first>, stack_case<float, far_last_4096>, stack_case<float, far_skip_last>>;
-#endif
+// The small tuning covers rings in global memory of channels first.
+using far_types = all_or_few<all_far_types, subjects<stack_case<float, far_last_4096>>>;
 TYPED_TEST_SUITE_P(conv_stack_far);
 
 template <class S>
@@ -61,6 +66,8 @@ INSTANTIATE_TYPED_TEST_SUITE_P(on, conv_stack_far, far_types, subject_name);
 #if !defined(__CUDACC__) && !defined(TCNCA_TEST_FEW)
 using far_cpu_types = subjects_on_one<stack_case<float, far_51_taps>>;
 INSTANTIATE_TYPED_TEST_SUITE_P(on_cpu, conv_stack_far, far_cpu_types, subject_name);
+using far_generic_types = subjects_on_one<generic_case<float, far_first>, generic_case<float, far_skip_last>>;
+INSTANTIATE_TYPED_TEST_SUITE_P(generic_on, conv_stack_far, far_generic_types, subject_name);
 #endif
 
 // More than 2^31 elements: positions and offsets need 64 bits. It takes 9 GB and one to two minutes, so it is disabled

@@ -37,10 +37,28 @@ struct k8 {
   static constexpr char const* name = "k8_f8_d5";
   static constexpr conv_stack_shape shape{.taps = 8, .depth = 5, .dilation_base = 8, .act = activation::relu};
 };
+struct k8_mixed {
+  static constexpr char const* name = "k8_f8_d5_mixed";
+  static constexpr conv_stack_shape shape{.taps = 8,
+                                          .depth = 5,
+                                          .dilation_base = 8,
+                                          .act = activation::relu,
+                                          .bias = true,
+                                          .weights = parameter_type::accumulate};
+};
 struct k17 {
   static constexpr char const* name = "k17_f16_d4";
   static constexpr conv_stack_shape shape{
       .taps = 17, .depth = 4, .dilation_base = 16, .act = activation::relu, .bias = true};
+};
+struct k17_mixed {
+  static constexpr char const* name = "k17_f16_d4_mixed";
+  static constexpr conv_stack_shape shape{.taps = 17,
+                                          .depth = 4,
+                                          .dilation_base = 16,
+                                          .act = activation::relu,
+                                          .bias = true,
+                                          .weights = parameter_type::accumulate};
 };
 struct k51 {
   static constexpr char const* name = "k51_f51_d3";
@@ -91,6 +109,15 @@ TYPED_TEST_P(conv_stack_passes, backward_matches_the_reference) {
   }
 }
 
+TYPED_TEST_P(conv_stack_passes, absent_gradients_change_no_others) {
+  using S = TypeParam;
+  TCNCA_TEST_NEEDS(S::backend);
+  conv_stack_problem<S> problem({.batch = 1, .channels = 3, .length = 1500}, 3);
+  problem.want_gradients();
+  expect_optional_gradients(problem, problem.backward(),
+                            [](auto const& args) { conv_stack_problem<S>::run_backward(args, 1); });
+}
+
 // A sequence in four parts joined by its state, in place and not.
 TYPED_TEST_P(conv_stack_passes, parts_match_the_reference) {
   using S = TypeParam;
@@ -115,7 +142,7 @@ TYPED_TEST_P(conv_stack_passes, parts_match_the_reference) {
 }
 
 REGISTER_TYPED_TEST_SUITE_P(conv_stack_passes, forward_matches_the_reference, backward_matches_the_reference,
-                            parts_match_the_reference);
+                            absent_gradients_change_no_others, parts_match_the_reference);
 
 }  // namespace
 }  // namespace tcnca::testing

@@ -2,7 +2,7 @@
 // rows around the boundaries of tiles, and segments.
 #include <gtest/gtest.h>
 
-#include <tcnca/conv_stack/phase_backward.hpp>
+#include <tcnca/conv_stack/phase/backward.hpp>
 #include <tcnca/launch/launch.hpp>
 
 #include "problem.hpp"
@@ -180,7 +180,7 @@ using all = subjects_on<fiber_or_cuda, phase_case<float, powers_of_4>, phase_cas
                         phase_case<fp16, part_tanh>, phase_case<float, list_relu_level>,
                         phase_case<bf16, columns_silu_level>, phase_case<float, many_taps>>;
 using few = subjects_on<fiber_or_cuda, phase_case<float, powers_of_4>, phase_case<float, list_relu_level>>;
-using types = unless_sanitized<all, few>;
+using types = all_or_few<all, few>;
 INSTANTIATE_TYPED_TEST_SUITE_P(on, conv_stack_phase_backward, types, subject_name);
 
 }  // namespace

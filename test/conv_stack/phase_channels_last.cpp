@@ -1,6 +1,6 @@
 // The register-phase forward kernel on channels-last sequences: a cluster of eight groups computes the same bits as the
 // kernel for rows along the length, which the tests of phase_forward compare with references.
-#include <tcnca/conv_stack/phase_forward.hpp>
+#include <tcnca/conv_stack/phase/forward.hpp>
 #include <tcnca/launch/alignment.hpp>
 #include <tcnca/launch/launch.hpp>
 

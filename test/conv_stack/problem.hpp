@@ -8,6 +8,7 @@
 #include "reference/conv_stack.hpp"
 #include "support/backend.hpp"
 #include "support/compare.hpp"
+#include "support/optional.hpp"
 
 namespace tcnca::testing {
 
@@ -31,12 +32,24 @@ inline reference::stack describe(conv_stack_shape const& s) {
     case activation::gelu_tanh: r.act = reference::activation::gelu_tanh; break;
     case activation::tanh: r.act = reference::activation::tanh; break;
   }
-  r.bias = s.bias, r.skip = s.skip;
+  r.post_activation = s.post_activation, r.bias = s.bias, r.skip = s.skip;
   r.dir = s.dir == direction::causal      ? reference::direction::causal
           : s.dir == direction::symmetric ? reference::direction::symmetric
                                           : reference::direction::bidirectional;
   return r;
 }
+
+/// The default tuning with the generic kernels.
+template <class T, conv_stack_shape Shape>
+struct generic_tuning {
+  using base = default_conv_stack_tuning<T, Shape>;
+  static constexpr conv_stack_policy with(conv_stack_policy p) {
+    p.kernels = stack_kernels::generic;
+    return p;
+  }
+  static constexpr conv_stack_policy forward(target t) { return with(base::forward(t)); }
+  static constexpr conv_stack_policy backward(target t) { return with(base::backward(t)); }
+};
 
 /// The type under test: a stack, an element type, a tuning, a backend.
 template <class Backend, class Element, class Case, class Tuning = default_conv_stack_tuning<Element, Case::shape>>
@@ -44,6 +57,7 @@ struct subject {
   using backend = Backend;
   using T = Element;
   using A = accumulate_t<T>;
+  using weight = parameter_t<T, Case::shape.weights>;
   static constexpr conv_stack_shape shape = Case::shape;
   using op = conv_stack<T, shape, Tuning>;
   using traits = executor_traits<typename Backend::executor>;
@@ -73,41 +87,48 @@ struct extents {
   }
 };
 
-/// The tensors of one problem, with random inputs and results initialized to NaN.
-template <class S>
-struct conv_stack_problem {
-  using T = typename S::T;
-  using A = typename S::A;
-  using op = typename S::op;
-  using forward_args = typename op::forward_args;
-  using backward_args = typename op::backward_args;
-  static constexpr conv_stack_shape shape = S::shape;
+/// The tensors of one problem, with random inputs and results initialized to NaN. Weight: the type of the parameters.
+template <class Element, class Weight = Element>
+struct conv_stack_tensors {
+  using T = Element;
+  using A = accumulate_t<T>;
 
+  conv_stack_shape form;
   extents e;
-  reference::stack const stack = describe(shape);
+  reference::stack const stack;
   reference::problem p;  // the same numbers in fp64
-  tensor<T, 3> x, weight, y, grad_y, grad_x;
-  tensor<T, 2> bias;
-  tensor<T, 1> omega;
+  tensor<T, 3> x, y, grad_y, grad_x;
+  tensor<Weight, 3> weight;
+  tensor<Weight, 2> bias;
+  tensor<Weight, 1> omega;
   tensor<A, 3> state_in, state_out, grad_state_out, grad_state_in, grad_weight;
   tensor<A, 2> grad_bias;
   tensor<A, 1> grad_omega;
 
-  conv_stack_problem(extents const& size, std::uint64_t seed) : e(size) {
+  conv_stack_tensors(conv_stack_shape const& shape, extents const& size, std::uint64_t seed)
+      : form(shape), e(size), stack(describe(shape)) {
     random_bits r{seed};
     index_t const rows = index_t(stack.directions()) * stack.layers();
     x = new_sequence<T>(e.length);
     // Magnitudes of order 1 in all layers: independent inputs of variance 1/3 keep their variance if sum w^2 is 1.
     double const scale = std::sqrt(3.0 / stack.taps);
-    weight = tensor<T, 3>({rows, shape.taps, e.channels}, {0, 1, 2}, e.where);
+    weight = tensor<Weight, 3>({rows, form.taps, e.channels}, {0, 1, 2}, e.where);
     p.x = fill(x, r, 1), p.weight = fill(weight, r, scale);
-    if (shape.bias) bias = tensor<T, 2>({rows, e.channels}, {0, 1}, e.where), p.bias = fill(bias, r, 0.5);
-    if (shape.skip) omega = tensor<T, 1>({e.channels}, {0}, e.where), p.omega = fill(omega, r, 1);
+    if (form.bias) bias = tensor<Weight, 2>({rows, e.channels}, {0, 1}, e.where), p.bias = fill(bias, r, 0.5);
+    if (form.skip) omega = tensor<Weight, 1>({e.channels}, {0}, e.where), p.omega = fill(omega, r, 1);
     if (e.state_in) state_in = new_sequence<A>(stack.state_length()), p.state_in = fill(state_in, r, 1);
     y = new_sequence<T>(e.length);
     if (e.state_out) state_out = new_sequence<A>(stack.state_length());
     p.batch = e.batch, p.channels = e.channels, p.length = e.length, p.position = e.position;
     seed_ = r();
+  }
+  /// Rounds the parameters to T.
+  void round_parameters() {
+    auto const round = [](auto& v) {
+      v.for_each([](Weight& w) { w = from_double<Weight>(to_double(from_double<T>(to_double(w)))); });
+      return v.values();
+    };
+    p.weight = round(weight), p.bias = round(bias), p.omega = round(omega);
   }
   /// Creates the tensors that only the backward pass needs.
   void want_gradients() {
@@ -117,18 +138,20 @@ struct conv_stack_problem {
     if (e.state_out)
       grad_state_out = new_sequence<A>(stack.state_length()), p.grad_state_out = fill(grad_state_out, r, 1);
     grad_x = new_sequence<T>(e.length);
-    grad_weight = tensor<A, 3>({rows, shape.taps, e.channels}, {0, 1, 2}, e.where);
-    if (shape.bias) grad_bias = tensor<A, 2>({rows, e.channels}, {0, 1}, e.where);
-    if (shape.skip) grad_omega = tensor<A, 1>({e.channels}, {0}, e.where);
+    grad_weight = tensor<A, 3>({rows, form.taps, e.channels}, {0, 1, 2}, e.where);
+    if (form.bias) grad_bias = tensor<A, 2>({rows, e.channels}, {0, 1}, e.where);
+    if (form.skip) grad_omega = tensor<A, 1>({e.channels}, {0}, e.where);
     if (e.state_in) grad_state_in = new_sequence<A>(stack.state_length());
   }
 
   template <class E>
   tensor<E, 3> new_sequence(index_t length) const {
-    return tensor<E, 3>::sequence(shape.order, e.batch, e.channels, length, e.where);
+    return tensor<E, 3>::sequence(form.order, e.batch, e.channels, length, e.where);
   }
 
-  forward_args forward() const {
+  /// The arguments of a call. Args is forward_args of a stack, or backward_args.
+  template <class Args>
+  Args forward_args_as() const {
     return {.x = x.view(),
             .weight = weight.view(),
             .bias = bias.view(),
@@ -138,7 +161,8 @@ struct conv_stack_problem {
             .state_out = state_out.view(),
             .position = e.position};
   }
-  backward_args backward() const {
+  template <class Args>
+  Args backward_args_as() const {
     return {.x = x.view(),
             .weight = weight.view(),
             .bias = bias.view(),
@@ -154,49 +178,32 @@ struct conv_stack_problem {
             .position = e.position};
   }
 
-  /// Calls with a workspace of exactly the size that the query returns.
-  void run_forward(std::uint64_t seed = 1) { run_forward(forward(), seed); }
-  static void run_forward(forward_args const& a, std::uint64_t seed) {
-    auto const executor = S::backend::make(seed);
-    run_with_workspace<typename S::backend>(op::forward_workspace(executor, a),
-                                            [&](workspace w) { return op::forward(executor, a, w); });
-  }
-  void run_backward(std::uint64_t seed = 1) { run_backward(backward(), seed); }
-  static void run_backward(backward_args const& a, std::uint64_t seed) {
-    auto const executor = S::backend::make(seed);
-    run_with_workspace<typename S::backend>(op::backward_workspace(executor, a),
-                                            [&](workspace w) { return op::backward(executor, a, w); });
-  }
-
-  /// Expects results within their bounds, and nothing else written.
-  void expect_forward() const { expect_forward(state_out); }
-  /// The same with the final state in another tensor.
-  void expect_forward(tensor<A, 3> const& last_state) const {
+  /// Expects results within their bounds, and nothing else written. rounds: between layers, to T.
+  void expect_forward_within_bounds(bool rounds, tensor<A, 3> const& last_state) const {
     use_arithmetic_of<T>();
-    auto rounding_stack = stack;
-    rounding_stack.rounds = S::forward_rounds;
-    auto const r = reference::forward(rounding_stack, p);
+    auto const r = reference::forward(rounding(rounds), p);
     EXPECT_TRUE(within(y, r.y.value, r.y.error)) << "y";
     if (last_state.present()) { EXPECT_TRUE(within(last_state, r.state_out.value, r.state_out.error)) << "state_out"; }
     EXPECT_TRUE(y.intact() && last_state.intact()) << "written outside of y or state_out";
     expect_inputs_untouched();
   }
-  void expect_backward() const {
+  void expect_backward_within_bounds(bool rounds) const {
     use_arithmetic_of<T>();
-    auto rounding_stack = stack;
-    rounding_stack.rounds = S::backward_rounds;
-    auto const r = reference::backward(rounding_stack, p);
+    auto const r = reference::backward(rounding(rounds), p);
     EXPECT_TRUE(within(grad_x, r.grad_x.value, r.grad_x.error)) << "grad_x";
     EXPECT_TRUE(within(grad_weight, r.grad_weight.value, r.grad_weight.error)) << "grad_weight";
-    if (shape.bias) { EXPECT_TRUE(within(grad_bias, r.grad_bias.value, r.grad_bias.error)) << "grad_bias"; }
-    if (shape.skip) { EXPECT_TRUE(within(grad_omega, r.grad_omega.value, r.grad_omega.error)) << "grad_omega"; }
+    if (form.bias) { EXPECT_TRUE(within(grad_bias, r.grad_bias.value, r.grad_bias.error)) << "grad_bias"; }
+    if (form.skip) { EXPECT_TRUE(within(grad_omega, r.grad_omega.value, r.grad_omega.error)) << "grad_omega"; }
     if (grad_state_in.present()) {
       EXPECT_TRUE(within(grad_state_in, r.grad_state_in.value, r.grad_state_in.error)) << "grad_state_in";
     }
+    expect_gradients_intact();
+    expect_inputs_untouched();
+  }
+  void expect_gradients_intact() const {
     EXPECT_TRUE(grad_x.intact() && grad_weight.intact() && grad_bias.intact() && grad_omega.intact() &&
                 grad_state_in.intact())
         << "written outside of a gradient";
-    expect_inputs_untouched();
   }
   void expect_inputs_untouched() const {
     EXPECT_TRUE(x.intact() && weight.intact() && bias.intact() && omega.intact() && state_in.intact() &&
@@ -211,7 +218,61 @@ struct conv_stack_problem {
 
  private:
   std::uint64_t seed_;
+
+  reference::stack rounding(bool rounds) const {
+    auto s = stack;
+    s.rounds = rounds;
+    return s;
+  }
 };
+
+/// A problem for a subject.
+template <class S>
+struct conv_stack_problem : conv_stack_tensors<typename S::T, typename S::weight> {
+  using base = conv_stack_tensors<typename S::T, typename S::weight>;
+  using typename base::A, typename base::T;
+  using op = typename S::op;
+  using forward_args = typename op::forward_args;
+  using backward_args = typename op::backward_args;
+  static constexpr conv_stack_shape shape = S::shape;
+
+  conv_stack_problem(extents const& size, std::uint64_t seed) : base(shape, size, seed) {
+    if (S::forward_rounds || S::backward_rounds) this->round_parameters();  // as kernels on tensor cores do
+  }
+
+  forward_args forward() const { return this->template forward_args_as<forward_args>(); }
+  backward_args backward() const { return this->template backward_args_as<backward_args>(); }
+
+  /// Calls with a workspace of exactly the size that the query returns.
+  void run_forward(std::uint64_t seed = 1) { run_forward(forward(), seed); }
+  static void run_forward(forward_args const& a, std::uint64_t seed) {
+    auto const executor = S::backend::make(seed);
+    run_with_workspace<typename S::backend>(op::forward_workspace(executor, a),
+                                            [&](workspace w) { return op::forward(executor, a, w); });
+  }
+  void run_backward(std::uint64_t seed = 1) { run_backward(backward(), seed); }
+  static void run_backward(backward_args const& a, std::uint64_t seed) {
+    auto const executor = S::backend::make(seed);
+    run_with_workspace<typename S::backend>(op::backward_workspace(executor, a),
+                                            [&](workspace w) { return op::backward(executor, a, w); });
+  }
+
+  void expect_forward() const { expect_forward(this->state_out); }
+  /// The same with the final state in another tensor.
+  void expect_forward(tensor<A, 3> const& last_state) const {
+    this->expect_forward_within_bounds(S::forward_rounds, last_state);
+  }
+  void expect_backward() const { this->expect_backward_within_bounds(S::backward_rounds); }
+};
+
+/// Expects that every gradient is optional. call(args): backward.
+template <class T, class Weight, class Args, class Call>
+void expect_optional_gradients(conv_stack_tensors<T, Weight>& problem, Args const& args, Call call) {
+  expect_each_is_optional(
+      args, call, std::pair{&Args::grad_x, &problem.grad_x}, std::pair{&Args::grad_weight, &problem.grad_weight},
+      std::pair{&Args::grad_bias, &problem.grad_bias}, std::pair{&Args::grad_omega, &problem.grad_omega},
+      std::pair{&Args::grad_state_in, &problem.grad_state_in});
+}
 
 /// Edge lengths: 0, the receptive field, tiles, and one more or less.
 template <class S>

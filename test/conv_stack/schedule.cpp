@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include <tcnca/conv_stack/schedule.hpp>
+#include <tcnca/conv_stack/generic/schedule.hpp>
 
 namespace tcnca::testing {
 namespace {

@@ -1,7 +1,7 @@
 // Tests of the backward pass on tensor cores, on fibers and on a CUDA device: against a reference that rounds to T
 // where the kernel does, and within derived bounds of one that does not round.
 #pragma once
-#include <tcnca/conv_stack/tensor_backward.hpp>
+#include <tcnca/conv_stack/tensor/backward.hpp>
 #include <tcnca/launch/alignment.hpp>
 #include <tcnca/launch/launch.hpp>
 

@@ -1,7 +1,7 @@
 // Tests of the forward pass on tensor cores, on fibers and on a CUDA device: against a reference that rounds the inputs
 // of each layer to T, and within derived bounds of one that does not.
 #pragma once
-#include <tcnca/conv_stack/tensor_forward.hpp>
+#include <tcnca/conv_stack/tensor/forward.hpp>
 #include <tcnca/launch/alignment.hpp>
 #include <tcnca/launch/launch.hpp>
 

@@ -1,29 +1,32 @@
 // Streaming stores, which need vectors that begin at cache lines, and tiles at any address, in memory full of NaN.
 #include <cmath>
+#include <cstring>
 #include <limits>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
-#include <gtest/gtest.h>
-
-#include <tcnca/conv_stack.hpp>
+#include "problem.hpp"
 
 namespace tcnca::testing {
 namespace {
 
 constexpr conv_stack_shape shape{.taps = 2, .depth = 1};
 
-struct always_streaming : default_conv_stack_tuning<float, shape> {
-  using base = default_conv_stack_tuning<float, shape>;
+template <class T, conv_stack_shape Shape, stack_kernels Kernels>
+struct always_streaming : default_conv_stack_tuning<T, Shape> {
+  using base = default_conv_stack_tuning<T, Shape>;
   static constexpr conv_stack_policy with(conv_stack_policy p) {
-    p.streaming_bytes = 1, p.tile = p.tile_max = 128, p.single_tile_limit = 256;
+    p.streaming_bytes = 1, p.tile = p.tile_max = 128, p.single_tile_limit = 256, p.kernels = Kernels;
     return p;
   }
   static constexpr conv_stack_policy forward(target t) { return with(base::forward(t)); }
   static constexpr conv_stack_policy backward(target t) { return with(base::backward(t)); }
 };
 
-TEST(conv_stack_tiles, streaming_stores) {
-  using stack = conv_stack<float, shape, always_streaming>;
+template <class Stack>
+void expect_exact_sums() {
+  using stack = Stack;
   index_t const channels = 3, row = 1024;  // all rows have the alignment of the first
   for (index_t const offset : {0, 16, 5})
     for (index_t const length : {16, 256, 300, 1024}) {
@@ -71,6 +74,66 @@ TEST(conv_stack_tiles, streaming_stores) {
     }
 }
 
+TEST(conv_stack_tiles, streaming_stores) {
+  expect_exact_sums<conv_stack<float, shape, always_streaming<float, shape, stack_kernels::automatic>>>();
+}
+TEST(conv_stack_tiles, streaming_stores_of_the_generic_kernels) {
+  expect_exact_sums<conv_stack<float, shape, always_streaming<float, shape, stack_kernels::generic>>>();
+}
+
+/// Rows that begin at cache lines, of any length: the bits of ordinary stores.
+template <class T, conv_stack_shape Shape>
+void expect_the_bits_of_ordinary_stores() {
+  using streaming = conv_stack<T, Shape, always_streaming<T, Shape, stack_kernels::automatic>>;
+  using ordinary = conv_stack<T, Shape>;
+  constexpr index_t channels = 2, row = 1024, parameters = Shape.directions() * Shape.layers() * Shape.taps;
+  struct alignas(256) rows {
+    T at[channels * row];
+  };
+  struct alignas(256) bytes {
+    char at[256];
+  };
+  static rows x, grad_y, y[2], grad_x[2];
+  T weight[parameters * channels];
+  accumulate_t<T> grad_weight[parameters * channels];
+  random_bits r{5};
+  for (T& v : x.at) v = from_double<T>(uniform(r));
+  for (T& v : grad_y.at) v = from_double<T>(uniform(r));
+  for (T& v : weight) v = from_double<T>(uniform(r));
+  for (index_t const length : {1, 16, 100, 130, 700, 1024}) {
+    SCOPED_TRACE(::testing::Message() << "length " << length);
+    auto const view = [&](auto& v) {
+      return sequence_view<std::remove_reference_t<decltype(v.at[0])>>{
+          v.at, {1, channels, length}, {channels * row, row, 1}};
+    };
+    auto const run = [&](auto stack, int i) {
+      using op = typename decltype(stack)::type;
+      for (auto* const v : {&y[i], &grad_x[i]}) std::memset(v, 0xff, sizeof(rows));
+      auto const weights = contiguous(static_cast<T const*>(weight), parameters / Shape.taps, Shape.taps, channels);
+      typename op::forward_args const f{.x = view(std::as_const(x)), .weight = weights, .y = view(y[i])};
+      typename op::backward_args const b{
+          .x = f.x,
+          .weight = weights,
+          .grad_y = view(std::as_const(grad_y)),
+          .grad_x = view(grad_x[i]),
+          .grad_weight = contiguous(grad_weight, parameters / Shape.taps, Shape.taps, channels)};
+      std::vector<bytes> memory(op::forward_workspace(cpu{2}, f) / 256 + op::backward_workspace(cpu{2}, b) / 256 + 2);
+      workspace const scratch{memory.data(), memory.size() * 256};
+      ASSERT_TRUE(op::forward(cpu{2}, f, scratch).ok());
+      ASSERT_TRUE(op::backward(cpu{2}, b, scratch).ok());
+    };
+    run(std::type_identity<streaming>{}, 0), run(std::type_identity<ordinary>{}, 1);
+    EXPECT_EQ(std::memcmp(&y[0], &y[1], sizeof(rows)), 0) << "y";
+    EXPECT_EQ(std::memcmp(&grad_x[0], &grad_x[1], sizeof(rows)), 0) << "grad_x";
+  }
+}
+TEST(conv_stack_tiles, streaming_stores_of_stacks_that_look_ahead) {
+  expect_the_bits_of_ordinary_stores<float, conv_stack_shape{
+                                                .taps = 3, .dilations = {5, 16, 1}, .dir = direction::symmetric}>();
+  expect_the_bits_of_ordinary_stores<bf16, conv_stack_shape{
+                                               .taps = 2, .dilations = {3, 40}, .dir = direction::bidirectional}>();
+}
+
 // Tiles that are not multiples of a dilation that is itself a multiple of the vector width and long enough to split
 // tiles.
 constexpr conv_stack_shape two{.taps = 17, .depth = 2, .dilations = {144, 1}};
@@ -78,7 +141,7 @@ constexpr conv_stack_shape two{.taps = 17, .depth = 2, .dilations = {144, 1}};
 struct stepping : default_conv_stack_tuning<float, two> {
   using base = default_conv_stack_tuning<float, two>;
   static constexpr conv_stack_policy with(conv_stack_policy p) {
-    p.tile = p.tile_max = 512, p.single_tile_limit = 0;
+    p.tile = p.tile_max = 512, p.single_tile_limit = 0, p.kernels = stack_kernels::generic;
     return p;
   }
   static constexpr conv_stack_policy forward(target t) { return with(base::forward(t)); }
@@ -127,8 +190,9 @@ TEST(conv_stack_tiles, at_any_address) {
 }
 
 // A segment short enough to be one tile, followed by elements of the next segment.
-TEST(conv_stack_tiles, of_many_segments) {
-  using stack = conv_stack<float, shape>;
+template <class Tuning>
+void expect_many_segments() {
+  using stack = conv_stack<float, shape, Tuning>;
   constexpr int length = 40000;
   static float x[length], y[length];
   float const weight[2] = {3, -2};
@@ -140,6 +204,11 @@ TEST(conv_stack_tiles, of_many_segments) {
   auto const start = (reinterpret_cast<std::uintptr_t>(scratch.data()) + 255) / 256 * 256;
   ASSERT_TRUE(stack::forward(cpu{10}, f, {reinterpret_cast<void*>(start), scratch.size() * 8 - 256}).ok());
   for (int t = 0; t < length; t++) ASSERT_EQ(y[t], 3 * x[t] - 2 * (t > 0 ? x[t - 1] : 0.0f)) << t;
+}
+
+TEST(conv_stack_tiles, of_many_segments) {
+  expect_many_segments<default_conv_stack_tuning<float, shape>>();
+  expect_many_segments<generic_tuning<float, shape>>();
 }
 
 // A stack has as many levels as dilations are listed.

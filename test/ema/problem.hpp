@@ -8,6 +8,7 @@
 #include "reference/ema.hpp"
 #include "support/backend.hpp"
 #include "support/compare.hpp"
+#include "support/optional.hpp"
 
 namespace tcnca::testing {
 
@@ -206,7 +207,7 @@ struct ema_problem {
                 state_in.intact() && grad_y.intact());
   }
 
- private:
+ protected:
   /// Within the bound of each number, plus half a unit of its element type; `tiny`: the number of terms that may be
   /// denormal.
   template <class E, int Rank>

@@ -70,19 +70,17 @@ struct checked {
         change);
   }
 
-  /// Checks of every tensor of a pass; first: the tensor whose extents the others must match.
+  /// Checks of every tensor of a pass, but for the one whose extents the others must match.
   template <class Args, class View, class Call>
-  static void every(Call call, View Args::*member, std::string const& name, bool first = false) {
+  static void every(Call call, View Args::*member, std::string const& name, bool optional = false) {
     auto const on = [&](code expected, auto change) { call(expected, name, [=](Args& a) { change(a.*member); }); };
     constexpr int last = View::rank - 1;
-    if (!first) on(code::invalid_extent, [](View& v) { v.extent[0]++; });
+    on(code::invalid_extent, [](View& v) { v.extent[0]++; });
     on(code::invalid_extent, [](View& v) { v.extent[last] = -1; });
     on(code::invalid_stride, [](View& v) { v.stride[0] = -1; });
     if (last == 2) on(code::invalid_stride, [](View& v) { v.stride[last] = 2; });
     on(code::null_pointer, [](View& v) { v.data = nullptr; });
-    on(code::missing_argument, [](View& v) {
-      if (View::rank > 0) v = {};
-    });
+    if (!optional) on(code::missing_argument, [](View& v) { v = {}; });
     on(code::misaligned_pointer,
        [](View& v) { v.data = reinterpret_cast<decltype(v.data)>(reinterpret_cast<std::uintptr_t>(v.data) + 1); });
   }
@@ -101,18 +99,18 @@ TEST(gated_fusion_arguments, every_tensor) {
   using mb = op::mix_backward_args;
   c::every<mb>(mix_backward, &mb::gq, "gq"), c::every<mb>(mix_backward, &mb::gk, "gk"),
       c::every<mb>(mix_backward, &mb::grad_q, "grad_q");
-  c::every<mb>(mix_backward, &mb::grad_k, "grad_k"), c::every<mb>(mix_backward, &mb::grad_z, "grad_z"),
-      c::every<mb>(mix_backward, &mb::grad_gq, "grad_gq");
-  c::every<mb>(mix_backward, &mb::grad_mq, "grad_mq"), c::every<mb>(mix_backward, &mb::grad_gk, "grad_gk"),
-      c::every<mb>(mix_backward, &mb::grad_mk, "grad_mk");
+  c::every<mb>(mix_backward, &mb::grad_k, "grad_k"), c::every<mb>(mix_backward, &mb::grad_z, "grad_z", true),
+      c::every<mb>(mix_backward, &mb::grad_gq, "grad_gq", true);
+  c::every<mb>(mix_backward, &mb::grad_mq, "grad_mq", true), c::every<mb>(mix_backward, &mb::grad_gk, "grad_gk", true),
+      c::every<mb>(mix_backward, &mb::grad_mk, "grad_mk", true);
   auto const reset = [&](auto... a) { t.reset(a...); };
   using r = op::reset_args;
   c::every<r>(reset, &r::r, "r"), c::every<r>(reset, &r::y, "y");
   auto const reset_backward = [&](auto... a) { t.reset_backward(a...); };
   using rb = op::reset_backward_args;
   c::every<rb>(reset_backward, &rb::r, "r"), c::every<rb>(reset_backward, &rb::grad_y, "grad_y"),
-      c::every<rb>(reset_backward, &rb::grad_o, "grad_o");
-  c::every<rb>(reset_backward, &rb::grad_r, "grad_r");
+      c::every<rb>(reset_backward, &rb::grad_o, "grad_o", true);
+  c::every<rb>(reset_backward, &rb::grad_r, "grad_r", true);
   auto const update = [&](auto... a) { t.update(a...); };
   using u = op::update_args;
   c::every<u>(update, &u::x, "x"), c::every<u>(update, &u::u, "u"), c::every<u>(update, &u::hx, "hx"),
@@ -121,9 +119,25 @@ TEST(gated_fusion_arguments, every_tensor) {
   using ub = op::update_backward_args;
   c::every<ub>(update_backward, &ub::x, "x"), c::every<ub>(update_backward, &ub::u, "u"),
       c::every<ub>(update_backward, &ub::hx, "hx");
-  c::every<ub>(update_backward, &ub::grad_y, "grad_y"), c::every<ub>(update_backward, &ub::grad_x, "grad_x"),
-      c::every<ub>(update_backward, &ub::grad_u, "grad_u");
-  c::every<ub>(update_backward, &ub::grad_hx, "grad_hx"), c::every<ub>(update_backward, &ub::grad_h, "grad_h");
+  c::every<ub>(update_backward, &ub::grad_y, "grad_y"), c::every<ub>(update_backward, &ub::grad_x, "grad_x", true),
+      c::every<ub>(update_backward, &ub::grad_u, "grad_u", true);
+  c::every<ub>(update_backward, &ub::grad_hx, "grad_hx", true),
+      c::every<ub>(update_backward, &ub::grad_h, "grad_h", true);
+}
+
+TEST(gated_fusion_arguments, random_state) {
+  checked<all_gates> t;
+  static std::uint64_t numbers[3] = {1, 2, 3};
+  auto const good = contiguous(static_cast<uint64 const*>(numbers), 2);
+  for (auto const change : {0, 1, 2}) {
+    auto view = good;
+    if (change == 0) view.extent[0] = 3;
+    if (change == 1) view.stride[0] = -1;
+    if (change == 2) view.data = nullptr;
+    code const expected = change == 0 ? code::invalid_extent : change == 1 ? code::invalid_stride : code::null_pointer;
+    t.update(expected, "random_state", [=](auto& a) { a.random_state = view; });
+    t.update_backward(expected, "random_state", [=](auto& a) { a.random_state = view; });
+  }
 }
 
 TEST(gated_fusion_arguments, overlap_and_folding) {
@@ -155,6 +169,9 @@ TEST(gated_fusion_arguments, unused_by_the_shape) {
   t.update(code::unexpected_argument, "u", [&](auto& a) { a.u = p.u.view(); });
   t.update(code::unexpected_argument, "hx", [&](auto& a) { a.hx = p.hx.view(); });
   t.update(code::unexpected_argument, "dropout", [](auto& a) { a.dropout = 0.5; });
+  static std::uint64_t numbers[2] = {};
+  t.update(code::unexpected_argument, "random_state",
+           [](auto& a) { a.random_state = contiguous(static_cast<uint64 const*>(numbers), 2); });
   t.update_backward(code::unexpected_argument, "x", [&](auto& a) { a.x = p.x.view(); });
   t.update_backward(code::unexpected_argument, "grad_u", [&](auto& a) { a.grad_u = p.grad_u.view(); });
   t.update_backward(code::unexpected_argument, "grad_hx", [&](auto& a) { a.grad_hx = p.grad_hx.view(); });

@@ -175,10 +175,68 @@ TYPED_TEST_P(gated_fusion_test, ends_of_the_range) {
   }
 }
 
-REGISTER_TYPED_TEST_SUITE_P(gated_fusion_test, matches_the_reference_at_edges, matches_the_reference_at_random_extents,
-                            many_rows, repeats_bit_by_bit, in_place, slices_of_one_matrix, ends_of_the_range);
+TYPED_TEST_P(gated_fusion_test, absent_gradients_change_no_others) {
+  using S = TypeParam;
+  using op = typename S::op;
+  TCNCA_TEST_NEEDS(S::backend);
+  gates_problem<S> p({.batch = 2, .length = 9, .columns = 21, .dropout = 0.5}, 3);
+  using mix = typename op::mix_backward_args;
+  expect_each_is_optional(
+      p.mix_backward(),
+      [](mix const& a) {
+        auto const executor = S::backend::make(1);
+        run_with_workspace<typename S::backend>(op::mix_backward_workspace(executor, a),
+                                                [&](workspace w) { return op::mix_backward(executor, a, w); });
+      },
+      std::pair{&mix::grad_z, &p.grad_z}, std::pair{&mix::grad_gq, &p.grad_gq}, std::pair{&mix::grad_mq, &p.grad_mq},
+      std::pair{&mix::grad_gk, &p.grad_gk}, std::pair{&mix::grad_mk, &p.grad_mk});
+  if constexpr (S::shape.reset_gate) {
+    using reset = typename op::reset_backward_args;
+    expect_each_is_optional(
+        p.reset_backward(), [&](reset const& a) { p.succeed(op::reset_backward(S::backend::make(1), a)); },
+        std::pair{&reset::grad_o, &p.grad_o}, std::pair{&reset::grad_r, &p.grad_r});
+  }
+  using update = typename op::update_backward_args;
+  expect_each_is_optional(
+      p.update_backward(), [&](update const& a) { p.succeed(op::update_backward(S::backend::make(1), a)); },
+      std::pair{&update::grad_x, &p.grad_x}, std::pair{&update::grad_u, &p.grad_u},
+      std::pair{&update::grad_hx, &p.grad_hx}, std::pair{&update::grad_h, &p.grad_h});
+}
 
-using types = unless_sanitized<
+// Seed and offset in memory give the masks of the same numbers in the arguments.
+TYPED_TEST_P(gated_fusion_test, random_state_in_memory) {
+  using S = TypeParam;
+  using op = typename S::op;
+  TCNCA_TEST_NEEDS(S::backend);
+  if constexpr (S::shape.dropout) {
+    gates_problem<S> p({.batch = 2, .length = 19, .columns = 45, .dropout = 0.5}, 3);
+    auto const results = [&] {
+      return std::tuple{p.y.bits(), p.grad_x.bits(), p.grad_u.bits(), p.grad_hx.bits(), p.grad_h.bits()};
+    };
+    p.run_update(1);
+    auto const expected = results();
+    p.clear();
+    tensor<uint64, 1> state({2}, {0}, {.padding = 3, .offset = 1});
+    *state.at(0) = p.what.seed, *state.at(1) = p.what.offset;
+    auto forward = p.update();
+    auto backward = p.update_backward();
+    forward.seed = backward.seed = 1, forward.offset = backward.offset = 2;
+    forward.random_state = backward.random_state = state.view();
+    p.succeed(op::update(S::backend::make(1), forward));
+    p.succeed(op::update_backward(S::backend::make(1), backward));
+    EXPECT_TRUE(results() == expected);
+    p.expect_nothing_else();
+    (*state.at(1))++;
+    p.succeed(op::update(S::backend::make(1), forward));
+    EXPECT_FALSE(results() == expected);
+  }
+}
+
+REGISTER_TYPED_TEST_SUITE_P(gated_fusion_test, matches_the_reference_at_edges, matches_the_reference_at_random_extents,
+                            many_rows, repeats_bit_by_bit, in_place, slices_of_one_matrix, ends_of_the_range,
+                            absent_gradients_change_no_others, random_state_in_memory);
+
+using types = all_or_few<
     subjects<gates_case<float, all_gates>, gates_case<float, simplified>, gates_case<float, with_dropout>,
              gates_case<double, all_gates>, gates_case<bf16, with_dropout>, gates_case<fp16, residual_dropout>>,
     subjects<gates_case<double, all_gates>, gates_case<fp16, residual_dropout>>>;

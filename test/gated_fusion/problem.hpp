@@ -9,6 +9,7 @@
 #include "reference/gated_fusion.hpp"
 #include "support/backend.hpp"
 #include "support/compare.hpp"
+#include "support/optional.hpp"
 
 namespace tcnca::testing {
 

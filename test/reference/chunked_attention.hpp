@@ -14,16 +14,20 @@ struct shape {
   bool causal = false, bias = false, dropout = false;
 };
 
-/// Row-major: q, k [batch, heads, length, key_dim]; v, grad_o [batch, heads, length, value_dim]; bias [heads, 2 chunk -
-/// 1]; lengths [batch]; keys_in, grad_keys_out [batch, heads, chunk, key_dim]; values_in, grad_values_out [batch,
-/// heads, chunk, value_dim]. An empty vector is an absent argument. scale 0: the default.
+/// Row-major: q [batch, heads, length, key_dim]; k [batch, key_heads, length, key_dim]; v [batch, key_heads, length,
+/// value_dim]; grad_o [batch, heads, length, value_dim]; bias [heads, 2 chunk - 1]; alibi, head_lengths [batch, heads];
+/// lengths [batch]; keys_in, grad_keys_out [batch, key_heads, chunk, key_dim]; values_in, grad_values_out [batch,
+/// key_heads, chunk, value_dim]. An empty vector is an absent argument. scale 0: the default. key_heads 0: as many as
+/// heads. window 0: none. number: of the first sequence of the batch, for dropout.
 struct problem {
   integer batch = 0, heads = 0, length = 0, key_dim = 0, value_dim = 0, chunk = 1, position = 0;
   double scale = 0, dropout = 0;
   std::uint64_t seed = 0, offset = 0;
-  std::vector<double> q, k, v, bias, keys_in, values_in, grad_o, grad_keys_out, grad_values_out;
-  std::vector<integer> lengths;
+  integer key_heads = 0, window = 0, number = 0;
+  std::vector<double> q, k, v, bias, alibi, keys_in, values_in, grad_o, grad_keys_out, grad_values_out;
+  std::vector<integer> lengths, head_lengths;
 
+  integer heads_of_keys() const { return key_heads != 0 ? key_heads : heads; }
   integer rows() const { return batch * heads * length; }
   /// Filled slots of the state: before the call, after it.
   integer filled_before() const { return position % chunk; }
@@ -72,17 +76,23 @@ struct one_head {
   integer b, h;
 
   integer head() const { return b * p.heads + h; }
-  // The index of the vector at an absolute position: in the sequence, or in the state.
+  integer key_head() const { return head() / (p.heads / p.heads_of_keys()); }
+  // The index of the vector at an absolute position: of a query or a key in the sequence, or in the state.
   std::size_t in_sequence(integer at, integer dim) const {
     return std::size_t((head() * p.length + at - p.position) * dim);
   }
-  std::size_t in_state(integer at, integer dim) const { return std::size_t((head() * p.chunk + at % p.chunk) * dim); }
+  std::size_t of_key(integer at, integer dim) const {
+    return std::size_t((key_head() * p.length + at - p.position) * dim);
+  }
+  std::size_t in_state(integer at, integer dim) const {
+    return std::size_t((key_head() * p.chunk + at % p.chunk) * dim);
+  }
   double const* query(integer at) const { return &p.q[in_sequence(at, p.key_dim)]; }
   double const* key(integer at) const {
-    return at < p.position ? &p.keys_in[in_state(at, p.key_dim)] : &p.k[in_sequence(at, p.key_dim)];
+    return at < p.position ? &p.keys_in[in_state(at, p.key_dim)] : &p.k[of_key(at, p.key_dim)];
   }
   double const* value(integer at) const {
-    return at < p.position ? &p.values_in[in_state(at, p.value_dim)] : &p.v[in_sequence(at, p.value_dim)];
+    return at < p.position ? &p.values_in[in_state(at, p.value_dim)] : &p.v[of_key(at, p.value_dim)];
   }
   std::size_t diagonal(integer at, integer key) const {
     return std::size_t(h * (2 * p.chunk - 1) + p.chunk - 1 + key - at);
@@ -91,10 +101,15 @@ struct one_head {
   row<N> attend(integer at) const {
     row<N> r;
     integer const begin = at / p.chunk * p.chunk;
+    integer const first = p.window > 0 ? std::max(begin, at + 1 - p.window) : begin;
     integer end = std::min(begin + p.chunk, p.position + p.length);
+    if (!p.head_lengths.empty()) {
+      integer const length = p.head_lengths[std::size_t(head())];
+      end = at < length ? std::min(end, length) : first;
+    }
     if (!p.lengths.empty()) end = std::min(end, p.lengths[std::size_t(b)]);
     if (s.causal) end = std::min(end, at + 1);
-    for (integer j = begin; j < end; j++) r.keys.push_back(j);
+    for (integer j = first; j < end; j++) r.keys.push_back(j);
     double const n = double(std::max<integer>(1, integer(r.keys.size())));
     r.scale = p.scale != 0 ? p.scale : s.f == function::softmax ? 1 / std::sqrt(double(p.key_dim)) : 1 / n;
     for (integer const j : r.keys) {
@@ -102,8 +117,9 @@ struct one_head {
       for (integer d = 0; d < p.key_dim; d++) dot.add(N(query(at)[d]), N(key(j)[d]));
       N score = rounded(dot.get() * N(r.scale), 2);  // the scale is rounded too, or the query was multiplied by it
       if (s.bias) score = score + N(p.bias[diagonal(at, j)]);
+      if (!p.alibi.empty()) score = score - N(p.alibi[std::size_t(head())]) * N(double(std::abs(at - j)));
       r.score.push_back(score);
-      r.keep.push_back(!s.dropout ? 1 : kept(p, at, j - begin, head()) ? 1 / (1 - p.dropout) : 0);
+      r.keep.push_back(!s.dropout ? 1 : kept(p, at, j - begin, p.number * p.heads + head()) ? 1 / (1 - p.dropout) : 0);
     }
     compute_weights(r);
     return r;
@@ -174,8 +190,8 @@ void each_head(shape const& s, problem const& p, F f) {
 /// A state after the call; NaN in slots that are not written.
 inline std::vector<double> state_after(problem const& p, std::vector<double> const& sequence,
                                        std::vector<double> const& before, integer dim) {
-  std::vector<double> after(std::size_t(p.batch * p.heads * p.chunk * dim), NAN);
-  for (integer head = 0; head < p.batch * p.heads; head++)
+  std::vector<double> after(std::size_t(p.batch * p.heads_of_keys() * p.chunk * dim), NAN);
+  for (integer head = 0; head < p.batch * p.heads_of_keys(); head++)
     for (integer slot = 0; slot < p.filled_after(); slot++) {
       integer const at = (p.position + p.length) / p.chunk * p.chunk + slot;
       for (integer d = 0; d < dim; d++)
@@ -208,9 +224,10 @@ outputs<N> forward(shape const& s, problem const& p) {
 
 template <class N>
 gradients<N> backward(shape const& s, problem const& p) {
-  std::size_t const state = std::size_t(p.batch * p.heads * p.chunk), rows = std::size_t(p.rows());
+  std::size_t const state = std::size_t(p.batch * p.heads_of_keys() * p.chunk), rows = std::size_t(p.rows()),
+                    key_rows = std::size_t(p.batch * p.heads_of_keys() * p.length);
   std::size_t const key_dim = std::size_t(p.key_dim), value_dim = std::size_t(p.value_dim);
-  std::vector<sum<N>> q(rows * key_dim), k(q), v(rows * value_dim),
+  std::vector<sum<N>> q(rows * key_dim), k(key_rows * key_dim), v(key_rows * value_dim),
       bias(s.bias ? std::size_t(p.heads * (2 * p.chunk - 1)) : 0);
   std::vector<sum<N>> keys_in(p.keys_in.empty() ? 0 : state * key_dim),
       values_in(p.values_in.empty() ? 0 : state * value_dim);
@@ -228,8 +245,8 @@ gradients<N> backward(shape const& s, problem const& p) {
         bool const old = j < p.position;
         N const weight = operand(one.weight(r, i) * N(r.keep[i]), 1),
                 scaled = operand(rounded(ds[i] * N(r.scale), 1), r.scale);
-        sum<N>* const to_k = old ? &keys_in[one.in_state(j, p.key_dim)] : &k[one.in_sequence(j, p.key_dim)];
-        sum<N>* const to_v = old ? &values_in[one.in_state(j, p.value_dim)] : &v[one.in_sequence(j, p.value_dim)];
+        sum<N>* const to_k = old ? &keys_in[one.in_state(j, p.key_dim)] : &k[one.of_key(j, p.key_dim)];
+        sum<N>* const to_v = old ? &values_in[one.in_state(j, p.value_dim)] : &v[one.of_key(j, p.value_dim)];
         for (integer d = 0; d < p.key_dim; d++) {
           q[one.in_sequence(t, p.key_dim) + std::size_t(d)].add(scaled, N(one.key(j)[d]));
           to_k[d].add(scaled, N(one.query(t)[d]));
@@ -238,15 +255,15 @@ gradients<N> backward(shape const& s, problem const& p) {
         if (s.bias) bias[one.diagonal(t, j)].add(ds[i], N(1));
       }
     }
-    // The final state: slots of the last chunk, if it is not full.
+    // The final state: slots of the last chunk, if it is not full; once per head of keys.
+    if (one.head() % (p.heads / p.heads_of_keys()) != 0) return;
     integer const last = (p.position + p.length) / p.chunk * p.chunk;
     auto const pass = [&](std::vector<double> const& given, integer dim, std::vector<sum<N>>& now,
                           std::vector<sum<N>>& before) {
       if (given.empty()) return;
       for (integer at = last; at < p.position + p.length; at++)
         for (integer d = 0; d < dim; d++)
-          (at < p.position ? before[one.in_state(at, dim) + std::size_t(d)]
-                           : now[one.in_sequence(at, dim) + std::size_t(d)])
+          (at < p.position ? before[one.in_state(at, dim) + std::size_t(d)] : now[one.of_key(at, dim) + std::size_t(d)])
               .add(N(given[one.in_state(at, dim) + std::size_t(d)]), N(1));
     };
     pass(p.grad_keys_out, p.key_dim, k, keys_in);

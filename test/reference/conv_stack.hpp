@@ -19,12 +19,13 @@ enum class activation { none, relu, silu, gelu_erf, gelu_tanh, tanh };
 enum class direction { causal, symmetric, bidirectional };
 
 /// A stack. Layer i: pre[t] = bias[i] + sum_k weight[i,k] a[t - shift(i,k)]; a' = act(pre), plus the residual if one
-/// ends here.
+/// ends here; with post_activation a' = act(pre plus the residual).
 struct stack {
   int taps = 1;
   std::vector<integer> dilation;  ///< of each layer
   int residual_span = 0;          ///< layers that a residual connection spans; 0: none
   activation act = activation::none;
+  bool post_activation = false;
   bool bias = false, skip = false;
   direction dir = direction::causal;
   bool rounds = false;  ///< whether an implementation rounds what is passed between layers, and the state, to elements
@@ -224,9 +225,11 @@ struct one_channel {
         sum<bounded> total;
         if (s.bias) total.add(bounded(p.bias[bias_index(d, l)]), bounded(1));
         for (int k = 0; k < s.taps; k++) total.add(weight(d, l, k), a.get(t - s.shift(l, k, d)));
+        auto const residual = [&] { return r.input[std::size_t(l - s.residual_span + 1)].get(t); };
         pre[t] = total.get();
+        if (residual_ends(l) && s.post_activation) pre[t] = pre[t] + residual();
         next[t] = activate(s.act, pre[t]);
-        if (residual_ends(l)) next[t] = next[t] + r.input[std::size_t(l - s.residual_span + 1)].get(t);
+        if (residual_ends(l) && !s.post_activation) next[t] = next[t] + residual();
         next[t] = passed(next[t]);
       }
       r.pre.push_back(std::move(pre));
@@ -296,13 +299,14 @@ inline backward_result backward(stack const& s, problem const& p) {
         detail::series out = g, residual;
         for (int l = s.layers() - 1; l >= 0; l--) {
           detail::series const& a = trace.input[std::size_t(l)];
-          if (one.residual_ends(l)) residual = out;
+          if (one.residual_ends(l) && !s.post_activation) residual = out;
           for (integer t = 0; t < p.length; t++) {
             if (s.act != activation::none)
               out[t] = one.passed(out[t] * detail::derivative(s.act, trace.pre[std::size_t(l)].get(t)));
             for (int k = 0; k < s.taps; k++) weight[one.weight_index(d, l, k)].add(out[t], a.get(t - s.shift(l, k, d)));
             if (s.bias) bias[one.bias_index(d, l)].add(out[t], bounded(1));
           }
+          if (one.residual_ends(l) && s.post_activation) residual = out;
           detail::series in(a.history, p.length);
           for (integer t = -a.history; t < p.length; t++) {
             sum<bounded> total;

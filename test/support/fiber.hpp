@@ -51,7 +51,7 @@ struct executor_traits<testing::fibers<Threads>> {
     return max_of(index_t(1), min_of(items, index_t(e.groups)));
   }
   static constexpr size_t bytes_per_worker(group_memory m) {
-    return round_up(m.global_scratch_bytes, workspace::alignment);
+    return round_up(m.global_scratch_bytes, detail::workspace_granularity);
   }
 
   template <class Agent, class Params>

@@ -21,13 +21,18 @@ struct warpgroup_of<testing::fiber_group<N>> {
   static uint32 address(void const* p) { return uint32(static_cast<char const*>(p) - near()); }
   void fence_proxy_async() const {}
   void fence() const { begun_ = true; }
+  template <element T, bool AColumns, bool BRows, int Tiles>
+  void multiply(float (&c)[Tiles][4], uint64 a, uint64 b, bool add) const {
+    static_assert(Tiles == 8 || Tiles == 16 || Tiles == 32);
+    issue({&perform<T>, &c[0][0], 8 * Tiles, a, b, add, AColumns, BRows});
+  }
   template <element T>
   void multiply_rows(float (&c)[8][4], uint64 a, uint64 b, bool add) const {
-    issue<T>(&c[0][0], 64, a, b, add, false);
+    multiply<T, false, false>(c, a, b, add);
   }
   template <element T>
   void multiply_columns(float (&c)[32][4], uint64 a, uint64 b) const {
-    issue<T>(&c[0][0], 256, a, b, true, true);
+    multiply<T, false, true>(c, a, b, true);
   }
   template <int Tiles>
   void wait(float (&)[Tiles][4]) const {
@@ -44,19 +49,18 @@ struct warpgroup_of<testing::fiber_group<N>> {
     float* c;
     int columns;
     uint64 a, b;
-    bool add, transposed;
+    bool add, a_columns, b_rows;
   };
   mutable std::vector<product> pending_;
   mutable bool begun_ = false;
 
   static char const* near() { return testing::fiber_cluster::of(testing::fiber_scheduler::get().block()); }
 
-  template <element T>
-  void issue(float* c, int columns, uint64 a, uint64 b, bool add, bool transposed) const {
+  void issue(product const& p) const {
     auto& scheduler = testing::fiber_scheduler::get();
     if (!begun_) scheduler.fail("wgmma: no fence before");
-    agree({a, b, uint64(columns), uint64(add)});
-    product const p{&perform<T>, c, columns, a, b, add, transposed};
+    uint64 const mine[4] = {p.a, p.b, uint64(p.columns), uint64(p.add)};
+    agree(mine);
     if (pending_.empty() && scheduler.random(2) == 0) p.perform(p);
     else pending_.push_back(p);
   }
@@ -98,11 +102,11 @@ struct warpgroup_of<testing::fiber_group<N>> {
     operand const a(p.a), b(p.b);
     float left[2][16];
     for (int half = 0; half < 2; half++)
-      for (int k = 0; k < 16; k++) left[half][k] = a.template at<T>(row + 8 * half, k, false);
+      for (int k = 0; k < 16; k++) left[half][k] = a.template at<T>(row + 8 * half, k, p.a_columns);
     for (int i = 0; i < p.columns / 2; i += 4)
       for (int e = 0; e < 2; e++) {
         float right[16];
-        for (int k = 0; k < 16; k++) right[k] = b.template at<T>(i * 2 + rank % 4 * 2 + e, k, p.transposed);
+        for (int k = 0; k < 16; k++) right[k] = b.template at<T>(i * 2 + rank % 4 * 2 + e, k, p.b_rows);
         for (int half = 0; half < 2; half++) {
           float& c = p.c[i + 2 * half + e];
           float sum = p.add ? c : 0;

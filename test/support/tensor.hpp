@@ -139,18 +139,25 @@ class tensor {
     }
     return view_.data + at;
   }
+  /// f(element) in row-major order.
+  template <class F>
+  void for_each(F f) const {
+    if (count() > 0) visit<0>(view_.data, f);
+  }
   void assign(std::vector<double> const& values) {
     for (std::size_t i = 0; i < values.size(); i++) *at(index_t(i)) = from_double<T>(values[i]);
   }
   std::vector<double> values() const {
-    std::vector<double> v(static_cast<std::size_t>(count()));
-    for (std::size_t i = 0; i < v.size(); i++) v[i] = to_double(*at(index_t(i)));
+    std::vector<double> v;
+    v.reserve(static_cast<std::size_t>(count()));
+    for_each([&](T const& x) { v.push_back(to_double(x)); });
     return v;
   }
   /// The elements' bits, row-major.
   std::vector<unsigned char> bits() const {
     std::vector<unsigned char> v(static_cast<std::size_t>(count()) * sizeof(T));
-    for (index_t i = 0; i < count(); i++) std::memcpy(&v[std::size_t(i) * sizeof(T)], at(i), sizeof(T));
+    unsigned char* to = v.data();
+    for_each([&](T const& x) { std::memcpy(to, &x, sizeof(T)), to += sizeof(T); });
     return v;
   }
   /// All bytes, those between the rows included.
@@ -161,7 +168,7 @@ class tensor {
     if (!memory_.intact()) return false;
     if (elements_ == count()) return true;
     std::vector<bool> is_element(static_cast<std::size_t>(elements_));
-    for (index_t i = 0; i < count(); i++) is_element[std::size_t(at(i) - view_.data)] = true;
+    for_each([&](T const& x) { is_element[std::size_t(&x - view_.data)] = true; });
     unsigned char const* const p = memory_.data();
     for (std::size_t i = 0; i < is_element.size() * sizeof(T); i++)
       if (!is_element[i / sizeof(T)] && p[i] != 0xff) return false;
@@ -172,19 +179,28 @@ class tensor {
   tensor_view<T, Rank> view_;
   index_t elements_ = 0;
   guarded_bytes memory_;
+
+  template <int Axis, class F>
+  void visit(T* p, F& f) const {
+    if constexpr (Axis == Rank) {
+      f(*p);
+    } else {
+      for (index_t i = 0; i < view_.extent[Axis]; i++, p += view_.stride[Axis]) visit<Axis + 1>(p, f);
+    }
+  }
 };
 
 /// Random elements in [-scale, scale); returns them as values().
 template <class T, int Rank>
 std::vector<double> fill(tensor<T, Rank>& t, random_bits& r, double scale) {
-  for (index_t i = 0; i < t.count(); i++) *t.at(i) = from_double<T>(scale * uniform(r));
+  t.for_each([&](T& x) { x = from_double<T>(scale * uniform(r)); });
   return t.values();
 }
 
-/// Aligned scratch memory of exactly the given size, filled with NaN.
+/// Scratch memory of exactly the given size, not better aligned than it must be, filled with NaN.
 class scratch_memory {
  public:
-  explicit scratch_memory(std::size_t bytes) : memory_(bytes, 0) {
+  explicit scratch_memory(std::size_t bytes) : memory_(bytes, workspace::alignment) {
     if (bytes > 0) std::memset(memory_.data(), 0xff, bytes);
   }
   workspace get() const { return {memory_.size() > 0 ? memory_.data() : nullptr, memory_.size()}; }

@@ -10,7 +10,7 @@
 
 run run_baseline, RUN_OTHER;
 
-static constexpr long batch = 4, channels = 8, length = 64;
+static constexpr long batch = 4, channels = 8, length = 1024;
 
 /// The number of threads of this process. OpenMP does not end the threads that it started.
 static long threads() { return std::distance(std::filesystem::directory_iterator("/proc/self/task"), {}); }

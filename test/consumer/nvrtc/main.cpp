@@ -7,9 +7,10 @@
 static char const source[] = R"(
 #include <tcnca/chunked_attention/mma_forward.hpp>
 #include <tcnca/chunked_attention/reduce.hpp>
-#include <tcnca/conv_stack/backward.hpp>
-#include <tcnca/conv_stack/forward.hpp>
+#include <tcnca/conv_stack/generic/backward.hpp>
+#include <tcnca/conv_stack/generic/forward.hpp>
 #include <tcnca/gated_fusion/mix_backward.hpp>
+#include <tcnca/gated_fusion/update.hpp>
 #include <tcnca/block/group.hpp>
 
 constexpr int threads = 128;
@@ -55,9 +56,11 @@ static bool compiles(char const* arch) {
   nvrtcProgram program;
   if (nvrtcCreateProgram(&program, source, "kernel.cu", 0, nullptr, nullptr) != NVRTC_SUCCESS) return false;
   std::string const target = std::string("--gpu-architecture=") + arch;
+  int major = 0, minor = 0;
+  nvrtcVersion(&major, &minor);
   char const* const options[] = {target.c_str(), "--std=c++20", "--device-as-default-execution-space",
-                                 "--include-path=" INCLUDE_DIRECTORY};
-  nvrtcResult const result = nvrtcCompileProgram(program, 4, options);
+                                 "--include-path=" INCLUDE_DIRECTORY, "--Ofast-compile=max"};
+  nvrtcResult const result = nvrtcCompileProgram(program, major >= 13 ? 5 : 4, options);
   std::size_t log_size = 0, code_size = 0;
   nvrtcGetProgramLogSize(program, &log_size);
   std::string log(log_size, '\0');

@@ -1,0 +1,2 @@
+// The same tests on a CUDA device.
+#include "features.cpp"

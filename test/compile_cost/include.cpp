@@ -1,0 +1,2 @@
+// The header alone. check_compile_cost.sh subtracts its compile time from those of the instantiations.
+#include <tcnca/conv_stack.hpp>
