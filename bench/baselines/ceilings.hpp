@@ -131,4 +131,17 @@ class cpu_ceilings {
   std::map<std::size_t, double> rates_;
 };
 
+/// The ceilings for each number of threads that was asked for.
+class ceilings_by_threads {
+ public:
+  cpu_ceilings& of(int threads) { return all_.try_emplace(threads, threads).first->second; }
+  /// Measures the FMA rates again.
+  void measure_fma(double for_seconds) {
+    for (auto& [threads, c] : all_) c.measure_fma(for_seconds);
+  }
+
+ private:
+  std::map<int, cpu_ceilings> all_;
+};
+
 }  // namespace tcnca::bench

@@ -1,110 +1,151 @@
 #!/usr/bin/env python3
-"""FFT convolution and convolutions by level in PyTorch, for the shapes of conv_vs_fft: prints a JSON array of rows.
+"""PyTorch's contenders of conv_vs_fft, called on request: conv_vs_fft starts this program and owns both its ends.
 
-- fft_given, fft_generated: y = irfft(rfft(x, 2L) * rfft(kappa, 2L))[:L] in fp32 by torch.fft, as frameworks compute
-  MEGA's EMA; generated computes kappa from the EMA's parameters (16 states) in the timed call.
-- levels: the stack as torch.nn.functional.conv1d, dilated and depthwise, level by level (cuDNN or PyTorch's kernels).
+  fft_pytorch.py cpu|cuda THREADS
 
-Milliseconds are medians between CUDA events; backward is the time of both passes minus forward. Needs torch.
+First it writes "ready" and its version, or "no" and the reason. Then each line of standard input is a request and
+gets a line: the result, or "no" and the reason.
+
+  data BATCH CHANNELS LENGTH FILE  x and grad_y [batch, channels, length], kappa [channels, length]
+  stack TAPS BASE LEVELS FILE      weight [levels, taps, channels], tap 0 the newest sample
+  time NAME PASS SECONDS           calls for that long, at least once; the seconds of the best undisturbed call, or inf
+  result NAME PASS FILE            y; or grad_x and the gradients of the parameters, in the order of kappa or weight
+
+Files are fp32 without a header. PASS is forward or backward. NAME is one of
+  fft     y = irfft(rfft(x, 2L) * rfft(kappa, 2L))[:L], as frameworks compute MEGA's EMA; the kernel is given
+  conv1d  the stack as torch.nn.functional.conv1d, dilated and depthwise, level by level
+Backward is torch.autograd.grad on a saved graph: forward is not in its time.
 """
-import argparse
-import json
 import math
+import os
+import resource
+import sys
+import time
 
-import torch
-import torch.nn.functional as F
-
-STACKS = [(4, 4, 6), (8, 8, 5), (17, 16, 4), (51, 51, 3), (4, 4, 9), (8, 8, 6)]  # taps, dilation base, depth
-
-
-def milliseconds(call, device, repetitions):
-    """Median of several calls, after two to warm up."""
-    times = []
-    for i in range(repetitions + 2):
-        if device == "cuda":
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            call()
-            end.record()
-            torch.cuda.synchronize()
-            times.append(start.elapsed_time(end))
-        else:
-            import time
-            begin = time.perf_counter()
-            call()
-            times.append((time.perf_counter() - begin) * 1e3)
-    return sorted(times[2:])[repetitions // 2]
+try:
+    import torch
+    import torch.nn.functional as F
+except ImportError as error:
+    torch, reason = None, error
 
 
-def ema_kernel(delta, alpha, beta, gamma, length):
-    """kappa[c, l] = sum_n gamma s p beta q^l"""
-    p = torch.sigmoid(delta)
-    q = 1 - p * torch.sigmoid(alpha)
-    powers = torch.exp(torch.log(q).unsqueeze(-1) * torch.arange(length, device=q.device, dtype=q.dtype))
-    return torch.einsum("cn,cnl->cl", gamma * math.sqrt(1 / delta.shape[1]) * p * beta, powers)
+def read(file, *shape):
+    return torch.from_file(file, size=math.prod(shape), dtype=torch.float32).reshape(shape).clone()
 
 
 def fft_convolution(x, kappa):
     length = x.shape[-1]
-    spectrum = torch.fft.rfft(x.float(), n=2 * length) * torch.fft.rfft(kappa, n=2 * length)
-    return torch.fft.irfft(spectrum, n=2 * length)[..., :length].to(x.dtype)
+    spectrum = torch.fft.rfft(x, n=2 * length) * torch.fft.rfft(kappa, n=2 * length)
+    return torch.fft.irfft(spectrum, n=2 * length)[..., :length]
 
 
-def stack(x, weights, base):
-    for level, w in enumerate(weights):
-        d = base**level
-        x = F.conv1d(F.pad(x, ((w.shape[-1] - 1) * d, 0)), w, dilation=d, groups=x.shape[1])
-    return x
+class Contenders:
+    def __init__(self, device, threads):
+        self.device, self.threads, self.calls = device, threads, {}
 
+    def data(self, batch, channels, length, file):
+        batch, channels, length = int(batch), int(channels), int(length)
+        count = batch * channels * length
+        all_of_it = read(file, 2 * count + channels * length).to(self.device)
+        x, grad, self.kappa = all_of_it.split([count, count, channels * length])
+        self.x, self.grad = x.reshape(batch, channels, length), grad.reshape(batch, channels, length)
+        self.kappa = self.kappa.reshape(channels, length)
+        self.calls.clear()
+        return "ok"
 
-def measure(function, inputs, device, repetitions):
-    """Milliseconds forward and backward; None if there is not enough memory."""
-    try:
-        with torch.no_grad():
-            forward = milliseconds(function, device, repetitions)
-        y = function()
-        grad = torch.randn_like(y)
-        both = milliseconds(lambda: torch.autograd.grad(function(), inputs, grad), device, repetitions)
-        return {"forward": forward, "backward": both - forward}
-    except torch.cuda.OutOfMemoryError:
-        return {"forward": None, "backward": None}
+    def stack(self, taps, base, levels, file):
+        weight = read(file, int(levels), int(taps), self.x.shape[1]).to(self.device)
+        self.base = int(base)
+        self.weights = [w.flip(0).T.unsqueeze(1).contiguous() for w in weight]  # [channels, 1, taps], oldest first
+        self.calls.pop(("conv1d", "forward"), None), self.calls.pop(("conv1d", "backward"), None)
+        return "ok"
+
+    def convolutions(self, x, *weights):
+        for level, w in enumerate(weights):
+            d = self.base**level
+            x = F.conv1d(F.pad(x, ((w.shape[-1] - 1) * d, 0)), w, dilation=d, groups=x.shape[1])
+        return x
+
+    def call(self, name, direction):
+        """The call without arguments; backward with the graph that one forward pass leaves."""
+        if (name, direction) not in self.calls:
+            function, parameters = {"fft": (fft_convolution, [self.kappa]),
+                                    "conv1d": (self.convolutions, getattr(self, "weights", None))}[name]
+            if direction == "forward":
+                self.calls[name, direction] = lambda: function(self.x, *parameters)
+            else:
+                inputs = [t.detach().requires_grad_() for t in (self.x, *parameters)]
+                y = function(*inputs)
+                self.calls[name, direction] = lambda: torch.autograd.grad(y, inputs, self.grad, retain_graph=True)
+        return self.calls[name, direction]
+
+    def seconds(self, call):
+        """Of one call; inf if threads were not running for part of it because another program was."""
+        before, cpu = resource.getrusage(resource.RUSAGE_SELF), time.process_time()
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        begin = time.perf_counter()
+        call()
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+            return time.perf_counter() - begin
+        wall = time.perf_counter() - begin
+        preempted = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw > before.ru_nivcsw
+        return math.inf if preempted and time.process_time() - cpu < 0.8 * self.threads * wall else wall
+
+    def time(self, name, direction, seconds):
+        call, best = self.call(name, direction), math.inf
+        begin, budget = time.perf_counter(), float(seconds)
+        with torch.set_grad_enabled(direction == "backward"):
+            first = self.seconds(call)
+            if time.perf_counter() - begin >= budget:
+                best = first
+            while time.perf_counter() - begin < 0.2 * budget:  # to warm up
+                self.seconds(call)
+            while time.perf_counter() - begin < budget:
+                best = min(best, self.seconds(call))
+        self.rest()
+        return repr(best)
+
+    def rest(self):
+        """Returns when the threads no longer wait actively for work, which takes the next contender's processor."""
+        for _ in range(10):
+            cpu = time.process_time()
+            time.sleep(0.005)
+            if time.process_time() - cpu < 0.001:
+                break
+
+    def result(self, name, direction, file):
+        with torch.set_grad_enabled(direction == "backward"):
+            found = self.call(name, direction)()
+        if name == "conv1d" and direction == "backward":
+            found = [found[0]] + [g.squeeze(1).T.flip(0) for g in found[1:]]
+        found = torch.cat([t.flatten() for t in found] if direction == "backward" else [found.flatten()]).cpu()
+        torch.from_file(file, shared=True, size=found.numel(), dtype=torch.float32).copy_(found)
+        return "ok"
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--channels", type=int, default=256)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 4096, 16384, 65536, 131072])
-    parser.add_argument("--dtype", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
-    parser.add_argument("--repetitions", type=int, default=11)
-    args = parser.parse_args()
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device, threads = sys.argv[1], int(sys.argv[2])
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what a library prints is no answer
+    if torch is None:
+        print(f"no {reason}", file=answers)
+        return
+    if device == "cuda" and not torch.cuda.is_available():
+        print("no torch finds no GPU", file=answers)
+        return
+    torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    rows = []
-    for dtype in args.dtype:
-        element = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
-        for length in args.lengths:
-            x = torch.randn(args.batch, args.channels, length, device=device, dtype=element, requires_grad=True)
-            ema = [torch.randn(args.channels, 16, device=device, requires_grad=True) for _ in range(4)]
-            kappa = ema_kernel(*ema, length).detach().requires_grad_()
-            found = {
-                "fft_given": measure(lambda: fft_convolution(x, kappa), (x, kappa), device, args.repetitions),
-                "fft_generated": measure(lambda: fft_convolution(x, ema_kernel(*ema, length)), (x, *ema), device,
-                                         args.repetitions),
-            }
-            for taps, base, depth in STACKS:
-                shape = (args.channels, 1, taps)
-                w = [torch.randn(shape, device=device, dtype=element, requires_grad=True) for _ in range(depth)]
-                levels = measure(lambda: stack(x, w, base), (x, *w), device, args.repetitions)
-                for direction in ("forward", "backward"):
-                    row = {"direction": direction, "backend": f"torch {torch.__version__} {device}", "dtype": dtype}
-                    row |= {"taps": taps, "depth": depth, "dilation_base": base}
-                    row |= {"batch": args.batch, "channels": args.channels, "length": length}
-                    row |= {f"{name}_ms": times[direction] for name, times in found.items()}
-                    rows.append(row | {"levels_ms": levels[direction]})
-    print(json.dumps(rows, indent=1))
+    contenders = Contenders(device, threads)
+    print(f"ready PyTorch {torch.__version__}", file=answers)
+    for line in sys.stdin:
+        request, *arguments = line.split()
+        try:
+            print(getattr(contenders, request)(*arguments), file=answers)
+        except (RuntimeError, MemoryError) as error:  # torch's errors of memory are RuntimeErrors
+            print("no", str(error).split("\n")[0], file=answers)
 
 
 if __name__ == "__main__":

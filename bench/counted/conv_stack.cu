@@ -7,6 +7,8 @@
 
 #include <tcnca/conv_stack.hpp>
 
+#include "address.hpp"
+
 using namespace tcnca;
 
 namespace {
@@ -15,12 +17,6 @@ constexpr conv_stack_shape shape{
     .taps = COUNTED_TAPS, .depth = COUNTED_DEPTH, .dilation_base = COUNTED_BASE, .order = layout::COUNTED_ORDER};
 using T = COUNTED_TYPE;
 using stack = conv_stack<T, shape>;
-
-/// Address `which` of those that the call works with, 16 TiB apart. Only kernels would use it.
-template <class Element>
-Element* address(std::uintptr_t which) {
-  return reinterpret_cast<Element*>(which << 44);
-}
 
 template <class Element>
 sequence_view<Element> sequence(std::uintptr_t which, index_t batch, index_t channels, index_t length) {

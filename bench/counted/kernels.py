@@ -34,7 +34,7 @@ class Launch:
         self.name = words[0]
         self.grid, self.block, self.cluster, self.shared, self.resident = map(int, words[1:6])
         self.parameters = bytearray.fromhex(words[6])
-        self.agent = re.search(r"conv_stack_(\w+?)_agent", self.name)[1]
+        self.agent = re.search(r"\d(?:conv_stack_)?([a-z_]+?)_agent", self.name)[1]
         self.warps = (self.block + 31) // 32
 
 
@@ -125,17 +125,17 @@ class Traffic:
 
 
 class Call:
-    """A program of conv_stack.cu: its kernels, and their counts for calls."""
+    """A program of a source in this folder: its kernels, and their counts for calls."""
 
-    def __init__(self, folder, macros, nvcc="nvcc", nvdisasm="nvdisasm", include=INCLUDE):
-        self.folder, self.include, self.macros, self.nvcc = folder, include, macros, nvcc
+    def __init__(self, folder, macros, nvcc="nvcc", nvdisasm="nvdisasm", include=INCLUDE, source="conv_stack"):
+        self.folder, self.include, self.macros, self.nvcc, self.source = folder, include, macros, nvcc, source
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         self.compiled = self.report("sm_90a", ["-gencode", "arch=compute_90a,code=sm_90a", "-cudart", "none",
                                                str(HERE / "recorder.cpp"), "-o", str(folder / "call")])
-        self.cubin = Cubin(next(folder.glob("conv_stack*.cubin")))
+        self.cubin = Cubin(next(folder.glob(f"{source}*.cubin")))
         self.cubin.write(folder / "kernels")
-        self.text = self.output([nvdisasm, "-c", str(next(folder.glob("conv_stack*.cubin")))])
+        self.text = self.output([nvdisasm, "-c", str(next(folder.glob(f"{source}*.cubin")))])
 
     @staticmethod
     def output(command, **more):
@@ -148,7 +148,7 @@ class Call:
         """Compiles; what ptxas says of each kernel: registers, spilled bytes."""
         command = [self.nvcc, "-std=c++20", "-I", str(self.include), "--keep", "--keep-dir", str(self.folder),
                    "-Xptxas", "-v", *(f"-DCOUNTED_{k}={v}" for k, v in self.macros.items()), *arguments,
-                   str(HERE / "conv_stack.cu")]
+                   str(HERE / f"{self.source}.cu")]
         text = self.output(command)
         kernels = {}
         for part in re.split(r"Compiling entry function '", text)[1:]:

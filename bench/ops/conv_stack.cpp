@@ -1,4 +1,5 @@
-// The convolution stack on the CPU.
+// The convolution stack on the CPU: element types, activations and skip connections. comparisons/conv_extents measures
+// the layouts and decoding.
 #include "conv_stack.hpp"
 
 #include "../support/op_backend_cpu.hpp"
@@ -25,16 +26,13 @@ int main(int argc, char** argv) {
   for (int const threads : {1, 2})
     for (std::int64_t const length : {1000, 16384, 131072}) sizes.push_back({2, 64, length, threads});
   add_conv_stack<float, few_taps(bcl)>(backend, sizes);
-  add_conv_stack<float, few_taps(blc)>(backend, sizes);
   add_conv_stack<float, many_taps(bcl)>(backend, sizes);
-  add_conv_stack<float, many_taps(blc)>(backend, sizes);
   add_conv_stack<float, conv_stack_shape{.taps = 4, .depth = 1, .order = bcl}>(backend, sizes);
   add_conv_stack<tcnca::bf16, few_taps(bcl)>(backend, sizes);
   add_conv_stack<tcnca::bf16, few_taps(blc)>(backend, sizes);
   add_conv_stack<double, few_taps(bcl)>(backend, sizes);
   add_conv_stack<float, few_taps(bcl, activation::relu, residual::level)>(backend, sizes);
   add_conv_stack<float, few_taps(blc, activation::silu, residual::level)>(backend, sizes);
-  add_conv_stack_decode<float, few_taps(blc)>(backend, {{4, 256, 1, 1}, {4, 256, 1, 2}});
 #if defined(TCNCA_BENCH_CUDA)
   add_cuda_conv_stack();
 #endif

@@ -7,10 +7,8 @@
 #include <string>
 #include <vector>
 
-#include <tcnca/conv_stack.hpp>
-#include <tcnca/core/workspace.hpp>
+#include "../support/bind_stack.hpp"
 #include "../support/op_benchmark.hpp"
-#include "../support/problem.hpp"
 
 namespace tcnca::bench {
 
@@ -22,80 +20,46 @@ inline std::string shape_name(conv_stack_shape const& s) {
   return name + (s.order == layout::batch_channels_length ? "/bcl" : "/blc");
 }
 
-/// Arguments of a benchmark: batch, channels, length, threads.
+/// A call of a benchmark with its tensors. Arguments: batch, channels, length, threads.
+template <class T, conv_stack_shape Shape, class Device>
+struct stack_call {
+  Device device;
+  problem p;
+  typename Device::template memory<T> x, grad_y, weight, y, grad_x;
+
+  stack_call(benchmark::State const& state, op_backend<Device> const& backend)
+      : device(backend.device(static_cast<int>(state.range(3)))),
+        p{state.range(0), state.range(1), state.range(2), static_cast<int>(state.range(3))},
+        x(gaussian_memory<T>(device, p.elements(), 1)),
+        grad_y(gaussian_memory<T>(device, p.elements(), 2)),
+        weight(gaussian_memory<T>(device, Shape.layers() * Shape.taps * p.channels, 3,
+                                  1 / std::sqrt(static_cast<float>(Shape.taps)))),
+        y(x.size()),
+        grad_x(x.size()) {}
+
+  sequences<T> tensors() { return {p, device.data(x), device.data(grad_y), device.data(y), device.data(grad_x)}; }
+  void run(benchmark::State& state, op_backend<Device> const& backend, contender const& c, double operations,
+           double bytes) {
+    for (auto _ : state) state.SetIterationTime(c.run());
+    count_operations(state, operations);
+    count_bytes(state, bytes, backend.copy_rate(p.threads, static_cast<size_t>(bytes)));
+  }
+};
+
 template <class T, conv_stack_shape Shape, class Device>
 void run_conv_stack(benchmark::State& state, op_backend<Device> const& backend, pass direction) {
-  using operation = conv_stack<T, Shape>;
-  using bytes = typename Device::template memory<unsigned char>;
-  problem const p{state.range(0), state.range(1), state.range(2), static_cast<int>(state.range(3))};
-  Device const device = backend.device(p.threads);
-  auto const executor = device.executor;
-  index_t const weights = Shape.layers() * Shape.taps * p.channels;
-  auto x = gaussian_memory<T>(device, p.elements(), 1), grad_y = gaussian_memory<T>(device, p.elements(), 2),
-       weight = gaussian_memory<T>(device, weights, 3, 1 / std::sqrt(static_cast<float>(Shape.taps)));
-  typename Device::template memory<T> y(x.size()), grad_x(x.size());
-  typename Device::template memory<accumulate_t<T>> grad_weight(weight.size());
-  auto const view = [&](auto& m) { return sequence(device.data(m), Shape.order, p.batch, p.channels, p.length); };
-  auto const weight_view = [&](auto& m) { return contiguous(device.data(m), Shape.layers(), Shape.taps, p.channels); };
-
-  if (direction == pass::forward) {
-    typename operation::forward_args const args{.x = view(x), .weight = weight_view(weight), .y = view(y)};
-    bytes scratch(operation::forward_workspace(executor, args));
-    time_calls(state, device, [&] {
-      return operation::forward(executor, args, {device.data(scratch), scratch.size()});
-    });
-  } else {
-    typename operation::backward_args const args{.x = view(x),
-                                                 .weight = weight_view(weight),
-                                                 .grad_y = view(grad_y),
-                                                 .grad_x = view(grad_x),
-                                                 .grad_weight = weight_view(grad_weight)};
-    bytes scratch(operation::backward_workspace(executor, args));
-    time_calls(state, device, [&] {
-      return operation::backward(executor, args, {device.data(scratch), scratch.size()});
-    });
-  }
-  double const moved = useful_bytes(p, direction, sizeof(T));
-  count_operations(state, useful_operations(Shape, p, direction));
-  count_bytes(state, moved, backend.copy_rate(p.threads, static_cast<size_t>(moved)));
+  stack_call<T, Shape, Device> call(state, backend);
+  T const* const weight = call.device.data(call.weight);
+  call.run(state, backend, bind_stack<T, Shape>(call.device, direction, call.tensors(), weight),
+           useful_operations(Shape, call.p, direction), useful_bytes(call.p, direction, sizeof(T)));
 }
 
-/// Forward with the state in place, as in decoding. Arguments: batch, channels, length, threads. Bytes: x and y, and of
-/// the state what the calls of `length` samples use: (taps - 1) samples of a layer's ring for each, and its new input.
 template <class T, conv_stack_shape Shape, class Device>
 void run_conv_stack_decode(benchmark::State& state, op_backend<Device> const& backend) {
-  using operation = conv_stack<T, Shape>;
-  using accumulate = accumulate_t<T>;
-  problem const p{state.range(0), state.range(1), state.range(2), static_cast<int>(state.range(3))};
-  Device const device = backend.device(p.threads);
-  auto const executor = device.executor;
-  index_t const weights = Shape.layers() * Shape.taps * p.channels;
-  auto x = gaussian_memory<T>(device, p.elements(), 1),
-       weight = gaussian_memory<T>(device, weights, 3, 1 / std::sqrt(static_cast<float>(Shape.taps)));
-  typename Device::template memory<T> y(x.size());
-  typename Device::template memory<accumulate> history(
-      static_cast<size_t>(p.batch * p.channels * operation::state_length));
-  auto const view = [&](auto& m, index_t length) {
-    return sequence(device.data(m), Shape.order, p.batch, p.channels, length);
-  };
-  auto const ring = view(history, operation::state_length);
-  typename operation::forward_args args{
-      .x = view(x, p.length),
-      .weight = contiguous(device.data(weight), Shape.layers(), Shape.taps, p.channels),
-      .state_in = ring,
-      .y = view(y, p.length),
-      .state_out = ring,
-      .position = operation::receptive_field};
-  typename Device::template memory<unsigned char> scratch(operation::forward_workspace(executor, args));
-  time_calls(state, device, [&] {
-    status const s = operation::forward(executor, args, {device.data(scratch), scratch.size()});
-    args.position += p.length;
-    return s;
-  });
-  double const samples = static_cast<double>(p.elements()),
-               moved = samples * (2. * sizeof(T) + 1. * Shape.layers() * Shape.taps * sizeof(accumulate));
-  count_operations(state, 2. * Shape.layers() * Shape.taps * samples);
-  count_bytes(state, moved, backend.copy_rate(p.threads, static_cast<size_t>(moved)));
+  stack_call<T, Shape, Device> call(state, backend);
+  T const* const weight = call.device.data(call.weight);
+  call.run(state, backend, bind_decode<T, Shape>(call.device, call.tensors(), weight),
+           2. * Shape.layers() * Shape.taps * static_cast<double>(call.p.elements()), decode_bytes<T, Shape>(call.p));
 }
 
 /// The name of a benchmark: "conv_stack/decode/bf16/K4f4D6/bcl" after the backend's prefix.

@@ -5,9 +5,10 @@
   make_tables.py --check    fails with the difference if the page is not what the files give
   make_tables.py --summary  prints the short table for the README of the project
 
-A folder per machine: cpu, or the name of a GPU; `counted` is for what ran on none. A file is one run: {"machine":
-{...}, "rows": [...]} from a comparison, or the JSON of a Google Benchmark program. Its field "kind" says how its
-figures were obtained: "measured" (also if it is absent), "counted" or "modelled". Needs only Python's standard library.
+A folder per processor: cpu/<family of the processor>, or the name of a GPU; `counted` is for what ran on none. A file
+is one run: {"machine": {...}, "rows": [...]} from a comparison, or the JSON of a Google Benchmark program. Its field
+"kind" says how its figures were obtained: "measured" (also if it is absent), "counted" or "modelled". Needs only
+Python's standard library.
 """
 import argparse
 import collections
@@ -18,6 +19,10 @@ import re
 import sys
 import textwrap
 
+sys.dont_write_bytecode = True  # nothing is left beside the sources
+from conv_pages import conv_page, equal_field, extents_page, stack
+from tables import digits, integer, milliseconds, span, table
+
 HERE = pathlib.Path(__file__).resolve().parent
 PAGE = HERE / "README.md"
 
@@ -26,18 +31,16 @@ bench_results` runs all benchmarks, writes the files and this page. The line und
 the machine, the compiler, the commit of the program and the date of the run. Rows whose calls were disturbed by other
 programs are dropped."""
 
+# Names of the folders in cpu/; another folder is its own name.
+PROCESSORS = {"zen3": "AMD Zen 3", "zen4": "AMD Zen 4", "zen5": "AMD Zen 5", "ice_lake": "Intel Ice Lake",
+              "sapphire_rapids": "Intel Sapphire Rapids", "emerald_rapids": "Intel Emerald Rapids",
+              "granite_rapids": "Intel Granite Rapids"}
+
 KINDS = {
     "measured": "Times of programs that ran on the named machine.",
     "counted": "Instructions or bytes counted in compiled code; nothing was timed.",
     "modelled": "Estimates from a model of the machine; nothing was timed.",
 }
-
-CONV = """Command: `conv_vs_fft`. The baseline is MEGA's EMA as frameworks compute it: a convolution by FFTs of length
-2L in fp32 (FFTW with measured plans, or cuFFT), with the transform of its kernel. *Given*: the kernel is an input;
-*generated*: it is also built from the EMA's parameters, as every training step must. *Scan*: this library's EMA,
-which does less work: 16 states per channel against 24 to 153 taps. *Levels*: the stack by oneDNN, one convolution per
-level. A stack has K taps, dilations that are powers of f, D levels. *% of limit*: of the FMA peak or the copy
-bandwidth of the same run, whichever binds; only FMAs inside the sequence count."""
 
 ATTENTION = """Command: `attention_vs_gemm`. The baselines are the same computation composed of a library's matrix
 products and a vectorized pass over the scores, each with its best block size and threading; they store the scores.
@@ -69,21 +72,6 @@ GOOGLE = """Command: `{program}`. *% of copy*: bytes that must cross memory, rel
 run."""
 
 
-def digits(value, unit=""):
-    """Three significant digits; a dash for what was not measured."""
-    if value is None:
-        return "-"
-    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}{unit}"
-
-
-def integer(value):
-    return "-" if value is None else f"{value:.0f}"
-
-
-def milliseconds(value):
-    return f"{value:.3f}" if value is not None and value < 0.9995 else digits(value)
-
-
 def wrap(part):
     """A paragraph or a list in lines of 118 columns; tables, headings and images stay as they are."""
     if part[0] in "|#!":
@@ -94,21 +82,12 @@ def wrap(part):
     return "\n".join(fill.fill(line) for line in lines)
 
 
-def table(head, rows):
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
-
-
-def span(values, unit="x"):
-    return f"{digits(min(values), unit)} to {digits(max(values), unit)}"
-
-
 class Run:
     """One JSON file."""
 
     def __init__(self, path):
         data = json.loads(path.read_text())
-        self.name, self.kind, self.data = path.stem, data.get("kind", "measured"), data
+        self.path, self.name, self.kind, self.data = path, path.stem, data.get("kind", "measured"), data
         self.rows = data["benchmarks"] if "benchmarks" in data else data["rows"]
         self.google = "benchmarks" in data
         self.machine = data["context"] if self.google else data["machine"]
@@ -130,42 +109,6 @@ class Run:
         if m.get("rows_dropped"):
             line += f" {m['rows_dropped']} disturbed rows were dropped."
         return line + (f" {m['note']}" if m.get("note") else "")
-
-
-def stack(row):
-    return f"{row['taps']} {row['dilation_base']} {row['depth']}"
-
-
-def conv_rows(run):
-    for r in run.rows:
-        limit = f"{integer(r['percent_of_limit'])} {r['limit'] or ''}".rstrip()
-        yield [r["direction"], r["dtype"], stack(r), r["receptive_field"], r["length"], milliseconds(r["conv_ms"]),
-               f"{milliseconds(r['fft_given_ms'])} / {milliseconds(r['fft_generated_ms'])}", milliseconds(r["scan_ms"]),
-               milliseconds(r["levels_ms"]),
-               f"{digits(r['speedup_given'], 'x')} / {digits(r['speedup_generated'], 'x')}", limit]
-
-
-def conv_page(run):
-    first = run.rows[0]
-    text = [f"Batch {first['batch']}, channels {first['channels']}; FMA peak {integer(first['fma_gflops'])} GFLOP/s, "
-            f"copy {integer(first['copy_gbytes_per_s'])} GB/s at length {first['length']}.", CONV]
-    ranges = []
-    for direction in ("forward", "backward"):
-        own = [r for r in run.rows if r["direction"] == direction]
-        groups = {}
-        for r in own:
-            if r["speedup_given"] is not None:
-                groups.setdefault(stack(r), []).append(r["speedup_given"])
-        if groups:
-            ranges.append(f"- {direction.capitalize()}, over the FFT with a given kernel: " +
-                          "; ".join(f"{span(v)} ({name})" for name, v in groups.items()) + ".")
-    text.append("\n".join(ranges))
-    head = ["", "type", "stack K f D", "receptive field", "length", "stack ms", "FFT ms given / generated", "scan ms",
-            "levels ms", "over FFT given / generated", "% of limit"]
-    text.append(table(head, conv_rows(run)))
-    if (HERE / run.folder / "speedup.svg").exists():
-        text.append(f"![Speed-up over the FFT recurrence against length]({run.folder}/speedup.svg)")
-    return "Convolution stacks against the FFT recurrence", text
 
 
 BASELINES = {"openblas": "OpenBLAS", "onednn": "oneDNN", "cublas": "cuBLAS"}
@@ -246,23 +189,58 @@ def google_page(run):
                              table(["benchmark", "ms", "GFLOP/s", "% of copy"], rows)]
 
 
-PAGES = [("conv_vs_fft", conv_page), ("attention", attention_page), ("layer_step", layer_page),
-         ("conv_stack", counted_page)]
+PAGES = [("conv_vs_fft", conv_page), ("conv_extents", extents_page), ("attention", attention_page),
+         ("layer_step", layer_page), ("conv_stack", counted_page)]
 
 
 def all_runs():
     """By folder, then in the order of PAGES, then by size: layer_step_d64 before layer_step_d512."""
     def order(path):
         known = [i for i, (name, _) in enumerate(PAGES) if path.stem.startswith(name)]
-        return known[0] if known else len(PAGES), [int(n) for n in re.findall(r"\d+", path.stem)], path.stem
-    for folder in sorted(p for p in HERE.iterdir() if p.is_dir()):
-        for path in sorted(folder.glob("*.json"), key=order):
-            if path.stem in ("steps", "generic"):
-                continue  # the log of a run on a GPU; a column of counted_page
-            run = Run(path)
-            run.folder = folder.name
-            if run.rows:
-                yield run
+        return (path.parent, known[0] if known else len(PAGES), [int(n) for n in re.findall(r"\d+", path.stem)],
+                path.stem)
+    for path in sorted(HERE.glob("**/*.json"), key=order):
+        if path.stem in ("steps", "generic"):
+            continue  # the log of a run on a GPU; a column of counted_page
+        run = Run(path)
+        run.folder = path.parent.relative_to(HERE).as_posix()
+        if run.rows:
+            yield run
+
+
+def processor(folder):
+    name = folder.rsplit("/")[-1]
+    return PROCESSORS.get(name, name.replace("_", " "))
+
+
+def by_folder(runs):
+    groups = {}
+    for run in runs:
+        groups.setdefault(run.folder, []).append(run)
+    return groups
+
+
+def processors(runs):
+    """A row per processor: what was measured, and the stack K 4 f 4 D 6 and the headline where they were."""
+    rows = []
+    for folder, own in by_folder(runs).items():
+        commits = [r.machine["commit"] for r in own if r.machine.get("commit")]
+        dates = [r.machine["date"][:10] for r in own if r.machine.get("date")]
+        cells = [processor(folder), ", ".join(f"[{r.name}]({folder}/{r.name}.json)" for r in own),
+                 ", ".join(dict.fromkeys(commits)), ", ".join(sorted(set(dates)))]
+        conv = next((r for r in own if r.name == "conv_vs_fft"), None)
+        for direction in ("forward", "backward"):
+            small = {r["length"]: r["percent_of_limit"] for r in (conv.rows if conv else [])
+                     if (r["direction"], r["dtype"], r["taps"], r["depth"]) == (direction, "fp32", 4, 6)}
+            best = equal_field(conv, direction) if conv else None
+            cells.append(" / ".join(integer(small.get(n)) for n in (1024, 4096, 16384, 131072)) if small else "-")
+            cells.append(f"{digits(best['speedup_given'], 'x')} ({stack(best)})" if best else "-")
+        rows.append(cells)
+    head = ["processor", "records", "commits", "dates"]
+    for direction in ("forward", "backward"):
+        head += [f"4 4 6 {direction}, % of limit at 1k / 4k / 16k / 131k",
+                 f"{direction} over the FFT at equal fields, longest"]
+    return table(head, rows)
 
 
 def page():
@@ -273,27 +251,40 @@ def page():
         own = [r for r in runs if r.kind == kind]
         if not own:
             text.append("There are no such figures.")
-        elif kind == "measured" and not any(r.machine.get("gpu") for r in own):
-            text.append("**No figure of a GPU exists yet.**")
-        for run in own:
-            make = google_page if run.google else dict(PAGES)[next(n for n, _ in PAGES if run.name.startswith(n))]
-            title, parts = make(run)
-            file = f"{run.folder}/{run.name}.json"
-            text += [f"### {title}", f"[{file}]({file}): {run.provenance()}"] + parts
+        elif kind == "measured":
+            text.append(processors(own))
+            if not any(r.machine.get("gpu") for r in own):
+                text.append("**No figure of a GPU exists yet.**")
+        for folder, group in by_folder(own).items():
+            if kind == "measured":
+                text.append(f"### {processor(folder)}")
+            for run in group:
+                make = google_page if run.google else dict(PAGES)[next(n for n, _ in PAGES if run.name.startswith(n))]
+                title, parts = make(run)
+                file = f"{run.folder}/{run.name}.json"
+                text += [f"#### {title}" if kind == "measured" else f"### {title}",
+                         f"[{file}]({file}): {run.provenance()}"] + parts
     return "\n\n".join(map(wrap, text)) + "\n"
 
 
 def summary():
-    """Eight rows of what was measured on CPUs. Of several baselines the fastest counts."""
-    runs = {r.name: r for r in all_runs() if r.folder == "cpu" and r.kind == "measured"}
+    """Eight rows of what was measured on CPUs, each file's newest. Of several baselines the fastest counts."""
+    newest = {}
+    for run in all_runs():
+        if run.folder.startswith("cpu/") and (run.machine.get("date") or "") >= newest.get(run.name, ("",))[0]:
+            newest[run.name] = (run.machine.get("date") or "", run)
+    runs = {name: run for name, (_, run) in newest.items()}
+    on = lambda name: processor(runs[name].folder)
     rows = []
     for direction in ("forward", "backward"):
-        for size in ((4, 6, 16384), (17, 4, 131072)):
-            r = next(r for r in runs["conv_vs_fft"].rows
-                     if (r["direction"], r["dtype"], r["taps"], r["depth"], r["length"]) == (direction, "fp32", *size))
+        conv = runs["conv_vs_fft"]
+        short = next((r for r in conv.rows if (r["direction"], r["dtype"], r["taps"], r["depth"], r["length"]) ==
+                      (direction, "fp32", 4, 6, 16384)), None)
+        for r in filter(None, (short, equal_field(conv, direction))):  # a disturbed row is missing
             rows.append([f"`conv_stack` {direction}, {r['taps']} taps x {r['depth']} levels",
                          f"{r['batch']} x {r['channels']} x {r['length']}", milliseconds(r["conv_ms"]),
-                         "EMA by FFT (FFTW)", milliseconds(r["fft_given_ms"]), digits(r["speedup_given"], "x")])
+                         "EMA by FFT (FFTW)", milliseconds(r["fft_given_ms"]), digits(r["speedup_given"], "x"),
+                         on("conv_vs_fft")])
     for direction in ("forward", "backward"):
         size = (direction, "fp32", "softmax", True, 512)
         r = next(r for r in runs["attention"].rows
@@ -301,19 +292,20 @@ def summary():
         best = min((b for b in BASELINES if r.get(f"{b}_ms")), key=lambda b: r[f"{b}_ms"])
         rows.append([f"`chunked_attention` {direction}, causal softmax", f"{r['length']}, chunk {r['chunk']}",
                      milliseconds(r["ms"]), f"products of {BASELINES[best]}", milliseconds(r[f"{best}_ms"]),
-                     digits(r[f"over_{best}"], "x")])
+                     digits(r[f"over_{best}"], "x"), on("attention")])
     gates = {r["name"]: r["real_time"] for r in runs["gated_fusion"].rows}
     fused, unfused = (next(v for k, v in gates.items() if k.startswith(f"{name}/fp32/rows:16384") and "threads:2" in k)
                       for name in ("update", "update_unfused"))
     rows.append(["`gated_fusion` update", "16384 x 512", milliseconds(fused), "five element-wise operations",
-                 milliseconds(unfused), digits(unfused / fused, "x")])
+                 milliseconds(unfused), digits(unfused / fused, "x"), on("gated_fusion")])
     for run in runs.values():
         for r in run.rows if run.name.startswith("layer_step") else []:
             if (r["direction"], r["mixer"], r["channels"], r["length"]) == ("forward", "TCNCA 4x6", 64, 16384):
                 rows.append(["a whole layer, forward, 64 channels", r["length"], milliseconds(r["step_ms"]),
                              "the layer with the EMA by FFT", milliseconds(r["step_ms"] * r["over_fft"]),
-                             digits(r["over_fft"], "x")])
-    return table(["fp32, 2 threads", "size", "tcnca ms", "baseline", "baseline ms", "speed-up"], rows) + "\n"
+                             digits(r["over_fft"], "x"), on(run.name)])
+    head = ["fp32, 2 threads", "size", "tcnca ms", "baseline", "baseline ms", "speed-up", "processor"]
+    return table(head, rows) + "\n"
 
 
 def main():

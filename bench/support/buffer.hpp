@@ -1,4 +1,4 @@
-// Host memory of the benchmarks: aligned, in huge pages where available, first touched by the threads that use it.
+// Host memory of the benchmarks: aligned, on request in 2 MB pages, first touched by the threads that use it.
 #pragma once
 #include <cstddef>
 #include <cstdlib>
@@ -11,6 +11,13 @@
 #endif
 
 namespace tcnca::bench {
+
+/// The pages of buffers of 2 MB and more that are made from now on; by default those that any program gets.
+enum class page_choice { system, small, huge };
+inline page_choice& buffer_pages() {
+  static page_choice chosen = page_choice::system;
+  return chosen;
+}
 
 /// An owning array of trivially copyable elements, zeroed in parallel when constructed: no page is first touched in a
 /// timed call.
@@ -27,7 +34,8 @@ class buffer {
     data_ = static_cast<T*>(std::aligned_alloc(alignment, rounded));
     if (data_ == nullptr) throw std::bad_alloc();
 #if defined(__linux__)
-    if (bytes >= huge) madvise(data_, rounded, MADV_HUGEPAGE);
+    if (bytes >= huge && buffer_pages() != page_choice::system)
+      madvise(data_, rounded, buffer_pages() == page_choice::huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 #endif
     auto* const base = reinterpret_cast<unsigned char*>(data_);
     auto const pages = static_cast<std::ptrdiff_t>((rounded + huge - 1) / huge);

@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <functional>
 #include <limits>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "process_clock.hpp"
@@ -13,11 +15,24 @@ namespace tcnca::bench {
 
 /// How a row is measured.
 struct paired_plan {
-  int threads = 1;  ///< of each contender; 0: CPU time is not evaluated, as for calls to a GPU
+  int threads = 1;  ///< of a contender that names none; 0: CPU time is not evaluated, as for calls to a GPU
   double row_seconds =
       0.5;         ///< of all contenders together; up to twice that for long calls, three times on a busy machine
   int rounds = 5;  ///< at least; two if the time is over
   bool one_call = false;  ///< one call per contender and round, so that each call follows the previous contender's
+};
+
+/// A contender: the call returns its seconds, or infinity if it was disturbed.
+struct paired_call {
+  std::function<double()> run;        ///< empty: there is no such contender
+  int threads = threads_of_the_plan;  ///< 0: CPU time is not evaluated
+
+  static constexpr int threads_of_the_plan = -1;
+  paired_call() = default;
+  template <class Call>
+  requires std::is_constructible_v<std::function<double()>, Call> paired_call(Call call,
+                                                                              int of_call = threads_of_the_plan)
+      : run(std::move(call)), threads(of_call) {}
 };
 
 /// The result of a measurement.
@@ -60,12 +75,11 @@ inline bool ran(clock_reading const& from, clock_reading const& to, int threads)
 /// processor: a thread was preempted, or other programs are busy. Disturbed calls are not counted. A contender whose
 /// first call fills the time of the row is called once, or again until one call counts.
 template <class Clock>
-paired_times measure_paired(std::vector<std::function<double()>> const& contenders, paired_plan plan, Clock& clock) {
+paired_times measure_paired(std::vector<paired_call> const& contenders, paired_plan plan, Clock& clock) {
   using detail::contender_times, detail::nothing;
-  plan.threads = std::min(plan.threads, usable_processors());
   std::vector<contender_times> all(contenders.size());
   auto const present = static_cast<double>(std::max<std::ptrdiff_t>(
-      1, std::count_if(contenders.begin(), contenders.end(), [](auto const& c) { return bool(c); })));
+      1, std::count_if(contenders.begin(), contenders.end(), [](auto const& c) { return bool(c.run); })));
   double const slice = plan.row_seconds / present / plan.rounds, others_from = clock.others(),
                start = clock.read().wall;
   double const processors = clock.processors();
@@ -77,16 +91,18 @@ paired_times measure_paired(std::vector<std::function<double()>> const& contende
   /// Seconds of the call, infinity if it was disturbed.
   auto const call = [&](std::size_t i) {
     clock_reading const from = clock.read();
-    double const seconds = contenders[i]();
+    double const seconds = contenders[i].run();
     clock_reading const to = clock.read();
     bool const waited_for_others = to.switches > from.switches || busy > detail::busy_share;
-    return detail::ran(from, to, plan.threads) || !waited_for_others ? seconds : nothing;
+    int const asked = contenders[i].threads == paired_call::threads_of_the_plan ? plan.threads : contenders[i].threads;
+    bool const all_ran = detail::ran(from, to, std::min(asked, usable_processors()));
+    return all_ran || !waited_for_others ? seconds : nothing;
   };
   auto const finished = [&] {
     return std::all_of(all.begin(), all.end(), [](contender_times const& s) { return s.enough(); });
   };
   for (std::size_t i = 0; i < all.size(); i++) {
-    if (!contenders[i]) {
+    if (!contenders[i].run) {
       all[i].once = true, all[i].best = 0;
       continue;
     }
@@ -121,12 +137,12 @@ paired_times measure_paired(std::vector<std::function<double()>> const& contende
   result.others = others();
   result.reliable = finished();
   for (std::size_t i = 0; i < all.size(); i++)
-    result.ms.push_back(contenders[i] && all[i].best < nothing ? all[i].best * 1e3
-                                                               : std::numeric_limits<double>::quiet_NaN());
+    result.ms.push_back(contenders[i].run && all[i].best < nothing ? all[i].best * 1e3
+                                                                   : std::numeric_limits<double>::quiet_NaN());
   return result;
 }
 
-inline paired_times measure_paired(std::vector<std::function<double()>> const& contenders, paired_plan const& plan) {
+inline paired_times measure_paired(std::vector<paired_call> const& contenders, paired_plan const& plan) {
   process_clock clock;
   return measure_paired(contenders, plan, clock);
 }

@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 #endif
+#include <sys/types.h>
 #include <time.h>
 
 #include <algorithm>
@@ -70,6 +71,11 @@ class process_clock {
     return r;
   }
 
+  /// From now on others() does not count the CPU time of this child process. It must exist until the last call.
+  static void add_child(pid_t process) {
+    clockid_t clock{};
+    if (clock_getcpuclockid(process, &clock) == 0) children_.push_back(clock);
+  }
   /// CPU seconds of other programs since boot, with the time that a hypervisor gave to other machines; NaN if the
   /// system does not count them. The resolution is 10 ms.
   double others() const {
@@ -81,6 +87,7 @@ class process_clock {
     if (in >> name >> user >> niced >> system >> idle >> waiting >> interrupts >> soft >> stolen)
       total = (user + niced + system + interrupts + soft + stolen) / static_cast<double>(sysconf(_SC_CLK_TCK)) -
               seconds(CLOCK_PROCESS_CPUTIME_ID);
+    for (clockid_t const child : children_) total -= seconds(child);
 #endif
     return total;
   }
@@ -93,6 +100,7 @@ class process_clock {
     return clock_gettime(clock, &t) == 0 ? static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec) : 0;
   }
   std::vector<clockid_t> threads_;
+  static inline std::vector<clockid_t> children_;
 };
 
 }  // namespace tcnca::bench

@@ -105,7 +105,7 @@ int check_all(attention_options const& o, attention_factory& make, std::vector<i
 
 /// Measures all contenders of a row in turn; returns false if other programs disturbed them.
 bool measure_row(attention_row& r, attention_fixture& a, double min_time) {
-  std::vector<std::function<double()>> contenders{a.library(r.direction).run};
+  std::vector<paired_call> contenders{a.library(r.direction).run};
   for (auto const& who : a.baselines()) {
     contender const c = a.baseline(r.baselines.size(), r.direction, true);
     contenders.push_back(c.run);

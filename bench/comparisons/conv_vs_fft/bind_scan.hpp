@@ -7,7 +7,7 @@
 #include <tcnca/core/workspace.hpp>
 #include <tcnca/ema.hpp>
 #include "../../support/device.hpp"
-#include "sequences.hpp"
+#include "fixture.hpp"
 
 namespace tcnca::bench {
 

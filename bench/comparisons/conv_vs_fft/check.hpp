@@ -8,6 +8,7 @@
 
 #include <reference/conv_stack.hpp>
 #include <reference/ema.hpp>
+#include "../../baselines/fft_pytorch.hpp"
 #include "fixture.hpp"
 
 namespace tcnca::bench {
@@ -121,7 +122,9 @@ struct check_result {
   std::string skip_reason;
 };
 
-inline std::vector<check_result> check(conv_fixture& f, problem const& p, std::vector<size_t> const& stacks) {
+/// `torch` may be null.
+inline std::vector<check_result> check(conv_fixture& f, pytorch* torch, problem const& p,
+                                       std::vector<size_t> const& stacks) {
   std::vector<check_result> results;
   auto const checked = checked_channels(p.channels);
   auto const compare = [&](std::string const& name, contender const& c, expected const& e) {
@@ -135,16 +138,22 @@ inline std::vector<check_result> check(conv_fixture& f, problem const& p, std::v
                      largest_error(select_channels(computed.parameters, p.channels, e.inner, checked), e.parameters);
     results.push_back({name, std::max(sequence, parameters), {}});
   };
+  if (torch != nullptr) torch->load(p, f.x(), f.grad_y(), f.kernel());
   for (pass const direction : {pass::forward, pass::backward}) {
     std::string const suffix = std::string(" ") + to_string(direction);
     expected const ema = expect_ema(f, p, checked, direction);
-    compare("FFT, kernel given" + suffix, f.fft(direction, false), expect_kernel(f, p, checked, direction));
+    expected const given = expect_kernel(f, p, checked, direction);
+    compare("FFT, kernel given" + suffix, f.fft(direction, false), given);
+    if (torch != nullptr) compare("torch.fft" + suffix, torch->fft(direction, 20), given);
     compare("FFT, kernel generated" + suffix, f.fft(direction, true), ema);
     compare("scan" + suffix, f.scan(direction), ema);
     for (size_t const s : stacks) {
       expected const stack = expect_stack(f, p, s, checked, direction);
-      compare(stack_name(compared_stacks[s]) + suffix, f.stack(s, direction), stack);
+      compare(stack_name(compared_stacks[s]) + suffix, f.stack(s, direction, p.threads), stack);
       compare(stack_name(compared_stacks[s]) + " by levels" + suffix, f.levels(s, direction, 20), stack);
+      if (torch != nullptr)
+        compare(stack_name(compared_stacks[s]) + " by torch conv1d" + suffix,
+                torch->conv1d(compared_stacks[s], f.weight(s), direction, 20), stack);
     }
   }
   return results;

@@ -8,8 +8,8 @@
 #include "../../baselines/ceilings_cuda.cuh"
 #include "../../baselines/fft_cuda.cuh"
 #include "../../support/device_cuda.cuh"
+#include "bind_compared.hpp"
 #include "bind_scan.hpp"
-#include "bind_stack.hpp"
 #include "fixture_cuda.hpp"
 #include "inputs.hpp"
 
@@ -63,13 +63,13 @@ class cuda_conv_fixture final : public conv_fixture {
             {}};
   }
   contender scan(pass direction) override { return bind_scan(cuda_device{}, direction, shared(), parameters_); }
-  contender stack(size_t which, pass direction) override {
+  contender stack(size_t which, pass direction, int) override {
     return bind_compared_stack(cuda_device{}, which, direction, shared(), static_cast<T const*>(raw(weights_[which])));
   }
-  contender levels(size_t, pass, double) override { return {{}, {}, "bench/baselines/fft_pytorch.py compares cuDNN"}; }
+  contender levels(size_t, pass, double) override { return {{}, {}, "PyTorch calls cuDNN"}; }
 
-  double fma_rate() override { return common_cuda_ceilings().fma_rate(); }
-  double copy_rate(size_t moved_bytes) override { return common_cuda_ceilings().copy_rate(moved_bytes); }
+  double fma_rate(int) override { return common_cuda_ceilings().fma_rate(); }
+  double copy_rate(int, size_t moved_bytes) override { return common_cuda_ceilings().copy_rate(moved_bytes); }
   std::string fft_variant() const override { return "cuFFT, R2C and C2R of all rows in one batch"; }
   void clear_outputs() override {
     require(cudaMemset(raw(y_), 0x7f, count() * sizeof(T)));

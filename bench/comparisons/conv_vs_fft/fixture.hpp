@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "../../baselines/ema_parameters.hpp"
-#include "../../support/problem.hpp"
+#include "../../support/sequences.hpp"
 
 namespace tcnca::bench {
 
@@ -22,10 +22,16 @@ inline constexpr std::array<conv_stack_shape, 6> compared_stacks{
     conv_stack_shape{.taps = 8, .depth = 6, .dilation_base = 8, .order = compared_layout},
 };
 
-/// For the table and the page.
-inline constexpr char compared_fields[] =
-    "The FFT sees the whole sequence, and so does a stack whose receptive field is as long: at length 131072 the "
-    "cheapest are K4f4D9 and K8f8D6.";
+// The library's operations are compiled once per backend and element type: in stack_cpu_*.cpp, scan_cpu.cpp and
+// conv_vs_fft.cu.
+
+/// Stack `which` of compared_stacks with weights [layers, taps, channels].
+template <class T>
+contender make_cpu_stack(size_t which, pass direction, sequences<T> const& s, T const* weight);
+
+/// The library's EMA.
+template <class T>
+contender make_cpu_scan(pass direction, sequences<T> const& s, ema_parameters const& ema);
 
 /// All contenders at one length with one element type on one device. They share x and grad_y and write the same y and
 /// grad_x; all other memory belongs to the contender and is freed with it.
@@ -34,13 +40,14 @@ class conv_fixture {
   virtual ~conv_fixture() = default;
   virtual contender fft(pass direction, bool generated) = 0;
   virtual contender scan(pass direction) = 0;
-  virtual contender stack(size_t which, pass direction) = 0;
+  /// With a number of CPU threads, which a GPU ignores.
+  virtual contender stack(size_t which, pass direction, int threads) = 0;
   /// The device's convolution library, one call per level; not available where a call takes more than `limit_seconds`.
   virtual contender levels(size_t which, pass direction, double limit_seconds) = 0;
   /// Peak fp32 FMA rate in operations per second (an FMA counts as 2).
-  virtual double fma_rate() = 0;
+  virtual double fma_rate(int threads) = 0;
   /// Bytes read plus bytes written per second by a copy that moves `moved_bytes` in total.
-  virtual double copy_rate(size_t moved_bytes) = 0;
+  virtual double copy_rate(int threads, size_t moved_bytes) = 0;
   /// Which transforms the FFT contender uses.
   virtual std::string fft_variant() const = 0;
 

@@ -15,7 +15,6 @@
 #include "../../support/device_cpu.hpp"
 #include "../../support/paired.hpp"
 #include "inputs.hpp"
-#include "sequences.hpp"
 
 #if defined(TCNCA_BENCH_DNNL)
 #include "../../baselines/dnnl.hpp"
@@ -27,7 +26,7 @@ template <class T>
 class cpu_conv_fixture final : public conv_fixture {
  public:
   /// `ceilings` is shared by all fixtures of a run: each ceiling is measured once.
-  cpu_conv_fixture(problem p, text const& input, std::shared_ptr<cpu_ceilings> ceilings)
+  cpu_conv_fixture(problem p, text const& input, std::shared_ptr<ceilings_by_threads> ceilings)
       : p_(p),
         ceilings_(std::move(ceilings)),
         x_(count()),
@@ -53,8 +52,10 @@ class cpu_conv_fixture final : public conv_fixture {
 
   contender scan(pass direction) override { return make_cpu_scan(direction, shared(), ema_); }
 
-  contender stack(size_t which, pass direction) override {
-    return make_cpu_stack(which, direction, shared(), static_cast<T const*>(weights_[which].data()));
+  contender stack(size_t which, pass direction, int threads) override {
+    auto s = shared();
+    s.p.threads = threads;
+    return make_cpu_stack(which, direction, s, static_cast<T const*>(weights_[which].data()));
   }
 
   contender levels([[maybe_unused]] size_t which, [[maybe_unused]] pass direction,
@@ -67,8 +68,8 @@ class cpu_conv_fixture final : public conv_fixture {
 #endif
   }
 
-  double fma_rate() override { return ceilings_->fma_rate(); }
-  double copy_rate(size_t moved_bytes) override { return ceilings_->copy_rate(moved_bytes); }
+  double fma_rate(int threads) override { return ceilings_->of(threads).fma_rate(); }
+  double copy_rate(int threads, size_t moved_bytes) override { return ceilings_->of(threads).copy_rate(moved_bytes); }
   std::string fft_variant() const override { return fft_variant_; }
 
   void clear_outputs() override {
@@ -171,7 +172,7 @@ class cpu_conv_fixture final : public conv_fixture {
 #endif
 
   problem p_;
-  std::shared_ptr<cpu_ceilings> ceilings_;
+  std::shared_ptr<ceilings_by_threads> ceilings_;
   buffer<T> x_, grad_y_, y_, grad_x_;
   ema_parameters ema_;
   buffer<float> kappa_;

@@ -13,11 +13,11 @@ namespace tcnca::bench {
 struct options {
   index_t batch = 0, channels = 0;  ///< 0: the default of the backend
   int threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  std::vector<index_t> lengths{1024, 4096, 16384, 65536, 131072};
+  std::vector<index_t> lengths{1024, 4096, 16384, 131072};
   std::vector<std::string> stacks, dtypes{"fp32", "bf16"}, backends;
-  std::string input, output = "summary.json";
-  double time_limit = 150, levels_limit = 20;
-  bool check = false;
+  std::string input, output = "summary.json", python = "python3";
+  double time_limit = 150, levels_limit = 5;
+  bool check = false, smoke = false, huge_pages = false;
 
   /// A GPU needs more rows than a CPU to be occupied. At length 131072 a tensor in fp32 has 64 MiB on a CPU, 512 MiB
   /// on a GPU.
@@ -58,10 +58,19 @@ inline options parse(int argc, char const* const* argv, std::vector<std::string>
   line.option("--output", o.output, "The summary to write; table and plot are written to its folder", writable_file());
   line.option("--time-limit", o.time_limit,
               "Time limit of the measurements in seconds; repetitions are reduced to meet it", number(0.01, 86400));
-  line.option("--levels-limit", o.levels_limit, "Skip the convolution library where one call takes more seconds",
+  line.option("--levels-limit", o.levels_limit, "Skip a convolution library where one call takes more seconds",
               number(0, 86400));
+  line.text("--python", o.python, "Python with PyTorch, one more contender");
+  line.flag("--huge-pages", o.huge_pages, "Place large buffers in 2 MB pages (madvise)");
+  line.flag("--smoke", o.smoke, "A short run of under a minute: other defaults for lengths, stacks, types and time");
   line.flag("--check", o.check, "Only compare every contender with the fp64 reference, at small lengths");
   line.parse(argc, argv);
+  if (o.smoke) {
+    if (!line.given("--lengths")) o.lengths = {1024, 16384};
+    if (!line.given("--stacks")) o.stacks = {"K4f4D6", "K17f16D4"};
+    if (!line.given("--dtype")) o.dtypes = {"fp32"};
+    if (!line.given("--time-limit")) o.time_limit = 20;
+  }
   for (auto const& backend : o.backends) {
     index_t const rows = o.batch_on(backend) * o.channels_on(backend),
                   longest = *std::max_element(o.lengths.begin(), o.lengths.end());

@@ -1,5 +1,6 @@
 // The Markdown table of the demo: one element type; the shortest, the middle and the longest length.
 #pragma once
+#include <cmath>
 #include <fstream>
 #include <set>
 #include <stdexcept>
@@ -29,23 +30,26 @@ inline void write_report(std::vector<row> const& rows, std::string const& warnin
       out << (last == nullptr ? "" : "\n") << r.backend << ", " << r.dtype << ", batch " << r.p.batch << ", channels "
           << r.p.channels;
       if (r.backend == "cpu") out << ", threads " << r.p.threads;
-      char const* const levels = r.backend == "cpu" ? "oneDNN" : "levels";
-      if (!std::isnan(r.fma_rate)) out << "; FMA peak " << cell(r.fma_rate * 1e-9, 0) << " GFLOP/s";
-      out << ". Stacks have K taps, dilations that are powers of f, D levels. The FFT's kernel is given,\n"
-          << "or generated from the EMA's parameters; the scan is the same EMA as a recurrence. % of limit: of the "
-             "time\n"
-          << "that the FMA peak or the copy bandwidth allows. " << compared_fields << "\n\n"
-          << "| | stack K f D | receptive field | length | stack ms | FFT ms given / generated | scan ms | " << levels
-          << " ms | over FFT given / generated | % of limit |\n|---|---|---|---|---|---|---|---|---|---|\n";
+      if (!std::isnan(r.limit.fma_rate)) out << "; FMA peak " << cell(r.limit.fma_rate * 1e-9, 0) << " GFLOP/s";
+      out << ". Stacks have K taps, dilations that are powers of f, D levels.\nThe FFT's kernel is given, or generated "
+             "from the EMA's parameters; the scan is the same EMA as a recurrence.\n% of limit: of the time that the "
+             "FMA peak or the copy bandwidth allows.\n\n"
+          << "| | stack K f D | receptive field | length | stack ms | % of limit | FFT ms given / generated | scan ms "
+             "| "
+          << (r.backend == "cpu" ? "oneDNN" : "levels")
+          << " ms | torch ms fft / conv1d | over FFT given / generated "
+             "|\n|---|---|---|---|---|---|---|---|---|---|---|\n";
     }
     out << "| " << to_string(r.direction) << " | " << stack_name(r.shape) << " | " << r.shape.receptive_field() << " | "
-        << length << " | " << milliseconds(r.conv_ms, 0) << " | " << milliseconds(r.fft_given_ms, 0) << " / "
-        << milliseconds(r.fft_generated_ms, 0) << " | " << milliseconds(r.scan_ms, 0) << " | "
-        << milliseconds(r.levels_ms, 0) << " | " << cell(r.speedup(r.fft_given_ms), 0, "x") << " / "
-        << cell(r.speedup(r.fft_generated_ms), 0, "x") << " | "
-        << (r.limit_known() ? std::to_string(std::llround(r.percent_of_limit())) + " " : "") << r.limit() << " |\n";
+        << length << " | " << milliseconds(r.conv_ms, 0) << " | "
+        << (r.limit.known() ? std::to_string(std::llround(r.percent_of_limit())) + " " : "") << r.limit.name() << " | "
+        << milliseconds(r.fft_given_ms, 0) << " / " << milliseconds(r.fft_generated_ms, 0) << " | "
+        << milliseconds(r.scan_ms, 0) << " | " << milliseconds(r.levels_ms, 0) << " | "
+        << milliseconds(r.torch_fft_ms, 0) << " / " << milliseconds(r.torch_conv1d_ms, 0) << " | "
+        << cell(r.speedup(r.fft_given_ms), 0, "x") << " / " << cell(r.speedup(r.fft_generated_ms), 0, "x") << " |\n";
     last = &r;
   }
+  for (auto const& sentence : equal_field_sentences(rows)) out << "\n" << sentence << "\n";
   for (auto const& n : left_out) out << "\n" << n << "\n";
   if (!out.flush()) throw std::runtime_error(file + " cannot be written.");
 }

@@ -1,9 +1,12 @@
 // A row of the results: a stack at one length, with one direction, element type and backend, and its baselines.
 #pragma once
-#include <cmath>
+#include <algorithm>
+#include <map>
 #include <string>
 #include <vector>
 
+#include "../../support/limit.hpp"
+#include "../../support/table.hpp"
 #include "fixture.hpp"
 
 namespace tcnca::bench {
@@ -15,26 +18,37 @@ struct row {
   conv_stack_shape shape;
   problem p;
   double conv_ms = not_measured, fft_given_ms = not_measured, fft_generated_ms = not_measured, scan_ms = not_measured,
-         levels_ms = not_measured;
-  double operations = 0, bytes = 0;    ///< of the stack; see useful_operations and useful_bytes
-  double fma_rate = 0, copy_rate = 0;  ///< peak rates per second
+         levels_ms = not_measured, torch_fft_ms = not_measured, torch_conv1d_ms = not_measured;
+  double one_thread_ms = not_measured;  ///< the stack with one thread, where the row has more
+  time_limit limit, one_thread_limit;   ///< of the stack; see useful_operations and useful_bytes
 
-  /// Lower bounds of the time: by arithmetic, by memory traffic.
-  double fma_ms() const { return operations / fma_rate * 1e3; }
-  double copy_ms() const { return bytes / copy_rate * 1e3; }
   double speedup(double other_ms) const { return other_ms / conv_ms; }
-  bool limit_known() const { return !std::isnan(copy_ms() + fma_ms()); }
-  bool copy_binds() const { return copy_ms() > fma_ms(); }
-  /// NaN where the peak rates could not be measured.
-  double percent_of_limit() const {
-    return limit_known() ? 100 * std::fmax(copy_ms(), fma_ms()) / conv_ms : not_measured;
-  }
-  char const* limit() const { return !limit_known() ? "unknown" : copy_binds() ? "copy" : "fma"; }
+  double percent_of_limit() const { return limit.percent(conv_ms); }
   std::string name() const {
     return backend + ", " + dtype + ", " + to_string(direction) + ", " + stack_name(shape) + ", length " +
            std::to_string(p.length);
   }
 };
+
+/// The speed-up over the FFT at equal receptive fields, at the longest length: of the fastest stack that sees all of
+/// the sequence, as the FFT does. A sentence per backend, element type and direction.
+inline std::vector<std::string> equal_field_sentences(std::vector<row> const& rows) {
+  index_t longest = 0;
+  for (row const& r : rows) longest = std::max(longest, r.p.length);
+  std::map<std::string, row const*> fastest;
+  for (row const& r : rows) {
+    if (r.p.length != longest || r.shape.receptive_field() < longest) continue;
+    row const*& best = fastest[r.backend + ", " + r.dtype + ", " + to_string(r.direction)];
+    if (best == nullptr || r.conv_ms < best->conv_ms) best = &r;
+  }
+  std::vector<std::string> sentences;
+  for (auto const& [name, r] : fastest)
+    sentences.push_back(name + ", length " + std::to_string(longest) +
+                        ": the fastest stack that sees the whole sequence, as the FFT does, is " +
+                        stack_name(r->shape) + ", " + detail::cell(r->speedup(r->fft_given_ms), 0, "x") +
+                        " over the FFT.");
+  return sentences;
+}
 
 /// Sentences under the tables, each once: why something is missing, or how it was done.
 using notes = std::vector<std::string>;

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "../../baselines/fft_pytorch.hpp"
 #include "../../support/machine.hpp"
 #include "../../support/paired.hpp"
 #include "../../support/progress.hpp"
@@ -38,7 +39,8 @@ struct run_request {
   problem p;
   std::vector<size_t> stacks;
   double levels_limit_seconds;
-  bool note_fft = true;  ///< add a note on the FFT variant
+  pytorch* torch = nullptr;  ///< null: it is not compared
+  bool note_fft = true;      ///< add a note on the FFT variant
 };
 
 /// Contenders that were left out and the reasons; and how things were done.
@@ -52,35 +54,60 @@ inline std::vector<row> measure_fixture(conv_fixture& a, run_request const& requ
   std::vector<row> rows;
   std::string const where =
       request.backend + ", " + request.dtype + ", length " + std::to_string(request.p.length) + ": ";
-  std::string const levels_name = request.backend == "cpu" ? "oneDNN" : "The stack by levels";
+  bool const on_cpu = request.backend == "cpu";
+  int const threads = on_cpu ? request.p.threads : 0;
+  std::string const levels_name = on_cpu ? "oneDNN" : "The stack by levels";
+  auto* const torch = request.torch;
+  if (torch != nullptr) torch->load(request.p, a.x(), a.grad_y(), a.kernel());
+  contender const none{{}, {}, "the time limit had passed before some rows"};
+  auto const required = [&](std::string const& name, contender const& c) {
+    if (!c.run) add_note(remarks.left_out, name + " is left out: " + c.skip_reason + ".");
+  };
   for (pass const direction : {pass::forward, pass::backward}) {
     plan.begin(where + to_string(direction) + ", planning the FFT");
     row common;
     common.direction = direction, common.backend = request.backend, common.dtype = request.dtype, common.p = request.p;
     contender const given = a.fft(direction, false), generated = a.fft(direction, true), scan = a.scan(direction);
-    common.bytes = useful_bytes(request.p, direction, request.element_bytes);
-    common.copy_rate = a.copy_rate(static_cast<size_t>(common.bytes));
+    double const bytes = useful_bytes(request.p, direction, request.element_bytes);
+    common.limit.bytes = common.one_thread_limit.bytes = bytes;
+    common.limit.copy_rate = a.copy_rate(request.p.threads, static_cast<size_t>(bytes));
+    if (threads > 1) common.one_thread_limit.copy_rate = a.copy_rate(1, static_cast<size_t>(bytes));
+    contender const torch_fft = torch != nullptr ? torch->fft(direction, request.levels_limit_seconds) : none;
+    if (torch != nullptr) required("torch.fft", torch_fft);
     for (size_t const s : request.stacks) {
       row r = common;
       r.shape = compared_stacks[s];
       plan.begin(r.name());
-      contender const stack = a.stack(s, direction),
-                      levels = plan.left() > 0
-                                   ? a.levels(s, direction,
-                                              std::min(request.levels_limit_seconds, std::max(0.15 * plan.left(), 0.5)))
-                                   : contender{{}, {}, "the time limit had passed before some rows"};
-      if (!levels.run) add_note(remarks.left_out, levels_name + " is left out: " + levels.skip_reason + ".");
-      auto const times = measure_paired({stack.run, given.run, generated.run, scan.run, levels.run},
-                                        {request.backend == "cpu" ? request.p.threads : 0, plan.row_seconds()});
+      double const limit = std::min(request.levels_limit_seconds, std::max(0.15 * plan.left(), 0.5));
+      contender const stack = a.stack(s, direction, request.p.threads),
+                      one_thread = threads > 1 ? a.stack(s, direction, 1) : contender{},
+                      levels = plan.left() > 0 ? a.levels(s, direction, limit) : none,
+                      torch_conv1d = torch == nullptr || plan.left() <= 0
+                                         ? none
+                                         : torch->conv1d(r.shape, a.weight(s), direction, limit);
+      required(levels_name, levels);
+      if (torch != nullptr) required("PyTorch's conv1d", torch_conv1d);
+      auto const times = measure_paired({stack.run,
+                                         {one_thread.run, 1},
+                                         given.run,
+                                         generated.run,
+                                         scan.run,
+                                         levels.run,
+                                         {torch_fft.run, 0},
+                                         {torch_conv1d.run, 0}},
+                                        {threads, plan.row_seconds()});
       plan.end();
       if (!times.reliable) {
         machine.drop(r.name());
         continue;
       }
-      r.conv_ms = times.ms[0], r.fft_given_ms = times.ms[1], r.fft_generated_ms = times.ms[2], r.scan_ms = times.ms[3],
-      r.levels_ms = times.ms[4];
-      r.fma_rate = a.fma_rate();
-      r.operations = useful_operations(r.shape, request.p, direction);
+      auto ms = times.ms.begin();
+      for (double* const to : {&r.conv_ms, &r.one_thread_ms, &r.fft_given_ms, &r.fft_generated_ms, &r.scan_ms,
+                               &r.levels_ms, &r.torch_fft_ms, &r.torch_conv1d_ms})
+        *to = *ms++;
+      r.limit.operations = r.one_thread_limit.operations = useful_operations(r.shape, request.p, direction);
+      r.limit.fma_rate = a.fma_rate(request.p.threads);
+      if (threads > 1) r.one_thread_limit.fma_rate = a.fma_rate(1);
       rows.push_back(r);
     }
   }

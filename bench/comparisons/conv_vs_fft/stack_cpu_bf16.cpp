@@ -1,6 +1,6 @@
 // The compared stacks on the CPU in bf16.
 #include "../../support/device_cpu.hpp"
-#include "bind_stack.hpp"
+#include "bind_compared.hpp"
 
 namespace tcnca::bench {
 

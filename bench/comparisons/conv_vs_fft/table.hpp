@@ -20,20 +20,23 @@ inline void print_table(std::vector<row> const& rows, std::FILE* out) {
       std::fprintf(out, "\n%s, %s, %s: batch %lld, channels %lld", r.backend.c_str(), r.dtype.c_str(),
                    to_string(r.direction), static_cast<long long>(r.p.batch), static_cast<long long>(r.p.channels));
       if (r.backend == "cpu") std::fprintf(out, ", %d thread%s", r.p.threads, r.p.threads == 1 ? "" : "s");
-      char const* const levels = r.backend == "cpu" ? "oneDNN" : "levels";
-      std::fprintf(out, "\n%-9s %7s %8s |%9s %9s %9s %9s %9s |%8s %8s %8s %8s | %% of limit\n", "", "recept.", "",
-                   "stack", "FFT,kern.", "FFT,kern.", "", levels, "over FFT", "over FFT", "over", "over");
-      std::fprintf(out, "%-9s %7s %8s |%9s %9s %9s %9s %9s |%8s %8s %8s %8s |\n", "stack", "field", "length", "ms",
-                   "given ms", "gener. ms", "scan ms", "ms", "given", "gener.", "scan", levels);
+      std::fprintf(out, "; ms of a contender and its ratio to the stack\n%-9s %7s %7s |%7s %-10s |%15s |", "stack",
+                   "field", "length", "stack", "% of limit", "one thread, %");
+      for (char const* const name :
+           {"FFT", "FFT, kernel", "torch.fft", "scan", r.backend == "cpu" ? "oneDNN" : "levels", "torch conv1d"})
+        std::fprintf(out, " %14s |", name);
+      std::fputc('\n', out);
     }
     if (!fresh && last->p.length != r.p.length) std::fputc('\n', out);
-    std::fprintf(out, "%-9s %7lld %8lld |%s %s %s %s %s |%s %s %s %s | %s %s\n", stack_name(r.shape).c_str(),
+    std::fprintf(out, "%-9s %7lld %7lld |%s %s %-7s|%s %s |", stack_name(r.shape).c_str(),
                  static_cast<long long>(r.shape.receptive_field()), static_cast<long long>(r.p.length),
-                 milliseconds(r.conv_ms, 9).c_str(), milliseconds(r.fft_given_ms, 9).c_str(),
-                 milliseconds(r.fft_generated_ms, 9).c_str(), milliseconds(r.scan_ms, 9).c_str(),
-                 milliseconds(r.levels_ms, 9).c_str(), cell(r.speedup(r.fft_given_ms), 8, "x").c_str(),
-                 cell(r.speedup(r.fft_generated_ms), 8, "x").c_str(), cell(r.speedup(r.scan_ms), 8, "x").c_str(),
-                 cell(r.speedup(r.levels_ms), 8, "x").c_str(), cell(r.percent_of_limit(), 6, "%").c_str(), r.limit());
+                 milliseconds(r.conv_ms, 7).c_str(), cell(r.percent_of_limit(), 3).c_str(), r.limit.name(),
+                 milliseconds(r.one_thread_ms, 9).c_str(),
+                 cell(r.one_thread_limit.percent(r.one_thread_ms), 5).c_str());
+    for (double const ms :
+         {r.fft_given_ms, r.fft_generated_ms, r.torch_fft_ms, r.scan_ms, r.levels_ms, r.torch_conv1d_ms})
+      std::fprintf(out, "%s %s |", milliseconds(ms, 7).c_str(), cell(r.speedup(ms), 7, "x").c_str());
+    std::fputc('\n', out);
     last = &r;
   }
 }

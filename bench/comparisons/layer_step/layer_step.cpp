@@ -30,7 +30,7 @@ double now(bool processor) {
 
 /// Measures steps, mixers and parts in turn, backward after forward; returns false if other programs disturbed them.
 bool measure(step_block& b, step_row& r, step_options const& o) {
-  std::vector<std::function<double()>> calls;
+  std::vector<paired_call> calls;
   std::vector<double*> results;
   auto const add = [&](double& ms, std::function<void()> call) {
     calls.push_back([call = std::move(call), processor = o.processor_time] {
