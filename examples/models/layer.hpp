@@ -25,14 +25,6 @@ struct layer_config {
   uint32 site = 0;               ///< identifies the dropout mask; layers are 4 apart
 };
 
-/// Where the sequences of a call begin.
-template <class T, class E>
-struct passage {
-  memory_of<T, E> const* states =
-      nullptr;           ///< null: they begin here; else what is remembered of what came before, and is to be
-  index_t position = 0;  ///< absolute position of the first token
-};
-
 /// The interface of a layer. Activations are [batch, length, channels].
 template <class T, class E>
 class any_layer {
@@ -117,7 +109,7 @@ class layer final : public any_layer<T, E> {
   }
   void reserve(context<T, E>& c, memory_of<T, E> const& states) const override {
     mixer_->reserve(c, states, c.kept[normed_], c.kept[mixed_]);
-    c.reserve(attention::forward_workspace(c.executor(), attention_forward<attention>(c, {&states, 0})));
+    reserve_pieces<attention>(c, [&](auto const& g) { return attention_piece(c, states, g); });
   }
   region mixed() const override { return mixed_; }
   region attended() const override { return o_; }
@@ -130,7 +122,7 @@ class layer final : public any_layer<T, E> {
     else copy(e, n * d, x, kept[normed_]);
     zero_padding(c, d, kept[normed_]);
     values_.forward_silu(c, kept[normed_], kept[v_before_], kept[v_]);
-    if (at.states) mixer_->forward_continued(c, *at.states, at.position, kept[normed_], kept[mixed_]);
+    if (at.states) mixer_->forward_continued(c, at, kept[normed_], kept[mixed_]);
     else mixer_->forward(c, kept[normed_], kept[mixed_]);
     dropout(c, config_.dropout, config_.site, n * d, kept[mixed_]);
     mix_.forward(c, kept[mixed_], kept[columns_]);
@@ -141,8 +133,13 @@ class layer final : public any_layer<T, E> {
     mix.mk = vector(c.values[mean_k_]);
     require(gates::mix(e, mix));
     bias_.forward(c);
-    with_attention(drops_weights(c),
-                   [&]<class Op>(Op) { require(Op::forward(e, attention_forward<Op>(c, at), c.scratch())); });
+    if (at.states)
+      each_group(c, at, [&](E on, sequence_group const& g, workspace scratch) {
+        return attention::forward(on, attention_piece(c, *at.states, g), scratch);
+      });
+    else
+      with_attention(drops_weights(c),
+                     [&]<class Op>(Op) { require(Op::forward(e, attention_forward<Op>(c), c.scratch())); });
     if constexpr (Gates.reset_gate) {
       require(gates::reset(
           e, {.o = value_rows(c, kept[o_]), .r = r_columns(c, kept[columns_]), .y = value_rows(c, kept[gated_])}));
@@ -285,17 +282,21 @@ class layer final : public any_layer<T, E> {
     }
   }
   template <class Op>
-  typename Op::forward_args attention_forward(context<T, E> const& c, passage<T, E> const& at = {}) const {
+  typename Op::forward_args attention_forward(context<T, E> const& c) const {
     typename Op::forward_args a;
     attention_inputs<Op>(c, a);
     a.o = head_view(c.kept[o_], c.batch, c.length, config_.value_dim);
     if (softmax) a.lse = contiguous(c.kept[lse_], c.batch, 1, c.length, 2);
-    if (at.states) {
-      a.position = at.position;
-      a.keys_out = head_view((*at.states)[keys_], c.batch, config_.chunk, config_.key_dim), a.keys_in = a.keys_out;
-      a.values_out = head_view((*at.states)[values_seen_], c.batch, config_.chunk, config_.value_dim),
-      a.values_in = a.values_out;
-    }
+    return a;
+  }
+  typename attention::forward_args attention_piece(context<T, E> const& c, memory_of<T, E> const& states,
+                                                   sequence_group const& g) const {
+    index_t const chunk = config_.chunk, z = config_.key_dim, h = config_.value_dim;
+    auto a = attention_forward<attention>(c);
+    a.q = group_of(a.q, g), a.k = group_of(a.k, g), a.v = group_of(a.v, g), a.o = group_of(a.o, g);
+    a.lse = {}, a.position = g.position;
+    a.keys_out = head_view(states[keys_] + g.slot * chunk * z, g.count, chunk, z), a.keys_in = a.keys_out;
+    a.values_out = head_view(states[values_seen_] + g.slot * chunk * h, g.count, chunk, h), a.values_in = a.values_out;
     return a;
   }
   template <class Op>

@@ -6,13 +6,9 @@
 
 #include <cmath>
 
-#include "memory.hpp"
+#include "passage.hpp"
 
 namespace tcnca::models {
-
-/// A pool in the executor's memory.
-template <class T, class E>
-using memory_of = decltype(context<T, E>::kept);
 
 /// The interface of a mixer. Activations are [batch, length, channels].
 template <class T, class E>
@@ -33,8 +29,8 @@ class mixer {
   }
   /// Call after `states` has been committed: reserves the workspace of a piece.
   virtual void reserve(context<T, E>&, memory_of<T, E> const&, T const*, T*) const {}
-  /// Forward pass of a piece that begins at an absolute position; reads and updates `states`.
-  virtual void forward_continued(context<T, E> const&, memory_of<T, E> const&, index_t, T const*, T*) const {
+  /// Forward pass of a piece; reads and updates the states of the passage.
+  virtual void forward_continued(context<T, E> const&, passage<T, E> const&, T const*, T*) const {
     throw std::logic_error("this mixer remembers nothing from piece to piece");
   }
 
@@ -74,20 +70,23 @@ class conv_mixer final : public mixer<T, E> {
     state_ = states.take(c.batch * channels_ * op::state_length);
   }
   void reserve(context<T, E>& c, memory_of<T, E> const& states, T const* x, T* y) const override {
-    if constexpr (causal) { c.reserve(op::forward_workspace(c.executor(), piece_args(c, states, 0, x, y))); }
-  }
-  void forward_continued(context<T, E> const& c, memory_of<T, E> const& states, index_t position, T const* x,
-                         T* y) const override {
     if constexpr (causal) {
-      require(op::forward(c.executor(), piece_args(c, states, position, x, y), c.scratch()));
+      reserve_pieces<op>(c, [&](auto const& g) { return piece_args(c, states, g, x, y); });
+    }
+  }
+  void forward_continued(context<T, E> const& c, passage<T, E> const& at, T const* x, T* y) const override {
+    if constexpr (causal) {
+      each_group(c, at, [&](E e, sequence_group const& g, workspace scratch) {
+        return op::forward(e, piece_args(c, *at.states, g, x, y), scratch);
+      });
     } else {
-      mixer<T, E>::forward_continued(c, states, position, x, y);
+      mixer<T, E>::forward_continued(c, at, x, y);
     }
   }
 
  private:
   using op = conv_stack<T, Shape>;
-  static constexpr int sets = Shape.directions() * Shape.layers();
+  static constexpr int sets = Shape.weight_sets();
   static constexpr bool causal = Shape.dir == direction::causal;
 
   template <class U>
@@ -100,11 +99,14 @@ class conv_mixer final : public mixer<T, E> {
     inputs(c, a);
     return a;
   }
-  typename op::forward_args piece_args(context<T, E> const& c, memory_of<T, E> const& states, index_t position,
+  typename op::forward_args piece_args(context<T, E> const& c, memory_of<T, E> const& states, sequence_group const& g,
                                        T const* x, T* y) const {
     auto a = forward_args(c, x, y);
-    a.state_out = sequence(states[state_], layout::batch_length_channels, c.batch, channels_, op::state_length);
-    a.state_in = a.state_out, a.position = position;
+    a.x = group_of(a.x, g), a.y = group_of(a.y, g);
+    a.state_out = sequence(states[state_] + g.slot * channels_ * op::state_length, layout::batch_length_channels,
+                           g.count, channels_, op::state_length);
+    if (!g.fresh) a.state_in = a.state_out;
+    a.position = g.position;
     return a;
   }
   typename op::backward_args backward_args(context<T, E> const& c, T const* x, T const* grad_y, T* grad_x) const {
@@ -154,14 +156,17 @@ class ema_mixer : public mixer<T, E> {
     state_ = states.take(c.batch * channels_ * Shape.states);
   }
   void reserve(context<T, E>& c, memory_of<T, E> const& states, T const* x, T* y) const override {
-    if constexpr (causal) { c.reserve(op::forward_workspace(c.executor(), piece_args(c, states, x, y))); }
-  }
-  void forward_continued(context<T, E> const& c, memory_of<T, E> const& states, index_t position, T const* x,
-                         T* y) const override {
     if constexpr (causal) {
-      require(op::forward(c.executor(), piece_args(c, states, x, y), c.scratch()));
+      reserve_pieces<op>(c, [&](auto const& g) { return piece_args(c, states, g, x, y); });
+    }
+  }
+  void forward_continued(context<T, E> const& c, passage<T, E> const& at, T const* x, T* y) const override {
+    if constexpr (causal) {
+      each_group(c, at, [&](E e, sequence_group const& g, workspace scratch) {
+        return op::forward(e, piece_args(c, *at.states, g, x, y), scratch);
+      });
     } else {
-      mixer<T, E>::forward_continued(c, states, position, x, y);
+      mixer<T, E>::forward_continued(c, at, x, y);
     }
   }
 
@@ -181,10 +186,13 @@ class ema_mixer : public mixer<T, E> {
     inputs(c, a);
     return a;
   }
-  typename op::forward_args piece_args(context<T, E> const& c, memory_of<T, E> const& states, T const* x, T* y) const {
+  typename op::forward_args piece_args(context<T, E> const& c, memory_of<T, E> const& states, sequence_group const& g,
+                                       T const* x, T* y) const {
     auto a = forward_args(c, x, y);
-    a.state_out = contiguous(states[state_], c.batch, channels_, index_t(Shape.states));
-    a.state_in = a.state_out;
+    a.x = group_of(a.x, g), a.y = group_of(a.y, g);
+    a.state_out =
+        contiguous(states[state_] + g.slot * channels_ * Shape.states, g.count, channels_, index_t(Shape.states));
+    if (!g.fresh) a.state_in = a.state_out;
     return a;
   }
   typename op::backward_args backward_args(context<T, E> const& c, T const* x, T const* grad_y, T* grad_x) const {

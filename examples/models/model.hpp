@@ -48,6 +48,16 @@ struct examples {
   std::int64_t const* lengths = nullptr;
 };
 
+/// A batch of pieces of sequences whose states lie in slots: tokens [sequences, length]; sequence s continues that in
+/// slots[s] and its first token has the position positions[s]. At position 0 a sequence begins, and what the slot held
+/// is ignored. The slots of a batch differ.
+struct slot_batch {
+  long sequences = 0, length = 0;
+  int const* tokens = nullptr;
+  int const* slots = nullptr;
+  std::int64_t const* positions = nullptr;
+};
+
 struct step_result {
   double loss = 0;       ///< mean over the targets, in nats
   double grad_norm = 0;  ///< norm of all gradients together, before clipping
@@ -80,6 +90,17 @@ class model {
   /// The same for generation, at O(1) per token: reads tokens [sequences, length] and returns the logits [sequences,
   /// vocabulary] of the token that follows the last.
   virtual void read(examples const&, float* logits) = 0;
+
+  /// Next-token models only: logits [sequences, length, vocabulary] of sequences that begin with the call.
+  virtual void logits(examples const&, float* logits) = 0;
+  /// The same for a pool of `slots` states, for sequences that begin and end independently of each other. Replaces the
+  /// states of `evaluate_continued` and `read`, which replace the slots in turn.
+  virtual void make_slots(long slots) = 0;
+  /// Reads the pieces and returns their logits. sequences * length is at most batch * length of the configuration, a
+  /// piece has at most `length` tokens.
+  virtual void read_slots(slot_batch const&, float* logits) = 0;
+  /// Bytes of the states of one sequence.
+  virtual std::size_t state_bytes() const = 0;
 
   /// After a non-finite loss: the first part with a non-finite result, such as "layer 3 (attention)", or "the loss".
   virtual std::string not_finite() const = 0;

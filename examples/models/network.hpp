@@ -88,7 +88,7 @@ class network final : public model {
 
   void reset_state() override {
     next_token_only();
-    if (!states_planned_) plan_states();
+    if (slots_ > 0 || planned_ == 0) plan_states(config_.batch), slots_ = 0;
     fill(c_.executor(), index_t(states_.count()), T(0), states_.data());
     position_ = 0, carried_ = 0;
   }
@@ -104,18 +104,28 @@ class network final : public model {
         std::copy_n(e.tokens + s * e.length + first, count, piece_.data() + s * count);
       advance({e.sequences, long(count), piece_.data(), nullptr, nullptr});
     }
-    index_t const v = config_.vocabulary;
-    for (index_t s = 0; s < c_.batch; s++) {
-      T const* const last_row = c_.kept[logits_] + ((s + 1) * c_.length - 1) * v;
-      if constexpr (same<T, float>) {
-        c_.download(last_row, logits + s * v, size_t(v));
-      } else {
-        std::vector<T> row(static_cast<size_t>(v));
-        c_.download(last_row, row.data(), row.size());
-        for (index_t k = 0; k < v; k++) logits[s * v + k] = float(row[size_t(k)]);
-      }
-    }
+    for (index_t s = 0; s < c_.batch; s++) copy_logits((s + 1) * c_.length - 1, 1, logits + s * config_.vocabulary);
   }
+
+  void logits(examples const& e, float* logits) override {
+    next_token_only();
+    begin(e, false);
+    forward({});
+    copy_logits(0, c_.rows(), logits);
+  }
+  void make_slots(long slots) override {
+    next_token_only();
+    require_that(slots >= 1 && slots <= (1L << 30), [&] { return std::to_string(slots) + " slots are not possible"; });
+    slots_ = 0;
+    plan_states(slots);
+    slots_ = slots;
+  }
+  void read_slots(slot_batch const& b, float* logits) override {
+    begin(b);
+    forward({.states = &states_, .slots = b.slots, .positions = positions_.data()});
+    copy_logits(0, c_.rows(), logits);
+  }
+  std::size_t state_bytes() const override { return planned_ > 0 ? states_.bytes() / size_t(planned_) : 0; }
 
   std::string not_finite() const override {
     index_t const n = c_.rows(), d = config_.channels;
@@ -169,7 +179,7 @@ class network final : public model {
 
   std::size_t parameter_count() const override { return c_.parameter_count(); }
   std::size_t memory_bytes() const override {
-    return c_.bytes() + optimiser_->bytes() + (states_planned_ ? states_.bytes() : 0);
+    return c_.bytes() + optimiser_->bytes() + (planned_ > 0 ? states_.bytes() : 0);
   }
 
  private:
@@ -191,12 +201,13 @@ class network final : public model {
   /// Number of tokens or classes to predict.
   index_t outcomes() const { return config_.head == head_kind::next_token ? config_.vocabulary : config_.classes; }
 
+  static void require_that(bool holds, auto const& sentence) {
+    if (!holds) throw std::invalid_argument(sentence());
+  }
+  static std::string text(auto n) { return std::to_string(n); }
+
   /// Checks the arguments of a call and uploads the batch.
   void begin(examples const& e, bool targets) {
-    auto const require_that = [](bool holds, auto const& sentence) {
-      if (!holds) throw std::invalid_argument(sentence());
-    };
-    auto const text = [](auto n) { return std::to_string(n); };
     auto const at_most = [](long n, long most) { return n >= 1 && n <= most; };
     require_that(at_most(e.sequences, config_.batch),
                  [&] { return text(e.sequences) + " sequences, but the model takes 1 to " + text(config_.batch); });
@@ -208,10 +219,7 @@ class network final : public model {
     require_that(e.tokens != nullptr, [] { return std::string("there are no tokens"); });
     require_that(!targets || e.targets != nullptr, [] { return std::string("training needs targets"); });
     c_.batch = e.sequences, c_.length = e.length;
-    index_t const tokens = config_.embedding == embedding_kind::table ? config_.vocabulary : 256;
-    for (index_t i = 0; i < c_.rows(); i++)
-      require_that(e.tokens[i] >= 0 && e.tokens[i] < tokens,
-                   [&] { return "a token " + text(e.tokens[i]) + ", but valid are 0 to " + text(tokens - 1); });
+    check_tokens(e.tokens);
     for (index_t i = 0; e.targets && i < head_->rows(c_); i++)
       require_that(e.targets[i] < outcomes(),
                    [&] { return "a target " + text(e.targets[i]) + ", but valid are 0 to " + text(outcomes() - 1); });
@@ -219,6 +227,48 @@ class network final : public model {
     c_.upload(e.tokens, c_.integers[tokens_], size_t(c_.rows()));
     if (e.targets) c_.upload(e.targets, c_.integers[targets_], size_t(head_->rows(c_)));
     c_.training = false;
+  }
+  void check_tokens(int const* tokens) const {
+    index_t const all = config_.embedding == embedding_kind::table ? config_.vocabulary : 256;
+    for (index_t i = 0; i < c_.rows(); i++)
+      require_that(tokens[i] >= 0 && tokens[i] < all,
+                   [&] { return "a token " + text(tokens[i]) + ", but valid are 0 to " + text(all - 1); });
+  }
+  void begin(slot_batch const& b) {
+    if (slots_ == 0) throw std::logic_error("there are no slots");
+    index_t const rows = config_.batch * config_.length;
+    require_that(b.length >= 1 && b.length <= config_.length, [&] {
+      return "pieces of " + text(b.length) + " tokens, but the model takes 1 to " + text(config_.length);
+    });
+    require_that(b.sequences >= 1 && b.sequences <= rows / b.length, [&] {
+      return text(b.sequences) + " pieces of " + text(b.length) + " tokens, but the model takes " + text(rows) +
+             " tokens";
+    });
+    require_that(b.tokens != nullptr && b.slots != nullptr && b.positions != nullptr,
+                 [] { return std::string("there are no tokens, slots or positions"); });
+    for (index_t s = 0; s < b.sequences; s++) {
+      require_that(b.slots[s] >= 0 && b.slots[s] < slots_,
+                   [&] { return "a slot " + text(b.slots[s]) + ", but valid are 0 to " + text(slots_ - 1); });
+      require_that(b.positions[s] >= 0, [] { return std::string("a negative position"); });
+    }
+    c_.batch = b.sequences, c_.length = b.length;
+    check_tokens(b.tokens);
+    c_.set_lengths(nullptr);
+    c_.upload(b.tokens, c_.integers[tokens_], size_t(c_.rows()));
+    positions_.assign(b.positions, b.positions + b.sequences);
+    c_.training = false;
+  }
+  /// Logits of rows of the last batch.
+  void copy_logits(index_t first, index_t count, float* to) const {
+    index_t const v = config_.vocabulary;
+    T const* const from = c_.kept[logits_] + first * v;
+    if constexpr (same<T, float>) {
+      c_.download(from, to, size_t(count * v));
+    } else {
+      std::vector<T> all(static_cast<size_t>(count * v));
+      c_.download(from, all.data(), all.size());
+      for (size_t i = 0; i < all.size(); i++) to[i] = float(all[i]);
+    }
   }
 
   void forward(passage<T, E> const& at) {
@@ -255,27 +305,33 @@ class network final : public model {
     if (config_.head != head_kind::next_token)
       throw std::logic_error("only a model of the next token reads sequences in pieces");
   }
-  void plan_states() {
-    c_.batch = config_.batch, c_.length = config_.length;
+  /// Allocates the states of so many sequences, and workspace for pieces of one of them or of a batch.
+  void plan_states(index_t sequences) {
+    planned_ = 0;
+    states_ = {};
+    c_.batch = sequences;
     for (block& b : blocks_) b.first->plan_states(c_, states_);
     states_.commit();
     for (index_t length :
          {index_t(config_.length), index_t(4), index_t(3), index_t(2), index_t(1)}) {  // short pieces use other kernels
       c_.length = std::min(index_t(config_.length), length);
-      for (block const& b : blocks_) b.first->reserve(c_, states_);
+      for (index_t batch : {index_t(1), std::min(sequences, config_.batch * config_.length / c_.length)}) {
+        c_.batch = batch;
+        for (block const& b : blocks_) b.first->reserve(c_, states_);
+      }
     }
     c_.commit_scratch();
-    states_planned_ = true;
+    planned_ = sequences;
   }
   /// Processes a piece and updates the state.
   void advance(examples const& e) {
     next_token_only();
-    if (!states_planned_) reset_state();
+    if (slots_ > 0 || planned_ == 0) reset_state();
     if (carried_ != 0 && carried_ != e.sequences)
       throw std::invalid_argument(std::to_string(e.sequences) + " sequences continue, but the last call had " +
                                   std::to_string(carried_) + " before");
     begin(e, false);
-    forward({&states_, position_});
+    forward({.states = &states_, .position = position_});
     position_ += e.length, carried_ = e.sequences;
   }
 
@@ -313,7 +369,8 @@ class network final : public model {
   double last_loss_ = 0, last_norm_ = 0;  ///< of the last step
 
   memory_of<T, E> states_;
-  bool states_planned_ = false;
+  index_t planned_ = 0, slots_ = 0;     ///< sequences that have states; slots, if these are a pool
+  std::vector<index_t> positions_;      ///< of a batch of slots
   index_t position_ = 0, carried_ = 0;  ///< of the continued sequences
   std::vector<int> piece_;
 };

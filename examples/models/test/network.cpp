@@ -187,6 +187,86 @@ TEST(network, continues_sequences) {
     }
 }
 
+/// Sequences that begin and end at different times, in slots that are used again: each has the logits of one call for
+/// the whole sequence, whatever its neighbours are.
+TEST(network, serves_sequences_in_slots) {
+  for (mixer_kind const mixer : {mixer_kind::convolution, mixer_kind::ema})
+    for (int const threads : {1, 3}) {
+      auto m = small(head_kind::next_token);
+      m.mixer = mixer, m.batch = 1, m.length = 40, m.chunk = 8, m.threads = threads;
+      data const d(m);
+      auto const net = make(m);
+      for (long step = 1; step <= 20; step++) net->learn(d.view, step, 1e-2);
+
+      struct sequence {
+        std::vector<int> tokens;
+        std::int64_t read = 0;
+        std::vector<float> logits;
+      };
+      constexpr int slots = 7;
+      net->make_slots(slots);
+      EXPECT_GT(net->state_bytes(), 0u);
+      std::vector<sequence> active(slots), ended;
+      std::mt19937_64 random(5);
+      auto const read = [&](std::vector<int> const& which, long length) {
+        std::vector<int> tokens;
+        std::vector<std::int64_t> positions;
+        for (int const s : which) {
+          auto const from = active[size_t(s)].tokens.begin() + active[size_t(s)].read;
+          tokens.insert(tokens.end(), from, from + length), positions.push_back(active[size_t(s)].read);
+        }
+        std::vector<float> logits(tokens.size() * size_t(m.vocabulary));
+        net->read_slots({long(which.size()), length, tokens.data(), which.data(), positions.data()}, logits.data());
+        auto const each = std::ptrdiff_t(length * m.vocabulary);
+        for (size_t i = 0; i < which.size(); i++) {
+          auto& s = active[size_t(which[i])];
+          s.logits.insert(s.logits.end(), logits.begin() + std::ptrdiff_t(i) * each,
+                          logits.begin() + std::ptrdiff_t(i + 1) * each);
+          s.read += length;
+        }
+      };
+      while (ended.size() < 20) {
+        for (int s = 0; s < slots; s++) {
+          auto& now = active[size_t(s)];
+          if (now.read < std::int64_t(now.tokens.size())) continue;
+          if (now.read > 0) ended.push_back(now);
+          now = {};
+          for (long n = 1 + long(random() % 39); n > 0; n--) now.tokens.push_back(int(random() % 6));
+          read({s}, 1 + long(random() % now.tokens.size()));  // a prompt
+        }
+        long longest = 3;  // pieces of up to three tokens of all that go on, in any order
+        std::vector<int> going;
+        for (int s = slots; s-- > 0;)
+          if (long const left = long(active[size_t(s)].tokens.size()) - active[size_t(s)].read; left > 0)
+            going.push_back(s), longest = std::min(longest, left);
+        if (!going.empty()) read(going, 1 + long(random() % std::uint64_t(longest)));
+      }
+      for (auto const& s : ended) {
+        std::vector<float> whole(s.logits.size());
+        net->logits({1, long(s.tokens.size()), s.tokens.data(), nullptr, nullptr}, whole.data());
+        ASSERT_EQ(whole.size(), s.tokens.size() * size_t(m.vocabulary));
+        for (size_t i = 0; i < whole.size(); i++)
+          ASSERT_NEAR(s.logits[i], whole[i], 0x1p-22 * (1 + std::abs(whole[i]))) << int(mixer) << ", logit " << i;
+      }
+
+      int const token = 0, wrong_token = 6, slot = 0, wrong_slot = slots;
+      std::int64_t const position = 0, negative = -1;
+      std::vector<float> logits(size_t(m.length * m.vocabulary));
+      auto const refuses = [&](slot_batch const& b) {
+        EXPECT_THROW(net->read_slots(b, logits.data()), std::invalid_argument);
+      };
+      refuses({1, 1, &wrong_token, &slot, &position});
+      refuses({1, 1, &token, &wrong_slot, &position});
+      refuses({1, 1, &token, &slot, &negative});
+      refuses({1, 1, nullptr, &slot, &position});
+      refuses({1, 41, &token, &slot, &position});
+      refuses({41, 1, &token, &slot, &position});
+      EXPECT_THROW(net->make_slots(0), std::invalid_argument);
+      net->reset_state();  // the slots are gone
+      EXPECT_THROW(net->read_slots({1, 1, &token, &slot, &position}, logits.data()), std::logic_error);
+    }
+}
+
 TEST(network, saves_complete_state) {
   for (norm_kind const norm : {norm_kind::layer, norm_kind::batch}) {
     auto m = small(head_kind::sequence_class);

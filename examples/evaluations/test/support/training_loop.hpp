@@ -33,6 +33,10 @@ class number_model : public models::model {
   void reset_state() override {}
   double evaluate_continued(models::examples const&, int*) override { return 0; }
   void read(models::examples const&, float*) override {}
+  void logits(models::examples const&, float*) override {}
+  void make_slots(long) override {}
+  void read_slots(models::slot_batch const&, float*) override {}
+  std::size_t state_bytes() const override { return 0; }
   std::string not_finite() const override { return "layer 3 (attention)"; }
   std::vector<models::saved_part> save() const override {
     auto const bytes = reinterpret_cast<char const*>(&value);

@@ -1,0 +1,1 @@
+"""The operators torch.ops.tcnca.*, and the functions that call them."""
