@@ -1,12 +1,13 @@
 #!/bin/sh
 # check_includes.sh [ROOT]: rules of the tree that no compiler checks.
-#   - Includes point down the layers: core, arch, block, launch, an operation's folder, a public header.
+#   - Includes point down the layers: core, arch, block, launch, an operation's folder with its sub-folders, a public
+#     header.
 #   - No operation includes another. Only tcnca.hpp includes all.
 #   - test/reference includes core only. The library includes nothing outside itself.
 #   - examples/models and examples/evaluations include neither arch nor the folder of an operation.
 #   - At most twelve of our headers lie under a public one, one inside the other.
 #   - At most seven macros. Two of them form the name of the inline namespace, which a template cannot.
-#   - All code except core and shapes is in that namespace.
+#   - All code except core, shapes and arguments is in that namespace.
 #   - No assignment of a braced list with designators without its type, `x = T{.a = 1, .c = 2}`: in templates nvcc 13.0
 #     drops the designators, so that c's value goes to the second member.
 #   - No source has more than 400 lines.
@@ -34,9 +35,10 @@ BEGIN { split("core arch block launch", names, " "); for (i = 1; i <= 4; i++) or
 FNR == 1 { files[FILENAME] }
 FNR == 401 { complain(FILENAME ": more than 400 lines") }
 /^#define TCNCA_/ && FILENAME ~ /^include/ { split($2, macro, "("); macros[macro[1]] }
-# Views, status, executors and shapes are the same types in all files of a program. Everything else depends on the flags
-# of the compiler.
-/^namespace tcnca/ && FILENAME ~ /^include/ && !/inline TCNCA_TARGET/ && FILENAME !~ /\/core\/|\/shape[.]hpp$/ {
+# Views, status, executors, shapes and arguments are the same types in all files of a program. Everything else depends
+# on the flags of the compiler.
+/^namespace tcnca/ && FILENAME ~ /^include/ && !/inline TCNCA_TARGET/ &&
+FILENAME !~ /\/core\/|\/(shape|arguments)[.]hpp$/ {
   complain(FILENAME ":" FNR ": not in namespace tcnca::inline TCNCA_TARGET")
 }
 FILENAME ~ /^include/ && /^ *[^ \/]+ = \{[.]/ {

@@ -12,6 +12,8 @@ put $library/core/a.hpp '#include "../launch/a.hpp"' 'namespace tcnca {}'
 put $library/launch/a.hpp '#include "../../../test/a.hpp"' 'namespace tcnca::inline TCNCA_TARGET {}'
 put $library/one/shape.hpp 'namespace tcnca {}' '  a.b = {.c = 1};' '  d e = {.c = 1};'
 put $library/one/a.hpp '#include "../two/a.hpp"' '#include "shape.hpp"' 'namespace tcnca::inline TCNCA_TARGET {}'
+put $library/one/folder/a.hpp '#include "../../two/a.hpp"' '#include "../shape.hpp"' '#include "../../core/a.hpp"' \
+  'namespace tcnca {}'
 put $library/two/a.hpp 'namespace tcnca {}' '#define TCNCA_A' '#define TCNCA_B' '#define TCNCA_C' '#define TCNCA_D' \
   '#define TCNCA_E' '#define TCNCA_F' '#define TCNCA_G' '#define TCNCA_H'
 put $library/two.hpp '#include "one/a.hpp"' '#include "two/a.hpp"'
@@ -31,6 +33,8 @@ include/tcnca/core/a.hpp:1: includes include/tcnca/launch/a.hpp, which is a laye
 include/tcnca/launch/a.hpp:1: includes test/a.hpp, which is not in the library
 include/tcnca/one.hpp: 14 headers deep, at most 12
 include/tcnca/one/a.hpp:1: includes include/tcnca/two/a.hpp, which is another operation
+include/tcnca/one/folder/a.hpp:1: includes include/tcnca/two/a.hpp, which is another operation
+include/tcnca/one/folder/a.hpp:4: not in namespace tcnca::inline TCNCA_TARGET
 include/tcnca/one/shape.hpp:2: the braced list needs its type: nvcc drops its designators
 include/tcnca/tcnca.hpp: 15 headers deep, at most 12
 include/tcnca/two.hpp:1: includes include/tcnca/one/a.hpp, which is another operation

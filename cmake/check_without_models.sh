@@ -24,7 +24,7 @@ fi
 "$cmake" -S . -B build -G Ninja -D TCNCA_CUDA=OFF -D CMAKE_CXX_FLAGS_RELEASE=-O0 \
   -D TCNCA_BUILD_TESTS=ON -D TCNCA_BUILD_BENCH=ON -D TCNCA_BUILD_EXAMPLES=ON >configured 2>&1 ||
   { cat configured; fail "configuration failed"; }
-programs='(example_(associative|language|lra)|test_(layer|network|language)|layer_step|tcnca_models)'
+programs='(example_(associative|language|lra|serving)|test_(layer|network|language)|layer_step|tcnca_models)'
 ! ninja -C build -t targets all | grep -E "$programs" ||
   fail "the build still contains a program of the models"
 "$cmake" --build build --target example_quickstart test_common_numeric >built 2>&1 ||

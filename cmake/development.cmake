@@ -34,6 +34,11 @@ if(TCNCA_NATIVE)
   target_compile_options(tcnca_development INTERFACE
     $<$<COMPILE_LANGUAGE:CXX>:-march=native> $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-march=native>)
 endif()
+# If nothing can run the kernels, compile them fast.
+if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 13
+  AND NOT (TCNCA_GPU OR TCNCA_REQUIRE_CUDA OR TCNCA_DEVICE_BUNDLE OR TCNCA_CUDA_RUNTIME))
+  target_compile_options(tcnca_development INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:--Ofast-compile=max>)
+endif()
 target_link_libraries(tcnca_development INTERFACE OpenMP::OpenMP_CXX)
 target_compile_options(tcnca_development INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${OpenMP_CXX_FLAGS}>)
 
