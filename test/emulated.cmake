@@ -3,8 +3,6 @@
 # the programs.
 set(TCNCA_CUDA_RUNTIME "" CACHE FILEPATH
   "A CUDA runtime library (libcudart) that interprets PTX, for the preset emulated")
-option(TCNCA_EMULATED_ALL
-  "Compile all types and run all tests on TCNCA_CUDA_RUNTIME, not only a part that launches each kernel" OFF)
 if(NOT EXISTS "${TCNCA_CUDA_RUNTIME}" OR NOT TCNCA_HAS_CUDA)
   message(FATAL_ERROR "The preset emulated needs nvcc, and in the environment variable TCNCA_CUDA_RUNTIME the path of "
     "a CUDA runtime library that interprets PTX. It is \"${TCNCA_CUDA_RUNTIME}\".")
@@ -30,9 +28,7 @@ function(tcnca_add_emulated program source arch)
   add_executable(${program} EXCLUDE_FROM_ALL ${source})
   target_include_directories(${program} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
   target_link_libraries(${program} PRIVATE tcnca_development ${TCNCA_CUDA_RUNTIME})
-  if(NOT TCNCA_EMULATED_ALL)
-    target_compile_definitions(${program} PRIVATE TCNCA_TEST_FEW)  # see test/support/backend.hpp
-  endif()
+  tcnca_select_types(${program})
   set_target_properties(${program} PROPERTIES CUDA_ARCHITECTURES OFF CUDA_RUNTIME_LIBRARY None)
   target_compile_options(${program} PRIVATE "SHELL:-gencode arch=${arch},code=${arch}" --compress-mode=none)
   add_dependencies(emulated ${program})
@@ -62,8 +58,8 @@ foreach(source IN LISTS sources)
     continue()
   endif()
   # They take minutes to compile, and their kernels are those of other programs.
-  if(NOT TCNCA_EMULATED_ALL AND id MATCHES "default_tuning|long_sums|passes_long")
-    tcnca_add_skipped(${name}.emulated emulated "TCNCA_EMULATED_ALL is not ON")
+  if(NOT TCNCA_TEST_ALL AND id MATCHES "default_tuning|long_sums|passes_long")
+    tcnca_add_skipped(${name}.emulated emulated "TCNCA_TEST_ALL is not ON")
     continue()
   endif()
   # Clusters, wgmma and stmatrix need sm_90a. What has a form of its own below is run in both forms.
@@ -75,7 +71,7 @@ foreach(source IN LISTS sources)
   endif()
 
   set(filter "*")
-  if(DEFINED part_${id} AND (NOT TCNCA_EMULATED_ALL OR id STREQUAL common_launch))
+  if(DEFINED part_${id} AND (NOT TCNCA_TEST_ALL OR id STREQUAL common_launch))
     set(filter ${part_${id}})
   endif()
   foreach(arch IN LISTS arches)

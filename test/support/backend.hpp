@@ -111,11 +111,8 @@ void run_with_workspace(std::size_t bytes, Call call) {
   EXPECT_TRUE(scratch.intact()) << "written outside of the workspace";
 }
 
-/// Under a sanitizer, and without a GPU (preset emulated), compilation and execution are several times slower: fewer
-/// types and options run, but every agent.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define TCNCA_TEST_FEW 1
-#endif
+/// The combinations of types and shapes that a suite runs. Few of them execute every agent; all take about twice the time
+/// to compile (CMake option TCNCA_TEST_ALL).
 #if defined(TCNCA_TEST_FEW)
 template <class All, class Few>
 using all_or_few = Few;
