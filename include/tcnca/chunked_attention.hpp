@@ -130,7 +130,7 @@ struct chunked_attention {
                           : 0;
   }
 
-  /// The gradients of a forward pass with the same inputs.
+  /// The gradients of a forward pass with the same inputs, those that are present.
   template <class Executor>
   TCNCA_HIDDEN static status backward(Executor e, backward_args const& a, workspace scratch) noexcept {
     argument_check check = check_executor(e);
@@ -149,11 +149,11 @@ struct chunked_attention {
                          {state_rows(a, a.grad_keys_out), x.key_heads, a.chunk, x.key_dim}, 3);
     check.optional_input("grad_values_out", a.grad_values_out,
                          {state_rows(a, a.grad_values_out), x.key_heads, a.chunk, x.value_dim}, 3);
-    check.output("grad_q", a.grad_q, {x.batch, x.heads, x.length, x.key_dim}, 3);
-    check.output("grad_k", a.grad_k, {x.batch, x.key_heads, x.length, x.key_dim}, 3);
-    check.output("grad_v", a.grad_v, {x.batch, x.key_heads, x.length, x.value_dim}, 3);
-    if (Shape.bias) check.output("grad_bias", a.grad_bias, {x.heads, bias_length(a.chunk)});
-    else check.only_if(false, "grad_bias", a.grad_bias);
+    check.optional_output("grad_q", a.grad_q, {x.batch, x.heads, x.length, x.key_dim}, 3);
+    check.optional_output("grad_k", a.grad_k, {x.batch, x.key_heads, x.length, x.key_dim}, 3);
+    check.optional_output("grad_v", a.grad_v, {x.batch, x.key_heads, x.length, x.value_dim}, 3);
+    check.only_if(Shape.bias, "grad_bias", a.grad_bias);
+    check.optional_output("grad_bias", a.grad_bias, {x.heads, bias_length(a.chunk)});
     check.only_if(a.keys_in.given(), "grad_keys_in", a.grad_keys_in);
     check.only_if(a.keys_in.given(), "grad_values_in", a.grad_values_in);
     check.optional_output("grad_keys_in", a.grad_keys_in,
@@ -165,7 +165,9 @@ struct chunked_attention {
     using call = dispatch<Executor>;
     auto const params = call::make_backward_params(a);
     check.scratch(scratch, call::backward_workspace(e, params)).overlaps();
-    if (!check.ok() || x.heads == 0) return check.result();
+    bool const any = a.grad_q.given() || a.grad_k.given() || a.grad_v.given() || a.grad_bias.given() ||
+                     a.grad_keys_in.given() || a.grad_values_in.given();
+    if (!check.ok() || x.heads == 0 || !any) return check.result();
     return call::backward(e, params, a.o, scratch);
   }
 
@@ -178,15 +180,16 @@ struct chunked_attention {
     if (!check.ok() || a.a.extent[0] == 0) return check.result();
     return dispatch<Executor>::rotary(e, a);
   }
-  /// The gradients of a and b from that of the table.
+  /// The gradients of a and b, those that are present, from that of the table.
   template <class Executor>
   TCNCA_HIDDEN static status rotary_backward(Executor e, rotary_backward_args const& a) noexcept {
     argument_check check = check_executor(e);
     check_rotary(check, a);
     check.input("grad_bias", a.grad_bias, {a.a.extent[0], bias_length(a.chunk)});
-    check.output("grad_a", a.grad_a, {a.a.extent[0], a.a.extent[1]});
-    check.output("grad_b", a.grad_b, {a.a.extent[0], a.a.extent[1]}).overlaps();
-    if (!check.ok() || a.a.extent[0] == 0) return check.result();
+    check.optional_output("grad_a", a.grad_a, {a.a.extent[0], a.a.extent[1]});
+    check.optional_output("grad_b", a.grad_b, {a.a.extent[0], a.a.extent[1]}).overlaps();
+    bool const any = a.grad_a.given() || a.grad_b.given();
+    if (!check.ok() || a.a.extent[0] == 0 || !any) return check.result();
     return dispatch<Executor>::rotary_backward(e, a);
   }
 

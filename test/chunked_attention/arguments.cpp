@@ -119,9 +119,9 @@ TEST(chunked_attention_arguments, every_tensor_backward) {
   t.tensor_checked(&B::o, "o"), t.tensor_checked(&B::lse, "lse"), t.tensor_checked(&B::grad_o, "grad_o");
   t.tensor_checked(&B::grad_keys_out, "grad_keys_out", true),
       t.tensor_checked(&B::grad_values_out, "grad_values_out", true);
-  t.tensor_checked(&B::grad_q, "grad_q"), t.tensor_checked(&B::grad_k, "grad_k"),
-      t.tensor_checked(&B::grad_v, "grad_v");
-  t.tensor_checked(&B::grad_bias, "grad_bias");
+  t.tensor_checked(&B::grad_q, "grad_q", true), t.tensor_checked(&B::grad_k, "grad_k", true),
+      t.tensor_checked(&B::grad_v, "grad_v", true);
+  t.tensor_checked(&B::grad_bias, "grad_bias", true);
   t.tensor_checked(&B::grad_keys_in, "grad_keys_in", true),
       t.tensor_checked(&B::grad_values_in, "grad_values_in", true);
 }

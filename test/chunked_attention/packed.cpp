@@ -268,6 +268,19 @@ TYPED_TEST(chunked_attention_packed, match_the_reference) {
   }
 }
 
+// One sequence is empty.
+TYPED_TEST(chunked_attention_packed, gradients_are_optional) {
+  using S = TypeParam;
+  TCNCA_TEST_NEEDS(S::backend);
+  random_bits r{5};
+  auto const where = packed_layout::make({50, 0, 21}, true, S::causal, true, r);
+  attention_extents const e{
+      .heads = 2, .chunk = 40, .dropout = S::shape.dropout ? 0.3 : 0, .window = S::shape.window ? 17 : 0};
+  packed_attention_problem<S> problem(where, e, S::causal, S::causal, 2);
+  problem.base::run_forward(problem.all_forward(), 1);
+  problem.expect_optional_gradients(problem.all_backward(), problem.grad_before_k, problem.grad_before_v);
+}
+
 TYPED_TEST(chunked_attention_packed, wrong_tables_are_refused) {
   using S = TypeParam;
   using op = typename S::op;

@@ -9,6 +9,7 @@
 #include "reference/chunked_attention.hpp"
 #include "support/backend.hpp"
 #include "support/compare.hpp"
+#include "support/optional.hpp"
 
 namespace tcnca::testing {
 
@@ -181,6 +182,14 @@ struct attention_problem {
   }
   void run_forward(std::uint64_t seed) { run_forward(forward(), seed); }
   void run_backward(std::uint64_t seed) { run_backward(backward(), seed); }
+  /// Expects that every gradient is optional. before_keys, before_values: those of the state.
+  void expect_optional_gradients(backward_args const& args, tensor<A, 4>& before_keys, tensor<A, 4>& before_values) {
+    using b = backward_args;
+    expect_each_is_optional(
+        args, [](b const& a) { run_backward(a, 1); }, std::pair{&b::grad_q, &grad_q}, std::pair{&b::grad_k, &grad_k},
+        std::pair{&b::grad_v, &grad_v}, std::pair{&b::grad_bias, &grad_bias}, std::pair{&b::grad_keys_in, &before_keys},
+        std::pair{&b::grad_values_in, &before_values});
+  }
 
   /// Expects results within their bounds, and nothing else written.
   void expect_forward() const {

@@ -30,9 +30,15 @@ struct rotary_problem {
     f.a = a.view(), f.b = b.view(), f.bias = bias.view(), f.chunk = chunk;
     status const s = op::rotary(B::make(seed), f);
     ASSERT_TRUE(s.ok()) << to_string(s) << ": " << s.argument();
+    run_backward(backward(), seed);
+  }
+  typename op::rotary_backward_args backward() const {
     typename op::rotary_backward_args g;
     g.a = a.view(), g.b = b.view(), g.grad_bias = grad_bias.view(), g.grad_a = grad_a.view(), g.grad_b = grad_b.view(),
     g.chunk = chunk;
+    return g;
+  }
+  static void run_backward(typename op::rotary_backward_args const& g, std::uint64_t seed) {
     status const t = op::rotary_backward(B::make(seed), g);
     ASSERT_TRUE(t.ok()) << to_string(t) << ": " << t.argument();
     B::finish();
@@ -65,6 +71,16 @@ TYPED_TEST(chunked_attention_rotary, matches_the_reference) {
   for (index_t const dim : {16, 24, 128})
     for (index_t const chunk : {1, 2, 17, 300}) check(float{}, 2, dim, chunk), check(double{}, 3, dim, chunk);
   check(bf16{}, 1, 16, 5), check(float{}, 0, 16, 5);
+}
+
+TYPED_TEST(chunked_attention_rotary, gradients_are_optional) {
+  using B = TypeParam;
+  TCNCA_TEST_NEEDS(B);
+  rotary_problem<B, float> p(2, 24, 9, {}, 4);
+  using args = typename rotary_problem<B, float>::op::rotary_backward_args;
+  expect_each_is_optional(
+      p.backward(), [](args const& a) { rotary_problem<B, float>::run_backward(a, 1); },
+      std::pair{&args::grad_a, &p.grad_a}, std::pair{&args::grad_b, &p.grad_b});
 }
 
 TYPED_TEST(chunked_attention_rotary, gradient_is_the_derivative) {

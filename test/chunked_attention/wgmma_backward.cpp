@@ -207,6 +207,17 @@ TYPED_TEST_P(chunked_attention_wgmma_backward, other_calls_use_the_mma_agents) {
   }
 }
 
+TYPED_TEST_P(chunked_attention_wgmma_backward, gradients_are_optional) {
+  using S = TypeParam;
+  TCNCA_TEST_NEEDS(S::backend);
+  attention_problem<S> problem(
+      {.heads = 2, .length = 150, .key_dim = 16, .value_dim = 264, .chunk = 150, .dropout = S::shape.dropout ? 0.2 : 0},
+      7);
+  ASSERT_EQ(this->by_wgmma(problem), S::supported());
+  problem.run_forward(1);
+  problem.expect_optional_gradients(problem.backward(), problem.grad_keys_in, problem.grad_values_in);
+}
+
 // An infinite or NaN element changes no bit of rows that do not depend on it.
 TYPED_TEST_P(chunked_attention_wgmma_backward, special_values_change_only_rows_that_attend) {
   using S = TypeParam;
@@ -268,7 +279,8 @@ TYPED_TEST_P(chunked_attention_wgmma_backward, padding_may_hold_any_values) {
 }
 
 REGISTER_TYPED_TEST_SUITE_P(chunked_attention_wgmma_backward, matches_the_reference, other_calls_use_the_mma_agents,
-                            special_values_change_only_rows_that_attend, padding_may_hold_any_values);
+                            gradients_are_optional, special_values_change_only_rows_that_attend,
+                            padding_may_hold_any_values);
 using wgmma_types = ::testing::Types<wgmma_subject<bf16, softmax_causal_bias_dropout>, wgmma_subject<fp16, laplace_bias>
 #if !defined(TCNCA_TEST_FEW)
                                      ,

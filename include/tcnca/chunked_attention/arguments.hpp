@@ -35,7 +35,7 @@ struct chunked_attention_forward_args {
 };
 
 /// The arguments of chunked_attention::backward. The inputs are those of the forward pass, o and lse (softmax) its
-/// results; gradients are overwritten.
+/// results. Each gradient is optional; those that are present are overwritten.
 template <class T>
 struct chunked_attention_backward_args {
   tensor_view<T const, 4> q = {}, k = {}, v = {};
@@ -53,7 +53,7 @@ struct chunked_attention_backward_args {
   tensor_view<accumulate_t<T> const, 4> grad_values_out = {};
   tensor_view<T, 4> grad_q = {}, grad_k = {}, grad_v = {};
   tensor_view<accumulate_t<T>, 2> grad_bias = {};
-  tensor_view<accumulate_t<T>, 4> grad_keys_in = {};  ///< optional; slots that forward reads are written
+  tensor_view<accumulate_t<T>, 4> grad_keys_in = {};  ///< only with keys_in; slots that forward reads are written
   tensor_view<accumulate_t<T>, 4> grad_values_in = {};
   index_t chunk = 0;
   index_t position = 0;
@@ -81,7 +81,8 @@ struct chunked_attention_rotary_args {
   index_t chunk = 0;
 };
 
-/// The arguments of chunked_attention::rotary_backward; gradients are overwritten.
+/// The arguments of chunked_attention::rotary_backward. Both gradients are optional; those that are present are
+/// overwritten.
 template <class T>
 struct chunked_attention_rotary_backward_args {
   tensor_view<accumulate_t<T> const, 2> a = {};

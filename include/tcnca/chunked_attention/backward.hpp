@@ -91,7 +91,7 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     for_each_head([&]() TCNCA_INLINE { clear_sums(); });
     for (int from = int(item % splits) * Bc; from < chunk_.last; from += splits * Bc)
       process_key_block(from, min_of(Bc, chunk_.last - from));
-    if (splits == 1) for_each_head([&]() TCNCA_INLINE { store_query_gradients(); });
+    if (splits == 1 && params.wants_queries()) for_each_head([&]() TCNCA_INLINE { store_query_gradients(); });
     group.sync();  // the next item reuses the memory
   }
 
@@ -288,7 +288,7 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
       else t.load(sums, row, [](int, value v) TCNCA_INLINE { return v; });
     };
     A *const grad_value = at(plan.grad_value), *const grad_key = at(plan.grad_key);
-    for_each_tile<tile>(group, count, in.value_dim(), [&](int j, int c) TCNCA_INLINE {
+    for_each_tile<tile>(group, params.wants_values() ? count : 0, in.value_dim(), [&](int j, int c) TCNCA_INLINE {
       tile t;
       A* const to = grad_value + j * plan.value_row + c;
       begin(t, to, plan.value_row, j);
@@ -302,7 +302,7 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
       }
       t.store(to, plan.value_row);
     });
-    for_each_tile<tile>(group, count, in.key_dim(), [&](int j, int c) TCNCA_INLINE {
+    for_each_tile<tile>(group, params.wants_keys() ? count : 0, in.key_dim(), [&](int j, int c) TCNCA_INLINE {
       tile t;
       A* const to = grad_key + j * plan.query_row + c;
       begin(t, to, plan.query_row, j);
@@ -316,7 +316,7 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
       }
       t.store(to, plan.query_row);
     });
-    for_each_tile<tile>(group, rows, in.key_dim(), [&](int i, int c) TCNCA_INLINE {
+    for_each_tile<tile>(group, params.wants_queries() ? rows : 0, in.key_dim(), [&](int i, int c) TCNCA_INLINE {
       tile t;
       A* const to = grad_query_ + index_t(first + i) * plan.query_row + c;
       int const present = min_of(M, rows - i);
@@ -339,7 +339,8 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
   TCNCA_HOST_DEVICE void add_diagonals(int count, int rows, int diagonal) const {
     A const* const derivative = at(params.plan.derivative) + W;
     index_t const length = 2 * in.rows() - 1, origin = in.rows() - 1 + diagonal - (Br - 1);
-    for (int x = group.rank() * W; x < count + Br; x += group.size() * W) {
+    int const end = params.wants_biases() ? count + Br : 0;
+    for (int x = group.rank() * W; x < end; x += group.size() * W) {
       value sum = broadcast<W>(A(0));
       int const column = x - (Br - 1);  // of row 0
       for (int i = max_of(0, 1 - W - column); i < min_of(rows, count - column); i++)
@@ -369,15 +370,16 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
   TCNCA_HOST_DEVICE void store_rows(int from, int count, int valid, A const* block, int row, int dim,
                                     tensor_view<A const, 4> const& after, tensor_view<A, 4> const& before,
                                     tensor_view<T, 4> const& grad) const {
-    int const packs = divide_up(dim, W);
+    int const packs = grad.present() || before.present() ? divide_up(dim, W) : 0;
     index_t const head = Shape.grouped ? chunk_.key_head : chunk_.head;
     bool const in_state_after = after.present() && chunk_.origin + in.chunk > in.position + in.q.extent[2];
     for_each_pair(group, count, packs, [&](int r, int n) TCNCA_INLINE {
       int const c = n * W, j = from + r;
       value v = r < valid ? tcnca::load<W>(block + r * row + c) : broadcast<W>(A(0));
       if (in_state_after) v = v + this->load(after.at(chunk_.batch, head, j, 0), c, dim);
-      if (j >= chunk_.first) this->store(grad.at(chunk_.batch, head, this->sequence_index(chunk_, j), 0), c, dim, v);
-      else if (before.present()) this->store(before.at(chunk_.batch, head, j, 0), c, dim, v);
+      if (j >= chunk_.first && grad.present())
+        this->store(grad.at(chunk_.batch, head, this->sequence_index(chunk_, j), 0), c, dim, v);
+      if (j < chunk_.first && before.present()) this->store(before.at(chunk_.batch, head, j, 0), c, dim, v);
     });
   }
 

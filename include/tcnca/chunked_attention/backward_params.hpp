@@ -32,6 +32,13 @@ struct chunked_attention_backward_params {
 
   index_t bias_stride = 0, query_stride = 0;  // packed: elements of bias_sums and query_sums per sequence
 
+  // Which results the caller wants; what only others need is not computed. Those of a sequence, where it has its own
+  // parameters.
+  TCNCA_HOST_DEVICE bool wants_keys() const { return grad_k.present() || grad_keys_in.present(); }
+  TCNCA_HOST_DEVICE bool wants_values() const { return grad_v.present() || grad_values_in.present(); }
+  TCNCA_HOST_DEVICE bool wants_queries() const { return grad_q.present(); }
+  TCNCA_HOST_DEVICE bool wants_biases() const { return grad_bias.present(); }
+
   /// Index of a query in delta.
   TCNCA_HOST_DEVICE index_t delta_index(detail::attention_chunk const& c, int i) const {
     return (c.batch * in.heads() + c.head) * in.q.extent[2] + c.origin + i - in.position;

@@ -10,6 +10,7 @@
 //               tensors permit tensor maps: wgmma_backward.hpp; else the gradients of values, keys and queries, one
 //               launch each; then the gradients of biases
 //             - otherwise the generic agent and the reduce agent
+//             A launch all of whose results are absent is left out
 #pragma once
 #include <cmath>
 #include <type_traits>
@@ -117,6 +118,30 @@ struct chunked_attention_dispatch {
     return launch_state(e, p.in, p.in.v, p.in.values_in, values_out);
   }
 
+  /// Offsets, in bytes of the workspace, of the sums that the items of a backward pass store. p: of one call, or of the
+  /// longest of packed `sequences`; queries: of all heads of all of them.
+  struct sums_layout {
+    size_t delta = 0, bias = 0, query = 0, end = 0;
+    explicit sums_layout(backward_params const& p)
+        : sums_layout(p, 1, p.in.q.extent[0] * p.in.heads() * p.in.q.extent[2]) {}
+    sums_layout(backward_params const& p, index_t sequences, index_t queries) {
+      auto const bytes = [](index_t n) { return workspace_part(size_t(n), sizeof(A)); };
+      bias = query = softmax ? bytes(queries) : 0;
+      if constexpr (agents::backward_tensor_cores) {
+        index_t const sums = saturating_multiply(sequences, agents::grad_queries_agent::bias_elements(p));
+        if (Shape.bias) query = saturating_add(query, bytes(sums));
+        end = query;
+      } else {
+        using agent_type = typename agents::backward_agent;
+        index_t const rows = p.in.rows(), chunks = p.in.key_chunks() * sequences;
+        index_t const bias_items = agent_type::max_bias_items(p.in.key_dim(), rows, chunks);
+        index_t const query_items = agent_type::max_query_items(p.in.key_dim(), rows, chunks);
+        if (Shape.bias) query = saturating_add(query, bytes(bias_items * p.in.group * (2 * rows - 1)));
+        end = saturating_add(query, bytes(query_items * p.in.group * rows * p.plan.query_row));
+      }
+    }
+  };
+
   static backward_params make_backward_params(auto const& a) {
     using agent_type = typename agents::backward_agent;
     backward_params p{.in = make_inputs(a),
@@ -168,15 +193,25 @@ struct chunked_attention_dispatch {
         wgmma_params w;
         if (make_wgmma_params(e, p, workspace_after(scratch, at.end), w)) return wgmma_backward(e, w);
       }
-      if (status const s = launch<typename agents::grad_values_agent>(e, p); !s.ok()) return s;
-      if (status const s = launch<typename agents::grad_keys_agent>(e, p); !s.ok()) return s;
-      if (status const s = launch<typename agents::grad_queries_agent>(e, p); !s.ok()) return s;
-      return launch<typename agents::grad_biases_agent>(e, p);
+      status const s = launch_mma<std::type_identity_t>(e, p, p);
+      return s.ok() ? launch<typename agents::grad_biases_agent>(e, p) : s;
     } else {
       status const s = launch<typename agents::backward_agent>(e, p, workspace_after(scratch, at.end));
       if (!s.ok()) return s;
       return launch<typename agents::reduce_agent>(e, p);
     }
+  }
+
+  /// The launches by mma of all gradients but that of biases. Of<Agent>: the agent that is launched; wanted: tells which
+  /// results are present.
+  template <template <class> class Of>
+  TCNCA_HIDDEN static status launch_mma(Executor e, auto const& p, backward_params const& wanted) {
+    status s;
+    if (wanted.wants_values()) s = launch<Of<typename agents::grad_values_agent>>(e, p);
+    if (s.ok() && wanted.wants_keys()) s = launch<Of<typename agents::grad_keys_agent>>(e, p);
+    if (s.ok() && (wanted.wants_queries() || wanted.wants_biases()))
+      s = launch<Of<typename agents::grad_queries_agent>>(e, p);
+    return s;
   }
 
   /// The parameters of the backward pass by wgmma, for as many chunks as the workspace holds. False if it cannot
@@ -284,26 +319,6 @@ struct chunked_attention_dispatch {
     }
     return launch<typename agents::grad_biases_agent>(e, w.backward);
   }
-
-  /// Offsets, in bytes of the workspace, of the sums that the items of a backward pass store.
-  struct sums_layout {
-    size_t delta = 0, bias = 0, query = 0, end = 0;
-    explicit sums_layout(backward_params const& p) {
-      auto const bytes = [](index_t n) { return workspace_part(size_t(n), sizeof(A)); };
-      bias = query = softmax ? bytes(p.in.q.extent[0] * p.in.heads() * p.in.q.extent[2]) : 0;
-      if constexpr (agents::backward_tensor_cores) {
-        if (Shape.bias) query = saturating_add(query, bytes(agents::grad_queries_agent::bias_elements(p)));
-        end = query;
-      } else {
-        using agent_type = typename agents::backward_agent;
-        index_t const rows = p.in.rows(), chunks = p.in.key_chunks();
-        index_t const bias_items = agent_type::max_bias_items(p.in.key_dim(), rows, chunks);
-        index_t const query_items = agent_type::max_query_items(p.in.key_dim(), rows, chunks);
-        if (Shape.bias) query = saturating_add(query, bytes(bias_items * p.in.group * (2 * rows - 1)));
-        end = saturating_add(query, bytes(query_items * p.in.group * rows * p.plan.query_row));
-      }
-    }
-  };
 };
 
 }  // namespace tcnca::inline TCNCA_TARGET::detail

@@ -203,7 +203,8 @@ struct attention_gradient_warps : attention_warps<Group, T, Shape, Policy> {
       int const c = column + this->column();
       bool const in_sequence = j >= chunk_.first;
       A const* const add = in_state_after ? after.at(chunk_.batch, head, j, c) : nullptr;
-      T* const to = in_sequence ? grad.at(chunk_.batch, head, this->sequence_index(chunk_, j), c) : nullptr;
+      T* const to =
+          in_sequence && grad.present() ? grad.at(chunk_.batch, head, this->sequence_index(chunk_, j), c) : nullptr;
       A* const state = !in_sequence && before.present() ? before.at(chunk_.batch, head, j, c) : nullptr;
       TCNCA_UNROLL
       for (int n = 0; n < Tiles; n++) {

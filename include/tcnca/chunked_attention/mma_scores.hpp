@@ -37,8 +37,9 @@ struct chunked_attention_mma_scores_agent : detail::attention_gradient_warps<Gro
   TCNCA_HOST_DEVICE chunked_attention_mma_scores_agent(Group g, params_type const& p, A* shared, A*)
       : base(g, p), shared_memory(reinterpret_cast<T*>(shared)) {}
 
+  /// One tile makes the sums of biases.
   TCNCA_HOST_DEVICE static constexpr index_t key_dim_tiles(params_type const& p) {
-    return divide_up(index_t(p.in.key_dim()), index_t(columns));
+    return rows_are_queries && !p.wants_queries() ? 1 : divide_up(index_t(p.in.key_dim()), index_t(columns));
   }
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
     return p.in.all_chunks() * base::row_blocks(p) * key_dim_tiles(p);
@@ -63,7 +64,8 @@ struct chunked_attention_mma_scores_agent : detail::attention_gradient_warps<Gro
     int const column = int(item % key_dim_tiles(params)) * columns, width = min_of(columns, in.key_dim() - column);
     index_t const block = item / key_dim_tiles(params);
     this->set_block(block);
-    A* const bias_sums = biases && column == 0 ? params.bias_sums + block * bias_row(in.chunk) : nullptr;
+    A* const bias_sums =
+        biases && column == 0 && params.wants_biases() ? params.bias_sums + block * bias_row(in.chunk) : nullptr;
     if (bias_sums)
       for (index_t x = group.rank(); x < bias_row(in.chunk); x += Group::size()) bias_sums[x] = A(0);
     if (first_ >= chunk_.last) return;
@@ -71,7 +73,7 @@ struct chunked_attention_mma_scores_agent : detail::attention_gradient_warps<Gro
     base::clear(acc);
     process_column_blocks(acc, column, width, bias_sums);
     if constexpr (rows_are_queries) {
-      store_queries(acc, column, width);
+      if (params.wants_queries()) store_queries(acc, column, width);
     } else {
       this->store_keys(acc, in.scale_by_count ? A(1) : in.scale, column, width, params.grad_keys_out,
                        params.grad_keys_in, params.grad_k);

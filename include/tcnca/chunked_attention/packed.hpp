@@ -178,7 +178,7 @@ struct chunked_attention_packed_dispatch {
     return p;
   }
   static workspace_bytes backward_workspace(Executor e, backward_params const& p) {
-    size_t const sums = sums_layout(p).end;
+    size_t const sums = sums_of(p).end;
     if constexpr (agents::backward_tensor_cores) {
       return workspace_for<packed<typename agents::grad_values_agent>>(e, p, sums);
     } else {
@@ -187,7 +187,7 @@ struct chunked_attention_packed_dispatch {
   }
   TCNCA_HIDDEN static status backward(Executor e, backward_params p, tensor_view<T const, 4> o, workspace scratch) {
     char* const memory = static_cast<char*>(scratch.data);
-    sums_layout const at(p);
+    auto const at = sums_of(p);
     auto& all = p.all;
     all.delta = reinterpret_cast<A*>(memory + at.delta);
     all.bias_sums = reinterpret_cast<A*>(memory + at.bias);
@@ -202,16 +202,12 @@ struct chunked_attention_packed_dispatch {
     }
     if (!s.ok()) return s;
     if constexpr (agents::backward_tensor_cores) {
-      s = launch<packed<typename agents::grad_values_agent>>(e, p);
-      if (s.ok()) s = launch<packed<typename agents::grad_keys_agent>>(e, p);
-      if (s.ok()) s = launch<packed<typename agents::grad_queries_agent>>(e, p);
-      if (!s.ok() || !Shape.bias) return s;
-      return launch<biases_agent<typename agents::grad_queries_agent>>(e, p);
+      s = one_sequence::template launch_mma<packed>(e, p, all);
+      return s.ok() && all.wants_biases() ? launch<biases_agent<typename agents::grad_queries_agent>>(e, p) : s;
     } else {
       s = launch<packed<typename agents::backward_agent>>(e, p, workspace_after(scratch, at.end));
       if (s.ok()) s = launch<packed<typename agents::reduce_agent>>(e, p);
-      if (!s.ok() || !Shape.bias) return s;
-      return launch<biases_agent<typename agents::backward_agent>>(e, p);
+      return s.ok() && all.wants_biases() ? launch<biases_agent<typename agents::backward_agent>>(e, p) : s;
     }
   }
   TCNCA_HIDDEN static status rotary(Executor e, auto const& a) { return one_sequence::rotary(e, a); }
@@ -219,6 +215,9 @@ struct chunked_attention_packed_dispatch {
 
  private:
   static constexpr index_t step_limit = Shape.causal ? chunked_attention_step_limit : 0;
+  static auto sums_of(backward_params const& p) {
+    return typename one_sequence::sums_layout(p.all, p.sequences.count, p.queries);
+  }
   template <class Agent>
   using biases_agent = chunked_attention_packed_biases_agent<typename agents::backward_group, T, Agent>;
 
@@ -250,28 +249,6 @@ struct chunked_attention_packed_dispatch {
             .sequences = p.sequences,
             .longest = length});
   }
-
-  /// Offsets, in bytes of the workspace, of the sums that the items of a backward pass store.
-  struct sums_layout {
-    size_t delta = 0, bias = 0, query = 0, end = 0;
-    explicit sums_layout(backward_params const& p) {
-      auto const bytes = [](index_t n) { return workspace_part(size_t(n), sizeof(A)); };
-      auto const& in = p.all.in;
-      index_t const sequences = p.sequences.count, queries = p.queries;
-      bias = query = softmax ? bytes(queries) : 0;
-      if constexpr (agents::backward_tensor_cores) {
-        if (Shape.bias) query = saturating_add(query, bytes(saturating_multiply(sequences, p.all.bias_stride)));
-        end = query;
-      } else {
-        using agent_type = typename agents::backward_agent;
-        index_t const rows = in.rows(), chunks = in.key_chunks() * sequences;
-        index_t const bias_items = agent_type::max_bias_items(in.key_dim(), rows, chunks);
-        index_t const query_items = agent_type::max_query_items(in.key_dim(), rows, chunks);
-        if (Shape.bias) query = saturating_add(query, bytes(bias_items * in.group * (2 * rows - 1)));
-        end = saturating_add(query, bytes(query_items * in.group * rows * p.all.plan.query_row));
-      }
-    }
-  };
 };
 
 template <bool Packed>

@@ -62,7 +62,7 @@ struct chunked_attention_reduce_agent : detail::attention_group<Group, T, Shape,
     return divide_up(p.in.rows(), block);
   }
   TCNCA_HOST_DEVICE static constexpr index_t query_items(params_type const& p) {
-    return p.plan.splits > 1 ? p.in.all_chunks() * query_blocks(p) : 0;
+    return p.plan.splits > 1 && p.wants_queries() ? p.in.all_chunks() * query_blocks(p) : 0;
   }
   TCNCA_HOST_DEVICE static constexpr index_t bias_blocks(params_type const& p) {
     return divide_up(2 * p.in.chunk - 1, block);

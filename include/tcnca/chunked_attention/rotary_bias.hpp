@@ -124,8 +124,10 @@ struct rotary_bias_backward_agent {
     }
     double const a1 = double(*p.a.at(head, k)), a2 = double(*p.a.at(head, half + k)), b1 = double(*p.b.at(head, k)),
                  b2 = double(*p.b.at(head, half + k));
-    *p.grad_a.at(head, k) = A(c * b1 + s * b2), *p.grad_a.at(head, half + k) = A(c * b2 - s * b1);
-    *p.grad_b.at(head, k) = A(c * a1 - s * a2), *p.grad_b.at(head, half + k) = A(c * a2 + s * a1);
+    if (p.grad_a.present())
+      *p.grad_a.at(head, k) = A(c * b1 + s * b2), *p.grad_a.at(head, half + k) = A(c * b2 - s * b1);
+    if (p.grad_b.present())
+      *p.grad_b.at(head, k) = A(c * a1 - s * a2), *p.grad_b.at(head, half + k) = A(c * a2 + s * a1);
   }
 };
 

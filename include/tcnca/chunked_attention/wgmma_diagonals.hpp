@@ -23,7 +23,7 @@ struct chunked_attention_wgmma_diagonals_agent : detail::attention_group<Group, 
     return divide_up(queries::bias_row(p.backward.in.chunk), index_t(block));
   }
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) {
-    return Shape.bias ? p.chunks * queries::row_blocks(p.backward) * blocks(p) : 0;
+    return p.backward.wants_biases() ? p.chunks * queries::row_blocks(p.backward) * blocks(p) : 0;
   }
   static group_memory memory(params_type const&) { return {}; }
 

@@ -30,12 +30,14 @@ struct chunked_attention_wgmma_products_agent
   __device__ __forceinline__ chunked_attention_wgmma_products_agent(Group, params_type const& p, A* shared, A*)
       : base(p, shared) {}
 
+  // Of the gradients that are wanted.
   TCNCA_HOST_DEVICE static index_t value_tiles(params_type const& p) {
-    return divide_up(index_t(p.backward.in.value_dim()), index_t(columns));
+    return p.backward.wants_values() ? divide_up(index_t(p.backward.in.value_dim()), index_t(columns)) : 0;
   }
-  TCNCA_HOST_DEVICE static index_t items(params_type const& p) {
-    return p.cluster_blocks() * p.chunks * (value_tiles(p) + 2);
+  TCNCA_HOST_DEVICE static index_t all_tiles(params_type const& p) {
+    return value_tiles(p) + p.backward.wants_keys() + p.backward.wants_queries();
   }
+  TCNCA_HOST_DEVICE static index_t items(params_type const& p) { return p.cluster_blocks() * p.chunks * all_tiles(p); }
 
   __device__ __forceinline__ void operator()(item_range range) {
     this->run(
@@ -74,11 +76,13 @@ struct chunked_attention_wgmma_products_agent
   /// Items are numbered [block][chunk][tile of dV, dK, dQ]; causal blocks from the longest sum to the shortest. Returns
   /// whether the item has rows.
   __device__ __forceinline__ bool set_item(index_t item) {
-    index_t const value_tiles = this->value_tiles(all), tile = item % (value_tiles + 2),
-                  block = item / (value_tiles + 2) / all.chunks;
-    chunk_number_ = int(item / (value_tiles + 2) % all.chunks);
+    index_t const value_tiles = this->value_tiles(all), tiles = all_tiles(all), tile = item % tiles,
+                  block = item / tiles / all.chunks;
+    chunk_number_ = int(item / tiles % all.chunks);
     chunk_ = this->chunk_of(all.first_chunk + chunk_number_);
-    what_ = tile < value_tiles ? gradient::values : tile == value_tiles ? gradient::keys : gradient::queries;
+    what_ = tile < value_tiles                                 ? gradient::values
+            : tile == value_tiles && all.backward.wants_keys() ? gradient::keys
+                                                               : gradient::queries;
     column_ = what_ == gradient::values ? int(tile) * columns : 0;
     width_ = min_of(columns, (what_ == gradient::values ? in.value_dim() : in.key_dim()) - column_);
     panels_ = width_ <= box ? 1 : width_ <= 2 * box ? 2 : 4;

@@ -149,12 +149,14 @@ struct chunked_attention_wgmma_scores_agent
         if (this->lane() == 0) detail::mbarrier_arrive(number_ring.empty(numbers));
         number_ring.advance(numbers);
       }
-      if constexpr (Shape.bias) { store_diagonals(dp); }
+      if constexpr (Shape.bias) {
+        if (all.backward.wants_biases()) store_diagonals(dp);
+      }
       if constexpr (!softmax) {
         if (in.scale_by_count) scale_rows(dp);
       }
-      store(s, all.weights);
-      store(dp, all.derivatives);
+      if (all.backward.wants_values()) store(s, all.weights);
+      if (all.backward.wants_keys() || all.backward.wants_queries()) store(dp, all.derivatives);
     }
   }
   /// c = the product of both sides of `steps` stages. `pending`: whether a stage from before is in use.
