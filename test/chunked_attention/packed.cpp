@@ -281,34 +281,5 @@ TYPED_TEST(chunked_attention_packed, gradients_are_optional) {
   problem.expect_optional_gradients(problem.all_backward(), problem.grad_before_k, problem.grad_before_v);
 }
 
-TYPED_TEST(chunked_attention_packed, wrong_tables_are_refused) {
-  using S = TypeParam;
-  using op = typename S::op;
-  TCNCA_TEST_NEEDS(S::backend);
-  if (!executor_traits<typename S::backend::executor>::target.is_cpu()) return;  // elsewhere they cannot be read
-  random_bits r{1};
-  auto const where = packed_layout::make({5, 0, 9}, true, true, true, r);
-  attention_extents const e{
-      .heads = 2, .chunk = 4, .dropout = S::shape.dropout ? 0.3 : 0, .window = S::shape.window ? 3 : 0};
-  packed_attention_problem<S> problem(where, e, S::causal, false, 1);
-  auto const refused = [&](char const* name, status_code code, auto change) {
-    auto args = problem.all_forward();
-    change(args);
-    status const s = op::forward(S::backend::make(1), args, {});
-    EXPECT_TRUE(s.code() == code) << describe(s).c_str();
-    EXPECT_STREQ(s.argument(), name);
-  };
-  int32 falling[] = {9, 5, 5, 14};
-  index_t negative[] = {0, -1, 0};
-  refused("offsets", status_code::invalid_value, [&](auto& a) { a.offsets.data = falling; });
-  refused("positions", status_code::invalid_position, [&](auto& a) { a.positions.data = negative; });
-  refused("max_length", status_code::invalid_value, [&](auto& a) { a.max_length = 8; });
-  refused("random_state", status_code::invalid_extent, [](auto& a) { a.random_state.extent[0] = 1; });
-  if (has(S::causal)) {
-    int32 slots[] = {0, 1, int32(where.state_rows())};
-    refused("slots", status_code::invalid_value, [&](auto& a) { a.slots = contiguous<int32 const>(slots, 3); });
-  }
-}
-
 }  // namespace
 }  // namespace tcnca::testing

@@ -7,13 +7,15 @@
 #include <type_traits>
 #include <vector>
 
+#include <tcnca/core/text.hpp>
+
 #include "support/backend.hpp"
 
 namespace tcnca::testing {
 
-/// The role of a view. `first`: the extents of the other views must match it. `unused`: the shape or another argument
-/// forbids it.
-enum class role { first, needed, optional, unused };
+/// The role of a view. `first`: the extents of the other views must match it. `rows`: optional, with any number of rows.
+/// `unused`: the shape or another argument forbids it.
+enum class role { first, needed, optional, rows, unused };
 
 /// A call with valid arguments, and a function that visits its views: table(args, visit), visit(name, view, role).
 template <class Args, class Table>
@@ -32,6 +34,30 @@ struct argument_table {
     for (int n = 0; n < views; n++) check_view(n);
   }
 
+  /// Changes the arguments: the call must be refused for that reason, and write nothing. numbers: a part of the text of
+  /// its status.
+  void refuses(status_code code, std::string const& argument, std::string const& numbers, auto change) const {
+    SCOPED_TRACE(name);
+    Args a = good;
+    change(a);
+    expect_refused(a, code, argument, numbers);
+    std::string const text = tcnca::describe(call(a)).c_str();
+    EXPECT_NE(text.find(numbers), std::string::npos) << text;
+  }
+  /// f(name, change) for each view: change(args, g) calls g with that view of args.
+  void for_each_view(auto f) const {
+    int views = 0;
+    visit(good, [&](std::string const& view, auto&, role) {
+      int const number = views++;
+      f(view, [this, number](Args& a, auto g) {
+        int n = 0;
+        table(a, [&](char const*, auto& v, role) {
+          if (n++ == number) g(v);
+        });
+      });
+    });
+  }
+
   /// "code, argument" of a call; "" if it succeeds.
   static std::string describe(status_code code, std::string const& argument) {
     return code == status_code::success ? "" : std::string(to_string(status(code))) + ", " + argument;
@@ -43,6 +69,11 @@ struct argument_table {
 
  private:
   void visit(Args a, auto f) const { table(a, f); }
+  void expect_refused(Args const& a, status_code code, std::string const& argument, std::string const& what) const {
+    auto const before = results();
+    EXPECT_EQ(answer(a), describe(code, argument)) << argument << ": " << what;
+    EXPECT_TRUE(before == results()) << argument << ": " << what << ", and something was written";
+  }
   /// Changes one view; the memory of the valid views must not be written.
   void expect(int number, status_code code, char const* what, auto change) const {
     Args a = good;
@@ -51,9 +82,7 @@ struct argument_table {
     table(a, [&](char const* view, auto& v, role) {
       if (n++ == number) changed = view, change(v);
     });
-    auto const before = results();
-    EXPECT_EQ(answer(a), describe(code, changed)) << changed << ": " << what;
-    EXPECT_TRUE(before == results()) << changed << ": " << what << ", and something was written";
+    expect_refused(a, code, changed, what);
   }
   std::vector<unsigned char> results() const {
     std::vector<unsigned char> all;
@@ -93,7 +122,7 @@ struct argument_table {
     }
     expect(n, code::null_pointer, "extents, no pointer", [](auto& v) { v.data = nullptr; });
     if (what != role::first) {
-      expect(n, code::invalid_extent, "other extents, no pointer", [](auto& v) { v.data = nullptr, v.extent[0]++; });
+      expect(n, code::invalid_extent, "other extents, no pointer", [](auto& v) { v.data = nullptr, v.extent[v.rank - 1]++; });
       expect(n, code::invalid_extent, "a pointer, no extents", [](auto& v) { set_all(v.extent, 0); });
     }
     if (what == role::needed) expect(n, code::missing_argument, "absent", [](auto& v) { v = {}; });
@@ -101,7 +130,7 @@ struct argument_table {
            [](auto& v) { v.data = reinterpret_cast<decltype(v.data)>(~std::uintptr_t(7)); });
     for (int axis = 0; axis < rank; axis++) {
       for (index_t const huge : {index_t(1) << 40, index_t(1) << 62, std::numeric_limits<index_t>::max()}) {
-        if (what != role::first || huge > index_t(1) << 48)
+        if ((what != role::first && (what != role::rows || axis > 0)) || huge > index_t(1) << 48)
           expect(n, code::invalid_extent, "huge extent", [=](auto& v) { v.extent[axis] = huge; });
         if (huge > index_t(1) << 60 && extents[std::size_t(axis)] > 1)
           expect(n, code::invalid_stride, "huge stride", [=](auto& v) { v.stride[axis] = huge; });

@@ -1,11 +1,7 @@
 // Arguments of every operation: each view in turn is absent, without memory, too large, outside the address space, or
 // present but unused; extents, positions and chunks whose products do not fit 64 bits. Nothing may be written, and no
 // sanitizer may report an error.
-#include "argument_table.hpp"
-#include "chunked_attention/cases.hpp"
-#include "conv_stack/cases.hpp"
-#include "ema/problem.hpp"
-#include "gated_fusion/problem.hpp"
+#include "calls.hpp"
 
 namespace tcnca::testing {
 namespace {
@@ -13,231 +9,14 @@ namespace {
 using code = status_code;
 constexpr index_t least = std::numeric_limits<index_t>::min(), most = std::numeric_limits<index_t>::max();
 
-struct full_stack {
-  static constexpr char const* name = "full";
-  static constexpr conv_stack_shape shape{
-      .taps = 2, .depth = 1, .dilation_base = 3, .convolutions = 2, .bias = true, .skip = true};
-};
-struct bare_stack {
-  static constexpr char const* name = "bare";
-  static constexpr conv_stack_shape shape{
-      .taps = 3, .depth = 1, .dir = direction::symmetric, .order = layout::batch_length_channels};
-};
-struct full_ema {
-  static constexpr char const* name = "full";
-  static constexpr ema_shape shape{.states = 3};
-};
-struct bare_ema {
-  static constexpr char const* name = "bare";
-  static constexpr ema_shape shape{.states = 3, .dir = direction::bidirectional, .skip = false};
-};
-struct full_gates {
-  static constexpr char const* name = "full";
-  static constexpr gated_fusion_shape shape{.dropout = true};
-};
-struct bare_gates {
-  static constexpr char const* name = "bare";
-  static constexpr gated_fusion_shape shape{.update_gate = false, .mixer_path = false};
-};
-
-/// The role of a view that may be absent where the shape has it.
-constexpr role optional(role r) { return r == role::unused ? r : role::optional; }
-
-/// Enough memory for every call in this file.
-workspace room() {
-  alignas(256) static unsigned char bytes[1 << 22];
-  return {bytes, sizeof(bytes)};
-}
-
-template <class Case>
-struct stack_calls {
-  using S = subject<cpu_backend, float, Case>;
-  using op = typename S::op;
-  using F = typename op::forward_args;
-  using B = typename op::backward_args;
-  static constexpr auto use(bool b) { return b ? role::needed : role::unused; }
-  static constexpr role state = S::causal ? role::optional : role::unused, bias = use(S::shape.bias),
-                        omega = use(S::shape.skip);
-  conv_stack_problem<S> p{
-      {.batch = 2, .channels = 3, .length = 9, .position = 4, .state_in = S::causal, .state_out = S::causal}, 1};
-  stack_calls() { p.want_gradients(); }
-
-  static status forward(F const& a) { return op::forward(cpu{2}, a, room()); }
-  static status backward(B const& a) { return op::backward(cpu{2}, a, room()); }
-  auto tables() const {
-    auto const in = [](auto& a, auto f) {
-      f("x", a.x, role::first), f("weight", a.weight, role::needed), f("bias", a.bias, bias),
-          f("omega", a.omega, omega);
-    };
-    return std::tuple{
-        argument_table{"forward", p.forward(), forward,
-                       [in](F& a, auto f) {
-                         in(a, f), f("state_in", a.state_in, state), f("y", a.y, role::needed),
-                             f("state_out", a.state_out, state);
-                       }},
-        argument_table{"backward", p.backward(), backward, [in](B& a, auto f) {
-                         in(a, f), f("state_in", a.state_in, state), f("grad_y", a.grad_y, role::needed);
-                         f("grad_state_out", a.grad_state_out, state), f("grad_x", a.grad_x, role::optional);
-                         f("grad_weight", a.grad_weight, role::optional), f("grad_bias", a.grad_bias, optional(bias));
-                         f("grad_omega", a.grad_omega, optional(omega)), f("grad_state_in", a.grad_state_in, state);
-                       }}};
-  }
-};
-
-template <class Case>
-struct ema_calls {
-  using S = ema_subject<cpu_backend, float, Case>;
-  using op = typename S::op;
-  using F = typename op::forward_args;
-  using B = typename op::backward_args;
-  using K = typename op::kernel_args;
-  using KB = typename op::kernel_backward_args;
-  static constexpr role state = S::causal ? role::optional : role::unused,
-                        omega = S::shape.skip ? role::needed : role::unused;
-  ema_problem<S> p{{.batch = 2, .channels = 3, .length = 9, .state_in = S::causal, .state_out = S::causal}, 1};
-  tensor<float, 2> kappa{{3 * S::shape.directions(), 9}, {0, 1}};
-
-  static status forward(F const& a) { return op::forward(cpu{2}, a, room()); }
-  static status backward(B const& a) { return op::backward(cpu{2}, a, room()); }
-  static status kernel(K const& a) { return op::kernel(cpu{2}, a, room()); }
-  static status kernel_backward(KB const& a) { return op::kernel_backward(cpu{2}, a, room()); }
-  auto tables() const {
-    auto const rates = [](auto& a, auto f) {
-      f("delta", a.delta, role::needed), f("alpha", a.alpha, role::needed), f("beta", a.beta, role::needed),
-          f("gamma", a.gamma, role::needed);
-    };
-    auto const gradients = [](auto& a, auto f) {
-      f("grad_delta", a.grad_delta, role::optional), f("grad_alpha", a.grad_alpha, role::optional),
-          f("grad_beta", a.grad_beta, role::optional);
-      f("grad_gamma", a.grad_gamma, role::optional);
-    };
-    auto const in = [rates](auto& a, auto f) {
-      f("x", a.x, role::first), rates(a, f), f("omega", a.omega, omega), f("state_in", a.state_in, state);
-    };
-    K const k{p.delta.view(), p.alpha.view(), p.beta.view(), p.gamma.view(), kappa.view()};
-    KB const kb{p.delta.view(),      p.alpha.view(),      p.beta.view(),      p.gamma.view(),     kappa.view(),
-                p.grad_delta.view(), p.grad_alpha.view(), p.grad_beta.view(), p.grad_gamma.view()};
-    return std::tuple{
-        argument_table{"forward", p.forward(), forward,
-                       [in](F& a, auto f) { in(a, f), f("y", a.y, role::needed), f("state_out", a.state_out, state); }},
-        argument_table{"backward", p.backward(), backward,
-                       [in, gradients](B& a, auto f) {
-                         in(a, f), f("grad_y", a.grad_y, role::needed), f("grad_state_out", a.grad_state_out, state);
-                         f("grad_x", a.grad_x, role::optional), gradients(a, f),
-                             f("grad_omega", a.grad_omega, optional(omega));
-                         f("grad_state_in", a.grad_state_in, state);
-                       }},
-        argument_table{"kernel", k, kernel, [rates](K& a, auto f) { rates(a, f); }},
-        argument_table{"kernel_backward", kb, kernel_backward,
-                       [rates, gradients](KB& a, auto f) { rates(a, f), gradients(a, f); }}};
-  }
-};
-
-template <class Case>
-struct attention_calls {
-  using S = attention_subject<cpu_backend, float, Case>;
-  using op = typename S::op;
-  using F = typename op::forward_args;
-  using B = typename op::backward_args;
-  static constexpr role state = S::causal ? role::optional : role::unused,
-                        bias = S::shape.bias ? role::needed : role::unused;
-  static constexpr role lse_out = S::softmax ? role::optional : role::unused,
-                        result = S::softmax ? role::needed : role::unused;
-  attention_problem<S> p{{.batch = 2,
-                          .heads = 3,
-                          .length = 9,
-                          .key_dim = 16,
-                          .value_dim = 24,
-                          .chunk = 5,
-                          .position = 10,
-                          .lengths = true,
-                          .state_in = S::causal,
-                          .state_out = S::causal},
-                         1};
-
-  static status forward(F const& a) { return op::forward(cpu{2}, a, room()); }
-  static status backward(B const& a) { return op::backward(cpu{2}, a, room()); }
-  auto tables() const {
-    auto const in = [](auto& a, auto f) {
-      f("q", a.q, role::first), f("k", a.k, role::needed), f("v", a.v, role::first), f("bias", a.bias, bias),
-          f("lengths", a.lengths, role::optional);
-      f("alibi_slopes", a.alibi_slopes, role::unused), f("head_lengths", a.head_lengths, role::unused);
-      f("offsets", a.offsets, role::unused), f("slots", a.slots, role::unused);
-      f("positions", a.positions, role::unused), f("random_state", a.random_state, role::unused);
-      f("keys_in", a.keys_in, state), f("values_in", a.values_in, state);
-    };
-    return std::tuple{
-        argument_table{"forward", p.forward(), forward,
-                       [in](F& a, auto f) {
-                         in(a, f), f("o", a.o, role::needed), f("lse", a.lse, lse_out);
-                         f("keys_out", a.keys_out, state), f("values_out", a.values_out, state);
-                       }},
-        argument_table{"backward", p.backward(), backward, [in](B& a, auto f) {
-                         in(a, f), f("o", a.o, result), f("lse", a.lse, result), f("grad_o", a.grad_o, role::needed);
-                         f("grad_keys_out", a.grad_keys_out, state), f("grad_values_out", a.grad_values_out, state);
-                         f("grad_q", a.grad_q, role::needed), f("grad_k", a.grad_k, role::needed),
-                             f("grad_v", a.grad_v, role::needed);
-                         f("grad_bias", a.grad_bias, bias), f("grad_keys_in", a.grad_keys_in, state);
-                         f("grad_values_in", a.grad_values_in, state);
-                       }}};
-  }
-};
-
-template <class Case>
-struct gates_calls {
-  using S = gates_subject<cpu_backend, float, Case>;
-  using op = typename S::op;
-  static constexpr role u = S::shape.update_gate ? role::needed : role::unused,
-                        hx = S::shape.mixer_path ? role::needed : role::unused;
-  gates_problem<S> p{{.batch = 2, .length = 3, .columns = 6, .dropout = S::shape.dropout ? 0.5 : 0}, 1};
-
-  auto tables() const {
-    auto const n = role::needed;
-    return std::tuple{
-        argument_table{"mix", p.mix(), [](auto const& a) { return op::mix(cpu{2}, a); },
-                       [=](auto& a, auto f) {
-                         f("z", a.z, role::first), f("gq", a.gq, n), f("mq", a.mq, n), f("gk", a.gk, n),
-                             f("mk", a.mk, n), f("q", a.q, n), f("k", a.k, n);
-                       }},
-        argument_table{"mix_backward", p.mix_backward(),
-                       [](auto const& a) { return op::mix_backward(cpu{2}, a, room()); },
-                       [=](auto& a, auto f) {
-                         f("z", a.z, role::first), f("gq", a.gq, n), f("gk", a.gk, n), f("grad_q", a.grad_q, n),
-                             f("grad_k", a.grad_k, n);
-                         f("grad_z", a.grad_z, role::optional), f("grad_gq", a.grad_gq, role::optional),
-                             f("grad_mq", a.grad_mq, role::optional), f("grad_gk", a.grad_gk, role::optional),
-                             f("grad_mk", a.grad_mk, role::optional);
-                       }},
-        argument_table{"reset", p.reset(), [](auto const& a) { return op::reset(cpu{2}, a); },
-                       [=](auto& a, auto f) { f("o", a.o, role::first), f("r", a.r, n), f("y", a.y, n); }},
-        argument_table{"reset_backward", p.reset_backward(),
-                       [](auto const& a) { return op::reset_backward(cpu{2}, a); },
-                       [=](auto& a, auto f) {
-                         f("o", a.o, role::first), f("r", a.r, n), f("grad_y", a.grad_y, n),
-                             f("grad_o", a.grad_o, role::optional), f("grad_r", a.grad_r, role::optional);
-                       }},
-        argument_table{"update", p.update(), [](auto const& a) { return op::update(cpu{2}, a); },
-                       [=](auto& a, auto f) {
-                         f("h", a.h, role::first), f("x", a.x, n), f("u", a.u, u), f("hx", a.hx, hx), f("y", a.y, n);
-                       }},
-        argument_table{"update_backward", p.update_backward(),
-                       [](auto const& a) { return op::update_backward(cpu{2}, a); },
-                       [=](auto& a, auto f) {
-                         f("h", a.h, role::first), f("x", a.x, u), f("u", a.u, u), f("hx", a.hx, hx),
-                             f("grad_y", a.grad_y, n), f("grad_x", a.grad_x, role::optional);
-                         f("grad_u", a.grad_u, optional(u)), f("grad_hx", a.grad_hx, optional(hx)),
-                             f("grad_h", a.grad_h, role::optional);
-                       }}};
-  }
-};
-
 template <class Calls>
 struct arguments : ::testing::Test {
   Calls calls;
 };
-using all_calls = ::testing::Types<stack_calls<full_stack>, stack_calls<bare_stack>, ema_calls<full_ema>,
-                                   ema_calls<bare_ema>, attention_calls<softmax_causal_bias>,
-                                   attention_calls<laplace_plain>, gates_calls<full_gates>, gates_calls<bare_gates>>;
+using all_calls =
+    ::testing::Types<stack_calls<full_stack>, stack_calls<bare_stack>, ema_calls<full_ema>, ema_calls<bare_ema>,
+                     attention_calls<softmax_causal_bias>, attention_calls<laplace_plain>,
+                     attention_calls<packed_attention>, gates_calls<full_gates>, gates_calls<bare_gates>>;
 TYPED_TEST_SUITE(arguments, all_calls);
 
 TYPED_TEST(arguments, every_view_of_every_call) {
@@ -367,6 +146,51 @@ TEST(arguments, positions_and_chunks) {
     judge(attention.backward(of(attention.p.backward())), code::invalid_value, "chunk");
     EXPECT_EQ(decltype(attention)::op::backward_workspace(cpu{2}, of(attention.p.backward())), 0u);
   }
+}
+
+constexpr int32 falling[] = {0, 6, 5}, longer[] = {0, 4, 10}, negative[] = {-1, 4, 9}, empty[] = {3, 3, 8},
+                wrong_slots[] = {0, 2}, some_slots[] = {-1, 0};
+constexpr index_t before_the_first[] = {4, -2}, after_the_last[] = {(index_t(1) << 62) + 1, 4};
+
+/// table: of a call with two packed sequences of 4 and 5 positions in slots 1 and 0. x: the first tensor's name.
+void check_packed_tables(auto const& table, std::string const& x) {
+  auto const with_offsets = [](auto const& offsets) {
+    return [&](auto& a) { a.offsets.data = offsets, a.max_length = 0; };
+  };
+  table.refuses(code::invalid_value, "offsets", "(element[2] is 5)", with_offsets(falling));
+  table.refuses(code::invalid_value, "offsets", "(element[2] is 10)", with_offsets(longer));
+  table.refuses(code::invalid_value, "offsets", "(element[0] is -1)", with_offsets(negative));
+  table.refuses(code::invalid_value, "max_length", "(length[1] is 5, expected 4)", [](auto& a) { a.max_length = 4; });
+  table.refuses(code::invalid_value, "max_length", "", [](auto& a) { a.max_length = -1; });
+  table.refuses(code::unexpected_argument, "max_length", "", [](auto& a) { a.offsets = {}, a.max_length = 9; });
+  table.refuses(code::invalid_extent, x, "(extent[0] is 2, expected 1)", [](auto& a) { packed_rows::set_batch(a, 2); });
+  table.refuses(code::invalid_value, "slots", "(element[1] is 2)", [](auto& a) { a.slots.data = wrong_slots; });
+  table.for_each_view([&](std::string const& name, auto change) {
+    if (name.find("state_") == 0 || name.find("_in") != name.npos || name.find("_out") != name.npos)
+      table.refuses(code::invalid_value, "slots", "(element[0] is 1)",
+                    [&](auto& a) { change(a, [](auto& view) { view.extent[0] = 1; }); });
+  });
+  if constexpr (requires { table.good.positions; }) {
+    table.refuses(code::invalid_position, "positions", "(element[1] is -2)",
+                  [](auto& a) { a.positions.data = before_the_first; });
+    table.refuses(code::invalid_position, "positions", "(element[0] is",
+                  [](auto& a) { a.positions.data = after_the_last; });
+  }
+  auto const passes = [&](auto change) {
+    auto a = table.good;
+    change(a);
+    EXPECT_EQ(table.answer(a), "") << table.name;
+  };
+  passes([](auto& a) { a.slots.data = some_slots; });  // a sequence without a state
+  passes(with_offsets(empty));
+}
+// Offsets that descend or leave the tensor, slots of no row, positions out of range, and combinations that mean nothing.
+TEST(arguments, packed_sequences) {
+  auto const check = [](auto const& calls, char const* x) {
+    std::apply([&](auto const&... table) { (check_packed_tables(table, x), ...); }, calls.packed_tables());
+  };
+  check(stack_calls<full_stack>(), "x"), check(ema_calls<full_ema>(), "x");
+  check(attention_calls<packed_attention>(), "q");
 }
 
 // The product of extents of a view may overflow before the call.

@@ -16,6 +16,7 @@
 #include "conv_stack/cases.hpp"
 #include "ema/problem.hpp"
 #include "gated_fusion/problem.hpp"
+#include "support/packed.hpp"
 
 namespace tcnca::testing {
 namespace {
@@ -38,6 +39,10 @@ struct small_ema {
 struct ema_both_ways {
   static constexpr char const* name = "both_ways";
   static constexpr ema_shape shape{.states = 3, .dir = direction::bidirectional};
+};
+struct packed_attention {
+  static constexpr char const* name = "packed";
+  static constexpr chunked_attention_shape shape{.causal = true, .bias = true, .packed = true};
 };
 struct all_gates {
   static constexpr char const* name = "all";
@@ -93,12 +98,14 @@ struct stack_problem : conv_stack_problem<subject<cpu_backend, float, Case>> {
   using base = conv_stack_problem<subject<cpu_backend, float, Case>>;
   using typename base::op;
   explicit stack_problem(extents size_of_it) : base(size_of_it, 1) { this->want_gradients(); }
-  std::vector<entry> entries() {
-    return {forward_entry<op>("conv_stack", this->forward(), bits_of(this->y, this->state_out)),
+  /// of: changes the arguments.
+  std::vector<entry> entries(auto const& of) {
+    return {forward_entry<op>("conv_stack", of(this->forward()), bits_of(this->y, this->state_out)),
             backward_entry<op>(
-                "conv_stack", this->backward(),
+                "conv_stack", of(this->backward()),
                 bits_of(this->grad_x, this->grad_weight, this->grad_bias, this->grad_omega, this->grad_state_in))};
   }
+  std::vector<entry> entries() { return entries(std::identity{}); }
 };
 
 /// Every call that takes a workspace, with work for several threads.
@@ -129,34 +136,43 @@ struct every_call {
                                                                                         .position = 40,
                                                                                         .state_out = true},
                                                                                        1};
+  attention_problem<attention_subject<cpu_backend, float, packed_attention>> packed{{.batch = 5,
+                                                                                     .heads = 2,
+                                                                                     .length = 70,
+                                                                                     .key_dim = 16,
+                                                                                     .value_dim = 24,
+                                                                                     .chunk = 8,
+                                                                                     .position = 6,
+                                                                                     .state_out = true},
+                                                                                    1};
+  packed_rows many{5, 50, 4}, many_chunks{5, 70, 6};
   gates_problem<gates_subject<cpu_backend, float, all_gates>> gates{{.batch = 5, .length = 100, .columns = 20}, 1};
   tensor<float, 2> kappa{{18, 50}, {0, 1}};
 
   std::vector<entry> entries() {
     std::vector<entry> all;
     auto const add = [&](std::vector<entry> more) { all.insert(all.end(), more.begin(), more.end()); };
-    add(stack.entries()), add(cut.entries()), add(cut_both_ways.entries());
-    auto const averages = [&](auto& p) {
+    add(stack.entries()), add(stack.entries(many)), add(cut.entries()), add(cut_both_ways.entries());
+    auto const averages = [&](auto& p, auto const& of) {
       using op = typename std::remove_reference_t<decltype(p)>::op;
-      add({forward_entry<op>("ema", p.forward(), bits_of(p.y, p.state_out)),
-           backward_entry<op>("ema", p.backward(),
+      add({forward_entry<op>("ema", of(p.forward()), bits_of(p.y, p.state_out)),
+           backward_entry<op>("ema", of(p.backward()),
                               bits_of(p.grad_x, p.grad_delta, p.grad_alpha, p.grad_beta, p.grad_gamma, p.grad_omega,
                                       p.grad_state_in))});
     };
-    averages(average), averages(average_both_ways);
+    averages(average, std::identity{}), averages(average, many), averages(average_both_ways, std::identity{});
     using ema_op = decltype(average)::op;
     typename ema_op::kernel_args const k{average.delta.view(), average.alpha.view(), average.beta.view(),
                                          average.gamma.view(), kappa.view()};
     add({{"ema kernel", [k](cpu e) { return ema_op::kernel_workspace(e, k); },
           [k](cpu e, workspace w) { return ema_op::kernel(e, k, w); }, bits_of(kappa)}});
-    for (auto* p : {&attention, &tokens}) {
-      using op = decltype(attention)::op;
-      add({forward_entry<op>("chunked_attention", p->forward(), bits_of(p->o, p->lse, p->keys_out, p->values_out))});
-    }
-    using attention_op = decltype(attention)::op;
-    add({backward_entry<attention_op>(
-        "chunked_attention", attention.backward(),
-        bits_of(attention.grad_q, attention.grad_k, attention.grad_v, attention.grad_bias))});
+    auto const attend = [&](auto& p, auto const& of) {
+      using op = typename std::remove_reference_t<decltype(p)>::op;
+      add({forward_entry<op>("chunked_attention", of(p.forward()), bits_of(p.o, p.lse, p.keys_out, p.values_out)),
+           backward_entry<op>("chunked_attention", of(p.backward()),
+                              bits_of(p.grad_q, p.grad_k, p.grad_v, p.grad_bias, p.grad_keys_in, p.grad_values_in))});
+    };
+    attend(attention, std::identity{}), attend(tokens, std::identity{}), attend(packed, many_chunks);
     using gates_op = decltype(gates)::op;
     auto const m = gates.mix_backward();
     add({{"mix_backward", [m](cpu e) { return gates_op::mix_backward_workspace(e, m); },

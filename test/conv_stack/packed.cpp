@@ -246,73 +246,8 @@ TYPED_TEST_P(conv_stack_packed, equals_separate_calls_of_many_short_ones_and_a_l
   this->check(packed_layout::make(lengths, true, false, false, r), 2, false, S::causal, {}, 2);
 }
 
-// On the CPU wrong tables are refused, and no byte is written.
-TYPED_TEST_P(conv_stack_packed, refuses_wrong_tables) {
-  using S = TypeParam;
-  if (!executor_traits<typename S::backend::executor>::target.is_cpu() || !S::causal) return;
-  using code = status_code;
-  random_bits r{1};
-  auto l = packed_layout::make({3, 4, 0, 5}, true, true, true, r);
-  l.max_length = 5;
-  for (index_t s = 0; s < l.count(); s++) *l.slots.at(s) = int32(s);
-  conv_stack_packed_problem<S> problem(l, 2, true, true, {}, 1);
-  auto const expect = [&](code expected, std::string const& name, std::string const& numbers, auto change) {
-    auto a = problem.all_forward();
-    auto b = problem.all_backward();
-    change(a), change(b);
-    scratch_memory const scratch(1 << 20);
-    for (status const s : {S::op::forward(cpu{1}, a, scratch.get()), S::op::backward(cpu{1}, b, scratch.get())}) {
-      EXPECT_EQ(int(s.code()), int(expected)) << name << ": " << describe(s).c_str();
-      EXPECT_EQ(std::string(s.argument()), name);
-      EXPECT_NE(std::string(describe(s).c_str()).find(numbers), std::string::npos) << describe(s).c_str();
-    }
-  };
-  auto const with = [&](auto& table, index_t i, auto value, auto test) {
-    auto const before = *table.at(i);
-    *table.at(i) = value;
-    test();
-    *table.at(i) = before;
-  };
-  index_t const first = l.before;
-  with(l.offsets, 2, int32(first + 8), [&] {
-    expect(code::invalid_value, "offsets", "(element[3] is " + std::to_string(first + 7) + ")", [](auto&) {});
-  });
-  with(l.offsets, 4, int32(l.total() + 1), [&] { expect(code::invalid_value, "offsets", "element[4]", [](auto&) {}); });
-  with(l.offsets, 0, int32(-1), [&] { expect(code::invalid_value, "offsets", "(element[0] is -1)", [](auto&) {}); });
-  with(l.slots, 1, int32(l.state_rows()), [&] { expect(code::invalid_value, "slots", "element[1]", [](auto&) {}); });
-  with(l.positions, 3, index_t(-2),
-       [&] { expect(code::invalid_position, "positions", "(element[3] is -2)", [](auto&) {}); });
-  expect(code::invalid_value, "max_length", "(length[3] is 5, expected 4)", [](auto& a) { a.max_length = 4; });
-  expect(code::invalid_value, "max_length", "", [](auto& a) { a.max_length = -1; });
-  expect(code::unexpected_argument, "max_length", "", [](auto& a) {
-    a.offsets = {}, a.slots = {}, a.positions = {}, a.state_in.extent[0] = 1;
-    if constexpr (requires { a.y; }) {
-      a.state_out.extent[0] = 1;
-    } else {
-      a.grad_state_out.extent[0] = a.grad_state_in.extent[0] = 1;
-    }
-  });
-  expect(code::invalid_extent, "slots", "(extent[0] is 3, expected 4)", [](auto& a) { a.slots.extent[0] = 3; });
-  expect(code::invalid_extent, "positions", "", [](auto& a) { a.positions.extent[0] = 5; });
-  expect(code::null_pointer, "offsets", "", [](auto& a) { a.offsets.data = nullptr; });
-  expect(code::invalid_extent, "x", "(extent[0] is 2, expected 1)", [](auto& a) {
-    auto const twice = [](auto& v) { v.extent[0] = 2, v.extent[2] /= 2, v.stride[0] = v.extent[2] * v.stride[2]; };
-    twice(a.x);
-    if constexpr (requires { a.y; }) {
-      twice(a.y);
-    } else {
-      twice(a.grad_y), twice(a.grad_x);
-    }
-  });
-  auto a = problem.all_forward();
-  a.slots.data = reinterpret_cast<int32 const*>(a.y.data);  // no element is written yet: all are -1
-  EXPECT_EQ(std::string(describe(S::op::forward(cpu{1}, a, scratch_memory(1 << 20).get())).c_str()),
-            "y: an output overlaps another argument (slots)");
-}
-
 REGISTER_TYPED_TEST_SUITE_P(conv_stack_packed, equals_separate_calls_at_random_lengths,
-                            equals_separate_calls_in_a_batch, equals_separate_calls_of_many_short_ones_and_a_long_one,
-                            refuses_wrong_tables);
+                            equals_separate_calls_in_a_batch, equals_separate_calls_of_many_short_ones_and_a_long_one);
 using types = subjects<packed_case<float, long_field_first>>;
 INSTANTIATE_TYPED_TEST_SUITE_P(on, conv_stack_packed, types, subject_name);
 using more_types = all_or_few<subjects_on_one<packed_case<bf16, small_list>, packed_case<double, long_field_last>,

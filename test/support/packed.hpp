@@ -83,6 +83,36 @@ struct packed_layout {
   }
 };
 
+/// Tables for a call whose batch has several rows: the first row becomes packed sequences, as many, which use the rows
+/// of the states in the opposite order.
+struct packed_rows {
+  std::vector<int32> offsets, slots;
+  std::vector<index_t> positions;
+
+  packed_rows(index_t count, index_t length, index_t position) : positions(std::size_t(count), position) {
+    for (index_t s = 0; s <= count; s++) offsets.push_back(int32(s * length / count));
+    for (index_t s = count; s-- > 0;) slots.push_back(int32(s));
+  }
+  template <class Args>
+  Args operator()(Args a) const {
+    auto const count = index_t(slots.size());
+    a.offsets = contiguous<int32 const>(offsets.data(), count + 1),
+    a.slots = contiguous<int32 const>(slots.data(), count);
+    if constexpr (requires { a.positions; }) a.positions = contiguous<index_t const>(positions.data(), count);
+    set_batch(a, 1);
+    return a;
+  }
+  /// Sets the batch of the tensors that are not states.
+  static void set_batch(auto& a, index_t batch) {
+    auto const set = [&](auto&... views) { ((views.extent[0] = views.given() ? batch : 0), ...); };
+    if constexpr (requires { a.x; }) set(a.x);
+    if constexpr (requires { a.y; }) set(a.y);
+    if constexpr (requires { a.grad_y; }) set(a.grad_y, a.grad_x);
+    if constexpr (requires { a.q; }) set(a.q, a.k, a.v, a.o, a.lse);
+    if constexpr (requires { a.grad_o; }) set(a.grad_o, a.grad_q, a.grad_k, a.grad_v);
+  }
+};
+
 /// Lengths around 0, `edge` and multiples of nothing.
 inline std::vector<index_t> random_lengths(random_bits& r, index_t edge, index_t longest, int most = 9) {
   std::vector<index_t> lengths(std::size_t(between(r, 0, most)));

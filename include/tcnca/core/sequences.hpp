@@ -29,7 +29,7 @@ struct sequence_table {
   static constexpr sequence_table of(Args const& a, index_t batch, index_t length) {
     sequence_table t{.offsets = a.offsets, .slots = a.slots};
     if constexpr (requires { a.positions; }) { t.positions = a.positions, t.position = a.position; }
-    t.count = a.offsets.given() ? max_of(index_t(0), a.offsets.extent[0] - 1) : batch;
+    t.count = a.offsets.given() ? max_of(index_t(1), a.offsets.extent[0]) - 1 : batch;
     t.max_length = a.offsets.given() && a.max_length > 0 ? min_of(a.max_length, length) : length;
     return t;
   }
