@@ -42,8 +42,10 @@ class any_layer {
 
   /// Causal layers: takes the state that is carried from piece to piece from `states`.
   virtual void plan_states(context<T, E> const& c, memory_of<T, E>& states) = 0;
-  /// Call after `states` has been committed: reserves the workspace of a piece.
-  virtual void reserve(context<T, E>& c, memory_of<T, E> const& states) const = 0;
+  /// Call after the states have been committed: reserves the workspace of a piece.
+  virtual void reserve_piece(context<T, E>& c, passage<T, E> const& at) const = 0;
+  /// Call before the first piece of a sequence in a slot.
+  virtual void clear_state(context<T, E> const& c, memory_of<T, E> const& states, index_t slot) const = 0;
 
   /// Results of the mixer and of attention, to find which of them first became non-finite.
   virtual region mixed() const = 0;
@@ -107,9 +109,13 @@ class layer final : public any_layer<T, E> {
     keys_ = states.take(c.batch * config_.chunk * config_.key_dim),
     values_seen_ = states.take(c.batch * config_.chunk * config_.value_dim);
   }
-  void reserve(context<T, E>& c, memory_of<T, E> const& states) const override {
-    mixer_->reserve(c, states, c.kept[normed_], c.kept[mixed_]);
-    reserve_pieces<attention>(c, [&](auto const& g) { return attention_piece(c, states, g); });
+  void reserve_piece(context<T, E>& c, passage<T, E> const& at) const override {
+    mixer_->reserve_piece(c, at, c.kept[normed_], c.kept[mixed_]);
+    c.reserve(attention_of_pieces::forward_workspace(c.executor(), attention_piece(c, at)));
+  }
+  /// Attention reads no keys and values from before a sequence.
+  void clear_state(context<T, E> const& c, memory_of<T, E> const& states, index_t slot) const override {
+    mixer_->clear_state(c, states, slot);
   }
   region mixed() const override { return mixed_; }
   region attended() const override { return o_; }
@@ -133,10 +139,7 @@ class layer final : public any_layer<T, E> {
     mix.mk = vector(c.values[mean_k_]);
     require(gates::mix(e, mix));
     bias_.forward(c);
-    if (at.states)
-      each_group(c, at, [&](E on, sequence_group const& g, workspace scratch) {
-        return attention::forward(on, attention_piece(c, *at.states, g), scratch);
-      });
+    if (at.states) require(attention_of_pieces::forward(e, attention_piece(c, at), c.scratch()));
     else
       with_attention(drops_weights(c),
                      [&]<class Op>(Op) { require(Op::forward(e, attention_forward<Op>(c), c.scratch())); });
@@ -183,10 +186,14 @@ class layer final : public any_layer<T, E> {
   }
 
  private:
-  // Separate instantiations, so that calls without dropout generate no random numbers.
+  // Separate instantiations, so that calls without dropout generate no random numbers, and those without slots use
+  // no tables. Only causal layers read pieces.
   using attention = chunked_attention<T, Attention>;
   using attention_dropping =
       chunked_attention<T, chunked_attention_shape{Attention.function, Attention.causal, true, true}>;
+  using attention_of_pieces = chunked_attention<
+      T, chunked_attention_shape{
+             .function = Attention.function, .causal = Attention.causal, .bias = true, .packed = Attention.causal}>;
   using gates = gated_fusion<T, gated_fusion_shape{Gates.update_gate, Gates.reset_gate, Gates.mixer_path, false}>;
   using dropping = gated_fusion<T, gated_fusion_shape{Gates.update_gate, Gates.reset_gate, Gates.mixer_path, true}>;
 
@@ -289,14 +296,13 @@ class layer final : public any_layer<T, E> {
     if (softmax) a.lse = contiguous(c.kept[lse_], c.batch, 1, c.length, 2);
     return a;
   }
-  typename attention::forward_args attention_piece(context<T, E> const& c, memory_of<T, E> const& states,
-                                                   sequence_group const& g) const {
-    index_t const chunk = config_.chunk, z = config_.key_dim, h = config_.value_dim;
-    auto a = attention_forward<attention>(c);
-    a.q = group_of(a.q, g), a.k = group_of(a.k, g), a.v = group_of(a.v, g), a.o = group_of(a.o, g);
-    a.lse = {}, a.position = g.position;
-    a.keys_out = head_view(states[keys_] + g.slot * chunk * z, g.count, chunk, z), a.keys_in = a.keys_out;
-    a.values_out = head_view(states[values_seen_] + g.slot * chunk * h, g.count, chunk, h), a.values_in = a.values_out;
+  typename attention_of_pieces::forward_args attention_piece(context<T, E> const& c, passage<T, E> const& at) const {
+    index_t const rows = at.state_rows, chunk = config_.chunk;
+    auto a = attention_forward<attention_of_pieces>(c);
+    a.lse = {};
+    a.keys_in = a.keys_out = head_view((*at.states)[keys_], rows, chunk, config_.key_dim);
+    a.values_in = a.values_out = head_view((*at.states)[values_seen_], rows, chunk, config_.value_dim);
+    a.slots = at.slots, a.position = at.position, a.positions = at.positions;
     return a;
   }
   template <class Op>

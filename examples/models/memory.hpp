@@ -139,13 +139,6 @@ class context {
   /// Requests workspace for a call.
   void reserve(size_t bytes) { scratch_bytes_ = std::max(scratch_bytes_, bytes); }
   workspace scratch() const { return {scratch_.data(), scratch_bytes_}; }
-  /// Requests workspace for calls that the CPU's threads make at the same time, one each.
-  void reserve_for_each_thread(size_t bytes) { reserve(size_t(threads) * round_up(bytes, workspace::alignment)); }
-  /// The part of the workspace that a thread uses in such a call.
-  workspace scratch_of(index_t thread) const {
-    size_t const each = scratch_bytes_ / size_t(threads) / workspace::alignment * workspace::alignment;
-    return {scratch_.data() + size_t(thread) * each, each};
-  }
 
   void commit() {
     values.commit(), gradients.commit(), statistics.commit(), next_statistics.commit(), kept.commit(),

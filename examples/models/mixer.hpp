@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "elementwise.hpp"
 #include "passage.hpp"
 
 namespace tcnca::models {
@@ -27,8 +28,10 @@ class mixer {
   virtual void plan_states(context<T, E> const&, memory_of<T, E>&) {
     throw std::logic_error("this mixer remembers nothing from piece to piece");
   }
-  /// Call after `states` has been committed: reserves the workspace of a piece.
-  virtual void reserve(context<T, E>&, memory_of<T, E> const&, T const*, T*) const {}
+  /// Call after the states have been committed: reserves the workspace of a piece.
+  virtual void reserve_piece(context<T, E>&, passage<T, E> const&, T const*, T*) const {}
+  /// Zeroes the state in a slot, for a sequence that begins.
+  virtual void clear_state(context<T, E> const&, memory_of<T, E> const&, index_t) const {}
   /// Forward pass of a piece; reads and updates the states of the passage.
   virtual void forward_continued(context<T, E> const&, passage<T, E> const&, T const*, T*) const {
     throw std::logic_error("this mixer remembers nothing from piece to piece");
@@ -67,18 +70,17 @@ class conv_mixer final : public mixer<T, E> {
   }
 
   void plan_states(context<T, E> const& c, memory_of<T, E>& states) override {
-    state_ = states.take(c.batch * channels_ * op::state_length);
+    state_ = states.take(c.batch * state_size());
   }
-  void reserve(context<T, E>& c, memory_of<T, E> const& states, T const* x, T* y) const override {
-    if constexpr (causal) {
-      reserve_pieces<op>(c, [&](auto const& g) { return piece_args(c, states, g, x, y); });
-    }
+  void reserve_piece(context<T, E>& c, passage<T, E> const& at, T const* x, T* y) const override {
+    if constexpr (causal) { c.reserve(op::forward_workspace(c.executor(), piece_args(c, at, x, y))); }
+  }
+  void clear_state(context<T, E> const& c, memory_of<T, E> const& states, index_t slot) const override {
+    fill(c.executor(), state_size(), T(0), states[state_] + slot * state_size());
   }
   void forward_continued(context<T, E> const& c, passage<T, E> const& at, T const* x, T* y) const override {
     if constexpr (causal) {
-      each_group(c, at, [&](E e, sequence_group const& g, workspace scratch) {
-        return op::forward(e, piece_args(c, *at.states, g, x, y), scratch);
-      });
+      require(op::forward(c.executor(), piece_args(c, at, x, y), c.scratch()));
     } else {
       mixer<T, E>::forward_continued(c, at, x, y);
     }
@@ -88,6 +90,7 @@ class conv_mixer final : public mixer<T, E> {
   using op = conv_stack<T, Shape>;
   static constexpr int sets = Shape.weight_sets();
   static constexpr bool causal = Shape.dir == direction::causal;
+  index_t state_size() const { return channels_ * op::state_length; }
 
   template <class U>
   sequence_view<U> view(context<T, E> const& c, U* p) const {
@@ -99,14 +102,12 @@ class conv_mixer final : public mixer<T, E> {
     inputs(c, a);
     return a;
   }
-  typename op::forward_args piece_args(context<T, E> const& c, memory_of<T, E> const& states, sequence_group const& g,
-                                       T const* x, T* y) const {
+  typename op::forward_args piece_args(context<T, E> const& c, passage<T, E> const& at, T const* x, T* y) const {
     auto a = forward_args(c, x, y);
-    a.x = group_of(a.x, g), a.y = group_of(a.y, g);
-    a.state_out = sequence(states[state_] + g.slot * channels_ * op::state_length, layout::batch_length_channels,
-                           g.count, channels_, op::state_length);
-    if (!g.fresh) a.state_in = a.state_out;
-    a.position = g.position;
+    a.state_out =
+        sequence((*at.states)[state_], layout::batch_length_channels, at.state_rows, channels_, op::state_length);
+    a.state_in = a.state_out, a.slots = at.slots;
+    a.position = at.position, a.positions = at.positions;
     return a;
   }
   typename op::backward_args backward_args(context<T, E> const& c, T const* x, T const* grad_y, T* grad_x) const {
@@ -153,18 +154,17 @@ class ema_mixer : public mixer<T, E> {
   }
 
   void plan_states(context<T, E> const& c, memory_of<T, E>& states) override {
-    state_ = states.take(c.batch * channels_ * Shape.states);
+    state_ = states.take(c.batch * state_size());
   }
-  void reserve(context<T, E>& c, memory_of<T, E> const& states, T const* x, T* y) const override {
-    if constexpr (causal) {
-      reserve_pieces<op>(c, [&](auto const& g) { return piece_args(c, states, g, x, y); });
-    }
+  void reserve_piece(context<T, E>& c, passage<T, E> const& at, T const* x, T* y) const override {
+    if constexpr (causal) { c.reserve(op::forward_workspace(c.executor(), piece_args(c, at, x, y))); }
+  }
+  void clear_state(context<T, E> const& c, memory_of<T, E> const& states, index_t slot) const override {
+    fill(c.executor(), state_size(), T(0), states[state_] + slot * state_size());
   }
   void forward_continued(context<T, E> const& c, passage<T, E> const& at, T const* x, T* y) const override {
     if constexpr (causal) {
-      each_group(c, at, [&](E e, sequence_group const& g, workspace scratch) {
-        return op::forward(e, piece_args(c, *at.states, g, x, y), scratch);
-      });
+      require(op::forward(c.executor(), piece_args(c, at, x, y), c.scratch()));
     } else {
       mixer<T, E>::forward_continued(c, at, x, y);
     }
@@ -174,6 +174,7 @@ class ema_mixer : public mixer<T, E> {
   using op = ema<T, Shape>;
   static constexpr bool causal = Shape.dir == direction::causal;
   index_t rows() const { return Shape.directions() * channels_; }
+  index_t state_size() const { return channels_ * Shape.states; }
 
   template <class U>
   sequence_view<U> view(context<T, E> const& c, U* p) const {
@@ -186,13 +187,10 @@ class ema_mixer : public mixer<T, E> {
     inputs(c, a);
     return a;
   }
-  typename op::forward_args piece_args(context<T, E> const& c, memory_of<T, E> const& states, sequence_group const& g,
-                                       T const* x, T* y) const {
+  typename op::forward_args piece_args(context<T, E> const& c, passage<T, E> const& at, T const* x, T* y) const {
     auto a = forward_args(c, x, y);
-    a.x = group_of(a.x, g), a.y = group_of(a.y, g);
-    a.state_out =
-        contiguous(states[state_] + g.slot * channels_ * Shape.states, g.count, channels_, index_t(Shape.states));
-    if (!g.fresh) a.state_in = a.state_out;
+    a.state_out = contiguous((*at.states)[state_], at.state_rows, channels_, index_t(Shape.states));
+    a.state_in = a.state_out, a.slots = at.slots;
     return a;
   }
   typename op::backward_args backward_args(context<T, E> const& c, T const* x, T const* grad_y, T* grad_x) const {

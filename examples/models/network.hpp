@@ -88,7 +88,7 @@ class network final : public model {
 
   void reset_state() override {
     next_token_only();
-    if (slots_ > 0 || planned_ == 0) plan_states(config_.batch), slots_ = 0;
+    if (slots_ > 0 || planned_ == 0) plan_states(config_.batch, false), slots_ = 0;
     fill(c_.executor(), index_t(states_.count()), T(0), states_.data());
     position_ = 0, carried_ = 0;
   }
@@ -116,13 +116,20 @@ class network final : public model {
   void make_slots(long slots) override {
     next_token_only();
     require_that(slots >= 1 && slots <= (1L << 30), [&] { return std::to_string(slots) + " slots are not possible"; });
+    index_t const rows = config_.batch * config_.length;  // as many sequences as a call may have
+    slot_table_ = {}, position_table_ = {};
+    slot_numbers_ = slot_table_.take(rows), positions_ = position_table_.take(rows);
+    slot_table_.commit(), position_table_.commit();
     slots_ = 0;
-    plan_states(slots);
+    plan_states(slots, true);
     slots_ = slots;
   }
   void read_slots(slot_batch const& b, float* logits) override {
     begin(b);
-    forward({.states = &states_, .slots = b.slots, .positions = positions_.data()});
+    for (index_t s = 0; s < b.sequences; s++)
+      if (b.positions[s] == 0)
+        for (block const& each : blocks_) each.first->clear_state(c_, states_, b.slots[s]);
+    forward(in_slots(slots_));
     copy_logits(0, c_.rows(), logits);
   }
   std::size_t state_bytes() const override { return planned_ > 0 ? states_.bytes() / size_t(planned_) : 0; }
@@ -179,7 +186,8 @@ class network final : public model {
 
   std::size_t parameter_count() const override { return c_.parameter_count(); }
   std::size_t memory_bytes() const override {
-    return c_.bytes() + optimiser_->bytes() + (planned_ > 0 ? states_.bytes() : 0);
+    return c_.bytes() + optimiser_->bytes() + (planned_ > 0 ? states_.bytes() : 0) +
+           (slots_ > 0 ? slot_table_.bytes() + position_table_.bytes() : 0);
   }
 
  private:
@@ -255,7 +263,8 @@ class network final : public model {
     check_tokens(b.tokens);
     c_.set_lengths(nullptr);
     c_.upload(b.tokens, c_.integers[tokens_], size_t(c_.rows()));
-    positions_.assign(b.positions, b.positions + b.sequences);
+    c_.upload(b.slots, slot_table_[slot_numbers_], size_t(b.sequences));
+    c_.upload(b.positions, position_table_[positions_], size_t(b.sequences));
     c_.training = false;
   }
   /// Logits of rows of the last batch.
@@ -305,8 +314,17 @@ class network final : public model {
     if (config_.head != head_kind::next_token)
       throw std::logic_error("only a model of the next token reads sequences in pieces");
   }
-  /// Allocates the states of so many sequences, and workspace for pieces of one of them or of a batch.
-  void plan_states(index_t sequences) {
+  /// The next piece of the sequences of a batch, which all have the same position, or of those in slots.
+  passage<T, E> continued() const { return {.states = &states_, .state_rows = c_.batch, .position = position_}; }
+  passage<T, E> in_slots(index_t slots) const {
+    return {.states = &states_,
+            .state_rows = slots,
+            .slots = contiguous<int32 const>(slot_table_[slot_numbers_], c_.batch),
+            .positions = contiguous<index_t const>(position_table_[positions_], c_.batch)};
+  }
+  /// Allocates the states of so many sequences, or slots of a pool, and workspace for pieces of one of them or of a
+  /// batch.
+  void plan_states(index_t sequences, bool in_pool) {
     planned_ = 0;
     states_ = {};
     c_.batch = sequences;
@@ -317,7 +335,7 @@ class network final : public model {
       c_.length = std::min(index_t(config_.length), length);
       for (index_t batch : {index_t(1), std::min(sequences, config_.batch * config_.length / c_.length)}) {
         c_.batch = batch;
-        for (block const& b : blocks_) b.first->reserve(c_, states_);
+        for (block const& b : blocks_) b.first->reserve_piece(c_, in_pool ? in_slots(sequences) : continued());
       }
     }
     c_.commit_scratch();
@@ -331,7 +349,7 @@ class network final : public model {
       throw std::invalid_argument(std::to_string(e.sequences) + " sequences continue, but the last call had " +
                                   std::to_string(carried_) + " before");
     begin(e, false);
-    forward({.states = &states_, .position = position_});
+    forward(continued());
     position_ += e.length, carried_ = e.sequences;
   }
 
@@ -369,8 +387,10 @@ class network final : public model {
   double last_loss_ = 0, last_norm_ = 0;  ///< of the last step
 
   memory_of<T, E> states_;
-  index_t planned_ = 0, slots_ = 0;     ///< sequences that have states; slots, if these are a pool
-  std::vector<index_t> positions_;      ///< of a batch of slots
+  index_t planned_ = 0, slots_ = 0;  ///< sequences that have states; slots, if these are a pool
+  pool<int, E> slot_table_;          ///< of a batch of slots, in the executor's memory
+  pool<index_t, E> position_table_;
+  region slot_numbers_, positions_;
   index_t position_ = 0, carried_ = 0;  ///< of the continued sequences
   std::vector<int> piece_;
 };
