@@ -8,6 +8,10 @@ struct softmax_plain {
   static constexpr char const* name = "softmax";
   static constexpr chunked_attention_shape shape{};
 };
+struct softmax_causal {
+  static constexpr char const* name = "softmax_causal";
+  static constexpr chunked_attention_shape shape{.causal = true};
+};
 struct softmax_causal_bias {
   static constexpr char const* name = "softmax_causal_bias";
   static constexpr chunked_attention_shape shape{.causal = true, .bias = true};
@@ -28,6 +32,10 @@ struct laplace_plain {
   static constexpr char const* name = "laplace";
   static constexpr chunked_attention_shape shape{.function = attention_function::laplace};
 };
+struct laplace_bias {
+  static constexpr char const* name = "laplace_bias";
+  static constexpr chunked_attention_shape shape{.function = attention_function::laplace, .bias = true};
+};
 struct laplace_dropout {
   static constexpr char const* name = "laplace_dropout";
   static constexpr chunked_attention_shape shape{.function = attention_function::laplace, .dropout = true};
@@ -35,6 +43,15 @@ struct laplace_dropout {
 struct relu2_causal {
   static constexpr char const* name = "relu2_causal";
   static constexpr chunked_attention_shape shape{.function = attention_function::relu2, .causal = true};
+};
+
+/// The default tuning without the kernels by wgmma.
+template <class T, chunked_attention_shape Shape>
+struct without_clusters : default_chunked_attention_tuning<T, Shape> {
+  using base = default_chunked_attention_tuning<T, Shape>;
+  static constexpr chunked_attention_policy without(chunked_attention_policy p) { return p.clusters = false, p; }
+  static constexpr chunked_attention_policy forward(target t) { return without(base::forward(t)); }
+  static constexpr chunked_attention_policy backward(target t) { return without(base::backward(t)); }
 };
 
 /// Edge extents: 0, 1, chunks, blocks of queries and keys, and one more or less.

@@ -139,14 +139,6 @@ TEST(chunked_attention_mma_fiber, fragments_cover_their_tiles) {
     }
 }
 
-struct softmax_causal {
-  static constexpr char const* name = "softmax_causal";
-  static constexpr chunked_attention_shape shape{.causal = true};
-};
-struct laplace_bias {
-  static constexpr char const* name = "laplace_bias";
-  static constexpr chunked_attention_shape shape{.function = attention_function::laplace, .bias = true};
-};
 struct relu2_causal_bias_dropout {
   static constexpr char const* name = "relu2_causal_bias_dropout";
   static constexpr chunked_attention_shape shape{

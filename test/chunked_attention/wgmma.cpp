@@ -117,24 +117,6 @@ TEST(chunked_attention_wgmma_fiber, faults_are_detected) {
 
 #else
 
-struct softmax_causal {
-  static constexpr char const* name = "softmax_causal";
-  static constexpr chunked_attention_shape shape{.causal = true};
-};
-struct laplace_bias {
-  static constexpr char const* name = "laplace_bias";
-  static constexpr chunked_attention_shape shape{.function = attention_function::laplace, .bias = true};
-};
-
-template <class T, chunked_attention_shape Shape>
-struct without_clusters : default_chunked_attention_tuning<T, Shape> {
-  static constexpr chunked_attention_policy forward(target t) {
-    auto p = default_chunked_attention_tuning<T, Shape>::forward(t);
-    p.clusters = false;
-    return p;
-  }
-};
-
 template <class Element, class Case>
 struct cluster_subject : attention_subject<cuda_backend, Element, Case> {
   struct on_mma : attention_subject<cuda_backend, Element, Case> {

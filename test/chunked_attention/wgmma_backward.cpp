@@ -99,20 +99,6 @@ static_assert([] {
 
 #else
 
-struct laplace_bias {
-  static constexpr char const* name = "laplace_bias";
-  static constexpr chunked_attention_shape shape{.function = attention_function::laplace, .bias = true};
-};
-
-template <class T, chunked_attention_shape Shape>
-struct without_clusters : default_chunked_attention_tuning<T, Shape> {
-  static constexpr chunked_attention_policy backward(target t) {
-    auto p = default_chunked_attention_tuning<T, Shape>::backward(t);
-    p.clusters = false;
-    return p;
-  }
-};
-
 template <class Element, class Case>
 struct wgmma_subject : attention_subject<cuda_backend, Element, Case> {
   struct on_mma : attention_subject<cuda_backend, Element, Case> {

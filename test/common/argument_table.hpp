@@ -13,8 +13,8 @@
 
 namespace tcnca::testing {
 
-/// The role of a view. `first`: the extents of the other views must match it. `rows`: optional, with any number of rows.
-/// `unused`: the shape or another argument forbids it.
+/// The role of a view. `first`: the extents of the other views must match it. `rows`: optional, with any number of
+/// rows. `unused`: the shape or another argument forbids it.
 enum class role { first, needed, optional, rows, unused };
 
 /// A call with valid arguments, and a function that visits its views: table(args, visit), visit(name, view, role).
@@ -122,7 +122,8 @@ struct argument_table {
     }
     expect(n, code::null_pointer, "extents, no pointer", [](auto& v) { v.data = nullptr; });
     if (what != role::first) {
-      expect(n, code::invalid_extent, "other extents, no pointer", [](auto& v) { v.data = nullptr, v.extent[v.rank - 1]++; });
+      expect(n, code::invalid_extent, "other extents, no pointer",
+             [](auto& v) { v.data = nullptr, v.extent[v.rank - 1]++; });
       expect(n, code::invalid_extent, "a pointer, no extents", [](auto& v) { set_all(v.extent, 0); });
     }
     if (what == role::needed) expect(n, code::missing_argument, "absent", [](auto& v) { v = {}; });

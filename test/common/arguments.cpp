@@ -184,7 +184,7 @@ void check_packed_tables(auto const& table, std::string const& x) {
   passes([](auto& a) { a.slots.data = some_slots; });  // a sequence without a state
   passes(with_offsets(empty));
 }
-// Offsets that descend or leave the tensor, slots of no row, positions out of range, and combinations that mean nothing.
+// Offsets that descend or leave the tensor, slots without a row, positions out of range, meaningless combinations.
 TEST(arguments, packed_sequences) {
   auto const check = [](auto const& calls, char const* x) {
     std::apply([&](auto const&... table) { (check_packed_tables(table, x), ...); }, calls.packed_tables());

@@ -98,18 +98,18 @@ struct packed_rows {
     auto const count = index_t(slots.size());
     a.offsets = contiguous<int32 const>(offsets.data(), count + 1),
     a.slots = contiguous<int32 const>(slots.data(), count);
-    if constexpr (requires { a.positions; }) a.positions = contiguous<index_t const>(positions.data(), count);
+    if constexpr (requires { a.positions; }) { a.positions = contiguous<index_t const>(positions.data(), count); }
     set_batch(a, 1);
     return a;
   }
   /// Sets the batch of the tensors that are not states.
   static void set_batch(auto& a, index_t batch) {
     auto const set = [&](auto&... views) { ((views.extent[0] = views.given() ? batch : 0), ...); };
-    if constexpr (requires { a.x; }) set(a.x);
-    if constexpr (requires { a.y; }) set(a.y);
-    if constexpr (requires { a.grad_y; }) set(a.grad_y, a.grad_x);
-    if constexpr (requires { a.q; }) set(a.q, a.k, a.v, a.o, a.lse);
-    if constexpr (requires { a.grad_o; }) set(a.grad_o, a.grad_q, a.grad_k, a.grad_v);
+    if constexpr (requires { a.x; }) { set(a.x); }
+    if constexpr (requires { a.y; }) { set(a.y); }
+    if constexpr (requires { a.grad_y; }) { set(a.grad_y, a.grad_x); }
+    if constexpr (requires { a.q; }) { set(a.q, a.k, a.v, a.o, a.lse); }
+    if constexpr (requires { a.grad_o; }) { set(a.grad_o, a.grad_q, a.grad_k, a.grad_v); }
   }
 };
 

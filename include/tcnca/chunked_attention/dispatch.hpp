@@ -202,8 +202,7 @@ struct chunked_attention_dispatch {
     }
   }
 
-  /// The launches by mma of all gradients but that of biases. Of<Agent>: the agent that is launched; wanted: tells which
-  /// results are present.
+  /// The launches by mma of all gradients but that of biases. Of<Agent> is launched; `wanted` has the results.
   template <template <class> class Of>
   TCNCA_HIDDEN static status launch_mma(Executor e, auto const& p, backward_params const& wanted) {
     status s;

@@ -224,9 +224,8 @@ struct chunked_attention_packed_dispatch {
   /// The arguments of a call for one sequence that needs as many items and as much memory as any of the table.
   template <class Args>
   static Args longest(Args a, sequence_table const& table) {
-    auto const cut = [&](auto&... v) { ((v.extent[0] = 1, v.extent[2] = table.max_length), ...); };
-    cut(a.q, a.k, a.v, a.o, a.lse);
-    if constexpr (requires { a.grad_o; }) { cut(a.grad_o, a.grad_q, a.grad_k, a.grad_v); }
+    table.cut_to_longest(a.q, a.k, a.v, a.o, a.lse);
+    if constexpr (requires { a.grad_o; }) { table.cut_to_longest(a.grad_o, a.grad_q, a.grad_k, a.grad_v); }
     if (table.positions.given()) a.position = Shape.causal ? a.chunk - 1 : 0;
     return a;
   }

@@ -60,14 +60,10 @@ struct conv_stack_one_sequence {
 
   explicit conv_stack_one_sequence(Args const& all)
       : one(all), sequences(sequence_table::of(all, all.x.extent[0], all.x.extent[2])) {
-    auto const cut = [&](auto& v) {
-      if (v.given()) v.extent[0] = 1, v.extent[2] = sequences.max_length;
-    };
-    cut(one.x);
     if constexpr (requires { one.y; }) {
-      cut(one.y);
+      sequences.cut_to_longest(one.x, one.y);
     } else {
-      cut(one.grad_y), cut(one.grad_x);
+      sequences.cut_to_longest(one.x, one.grad_y, one.grad_x);
     }
   }
 };

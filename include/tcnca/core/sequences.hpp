@@ -41,6 +41,15 @@ struct sequence_table {
   constexpr index_t state_rows(tensor_view<T, Rank> const& state) const {
     return slots.given() ? state.extent[0] : count;
   }
+  /// Reduces tensors of the call to one sequence of the greatest length: such a call needs as many items and as much
+  /// memory as any of the sequences.
+  template <class... View>
+  constexpr void cut_to_longest(View&... views) const {
+    auto const cut = [this](auto& v) {
+      if (v.given()) v.extent[0] = 1, v.extent[2] = max_length;
+    };
+    (cut(views), ...);
+  }
 
   TCNCA_HOST_DEVICE constexpr sequence_place operator[](index_t s) const {
     sequence_place p{.number = s, .batch = s, .length = max_length, .slot = s, .position = position};

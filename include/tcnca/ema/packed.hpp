@@ -66,19 +66,15 @@ struct tuned_packed_ema : tuned_ema<T, Shape, Tuning, Executor> {
   static typename forward_agent::params_type forward_params(auto const& a) {
     typename forward_agent::params_type p{.all = base::forward_params(a), .sequences = table(a)};
     p.longest = p.sequences.max_length;
-    cut(p, p.all.x), cut(p, p.all.y);
+    p.sequences.cut_to_longest(p.all.x, p.all.y);
     return p;
   }
   static typename backward_agent::params_type backward_params(auto const& a, double* sums) {
     typename backward_agent::params_type p{.all = base::backward_params(a, sums), .sequences = table(a)};
     p.longest = p.sequences.max_length;
-    cut(p, p.all.x), cut(p, p.all.grad_y), cut(p, p.all.grad_x);
+    p.sequences.cut_to_longest(p.all.x, p.all.grad_y, p.all.grad_x);
     p.all.sums.extent[0] = p.sequences.count;
     return p;
-  }
-  /// Reduces a view to one sequence of the greatest length.
-  static void cut(auto const& p, auto& view) {
-    if (view.given()) view.extent[0] = 1, view.extent[2] = p.sequences.max_length;
   }
 };
 
