@@ -1,5 +1,5 @@
-// A call with many sequences, of an operation whose inputs are x and parameters and whose state is one tensor; it equals
-// a call for each sequence.
+// A call with many sequences, of an operation whose inputs are x and parameters and whose state is one tensor; it
+// equals a call for each sequence.
 #pragma once
 #include "compare.hpp"
 #include "packed.hpp"
