@@ -63,7 +63,8 @@ foreach(source IN LISTS sources)
     tcnca_add_skipped(${name}.emulated emulated "TCNCA_TEST_ALL is not ON")
     continue()
   endif()
-  # Clusters, wgmma, stmatrix and launches that overlap need sm_90a. What has a form of its own below is run in both forms.
+  # Clusters, wgmma, stmatrix and launches that overlap need sm_90a. What has a form of its own below is run in both
+  # forms.
   set(arches compute_80)
   if(id MATCHES "wgmma|channel|passes|phase|column|common_launch")
     set(arches compute_90a)

@@ -48,10 +48,11 @@ __global__ void __launch_bounds__(128) products(float* out, __grid_constant__ te
     wgmma_wait<0>();
     wgmma_result(c);
     for (int k = 0; k < 2; k++)
-      asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %4, %4, %4}, {%4, %4}, "
-                   "{%0, %1, %2, %3};"
-                   : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                   : "r"(i));
+      asm volatile(
+          "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %4, %4, %4}, {%4, %4}, "
+          "{%0, %1, %2, %3};"
+          : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+          : "r"(i));
     if (threadIdx.x == 0) load_tensor_tile(shared, &map, {0, 0, 0, 0}, shared, uint16(5));
   }
   float sum = 0;

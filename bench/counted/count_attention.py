@@ -29,7 +29,7 @@ COLUMNS = 256  # of the values, per item of wgmma_products
 METRICS = {
     "flops": "operations on tensor cores per useful operation of the call",
     "shared": "bytes of shared memory per 1000 useful operations: of wavefronts, of operands of wgmma, of bulk copies",
-    "l2": "bytes between L2 and the multiprocessors per 1000 useful operations, a multicast once",
+    "l2": "bytes between L2 and the multiprocessors per 1000 useful operations: a multicast once, loads once a block",
     "instructions": "warp instructions per 1000 useful operations",
     "conflicts": "wavefronts of shared memory relative to those without bank conflicts",
     "registers": "of a thread",
@@ -89,7 +89,7 @@ def rows(call, arch, direction, size, **environment):
     def row(kernel, c, used, **more):
         shared = 128 * c["wavefronts"] + c["operand bytes"] + c["bulk shared bytes"]
         numbers = {"flops": (c["wgmma flops"] + 4096 * c["tensor"]) / operations, "shared": 1000 * shared / operations,
-                   "l2": 1000 * (32 * c["sectors"] + c["bulk bytes"]) / operations,
+                   "l2": 1000 * (32 * c["l2 sectors"] + c["bulk bytes"]) / operations,
                    "instructions": 1000 * c["instructions"] / operations,
                    "conflicts": ratio(c["wavefronts"], c["ideal wavefronts"]),
                    "local": c["local"], "generic": c["generic"], **used}
@@ -101,7 +101,7 @@ def rows(call, arch, direction, size, **environment):
         clocks["tensor"] += clocks.pop("wgmma")
         clocks["issue"] = c["instructions"] / 4
         clocks["shared memory"] = (128 * c["wavefronts"] + c["operand bytes"] + c["bulk shared bytes"]) / 128
-        clocks["L2"] = (32 * c["sectors"] + c["bulk bytes"]) / l2_bytes_per_clock
+        clocks["L2"] = (32 * c["l2 sectors"] + c["bulk bytes"]) / l2_bytes_per_clock
         bound = max(clocks, key=clocks.get)
         found.append(row(name_of(launch), c, call.compiled[launch.name], bound=bound, clocks=clocks[bound]))
         total.update(c)
@@ -117,7 +117,8 @@ def rows(call, arch, direction, size, **environment):
 
 
 def line_of(row, metrics):
-    return " ".join([row["arch"], row["direction"], row["size"], row["kernel"], *(f"{m} {row[m]:.4g}" for m in metrics)])
+    names = [row[k] for k in ("arch", "direction", "size", "kernel")]
+    return " ".join(names + [f"{m} {row[m]:.4g}" for m in metrics])
 
 
 def exceeded_in(row, limits):
@@ -194,8 +195,9 @@ def main():
             call = compiled(arch, args, folder)
             for size in args.size:
                 for direction in ("forward", "backward"):
-                    counted += rows(call, arch, direction, size)
-                    print(*counted[-6:], sep="\n", flush=True)
+                    new = rows(call, arch, direction, size)
+                    print(*new, sep="\n", flush=True)
+                    counted += new
         if args.json:
             write(args.json, counted, args)
 

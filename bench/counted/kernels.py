@@ -135,6 +135,8 @@ class Traffic:
             touched = {(a + k) // 32 for a in active for k in (0, size - 1)}
             self.n["requests"] += 1
             self.n["sectors"] += len(touched)
+            # L1 keeps what was loaded, but for copies to shared memory.
+            self.n["l2 sectors"] += len(touched if store or name == "LDGSTS" else touched - self.sectors[False])
             # The sectors that the bytes of the request would fill.
             self.n["ideal sectors"] += -(-len({a + k for a in active for k in range(0, size, 2)}) // 16)
             self.sectors[store] |= touched

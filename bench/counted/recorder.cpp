@@ -1,8 +1,8 @@
 // A CUDA runtime for count.py that launches nothing: it prints each launch with its parameters. It takes the place of
 // libcudart (nvcc -cudart none), answers as an H100, and reads what it must know of the kernels from the file that
 // TCNCA_COUNTED_KERNELS names, a line each: mangled name, registers, most threads of a block, bytes of static shared
-// memory, and offset and size of each parameter. If TCNCA_COUNTED_SHARED is set, a block may have so many bytes of shared
-// memory. A tensor map holds the bytes of its box.
+// memory, and offset and size of each parameter. If TCNCA_COUNTED_SHARED is set, a block may have so many bytes of
+// shared memory. A tensor map holds the bytes of its box.
 #include <cuda.h>
 #include <cuda_runtime.h>
 

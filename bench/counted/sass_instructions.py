@@ -229,8 +229,8 @@ def data(warp, op, args):
         if warp.watch:
             for k, a in enumerate(address):
                 at = a()
-                kind = ("STS" if k == 0 else "LDG") if copies else name
-                warp.watch(kind, size, [at] * 32 if type(at) is int else at, mask, kind != "LDG")
+                kind = ("STS" if k == 0 else "LDGSTS") if copies else name
+                warp.watch(kind, size, [at] * 32 if type(at) is int else at, mask, kind != "LDGSTS")
     return run
 
 

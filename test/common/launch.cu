@@ -1,5 +1,5 @@
-// A launch on a CUDA device leaves no error behind, and ignores earlier errors, other host threads and stream capture. It
-// follows the launches before it where it overlaps them.
+// A launch on a CUDA device leaves no error behind, and ignores earlier errors, other host threads and stream capture.
+// It follows the launches before it, also where it overlaps them.
 #include <tcnca/block/group.hpp>
 #include <tcnca/launch/launch.hpp>
 

@@ -13,8 +13,8 @@ __device__ __forceinline__ void wait_for_previous_kernel() {
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
-/// Once all blocks have called this or ended, blocks of the next kernel may start where there is room for them, if it was
-/// launched so.
+/// Once all blocks have called this or ended, blocks of the next kernel may start where there is room for them, if it
+/// was launched so.
 __device__ __forceinline__ void allow_next_kernel() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");

@@ -56,10 +56,10 @@ template <class Agent>
 requires requires { Agent::blocks_per_multiprocessor; }
 inline constexpr int resident_blocks<Agent> = Agent::blocks_per_multiprocessor;
 
-/// Runs an agent. The kernel waits for its predecessor before it accesses memory, so that it can be launched early: what
-/// overlaps is its launch and the end of the predecessor. It completes after all kernels before it, because all of its
-/// threads wait. Without code for this architecture the kernel is empty and has a launch bound of one thread;
-/// supports() sees the bound, and the caller chooses another agent.
+/// Runs an agent. The kernel waits for its predecessor before it accesses memory, so that it can be launched early: its
+/// launch and the end of the predecessor overlap. Because all of its threads wait, it completes after all kernels before
+/// it. Without code for this architecture the kernel is empty and has a launch bound of one thread; supports() sees the
+/// bound, and the caller chooses another agent.
 template <class Agent, class Params, int Threads>
 TCNCA_HIDDEN __global__ void __launch_bounds__(has_code<Agent> ? Threads : 1, resident_blocks<Agent>)
     run_agent(__grid_constant__ Params const params, index_t items, size_t global_scratch_bytes, char* scratch) {

@@ -20,8 +20,8 @@ argument_check check_executor(Executor e) {
 
 /// Runs all items of an agent, on as many workers as the workspace has memory for. Returns workspace_too_small if that
 /// is not even one. On the CPU the call returns when the work is done; on a GPU it enqueues one kernel, or nothing if
-/// there are no items. If `e` is a variable, the next launch with it may overlap the end of this one, since it follows a
-/// kernel that waits for its predecessors.
+/// there are no items. If `e` is a variable, the next launch with it may overlap the end of this one, which waits for
+/// its own predecessors.
 template <agent Agent, class Executor>
 TCNCA_HIDDEN status launch(Executor&& e, typename Agent::params_type const& params, workspace scratch = {}) {
   using traits = executor_traits<std::remove_cvref_t<Executor>>;
