@@ -22,8 +22,8 @@ import tempfile
 from count import provenance, ratio
 from kernels import INCLUDE, PIPES, Call
 
-SIZES = ["1x1x2048x128x1024x2048", "1x1x128x64x512x128"]
-ARCHITECTURES = {"sm_90a": "90a", "sm_80": "80"}
+SIZES = {"sm_90a": ["1x1x2048x128x1024x2048", "1x1x128x64x512x128"],
+         "sm_80": ["1x1x512x128x1024x512", "1x1x128x64x512x128"]}
 COLUMNS = 256  # of the values, per item of wgmma_products
 
 METRICS = {
@@ -163,7 +163,7 @@ def write(path, counted, args):
     key = lambda r: (r["arch"], r["direction"], r["size"])
     new = {key(r) for r in counted}
     old = json.loads(path.read_text())["rows"] if path.exists() else []
-    order = lambda r: (list(ARCHITECTURES).index(r["arch"]), r["direction"] == "backward", SIZES.index(r["size"]))
+    order = lambda r: (list(SIZES).index(r["arch"]), SIZES[r["arch"]].index(r["size"]), r["direction"] == "backward")
     merged = sorted([r for r in old if key(r) not in new] + counted, key=order)
     note = {**provenance(args), "compiler": provenance(args)["compiler"].partition(",")[0]}
     lines = ",\n".join(map(json.dumps, merged))
@@ -172,13 +172,12 @@ def write(path, counted, args):
 
 def compiled(arch, args, folder):
     return Call(folder / arch, {"TYPE": "bf16"}, args.nvcc, args.nvdisasm, args.include, "chunked_attention",
-                ARCHITECTURES[arch])
+                arch.removeprefix("sm_"))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arch", choices=ARCHITECTURES, nargs="+", default=list(ARCHITECTURES))
-    parser.add_argument("--size", nargs="+", default=SIZES)
+    parser.add_argument("--arch", choices=SIZES, nargs="+", default=list(SIZES))
     parser.add_argument("--json", type=pathlib.Path)
     parser.add_argument("--budgets", type=pathlib.Path)
     parser.add_argument("--folder", type=pathlib.Path, help="for compiled programs")
@@ -193,7 +192,7 @@ def main():
         counted = []
         for arch in args.arch:
             call = compiled(arch, args, folder)
-            for size in args.size:
+            for size in SIZES[arch]:
                 for direction in ("forward", "backward"):
                     new = rows(call, arch, direction, size)
                     print(*new, sep="\n", flush=True)

@@ -57,8 +57,8 @@ requires requires { Agent::blocks_per_multiprocessor; }
 inline constexpr int resident_blocks<Agent> = Agent::blocks_per_multiprocessor;
 
 /// Runs an agent. The kernel waits for its predecessor before it accesses memory, so that it can be launched early: its
-/// launch and the end of the predecessor overlap. Because all of its threads wait, it completes after all kernels before
-/// it. Without code for this architecture the kernel is empty and has a launch bound of one thread; supports() sees the
+/// launch and the end of the predecessor overlap. All of its threads wait, so it completes after all kernels before it.
+/// Without code for this architecture the kernel is empty and has a launch bound of one thread; supports() sees the
 /// bound, and the caller chooses another agent.
 template <class Agent, class Params, int Threads>
 TCNCA_HIDDEN __global__ void __launch_bounds__(has_code<Agent> ? Threads : 1, resident_blocks<Agent>)
