@@ -40,7 +40,8 @@ set(finding_race "race: write after read in shared memory.*race: read after writ
 set(finding_uninitialised "uninitialised shared memory: read of shared memory that was never written")
 set(finding_bounds "out of bounds: 4-byte write out of bounds")
 set(finding_alignment "misaligned: 8-byte write of a misaligned global address")
-foreach(fault race uninitialised bounds alignment)
+set(finding_dependency "race: write to global memory that the kernel before has touched, without griddepcontrol.wait")
+foreach(fault race uninitialised bounds alignment dependency)
   add_test(NAME emulated.control.${fault}
     COMMAND sh -c "\"$0\" ${fault} 2>&1; echo \"exit status $?\"" $<TARGET_FILE:emulated_control>)
   set_tests_properties(emulated.control.${fault} PROPERTIES LABELS emulated ENVIRONMENT EMU_STRICT=1
@@ -62,9 +63,10 @@ foreach(source IN LISTS sources)
     tcnca_add_skipped(${name}.emulated emulated "TCNCA_TEST_ALL is not ON")
     continue()
   endif()
-  # Clusters, wgmma and stmatrix need sm_90a. What has a form of its own below is run in both forms.
+  # Clusters, wgmma, stmatrix and launches that overlap need sm_90a. What has a form of its own below is run in both
+  # forms.
   set(arches compute_80)
-  if(id MATCHES "wgmma|channel|passes|phase|column")
+  if(id MATCHES "wgmma|channel|passes|phase|column|common_launch")
     set(arches compute_90a)
   elseif(id MATCHES "tensor|warp")
     set(arches compute_80 compute_90a)

@@ -1,4 +1,5 @@
-"""Compiles a call of the library for sm_90a, records its launches, and counts what they execute."""
+"""Compiles a call of the library, for sm_90a or another architecture, records its launches, and counts what they
+execute."""
 import collections
 import os
 import pathlib
@@ -21,9 +22,22 @@ LONG = 300000  # warp instructions of a block that are executed if ITEMS are mor
 PIPES = {"fma": 4, "half fma": 2, "alu": 2, "special": 0.5, "tensor": 0.62}
 PIPE_OF = {
     "fma": "FFMA FMUL FADD", "half fma": "IMAD HFMA2 HADD2 HMUL2", "special": "MUFU F2F F2I I2F FRND POPC FLO BREV",
-    "alu": "IADD3 LOP3 SHF LEA ISETP FSETP SEL FSEL PRMT VIADD VIMNMX FMNMX F2FP PLOP3 IABS VIADDMNMX SGXT BMSK P2R "
-           "R2P MOV", "tensor": "HMMA"}
+    "alu": "IADD3 LOP3 SHF LEA ISETP FSETP SEL FSEL PRMT VIADD VIMNMX IMNMX FMNMX F2FP PLOP3 IABS VIADDMNMX SGXT BMSK "
+           "P2R R2P MOV", "tensor": "HMMA"}
 PIPE_OF = {opcode: pipe for pipe, opcodes in PIPE_OF.items() for opcode in opcodes.split()}
+
+
+def reported(text):
+    """What ptxas says of each kernel: registers, spilled bytes, and how often it makes products by wgmma wait where the
+    source does not."""
+    waits = collections.Counter(re.findall(r"\(C75\d\d\).*(?:serialized|wait is injected).*in function '(\w+)'", text))
+    kernels = {}
+    for part in re.split(r"Compiling entry function '", text)[1:]:
+        spilled = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", part).groups()
+        name = part[:part.index("'")]
+        kernels[name] = {"registers": int(re.search(r"Used (\d+) registers", part)[1]),
+                         "spilled": sum(map(int, spilled)), "serialized": waits[name]}
+    return kernels
 
 
 class Launch:
@@ -34,13 +48,13 @@ class Launch:
         self.name = words[0]
         self.grid, self.block, self.cluster, self.shared, self.resident = map(int, words[1:6])
         self.parameters = bytearray.fromhex(words[6])
-        self.agent = re.search(r"\d(?:conv_stack_)?([a-z_]+?)_agent", self.name)[1]
+        self.agent = re.search(r"\d(?!run_)(?:conv_stack_|chunked_attention_)?([a-z_]+?)_agent", self.name)[1]
         self.warps = (self.block + 31) // 32
 
 
 class Cubin:
-    """The kernels of a cubin: name -> registers, most threads, bytes of static shared memory, and begin and size of
-    each parameter."""
+    """The kernels of a cubin: name -> registers, most threads, bytes of static shared memory, where the parameters
+    begin in constant bank 0, and begin and size of each parameter."""
 
     def __init__(self, path):
         data = path.read_bytes()
@@ -66,6 +80,8 @@ class Cubin:
                 elif own and kind == 0x17:  # a parameter
                     _, ordinal, begin, packed = struct.unpack("<IHHI", value)
                     own["parameters"][ordinal] = begin, packed >> 18
+                elif own and kind == 0x0A:  # the constant bank of the parameters
+                    own["begin"] = struct.unpack_from("<IH", value)[1]
                 elif own and kind == 0x05:  # most threads
                     own["threads"] = struct.unpack_from("<I", value)[0]
 
@@ -119,6 +135,8 @@ class Traffic:
             touched = {(a + k) // 32 for a in active for k in (0, size - 1)}
             self.n["requests"] += 1
             self.n["sectors"] += len(touched)
+            # L1 keeps what was loaded, but for copies to shared memory.
+            self.n["l2 sectors"] += len(touched if store or name == "LDGSTS" else touched - self.sectors[False])
             # The sectors that the bytes of the request would fill.
             self.n["ideal sectors"] += -(-len({a + k for a in active for k in range(0, size, 2)}) // 16)
             self.sectors[store] |= touched
@@ -127,12 +145,13 @@ class Traffic:
 class Call:
     """A program of a source in this folder: its kernels, and their counts for calls."""
 
-    def __init__(self, folder, macros, nvcc="nvcc", nvdisasm="nvdisasm", include=INCLUDE, source="conv_stack"):
+    def __init__(self, folder, macros, nvcc="nvcc", nvdisasm="nvdisasm", include=INCLUDE, source="conv_stack",
+                 arch="90a"):
         self.folder, self.include, self.macros, self.nvcc, self.source = folder, include, macros, nvcc, source
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        self.compiled = self.report("sm_90a", ["-gencode", "arch=compute_90a,code=sm_90a", "-cudart", "none",
-                                               str(HERE / "recorder.cpp"), "-o", str(folder / "call")])
+        self.compiled = self.report(f"sm_{arch}", ["-gencode", f"arch=compute_{arch},code=sm_{arch}", "-cudart", "none",
+                                                   str(HERE / "recorder.cpp"), "-o", str(folder / "call")])
         self.cubin = Cubin(next(folder.glob(f"{source}*.cubin")))
         self.cubin.write(folder / "kernels")
         self.text = self.output([nvdisasm, "-c", str(next(folder.glob(f"{source}*.cubin")))])
@@ -145,41 +164,22 @@ class Call:
         return done.stdout
 
     def report(self, arch, arguments):
-        """Compiles; what ptxas says of each kernel: registers, spilled bytes."""
+        """Compiles; what ptxas says of each kernel."""
         command = [self.nvcc, "-std=c++20", "-I", str(self.include), "--keep", "--keep-dir", str(self.folder),
                    "-Xptxas", "-v", *(f"-DCOUNTED_{k}={v}" for k, v in self.macros.items()), *arguments,
                    str(HERE / f"{self.source}.cu")]
-        text = self.output(command)
-        kernels = {}
-        for part in re.split(r"Compiling entry function '", text)[1:]:
-            spilled = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", part).groups()
-            kernels[part[:part.index("'")]] = {"registers": int(re.search(r"Used (\d+) registers", part)[1]),
-                                               "spilled": sum(map(int, spilled))}
-        return kernels
+        return reported(self.output(command))
 
-    def launches(self, arguments):
-        names = {**os.environ, "TCNCA_COUNTED_KERNELS": str(self.folder / "kernels")}
+    def launches(self, arguments, **environment):
+        names = {**os.environ, **environment, "TCNCA_COUNTED_KERNELS": str(self.folder / "kernels")}
         lines = self.output([self.folder / "call", *map(str, arguments)], env=names).splitlines()
         return [Launch(line) for line in lines]
 
     def count(self, launch):
         """Counts of all blocks of a launch: the first block (or cluster) is executed for some items, and another one if
         that is quick, and the counts are scaled."""
-        kernel = sass.Kernel(self.text, launch.name)
-        begin = self.cubin.places(launch.name)[1][0]  # of the number of items
-        items = int.from_bytes(launch.parameters[begin:begin + 8], "little")
-        groups = launch.grid // launch.cluster
-
-        def execute(group, count):
-            parameters = bytearray(launch.parameters)
-            struct.pack_into("<q", parameters, begin, group + groups * (count - 1) + 1)
-            constants = bytearray(sass.PARAMETERS) + parameters
-            struct.pack_into("<6I", constants, 0, launch.block, 1, 1, launch.grid, 1, 1)
-            total = collections.Counter()
-            for rank in range(launch.cluster):
-                total.update(self.count_block(kernel, bytes(constants), launch, group * launch.cluster + rank, rank))
-            return total
-
+        items, groups = self.items(launch), launch.grid // launch.cluster
+        execute = lambda group, count: self.execute(launch, group, count, range(launch.cluster))
         total, counted = execute(0, 1), 1
         more = min(ITEMS, len(range(0, items, groups)), LONG // max(1, total["instructions"]))
         if more > 1:
@@ -192,6 +192,23 @@ class Call:
         counts["items"] = items
         return counts
 
+    def items(self, launch):
+        begin, size = self.cubin.places(launch.name)[1]
+        return int.from_bytes(launch.parameters[begin:begin + size], "little")
+
+    def execute(self, launch, group, count, ranks):
+        """Counts of blocks of one group (a cluster), for its first `count` items."""
+        kernel = sass.Kernel(self.text, launch.name)
+        parameters, places = bytearray(launch.parameters), self.cubin.places(launch.name)
+        groups = launch.grid // launch.cluster
+        struct.pack_into("<q", parameters, places[1][0], group + groups * (count - 1) + 1)
+        constants = bytearray(self.cubin.kernels[launch.name]["begin"]) + parameters
+        struct.pack_into("<6I", constants, 0, launch.block, 1, 1, launch.grid, 1, 1)
+        total = collections.Counter()
+        for rank in ranks:
+            total.update(self.count_block(kernel, bytes(constants), launch, group * launch.cluster + rank, rank))
+        return total
+
     @staticmethod
     def count_block(kernel, constants, launch, block, rank):
         total, traffic, shared = collections.Counter(), Traffic(), {}
@@ -199,6 +216,7 @@ class Call:
         sass.run_block(warps)
         for warp in warps:
             total["instructions"] += warp.executed
+            total.update(warp.units)
             for opcode, times in zip(kernel.opcodes, warp.count):
                 if times:
                     pipe = PIPE_OF.get(opcode.split(".")[0])

@@ -1,7 +1,9 @@
 // A CUDA runtime for count.py that launches nothing: it prints each launch with its parameters. It takes the place of
 // libcudart (nvcc -cudart none), answers as an H100, and reads what it must know of the kernels from the file that
 // TCNCA_COUNTED_KERNELS names, a line each: mangled name, registers, most threads of a block, bytes of static shared
-// memory, and offset and size of each parameter.
+// memory, and offset and size of each parameter. If TCNCA_COUNTED_SHARED is set, a block may have so many bytes of
+// shared memory. A tensor map holds the bytes of its box.
+#include <cuda.h>
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -15,7 +17,11 @@
 
 namespace {
 
-constexpr int multiprocessors = 132, shared_of_multiprocessor = 228 * 1024, shared_of_block = 227 * 1024;
+constexpr int multiprocessors = 132, shared_of_multiprocessor = 228 * 1024;
+int const shared_of_block = [] {
+  char const* const bytes = std::getenv("TCNCA_COUNTED_SHARED");
+  return bytes ? std::atoi(bytes) : 227 * 1024;
+}();
 
 struct parameter {
   int offset, size;
@@ -75,6 +81,15 @@ cudaError_t record(void const* function, dim3 grid, dim3 block, unsigned cluster
   return cudaSuccess;
 }
 
+CUresult CUDAAPI encode(CUtensorMap* map, CUtensorMapDataType, cuuint32_t rank, void*, cuuint64_t const*,
+                        cuuint64_t const*, cuuint32_t const* box, cuuint32_t const*, CUtensorMapInterleave,
+                        CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill) {
+  cuuint64_t bytes = 2;  // of an element
+  for (cuuint32_t axis = 0; axis < rank; axis++) bytes *= box[axis];
+  *map = {};
+  return map->opaque[0] = bytes, CUDA_SUCCESS;
+}
+
 }  // namespace
 
 extern "C" {
@@ -100,6 +115,7 @@ cudaError_t __cudaLaunchKernel(cudaKernel_t, dim3, dim3, void**, size_t, cudaStr
 cudaError_t cudaGetLastError() { return cudaSuccess; }
 cudaError_t cudaPeekAtLastError() { return cudaSuccess; }
 char const* cudaGetErrorName(cudaError_t) { return "an error of recorder.cpp"; }
+cudaError_t cudaDriverGetVersion(int* version) { return *version = CUDART_VERSION, cudaSuccess; }
 cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   switch (attribute) {
@@ -110,6 +126,16 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
     case cudaDevAttrL2CacheSize: *value = 50 << 20; return cudaSuccess;
     default: return cudaErrorInvalidValue;
   }
+}
+cudaError_t cudaGetDriverEntryPoint(char const*, void** function, unsigned long long,
+                                    cudaDriverEntryPointQueryResult* found) {
+  *function = reinterpret_cast<void*>(&encode), *found = cudaDriverEntryPointSuccess;
+  return cudaSuccess;
+}
+cudaError_t cudaGetDriverEntryPointByVersion(char const*, void** function, unsigned, unsigned long long,
+                                             cudaDriverEntryPointQueryResult* found) {
+  *function = reinterpret_cast<void*>(&encode), *found = cudaDriverEntryPointSuccess;
+  return cudaSuccess;
 }
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* a, void const* function) {
   kernel const* const k = find(function);

@@ -4,12 +4,11 @@ Integers, addresses, predicates and control flow are exact, also through shared 
 reads as zero and floating-point results are zero, so a kernel must not branch on them. The warps of a block run in
 turn, each until a barrier; waits of mbarriers never block. Lanes that diverge are groups; the one with the lowest
 address runs, and groups meet at the same address, at BSYNC and at WARPSYNC."""
+import collections
 import re
 
 from sass_instructions import Barrier, Meet, instruction
-from sass_values import ALL, LANES, M32, M64, SHARED_WINDOW, apply, from_float, operands, signed
-
-PARAMETERS = 0x210  # where they begin in constant bank 0 of sm_90
+from sass_values import ALL, LANES, M32, M64, PARAMETERS, SHARED_WINDOW, apply, from_float, operands, signed
 
 
 class Kernel:
@@ -41,6 +40,7 @@ class Warp:
         self.local = {}
         self.shared = {} if shared is None else shared  # words of the block that are not zero, by their number
         self.executed = 0
+        self.units = collections.Counter()  # what other units do: products of warpgroups, bulk copies
         self.special = {"SR_TID.X": [warp * 32 + i for i in LANES], "SR_LANEID": list(LANES), "SR_CTAID.X": block,
                         "SR_CgaCtaId": cluster_rank, "SR_SWINHI": SHARED_WINDOW, "SRZ": 0,
                         "SR_LTMASK": [(1 << i) - 1 for i in LANES], "SR_EQMASK": [1 << i for i in LANES]}

@@ -3,7 +3,7 @@ import re
 import struct
 
 from sass_integers import INTEGER, UNIFORM
-from sass_values import ALL, LANES, SHARED_WINDOW, from_float, is_predicate
+from sass_values import ALL, LANES, PARAMETERS, SHARED_WINDOW, from_float, is_predicate
 
 
 class Exit:
@@ -29,8 +29,8 @@ DATA = set("""FADD FMUL FFMA FMNMX F2FP F2F FRND FSWZADD HADD2 HMUL2 HMNMX2 HFMA
 FCHK HSETP2 DSETP LDGSTS TEX ATOM ATOMG ATOMS RED I2FP VIMNMX3""".split())
 # Fences, waits, copies by other units.
 NOTHING = set("""MEMBAR ERRBAR CCTL CCTLL DEPBAR LDGDEPBAR FENCE NOP YIELD BMOV UCGABAR_ARV UCGABAR_WAIT NANOSLEEP
-ACQBULK PREEXIT ENDCOLLECTIVE ARRIVES USETMAXREG WARPGROUP SYNCS UTMALDG UTMASTG UTMAPF UTMACMDFLUSH UBLKCP UBLKPF
-WARPGROUPSET PMTRIG""".split())
+ACQBULK PREEXIT ENDCOLLECTIVE ARRIVES USETMAXREG WARPGROUP SYNCS UTMASTG UTMAPF UTMACMDFLUSH UBLKPF WARPGROUPSET
+PMTRIG STAS""".split())
 MEMORY = {"LD": 0, "LDG": 0, "LDS": 0, "LDSM": 0, "ST": 1, "STG": 1, "STS": 1, "STSM": 1, "LDL": 0, "STL": 1}
 
 
@@ -45,6 +45,8 @@ def instruction(warp, op, args):
         return INTEGER[plain](warp, op, args)
     if plain in MEMORY:
         return memory(warp, op, args)
+    if name in UNITS:
+        return UNITS[name](warp, op, args)
     if name in NOTHING or name in DATA:
         return data(warp, op, args)
     raise NotImplementedError(f"{'.'.join(op)} {', '.join(args)}")
@@ -211,7 +213,7 @@ def data(warp, op, args):
         return constant_halves(warp, op, args)
     copies = name == "LDGSTS"
     puts = [warp.set_predicate(a) for a in args[:2] if is_predicate(a)]
-    waits = ALL if name == "SYNCS" else 0
+    waits = ALL if name in ("SYNCS", "USETMAXREG") else 0
     count = 4 if name == "HMMA" and "F32" in op else 2 if name[0] == "D" or "F64" in op else 1
     result = next((a for a in args if re.fullmatch(r"R\d+", a)), None)
     writes = result and args.index(result) == len(puts) and name in DATA and name != "RED" and not copies
@@ -227,8 +229,8 @@ def data(warp, op, args):
         if warp.watch:
             for k, a in enumerate(address):
                 at = a()
-                kind = ("STS" if k == 0 else "LDG") if copies else name
-                warp.watch(kind, size, [at] * 32 if type(at) is int else at, mask, kind != "LDG")
+                kind = ("STS" if k == 0 else "LDGSTS") if copies else name
+                warp.watch(kind, size, [at] * 32 if type(at) is int else at, mask, kind != "LDGSTS")
     return run
 
 
@@ -238,3 +240,47 @@ def constant_halves(warp, op, args):
     number = half(float(args[3])) << 16 | half(float(args[4]))
     put = warp.set_register(args[0])
     return lambda mask: put(mask, number)
+
+
+def product(warp, op, args):
+    """wgmma: a quarter of a product of a warpgroup."""
+    m, n, k = map(int, op[1].split("x"))
+    flops, operands = m * n * k // 2, (0 if re.fullmatch(r"R\d+", args[1]) else m) + n
+    result = int(args[0][1:]) if args[0] != "RZ" else None
+
+    def run(mask):
+        warp.units["wgmma flops"] += flops
+        warp.units["operand bytes"] += operands * k // 2  # of 16-bit elements; b is read once for four warps
+        if result is not None:
+            warp.r[result:result + n // 2] = [0] * (n // 2)
+    return run
+
+
+def tensor_copy(warp, op, args):
+    """A tile from global to shared memory; with a mask, to several blocks. recorder.cpp put its size in the map."""
+    place = warp.pair(args[1].strip("[]"))
+    blocks = warp.value(args[2]) if "MULTICAST" in op else (lambda: 1 << 16)  # in the upper half
+
+    def run(mask):
+        bytes_of_box = warp.constant(PARAMETERS + (place() & 0xFFFF), 8)
+        if not 0 < bytes_of_box <= 1 << 16:
+            raise RuntimeError("a tensor map without a box")
+        warp.units["bulk bytes"] += bytes_of_box
+        warp.units["bulk shared bytes"] += bytes_of_box * bin(blocks() >> 16).count("1")
+    return run
+
+
+def block_copy(warp, op, args):
+    """Contiguous bytes; .S.S: to another block's shared memory."""
+    units_of_16 = warp.value(args[2])
+
+    def run(mask):
+        size = units_of_16() * 16
+        warp.units["bulk shared bytes"] += size
+        if op[1:3] != ["S", "S"]:
+            warp.units["bulk bytes"] += size
+    return run
+
+
+# What other units of the multiprocessor do; counted in warp.units.
+UNITS = {"HGMMA": product, "UTMALDG": tensor_copy, "UBLKCP": block_copy}

@@ -331,7 +331,7 @@ def bit_length(x):
 
 INTEGER = {"MOV": move, "R2UR": move, "S2R": special, "S2UR": special, "CS2R": special, "LDC": from_bank,
            "IMAD": multiply_add, "IADD3": add, "VIADD": function(lambda x, y: x + y & M32, 2), "VIMNMX": extreme,
-           "VIADDMNMX": extreme, "IABS": function(lambda x: abs(signed(x)), 1), "LOP3": bitwise,
+           "VIADDMNMX": extreme, "IMNMX": extreme, "IABS": function(lambda x: abs(signed(x)), 1), "LOP3": bitwise,
            "PLOP3": predicate_logic, "SHF": shift, "LEA": scaled_add, "ISETP": compare, "FSETP": compare_floats,
            "SEL": select, "FSEL": select, "PRMT": function(permute, 3), "P2R": predicates_to_register,
            "R2P": register_to_predicates, "I2F": integer_to_float, "F2I": float_to_integer, "MUFU": reciprocal,

@@ -7,6 +7,7 @@ import struct
 ALL = M32 = 0xFFFFFFFF
 M64 = (1 << 64) - 1
 LANES = range(32)
+PARAMETERS = 0x210  # where they begin in constant bank 0 of sm_90
 SHARED_WINDOW = 0x7F00  # the upper half of generic addresses of shared memory
 
 

@@ -62,6 +62,20 @@ of 16 x 8 x 16 and one wavefront; everything overlaps, and the scarcest resource
 take no time, so these are lower bounds. The convolution by cuFFT in fp32 moves 72 to 104 bytes an element: 24 to 35
 ps on an H100, 17 to 24 on an H200."""
 
+COUNTED_ATTENTION = """*Counted, not measured.* Command: `bench/counted/count_attention.py`. As for stacks; bf16,
+softmax without a mask, the kernels of sm_90a (wgmma) and of sm_80 (mma.sync). z, h, C: key dimension, value
+dimension, rows of a chunk. The useful operations of a call are those of its products, each computed once: 2 C C (z +
+h) for a chunk forward, 2 C C (3 z + 2 h) backward. *Products*: operations on tensor cores per useful one. *Shared*:
+bytes of shared memory per 1000 useful operations, of wavefronts, operands of wgmma and bulk copies. *L2*: bytes
+between L2 and the multiprocessors, *instructions*: warp instructions, per 1000 useful operations. *Waits*: for wgmma,
+inserted by ptxas. *Time*: a kernel's share of the modelled time, and the resource that binds. *TFLOP/s*: useful
+operations per modelled second. The model: the time of a kernel is the largest quotient of an amount and the rate of
+its resource, that of a call the sum over its kernels, at least that of a copy of each tensor (on sm_90a backward also
+of the weights and the gradients of scores, out and in). Rates of an H100: above, also 4096 operations of wgmma and
+128 bytes of shared memory a clock, L2 5.5 TB/s. Of an A100: 108 multiprocessors at 1.41 GHz, 2 warp instructions of
+fp32, 2048 operations of mma.sync, L2 5120 bytes a clock, a copy 1.4 TB/s. All multiprocessors are busy, and latency
+takes no time: these are upper bounds."""
+
 # Warp instructions per 32 outputs that the kernels should not exceed; channels-last may take 1.25 times as many.
 TARGETS = {("bf16", "forward"): {(4, 6): 20, (8, 5): 22, (17, 4): 20, (51, 3): 25},
            ("bf16", "backward"): {(4, 6): 60, (8, 5): 75, (17, 4): 60},
@@ -175,6 +189,21 @@ def counted_page(run):
     return "Convolution stacks on a GPU", text
 
 
+def counted_attention_page(run):
+    head = ["", "", "z, h, C", "kernel", "products", "shared", "L2", "instructions", "conflicts", "registers",
+            "bytes spilled", "waits", "time", "modelled TFLOP/s"]
+    rows = []
+    for r in run.rows:
+        _, _, _, key_dim, value_dim, chunk = r["size"].split("x")
+        call = r["kernel"] == "all"
+        name, time = ("**the call**", r["bound"]) if call else (r["kernel"], f"{100 * r['share']:.0f} %, {r['bound']}")
+        rows.append([r["arch"], r["direction"], f"{key_dim}, {value_dim}, {chunk}", name, f"{r['flops']:.3f}",
+                     digits(r["shared"]), digits(r["l2"]), digits(r["instructions"]), digits(r["conflicts"]),
+                     r["registers"], r["spilled"], r["serialized"], time,
+                     f"{integer(r['tflops'])} ({r['gpu']})" if call else ""])
+    return "Chunked attention on a GPU", [COUNTED_ATTENTION, table(head, rows)]
+
+
 def google_page(run):
     rows = []
     for r in run.rows:
@@ -190,7 +219,7 @@ def google_page(run):
 
 
 PAGES = [("conv_vs_fft", conv_page), ("conv_extents", extents_page), ("attention", attention_page),
-         ("layer_step", layer_page), ("conv_stack", counted_page)]
+         ("layer_step", layer_page), ("conv_stack", counted_page), ("chunked_attention", counted_attention_page)]
 
 
 def all_runs():

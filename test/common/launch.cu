@@ -1,6 +1,7 @@
 // A launch on a CUDA device leaves no error behind, and ignores earlier errors, other host threads and stream capture.
+// It follows the launches before it, also where it overlaps them.
 #include <tcnca/block/group.hpp>
-#include <tcnca/launch/cuda.cuh>
+#include <tcnca/launch/launch.hpp>
 
 #include <atomic>
 #include <thread>
@@ -30,6 +31,22 @@ struct counting_agent {
     group.sync();
     for (int i = group.rank(); i < p.count; i += group.size()) p.to[item * p.count + i] = buffer[p.count - 1 - i];
     group.sync();
+  }
+};
+/// Adds 1 to every number. An item has `count` of them; the last block of a launch has the first item of the next.
+template <class Group>
+struct increment_agent {
+  using A = float;
+  using group_type = Group;
+  using params_type = counted_numbers;
+  static constexpr index_t all_items = 8;
+  Group group;
+  params_type const& p;
+  TCNCA_HOST_DEVICE increment_agent(Group g, params_type const& given, A*, A*) : group(g), p(given) {}
+  TCNCA_HOST_DEVICE static index_t items(params_type const& p) { return p.count > 0 ? all_items : 0; }
+  static group_memory memory(params_type const&) { return {}; }
+  TCNCA_HOST_DEVICE void operator()(index_t item) const {
+    for (int i = group.rank(); i < p.count; i += group.size()) p.to[(all_items - 1 - item) * p.count + i] += 1;
   }
 };
 /// In clusters larger than the portable size.
@@ -171,6 +188,63 @@ TEST_F(cuda_launch, is_captured) {
   EXPECT_EQ(cudaGraphExecDestroy(ready), cudaSuccess);
   EXPECT_EQ(cudaGraphDestroy(graph), cudaSuccess);
   EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
+}
+
+/// All kernels but the first one overlap the end of the previous one; a launch without items is none.
+struct cuda_overlapping_launch : cuda_launch {
+  using adding = increment_agent<block_group<threads>>;
+  static constexpr int count = 100, launches = 4;
+  tensor<float, 1> values_{{adding::all_items * count}, {0}};
+  counted_numbers const all_{values_.view().data, count};
+
+  void SetUp() override {
+    cuda_launch::SetUp();
+    for (index_t i = 0; i < values_.count(); i++) *values_.at(i) = 0;
+    cuda_backend::finish();
+  }
+  void add(cuda& e) const {
+    for (int n = 0; n < launches; n++) EXPECT_TRUE(launch<adding>(e, all_).ok());
+  }
+  void expect_added(int times) const {
+    for (index_t i = 0; i < values_.count(); i++) ASSERT_EQ(*values_.at(i), float(times * launches)) << i;
+  }
+};
+
+TEST_F(cuda_overlapping_launch, follows_the_kernels_before_it) {
+  cuda e{};
+  EXPECT_TRUE(launch<adding>(e, {all_.to, 0}).ok());
+  EXPECT_FALSE(e.overlap_launch);
+  add(e);
+  EXPECT_TRUE(e.overlap_launch);
+  add(e);
+  cuda_backend::finish();
+  expect_added(2);
+}
+
+TEST_F(cuda_overlapping_launch, is_captured) {
+  cuda e{};
+  cudaGraph_t graph{};
+  cudaGraphExec_t ready{};
+  ASSERT_EQ(cudaStreamCreateWithFlags(&e.stream, cudaStreamNonBlocking), cudaSuccess);
+  ASSERT_EQ(cudaStreamBeginCapture(e.stream, cudaStreamCaptureModeGlobal), cudaSuccess);
+  add(e);
+  ASSERT_EQ(cudaStreamEndCapture(e.stream, &graph), cudaSuccess);
+  ASSERT_EQ(cudaGraphInstantiate(&ready, graph, 0), cudaSuccess);
+  for (int n = 0; n < 3; n++) EXPECT_EQ(cudaGraphLaunch(ready, e.stream), cudaSuccess);
+  EXPECT_EQ(cudaStreamSynchronize(e.stream), cudaSuccess);
+  expect_added(3);
+  EXPECT_EQ(cudaGraphExecDestroy(ready), cudaSuccess);
+  EXPECT_EQ(cudaGraphDestroy(graph), cudaSuccess);
+  EXPECT_EQ(cudaStreamDestroy(e.stream), cudaSuccess);
+}
+
+/// Code for older devices does not wait, so its kernels must not overlap.
+TEST_F(cuda_overlapping_launch, only_if_the_code_waits) {
+  detail::kernel_launch<adding, counted_numbers> launch(1, 1, {}, nullptr);
+  cudaFuncAttributes code{};
+  ASSERT_EQ(cudaFuncGetAttributes(&code, launch.kernel), cudaSuccess);
+  launch.overlap();
+  EXPECT_EQ(launch.config.numAttrs, code.ptxVersion >= 90 && CUDART_VERSION >= 12030 ? 1u : 0u);
 }
 
 }  // namespace

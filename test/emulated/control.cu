@@ -3,7 +3,7 @@
 #include <cstdio>
 #include <cstring>
 
-enum fault { nothing, race, uninitialised, bounds, alignment };
+enum fault { nothing, race, uninitialised, bounds, alignment, dependency };
 
 __global__ void faulty(fault what, int* out) {
   __shared__ int numbers[64];
@@ -16,13 +16,22 @@ __global__ void faulty(fault what, int* out) {
 }
 
 int main(int argc, char** argv) {
-  char const* const names[] = {"nothing", "race", "uninitialised", "bounds", "alignment"};
-  for (int what = nothing; what <= alignment; what++) {
+  char const* const names[] = {"nothing", "race", "uninitialised", "bounds", "alignment", "dependency"};
+  for (int what = nothing; what <= dependency; what++) {
     if (argc != 2 || std::strcmp(argv[1], names[what]) != 0) continue;
     int* out = nullptr;
     if (cudaMalloc(&out, 64 * sizeof(int)) != cudaSuccess) break;
     faulty<<<1, 64>>>(fault(what), out);
-    bool const good = cudaDeviceSynchronize() == cudaSuccess;
+    bool good = true;
+    if (what == dependency) {  // overlaps the kernel before it, and does not wait
+      cudaLaunchAttribute attribute{};
+      attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+      attribute.val.programmaticStreamSerializationAllowed = 1;
+      cudaLaunchConfig_t config{};
+      config.gridDim = dim3(1), config.blockDim = dim3(64), config.attrs = &attribute, config.numAttrs = 1;
+      good = cudaLaunchKernelEx(&config, faulty, nothing, out) == cudaSuccess;
+    }
+    good = cudaDeviceSynchronize() == cudaSuccess && good;
     std::printf("%s: %s\n", names[what], good ? "done" : "failed");
     return good ? 0 : 1;
   }

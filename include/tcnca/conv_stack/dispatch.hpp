@@ -256,7 +256,7 @@ class conv_stack_generic_backward {
   using accumulate = accumulate_t<T>;
   static constexpr conv_stack_policy policy = tuned::backward;
 
-  TCNCA_HIDDEN status launch_reduce(tensor_view<accumulate, 3> const& sums) const {
+  TCNCA_HIDDEN status launch_reduce(tensor_view<accumulate, 3> const& sums) {
     if (!has_parameter_gradients(args_)) return {};
     return tcnca::launch<typename tuned::reduce_agent>(
         executor_,

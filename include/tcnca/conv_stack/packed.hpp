@@ -171,7 +171,7 @@ class conv_stack_packed_backward_call : conv_stack_one_sequence<Args>, Call {
     return need;
   }
 
-  TCNCA_HIDDEN status launch(workspace scratch) const {
+  TCNCA_HIDDEN status launch(workspace scratch) {
     auto const sums =
         contiguous(static_cast<accumulate_t<T>*>(scratch.data), sum_rows(), Shape.parameters(), one.x.extent[1]);
     workspace const rest = workspace_after(scratch, sums_bytes());

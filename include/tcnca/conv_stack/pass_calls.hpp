@@ -85,7 +85,7 @@ struct conv_stack_forward_passes {
   bool can_run() const { return args.x.extent[2] > 0 && args.x.extent[2] <= longest_pass && are_supported<0>(); }
   /// Whether they can also update a state in place.
   bool can_update_in_place() const { return args.x.extent[2] >= shortest_in_place<0>(); }
-  TCNCA_HIDDEN status launch() const { return launch_from<0>(); }
+  TCNCA_HIDDEN status launch() { return launch_from<0>(); }
 
  private:
   template <int I>
@@ -107,7 +107,7 @@ struct conv_stack_forward_passes {
     }
   }
   template <int I>
-  TCNCA_HIDDEN status launch_from() const {
+  TCNCA_HIDDEN status launch_from() {
     using params = typename agent<I>::params_type;
     sequence_view<T const> const x = I == 0 ? args.x : sequence_view<T const>(args.y);
     bool const in_place = args.state_out.present() && args.state_out.data == args.state_in.data;
@@ -133,7 +133,7 @@ struct conv_stack_forward_passes {
       return s;
     }
   }
-  TCNCA_HIDDEN status launch_skip() const {
+  TCNCA_HIDDEN status launch_skip() {
     constexpr index_t vector = 16 / sizeof(T);
     using skip_agent = conv_stack_skip_agent<typename executor_traits<Executor>::template group<256>, T, Shape>;
     return tcnca::launch<skip_agent>(executor,
@@ -245,7 +245,7 @@ class conv_stack_backward_passes {
                       args_.x.extent[1]);
   }
   template <layer_range Layers>
-  TCNCA_HIDDEN status reduce(tensor_view<A, 3> const& sums) const {
+  TCNCA_HIDDEN status reduce(tensor_view<A, 3> const& sums) {
     using agent = conv_stack_reduce_agent<typename traits::template group<256>, T, Shape, Layers>;
     if (!has_parameter_gradients(args_)) return {};
     return tcnca::launch<agent>(

@@ -22,6 +22,11 @@ struct cpu {
 /// The current CUDA device. The call enqueues its work on the stream and returns. Requires nvcc.
 struct cuda {
   CUstream_st* stream = nullptr;
+  /// Whether the first kernel of the call may start before the previous kernel of the stream has completed
+  /// (programmatic dependent launch, sm_90 and up); it waits for that kernel before it accesses memory. Set it only if
+  /// that kernel, too, completes after all kernels before it: one that was launched in this way and does not wait for
+  /// its predecessor does not. The other kernels of a call are always launched so.
+  bool overlap_launch = false;
 };
 
 }  // namespace tcnca

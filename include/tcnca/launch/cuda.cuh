@@ -4,6 +4,7 @@
 
 #include <initializer_list>
 
+#include "../arch/dependent_launch.hpp"
 #include "../arch/wgmma.hpp"
 #include "../block/group.hpp"
 #include "executor_traits.hpp"
@@ -12,16 +13,19 @@ namespace tcnca::inline TCNCA_TARGET {
 
 namespace detail {
 
-/// The smallest compute capability, times ten, that this file is compiled for.
-constexpr int smallest_compute_capability() {
+/// The smallest and the largest compute capability, times ten, that this file is compiled for.
+struct compiled_capabilities {
+  int smallest = 80, largest = 80;
+};
+inline constexpr compiled_capabilities capabilities = [] {
+  compiled_capabilities c;
 #if defined(__CUDA_ARCH_LIST__)
-  int smallest = 1 << 30;
-  for (int architecture : {__CUDA_ARCH_LIST__}) smallest = min_of(smallest, architecture / 10);
-  return smallest;
-#else
-  return 80;
+  c = {1 << 30, 0};
+  for (int architecture : {__CUDA_ARCH_LIST__})
+    c = {min_of(c.smallest, architecture / 10), max_of(c.largest, architecture / 10)};
 #endif
-}
+  return c;
+}();
 
 /// Whether code for the agent can be generated in this compilation.
 template <class Agent>
@@ -52,12 +56,16 @@ template <class Agent>
 requires requires { Agent::blocks_per_multiprocessor; }
 inline constexpr int resident_blocks<Agent> = Agent::blocks_per_multiprocessor;
 
-/// Runs an agent. Without code for this architecture the kernel is empty and has a launch bound of one thread;
-/// supports() sees the bound, and the caller chooses another agent.
+/// Runs an agent. The kernel waits for its predecessor before it accesses memory, so that it can be launched early: its
+/// launch and the end of the predecessor overlap. All of its threads wait, so it completes after all kernels before it.
+/// Without code for this architecture the kernel is empty and has a launch bound of one thread; supports() sees the
+/// bound, and the caller chooses another agent.
 template <class Agent, class Params, int Threads>
 TCNCA_HIDDEN __global__ void __launch_bounds__(has_code<Agent> ? Threads : 1, resident_blocks<Agent>)
     run_agent(__grid_constant__ Params const params, index_t items, size_t global_scratch_bytes, char* scratch) {
   if constexpr (has_code<Agent>) {
+    wait_for_previous_kernel();
+    allow_next_kernel();
     extern __shared__ __align__(1024) char shared[];
     using accumulate = typename Agent::A;
     Agent agent(block_group<Threads>{}, params, reinterpret_cast<accumulate*>(shared),
@@ -112,16 +120,17 @@ struct kernel_launch {
   static constexpr int threads = Agent::group_type::size();
   static constexpr auto kernel = run_agent<Agent, Params, threads>;
   cudaLaunchConfig_t config = {};
-  cudaLaunchAttribute attribute = {};
+  cudaLaunchAttribute attributes[2] = {};
 
   kernel_launch(index_t groups, int blocks, group_memory memory, cudaStream_t stream) {
     config.gridDim = dim3(unsigned(min_of(groups, index_t(1) << (blocks > 1 ? 27 : 30))) * unsigned(blocks));
     config.blockDim = dim3(threads);
     config.dynamicSmemBytes = memory.shared_memory_bytes, config.stream = stream;
     if constexpr (clustered<Agent>) {
-      attribute.id = cudaLaunchAttributeClusterDimension;
-      attribute.val.clusterDim.x = unsigned(blocks), attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
-      config.attrs = &attribute, config.numAttrs = 1;
+      attributes[0].id = cudaLaunchAttributeClusterDimension;
+      attributes[0].val.clusterDim.x = unsigned(blocks);
+      attributes[0].val.clusterDim.y = attributes[0].val.clusterDim.z = 1;
+      config.attrs = attributes, config.numAttrs = 1;
     }
   }
   kernel_launch(kernel_launch const&) = delete;
@@ -136,13 +145,35 @@ struct kernel_launch {
     if (error == cudaSuccess) error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
     return error;
   }
+
+  /// Permits the launch before the previous kernel of the stream has completed, if the code that the device runs waits
+  /// for that kernel, and the driver can capture such launches in graphs.
+  void overlap() {
+#if CUDART_VERSION >= 12030
+    if constexpr (capabilities.largest >= 90) {
+      last_error const before;
+      int driver = 0;
+      bool known = cudaDriverGetVersion(&driver) == cudaSuccess;
+      if constexpr (capabilities.smallest < 90) {
+        cudaFuncAttributes a;
+        known = known && cudaFuncGetAttributes(&a, kernel) == cudaSuccess && a.ptxVersion >= 90;
+      }
+      if (!known) before.forget();
+      if (!known || driver < 12030) return;
+      cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
+      attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+      attribute.val.programmaticStreamSerializationAllowed = 1;
+      config.attrs = attributes;
+    }
+#endif
+  }
 };
 
 }  // namespace detail
 
 template <>
 struct executor_traits<cuda> {
-  static constexpr tcnca::target target{detail::smallest_compute_capability()};
+  static constexpr tcnca::target target{detail::capabilities.smallest};
   template <int Threads>
   using group = block_group<Threads>;
 
@@ -211,6 +242,7 @@ struct executor_traits<cuda> {
       return {detail::is_unsupported(error) ? status_code::unsupported_device : status_code::launch_failed,
               cudaGetErrorName(error)};
     }
+    if (e.overlap_launch) launch.overlap();
     error = cudaLaunchKernelEx(&launch.config, launch.kernel, params, items, bytes_per_worker(memory),
                                static_cast<char*>(scratch.data));
     if (error == cudaSuccess) return {};

@@ -1,5 +1,7 @@
 // Launch of an agent on any executor.
 #pragma once
+#include <type_traits>
+
 #include "../core/check.hpp"
 #include "cpu.hpp"
 #if defined(__CUDACC__)
@@ -18,14 +20,19 @@ argument_check check_executor(Executor e) {
 
 /// Runs all items of an agent, on as many workers as the workspace has memory for. Returns workspace_too_small if that
 /// is not even one. On the CPU the call returns when the work is done; on a GPU it enqueues one kernel, or nothing if
-/// there are no items.
+/// there are no items. If `e` is a variable, the next launch with it may overlap the end of this one, which waits for
+/// its own predecessors.
 template <agent Agent, class Executor>
-TCNCA_HIDDEN status launch(Executor e, typename Agent::params_type const& params, workspace scratch = {}) {
-  using traits = executor_traits<Executor>;
+TCNCA_HIDDEN status launch(Executor&& e, typename Agent::params_type const& params, workspace scratch = {}) {
+  using traits = executor_traits<std::remove_cvref_t<Executor>>;
   index_t const items = Agent::items(params);
   group_memory const memory = Agent::memory(params);
   if (items > 0 && scratch.bytes < traits::bytes_per_worker(memory)) return status_code::workspace_too_small;
-  return traits::template launch<Agent>(e, params, items, memory, scratch);
+  status const s = traits::template launch<Agent>(e, params, items, memory, scratch);
+  if constexpr (requires { e.overlap_launch = true; }) {
+    if (items > 0 && s.ok()) e.overlap_launch = true;
+  }
+  return s;
 }
 
 /// Bytes that a launch of an agent needs, plus `shared` bytes once for the whole call.
