@@ -12,9 +12,8 @@ inline constexpr bool has_bf16_products =
     false;
 #endif
 
-/// Whether that instruction multiplies faster than fp32 fma. Per cycle, Zen 4 and later execute as many of it as of
-/// fma. Golden Cove and later, which are the processors with AVX512-FP16, execute 1 in the time of 4: half the rate of
-/// fp32 (measured on Emerald Rapids).
+/// Whether that is faster than two fma of fp32. Golden Cove and later, the processors with AVX512-FP16, execute one such
+/// instruction in the time of four fma (measured on Emerald Rapids): half the rate of fp32. Zen 4 and Zen 5 exceed it.
 inline constexpr bool has_fast_bf16_products =
 #if defined(__AVX512FP16__)
     false;
@@ -22,7 +21,6 @@ inline constexpr bool has_fast_bf16_products =
     has_bf16_products;
 #endif
 
-#if defined(__AVX512BF16__) && !defined(__CUDACC__)
 /// A vector for builtins whose parameter types differ between compilers and their versions.
 template <class V>
 struct any_vector {
@@ -36,13 +34,14 @@ struct any_vector {
 /// In each 32-bit lane the products of both halves of a and b, added to c: the upper half first, each rounded once.
 /// Subnormal operands and results are zero, whatever the floating-point mode is. Words: a vector of 16 uint32.
 template <class Floats, class Words>
-TCNCA_HOST_DEVICE Floats add_bf16_products(Words a, Words b, Floats c) {
-#if defined(__clang__)
+TCNCA_HOST_DEVICE Floats add_bf16_products([[maybe_unused]] Words a, [[maybe_unused]] Words b, Floats c) {
+#if defined(__AVX512BF16__) && !defined(__CUDACC__) && defined(__clang__)
   return __builtin_ia32_dpbf16ps_512(c, any_vector<Words>{a}, any_vector<Words>{b});
-#else
+#elif defined(__AVX512BF16__) && !defined(__CUDACC__)
   return __builtin_ia32_dpbf16ps_v16sf(c, any_vector<Words>{a}, any_vector<Words>{b});
+#else
+  return c;
 #endif
 }
-#endif
 
 }  // namespace tcnca::inline TCNCA_TARGET::detail

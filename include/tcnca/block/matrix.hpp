@@ -1,7 +1,6 @@
 // Products of small matrices in shared memory (or cache): one thread holds a tile of M rows of N packs of the result in
 // registers.
 #pragma once
-#include "bf16_pair.hpp"
 #include "pack.hpp"
 #include "unroll.hpp"
 
@@ -11,13 +10,9 @@ namespace tcnca::inline TCNCA_TARGET {
 /// added in ascending k, so that a sum does not depend on the tile it is in. a(m, k) is a[m ARow + k AColumn], row k of
 /// b begins at b + k BRow. The strides are compile-time constants, so that the rows of a tile are displacements from
 /// one pointer.
-///
-/// Operand is the element of a and b: A, or bf16_pair, two terms with neighbouring k. Then k in a(m, k) and b(k, n) is
-/// the number of a pair, and the arguments of add() and its variants still count terms: `first` of add() is even, and
-/// where `last` is odd, the other half of the last pair is 0 in both matrices.
-template <int M, int N, class A, int W, class Operand = A>
+template <int M, int N, class A, int W>
 struct matrix_tile {
-  static constexpr int rows = M, columns = N * W, terms = same<Operand, A> ? 1 : 2;
+  static constexpr int rows = M, columns = N * W;
   using value = pack<A, W>;
 
   detail::array<detail::array<value, N>, M> sum;
@@ -39,13 +34,6 @@ struct matrix_tile {
       unroll<0, N>([&](auto n) TCNCA_INLINE { tcnca::store<W>(to + int(m) * stride + int(n) * W, sum[m][n]); });
     });
   }
-  /// Multiplies column n by factor[n].
-  TCNCA_HOST_DEVICE void scale_columns(A const* factor) {
-    unroll<0, N>([&](auto n) TCNCA_INLINE {
-      value const f = tcnca::load<W>(factor + int(n) * W);
-      unroll<0, M>([&](auto m) TCNCA_INLINE { sum[m][n] = sum[m][n] * f; });
-    });
-  }
   /// Load and store where only the first `present` rows exist: the others are zero, and are not written.
   TCNCA_HOST_DEVICE void load_some(A const* from, index_t stride, int present) {
     unroll<0, M>([&](auto m) TCNCA_INLINE {
@@ -63,70 +51,54 @@ struct matrix_tile {
 
   /// Adds the terms first <= k < last.
   template <int ARow, int AColumn, int BRow>
-  TCNCA_HOST_DEVICE void add(Operand const* a, Operand const* b, int first, int last) {
-    add_steps<ARow, AColumn, BRow>(a, b, first / terms, divide_up(last, terms));
-  }
-  /// Adds to row m the terms k < last with k <= diagonal + m. Masked terms are left out, not multiplied by 0, so that
-  /// an infinite or NaN b does not propagate.
-  template <int ARow, int AColumn, int BRow>
-  TCNCA_HOST_DEVICE void add_below(Operand const* a, Operand const* b, int last, int diagonal) {
-    int const steps = divide_up(last, terms), full = min_of(steps, max_of(0, diagonal + 1) / terms);
-    add_steps<ARow, AColumn, BRow>(a, b, 0, full);
-    add_masked<ARow, AColumn, BRow>(a, b, full, min_of(steps, divide_up(max_of(0, diagonal + M), terms)),
-                                    [&](int m, int k) TCNCA_INLINE { return k <= diagonal + m; });
-  }
-  /// Adds to row m the terms k < last with k >= diagonal + m.
-  template <int ARow, int AColumn, int BRow>
-  TCNCA_HOST_DEVICE void add_above(Operand const* a, Operand const* b, int last, int diagonal) {
-    int const steps = divide_up(last, terms), full = min_of(steps, divide_up(max_of(0, diagonal + M - 1), terms));
-    add_masked<ARow, AColumn, BRow>(a, b, max_of(0, diagonal) / terms, full,
-                                    [&](int m, int k) TCNCA_INLINE { return k >= diagonal + m; });
-    add_steps<ARow, AColumn, BRow>(a, b, full, steps);
-  }
-  /// Adds to row m the terms k < last with first + m <= k <= diagonal + m.
-  template <int ARow, int AColumn, int BRow>
-  TCNCA_HOST_DEVICE void add_band(Operand const* a, Operand const* b, int last, int first, int diagonal) {
-    auto const in_band = [&](int m, int k) TCNCA_INLINE { return first + m <= k && k <= diagonal + m; };
-    int const steps = divide_up(last, terms), begin = max_of(0, first) / terms,
-              end = max_of(begin, min_of(steps, divide_up(max_of(0, diagonal + M), terms)));
-    int const full = min_of(max_of(begin, divide_up(max_of(0, first + M - 1), terms)), end),
-              full_end = max_of(full, min_of(steps, max_of(0, diagonal + 1) / terms));
-    add_masked<ARow, AColumn, BRow>(a, b, begin, full, in_band);
-    add_steps<ARow, AColumn, BRow>(a, b, full, full_end);
-    add_masked<ARow, AColumn, BRow>(a, b, full_end, end, in_band);
-  }
-
- private:
-  using operand_pack = decltype(tcnca::load<W>(static_cast<Operand const*>(nullptr)));
-
-  template <int ARow, int AColumn, int BRow>
-  TCNCA_HOST_DEVICE void add_steps(Operand const* a, Operand const* b, int first, int last) {
+  TCNCA_HOST_DEVICE void add(A const* a, A const* b, int first, int last) {
     a += index_t(first) * AColumn, b += index_t(first) * BRow;
     for (int k = first; k < last; k++, a += AColumn, b += BRow) {
-      detail::array<operand_pack, N> in;
+      detail::array<value, N> in;
       unroll<0, N>([&](auto n) TCNCA_INLINE { in[n] = tcnca::load<W>(b + int(n) * W); });
       unroll<0, M>([&](auto m) TCNCA_INLINE {
-        operand_pack const factor = broadcast<W>(a[int(m) * ARow]);
+        value const factor = broadcast<W>(a[int(m) * ARow]);
         unroll<0, N>([&](auto n) TCNCA_INLINE { sum[m][n] = fma(factor, in[n], sum[m][n]); });
       });
     }
   }
+  /// Adds to row m the terms k < last with k <= diagonal + m. Masked terms are left out, not multiplied by 0, so that
+  /// an infinite or NaN b does not propagate.
+  template <int ARow, int AColumn, int BRow>
+  TCNCA_HOST_DEVICE void add_below(A const* a, A const* b, int last, int diagonal) {
+    int const full = max_of(0, min_of(last, diagonal + 1));
+    add<ARow, AColumn, BRow>(a, b, 0, full);
+    add_masked<ARow, AColumn, BRow>(a, b, full, min_of(last, diagonal + M),
+                                    [&](int m, int k) TCNCA_INLINE { return k <= diagonal + m; });
+  }
+  /// Adds to row m the terms k < last with k >= diagonal + m.
+  template <int ARow, int AColumn, int BRow>
+  TCNCA_HOST_DEVICE void add_above(A const* a, A const* b, int last, int diagonal) {
+    int const full = max_of(0, min_of(last, diagonal + M - 1));
+    add_masked<ARow, AColumn, BRow>(a, b, max_of(0, diagonal), full,
+                                    [&](int m, int k) TCNCA_INLINE { return k >= diagonal + m; });
+    add<ARow, AColumn, BRow>(a, b, full, last);
+  }
+  /// Adds to row m the terms k < last with first + m <= k <= diagonal + m.
+  template <int ARow, int AColumn, int BRow>
+  TCNCA_HOST_DEVICE void add_band(A const* a, A const* b, int last, int first, int diagonal) {
+    auto const in_band = [&](int m, int k) TCNCA_INLINE { return first + m <= k && k <= diagonal + m; };
+    int const begin = max_of(0, first), end = max_of(begin, min_of(last, diagonal + M));
+    int const full = min_of(max_of(begin, first + M - 1), end), full_end = max_of(full, min_of(last, diagonal + 1));
+    add_masked<ARow, AColumn, BRow>(a, b, begin, full, in_band);
+    add<ARow, AColumn, BRow>(a, b, full, full_end);
+    add_masked<ARow, AColumn, BRow>(a, b, full_end, end, in_band);
+  }
+
+ private:
   template <int ARow, int AColumn, int BRow, class IncludeTerm>
-  TCNCA_HOST_DEVICE void add_masked(Operand const* a, Operand const* b, int first, int last, IncludeTerm include_term) {
+  TCNCA_HOST_DEVICE void add_masked(A const* a, A const* b, int first, int last, IncludeTerm include_term) {
     for (int k = first; k < last; k++)
       unroll<0, M>([&](auto m) TCNCA_INLINE {
-        [[maybe_unused]] bool low = true, high = true;
-        if constexpr (terms == 1) {
-          if (!include_term(m, k)) return;
-        } else {
-          low = include_term(m, 2 * k), high = include_term(m, 2 * k + 1);
-          if (!low && !high) return;
-        }
-        operand_pack const factor = broadcast<W>(a[int(m) * ARow + index_t(k) * AColumn]);
+        if (!include_term(m, k)) return;
+        value const factor = broadcast<W>(a[int(m) * ARow + index_t(k) * AColumn]);
         unroll<0, N>([&](auto n) TCNCA_INLINE {
-          operand_pack in = tcnca::load<W>(b + index_t(k) * BRow + int(n) * W);
-          if constexpr (terms == 2) { in = selected_halves(in, low, high); }
-          sum[m][n] = fma(factor, in, sum[m][n]);
+          sum[m][n] = fma(factor, tcnca::load<W>(b + index_t(k) * BRow + int(n) * W), sum[m][n]);
         });
       });
   }

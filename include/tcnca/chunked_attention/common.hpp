@@ -2,9 +2,9 @@
 // scores.
 #pragma once
 #include "../block/activation.hpp"
+#include "../block/bf16_matrix.hpp"
 #include "../block/dropout.hpp"
 #include "../block/group.hpp"
-#include "../block/matrix.hpp"
 #include "../block/memory.hpp"
 #include "../block/transpose.hpp"
 #include "../core/tensor.hpp"
@@ -73,14 +73,17 @@ TCNCA_HOST_DEVICE value_and_derivative<T, W> attention_weight(pack<T, W> score) 
   }
 }
 
-/// The elements of the operands of products: pairs of bf16, or the accumulate type.
-template <class A, bool InPairs>
-struct product_operand {
-  using type = A;
+/// The register tile of an agent, and the elements of the operands of its products: of the accumulate type, or pairs of
+/// bf16.
+template <chunked_attention_policy Policy, class A, bool InPairs>
+struct attention_tile {
+  using operand = A;
+  using type = matrix_tile<Policy.tile_rows, Policy.tile_packs, A, Policy.width>;
 };
-template <class A>
-struct product_operand<A, true> {
-  using type = bf16_pair;
+template <chunked_attention_policy Policy, class A>
+struct attention_tile<Policy, A, true> {
+  using operand = bf16_pair;
+  using type = bf16_pair_tile<Policy.tile_rows, Policy.tile_packs, Policy.width>;
 };
 
 /// Base of the agents: the group, the inputs, and row access in packs of Policy.width.
@@ -92,14 +95,18 @@ struct attention_group {
   static constexpr int W = Policy.width;
   static constexpr bool softmax = Shape.function == attention_function::softmax;
   using value = pack<A, W>;
-  static constexpr bool in_pairs = Policy.bf16_products && same<T, bf16>;
-  using operand = typename product_operand<A, in_pairs>::type;
-  using tile = matrix_tile<Policy.tile_rows, Policy.tile_packs, A, W, operand>;
-  static constexpr int terms = tile::terms;  // of a product, in an operand
+  static constexpr bool in_pairs = Policy.bf16_products && same<T, bf16> && Group::size() == 1 && has_bf16_pairs;
+  using operand = typename attention_tile<Policy, A, in_pairs>::operand;
+  using tile = typename attention_tile<Policy, A, in_pairs>::type;
+  static constexpr int terms = in_pairs ? 2 : 1;  // of a product, in an operand
+  TCNCA_HOST_DEVICE static constexpr int row_stride(int dim) { return round_up(dim, tile::columns) + W; }
   // Row strides of keys and values in shared memory: compile-time constants for the longest rows. The extra pack makes
   // the stride an odd number of cache lines on a CPU, so that a column is spread over all cache sets.
-  static constexpr int key_row = round_up(chunked_attention_limits::key_dim / terms, tile::columns) + W;
-  static constexpr int value_row = round_up(chunked_attention_limits::value_dim, tile::columns) + W;
+  static constexpr int key_row = row_stride(chunked_attention_limits::key_dim / terms);
+  static constexpr int value_row = row_stride(chunked_attention_limits::value_dim / terms);
+  // The same of pairs of neighbouring rows.
+  static constexpr int key_pair_row = row_stride(chunked_attention_limits::key_dim);
+  static constexpr int value_pair_row = row_stride(chunked_attention_limits::value_dim);
 
   Group group;
   inputs_type const& in;
@@ -192,6 +199,18 @@ struct attention_group {
   // barrier must follow. source(r): the first element of row r, or null for a row of zeros. factor(r): what row r is
   // multiplied by.
 
+  /// Row-major, in pairs of neighbouring rows: a row of the block holds two, the second one zeros after an odd `count`.
+  template <class Source>
+  TCNCA_HOST_DEVICE void load_row_pairs(bf16_pair* to, int stride, int count, int dim, Source source) const {
+    int const packs = divide_up(round_up(dim, tile::columns), W);
+    for_each_pair(group, divide_up(count, 2), packs, [&](int r, int n) TCNCA_INLINE {
+      auto const row = [&](int i) TCNCA_INLINE {
+        auto const from = i < count ? source(i) : decltype(source(0))(nullptr);
+        return from ? load(from, n * W, dim) : broadcast<W>(A(0));
+      };
+      tcnca::store<W>(to + r * stride + n * W, make_exact_pairs(row(2 * r), row(2 * r + 1)));
+    });
+  }
   /// Row-major, in pairs of neighbouring columns.
   template <class Source>
   TCNCA_HOST_DEVICE void load_rows(bf16_pair* to, int stride, int count, int multiple, int dim, Source source) const {
@@ -237,7 +256,7 @@ struct attention_group {
     for_each_pair(group, divide_up(count, 2), all_packs, [&](int r, int c) TCNCA_INLINE {
       value const low = load(source(2 * r), first + c * W, dim),
                   high = 2 * r + 1 < count ? load(source(2 * r + 1), first + c * W, dim) : broadcast<W>(A(0));
-      tcnca::store<W>(to + (c / packs * height + r) * tile::columns + c % packs * W, make_pairs_of_exact(low, high));
+      tcnca::store<W>(to + (c / packs * height + r) * tile::columns + c % packs * W, make_exact_pairs(low, high));
     });
   }
   /// Column-major: element d of row r at to[d stride + r].

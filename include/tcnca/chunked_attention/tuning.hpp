@@ -24,7 +24,7 @@ struct chunked_attention_policy {
   size_t shared_memory_bytes;  ///< shared memory of a group; buffers that do not fit go to the workspace
   bool tensor_cores = false;   ///< tensor cores for 16-bit T where the target has them; query_block is 16 per warp
   bool clusters = false;       ///< with tensor_cores: wgmma and clusters where the device is sm_90a
-  bool bf16_products = false;  ///< generic agents, bf16: operands of products stay bf16, weights are rounded to it
+  bool bf16_products = false;  ///< CPU, bf16: weights are rounded to bf16, products have operands of bf16
 
   friend constexpr bool operator==(chunked_attention_policy const&, chunked_attention_policy const&) = default;
   template <class F>
@@ -62,14 +62,10 @@ struct chunked_attention_policy {
 template <element T, chunked_attention_shape Shape>
 struct default_chunked_attention_tuning {
   static constexpr chunked_attention_policy forward(target t) {
-    return t.is_cpu() ? cpu(192, 192, same<T, bf16> && detail::has_fast_bf16_products)
-           : t.compute_capability >= 80 && sizeof(T) == 2 ? tensor_cores()
-                                                          : cuda(64, 32);
+    return t.is_cpu() ? cpu(192, 192) : t.compute_capability >= 80 && sizeof(T) == 2 ? tensor_cores() : cuda(64, 32);
   }
   static constexpr chunked_attention_policy backward(target t) {
-    return t.is_cpu()                                     ? cpu(96, 192, false)
-           : t.compute_capability >= 80 && sizeof(T) == 2 ? tensor_cores()
-                                                          : cuda(32, 32);
+    return t.is_cpu() ? cpu(96, 192) : t.compute_capability >= 80 && sizeof(T) == 2 ? tensor_cores() : cuda(32, 32);
   }
 
  private:
@@ -87,7 +83,7 @@ struct default_chunked_attention_tuning {
   //             12 x 2  192 x  96              83.0   72.6
   //             12 x 2   96 x 288              88.2   73.2
   //              6 x 4   96 x 192              87.3   74.4
-  static constexpr chunked_attention_policy cpu(int query_block, int key_block, bool bf16_products) {
+  static constexpr chunked_attention_policy cpu(int query_block, int key_block) {
     constexpr int width = detail::register_bytes / int(sizeof(accumulate_t<T>));
     constexpr bool many_registers = detail::register_bytes == 64;
     return {.width = width,
@@ -100,7 +96,7 @@ struct default_chunked_attention_tuning {
             .splits = 16,
             .threads = 1,
             .shared_memory_bytes = ~size_t(0),
-            .bf16_products = bf16_products};
+            .bf16_products = same<T, bf16> && detail::has_fast_bf16_products};
   }
   // Compiled and checked for spills and local memory only; not yet measured on a device.
   static constexpr chunked_attention_policy cuda(int query_block, int key_block) {
