@@ -12,8 +12,8 @@ inline constexpr bool has_bf16_products =
     false;
 #endif
 
-/// Whether that is faster than two fma of fp32. Golden Cove and later, the processors with AVX512-FP16, execute one such
-/// instruction in the time of four fma (measured on Emerald Rapids): half the rate of fp32. Zen 4 and Zen 5 exceed it.
+/// Whether that is faster than two fma of fp32. Golden Cove and later, the processors with AVX512-FP16, execute one
+/// such instruction in the time of four fma (measured on Emerald Rapids): half the rate of fp32.
 inline constexpr bool has_fast_bf16_products =
 #if defined(__AVX512FP16__)
     false;
