@@ -195,6 +195,16 @@ struct attention_group {
     return pairs;
   }
 
+  /// Replaces the rows [begin, end) of a pack, `stride` elements apart, by pairs of neighbouring rows: pair r is in row
+  /// r. A half without a row is 0.
+  TCNCA_HOST_DEVICE void make_row_pairs(A* rows, int stride, int begin, int end) const {
+    auto const row = [&](int r) TCNCA_INLINE {
+      return begin <= r && r < end ? tcnca::load<W>(const_cast<A const*>(rows + r * stride)) : broadcast<W>(A(0));
+    };
+    for (int r = begin / 2; r < divide_up(end, 2); r++)
+      tcnca::store<W>(reinterpret_cast<bf16_pair*>(rows + r * stride), make_pairs(row(2 * r), row(2 * r + 1)));
+  }
+
   // The following copy a block from the caller's memory into shared memory. All threads of the group call them; a
   // barrier must follow. source(r): the first element of row r, or null for a row of zeros. factor(r): what row r is
   // multiplied by.

@@ -243,16 +243,7 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
                    select_visible(j, detail::attention_weight<Shape.function>(biased_score(j)).value, zero));
       }
       if constexpr (Shape.dropout) { apply_dropout(score, first_ + i, from, begin, count); }
-      if constexpr (in_pairs) { pack_weights(score, begin, count); }
-    }
-  }
-  /// Replaces the weights [begin, count) of a pack of queries by pairs, pair j of all keys in row j. A half without a
-  /// weight is 0.
-  TCNCA_HOST_DEVICE void pack_weights(A* weight, int begin, int count) const {
-    value const zero = broadcast<W>(A(0));
-    for (int j = begin / 2; j < divide_up(count, 2); j++) {
-      auto const in_row = [&](int r) TCNCA_INLINE { return begin <= r && r < count ? load<W>(weight + r * Br) : zero; };
-      store<W>(reinterpret_cast<operand*>(weight + j * Br), make_pairs(in_row(2 * j), in_row(2 * j + 1)));
+      if constexpr (in_pairs) { this->make_row_pairs(score, Br, begin, count); }
     }
   }
   /// Dropout of the weights of the queries i .. i + W - 1. A draw covers four keys of one query.
