@@ -11,30 +11,29 @@
 //             query_sums; the reduce agent adds the shares
 //   barriers  after the loads of a block of queries, after S and dP, after P and dS, and after the products; one after
 //             a block of keys
+//
+// With Policy.bf16_products, operands of products are pairs of bf16, neighbouring terms of the sums. Queries, keys and
+// gradients of outputs are in shared memory twice, once for sums over their columns and once for sums over their rows.
+// Weights and dS are rounded to bf16; the scale multiplies S, and dS where it is multiplied by the queries.
 #pragma once
 #include "../block/agent.hpp"
-#include "../block/online_softmax.hpp"
-#include "backward_params.hpp"
+#include "backward_scores.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
 
 template <class Group, element T, chunked_attention_shape Shape, chunked_attention_policy Policy>
-struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shape, Policy> {
-  using base = detail::attention_group<Group, T, Shape, Policy>;
-  using typename base::A, typename base::value, typename base::tile;
-  using base::group, base::in, base::W, base::softmax, base::key_row, base::value_row;
+struct chunked_attention_backward_agent : detail::attention_backward<Group, T, Shape, Policy> {
+  using base = detail::attention_backward<Group, T, Shape, Policy>;
+  using typename base::A, typename base::value, typename base::tile, typename base::operand;
+  using base::group, base::in, base::W, base::softmax, base::key_row, base::value_row, base::in_pairs, base::terms,
+      base::key_pair_row, base::value_pair_row;
+  using base::params, base::at, base::operands, base::row_scale, base::M, base::Br, base::Bc, base::weight_row,
+      base::pair_row;
   using params_type = chunked_attention_backward_params<T>;
-  static constexpr int M = Policy.tile_rows, Br = Policy.query_block, Bc = Policy.key_block;
-  static constexpr int weight_row =
-      Bc + 2 * W;  // a pack of zeros on both sides, read where a diagonal leaves the block
   static_assert(Policy.valid_backward(), "tcnca::chunked_attention: a backward policy's blocks must be whole tiles");
 
-  params_type const& params;
-  A* shared_memory;
-  A* global_scratch;
-
   TCNCA_HOST_DEVICE chunked_attention_backward_agent(Group g, params_type const& p, A* shared, A* scratch)
-      : base{g, p.in}, params(p), shared_memory(shared), global_scratch(scratch) {}
+      : base{{g, p.in}, p, shared, scratch} {}
 
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return p.in.key_chunks() * p.plan.splits; }
   static group_memory memory(params_type const& p) {
@@ -51,16 +50,23 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     plan.query_row = round_up(key_dim, tile::columns);
     plan.value_row = round_up(value_dim, tile::columns) + W;
     plan.splits = int(min_of(divide_up(index_t(Policy.splits), max_of(index_t(1), chunks)), max_splits(key_dim, rows)));
-    plan.statistics = memory.place(size_t(3 * Br));
+    plan.statistics = memory.place(size_t((in_pairs ? 4 : 3) * Br));
     plan.weight = memory.place(size_t(Br) * weight_row);
     plan.derivative = memory.place(size_t(Br) * weight_row);
     if (Shape.bias) plan.bias = memory.place(size_t(Bc + Br + W));
     plan.query = memory.place(size_t(Br) * key_row);
-    plan.key_columns = memory.place(size_t(key_dim) * Bc);
-    plan.key = memory.place(size_t(Bc) * key_row);
+    plan.key_columns = memory.place(size_t(divide_up(key_dim, terms)) * Bc);
+    plan.key = memory.place(size_t(Bc / terms) * key_pair_row);
     plan.grad_key = memory.place(size_t(Bc) * size_t(plan.query_row));
     plan.grad_output = memory.place(size_t(Br) * value_row);
-    plan.value_columns = memory.place(size_t(value_dim) * Bc);
+    plan.value_columns = memory.place(size_t(divide_up(value_dim, terms)) * Bc);
+    if constexpr (in_pairs) {
+      plan.query_pairs = memory.place(size_t(divide_up(Br, 2)) * key_pair_row);
+      plan.grad_output_pairs = memory.place(size_t(divide_up(Br, 2)) * value_pair_row);
+      plan.weight_pairs = memory.place(size_t(divide_up(Br, 2)) * pair_row);
+      plan.derivative_pairs = memory.place(size_t(divide_up(Br, 2)) * pair_row);
+      plan.derivative_rows = memory.place(size_t(Br) * (pair_row / 2));
+    }
     plan.grad_value = memory.place(size_t(Bc) * size_t(plan.value_row));
     if (plan.splits == 1) plan.grad_query = memory.place(size_t(heads * rows) * size_t(plan.query_row));
     plan.shared_memory = memory.shared_memory, plan.global_scratch = memory.global_scratch;
@@ -101,14 +107,6 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
   A* bias_sums_;   // of the head of chunk_
   A* grad_query_;  // the same
 
-  TCNCA_HOST_DEVICE A* at(memory_place const& m) const {
-    return (m.global_scratch ? global_scratch : shared_memory) + m.offset;
-  }
-  // Per query of the block: maximum and logarithm of the sum (softmax), and delta.
-  TCNCA_HOST_DEVICE A* row_maximum() const { return at(params.plan.statistics); }
-  TCNCA_HOST_DEVICE A* row_delta() const { return row_maximum() + Br; }
-  TCNCA_HOST_DEVICE A* row_log_sum() const { return row_maximum() + 2 * Br; }
-
   /// Calls f for each head of queries that shares the keys.
   template <class F>
   TCNCA_HOST_DEVICE void for_each_head(F f) {
@@ -142,13 +140,19 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
   /// The gradients of the keys [from, from + count) and their values, and what they add to those of the queries.
   TCNCA_HOST_DEVICE void process_key_block(int from, int count) {
     auto const& plan = params.plan;
-    auto const one = [](int) TCNCA_INLINE { return A(1); };
     auto const key = [&](int r) TCNCA_INLINE { return this->key(chunk_, from + r); };
-    this->load_rows(at(plan.key), key_row, count, M, in.key_dim(), key);
-    this->load_transposed(at(plan.key_columns), Bc, count, in.key_dim(), key, one);
-    this->load_transposed(
-        at(plan.value_columns), Bc, count, in.value_dim(),
-        [&](int r) TCNCA_INLINE { return this->values(chunk_, from + r); }, one);
+    auto const values = [&](int r) TCNCA_INLINE { return this->values(chunk_, from + r); };
+    operand *const key_columns = operands(plan.key_columns), *const value_columns = operands(plan.value_columns);
+    if constexpr (in_pairs) {
+      this->load_row_pairs(operands(plan.key), key_pair_row, count, in.key_dim(), key);
+      this->load_transposed(key_columns, Bc, count, in.key_dim(), key);
+      this->load_transposed(value_columns, Bc, count, in.value_dim(), values);
+    } else {
+      auto const one = [](int) TCNCA_INLINE { return A(1); };
+      this->load_rows(at(plan.key), key_row, count, M, in.key_dim(), key);
+      this->load_transposed(key_columns, Bc, count, in.key_dim(), key, one);
+      this->load_transposed(value_columns, Bc, count, in.value_dim(), values, one);
+    }
     int const begin = Shape.causal ? max_of(from, chunk_.first) : chunk_.first;
     int some_valid = 0;
     for_each_head([&]() TCNCA_INLINE {
@@ -173,38 +177,33 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     group.sync();
     compute_products(count, rows, diagonal);
     group.sync();
-    compute_derivatives(from, count, first, rows, missing);
+    this->compute_derivatives(chunk_, from, count, first, rows, missing);
     group.sync();
     add_products(count, rows, diagonal, first, have);
-    if constexpr (Shape.bias) { add_diagonals(count, rows, diagonal); }
+    if constexpr (Shape.bias) {
+      if (params.wants_biases()) this->add_diagonals(bias_sums_, count, rows, diagonal);
+    }
     group.sync();
   }
 
   TCNCA_HOST_DEVICE void load_query_block(int from, int first, int rows, int missing) const {
     auto const& plan = params.plan;
-    this->load_rows(
-        at(plan.query), key_row, rows, M, in.key_dim(),
-        [&](int r) TCNCA_INLINE { return r >= missing ? this->query(chunk_, first + r) : nullptr; },
-        [&](int r) TCNCA_INLINE { return this->scale(chunk_, first + r); });
-    this->load_rows(at(plan.grad_output), value_row, rows, M, in.value_dim(), [&](int r) TCNCA_INLINE {
+    auto const query = [&](int r) TCNCA_INLINE { return r >= missing ? this->query(chunk_, first + r) : nullptr; };
+    auto const scale = [&](int r) TCNCA_INLINE { return this->scale(chunk_, first + r); };
+    auto const grad_output = [&](int r) TCNCA_INLINE {
       return r >= missing ? params.grad_o.at(chunk_.batch, chunk_.head, this->sequence_index(chunk_, first + r), 0)
                           : nullptr;
-    });
-    if constexpr (Shape.bias) {
-      for (int x = group.rank(); x < Bc + Br + W; x += group.size()) {
-        index_t const d = in.chunk - 1 + from - first + x - (Br - 1);
-        at(plan.bias)[x] = d >= 0 && d < in.bias.extent[1] ? *in.bias.at(chunk_.head, d) : A(0);
-      }
+    };
+    if constexpr (in_pairs) {
+      this->load_rows(operands(plan.query), key_row, rows, M, in.key_dim(), query);
+      this->load_row_pairs(operands(plan.query_pairs), key_pair_row, rows, in.key_dim(), query);
+      this->load_row_pairs(operands(plan.grad_output_pairs), value_pair_row, rows, in.value_dim(), grad_output);
+      for (int r = group.rank(); r < Br; r += group.size()) row_scale()[r] = r < rows ? scale(r) : A(0);
+    } else {
+      this->load_rows(at(plan.query), key_row, rows, M, in.key_dim(), query, scale);
     }
-    if constexpr (softmax) {
-      for (int r = group.rank(); r < rows; r += group.size()) {
-        index_t const t = this->sequence_index(chunk_, first + r);
-        bool const exists = r >= missing;
-        row_maximum()[r] = exists ? detail::finite_maximum(*params.lse.at(chunk_.batch, chunk_.head, t, 0)) : A(0);
-        row_delta()[r] = exists ? params.delta[params.delta_index(chunk_, first + r)] : A(0);
-        row_log_sum()[r] = exists ? *params.lse.at(chunk_.batch, chunk_.head, t, 1) : A(0);
-      }
-    }
+    this->load_rows(operands(plan.grad_output), value_row, rows, M, in.value_dim(), grad_output);
+    this->load_statistics(chunk_, from, first, rows, missing);
   }
 
   /// weight = Q K^T, derivative = dO V^T.
@@ -216,73 +215,28 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
       if (Shape.window && i >= diagonal + j + tile::columns - 1 + in.window) return;  // fully masked
       tile t;
       t.clear();
-      t.template add<key_row, 1, Bc>(at(plan.query) + i * key_row, at(plan.key_columns) + j, 0, in.key_dim());
+      t.template add<key_row, 1, Bc>(operands(plan.query) + i * key_row, operands(plan.key_columns) + j, 0,
+                                     in.key_dim());
+      if constexpr (in_pairs) { t.scale_rows(row_scale() + i); }
       t.store(weight + i * weight_row + j, weight_row);
       t.clear();
-      t.template add<value_row, 1, Bc>(at(plan.grad_output) + i * value_row, at(plan.value_columns) + j, 0,
+      t.template add<value_row, 1, Bc>(operands(plan.grad_output) + i * value_row, operands(plan.value_columns) + j, 0,
                                        in.value_dim());
       t.store(derivative + i * weight_row + j, weight_row);
-    });
-  }
-
-  /// Replaces the products Q K^T by weights and dO V^T by the gradients of scores.
-  TCNCA_HOST_DEVICE void compute_derivatives(int from, int count, int first, int rows, int missing) const {
-    auto const& plan = params.plan;
-    int const packs = min_of(divide_up(count, W) + 1, Bc / W + 1);  // one more of zeros, for the diagonals
-    value const zero = broadcast<W>(A(0));
-    [[maybe_unused]] A const distance_factor = this->distance_factor(chunk_);
-    for_each_pair(group, rows, packs, [&](int i, int n) TCNCA_INLINE {
-      int const hidden = max_of(0, this->hidden(first + i) - from);
-      int const j = n * W, visible = i < missing ? 0 : min_of(this->visible(chunk_, first + i) - from, count);
-      A* const weight = at(plan.weight) + i * weight_row + W + j;
-      A* const derivative = at(plan.derivative) + i * weight_row + W + j;
-      value p = zero, ds = zero;
-      if (j < visible && (!Shape.window || j + W > hidden)) {
-        value s = tcnca::load<W>(const_cast<A const*>(weight));
-        if constexpr (Shape.bias) {
-          s = materialize(s + load_anywhere<W>(const_cast<A const*>(at(plan.bias)) + Br - 1 - i + j));
-        }
-        if constexpr (Shape.alibi) {
-          value distance = broadcast<W>(A(first + i - from - j));
-          TCNCA_UNROLL
-          for (int w = 0; w < W; w++) distance.set_lane(w, distance.lane(w) - A(w));
-          s = materialize(base::add_alibi(s, distance_factor, distance));
-        }
-        value dp = tcnca::load<W>(const_cast<A const*>(derivative)), factors = broadcast<W>(A(1));
-        if constexpr (Shape.dropout) {
-          factors = this->dropout_factors(chunk_, first + i, from + j);
-          dp = dp * factors;
-        }
-        if constexpr (softmax) {
-          // Two subtractions, kept apart: -ffast-math would add the logarithm to a large maximum first, which rounds it
-          // away.
-          p = detail::exp_or_zero(materialize(s - broadcast<W>(row_maximum()[i])) - broadcast<W>(row_log_sum()[i]));
-          ds = p * (dp - broadcast<W>(row_delta()[i]));
-        } else {
-          auto const a = detail::attention_weight<Shape.function>(s);
-          p = a.value, ds = a.derivative * dp;
-        }
-        if constexpr (Shape.dropout) { p = p * factors; }
-        if (visible - j < W) {  // the other lanes are masked
-          value remaining = broadcast<W>(A(visible - j) - A(0.5));
-          TCNCA_UNROLL
-          for (int w = 0; w < W; w++) remaining.set_lane(w, remaining.lane(w) - A(w));
-          p = select_positive(remaining, p, zero), ds = select_positive(remaining, ds, zero);
-        }
-        if constexpr (Shape.window) {
-          TCNCA_UNROLL
-          for (int w = 0; w < W; w++)
-            if (j + w < hidden) p.set_lane(w, A(0)), ds.set_lane(w, A(0));
-        }
-      }
-      tcnca::store<W>(weight, p), tcnca::store<W>(derivative, ds);
     });
   }
 
   /// dV += P^T dO, dK += dS^T Q, dQ += dS K.
   TCNCA_HOST_DEVICE void add_products(int count, int rows, int diagonal, int first, int have) const {
     auto const& plan = params.plan;
-    A const *const weight = at(plan.weight) + W, *const derivative = at(plan.derivative) + W;
+    // Operands of sums over queries and, derivative_rows, keys.
+    constexpr int sum_row = in_pairs ? pair_row : weight_row, derivative_row = in_pairs ? pair_row / 2 : weight_row;
+    operand const *const weight = in_pairs ? operands(plan.weight_pairs) : operands(plan.weight) + W,
+                         *const derivative = in_pairs ? operands(plan.derivative_pairs) : operands(plan.derivative) + W,
+                         *const derivative_rows = in_pairs ? operands(plan.derivative_rows) : derivative,
+                         *const query = operands(in_pairs ? plan.query_pairs : plan.query),
+                         *const grad_output = operands(in_pairs ? plan.grad_output_pairs : plan.grad_output),
+                         *const key = operands(plan.key);
     auto const begin = [&](tile& t, A const* sums, int row, [[maybe_unused]] int j) TCNCA_INLINE {
       if (have <= j) t.clear();
       else t.load(sums, row, [](int, value v) TCNCA_INLINE { return v; });
@@ -293,12 +247,12 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
       A* const to = grad_value + j * plan.value_row + c;
       begin(t, to, plan.value_row, j);
       if constexpr (Shape.window) {
-        t.template add_band<1, weight_row, value_row>(weight + j, at(plan.grad_output) + c, rows, diagonal + j,
-                                                      diagonal + j + in.window - 1);
+        t.template add_band<1, sum_row, value_pair_row>(weight + j, grad_output + c, rows, diagonal + j,
+                                                        diagonal + j + in.window - 1);
       } else if constexpr (Shape.causal) {
-        t.template add_above<1, weight_row, value_row>(weight + j, at(plan.grad_output) + c, rows, diagonal + j);
+        t.template add_above<1, sum_row, value_pair_row>(weight + j, grad_output + c, rows, diagonal + j);
       } else {
-        t.template add<1, weight_row, value_row>(weight + j, at(plan.grad_output) + c, 0, rows);
+        t.template add<1, sum_row, value_pair_row>(weight + j, grad_output + c, 0, rows);
       }
       t.store(to, plan.value_row);
     });
@@ -307,12 +261,12 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
       A* const to = grad_key + j * plan.query_row + c;
       begin(t, to, plan.query_row, j);
       if constexpr (Shape.window) {
-        t.template add_band<1, weight_row, key_row>(derivative + j, at(plan.query) + c, rows, diagonal + j,
-                                                    diagonal + j + in.window - 1);
+        t.template add_band<1, sum_row, key_pair_row>(derivative + j, query + c, rows, diagonal + j,
+                                                      diagonal + j + in.window - 1);
       } else if constexpr (Shape.causal) {
-        t.template add_above<1, weight_row, key_row>(derivative + j, at(plan.query) + c, rows, diagonal + j);
+        t.template add_above<1, sum_row, key_pair_row>(derivative + j, query + c, rows, diagonal + j);
       } else {
-        t.template add<1, weight_row, key_row>(derivative + j, at(plan.query) + c, 0, rows);
+        t.template add<1, sum_row, key_pair_row>(derivative + j, query + c, 0, rows);
       }
       t.store(to, plan.query_row);
     });
@@ -322,38 +276,16 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
       int const present = min_of(M, rows - i);
       t.load_some(to, plan.query_row, present);
       if constexpr (Shape.window) {
-        t.template add_band<weight_row, 1, key_row>(derivative + i * weight_row, at(plan.key) + c, count,
-                                                    i - diagonal + 1 - in.window, i - diagonal);
+        t.template add_band<derivative_row, 1, key_pair_row>(derivative_rows + i * derivative_row, key + c, count,
+                                                             i - diagonal + 1 - in.window, i - diagonal);
       } else if constexpr (Shape.causal) {
-        t.template add_below<weight_row, 1, key_row>(derivative + i * weight_row, at(plan.key) + c, count,
-                                                     i - diagonal);
+        t.template add_below<derivative_row, 1, key_pair_row>(derivative_rows + i * derivative_row, key + c, count,
+                                                              i - diagonal);
       } else {
-        t.template add<weight_row, 1, key_row>(derivative + i * weight_row, at(plan.key) + c, 0, count);
+        t.template add<derivative_row, 1, key_pair_row>(derivative_rows + i * derivative_row, key + c, 0, count);
       }
       t.store_some(to, plan.query_row, present);
     });
-  }
-
-  /// The gradients of the biases: sums of dS along the diagonals of the block, a pack of neighbouring diagonals at a
-  /// time.
-  TCNCA_HOST_DEVICE void add_diagonals(int count, int rows, int diagonal) const {
-    A const* const derivative = at(params.plan.derivative) + W;
-    index_t const length = 2 * in.rows() - 1, origin = in.rows() - 1 + diagonal - (Br - 1);
-    int const end = params.wants_biases() ? count + Br : 0;
-    for (int x = group.rank() * W; x < end; x += group.size() * W) {
-      value sum = broadcast<W>(A(0));
-      int const column = x - (Br - 1);  // of row 0
-      for (int i = max_of(0, 1 - W - column); i < min_of(rows, count - column); i++)
-        sum = sum + load_anywhere<W>(derivative + i * weight_row + column + i);
-      A* const to = bias_sums_ + origin + x;
-      if (Group::size() == 1 && origin + x >= 0 && origin + x + W <= length) {
-        tcnca::store<W>(to, load<W>(const_cast<A const*>(to)) + sum);
-      } else {
-        TCNCA_UNROLL
-        for (int w = 0; w < W; w++)
-          if (origin + x + w >= 0 && origin + x + w < length) to[w] += sum.lane(w);
-      }
-    }
   }
 
   /// Stores the gradients of the keys [from, from + count) and their values; zeros from `valid` on, where no query sees

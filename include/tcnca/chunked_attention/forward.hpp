@@ -9,6 +9,11 @@
 //   memory    query [key_dim][Br], key [Bc][key_row], score [Bc][Br], one panel of V, output [Br][output_row], bias,
 //             row statistics; in shared memory while it lasts, the rest in the group's scratch
 //   barriers  one after each of: loads, scores, loads of a panel (weights are then complete too), accumulation
+//
+// With Policy.bf16_products, queries, keys, values and weights are pairs of bf16 in shared memory, neighbouring terms of
+// the sums: query [key_dim / 2][Br], key [Bc][key_row], value [Bc / 2][...], and weights [Bc / 2][Br] in place of the
+// scores. The scale multiplies the products of queries and keys. Weights are rounded to bf16 before they are multiplied
+// by the values; the sums of softmax are those of unrounded weights.
 #pragma once
 #include "../block/agent.hpp"
 #include "../block/online_softmax.hpp"
@@ -35,8 +40,8 @@ struct chunked_attention_forward_params {
 template <class Group, element T, chunked_attention_shape Shape, chunked_attention_policy Policy>
 struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape, Policy> {
   using base = detail::attention_group<Group, T, Shape, Policy>;
-  using typename base::A, typename base::value, typename base::tile;
-  using base::group, base::in, base::W, base::softmax, base::key_row;
+  using typename base::A, typename base::value, typename base::tile, typename base::operand;
+  using base::group, base::in, base::W, base::softmax, base::key_row, base::in_pairs, base::terms;
   using params_type = chunked_attention_forward_params<T>;
   static constexpr int Br = Policy.query_block, Bc = Policy.key_block, panel = Policy.value_panel;
   static_assert(Policy.valid_forward(), "tcnca::chunked_attention: a forward policy's blocks must be whole tiles");
@@ -66,11 +71,11 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
     chunked_attention_forward_plan plan;
     memory_planner<A> memory{Policy.shared_memory_bytes};
     plan.output_row = round_up(min_of(value_dim, Policy.value_tile), panel) + W;
-    plan.statistics = memory.place(size_t(3 * Br));
+    plan.statistics = memory.place(size_t((in_pairs ? 4 : 3) * Br));
     plan.score = memory.place(size_t(Bc) * Br);
     if (Shape.bias) plan.bias = memory.place(size_t(Bc + Br));
-    plan.value = memory.place(size_t(Bc) * panel);
-    plan.query = memory.place(size_t(key_dim) * Br);
+    plan.value = memory.place(size_t(Bc / terms) * panel);
+    plan.query = memory.place(size_t(divide_up(key_dim, terms)) * Br);
     plan.output = memory.place(size_t(Br) * size_t(plan.output_row));
     plan.key = memory.place(size_t(Bc) * key_row);
     plan.shared_memory = memory.shared_memory, plan.global_scratch = memory.global_scratch;
@@ -103,10 +108,13 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
   TCNCA_HOST_DEVICE A* at(memory_place const& m) const {
     return (m.global_scratch ? global_scratch : shared_memory) + m.offset;
   }
-  // Per row of the block: maximum and sum of softmax, and the factor for the output (finally: of the normalization).
+  TCNCA_HOST_DEVICE operand* operands(memory_place const& m) const { return reinterpret_cast<operand*>(at(m)); }
+  // Per row of the block: maximum and sum of softmax, and the factor for the output (finally: of the normalization);
+  // with in_pairs also the factor of scores.
   TCNCA_HOST_DEVICE A* row_maximum() const { return at(params.plan.statistics); }
   TCNCA_HOST_DEVICE A* row_sum() const { return row_maximum() + Br; }
   TCNCA_HOST_DEVICE A* row_factor() const { return row_maximum() + 2 * Br; }
+  TCNCA_HOST_DEVICE A* row_scale() const { return row_maximum() + 3 * Br; }
   TCNCA_HOST_DEVICE int rows() const { return end_ - first_; }
 
   TCNCA_HOST_DEVICE void process_key_blocks() {
@@ -114,7 +122,7 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
     int const visible = this->visible(chunk_, end_ - 1), begin = first_key();
     for (int from = begin; from < visible; from += Bc) {
       int const count = min_of(Bc, visible - from);
-      this->load_rows(at(params.plan.key), key_row, count, Policy.tile_rows, in.key_dim(),
+      this->load_rows(operands(params.plan.key), key_row, count, Policy.tile_rows, in.key_dim(),
                       [&](int r) TCNCA_INLINE { return this->key(chunk_, from + r); });
       if constexpr (Shape.bias) { load_bias(from); }
       group.sync();
@@ -122,8 +130,9 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
       group.sync();
       compute_weights(from, count);
       for (int c = 0; c < columns_; c += panel) {
-        this->load_panels(at(params.plan.value), Bc, count, column_ + c, column_ + min_of(c + panel, columns_),
-                          in.value_dim(), [&](int r) TCNCA_INLINE { return this->values(chunk_, from + r); });
+        this->load_panels(operands(params.plan.value), Bc / terms, count, column_ + c,
+                          column_ + min_of(c + panel, columns_), in.value_dim(),
+                          [&](int r) TCNCA_INLINE { return this->values(chunk_, from + r); });
         group.sync();
         accumulate_output(from, count, c);
         group.sync();
@@ -140,10 +149,16 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
   /// The queries, scaled and transposed, so that a pack holds one element of W neighbouring queries; and empty rows of
   /// softmax.
   TCNCA_HOST_DEVICE void load_queries() {
-    this->load_transposed(
-        at(params.plan.query), Br, rows(), in.key_dim(),
-        [&](int r) TCNCA_INLINE { return first_ + r >= begin_ ? this->query(chunk_, first_ + r) : nullptr; },
-        [&](int r) TCNCA_INLINE { return this->scale(chunk_, first_ + r); });
+    operand* const to = operands(params.plan.query);
+    auto const source = [&](int r)
+                            TCNCA_INLINE { return first_ + r >= begin_ ? this->query(chunk_, first_ + r) : nullptr; };
+    auto const scale = [&](int r) TCNCA_INLINE { return this->scale(chunk_, first_ + r); };
+    if constexpr (in_pairs) {
+      this->load_transposed(to, Br, rows(), in.key_dim(), source);
+      for (int r = group.rank(); r < Br; r += group.size()) row_scale()[r] = r < rows() ? scale(r) : A(0);
+    } else {
+      this->load_transposed(to, Br, rows(), in.key_dim(), source, scale);
+    }
     if constexpr (softmax) {
       for (int r = group.rank(); r < Br; r += group.size())
         row_maximum()[r] = -detail::infinity<A>(), row_sum()[r] = row_factor()[r] = A(0);
@@ -161,7 +176,7 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
 
   /// score[key][query] of the keys [from, from + count), without biases.
   TCNCA_HOST_DEVICE void compute_scores(int from, int count) const {
-    A const *const key = at(params.plan.key), *const query = at(params.plan.query);
+    operand const *const key = operands(params.plan.key), *const query = operands(params.plan.query);
     A* const score = at(params.plan.score);
     for_each_tile<tile>(group, count, rows(), [&](int j, int i) TCNCA_INLINE {
       if (Shape.causal && from + j >= first_ + i + tile::columns) return;             // fully masked
@@ -169,6 +184,7 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
       tile t;
       t.clear();
       t.template add<key_row, 1, Br>(key + j * key_row, query + i, 0, in.key_dim());
+      if constexpr (in_pairs) { t.scale_columns(row_scale() + i); }
       t.store(score + j * Br + i, Br);
     });
   }
@@ -227,6 +243,7 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
                    select_visible(j, detail::attention_weight<Shape.function>(biased_score(j)).value, zero));
       }
       if constexpr (Shape.dropout) { apply_dropout(score, first_ + i, from, begin, count); }
+      if constexpr (in_pairs) { this->make_row_pairs(score, Br, begin, count); }
     }
   }
   /// Dropout of the weights of the queries i .. i + W - 1. A draw covers four keys of one query.
@@ -253,7 +270,8 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
 
   /// Adds the products of the weights with a panel of the values, which begins at `column` of the value tile.
   TCNCA_HOST_DEVICE void accumulate_output(int from, int count, int column) const {
-    A const *const weight = at(params.plan.score), *const values = at(params.plan.value), *const factor = row_factor();
+    operand const *const weight = operands(params.plan.score), *const values = operands(params.plan.value);
+    A const* const factor = row_factor();
     A* const output = at(params.plan.output) + column;
     int const stride = params.plan.output_row;
     for_each_tile<tile>(group, rows(), min_of(panel, columns_ - column), [&](int i, int c) TCNCA_INLINE {
@@ -266,12 +284,12 @@ struct chunked_attention_forward_agent : detail::attention_group<Group, T, Shape
         t.load(output + i * stride + c, stride, [](int, value v) TCNCA_INLINE { return v; });
       }
       if constexpr (Shape.window) {
-        t.template add_band<1, Br, tile::columns>(weight + i, values + c * Bc, count, first_ + i + 1 - in.window - from,
-                                                  first_ + i - from);
+        t.template add_band<1, Br, tile::columns>(weight + i, values + c * (Bc / terms), count,
+                                                  first_ + i + 1 - in.window - from, first_ + i - from);
       } else if constexpr (Shape.causal) {
-        t.template add_below<1, Br, tile::columns>(weight + i, values + c * Bc, count, first_ + i - from);
+        t.template add_below<1, Br, tile::columns>(weight + i, values + c * (Bc / terms), count, first_ + i - from);
       } else {
-        t.template add<1, Br, tile::columns>(weight + i, values + c * Bc, 0, count);
+        t.template add<1, Br, tile::columns>(weight + i, values + c * (Bc / terms), 0, count);
       }
       t.store(output + i * stride + c, stride);
     });
