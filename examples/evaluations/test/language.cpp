@@ -7,6 +7,7 @@
 #include <set>
 
 #include "../language/program.hpp"
+#include "support/empty_model.hpp"
 
 namespace {
 
@@ -86,7 +87,7 @@ TEST(language, blocks_are_a_function_of_seed_and_step) {
 }
 
 /// Records what it reads and returns a loss that reveals its state: the last character read by the first stream.
-class witness final : public models::model {
+class witness final : public tcnca::testing::empty_model {
  public:
   std::vector<int> tokens, targets;  ///< of all streams, in reading order
   std::vector<long> lengths;
@@ -104,14 +105,6 @@ class witness final : public models::model {
     memories++;
     return sum / count;
   }
-  models::step_result learn(models::examples const&, long, double) override { return {}; }
-  double evaluate(models::examples const&, int*) override { return 0; }
-  void read(models::examples const&, float*) override {}
-  std::string not_finite() const override { return ""; }
-  std::vector<models::saved_part> save() const override { return {}; }
-  void load(std::vector<models::saved_part> const&) override {}
-  std::size_t parameter_count() const override { return 0; }
-  std::size_t memory_bytes() const override { return 0; }
 };
 
 TEST(language, streams_read_each_character_once_in_order) {

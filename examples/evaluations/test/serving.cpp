@@ -2,10 +2,10 @@
 // changed.
 #include <gtest/gtest.h>
 
-#include "../../models/model.hpp"
 #include "../serving/check.hpp"
 #include "../serving/options.hpp"
 #include "../serving/server.hpp"
+#include "support/empty_model.hpp"
 
 namespace {
 
@@ -50,7 +50,7 @@ TEST(serving, refuses_wrong_options) {
 }
 
 /// A "model" whose logits are a function of all tokens that a sequence has read; its state is a hash of them.
-class hashing_model final : public model {
+class hashing_model final : public tcnca::testing::empty_model {
  public:
   static constexpr int vocabulary = 5;
   void make_slots(long slots) override { state_.assign(std::size_t(slots), {}); }
@@ -66,18 +66,6 @@ class hashing_model final : public model {
     state now;
     read(now, e.tokens, e.length, logits);
   }
-
-  step_result learn(examples const&, long, double) override { return {}; }
-  double evaluate(examples const&, int*) override { return 0; }
-  void reset_state() override {}
-  double evaluate_continued(examples const&, int*) override { return 0; }
-  void read(examples const&, float*) override {}
-  std::size_t state_bytes() const override { return sizeof(state); }
-  std::string not_finite() const override { return ""; }
-  std::vector<saved_part> save() const override { return {}; }
-  void load(std::vector<saved_part> const&) override {}
-  std::size_t parameter_count() const override { return 0; }
-  std::size_t memory_bytes() const override { return 0; }
 
  private:
   struct state {

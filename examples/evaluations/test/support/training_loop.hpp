@@ -8,6 +8,7 @@
 
 #include "../../training/random.hpp"
 #include "../../training/trainer.hpp"
+#include "empty_model.hpp"
 #include "training.hpp"
 
 namespace tcnca::testing {
@@ -16,7 +17,7 @@ using namespace tcnca::training;
 namespace fs = std::filesystem;
 
 /// A model whose number depends on tokens, step and rate, and which becomes non-finite on request.
-class number_model : public models::model {
+class number_model : public empty_model {
  public:
   static constexpr double nan = std::numeric_limits<double>::quiet_NaN();
   long loss_fails = 0, gradient_fails = 0;  ///< fail at this step
@@ -29,14 +30,6 @@ class number_model : public models::model {
     value -= rate * off;
     return {.loss = off * off, .grad_norm = std::abs(off)};
   }
-  double evaluate(models::examples const&, int*) override { return 0; }
-  void reset_state() override {}
-  double evaluate_continued(models::examples const&, int*) override { return 0; }
-  void read(models::examples const&, float*) override {}
-  void logits(models::examples const&, float*) override {}
-  void make_slots(long) override {}
-  void read_slots(models::slot_batch const&, float*) override {}
-  std::size_t state_bytes() const override { return 0; }
   std::string not_finite() const override { return "layer 3 (attention)"; }
   std::vector<models::saved_part> save() const override {
     auto const bytes = reinterpret_cast<char const*>(&value);
