@@ -129,6 +129,9 @@ struct every_call {
                                                                                         .position = 40,
                                                                                         .state_out = true},
                                                                                        1};
+  // One row of keys, split over the threads.
+  attention_problem<attention_subject<cpu_backend, float, softmax_causal_bias>> token{
+      {.length = 1, .key_dim = 16, .value_dim = 24, .chunk = 1500, .position = 1490, .state_out = true}, 1};
   gates_problem<gates_subject<cpu_backend, float, all_gates>> gates{{.batch = 5, .length = 100, .columns = 20}, 1};
   tensor<float, 2> kappa{{18, 50}, {0, 1}};
 
@@ -149,7 +152,7 @@ struct every_call {
                                          average.gamma.view(), kappa.view()};
     add({{"ema kernel", [k](cpu e) { return ema_op::kernel_workspace(e, k); },
           [k](cpu e, workspace w) { return ema_op::kernel(e, k, w); }, bits_of(kappa)}});
-    for (auto* p : {&attention, &tokens}) {
+    for (auto* p : {&attention, &tokens, &token}) {
       using op = decltype(attention)::op;
       add({forward_entry<op>("chunked_attention", p->forward(), bits_of(p->o, p->lse, p->keys_out, p->values_out))});
     }
