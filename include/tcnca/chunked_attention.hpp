@@ -45,7 +45,10 @@ namespace tcnca::inline TCNCA_TARGET {
 ///          attention only. The positions of the first chunk before `position` are read from keys_in, values_in. If the
 ///          last chunk is incomplete, its positions are written to keys_out, values_out, which may be the same memory
 ///          (then the cache is appended to); other slots are not written. Calls of up to four queries use a dedicated
-///          kernel, whose cost is that of reading the cache.
+///          kernel, whose cost is that of reading the cache: once for four queries, those of grouped heads included.
+///          Where there are fewer heads of keys than workers, the keys are split over these. Then the workspace holds
+///          results of parts of the keys; the query is that of the longest cache. Bits of o and lse depend neither on
+///          the batch nor on the workspace.
 /// Packed   Shape.packed, all optional, in the executor's memory. offsets [sequences + 1], not descending: q, k, v and
 ///          o have batch 1, and sequence s has the positions [offsets[s], offsets[s + 1]) of their axis `length`; it
 ///          may be empty; chunks begin anew in each sequence. No sequence is longer than `max_length` (0: the length of

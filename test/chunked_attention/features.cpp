@@ -126,6 +126,54 @@ TYPED_TEST(chunked_attention_features, fewer_queries_than_keys) {
   EXPECT_TRUE(all.matches(all.o, exact.o));
 }
 
+cpu one_worker(cpu) { return {1}; }
+template <int Threads>
+fibers<Threads> one_worker(fibers<Threads> e) {
+  return {e.seed, 1};
+}
+
+// Few queries: their keys are one share, several or many, of which some are empty or begin before a window. Bits do not
+// depend on whether the shares are processed by one item or combined from the workspace.
+TYPED_TEST(chunked_attention_features, few_queries) {
+  using S = TypeParam;
+  using op = typename S::op;
+  TCNCA_TEST_NEEDS(S::backend);
+  if (!has(S::causal)) return;
+  constexpr index_t value_dims[] = {16, 24, 136, 520};  // on a GPU one value tile or several
+  std::uint64_t const first = environment("TCNCA_TEST_SEED", 1), count = environment("TCNCA_TEST_COUNT", 12);
+  for (std::uint64_t seed = first; seed < first + count; seed++) {
+    random_bits r{seed};
+    attention_extents e{.length = between(r, 1, 4), .key_dim = 8 * between(r, 2, 9)};
+    if (seed % 6 == 1) e.batch = 2, e.key_dim = 256;
+    e.value_dim = value_dims[seed % 4], e.chunk = seed % 3 ? between(r, 60, 400) : between(r, 1, 20);
+    e.group = S::shape.grouped ? between(r, 1, 5) : 1, e.heads = e.group * between(r, 1, 2);
+    e.position = 3 * e.chunk + (between(r, 0, 2) ? between(r, 0, int(e.chunk) - 1) : int(e.chunk) - 1);
+    if (seed % 6 == 0)  // many shares on a GPU, several on the CPU
+      e.chunk = between(r, 1100, 1200), e.position = 2 * e.chunk - 9, e.heads = e.group = 1;
+    if (S::shape.window) e.window = seed % 6 && between(r, 0, 1) ? between(r, 1, 90) : between(r, 300, 1200);
+    if (S::shape.dropout) e.dropout = between(r, 0, 1) ? 0.3 : 0;
+    e.lengths = between(r, 0, 3) == 0, e.heads_inside = between(r, 0, 1), e.state_out = between(r, 0, 1);
+    if (seed % 5 == 0) e.where = {1, 3};  // no row is aligned
+    SCOPED_TRACE(::testing::Message() << e << ", TCNCA_TEST_SEED=" << seed);
+    attention_problem<S> problem(e, seed);
+    for (std::size_t i = 0; i < problem.p.head_lengths.size() && seed % 2; i++)
+      *problem.head_lengths.at(index_t(i)) = problem.p.head_lengths[i] = e.position + between(r, 0, 4);
+    problem.run_forward(seed);
+    problem.expect_forward();
+    auto const bits = problem.bits();
+    problem.clear();
+    auto const executor = S::backend::make(seed + 1);
+    std::size_t least = 0;
+    if constexpr (requires { one_worker(executor); }) {
+      least = op::forward_workspace(one_worker(executor), problem.forward());
+    }
+    run_with_workspace<typename S::backend>(least,
+                                            [&](workspace w) { return op::forward(executor, problem.forward(), w); });
+    EXPECT_TRUE(problem.bits() == bits) << "with the least workspace";
+    if (this->HasFailure()) return;
+  }
+}
+
 TYPED_TEST(chunked_attention_features, need_their_arguments) {
   using S = TypeParam;
   using op = typename S::op;

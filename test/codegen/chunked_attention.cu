@@ -2,8 +2,7 @@
 // barriers: chunked_attention_backward_agent 6
 // barriers: chunked_attention_forward_agent.*attention_functionE0 7
 // barriers: chunked_attention_forward_agent 6
-// barriers: chunked_attention_step_agent.*attention_functionE0 4
-// barriers: chunked_attention_step_agent 2
+// barriers: chunked_attention_step_agent 15
 #include <tcnca/chunked_attention.hpp>
 
 using namespace tcnca;

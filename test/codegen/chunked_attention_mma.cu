@@ -4,8 +4,8 @@
 // barriers: mma_scores_agent.*attention_functionE.ELb.ELb1ELb.*attention_sideE0 5
 // barriers: mma_scores_agent 3
 // barriers: mma_(forward|values)_agent 3
-// barriers: chunked_attention_step_agent.*attention_functionE0 4
-// barriers: chunked_attention_step_agent 2
+// barriers: chunked_attention_step_agent.*attention_functionE0 15
+// barriers: chunked_attention_step_agent 13
 #include <tcnca/chunked_attention.hpp>
 
 using namespace tcnca;

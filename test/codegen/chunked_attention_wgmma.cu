@@ -3,8 +3,8 @@
 // sass sm_90a: HGMMA.64x64x16 HGMMA.64x256x16 UTMALDG.4D UTMALDG.4D.MULTICAST UBLKCP STAS STSM USETMAXREG UCGABAR_ARV
 // barriers sm_90a: wgmma_forward_agent 10
 // barriers: attention_mma_forward_agent 3
-// barriers: chunked_attention_step_agent.*attention_functionE0 4
-// barriers: chunked_attention_step_agent 2
+// barriers: chunked_attention_step_agent.*attention_functionE0 15
+// barriers: chunked_attention_step_agent 13
 #include <tcnca/chunked_attention.hpp>
 
 using namespace tcnca;

@@ -146,6 +146,9 @@ struct every_call {
                                                                                      .state_out = true},
                                                                                     1};
   packed_rows many{5, 50, 4}, many_chunks{5, 70, 6};
+  // One row of keys, split over the threads.
+  attention_problem<attention_subject<cpu_backend, float, softmax_causal_bias>> token{
+      {.length = 1, .key_dim = 16, .value_dim = 24, .chunk = 1500, .position = 1490, .state_out = true}, 1};
   gates_problem<gates_subject<cpu_backend, float, all_gates>> gates{{.batch = 5, .length = 100, .columns = 20}, 1};
   tensor<float, 2> kappa{{18, 50}, {0, 1}};
 
@@ -172,7 +175,8 @@ struct every_call {
            backward_entry<op>("chunked_attention", of(p.backward()),
                               bits_of(p.grad_q, p.grad_k, p.grad_v, p.grad_bias, p.grad_keys_in, p.grad_values_in))});
     };
-    attend(attention, std::identity{}), attend(tokens, std::identity{}), attend(packed, many_chunks);
+    attend(attention, std::identity{}), attend(tokens, std::identity{}), attend(token, std::identity{}),
+        attend(packed, many_chunks);
     using gates_op = decltype(gates)::op;
     auto const m = gates.mix_backward();
     add({{"mix_backward", [m](cpu e) { return gates_op::mix_backward_workspace(e, m); },

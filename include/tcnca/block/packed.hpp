@@ -32,6 +32,13 @@ struct packed_agent {
   using group_type = typename Agent::group_type;
   using inner_params = typename Agent::params_type;
   using params_type = packed_params<inner_params>;
+  static constexpr int blocks_per_multiprocessor = [] {
+    if constexpr (requires { Agent::blocks_per_multiprocessor; }) {
+      return Agent::blocks_per_multiprocessor;
+    } else {
+      return 1;
+    }
+  }();
 
   TCNCA_HOST_DEVICE packed_agent(group_type g, params_type const& p, A* shared, A* scratch)
       : group_(g), params_(p), shared_(shared), scratch_(scratch) {

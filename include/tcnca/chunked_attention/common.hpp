@@ -127,15 +127,19 @@ struct attention_group {
     attention_chunk c{row / in.heads(), row % in.heads(), (in.first_chunk() + number % chunks) * in.chunk, 0, 0, 0};
     c.first = int(max_of(in.position - c.origin, index_t(0)));
     c.last = int(min_of(end - c.origin, in.chunk));
+    if constexpr (Shape.grouped) { c.key_head = c.head / in.group; }
+    apply_lengths(c);
+    return c;
+  }
+  /// Sets the keys and queries that the lengths of the chunk's sequence and head leave.
+  TCNCA_HOST_DEVICE void apply_lengths(attention_chunk& c) const {
     c.keys = c.last;
     if (in.lengths.present())
       c.keys = int(max_of(c.origin, min_of(c.origin + c.last, *in.lengths.at(c.batch))) - c.origin);
-    if constexpr (Shape.grouped) { c.key_head = c.head / in.group; }
     if constexpr (Shape.head_lengths) {
       c.queries = int(max_of(c.origin, min_of(c.origin + c.last, *in.head_lengths.at(c.batch, c.head))) - c.origin);
       c.keys = min_of(c.keys, c.queries);
     }
-    return c;
   }
   /// The end of the queries that attend.
   TCNCA_HOST_DEVICE static int query_end(attention_chunk const& c) { return Shape.head_lengths ? c.queries : c.last; }

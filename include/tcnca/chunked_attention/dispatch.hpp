@@ -1,6 +1,6 @@
 // Which agents execute a call, their parameters, their workspace, and the order of the launches.
 //
-//   forward   - up to chunked_attention_step_limit causal queries: the step agent
+//   forward   - up to chunked_attention_step_limit causal queries: the step agent; the combine agent if it splits rows
 //             - 16-bit T on tensor cores: the wgmma agent if the tuning asks for clusters, the device is sm_90a, no
 //               state is read and q, k, v permit tensor maps; else the mma agent
 //             - otherwise the generic agent
@@ -22,7 +22,8 @@
 #include "mma_scores.hpp"
 #include "reduce.hpp"
 #include "rotary_bias.hpp"
-#include "step.hpp"
+#include "state.hpp"
+#include "step_combine.hpp"
 #include "wgmma_diagonals.hpp"
 #include "wgmma_forward.hpp"
 #include "wgmma_products.hpp"
@@ -54,6 +55,8 @@ struct tuned_chunked_attention {
       chunked_attention_wgmma_forward_agent<typename traits::template group<forward.threads + wgmma_tile::threads>,
                                             forward_group, T, Shape, forward>;
   using step_agent = chunked_attention_step_agent<forward_group, T, Shape, forward>;
+  // Groups of one warp: each thread adds the statistics of all shares, so warps of a multiprocessor would only wait.
+  using combine_agent = chunked_attention_combine_agent<typename traits::template group<32>, T, Shape, forward>;
   using state_agent = chunked_attention_state_agent<forward_group, T>;
   using backward_agent = chunked_attention_backward_agent<backward_group, T, Shape, backward>;
   using grad_values_agent = chunked_attention_mma_values_agent<backward_group, T, Shape, backward>;
@@ -84,11 +87,14 @@ struct chunked_attention_dispatch {
   using backward_params = chunked_attention_backward_params<T>;
   using wgmma_params = chunked_attention_wgmma_backward_params<T>;
   static constexpr bool softmax = Shape.function == attention_function::softmax;
+  using steps = chunked_attention_steps<typename agents::step_agent, typename agents::step_agent,
+                                        typename agents::combine_agent, Executor>;
 
   static forward_params make_forward_params(auto const& a) {
     using agent_type = typename agents::forward_agent;
     forward_params p{.in = make_inputs(a), .o = a.o, .lse = a.lse};
-    p.in.vectorizable = rows_vectorizable<Executor>(agent_type::W, a.q, a.k, a.v, a.keys_in, a.values_in, a.o);
+    constexpr int elements = max_of(agent_type::W, agents::step_agent::vector);
+    p.in.vectorizable = rows_vectorizable<Executor>(elements, a.q, a.k, a.v, a.keys_in, a.values_in, a.o);
     if constexpr (!agents::tensor_cores) { p.plan = agent_type::plan_for(p.in.key_dim(), p.in.value_dim()); }
     return p;
   }
@@ -106,7 +112,9 @@ struct chunked_attention_dispatch {
     return maps.encode(result.q, in.q, rows) && maps.encode(result.k, in.k, rows) && maps.encode(result.v, in.v, rows);
   }
   static workspace_bytes forward_workspace(Executor e, forward_params const& p) {
-    if (use_step_agent(p)) return workspace_for<typename agents::step_agent>(e, p);
+    if constexpr (Shape.causal) {
+      if (is_step(p)) return steps::workspace_for(e, {p});
+    }
     return workspace_for<typename agents::forward_agent>(e, p);
   }
   /// keys_out, values_out: of the state after the call; may be absent.
@@ -274,13 +282,14 @@ struct chunked_attention_dispatch {
             .random_state = a.random_state};
   }
 
-  static bool use_step_agent(forward_params const& p) {
-    index_t const length = p.in.q.extent[2];
-    return Shape.causal && length > 0 && length <= chunked_attention_step_limit;
+  static bool is_step(forward_params const& p) {
+    return p.in.q.extent[2] > 0 && p.in.q.extent[2] <= chunked_attention_step_limit;
   }
   TCNCA_HIDDEN static status launch_forward(Executor e, forward_params const& p, workspace scratch) {
     if (p.in.q.extent[2] == 0) return {};
-    if (use_step_agent(p)) return launch<typename agents::step_agent>(e, p, scratch);
+    if constexpr (Shape.causal) {
+      if (is_step(p)) return steps::launch(e, {p}, scratch);
+    }
     if constexpr (agents::clustered) {
       cluster_params clusters;
       if (make_cluster_params(e, p, clusters)) return launch<typename agents::cluster_agent>(e, clusters, scratch);

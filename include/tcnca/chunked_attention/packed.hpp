@@ -5,7 +5,8 @@
 #include "../block/packed.hpp"
 #include "../launch/launch.hpp"
 #include "backward_params.hpp"
-#include "step.hpp"
+#include "state.hpp"
+#include "step_combine.hpp"
 
 namespace tcnca::inline TCNCA_TARGET::detail {
 
@@ -27,6 +28,7 @@ struct chunked_attention_sequence {
     if constexpr (requires { p.in; }) { select_inputs(p.in, all.in, s); }
     if constexpr (requires { p.lse; }) { p.lse = sequence_part(all.lse, 2, s); }
     if constexpr (requires { p.o; }) { p.o = sequence_part(all.o, 2, s); }
+    if constexpr (requires { p.results; }) { p.results = all.results + s.number * all.results_stride; }
     if constexpr (requires { p.grad_o; }) {
       p.grad_o = sequence_part(all.grad_o, 2, s);
       p.delta = all.delta + all.grad_o.extent[1] * (s.batch * all.grad_o.extent[2] + s.begin);
@@ -126,6 +128,8 @@ struct chunked_attention_packed_dispatch {
   using agents = typename one_sequence::agents;
   template <class Agent>
   using packed = packed_agent<Agent, chunked_attention_sequence>;
+  using steps = chunked_attention_steps<typename agents::step_agent, packed<typename agents::step_agent>,
+                                        packed<typename agents::combine_agent>, Executor>;
   using forward_params = packed_params<chunked_attention_forward_params<T>>;
   struct backward_params : packed_params<chunked_attention_backward_params<T>> {
     index_t queries = 0;  // of all heads of all sequences
@@ -141,7 +145,9 @@ struct chunked_attention_packed_dispatch {
   }
   static workspace_bytes forward_workspace(Executor e, forward_params const& p) {
     workspace_bytes bytes;
-    if (has_steps(p)) bytes = workspace_for<packed<typename agents::step_agent>>(e, step_params(p));
+    if constexpr (step_limit > 0) {
+      if (p.longest > 0) bytes = steps::workspace_for(e, step_params(p));
+    }
     if (p.longest <= step_limit) return bytes;
     auto const more = workspace_for<packed<typename agents::forward_agent>>(e, p);
     return {.least = max_of(bytes.least, more.least), .all = max_of(bytes.all, more.all)};
@@ -149,7 +155,9 @@ struct chunked_attention_packed_dispatch {
   TCNCA_HIDDEN static status forward(Executor e, forward_params p, tensor_view<T, 4> const& keys_out,
                                      tensor_view<T, 4> const& values_out, workspace scratch) {
     status s;
-    if (has_steps(p)) s = launch<packed<typename agents::step_agent>>(e, step_params(p), scratch);
+    if constexpr (step_limit > 0) {
+      if (p.longest > 0) s = steps::launch(e, step_params(p), scratch);
+    }
     p.shortest = step_limit + 1;
     if (s.ok() && p.longest > step_limit) s = launch<packed<typename agents::forward_agent>>(e, p, scratch);
     if (!s.ok() || !keys_out.present()) return s;
@@ -231,11 +239,12 @@ struct chunked_attention_packed_dispatch {
   }
 
   /// Short sequences use the step agent, as calls of one sequence do.
-  static bool has_steps(forward_params const& p) { return step_limit > 0 && p.longest > 0; }
-  static forward_params step_params(forward_params p) {
-    p.shortest = 1, p.longest = min_of(p.longest, step_limit);
-    p.all.in.q.extent[2] = p.longest;
-    return p;
+  static packed_params<chunked_attention_step_params<T>> step_params(forward_params const& p) {
+    index_t const longest = min_of(p.longest, step_limit);
+    packed_params<chunked_attention_step_params<T>> steps{
+        .all = {p.all}, .sequences = p.sequences, .shortest = 1, .longest = longest};
+    steps.all.in.q.extent[2] = longest;
+    return steps;
   }
   TCNCA_HIDDEN static status launch_state(Executor e, forward_params const& p, tensor_view<T const, 4> const& rows,
                                           tensor_view<T const, 4> const& before, tensor_view<T, 4> after) {
