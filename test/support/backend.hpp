@@ -111,8 +111,8 @@ void run_with_workspace(std::size_t bytes, Call call) {
   EXPECT_TRUE(scratch.intact()) << "written outside of the workspace";
 }
 
-/// The combinations of types and shapes that a suite runs. Few of them execute every agent; all take about twice the time
-/// to compile (CMake option TCNCA_TEST_ALL).
+/// The combinations of types and shapes that a suite runs. Few of them execute every agent; all take about twice the
+/// time to compile (CMake option TCNCA_TEST_ALL).
 #if defined(TCNCA_TEST_FEW)
 template <class All, class Few>
 using all_or_few = Few;

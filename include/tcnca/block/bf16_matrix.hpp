@@ -59,8 +59,8 @@ TCNCA_HOST_DEVICE pack<float, W> fma(pack<uint32, W> a, pack<uint32, W> b, pack<
 }
 
 /// matrix_tile for operands in pairs: k in a(m, k) and b(k, n) is the number of a pair, but the arguments of add() and
-/// its variants count terms. `first` of add() is even. Where a pair has a masked term or one from `last` on, a must be 0
-/// there, b may be anything. A sum does not depend on the tile it is in.
+/// its variants count terms. `first` of add() is even. Where a pair has a masked term or one from `last` on, a must be
+/// 0 there, b may be anything. A sum does not depend on the tile it is in.
 template <int M, int N, int W>
 struct bf16_pair_tile : matrix_tile<M, N, float, W> {
   using matrix_tile<M, N, float, W>::sum;

@@ -10,10 +10,10 @@
 //             row statistics; in shared memory while it lasts, the rest in the group's scratch
 //   barriers  one after each of: loads, scores, loads of a panel (weights are then complete too), accumulation
 //
-// With Policy.bf16_products, queries, keys, values and weights are pairs of bf16 in shared memory, neighbouring terms of
-// the sums: query [key_dim / 2][Br], key [Bc][key_row], value [Bc / 2][...], and weights [Bc / 2][Br] in place of the
-// scores. The scale multiplies the products of queries and keys. Weights are rounded to bf16 before they are multiplied
-// by the values; the sums of softmax are those of unrounded weights.
+// With Policy.bf16_products, queries, keys, values and weights are pairs of bf16 in shared memory, neighbouring terms
+// of the sums: query [key_dim / 2][Br], key [Bc][key_row], value [Bc / 2][...], and weights [Bc / 2][Br] in place of
+// the scores. The scale multiplies the products of queries and keys. Weights are rounded to bf16 before they are
+// multiplied by the values; the sums of softmax are those of unrounded weights.
 #pragma once
 #include "../block/agent.hpp"
 #include "../block/online_softmax.hpp"
