@@ -6,35 +6,31 @@
 //               S = Q K^T, dP = dO V^T    register tiles, one thread each
 //               P, dS                     a thread per pack of keys
 //               dV += P^T dO, dK += dS^T Q, dQ += dS K, and the sums of dS along diagonals (biases)
-//   memory    the blocks of the plan, in shared memory while it lasts, the rest in the group's scratch. dK, dV are
-//             complete after a block of keys. dQ of the chunk stays with the group, or, with splits, goes to
-//             query_sums; the reduce agent adds the shares
-//   barriers  after the loads of a block of queries, after S and dP, after P and dS, and after the products; one after
-//             a block of keys
+//   memory    the blocks of the plan. Many threads: P, dS and the panel of products.hpp are in shared memory, the sums
+//             in the group's scratch. dK, dV are complete after a block of keys. dQ of the chunk stays with the group,
+//             or, with splits, goes to query_sums; the reduce agent adds the shares
+//   threads   each has a register tile of S, of dP, and of each panel of dV, dK and dQ
+//   barriers  two for each panel of an operand; after S and dP, after P and dS, and after the products; one after a
+//             block of keys
 #pragma once
 #include "../block/agent.hpp"
-#include "../block/online_softmax.hpp"
-#include "backward_params.hpp"
+#include "backward_scores.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
 
 template <class Group, element T, chunked_attention_shape Shape, chunked_attention_policy Policy>
-struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shape, Policy> {
-  using base = detail::attention_group<Group, T, Shape, Policy>;
+struct chunked_attention_backward_agent : detail::attention_backward<Group, T, Shape, Policy> {
+  using base = detail::attention_backward<Group, T, Shape, Policy>;
   using typename base::A, typename base::value, typename base::tile;
-  using base::group, base::in, base::W, base::softmax, base::key_row, base::value_row;
+  using base::group, base::in, base::W, base::softmax, base::key_row, base::value_row, base::shared_products;
+  using base::params, base::at, base::sums_at, base::M, base::Br, base::Bc, base::weight_row, base::margin;
   using params_type = chunked_attention_backward_params<T>;
-  static constexpr int M = Policy.tile_rows, Br = Policy.query_block, Bc = Policy.key_block;
-  static constexpr int weight_row =
-      Bc + 2 * W;  // a pack of zeros on both sides, read where a diagonal leaves the block
   static_assert(Policy.valid_backward(), "tcnca::chunked_attention: a backward policy's blocks must be whole tiles");
-
-  params_type const& params;
-  A* shared_memory;
-  A* global_scratch;
+  static_assert(!shared_products || base::fits(Br * (2 * Bc + 4) + Bc),
+                "tcnca::chunked_attention: a backward policy's blocks must fit in its shared memory");
 
   TCNCA_HOST_DEVICE chunked_attention_backward_agent(Group g, params_type const& p, A* shared, A* scratch)
-      : base{g, p.in}, params(p), shared_memory(shared), global_scratch(scratch) {}
+      : base{{{g, p.in}}, p, shared, scratch} {}
 
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return p.in.key_chunks() * p.plan.splits; }
   static group_memory memory(params_type const& p) {
@@ -55,6 +51,15 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     plan.weight = memory.place(size_t(Br) * weight_row);
     plan.derivative = memory.place(size_t(Br) * weight_row);
     if (Shape.bias) plan.bias = memory.place(size_t(Bc + Br + W));
+    if constexpr (shared_products) {
+      plan.panel = memory.place(memory_space::shared, size_t(base::panel_elements));
+      plan.grad_key = memory.place(memory_space::global, size_t(Bc) * size_t(plan.query_row));
+      plan.grad_value = memory.place(memory_space::global, size_t(Bc) * size_t(plan.value_row));
+      if (plan.splits == 1)
+        plan.grad_query = memory.place(memory_space::global, size_t(heads * rows) * size_t(plan.query_row));
+      plan.shared_memory = memory.shared_memory, plan.global_scratch = memory.global_scratch;
+      return plan;
+    }
     plan.query = memory.place(size_t(Br) * key_row);
     plan.key_columns = memory.place(size_t(key_dim) * Bc);
     plan.key = memory.place(size_t(Bc) * key_row);
@@ -86,7 +91,7 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     number_ = this->first_of_group(item / splits);
     chunk_ = this->chunk_of(number_);
     bias_sums_ = params.bias_sums + item * this->heads_per_key() * (2 * in.rows() - 1);
-    grad_query_ = splits == 1 ? at(params.plan.grad_query)
+    grad_query_ = splits == 1 ? sums_at(params.plan.grad_query)
                               : params.query_sums + item * this->heads_per_key() * in.rows() * params.plan.query_row;
     for_each_head([&]() TCNCA_INLINE { clear_sums(); });
     for (int from = int(item % splits) * Bc; from < chunk_.last; from += splits * Bc)
@@ -100,14 +105,6 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
   detail::attention_chunk chunk_;
   A* bias_sums_;   // of the head of chunk_
   A* grad_query_;  // the same
-
-  TCNCA_HOST_DEVICE A* at(memory_place const& m) const {
-    return (m.global_scratch ? global_scratch : shared_memory) + m.offset;
-  }
-  // Per query of the block: maximum and logarithm of the sum (softmax), and delta.
-  TCNCA_HOST_DEVICE A* row_maximum() const { return at(params.plan.statistics); }
-  TCNCA_HOST_DEVICE A* row_delta() const { return row_maximum() + Br; }
-  TCNCA_HOST_DEVICE A* row_log_sum() const { return row_maximum() + 2 * Br; }
 
   /// Calls f for each head of queries that shares the keys.
   template <class F>
@@ -135,20 +132,23 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     for (index_t i = index_t(chunk_.first / Br * Br) * row + group.rank() * W; i < index_t(chunk_.last) * row;
          i += group.size() * W)
       tcnca::store<W>(grad_query_ + i, broadcast<W>(A(0)));
-    for (int i = group.rank(); i < Br; i += group.size())
-      tcnca::store<W>(at(params.plan.derivative) + i * weight_row, broadcast<W>(A(0)));
+    if constexpr (!shared_products) {
+      for (int i = 0; i < Br; i++) tcnca::store<W>(at(params.plan.derivative) + i * weight_row, broadcast<W>(A(0)));
+    }
   }
 
   /// The gradients of the keys [from, from + count) and their values, and what they add to those of the queries.
   TCNCA_HOST_DEVICE void process_key_block(int from, int count) {
-    auto const& plan = params.plan;
-    auto const one = [](int) TCNCA_INLINE { return A(1); };
-    auto const key = [&](int r) TCNCA_INLINE { return this->key(chunk_, from + r); };
-    this->load_rows(at(plan.key), key_row, count, M, in.key_dim(), key);
-    this->load_transposed(at(plan.key_columns), Bc, count, in.key_dim(), key, one);
-    this->load_transposed(
-        at(plan.value_columns), Bc, count, in.value_dim(),
-        [&](int r) TCNCA_INLINE { return this->values(chunk_, from + r); }, one);
+    if constexpr (!shared_products) {
+      auto const& plan = params.plan;
+      auto const one = [](int) TCNCA_INLINE { return A(1); };
+      auto const key = [&](int r) TCNCA_INLINE { return this->key(chunk_, from + r); };
+      this->load_rows(at(plan.key), key_row, count, M, in.key_dim(), key);
+      this->load_transposed(at(plan.key_columns), Bc, count, in.key_dim(), key, one);
+      this->load_transposed(
+          at(plan.value_columns), Bc, count, in.value_dim(),
+          [&](int r) TCNCA_INLINE { return this->values(chunk_, from + r); }, one);
+    }
     int const begin = Shape.causal ? max_of(from, chunk_.first) : chunk_.first;
     int some_valid = 0;
     for_each_head([&]() TCNCA_INLINE {
@@ -169,14 +169,22 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
   TCNCA_HOST_DEVICE void process_query_block(int from, int count, int first, int rows, int have) const {
     int const missing = max_of(0, chunk_.first - first),
               diagonal = from - first;  // key j of the block is seen by the queries from diagonal + j on
-    load_query_block(from, first, rows, missing);
+    if constexpr (shared_products) {
+      this->load_statistics(chunk_, from, first, rows, missing);
+      multiply_together(from, count, first, rows, missing);
+    } else {
+      load_query_block(from, first, rows, missing);
+      compute_products(count, rows, diagonal);
+    }
     group.sync();
-    compute_products(count, rows, diagonal);
+    this->compute_derivatives(chunk_, from, count, first, rows, missing);
     group.sync();
-    compute_derivatives(from, count, first, rows, missing);
-    group.sync();
-    add_products(count, rows, diagonal, first, have);
-    if constexpr (Shape.bias) { add_diagonals(count, rows, diagonal); }
+    if constexpr (shared_products) {
+      add_products_together(from, count, first, rows, missing, have);
+    } else {
+      add_products(count, rows, diagonal, first, have);
+    }
+    if constexpr (Shape.bias) { this->add_diagonals(bias_sums_, count, rows, diagonal); }
     group.sync();
   }
 
@@ -190,27 +198,13 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
       return r >= missing ? params.grad_o.at(chunk_.batch, chunk_.head, this->sequence_index(chunk_, first + r), 0)
                           : nullptr;
     });
-    if constexpr (Shape.bias) {
-      for (int x = group.rank(); x < Bc + Br + W; x += group.size()) {
-        index_t const d = in.chunk - 1 + from - first + x - (Br - 1);
-        at(plan.bias)[x] = d >= 0 && d < in.bias.extent[1] ? *in.bias.at(chunk_.head, d) : A(0);
-      }
-    }
-    if constexpr (softmax) {
-      for (int r = group.rank(); r < rows; r += group.size()) {
-        index_t const t = this->sequence_index(chunk_, first + r);
-        bool const exists = r >= missing;
-        row_maximum()[r] = exists ? detail::finite_maximum(*params.lse.at(chunk_.batch, chunk_.head, t, 0)) : A(0);
-        row_delta()[r] = exists ? params.delta[params.delta_index(chunk_, first + r)] : A(0);
-        row_log_sum()[r] = exists ? *params.lse.at(chunk_.batch, chunk_.head, t, 1) : A(0);
-      }
-    }
+    this->load_statistics(chunk_, from, first, rows, missing);
   }
 
   /// weight = Q K^T, derivative = dO V^T.
   TCNCA_HOST_DEVICE void compute_products(int count, int rows, int diagonal) const {
     auto const& plan = params.plan;
-    A *const weight = at(plan.weight) + W, *const derivative = at(plan.derivative) + W;
+    A *const weight = at(plan.weight) + margin, *const derivative = at(plan.derivative) + margin;
     for_each_tile<tile>(group, rows, count, [&](int i, int j) TCNCA_INLINE {
       if (Shape.causal && i + M <= diagonal + j) return;                              // fully masked
       if (Shape.window && i >= diagonal + j + tile::columns - 1 + in.window) return;  // fully masked
@@ -225,69 +219,15 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     });
   }
 
-  /// Replaces the products Q K^T by weights and dO V^T by the gradients of scores.
-  TCNCA_HOST_DEVICE void compute_derivatives(int from, int count, int first, int rows, int missing) const {
-    auto const& plan = params.plan;
-    int const packs = min_of(divide_up(count, W) + 1, Bc / W + 1);  // one more of zeros, for the diagonals
-    value const zero = broadcast<W>(A(0));
-    [[maybe_unused]] A const distance_factor = this->distance_factor(chunk_);
-    for_each_pair(group, rows, packs, [&](int i, int n) TCNCA_INLINE {
-      int const hidden = max_of(0, this->hidden(first + i) - from);
-      int const j = n * W, visible = i < missing ? 0 : min_of(this->visible(chunk_, first + i) - from, count);
-      A* const weight = at(plan.weight) + i * weight_row + W + j;
-      A* const derivative = at(plan.derivative) + i * weight_row + W + j;
-      value p = zero, ds = zero;
-      if (j < visible && (!Shape.window || j + W > hidden)) {
-        value s = tcnca::load<W>(const_cast<A const*>(weight));
-        if constexpr (Shape.bias) {
-          s = materialize(s + load_anywhere<W>(const_cast<A const*>(at(plan.bias)) + Br - 1 - i + j));
-        }
-        if constexpr (Shape.alibi) {
-          value distance = broadcast<W>(A(first + i - from - j));
-          TCNCA_UNROLL
-          for (int w = 0; w < W; w++) distance.set_lane(w, distance.lane(w) - A(w));
-          s = materialize(base::add_alibi(s, distance_factor, distance));
-        }
-        value dp = tcnca::load<W>(const_cast<A const*>(derivative)), factors = broadcast<W>(A(1));
-        if constexpr (Shape.dropout) {
-          factors = this->dropout_factors(chunk_, first + i, from + j);
-          dp = dp * factors;
-        }
-        if constexpr (softmax) {
-          // Two subtractions, kept apart: -ffast-math would add the logarithm to a large maximum first, which rounds it
-          // away.
-          p = detail::exp_or_zero(materialize(s - broadcast<W>(row_maximum()[i])) - broadcast<W>(row_log_sum()[i]));
-          ds = p * (dp - broadcast<W>(row_delta()[i]));
-        } else {
-          auto const a = detail::attention_weight<Shape.function>(s);
-          p = a.value, ds = a.derivative * dp;
-        }
-        if constexpr (Shape.dropout) { p = p * factors; }
-        if (visible - j < W) {  // the other lanes are masked
-          value remaining = broadcast<W>(A(visible - j) - A(0.5));
-          TCNCA_UNROLL
-          for (int w = 0; w < W; w++) remaining.set_lane(w, remaining.lane(w) - A(w));
-          p = select_positive(remaining, p, zero), ds = select_positive(remaining, ds, zero);
-        }
-        if constexpr (Shape.window) {
-          TCNCA_UNROLL
-          for (int w = 0; w < W; w++)
-            if (j + w < hidden) p.set_lane(w, A(0)), ds.set_lane(w, A(0));
-        }
-      }
-      tcnca::store<W>(weight, p), tcnca::store<W>(derivative, ds);
-    });
-  }
-
   /// dV += P^T dO, dK += dS^T Q, dQ += dS K.
   TCNCA_HOST_DEVICE void add_products(int count, int rows, int diagonal, int first, int have) const {
     auto const& plan = params.plan;
-    A const *const weight = at(plan.weight) + W, *const derivative = at(plan.derivative) + W;
+    A const *const weight = at(plan.weight) + margin, *const derivative = at(plan.derivative) + margin;
     auto const begin = [&](tile& t, A const* sums, int row, [[maybe_unused]] int j) TCNCA_INLINE {
       if (have <= j) t.clear();
       else t.load(sums, row, [](int, value v) TCNCA_INLINE { return v; });
     };
-    A *const grad_value = at(plan.grad_value), *const grad_key = at(plan.grad_key);
+    A *const grad_value = sums_at(plan.grad_value), *const grad_key = sums_at(plan.grad_key);
     for_each_tile<tile>(group, count, in.value_dim(), [&](int j, int c) TCNCA_INLINE {
       tile t;
       A* const to = grad_value + j * plan.value_row + c;
@@ -334,24 +274,85 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
     });
   }
 
-  /// The gradients of the biases: sums of dS along the diagonals of the block, a pack of neighbouring diagonals at a
-  /// time.
-  TCNCA_HOST_DEVICE void add_diagonals(int count, int rows, int diagonal) const {
-    A const* const derivative = at(params.plan.derivative) + W;
-    index_t const length = 2 * in.rows() - 1, origin = in.rows() - 1 + diagonal - (Br - 1);
-    for (int x = group.rank() * W; x < count + Br; x += group.size() * W) {
-      value sum = broadcast<W>(A(0));
-      int const column = x - (Br - 1);  // of row 0
-      for (int i = max_of(0, 1 - W - column); i < min_of(rows, count - column); i++)
-        sum = sum + load_anywhere<W>(derivative + i * weight_row + column + i);
-      A* const to = bias_sums_ + origin + x;
-      if (Group::size() == 1 && origin + x >= 0 && origin + x + W <= length) {
-        tcnca::store<W>(to, load<W>(const_cast<A const*>(to)) + sum);
-      } else {
-        TCNCA_UNROLL
-        for (int w = 0; w < W; w++)
-          if (origin + x + w >= 0 && origin + x + w < length) to[w] += sum.lane(w);
-      }
+  /// compute_products() by many threads, with loads.
+  TCNCA_HOST_DEVICE void multiply_together(int from, int count, int first, int rows, int missing) const {
+    auto const& plan = params.plan;
+    tile_place const p = place_of_tile<tile, Br, Bc>(group);
+    bool const active = p.row < rows && p.column < count && !(Shape.causal && first + p.row + M <= from + p.column) &&
+                        !(Shape.window && first + p.row >= from + p.column + tile::extent - 1 + in.window);
+    tile t;
+    t.clear();
+    this->template multiply_rows<Br, Bc, false>(
+        t, p, active, at(plan.panel), in.key_dim(), this->query_rows(chunk_, first, rows, missing),
+        [&](int r) TCNCA_INLINE { return this->key(chunk_, from + min_of(r, count - 1)); },
+        this->scales(chunk_, first));
+    if (active) t.store(at(plan.weight) + p.row * weight_row + p.column, weight_row);
+    t.clear();
+    this->template multiply_rows<Br, Bc, false>(
+        t, p, active, at(plan.panel), in.value_dim(), this->gradient_rows(chunk_, first, rows, missing),
+        [&](int r) TCNCA_INLINE { return this->values(chunk_, from + min_of(r, count - 1)); }, detail::unscaled_rows{});
+    if (active) t.store(at(plan.derivative) + p.row * weight_row + p.column, weight_row);
+  }
+
+  /// add_products() by many threads, with loads.
+  TCNCA_HOST_DEVICE void add_products_together(int from, int count, int first, int rows, int missing, int have) const {
+    auto const& plan = params.plan;
+    add_key_sums(at(plan.weight), sums_at(plan.grad_value), plan.value_row, in.value_dim(), count, missing, rows,
+                 from - first, have, this->gradient_rows(chunk_, first, rows, missing), detail::unscaled_rows{});
+    add_key_sums(at(plan.derivative), sums_at(plan.grad_key), plan.query_row, in.key_dim(), count, missing, rows,
+                 from - first, have, this->query_rows(chunk_, first, rows, missing), this->scales(chunk_, first));
+    tile_place const p = place_of_tile<tile, Br, Bc>(group);
+    int const present = min_of(M, rows - p.row);
+    for (int c = 0; c < in.key_dim(); c += Bc) {
+      int const width = in.key_dim() - c - p.column;
+      A* const to = grad_query_ + index_t(first + p.row) * plan.query_row + c + p.column;
+      tile t;
+      t.load_some(to, plan.query_row, present, width);
+      this->template multiply_columns<Bc>(
+          at(plan.panel), 0, count, c, in.key_dim(), [&](int r) TCNCA_INLINE { return this->key(chunk_, from + r); },
+          detail::unscaled_rows{},
+          [&](A const* keys, int k, int n) TCNCA_INLINE {
+            if (present <= 0 || width <= 0) return;
+            A const* const derivative = at(plan.derivative) + p.row * weight_row + k;
+            int const last = first + p.row - from - k;  // of the keys that the first row sees
+            if constexpr (Shape.window) {
+              t.template add_band<weight_row, 1, Bc>(derivative, keys + p.column, n, last + 1 - in.window, last);
+            } else if constexpr (Shape.causal) {
+              t.template add_below<weight_row, 1, Bc>(derivative, keys + p.column, n, last);
+            } else {
+              t.template add<weight_row, 1, Bc>(derivative, keys + p.column, 0, n);
+            }
+          });
+      t.store_some(to, plan.query_row, present, width);
+    }
+  }
+  /// Adds to the sums of the keys the products of the transposed weights with the rows of the queries.
+  template <class Row, class Factor>
+  TCNCA_HOST_DEVICE void add_key_sums(A const* weight, A* sums, int sums_row, int dim, int count, int missing, int rows,
+                                      int diagonal, int have, Row row, Factor factor) const {
+    tile_place const p = place_of_tile<tile, Bc, Br>(group);
+    // Whole tiles are stored: another head may see more of the keys.
+    int const present = p.row < count ? M : 0;
+    for (int c = 0; c < dim; c += Br) {
+      int const width = dim - c - p.column;
+      A* const to = sums + index_t(p.row) * sums_row + c + p.column;
+      tile t;
+      if (have <= p.row) t.clear();
+      else t.load_some(to, sums_row, present, width);
+      this->template multiply_columns<Br>(
+          at(params.plan.panel), missing, rows, c, dim, row, factor, [&](A const* queries, int k, int n) TCNCA_INLINE {
+            if (present <= 0 || width <= 0) return;
+            A const *const a = weight + k * weight_row + p.row, *const b = queries + p.column;
+            int const begin = diagonal + p.row - k;  // of the queries that see the first row
+            if constexpr (Shape.window) {
+              t.template add_band<1, weight_row, Br>(a, b, n, begin, begin + in.window - 1);
+            } else if constexpr (Shape.causal) {
+              t.template add_above<1, weight_row, Br>(a, b, n, begin);
+            } else {
+              t.template add<1, weight_row, Br>(a, b, 0, n);
+            }
+          });
+      t.store_some(to, sums_row, present, width);
     }
   }
 
@@ -359,9 +360,9 @@ struct chunked_attention_backward_agent : detail::attention_group<Group, T, Shap
   /// them.
   TCNCA_HOST_DEVICE void store_gradients(int from, int count, int valid) const {
     auto const& plan = params.plan;
-    store_rows(from, count, valid, at(plan.grad_key), plan.query_row, in.key_dim(), params.grad_keys_out,
+    store_rows(from, count, valid, sums_at(plan.grad_key), plan.query_row, in.key_dim(), params.grad_keys_out,
                params.grad_keys_in, params.grad_k);
-    store_rows(from, count, valid, at(plan.grad_value), plan.value_row, in.value_dim(), params.grad_values_out,
+    store_rows(from, count, valid, sums_at(plan.grad_value), plan.value_row, in.value_dim(), params.grad_values_out,
                params.grad_values_in, params.grad_v);
   }
   /// after, before: gradients of the state after the call, which are added, and of the state before, which rows before

@@ -82,7 +82,9 @@ struct attention_group {
   static constexpr int W = Policy.width;
   static constexpr bool softmax = Shape.function == attention_function::softmax;
   using value = pack<A, W>;
-  using tile = matrix_tile<Policy.tile_rows, Policy.tile_packs, A, W>;
+  /// Whether many threads share the products, one register tile each; else one thread computes all.
+  static constexpr bool shared_products = Group::size() > 1;
+  using tile = matrix_tile<Policy.tile_rows, Policy.tile_packs, A, W, shared_products ? Policy.tile_lanes : 1>;
   // Row strides of keys and values in shared memory: compile-time constants for the longest rows. The extra pack makes
   // the stride an odd number of cache lines on a CPU, so that a column is spread over all cache sets.
   static constexpr int key_row = round_up(chunked_attention_limits::key_dim, tile::columns) + W;
