@@ -71,7 +71,10 @@ namespace tcnca::inline TCNCA_TARGET {
 ///          larger call; it holds blocks of scores. Backward on sm_90a (16 bits, no state, no options, aligned rows,
 ///          chunk up to 4096 and, unless there is only one, a multiple of 64): two matrices of the longest chunk in T,
 ///          16 MB for 2048 positions, for at least one chunk and up to 128 MB of them.
-/// Accuracy fp32 on the CPU: exp 1e-7 relative, erf 1.5e-7 absolute.
+/// Accuracy fp32 on the CPU: exp 1e-7 relative, erf 1.5e-7 absolute. 16 bits on tensor cores, and bf16 on a CPU whose
+///          policy has bf16_products: weights and gradients of scores are rounded to T before products (2^-9 relative in
+///          bf16), sums are in fp32. On the CPU, subnormal elements then count as 0, and a score must be finite before
+///          it is scaled.
 /// Range    Scores may be any finite numbers of accumulate_t<T> in both passes, with biases down to its lowest value: a
 ///          weight is as accurate as its rounded score. A score of -infinity masks its key. A row with a score of
 ///          +infinity or NaN (for example after overflow) is NaN.

@@ -47,7 +47,8 @@ TYPED_TEST_P(chunked_attention_numerics, dropout_is_the_generators) {
 
 // The root mean square and the largest error of each result are at most twice those of a naive computation in the same
 // types, plus the errors of exp and erf that the header states, 1e-7 of a weight and 1.5e-7 / 2 of each, as a random
-// walk over the keys.
+// walk over the keys. On the CPU, 16-bit types have no larger root mean squares than it, which rounds weights and
+// derivatives of scores to T: 5% are the difference of two sets of roundings.
 TYPED_TEST_P(chunked_attention_numerics, precision_is_that_of_a_naive_computation) {
   using S = TypeParam;
   using T = typename S::T;
@@ -82,7 +83,8 @@ TYPED_TEST_P(chunked_attention_numerics, precision_is_that_of_a_naive_computatio
                                       size += value[i] * value[i];
     }
     double const n = double(value.size()), functions = 1e-7 * std::sqrt(size / n);
-    EXPECT_LE(std::sqrt(ours / n), 2 * std::sqrt(theirs / n) + functions) << name;
+    double const most = !std::is_same_v<T, A> && std::is_same_v<typename S::backend, cpu_backend> ? 1.05 : 2;
+    EXPECT_LE(std::sqrt(ours / n), most * std::sqrt(theirs / n) + functions) << name;
     EXPECT_LE(our_most, 2 * their_most + 4 * functions) << name;
   };
   expect("o", problem.o, naive.o, exact.o);

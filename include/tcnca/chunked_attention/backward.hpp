@@ -12,6 +12,9 @@
 //   threads   each has a register tile of S, of dP, and of each panel of dV, dK and dQ
 //   barriers  two for each panel of an operand; after S and dP, after P and dS, and after the products; one after a
 //             block of keys
+//
+// With Policy.bf16_products, operands of products are pairs of bf16, neighbouring terms of the sums. Weights and dS are
+// rounded; the scale multiplies S, and dS where it is multiplied by the queries.
 #pragma once
 #include "../block/agent.hpp"
 #include "backward_scores.hpp"
@@ -21,8 +24,9 @@ namespace tcnca::inline TCNCA_TARGET {
 template <class Group, element T, chunked_attention_shape Shape, chunked_attention_policy Policy>
 struct chunked_attention_backward_agent : detail::attention_backward<Group, T, Shape, Policy> {
   using base = detail::attention_backward<Group, T, Shape, Policy>;
-  using typename base::A, typename base::value, typename base::tile;
+  using typename base::A, typename base::value, typename base::tile, typename base::operand;
   using base::group, base::in, base::W, base::softmax, base::key_row, base::value_row, base::shared_products;
+  using base::key_pair_row, base::value_pair_row, base::in_pairs, base::terms, base::operands, base::pair_row;
   using base::params, base::at, base::sums_at, base::M, base::Br, base::Bc, base::weight_row, base::margin;
   using params_type = chunked_attention_backward_params<T>;
   static_assert(Policy.valid_backward(), "tcnca::chunked_attention: a backward policy's blocks must be whole tiles");
@@ -47,7 +51,7 @@ struct chunked_attention_backward_agent : detail::attention_backward<Group, T, S
     plan.query_row = round_up(key_dim, tile::columns);
     plan.value_row = round_up(value_dim, tile::columns) + W;
     plan.splits = int(min_of(divide_up(index_t(Policy.splits), max_of(index_t(1), chunks)), max_splits(key_dim, rows)));
-    plan.statistics = memory.place(size_t(3 * Br));
+    plan.statistics = memory.place(size_t((in_pairs ? 4 : 3) * Br));
     plan.weight = memory.place(size_t(Br) * weight_row);
     plan.derivative = memory.place(size_t(Br) * weight_row);
     if (Shape.bias) plan.bias = memory.place(size_t(Bc + Br + W));
@@ -61,11 +65,12 @@ struct chunked_attention_backward_agent : detail::attention_backward<Group, T, S
       return plan;
     }
     plan.query = memory.place(size_t(Br) * key_row);
-    plan.key_columns = memory.place(size_t(key_dim) * Bc);
-    plan.key = memory.place(size_t(Bc) * key_row);
+    plan.key_columns = memory.place(size_t(divide_up(key_dim, terms)) * Bc);
+    plan.key = memory.place(size_t(Bc / terms) * key_pair_row);
     plan.grad_key = memory.place(size_t(Bc) * size_t(plan.query_row));
     plan.grad_output = memory.place(size_t(Br) * value_row);
-    plan.value_columns = memory.place(size_t(value_dim) * Bc);
+    plan.value_columns = memory.place(size_t(divide_up(value_dim, terms)) * Bc);
+    if constexpr (in_pairs) { base::place_pairs(plan, memory); }
     plan.grad_value = memory.place(size_t(Bc) * size_t(plan.value_row));
     if (plan.splits == 1) plan.grad_query = memory.place(size_t(heads * rows) * size_t(plan.query_row));
     plan.shared_memory = memory.shared_memory, plan.global_scratch = memory.global_scratch;
@@ -139,16 +144,7 @@ struct chunked_attention_backward_agent : detail::attention_backward<Group, T, S
 
   /// The gradients of the keys [from, from + count) and their values, and what they add to those of the queries.
   TCNCA_HOST_DEVICE void process_key_block(int from, int count) {
-    if constexpr (!shared_products) {
-      auto const& plan = params.plan;
-      auto const one = [](int) TCNCA_INLINE { return A(1); };
-      auto const key = [&](int r) TCNCA_INLINE { return this->key(chunk_, from + r); };
-      this->load_rows(at(plan.key), key_row, count, M, in.key_dim(), key);
-      this->load_transposed(at(plan.key_columns), Bc, count, in.key_dim(), key, one);
-      this->load_transposed(
-          at(plan.value_columns), Bc, count, in.value_dim(),
-          [&](int r) TCNCA_INLINE { return this->values(chunk_, from + r); }, one);
-    }
+    if constexpr (!shared_products) { this->load_key_block(chunk_, from, count); }
     int const begin = Shape.causal ? max_of(from, chunk_.first) : chunk_.first;
     int some_valid = 0;
     for_each_head([&]() TCNCA_INLINE {
@@ -173,7 +169,8 @@ struct chunked_attention_backward_agent : detail::attention_backward<Group, T, S
       this->load_statistics(chunk_, from, first, rows, missing);
       multiply_together(from, count, first, rows, missing);
     } else {
-      load_query_block(from, first, rows, missing);
+      this->load_query_block(chunk_, first, rows, missing);
+      this->load_statistics(chunk_, from, first, rows, missing);
       compute_products(count, rows, diagonal);
     }
     group.sync();
@@ -188,19 +185,6 @@ struct chunked_attention_backward_agent : detail::attention_backward<Group, T, S
     group.sync();
   }
 
-  TCNCA_HOST_DEVICE void load_query_block(int from, int first, int rows, int missing) const {
-    auto const& plan = params.plan;
-    this->load_rows(
-        at(plan.query), key_row, rows, M, in.key_dim(),
-        [&](int r) TCNCA_INLINE { return r >= missing ? this->query(chunk_, first + r) : nullptr; },
-        [&](int r) TCNCA_INLINE { return this->scale(chunk_, first + r); });
-    this->load_rows(at(plan.grad_output), value_row, rows, M, in.value_dim(), [&](int r) TCNCA_INLINE {
-      return r >= missing ? params.grad_o.at(chunk_.batch, chunk_.head, this->sequence_index(chunk_, first + r), 0)
-                          : nullptr;
-    });
-    this->load_statistics(chunk_, from, first, rows, missing);
-  }
-
   /// weight = Q K^T, derivative = dO V^T.
   TCNCA_HOST_DEVICE void compute_products(int count, int rows, int diagonal) const {
     auto const& plan = params.plan;
@@ -210,10 +194,12 @@ struct chunked_attention_backward_agent : detail::attention_backward<Group, T, S
       if (Shape.window && i >= diagonal + j + tile::columns - 1 + in.window) return;  // fully masked
       tile t;
       t.clear();
-      t.template add<key_row, 1, Bc>(at(plan.query) + i * key_row, at(plan.key_columns) + j, 0, in.key_dim());
+      t.template add<key_row, 1, Bc>(operands(plan.query) + i * key_row, operands(plan.key_columns) + j, 0,
+                                     in.key_dim());
+      if constexpr (in_pairs) { t.scale_rows(this->row_scale() + i); }
       t.store(weight + i * weight_row + j, weight_row);
       t.clear();
-      t.template add<value_row, 1, Bc>(at(plan.grad_output) + i * value_row, at(plan.value_columns) + j, 0,
+      t.template add<value_row, 1, Bc>(operands(plan.grad_output) + i * value_row, operands(plan.value_columns) + j, 0,
                                        in.value_dim());
       t.store(derivative + i * weight_row + j, weight_row);
     });
@@ -222,7 +208,15 @@ struct chunked_attention_backward_agent : detail::attention_backward<Group, T, S
   /// dV += P^T dO, dK += dS^T Q, dQ += dS K.
   TCNCA_HOST_DEVICE void add_products(int count, int rows, int diagonal, int first, int have) const {
     auto const& plan = params.plan;
-    A const *const weight = at(plan.weight) + margin, *const derivative = at(plan.derivative) + margin;
+    // Operands of sums over queries and, derivative_rows, keys.
+    constexpr int sum_row = in_pairs ? pair_row : weight_row, derivative_row = in_pairs ? pair_row / 2 : weight_row;
+    operand const *const weight = in_pairs ? operands(plan.weight_pairs) : operands(plan.weight) + margin,
+                         *const derivative =
+                             in_pairs ? operands(plan.derivative_pairs) : operands(plan.derivative) + margin,
+                         *const derivative_rows = in_pairs ? operands(plan.derivative_rows) : derivative,
+                         *const query = operands(in_pairs ? plan.query_pairs : plan.query),
+                         *const grad_output = operands(in_pairs ? plan.grad_output_pairs : plan.grad_output),
+                         *const key = operands(plan.key);
     auto const begin = [&](tile& t, A const* sums, int row, [[maybe_unused]] int j) TCNCA_INLINE {
       if (have <= j) t.clear();
       else t.load(sums, row, [](int, value v) TCNCA_INLINE { return v; });
@@ -233,12 +227,12 @@ struct chunked_attention_backward_agent : detail::attention_backward<Group, T, S
       A* const to = grad_value + j * plan.value_row + c;
       begin(t, to, plan.value_row, j);
       if constexpr (Shape.window) {
-        t.template add_band<1, weight_row, value_row>(weight + j, at(plan.grad_output) + c, rows, diagonal + j,
-                                                      diagonal + j + in.window - 1);
+        t.template add_band<1, sum_row, value_pair_row>(weight + j, grad_output + c, rows, diagonal + j,
+                                                        diagonal + j + in.window - 1);
       } else if constexpr (Shape.causal) {
-        t.template add_above<1, weight_row, value_row>(weight + j, at(plan.grad_output) + c, rows, diagonal + j);
+        t.template add_above<1, sum_row, value_pair_row>(weight + j, grad_output + c, rows, diagonal + j);
       } else {
-        t.template add<1, weight_row, value_row>(weight + j, at(plan.grad_output) + c, 0, rows);
+        t.template add<1, sum_row, value_pair_row>(weight + j, grad_output + c, 0, rows);
       }
       t.store(to, plan.value_row);
     });
@@ -247,12 +241,12 @@ struct chunked_attention_backward_agent : detail::attention_backward<Group, T, S
       A* const to = grad_key + j * plan.query_row + c;
       begin(t, to, plan.query_row, j);
       if constexpr (Shape.window) {
-        t.template add_band<1, weight_row, key_row>(derivative + j, at(plan.query) + c, rows, diagonal + j,
-                                                    diagonal + j + in.window - 1);
+        t.template add_band<1, sum_row, key_pair_row>(derivative + j, query + c, rows, diagonal + j,
+                                                      diagonal + j + in.window - 1);
       } else if constexpr (Shape.causal) {
-        t.template add_above<1, weight_row, key_row>(derivative + j, at(plan.query) + c, rows, diagonal + j);
+        t.template add_above<1, sum_row, key_pair_row>(derivative + j, query + c, rows, diagonal + j);
       } else {
-        t.template add<1, weight_row, key_row>(derivative + j, at(plan.query) + c, 0, rows);
+        t.template add<1, sum_row, key_pair_row>(derivative + j, query + c, 0, rows);
       }
       t.store(to, plan.query_row);
     });
@@ -262,13 +256,13 @@ struct chunked_attention_backward_agent : detail::attention_backward<Group, T, S
       int const present = min_of(M, rows - i);
       t.load_some(to, plan.query_row, present);
       if constexpr (Shape.window) {
-        t.template add_band<weight_row, 1, key_row>(derivative + i * weight_row, at(plan.key) + c, count,
-                                                    i - diagonal + 1 - in.window, i - diagonal);
+        t.template add_band<derivative_row, 1, key_pair_row>(derivative_rows + i * derivative_row, key + c, count,
+                                                             i - diagonal + 1 - in.window, i - diagonal);
       } else if constexpr (Shape.causal) {
-        t.template add_below<weight_row, 1, key_row>(derivative + i * weight_row, at(plan.key) + c, count,
-                                                     i - diagonal);
+        t.template add_below<derivative_row, 1, key_pair_row>(derivative_rows + i * derivative_row, key + c, count,
+                                                              i - diagonal);
       } else {
-        t.template add<weight_row, 1, key_row>(derivative + i * weight_row, at(plan.key) + c, 0, count);
+        t.template add<derivative_row, 1, key_pair_row>(derivative_rows + i * derivative_row, key + c, 0, count);
       }
       t.store_some(to, plan.query_row, present);
     });

@@ -2,9 +2,9 @@
 // scores.
 #pragma once
 #include "../block/activation.hpp"
+#include "../block/bf16_matrix.hpp"
 #include "../block/dropout.hpp"
 #include "../block/group.hpp"
-#include "../block/matrix.hpp"
 #include "../block/memory.hpp"
 #include "../block/transpose.hpp"
 #include "../core/tensor.hpp"
@@ -73,6 +73,19 @@ TCNCA_HOST_DEVICE value_and_derivative<T, W> attention_weight(pack<T, W> score) 
   }
 }
 
+/// The register tile of an agent, and the elements of the operands of its products: of the accumulate type, or pairs of
+/// bf16.
+template <chunked_attention_policy Policy, class A, int Lanes, bool InPairs>
+struct attention_tile {
+  using operand = A;
+  using type = matrix_tile<Policy.tile_rows, Policy.tile_packs, A, Policy.width, Lanes>;
+};
+template <chunked_attention_policy Policy, class A>
+struct attention_tile<Policy, A, 1, true> {
+  using operand = bf16_pair;
+  using type = bf16_pair_tile<Policy.tile_rows, Policy.tile_packs, Policy.width>;
+};
+
 /// Base of the agents: the group, the inputs, and row access in packs of Policy.width.
 template <class Group, element T, chunked_attention_shape Shape, chunked_attention_policy Policy>
 struct attention_group {
@@ -84,11 +97,19 @@ struct attention_group {
   using value = pack<A, W>;
   /// Whether many threads share the products, one register tile each; else one thread computes all.
   static constexpr bool shared_products = Group::size() > 1;
-  using tile = matrix_tile<Policy.tile_rows, Policy.tile_packs, A, W, shared_products ? Policy.tile_lanes : 1>;
+  static constexpr bool in_pairs = Policy.bf16_products && same<T, bf16> && !shared_products && has_bf16_pairs;
+  using tile_type = attention_tile<Policy, A, shared_products ? Policy.tile_lanes : 1, in_pairs>;
+  using operand = typename tile_type::operand;
+  using tile = typename tile_type::type;
+  static constexpr int terms = in_pairs ? 2 : 1;  // of a product, in an operand
+  TCNCA_HOST_DEVICE static constexpr int row_stride(int dim) { return round_up(dim, tile::columns) + W; }
   // Row strides of keys and values in shared memory: compile-time constants for the longest rows. The extra pack makes
   // the stride an odd number of cache lines on a CPU, so that a column is spread over all cache sets.
-  static constexpr int key_row = round_up(chunked_attention_limits::key_dim, tile::columns) + W;
-  static constexpr int value_row = round_up(chunked_attention_limits::value_dim, tile::columns) + W;
+  static constexpr int key_row = row_stride(chunked_attention_limits::key_dim / terms);
+  static constexpr int value_row = row_stride(chunked_attention_limits::value_dim / terms);
+  // The same of pairs of neighbouring rows.
+  static constexpr int key_pair_row = row_stride(chunked_attention_limits::key_dim);
+  static constexpr int value_pair_row = row_stride(chunked_attention_limits::value_dim);
 
   Group group;
   inputs_type const& in;
@@ -164,10 +185,54 @@ struct attention_group {
     else store_some<W>(row + column, 1, max_of(0, dim - column), v);
   }
 
+  /// Pairs [column, column + W) of a row of `dim` elements; zeros past its end. row: null for a row of zeros.
+  TCNCA_HOST_DEVICE pack<uint32, W> load_pairs(T const* row, int column, int dim) const {
+    if (row != nullptr && in.vectorizable && 2 * (column + W) <= dim)
+      return tcnca::load<W>(reinterpret_cast<bf16_pair const*>(row + 2 * column));
+    pack<uint32, W> pairs = broadcast<W>(uint32(0));
+    if (row != nullptr)
+      for (int w = 0; w < W && 2 * (column + w) < dim; w++) {
+        int const c = 2 * (column + w);
+        pairs.set_lane(w, row[c].bits | (c + 1 < dim ? uint32(row[c + 1].bits) << 16 : 0u));
+      }
+    return pairs;
+  }
+
+  /// Replaces the rows [begin, end) of a pack, `stride` elements apart, by pairs of neighbouring rows: pair r is in row
+  /// r. A half without a row is 0.
+  TCNCA_HOST_DEVICE void make_row_pairs(A* rows, int stride, int begin, int end) const {
+    auto const row = [&](int r) TCNCA_INLINE {
+      return begin <= r && r < end ? tcnca::load<W>(const_cast<A const*>(rows + r * stride)) : broadcast<W>(A(0));
+    };
+    for (int r = begin / 2; r < divide_up(end, 2); r++)
+      tcnca::store<W>(reinterpret_cast<bf16_pair*>(rows + r * stride), make_pairs(row(2 * r), row(2 * r + 1)));
+  }
+
   // The following copy a block from the caller's memory into shared memory. All threads of the group call them; a
   // barrier must follow. source(r): the first element of row r, or null for a row of zeros. factor(r): what row r is
   // multiplied by.
 
+  /// Row-major, in pairs of neighbouring rows: a row of the block holds two, the second one zeros after an odd `count`.
+  template <class Source>
+  TCNCA_HOST_DEVICE void load_row_pairs(bf16_pair* to, int stride, int count, int dim, Source source) const {
+    int const packs = divide_up(round_up(dim, tile::columns), W);
+    for_each_pair(group, divide_up(count, 2), packs, [&](int r, int n) TCNCA_INLINE {
+      auto const row = [&](int i) TCNCA_INLINE {
+        auto const from = i < count ? source(i) : decltype(source(0))(nullptr);
+        return from ? load(from, n * W, dim) : broadcast<W>(A(0));
+      };
+      tcnca::store<W>(to + r * stride + n * W, make_exact_pairs(row(2 * r), row(2 * r + 1)));
+    });
+  }
+  /// Row-major, in pairs of neighbouring columns.
+  template <class Source>
+  TCNCA_HOST_DEVICE void load_rows(bf16_pair* to, int stride, int count, int multiple, int dim, Source source) const {
+    int const packs = divide_up(divide_up(dim, 2), W), rows = round_up(count, multiple);
+    for_each_pair(group, rows, packs, [&](int r, int n) TCNCA_INLINE {
+      auto const from = r < count ? source(r) : decltype(source(0))(nullptr);
+      tcnca::store<W>(to + r * stride + n * W, load_pairs(from, n * W, dim));
+    });
+  }
   /// Row-major: rows [0, count), `stride` elements apart; zeros up to a multiple of `multiple` rows and to whole tile
   /// columns.
   template <class Source, class Factor>
@@ -195,6 +260,18 @@ struct attention_group {
                       load(source(r), first + c * W, dim));
     });
   }
+  /// The same of pairs of neighbouring rows; zeros in place of the row after an odd `count`.
+  template <class Source>
+  TCNCA_HOST_DEVICE void load_panels(bf16_pair* to, int height, int count, int first, int last, int dim,
+                                     Source source) const {
+    constexpr int packs = tile::columns / W;
+    int const all_packs = divide_up(last - first, tile::columns) * packs;
+    for_each_pair(group, divide_up(count, 2), all_packs, [&](int r, int c) TCNCA_INLINE {
+      value const low = load(source(2 * r), first + c * W, dim),
+                  high = 2 * r + 1 < count ? load(source(2 * r + 1), first + c * W, dim) : broadcast<W>(A(0));
+      tcnca::store<W>(to + (c / packs * height + r) * tile::columns + c % packs * W, make_exact_pairs(low, high));
+    });
+  }
   /// Column-major: element d of row r at to[d stride + r].
   template <class Source, class Factor>
   TCNCA_HOST_DEVICE void load_transposed(A* to, int stride, int count, int dim, Source source, Factor factor) const {
@@ -213,6 +290,40 @@ struct attention_group {
     });
   }
 
+  /// Column-major, in pairs of neighbouring columns: the pair of columns 2 d and 2 d + 1 of row r at to[d stride + r].
+  template <class Source>
+  TCNCA_HOST_DEVICE void load_transposed(bf16_pair* to, int stride, int count, int dim, Source source) const {
+    int const pairs = divide_up(dim, 2), packs = divide_up(pairs, W),
+              row_packs = divide_up(round_up(count, tile::columns), W);
+    for_each_pair(group, row_packs, packs, [&](int i, int n) TCNCA_INLINE {
+      int const r = i * W, c = n * W;
+      detail::array<pack<uint32, W>, W> rows;
+      unroll<0, W>([&](auto w) TCNCA_INLINE {
+        rows[w] = load_pairs(r + w < count ? source(r + w) : decltype(source(0))(nullptr), c, dim);
+      });
+      detail::transpose(rows);
+      unroll<0, W>([&](auto w) TCNCA_INLINE {
+        if (c + w < pairs) tcnca::store<W>(to + (c + w) * stride + r, rows[w]);
+      });
+    });
+  }
+
+  /// Column-major, multiplied by factor(r); in pairs as they are, with the factors at `factors`.
+  template <class Source, class Factor>
+  TCNCA_HOST_DEVICE void load_transposed(operand* to, int stride, int count, int dim, Source source, Factor factor,
+                                         [[maybe_unused]] A* factors) const {
+    if constexpr (in_pairs) {
+      load_transposed(to, stride, count, dim, source);
+      load_factors(factors, round_up(count, tile::columns), count, factor);
+    } else {
+      load_transposed(to, stride, count, dim, source, factor);
+    }
+  }
+  template <class Factor>
+  TCNCA_HOST_DEVICE void load_factors(A* to, int size, int count, Factor factor) const {
+    for (int r = group.rank(); r < size; r += group.size()) to[r] = r < count ? factor(r) : A(0);
+  }
+
   /// Dropout of the weights: positions are those of queries, columns are keys, and each head of each sequence has its
   /// own mask.
   TCNCA_HOST_DEVICE index_t dropout_sequence(attention_chunk const& c) const {
@@ -225,6 +336,29 @@ struct attention_group {
   /// The factors of query i and the keys j .. j + W - 1; j a multiple of W.
   TCNCA_HOST_DEVICE value dropout_factors(attention_chunk const& c, int i, int j) const {
     return in.dropout.template factors<W>(dropout_sequence(c), c.origin + i, j);
+  }
+  /// Dropout of the weights of the queries i .. i + W - 1 and the keys [from + begin, from + count), whose rows are
+  /// `stride` elements apart. A draw covers four keys of one query.
+  TCNCA_HOST_DEVICE void apply_dropout(attention_chunk const& c, A* weight, int stride, int i, int from, int begin,
+                                       int count) const {
+    for (int j = begin / 4 * 4; j < count; j += 4) {
+      A factor[4][W];
+      TCNCA_UNROLL
+      for (int w = 0; w < W; w++) {
+        auto const words = this->dropout_words(c, i + w, from + j);
+        TCNCA_UNROLL
+        for (int n = 0; n < 4; n++) factor[n][w] = in.dropout.factor(words.word[n]);
+      }
+      unroll<0, 4>([&](auto n) TCNCA_INLINE {
+        A* const at = weight + (j + n) * stride;
+        if (begin <= j + n && j + n < count) {
+          value p = tcnca::load<W>(const_cast<A const*>(at));
+          TCNCA_UNROLL
+          for (int w = 0; w < W; w++) p.set_lane(w, p.lane(w) * factor[n][w]);
+          tcnca::store<W>(at, p);
+        }
+      });
+    }
   }
 };
 

@@ -11,6 +11,9 @@
 //   threads   each has a register tile of the scores and of a panel of the output; several share the weights of a pack
 //             of queries, each for some keys
 //   barriers  two for each panel of an operand; after the scores, after the weights, two inside softmax
+//
+// With Policy.bf16_products, operands of products are pairs of bf16, neighbouring terms of the sums; weights in place of
+// the scores, rounded after the sums of softmax. The scale multiplies the scores.
 #pragma once
 #include "../block/agent.hpp"
 #include "../block/online_softmax.hpp"
@@ -22,8 +25,9 @@ namespace tcnca::inline TCNCA_TARGET {
 template <class Group, element T, chunked_attention_shape Shape, chunked_attention_policy Policy>
 struct chunked_attention_forward_agent : detail::attention_products<Group, T, Shape, Policy> {
   using base = detail::attention_products<Group, T, Shape, Policy>;
-  using typename base::A, typename base::value, typename base::tile;
-  using base::group, base::in, base::W, base::softmax, base::key_row, base::shared_products;
+  using typename base::A, typename base::value, typename base::tile, typename base::operand;
+  using base::group, base::in, base::W, base::softmax, base::key_row, base::shared_products, base::in_pairs,
+      base::terms;
   using params_type = chunked_attention_forward_params<T>;
   static constexpr int Br = Policy.query_block, Bc = Policy.key_block, panel = Policy.value_panel;
   // Threads that share the weights of a pack of queries, and the keys of each.
@@ -58,7 +62,7 @@ struct chunked_attention_forward_agent : detail::attention_products<Group, T, Sh
     chunked_attention_forward_plan plan;
     memory_planner<A> memory{Policy.shared_memory_bytes};
     plan.output_row = round_up(min_of(value_dim, Policy.value_tile), panel) + W;
-    plan.statistics = memory.place(size_t(3 * Br));
+    plan.statistics = memory.place(size_t((in_pairs ? 4 : 3) * Br));
     plan.score = memory.place(size_t(Bc) * Br);
     if (Shape.bias) plan.bias = memory.place(size_t(Bc + Br));
     if constexpr (shared_products) {
@@ -68,8 +72,8 @@ struct chunked_attention_forward_agent : detail::attention_products<Group, T, Sh
       plan.shared_memory = memory.shared_memory;
       return plan;
     }
-    plan.value = memory.place(size_t(Bc) * panel);
-    plan.query = memory.place(size_t(key_dim) * Br);
+    plan.value = memory.place(size_t(Bc / terms) * panel);
+    plan.query = memory.place(size_t(divide_up(key_dim, terms)) * Br);
     plan.output = memory.place(size_t(Br) * size_t(plan.output_row));
     plan.key = memory.place(size_t(Bc) * key_row);
     plan.shared_memory = memory.shared_memory, plan.global_scratch = memory.global_scratch;
@@ -103,10 +107,13 @@ struct chunked_attention_forward_agent : detail::attention_products<Group, T, Sh
     if constexpr (shared_products) { return shared_memory + m.offset; }
     return (m.global_scratch ? global_scratch : shared_memory) + m.offset;
   }
-  // Per row of the block: maximum and sum of softmax, and the factor for the output (finally: of the normalization).
+  TCNCA_HOST_DEVICE operand* operands(memory_place const& m) const { return reinterpret_cast<operand*>(at(m)); }
+  // Per row of the block: maximum and sum of softmax, the factor for the output (finally: of the normalization), and,
+  // with in_pairs, of the scores.
   TCNCA_HOST_DEVICE A* row_maximum() const { return at(params.plan.statistics); }
   TCNCA_HOST_DEVICE A* row_sum() const { return row_maximum() + Br; }
   TCNCA_HOST_DEVICE A* row_factor() const { return row_maximum() + 2 * Br; }
+  TCNCA_HOST_DEVICE A* row_scale() const { return row_maximum() + 3 * Br; }
   TCNCA_HOST_DEVICE int rows() const { return end_ - first_; }
 
   TCNCA_HOST_DEVICE void process_key_blocks() {
@@ -129,13 +136,14 @@ struct chunked_attention_forward_agent : detail::attention_products<Group, T, Sh
 
   /// One thread computes all.
   TCNCA_HOST_DEVICE void process_key_block(int from, int count) {
-    this->load_rows(at(params.plan.key), key_row, count, Policy.tile_rows, in.key_dim(),
+    this->load_rows(operands(params.plan.key), key_row, count, Policy.tile_rows, in.key_dim(),
                     [&](int r) TCNCA_INLINE { return this->key(chunk_, from + r); });
     compute_scores(from, count);
     for (int i = 0; i < round_up(rows(), Policy.tile_rows); i += W) compute_weights(from, count, i, 0);
     for (int c = 0; c < columns_; c += panel) {
-      this->load_panels(at(params.plan.value), Bc, count, column_ + c, column_ + min_of(c + panel, columns_),
-                        in.value_dim(), [&](int r) TCNCA_INLINE { return this->values(chunk_, from + r); });
+      this->load_panels(operands(params.plan.value), Bc / terms, count, column_ + c,
+                        column_ + min_of(c + panel, columns_), in.value_dim(),
+                        [&](int r) TCNCA_INLINE { return this->values(chunk_, from + r); });
       accumulate_output(from, count, c);
     }
   }
@@ -188,9 +196,9 @@ struct chunked_attention_forward_agent : detail::attention_products<Group, T, Sh
   /// The queries, scaled and transposed, so that a pack holds one element of W neighbouring queries.
   TCNCA_HOST_DEVICE void load_queries() {
     this->load_transposed(
-        at(params.plan.query), Br, rows(), in.key_dim(),
+        operands(params.plan.query), Br, rows(), in.key_dim(),
         [&](int r) TCNCA_INLINE { return first_ + r >= begin_ ? this->query(chunk_, first_ + r) : nullptr; },
-        [&](int r) TCNCA_INLINE { return this->scale(chunk_, first_ + r); });
+        [&](int r) TCNCA_INLINE { return this->scale(chunk_, first_ + r); }, row_scale());
   }
 
   /// The biases of the block's diagonals in descending order, so that those of one key and neighbouring queries are
@@ -209,13 +217,14 @@ struct chunked_attention_forward_agent : detail::attention_products<Group, T, Sh
 
   /// score[key][query] of the keys [from, from + count), without biases.
   TCNCA_HOST_DEVICE void compute_scores(int from, int count) const {
-    A const *const key = at(params.plan.key), *const query = at(params.plan.query);
+    operand const *const key = operands(params.plan.key), *const query = operands(params.plan.query);
     A* const score = at(params.plan.score);
     for_each_tile<tile>(group, count, rows(), [&](int j, int i) TCNCA_INLINE {
       if (all_masked(from + j, first_ + i)) return;
       tile t;
       t.clear();
       t.template add<key_row, 1, Br>(key + j * key_row, query + i, 0, in.key_dim());
+      if constexpr (in_pairs) { t.scale_columns(row_scale() + i); }
       t.store(score + j * Br + i, Br);
     });
   }
@@ -286,7 +295,8 @@ struct chunked_attention_forward_agent : detail::attention_products<Group, T, Sh
         store<W>(score + j * Br,
                  select_visible(j, detail::attention_weight<Shape.function>(biased_score(j)).value, zero));
     }
-    if constexpr (Shape.dropout) { apply_dropout(score, first_ + i, from, begin, count); }
+    if constexpr (Shape.dropout) { this->apply_dropout(chunk_, score, Br, first_ + i, from, begin, count); }
+    if constexpr (in_pairs) { this->make_row_pairs(score, Br, begin, count); }
   }
   /// f over the parts of the keys in their order. partial: where they meet.
   template <class F>
@@ -297,28 +307,6 @@ struct chunked_attention_forward_agent : detail::attention_products<Group, T, Sh
     x = load<W>(const_cast<A const*>(partial + i));
     for (int s = 1; s < shares; s++) x = f(x, load<W>(const_cast<A const*>(partial + s * Br + i)));
     return x;
-  }
-
-  /// Dropout of the weights of the queries i .. i + W - 1. A draw covers four keys of one query.
-  TCNCA_HOST_DEVICE void apply_dropout(A* weight, int i, int from, int begin, int count) const {
-    for (int j = begin / 4 * 4; j < count; j += 4) {
-      A factor[4][W];
-      TCNCA_UNROLL
-      for (int w = 0; w < W; w++) {
-        auto const words = this->dropout_words(chunk_, i + w, from + j);
-        TCNCA_UNROLL
-        for (int n = 0; n < 4; n++) factor[n][w] = in.dropout.factor(words.word[n]);
-      }
-      unroll<0, 4>([&](auto n) TCNCA_INLINE {
-        A* const at = weight + (j + n) * Br;
-        if (begin <= j + n && j + n < count) {
-          value p = load<W>(const_cast<A const*>(at));
-          TCNCA_UNROLL
-          for (int w = 0; w < W; w++) p.set_lane(w, p.lane(w) * factor[n][w]);
-          store<W>(at, p);
-        }
-      });
-    }
   }
 
   /// The sums of the output before the block of keys `from`, rescaled.
@@ -334,7 +322,8 @@ struct chunked_attention_forward_agent : detail::attention_products<Group, T, Sh
   /// Adds the products of the weights of the queries from i on and the values of the keys [from, from + count), whose
   /// rows are ValueRow elements apart.
   template <int ValueRow>
-  TCNCA_HOST_DEVICE void add_values(tile& t, A const* weight, A const* values, int count, int i, int from) const {
+  TCNCA_HOST_DEVICE void add_values(tile& t, operand const* weight, operand const* values, int count, int i,
+                                    int from) const {
     if constexpr (Shape.window) {
       t.template add_band<1, Br, ValueRow>(weight, values, count, first_ + i + 1 - in.window - from, first_ + i - from);
     } else if constexpr (Shape.causal) {
@@ -346,13 +335,13 @@ struct chunked_attention_forward_agent : detail::attention_products<Group, T, Sh
 
   /// Adds the products of the weights with a panel of the values, which begins at `column` of the value tile.
   TCNCA_HOST_DEVICE void accumulate_output(int from, int count, int column) const {
-    A const *const weight = at(params.plan.score), *const values = at(params.plan.value);
+    operand const *const weight = operands(params.plan.score), *const values = operands(params.plan.value);
     A* const output = at(params.plan.output) + column;
     int const stride = params.plan.output_row;
     for_each_tile<tile>(group, rows(), min_of(panel, columns_ - column), [&](int i, int c) TCNCA_INLINE {
       tile t;
       load_output(t, output + i * stride + c, stride, from, i);
-      add_values<tile::columns>(t, weight + i, values + c * Bc, count, i, from);
+      add_values<tile::columns>(t, weight + i, values + c * (Bc / terms), count, i, from);
       t.store(output + i * stride + c, stride);
     });
   }

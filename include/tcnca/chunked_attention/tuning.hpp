@@ -1,5 +1,6 @@
 // Tuning of chunked attention: the policy of one direction, its constraints, and the defaults.
 #pragma once
+#include "../arch/bf16_product.hpp"
 #include "../arch/host.hpp"
 #include "../core/numeric.hpp"
 #include "../core/target.hpp"
@@ -21,8 +22,9 @@ struct chunked_attention_policy {
   int splits;                  ///< the keys of a chunk are divided until there are about this many items (backward)
   int threads;                 ///< threads of a group; each of several has one register tile of a block of scores
   size_t shared_memory_bytes;  ///< shared memory of a group; the blocks of one thread that do not fit go to the workspace
-  bool tensor_cores = false;  ///< tensor cores for 16-bit T where the target has them; query_block is 16 per warp
-  bool clusters = false;      ///< with tensor_cores: wgmma and clusters where the device is sm_90a
+  bool tensor_cores = false;   ///< tensor cores for 16-bit T where the target has them; query_block is 16 per warp
+  bool clusters = false;       ///< with tensor_cores: wgmma and clusters where the device is sm_90a
+  bool bf16_products = false;  ///< CPU, bf16: weights are rounded to bf16, products have operands of bf16
 
   friend constexpr bool operator==(chunked_attention_policy const&, chunked_attention_policy const&) = default;
   template <class F>
@@ -30,7 +32,7 @@ struct chunked_attention_policy {
     f("width", width), f("tile_rows", tile_rows), f("tile_packs", tile_packs), f("query_block", query_block);
     f("key_block", key_block), f("value_panel", value_panel), f("value_tile", value_tile), f("splits", splits);
     f("threads", threads), f("shared_memory_bytes", shared_memory_bytes), f("tensor_cores", tensor_cores);
-    f("clusters", clusters);
+    f("clusters", clusters), f("bf16_products", bf16_products);
   }
 
   /// Neighbouring threads whose tiles are in the same rows: eight packs of 16 bytes are a line of shared memory.
@@ -113,7 +115,8 @@ struct default_chunked_attention_tuning {
             .value_tile = chunked_attention_limits::value_dim,
             .splits = 16,
             .threads = 1,
-            .shared_memory_bytes = ~size_t(0)};
+            .shared_memory_bytes = ~size_t(0),
+            .bf16_products = same<T, bf16> && detail::has_fast_bf16_products};
   }
   // 80 KB, so that two groups share a multiprocessor of an A100 and other devices can execute them too: a group
   // computes while the other one waits for memory. Tiles of 8 x 8 in fp32; of 8 x 4 in fp64, whose sums are as many
