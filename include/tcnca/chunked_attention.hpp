@@ -69,11 +69,11 @@ namespace tcnca::inline TCNCA_TARGET {
 /// Determinism  Results have the same bits from run to run and for any number of threads. On the CPU, o of a sequence
 ///          processed in two calls has the bits of one call, except for calls of up to four queries.
 /// Cost     key_dim + value_dim multiply-adds a valid pair forward, 3 key_dim + 2 value_dim backward (statistics come
-///          from the forward pass); on a GPU the forward pass computes the scores again for each 128 (fp32, fp64) or
-///          256 columns of v, on sm_90a (16 bits) for each 1024. Workspace: what the queries return, more for a larger
-///          call; it holds blocks of scores. Backward on sm_90a (16 bits, no state, no options, aligned rows, chunk
-///          up to 4096 and, unless there is only one, a multiple of 64): two matrices of the longest chunk in T, 16 MB
-///          for 2048 positions, for at least one chunk and up to 128 MB of them.
+///          from the forward pass); on a GPU the forward pass computes the scores again for each 128 (fp32), 64 (fp64)
+///          or 256 columns of v, on sm_90a (16 bits) for each 1024. Workspace: what the queries return, more for a
+///          larger call; it holds blocks of scores. Backward on sm_90a (16 bits, no state, no options, aligned rows,
+///          chunk up to 4096 and, unless there is only one, a multiple of 64): two matrices of the longest chunk in T,
+///          16 MB for 2048 positions, for at least one chunk and up to 128 MB of them.
 /// Accuracy fp32 on the CPU: exp 1e-7 relative, erf 1.5e-7 absolute. 16 bits on tensor cores, and bf16 on a CPU whose
 ///          policy has bf16_products: weights and gradients of scores are rounded to T before products (2^-9 relative
 ///          in bf16), sums are in fp32. On the CPU, subnormal elements then count as 0, and a score must be finite

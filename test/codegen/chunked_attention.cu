@@ -1,7 +1,7 @@
 // Attention in fp32 and fp64 with its default tuning: no kernel spills.
-// barriers: chunked_attention_backward_agent 6
-// barriers: chunked_attention_forward_agent.*attention_functionE0 7
-// barriers: chunked_attention_forward_agent 6
+// barriers: chunked_attention_backward_agent 15
+// barriers: chunked_attention_forward_agent.*attention_functionE0 11
+// barriers: chunked_attention_forward_agent 8
 // barriers: chunked_attention_step_agent 15
 #include <tcnca/chunked_attention.hpp>
 

@@ -6,15 +6,15 @@
 //               S = Q K^T, dP = dO V^T    register tiles, one thread each
 //               P, dS                     a thread per pack of keys
 //               dV += P^T dO, dK += dS^T Q, dQ += dS K, and the sums of dS along diagonals (biases)
-//   memory    the blocks of the plan, in shared memory while it lasts, the rest in the group's scratch. dK, dV are
-//             complete after a block of keys. dQ of the chunk stays with the group, or, with splits, goes to
-//             query_sums; the reduce agent adds the shares
-//   barriers  after the loads of a block of queries, after S and dP, after P and dS, and after the products; one after
-//             a block of keys
+//   memory    the blocks of the plan. Many threads: P, dS and the panel of products.hpp are in shared memory, the sums
+//             in the group's scratch. dK, dV are complete after a block of keys. dQ of the chunk stays with the group,
+//             or, with splits, goes to query_sums; the reduce agent adds the shares
+//   threads   each has a register tile of S, of dP, and of each panel of dV, dK and dQ
+//   barriers  two for each panel of an operand; after S and dP, after P and dS, and after the products; one after a
+//             block of keys
 //
-// With Policy.bf16_products, operands of products are pairs of bf16, neighbouring terms of the sums. Queries, keys and
-// gradients of outputs are in shared memory twice, once for sums over their columns and once for sums over their rows.
-// Weights and dS are rounded to bf16; the scale multiplies S, and dS where it is multiplied by the queries.
+// With Policy.bf16_products, operands of products are pairs of bf16, neighbouring terms of the sums. Weights and dS are
+// rounded; the scale multiplies S, and dS where it is multiplied by the queries.
 #pragma once
 #include "../block/agent.hpp"
 #include "backward_scores.hpp"
@@ -25,15 +25,16 @@ template <class Group, element T, chunked_attention_shape Shape, chunked_attenti
 struct chunked_attention_backward_agent : detail::attention_backward<Group, T, Shape, Policy> {
   using base = detail::attention_backward<Group, T, Shape, Policy>;
   using typename base::A, typename base::value, typename base::tile, typename base::operand;
-  using base::group, base::in, base::W, base::softmax, base::key_row, base::value_row, base::in_pairs, base::terms,
-      base::key_pair_row, base::value_pair_row;
-  using base::params, base::at, base::operands, base::row_scale, base::M, base::Br, base::Bc, base::weight_row,
-      base::pair_row;
+  using base::group, base::in, base::W, base::softmax, base::key_row, base::value_row, base::shared_products;
+  using base::key_pair_row, base::value_pair_row, base::in_pairs, base::terms, base::operands, base::pair_row;
+  using base::params, base::at, base::sums_at, base::M, base::Br, base::Bc, base::weight_row, base::margin;
   using params_type = chunked_attention_backward_params<T>;
   static_assert(Policy.valid_backward(), "tcnca::chunked_attention: a backward policy's blocks must be whole tiles");
+  static_assert(!shared_products || base::fits(Br * (2 * Bc + 4) + Bc),
+                "tcnca::chunked_attention: a backward policy's blocks must fit in its shared memory");
 
   TCNCA_HOST_DEVICE chunked_attention_backward_agent(Group g, params_type const& p, A* shared, A* scratch)
-      : base{{g, p.in}, p, shared, scratch} {}
+      : base{{{g, p.in}}, p, shared, scratch} {}
 
   TCNCA_HOST_DEVICE static constexpr index_t items(params_type const& p) { return p.in.key_chunks() * p.plan.splits; }
   static group_memory memory(params_type const& p) {
@@ -54,19 +55,22 @@ struct chunked_attention_backward_agent : detail::attention_backward<Group, T, S
     plan.weight = memory.place(size_t(Br) * weight_row);
     plan.derivative = memory.place(size_t(Br) * weight_row);
     if (Shape.bias) plan.bias = memory.place(size_t(Bc + Br + W));
+    if constexpr (shared_products) {
+      plan.panel = memory.place(memory_space::shared, size_t(base::panel_elements));
+      plan.grad_key = memory.place(memory_space::global, size_t(Bc) * size_t(plan.query_row));
+      plan.grad_value = memory.place(memory_space::global, size_t(Bc) * size_t(plan.value_row));
+      if (plan.splits == 1)
+        plan.grad_query = memory.place(memory_space::global, size_t(heads * rows) * size_t(plan.query_row));
+      plan.shared_memory = memory.shared_memory, plan.global_scratch = memory.global_scratch;
+      return plan;
+    }
     plan.query = memory.place(size_t(Br) * key_row);
     plan.key_columns = memory.place(size_t(divide_up(key_dim, terms)) * Bc);
     plan.key = memory.place(size_t(Bc / terms) * key_pair_row);
     plan.grad_key = memory.place(size_t(Bc) * size_t(plan.query_row));
     plan.grad_output = memory.place(size_t(Br) * value_row);
     plan.value_columns = memory.place(size_t(divide_up(value_dim, terms)) * Bc);
-    if constexpr (in_pairs) {
-      plan.query_pairs = memory.place(size_t(divide_up(Br, 2)) * key_pair_row);
-      plan.grad_output_pairs = memory.place(size_t(divide_up(Br, 2)) * value_pair_row);
-      plan.weight_pairs = memory.place(size_t(divide_up(Br, 2)) * pair_row);
-      plan.derivative_pairs = memory.place(size_t(divide_up(Br, 2)) * pair_row);
-      plan.derivative_rows = memory.place(size_t(Br) * (pair_row / 2));
-    }
+    if constexpr (in_pairs) { base::place_pairs(plan, memory); }
     plan.grad_value = memory.place(size_t(Bc) * size_t(plan.value_row));
     if (plan.splits == 1) plan.grad_query = memory.place(size_t(heads * rows) * size_t(plan.query_row));
     plan.shared_memory = memory.shared_memory, plan.global_scratch = memory.global_scratch;
@@ -92,7 +96,7 @@ struct chunked_attention_backward_agent : detail::attention_backward<Group, T, S
     number_ = this->first_of_group(item / splits);
     chunk_ = this->chunk_of(number_);
     bias_sums_ = params.bias_sums + item * this->heads_per_key() * (2 * in.rows() - 1);
-    grad_query_ = splits == 1 ? at(params.plan.grad_query)
+    grad_query_ = splits == 1 ? sums_at(params.plan.grad_query)
                               : params.query_sums + item * this->heads_per_key() * in.rows() * params.plan.query_row;
     for_each_head([&]() TCNCA_INLINE { clear_sums(); });
     for (int from = int(item % splits) * Bc; from < chunk_.last; from += splits * Bc)
@@ -133,26 +137,14 @@ struct chunked_attention_backward_agent : detail::attention_backward<Group, T, S
     for (index_t i = index_t(chunk_.first / Br * Br) * row + group.rank() * W; i < index_t(chunk_.last) * row;
          i += group.size() * W)
       tcnca::store<W>(grad_query_ + i, broadcast<W>(A(0)));
-    for (int i = group.rank(); i < Br; i += group.size())
-      tcnca::store<W>(at(params.plan.derivative) + i * weight_row, broadcast<W>(A(0)));
+    if constexpr (!shared_products) {
+      for (int i = 0; i < Br; i++) tcnca::store<W>(at(params.plan.derivative) + i * weight_row, broadcast<W>(A(0)));
+    }
   }
 
   /// The gradients of the keys [from, from + count) and their values, and what they add to those of the queries.
   TCNCA_HOST_DEVICE void process_key_block(int from, int count) {
-    auto const& plan = params.plan;
-    auto const key = [&](int r) TCNCA_INLINE { return this->key(chunk_, from + r); };
-    auto const values = [&](int r) TCNCA_INLINE { return this->values(chunk_, from + r); };
-    operand *const key_columns = operands(plan.key_columns), *const value_columns = operands(plan.value_columns);
-    if constexpr (in_pairs) {
-      this->load_row_pairs(operands(plan.key), key_pair_row, count, in.key_dim(), key);
-      this->load_transposed(key_columns, Bc, count, in.key_dim(), key);
-      this->load_transposed(value_columns, Bc, count, in.value_dim(), values);
-    } else {
-      auto const one = [](int) TCNCA_INLINE { return A(1); };
-      this->load_rows(at(plan.key), key_row, count, M, in.key_dim(), key);
-      this->load_transposed(key_columns, Bc, count, in.key_dim(), key, one);
-      this->load_transposed(value_columns, Bc, count, in.value_dim(), values, one);
-    }
+    if constexpr (!shared_products) { this->load_key_block(chunk_, from, count); }
     int const begin = Shape.causal ? max_of(from, chunk_.first) : chunk_.first;
     int some_valid = 0;
     for_each_head([&]() TCNCA_INLINE {
@@ -173,43 +165,32 @@ struct chunked_attention_backward_agent : detail::attention_backward<Group, T, S
   TCNCA_HOST_DEVICE void process_query_block(int from, int count, int first, int rows, int have) const {
     int const missing = max_of(0, chunk_.first - first),
               diagonal = from - first;  // key j of the block is seen by the queries from diagonal + j on
-    load_query_block(from, first, rows, missing);
-    group.sync();
-    compute_products(count, rows, diagonal);
+    if constexpr (shared_products) {
+      this->load_statistics(chunk_, from, first, rows, missing);
+      multiply_together(from, count, first, rows, missing);
+    } else {
+      this->load_query_block(chunk_, first, rows, missing);
+      this->load_statistics(chunk_, from, first, rows, missing);
+      compute_products(count, rows, diagonal);
+    }
     group.sync();
     this->compute_derivatives(chunk_, from, count, first, rows, missing);
     group.sync();
-    add_products(count, rows, diagonal, first, have);
+    if constexpr (shared_products) {
+      add_products_together(from, count, first, rows, missing, have);
+    } else {
+      add_products(count, rows, diagonal, first, have);
+    }
     if constexpr (Shape.bias) {
       if (params.wants_biases()) this->add_diagonals(bias_sums_, count, rows, diagonal);
     }
     group.sync();
   }
 
-  TCNCA_HOST_DEVICE void load_query_block(int from, int first, int rows, int missing) const {
-    auto const& plan = params.plan;
-    auto const query = [&](int r) TCNCA_INLINE { return r >= missing ? this->query(chunk_, first + r) : nullptr; };
-    auto const scale = [&](int r) TCNCA_INLINE { return this->scale(chunk_, first + r); };
-    auto const grad_output = [&](int r) TCNCA_INLINE {
-      return r >= missing ? params.grad_o.at(chunk_.batch, chunk_.head, this->sequence_index(chunk_, first + r), 0)
-                          : nullptr;
-    };
-    if constexpr (in_pairs) {
-      this->load_rows(operands(plan.query), key_row, rows, M, in.key_dim(), query);
-      this->load_row_pairs(operands(plan.query_pairs), key_pair_row, rows, in.key_dim(), query);
-      this->load_row_pairs(operands(plan.grad_output_pairs), value_pair_row, rows, in.value_dim(), grad_output);
-      for (int r = group.rank(); r < Br; r += group.size()) row_scale()[r] = r < rows ? scale(r) : A(0);
-    } else {
-      this->load_rows(at(plan.query), key_row, rows, M, in.key_dim(), query, scale);
-    }
-    this->load_rows(operands(plan.grad_output), value_row, rows, M, in.value_dim(), grad_output);
-    this->load_statistics(chunk_, from, first, rows, missing);
-  }
-
   /// weight = Q K^T, derivative = dO V^T.
   TCNCA_HOST_DEVICE void compute_products(int count, int rows, int diagonal) const {
     auto const& plan = params.plan;
-    A *const weight = at(plan.weight) + W, *const derivative = at(plan.derivative) + W;
+    A *const weight = at(plan.weight) + margin, *const derivative = at(plan.derivative) + margin;
     for_each_tile<tile>(group, rows, count, [&](int i, int j) TCNCA_INLINE {
       if (Shape.causal && i + M <= diagonal + j) return;                              // fully masked
       if (Shape.window && i >= diagonal + j + tile::columns - 1 + in.window) return;  // fully masked
@@ -217,7 +198,7 @@ struct chunked_attention_backward_agent : detail::attention_backward<Group, T, S
       t.clear();
       t.template add<key_row, 1, Bc>(operands(plan.query) + i * key_row, operands(plan.key_columns) + j, 0,
                                      in.key_dim());
-      if constexpr (in_pairs) { t.scale_rows(row_scale() + i); }
+      if constexpr (in_pairs) { t.scale_rows(this->row_scale() + i); }
       t.store(weight + i * weight_row + j, weight_row);
       t.clear();
       t.template add<value_row, 1, Bc>(operands(plan.grad_output) + i * value_row, operands(plan.value_columns) + j, 0,
@@ -231,8 +212,9 @@ struct chunked_attention_backward_agent : detail::attention_backward<Group, T, S
     auto const& plan = params.plan;
     // Operands of sums over queries and, derivative_rows, keys.
     constexpr int sum_row = in_pairs ? pair_row : weight_row, derivative_row = in_pairs ? pair_row / 2 : weight_row;
-    operand const *const weight = in_pairs ? operands(plan.weight_pairs) : operands(plan.weight) + W,
-                         *const derivative = in_pairs ? operands(plan.derivative_pairs) : operands(plan.derivative) + W,
+    operand const *const weight = in_pairs ? operands(plan.weight_pairs) : operands(plan.weight) + margin,
+                         *const derivative =
+                             in_pairs ? operands(plan.derivative_pairs) : operands(plan.derivative) + margin,
                          *const derivative_rows = in_pairs ? operands(plan.derivative_rows) : derivative,
                          *const query = operands(in_pairs ? plan.query_pairs : plan.query),
                          *const grad_output = operands(in_pairs ? plan.grad_output_pairs : plan.grad_output),
@@ -241,7 +223,7 @@ struct chunked_attention_backward_agent : detail::attention_backward<Group, T, S
       if (have <= j) t.clear();
       else t.load(sums, row, [](int, value v) TCNCA_INLINE { return v; });
     };
-    A *const grad_value = at(plan.grad_value), *const grad_key = at(plan.grad_key);
+    A *const grad_value = sums_at(plan.grad_value), *const grad_key = sums_at(plan.grad_key);
     for_each_tile<tile>(group, params.wants_values() ? count : 0, in.value_dim(), [&](int j, int c) TCNCA_INLINE {
       tile t;
       A* const to = grad_value + j * plan.value_row + c;
@@ -288,13 +270,98 @@ struct chunked_attention_backward_agent : detail::attention_backward<Group, T, S
     });
   }
 
+  /// compute_products() by many threads, with loads.
+  TCNCA_HOST_DEVICE void multiply_together(int from, int count, int first, int rows, int missing) const {
+    auto const& plan = params.plan;
+    tile_place const p = place_of_tile<tile, Br, Bc>(group);
+    bool const active = p.row < rows && p.column < count && !(Shape.causal && first + p.row + M <= from + p.column) &&
+                        !(Shape.window && first + p.row >= from + p.column + tile::extent - 1 + in.window);
+    tile t;
+    t.clear();
+    this->template multiply_rows<Br, Bc, false>(
+        t, p, active, at(plan.panel), in.key_dim(), this->query_rows(chunk_, first, rows, missing),
+        [&](int r) TCNCA_INLINE { return this->key(chunk_, from + min_of(r, count - 1)); },
+        this->scales(chunk_, first));
+    if (active) t.store(at(plan.weight) + p.row * weight_row + p.column, weight_row);
+    t.clear();
+    this->template multiply_rows<Br, Bc, false>(
+        t, p, active, at(plan.panel), in.value_dim(), this->gradient_rows(chunk_, first, rows, missing),
+        [&](int r) TCNCA_INLINE { return this->values(chunk_, from + min_of(r, count - 1)); }, detail::unscaled_rows{});
+    if (active) t.store(at(plan.derivative) + p.row * weight_row + p.column, weight_row);
+  }
+
+  /// add_products() by many threads, with loads.
+  TCNCA_HOST_DEVICE void add_products_together(int from, int count, int first, int rows, int missing, int have) const {
+    auto const& plan = params.plan;
+    int const value_columns = params.wants_values() ? in.value_dim() : 0,
+              key_columns = params.wants_keys() ? in.key_dim() : 0,
+              query_columns = params.wants_queries() ? in.key_dim() : 0;
+    add_key_sums(at(plan.weight), sums_at(plan.grad_value), plan.value_row, value_columns, count, missing, rows,
+                 from - first, have, this->gradient_rows(chunk_, first, rows, missing), detail::unscaled_rows{});
+    add_key_sums(at(plan.derivative), sums_at(plan.grad_key), plan.query_row, key_columns, count, missing, rows,
+                 from - first, have, this->query_rows(chunk_, first, rows, missing), this->scales(chunk_, first));
+    tile_place const p = place_of_tile<tile, Br, Bc>(group);
+    int const present = min_of(M, rows - p.row);
+    for (int c = 0; c < query_columns; c += Bc) {
+      int const width = in.key_dim() - c - p.column;
+      A* const to = grad_query_ + index_t(first + p.row) * plan.query_row + c + p.column;
+      tile t;
+      t.load_some(to, plan.query_row, present, width);
+      this->template multiply_columns<Bc>(
+          at(plan.panel), 0, count, c, in.key_dim(), [&](int r) TCNCA_INLINE { return this->key(chunk_, from + r); },
+          detail::unscaled_rows{},
+          [&](A const* keys, int k, int n) TCNCA_INLINE {
+            if (present <= 0 || width <= 0) return;
+            A const* const derivative = at(plan.derivative) + p.row * weight_row + k;
+            int const last = first + p.row - from - k;  // of the keys that the first row sees
+            if constexpr (Shape.window) {
+              t.template add_band<weight_row, 1, Bc>(derivative, keys + p.column, n, last + 1 - in.window, last);
+            } else if constexpr (Shape.causal) {
+              t.template add_below<weight_row, 1, Bc>(derivative, keys + p.column, n, last);
+            } else {
+              t.template add<weight_row, 1, Bc>(derivative, keys + p.column, 0, n);
+            }
+          });
+      t.store_some(to, plan.query_row, present, width);
+    }
+  }
+  /// Adds to the sums of the keys the products of the transposed weights with the rows of the queries.
+  template <class Row, class Factor>
+  TCNCA_HOST_DEVICE void add_key_sums(A const* weight, A* sums, int sums_row, int dim, int count, int missing, int rows,
+                                      int diagonal, int have, Row row, Factor factor) const {
+    tile_place const p = place_of_tile<tile, Bc, Br>(group);
+    // Whole tiles are stored: another head may see more of the keys.
+    int const present = p.row < count ? M : 0;
+    for (int c = 0; c < dim; c += Br) {
+      int const width = dim - c - p.column;
+      A* const to = sums + index_t(p.row) * sums_row + c + p.column;
+      tile t;
+      if (have <= p.row) t.clear();
+      else t.load_some(to, sums_row, present, width);
+      this->template multiply_columns<Br>(
+          at(params.plan.panel), missing, rows, c, dim, row, factor, [&](A const* queries, int k, int n) TCNCA_INLINE {
+            if (present <= 0 || width <= 0) return;
+            A const *const a = weight + k * weight_row + p.row, *const b = queries + p.column;
+            int const begin = diagonal + p.row - k;  // of the queries that see the first row
+            if constexpr (Shape.window) {
+              t.template add_band<1, weight_row, Br>(a, b, n, begin, begin + in.window - 1);
+            } else if constexpr (Shape.causal) {
+              t.template add_above<1, weight_row, Br>(a, b, n, begin);
+            } else {
+              t.template add<1, weight_row, Br>(a, b, 0, n);
+            }
+          });
+      t.store_some(to, sums_row, present, width);
+    }
+  }
+
   /// Stores the gradients of the keys [from, from + count) and their values; zeros from `valid` on, where no query sees
   /// them.
   TCNCA_HOST_DEVICE void store_gradients(int from, int count, int valid) const {
     auto const& plan = params.plan;
-    store_rows(from, count, valid, at(plan.grad_key), plan.query_row, in.key_dim(), params.grad_keys_out,
+    store_rows(from, count, valid, sums_at(plan.grad_key), plan.query_row, in.key_dim(), params.grad_keys_out,
                params.grad_keys_in, params.grad_k);
-    store_rows(from, count, valid, at(plan.grad_value), plan.value_row, in.value_dim(), params.grad_values_out,
+    store_rows(from, count, valid, sums_at(plan.grad_value), plan.value_row, in.value_dim(), params.grad_values_out,
                params.grad_values_in, params.grad_v);
   }
   /// after, before: gradients of the state after the call, which are added, and of the state before, which rows before

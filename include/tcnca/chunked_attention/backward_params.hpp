@@ -7,7 +7,7 @@ namespace tcnca::inline TCNCA_TARGET {
 /// Where a group of the generic backward pass keeps its blocks.
 struct chunked_attention_backward_plan {
   memory_place query, grad_output, key, key_columns, value_columns, weight, derivative, bias, statistics, grad_key,
-      grad_value, grad_query;
+      grad_value, grad_query, panel;
   memory_place query_pairs, grad_output_pairs, weight_pairs, derivative_pairs, derivative_rows;  // products of bf16
   int query_row = 0, value_row = 0;              // elements from one row of a gradient block to the next
   int splits = 1;                                // items per chunk

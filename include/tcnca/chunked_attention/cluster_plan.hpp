@@ -2,7 +2,7 @@
 #pragma once
 #include "../block/pipeline.hpp"
 #include "../block/wgmma.hpp"
-#include "forward.hpp"
+#include "forward_params.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
 

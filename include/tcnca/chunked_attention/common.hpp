@@ -75,13 +75,13 @@ TCNCA_HOST_DEVICE value_and_derivative<T, W> attention_weight(pack<T, W> score) 
 
 /// The register tile of an agent, and the elements of the operands of its products: of the accumulate type, or pairs of
 /// bf16.
-template <chunked_attention_policy Policy, class A, bool InPairs>
+template <chunked_attention_policy Policy, class A, int Lanes, bool InPairs>
 struct attention_tile {
   using operand = A;
-  using type = matrix_tile<Policy.tile_rows, Policy.tile_packs, A, Policy.width>;
+  using type = matrix_tile<Policy.tile_rows, Policy.tile_packs, A, Policy.width, Lanes>;
 };
 template <chunked_attention_policy Policy, class A>
-struct attention_tile<Policy, A, true> {
+struct attention_tile<Policy, A, 1, true> {
   using operand = bf16_pair;
   using type = bf16_pair_tile<Policy.tile_rows, Policy.tile_packs, Policy.width>;
 };
@@ -95,9 +95,12 @@ struct attention_group {
   static constexpr int W = Policy.width;
   static constexpr bool softmax = Shape.function == attention_function::softmax;
   using value = pack<A, W>;
-  static constexpr bool in_pairs = Policy.bf16_products && same<T, bf16> && Group::size() == 1 && has_bf16_pairs;
-  using operand = typename attention_tile<Policy, A, in_pairs>::operand;
-  using tile = typename attention_tile<Policy, A, in_pairs>::type;
+  /// Whether many threads share the products, one register tile each; else one thread computes all.
+  static constexpr bool shared_products = Group::size() > 1;
+  static constexpr bool in_pairs = Policy.bf16_products && same<T, bf16> && !shared_products && has_bf16_pairs;
+  using tile_type = attention_tile<Policy, A, shared_products ? Policy.tile_lanes : 1, in_pairs>;
+  using operand = typename tile_type::operand;
+  using tile = typename tile_type::type;
   static constexpr int terms = in_pairs ? 2 : 1;  // of a product, in an operand
   TCNCA_HOST_DEVICE static constexpr int row_stride(int dim) { return round_up(dim, tile::columns) + W; }
   // Row strides of keys and values in shared memory: compile-time constants for the longest rows. The extra pack makes
@@ -309,6 +312,22 @@ struct attention_group {
     });
   }
 
+  /// Column-major, multiplied by factor(r); in pairs as they are, with the factors at `factors`.
+  template <class Source, class Factor>
+  TCNCA_HOST_DEVICE void load_transposed(operand* to, int stride, int count, int dim, Source source, Factor factor,
+                                         [[maybe_unused]] A* factors) const {
+    if constexpr (in_pairs) {
+      load_transposed(to, stride, count, dim, source);
+      load_factors(factors, round_up(count, tile::columns), count, factor);
+    } else {
+      load_transposed(to, stride, count, dim, source, factor);
+    }
+  }
+  template <class Factor>
+  TCNCA_HOST_DEVICE void load_factors(A* to, int size, int count, Factor factor) const {
+    for (int r = group.rank(); r < size; r += group.size()) to[r] = r < count ? factor(r) : A(0);
+  }
+
   /// Dropout of the weights: positions are those of queries, columns are keys, and each head of each sequence has its
   /// own mask.
   TCNCA_HOST_DEVICE index_t dropout_sequence(attention_chunk const& c) const {
@@ -321,6 +340,29 @@ struct attention_group {
   /// The factors of query i and the keys j .. j + W - 1; j a multiple of W.
   TCNCA_HOST_DEVICE value dropout_factors(attention_chunk const& c, int i, int j) const {
     return in.dropout.template factors<W>(dropout_sequence(c), c.origin + i, j);
+  }
+  /// Dropout of the weights of the queries i .. i + W - 1 and the keys [from + begin, from + count), whose rows are
+  /// `stride` elements apart. A draw covers four keys of one query.
+  TCNCA_HOST_DEVICE void apply_dropout(attention_chunk const& c, A* weight, int stride, int i, int from, int begin,
+                                       int count) const {
+    for (int j = begin / 4 * 4; j < count; j += 4) {
+      A factor[4][W];
+      TCNCA_UNROLL
+      for (int w = 0; w < W; w++) {
+        auto const words = this->dropout_words(c, i + w, from + j);
+        TCNCA_UNROLL
+        for (int n = 0; n < 4; n++) factor[n][w] = in.dropout.factor(words.word[n]);
+      }
+      unroll<0, 4>([&](auto n) TCNCA_INLINE {
+        A* const at = weight + (j + n) * stride;
+        if (begin <= j + n && j + n < count) {
+          value p = tcnca::load<W>(const_cast<A const*>(at));
+          TCNCA_UNROLL
+          for (int w = 0; w < W; w++) p.set_lane(w, p.lane(w) * factor[n][w]);
+          tcnca::store<W>(at, p);
+        }
+      });
+    }
   }
 };
 

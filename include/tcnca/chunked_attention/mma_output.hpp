@@ -1,7 +1,7 @@
 // What the forward agents on tensor cores share: the geometry of an item, scores to weights, online softmax, and the
 // output. A row of scores is spread over the four lanes whose numbers differ in the last two bits.
 #pragma once
-#include "forward.hpp"
+#include "forward_params.hpp"
 #include "mma.hpp"
 
 namespace tcnca::inline TCNCA_TARGET::detail {

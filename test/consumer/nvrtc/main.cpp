@@ -37,7 +37,7 @@ KERNEL(backward, stack_backward)
 
 constexpr tcnca::chunked_attention_shape attention{.causal = true, .bias = true, .dropout = true};
 constexpr tcnca::chunked_attention_policy blocks{
-    .width = 4, .tile_rows = 4, .tile_packs = 1, .query_block = 32, .key_block = 32, .value_panel = 64,
+    .width = 4, .tile_rows = 4, .tile_packs = 1, .query_block = 32, .key_block = 64, .value_panel = 64,
     .value_tile = 128, .splits = 1, .threads = threads, .shared_memory_bytes = 48 * 1024};
 using attention_forward = tcnca::chunked_attention_forward_agent<group, float, attention, blocks>;
 using attention_backward = tcnca::chunked_attention_backward_agent<group, float, attention, blocks>;
