@@ -346,7 +346,7 @@ struct attention_group {
   TCNCA_HOST_DEVICE void apply_dropout(attention_chunk const& c, A* weight, int stride, int i, int from, int begin,
                                        int count) const {
     for (int j = begin / 4 * 4; j < count; j += 4) {
-      A factor[4][W];
+      array<A, W> factor[4];
       TCNCA_UNROLL
       for (int w = 0; w < W; w++) {
         auto const words = this->dropout_words(c, i + w, from + j);

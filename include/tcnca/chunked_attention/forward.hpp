@@ -12,8 +12,8 @@
 //             of queries, each for some keys
 //   barriers  two for each panel of an operand; after the scores, after the weights, two inside softmax
 //
-// With Policy.bf16_products, operands of products are pairs of bf16, neighbouring terms of the sums; weights in place of
-// the scores, rounded after the sums of softmax. The scale multiplies the scores.
+// With Policy.bf16_products, operands of products are pairs of bf16, neighbouring terms of the sums; weights in place
+// of the scores, rounded after the sums of softmax. The scale multiplies the scores.
 #pragma once
 #include "../block/agent.hpp"
 #include "../block/online_softmax.hpp"

@@ -1,7 +1,7 @@
 // Combines the results of shares of keys, where items of the step agent are shares; which calls are split so.
 #pragma once
 #include "../launch/launch.hpp"
-#include "step.hpp"
+#include "step_rows.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
 

@@ -2,7 +2,7 @@
 // have in common.
 #pragma once
 #include "../block/online_softmax.hpp"
-#include "forward.hpp"
+#include "forward_params.hpp"
 
 namespace tcnca::inline TCNCA_TARGET {
 

@@ -21,7 +21,7 @@ struct chunked_attention_policy {
   int value_tile;              ///< columns of v per work item; each item computes the scores again (forward)
   int splits;                  ///< the keys of a chunk are divided until there are about this many items (backward)
   int threads;                 ///< threads of a group; each of several has one register tile of a block of scores
-  size_t shared_memory_bytes;  ///< shared memory of a group; the blocks of one thread that do not fit go to the workspace
+  size_t shared_memory_bytes;  ///< shared memory of a group; blocks of one thread that do not fit go to the workspace
   bool tensor_cores = false;   ///< tensor cores for 16-bit T where the target has them; query_block is 16 per warp
   bool clusters = false;       ///< with tensor_cores: wgmma and clusters where the device is sm_90a
   bool bf16_products = false;  ///< CPU, bf16: weights are rounded to bf16, products have operands of bf16
