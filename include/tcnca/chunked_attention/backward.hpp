@@ -151,7 +151,7 @@ struct chunked_attention_backward_agent : detail::attention_backward<Group, T, S
       int const valid = min_of(count, chunk_.keys - from);
       int const end =
           Shape.window ? min_of(this->query_end(chunk_), from + count - 1 + in.window) : this->query_end(chunk_);
-      for (int query = begin / Br * Br; query < end && valid > 0; query += Br) {
+      for (int query = begin / Br * Br; query < end && begin < end && valid > 0; query += Br) {
         process_query_block(from, valid, query, min_of(Br, end - query), some_valid);
         some_valid = max_of(some_valid, valid);
       }

@@ -10,7 +10,8 @@
 //             [Bc][key_row], one panel of V. Many threads, all in shared memory: the panel of products.hpp
 //   threads   each has a register tile of the scores and of a panel of the output; several share the weights of a pack
 //             of queries, each for some keys
-//   barriers  two for each panel of an operand; after the scores, after the weights, two inside softmax
+//   barriers  two for each panel of an operand; after the scores, after the weights, two inside softmax; before the
+//             output is stored
 //
 // With Policy.bf16_products, operands of products are pairs of bf16, neighbouring terms of the sums; weights in place
 // of the scores, rounded after the sums of softmax. The scale multiplies the scores.
@@ -129,7 +130,8 @@ struct chunked_attention_forward_agent : detail::attention_products<Group, T, Sh
         process_key_block(from, count);
       }
     }
-    if (visible <= begin) group.sync();  // after clear_statistics()
+    // After clear_statistics() or the last sums of the output. Softmax has a barrier after its sums in store_output().
+    if (!softmax || visible <= begin) group.sync();
     store_output(visible > begin);
     group.sync();  // the next item reuses the memory
   }

@@ -52,7 +52,13 @@
 /// program that are compiled with different flags then have separate instantiations; with one name the linker would
 /// pick one of them for all files. Types that such files exchange (views, status, executors, options, element types,
 /// shapes) are outside of this namespace.
-#if defined(__AVX512VBMI__)
+#if defined(__AVX512BF16__) && defined(__AVX512FP16__)
+#define TCNCA_TARGET avx512_fp16::inline TCNCA_TARGET_OPTIONS
+#elif defined(__AVX512BF16__) && defined(__AVX512VBMI__)
+#define TCNCA_TARGET avx512_bf16::inline TCNCA_TARGET_OPTIONS
+#elif defined(__AVX512BF16__)
+#define TCNCA_TARGET avx512_bf16_without_vbmi::inline TCNCA_TARGET_OPTIONS
+#elif defined(__AVX512VBMI__)
 #define TCNCA_TARGET avx512_vbmi::inline TCNCA_TARGET_OPTIONS
 #elif defined(__AVX512F__) && defined(__AVX512VL__)
 #define TCNCA_TARGET avx512::inline TCNCA_TARGET_OPTIONS

@@ -137,7 +137,7 @@ struct kernel_launch {
 
   /// Allows the kernel as much shared memory as the device has. Every call sets the same limit, so that host threads do
   /// not overwrite each other's limit.
-  static cudaError_t prepare(group_memory memory) {
+  TCNCA_HIDDEN static cudaError_t prepare(group_memory memory) {
     int device = 0, limit = 0;
     cudaError_t error = cudaGetDevice(&device);
     if (error == cudaSuccess) error = cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
@@ -148,7 +148,7 @@ struct kernel_launch {
 
   /// Permits the launch before the previous kernel of the stream has completed, if the code that the device runs waits
   /// for that kernel, and the driver can capture such launches in graphs.
-  void overlap() {
+  TCNCA_HIDDEN void overlap() {
 #if CUDART_VERSION >= 12030
     if constexpr (capabilities.largest >= 90) {
       last_error const before;
