@@ -147,15 +147,12 @@ struct relu2_causal_bias_dropout {
 
 template <class T, chunked_attention_shape Shape>
 struct generic_tuning : default_chunked_attention_tuning<T, Shape> {
-  static constexpr chunked_attention_policy forward(target t) {
-    auto p = default_chunked_attention_tuning<T, Shape>::forward(t);
-    p.tensor_cores = false;
-    return p;
+  static constexpr target no_tensor_cores{70};
+  static constexpr chunked_attention_policy forward(target) {
+    return default_chunked_attention_tuning<T, Shape>::forward(no_tensor_cores);
   }
-  static constexpr chunked_attention_policy backward(target t) {
-    auto p = default_chunked_attention_tuning<T, Shape>::backward(t);
-    p.query_block = p.key_block = 32, p.tensor_cores = false;  // the generic agent keeps whole rows of values
-    return p;
+  static constexpr chunked_attention_policy backward(target) {
+    return default_chunked_attention_tuning<T, Shape>::backward(no_tensor_cores);
   }
 };
 template <class Backend, class T, class Case>

@@ -59,7 +59,7 @@ struct attention_products : attention_group<Group, T, Shape, Policy> {
     auto const fetch_packs = [&](int d, auto vectors) TCNCA_INLINE {
       unroll<0, count>([&](auto q) TCNCA_INLINE {
         unroll<0, W>([&](auto w) TCNCA_INLINE {
-          next[q][w] = load_pack<vectors>(source[q][w], d + column[q], d + column[q] < dim);
+          next[q][w] = load_pack<decltype(vectors)::value>(source[q][w], d + column[q], d + column[q] < dim);
         });
       });
     };
@@ -104,7 +104,7 @@ struct attention_products : attention_group<Group, T, Shape, Policy> {
     auto const fetch_packs = [&](int k, auto vectors) TCNCA_INLINE {
       unroll<0, each>([&](auto q) TCNCA_INLINE {
         int const i = k + r + int(q) * step, existing = max_of(begin, min_of(i, count - 1));
-        next[q] = load_pack<vectors>(row(existing), first + c, i >= begin && first + c < dim);
+        next[q] = load_pack<decltype(vectors)::value>(row(existing), first + c, i >= begin && first + c < dim);
         if constexpr (!same<Factor, unscaled_rows>) { factors[q] = factor(existing); }
       });
     };

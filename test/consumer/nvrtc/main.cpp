@@ -5,6 +5,7 @@
 #include <string>
 
 static char const source[] = R"(
+#include <tcnca/chunked_attention/forward.hpp>
 #include <tcnca/chunked_attention/mma_forward.hpp>
 #include <tcnca/chunked_attention/reduce.hpp>
 #include <tcnca/conv_stack/generic/backward.hpp>
