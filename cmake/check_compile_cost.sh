@@ -4,9 +4,10 @@
 # The cost of compiling one instantiation of conv_stack beyond that of the header: the user time of
 # SOURCE_FOLDER/{forward,backward}.cpp minus that of include.cpp, in seconds of a core on which reference.cpp, which
 # uses the standard library only, takes `reference_seconds`. This depends less on the machine and its load than seconds
-# do. Median of three.
+# do, but it still varied by a quarter between machines: the limits are 1.5 times the values measured, 3.0 and 3.4.
+# Median of three.
 set -euo pipefail
-declare -A limit=([forward]=3.2 [backward]=5.0)
+declare -A limit=([forward]=4.5 [backward]=5.1)
 reference_seconds=2.0 # g++ 12, Xeon with AVX-512, a quiet core
 
 folder=$1
