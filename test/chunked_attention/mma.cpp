@@ -223,15 +223,22 @@ TYPED_TEST_P(chunked_attention_mma, special_values_change_only_rows_that_attend)
 REGISTER_TYPED_TEST_SUITE_P(chunked_attention_mma, wide_and_long, special_values_change_only_rows_that_attend);
 
 // Shapes that 16bit.cpp does not have.
+#ifdef TCNCA_TEST_FEW
+template <class B>
+using subjects = ::testing::Types<attention_subject<B, fp16, softmax_causal>, attention_subject<B, bf16, laplace_bias>,
+                                  attention_subject<B, bf16, relu2_causal_bias_dropout>>;
+using wide_types = ::testing::Types<attention_subject<fiber_backend<>, bf16, softmax_causal_bias_dropout>>;
+#else
 template <class B>
 using subjects = ::testing::Types<attention_subject<B, bf16, softmax_plain>, attention_subject<B, fp16, softmax_causal>,
                                   attention_subject<B, fp16, laplace_dropout>, attention_subject<B, bf16, laplace_bias>,
                                   attention_subject<B, bf16, relu2_causal_bias_dropout>>;
+using wide_types = ::testing::Types<attention_subject<fiber_backend<>, bf16, softmax_causal_bias_dropout>,
+                                    attention_subject<fiber_backend<>, fp16, laplace_bias>>;
+#endif
 using types = subjects<fiber_backend<>>;
 INSTANTIATE_TYPED_TEST_SUITE_P(fiber, chunked_attention_forward, types, subject_name);
 INSTANTIATE_TYPED_TEST_SUITE_P(fiber, chunked_attention_backward, types, subject_name);
-using wide_types = ::testing::Types<attention_subject<fiber_backend<>, bf16, softmax_causal_bias_dropout>,
-                                    attention_subject<fiber_backend<>, fp16, laplace_bias>>;
 INSTANTIATE_TYPED_TEST_SUITE_P(fiber, chunked_attention_mma, wide_types, subject_name);
 using generic_types = ::testing::Types<generic_subject<fiber_backend<>, bf16, softmax_causal>>;
 INSTANTIATE_TYPED_TEST_SUITE_P(fiber_generic, chunked_attention_forward, generic_types, subject_name);
