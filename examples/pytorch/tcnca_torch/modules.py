@@ -97,9 +97,9 @@ class Ema(nn.Module):
     def _parameters_of_call(self):
         return self.delta, self.alpha, self.beta, self.gamma, self.omega
 
-    def forward(self, x, state=None, position=0, return_state=False, **tables):
-        """`position` is not used: it is there for the common interface of mixers. tables: offsets, max_length and slots
-        of ema."""
+    def forward(self, x, state=None, position=0, return_state=False, positions=None, **tables):
+        """`position` and `positions` are not used: they are there for the common interface of mixers. tables: offsets,
+        max_length and slots of ema."""
         return ema(x, *self._parameters_of_call(), shape=self.shape, state=state, return_state=return_state, **tables)
 
     def passes(self, dtype, backward):
@@ -110,7 +110,7 @@ class Ema(nn.Module):
         """The state of sequences that begin; what `step` updates."""
         return self.delta.new_zeros((batch, self.channels, self.shape.states), dtype=accumulate_type(self.delta.dtype))
 
-    def step(self, x, state, position=0, **tables):
+    def step(self, x, state, position=0, positions=None, **tables):
         return ema_step(x, *self._parameters_of_call(), shape=self.shape, state=state, **tables)
 
     def extra_repr(self):
@@ -173,7 +173,8 @@ class TcncaLayer(nn.Module):
 
     Gates that `gates` does not have are left out, with their columns of Wm. Without pre_norm the output is normalized.
     dropout: of the mixer's result and of H. `lengths`, int64 [batch], says how many positions of each sequence are
-    valid; the others must be at its end.
+    valid; the others must be at its end. offsets, max_length: packed sequences along the length, with a batch of 1, as
+    those of conv_stack; they need no lengths.
     """
 
     def __init__(self, channels, value_dim, key_dim, chunk, mixer, causal=True, function="softmax",
@@ -210,16 +211,20 @@ class TcncaLayer(nn.Module):
         widest = torch.promote_types(dtype, self.values.weight.dtype)
         return gates.passes(self.gates, self.dropout, dtype, widest, backward)
 
-    def forward(self, x, lengths=None):
+    def forward(self, x, lengths=None, offsets=None, max_length=0):
         normed = self.norm(x) if self.pre_norm else x
         if lengths is not None:
+            if offsets is not None:
+                raise ValueError("lengths are for padded sequences, offsets for packed ones: give one of them")
             shape = self.mixer.shape
             if shape.dir != "causal" and getattr(shape, "bias", False):
                 raise ValueError("biases of a stack that looks ahead would carry padding to valid positions")
             first = 0 if common.segments is None else common.segments.first
             padding = torch.arange(first, first + x.shape[1], device=x.device) >= lengths[:, None]
             normed = normed.masked_fill(padding[..., None], 0)
-        return self._layer(x, normed, self.mixer, lambda q, k, v: self.attention(q, k, v, lengths))
+        packed = {"offsets": offsets, "max_length": max_length}
+        return self._layer(x, normed, lambda m: self.mixer(m, **packed),
+                           lambda q, k, v: self.attention(q, k, v, lengths, **packed))
 
     def initial_state(self, batch, dtype=None):
         """The states of sequences that begin; what `step` updates. dtype: that of keys and values, if not that of the
@@ -229,12 +234,14 @@ class TcncaLayer(nn.Module):
                         for n in (self.key_dim, self.value_dim))
         return {"mixer": self.mixer.initial_state(batch), "keys": keys, "values": values}
 
-    def step(self, x, state, position):
-        """The output of further positions of sequences; updates `state`. Causal layers, without gradients."""
+    def step(self, x, state, position=0, **tables):
+        """The output of further positions of sequences; updates `state`. Causal layers, without gradients. tables:
+        offsets, max_length, slots and positions, as those of conv_stack_step: `state` may be a pool, with a row for
+        each slot."""
         normed = self.norm(x) if self.pre_norm else x
         pair = state["keys"], state["values"]
-        return self._layer(x, normed, lambda m: self.mixer.step(m, state["mixer"], position),
-                           lambda q, k, v: self.attention.step(q, k, v, pair, position))
+        return self._layer(x, normed, lambda m: self.mixer.step(m, state["mixer"], position, **tables),
+                           lambda q, k, v: self.attention.step(q, k, v, pair, position, **tables))
 
     def _layer(self, x, normed, mixer, attention):
         dropout = self.dropout if self.training else 0.0

@@ -12,6 +12,8 @@ import torch.distributed as dist
 
 # A server that has imported PyTorch, and has no threads yet, forks the processes.
 CONTEXT = multiprocessing.get_context("forkserver")
+# Seconds that a rank waits for another one, which may start late on a busy machine, or compile.
+TIMEOUT = 300
 CONTEXT.set_forkserver_preload(["torch", "torch.distributed", "tcnca_torch"])
 
 
@@ -31,7 +33,7 @@ def _main(function, rank, size, folder, timeout, backend, arguments):
     dist.destroy_process_group()
 
 
-def run(function, size, *arguments, timeout=60, backend="gloo"):
+def run(function, size, *arguments, timeout=TIMEOUT, backend="gloo"):
     """Calls a function on all ranks. Returns the exit codes and what the ranks raised."""
     with tempfile.TemporaryDirectory() as folder:
         processes = [CONTEXT.Process(target=_main, args=(function, rank, size, folder, timeout, backend, arguments))

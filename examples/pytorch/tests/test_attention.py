@@ -44,6 +44,30 @@ class ChunkedAttention(TestCase):
             return o, *after
         self.assertTrue(torch.autograd.gradcheck(f, (*inputs(length=7), *states()), fast_mode=True))
 
+    def test_gradients_that_are_needed(self):
+        tensors = *inputs(length=7), *states()
+
+        def gradients_of(chosen):
+            given = [t.detach().requires_grad_(i in chosen) for i, t in enumerate(tensors)]
+            *inner, keys, values = given
+            o, after = chunked_attention(*inner, shape=SOFTMAX, chunk=CHUNK, state=(keys, values), position=3,
+                                         return_state=True)
+            return torch.autograd.grad(o.sum() + sum(t.sin().sum() for t in after), [given[i] for i in chosen])
+        every = gradients_of(range(6))
+        for chosen in ((0,), (1,), (2,), (3,), (4,), (5,), (0, 3), (1, 2, 5)):
+            for i, g in zip(chosen, gradients_of(chosen)):
+                self.equal(g, every[i])
+
+    def test_others_are_not_computed(self):
+        q, k, v, bias = (t.detach() for t in inputs())
+        source = ChunkedAttentionShape(causal=True, bias=True).source
+        arguments = None, source, CHUNK, 0, 0.0, 0.0
+        o, lse, *_ = torch.ops.tcnca.chunked_attention(q, k, v, bias, None, None, None, *arguments, False)
+        found = torch.ops.tcnca.chunked_attention_backward(
+            torch.ones_like(o), None, None, q, k, v, bias, None, None, None, None, o, lse, *arguments[1:],
+            (False, False, True, False, False, False))
+        self.assertEqual([g.numel() for g in found], [0, 0, v.numel(), 0, 0, 0])
+
     def test_opcheck(self):
         q, k, v, bias = inputs()
         source = ChunkedAttentionShape(causal=True, bias=True).source

@@ -2,6 +2,7 @@
 import ctypes
 import os
 import pathlib
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -57,11 +58,11 @@ class Cache(TestCase):
             self.assertEqual(compiler.build("int x;", "x"), library)
 
     def test_a_compiler_with_arguments(self):
-        found = compiler.find_compiler("cpu")[0]
+        found = shlex.join(compiler.find_compiler("cpu"))
         source = "#if CHOSEN != 3\n#error no argument\n#endif\nint x;"
-        with mock.patch.dict(os.environ, TCNCA_TORCH_CXX=f"env '{found}' -DCHOSEN=3"):
+        with mock.patch.dict(os.environ, TCNCA_TORCH_CXX=f"env {found} -DCHOSEN=3"):
             library = compiler.build(source, "x")
-        with mock.patch.dict(os.environ, TCNCA_TORCH_CXX=f"'{found}' -DCHOSEN=4"):
+        with mock.patch.dict(os.environ, TCNCA_TORCH_CXX=f"{found} -DCHOSEN=4"):
             with self.assertRaises(tcnca_torch.CompilerError):
                 compiler.build(source, "x")
         self.assertTrue(library.exists())

@@ -148,6 +148,26 @@ def check_attention(lengths):
     check_close(part[3].grad, expected[3], 1e-14, "grad_bias")
 
 
+def check_frozen(lengths):
+    """Only x has a gradient, or only one parameter."""
+    x, weight, *others = stack_inputs(torch.float64, torch.float64)
+    tables = [torch.randn(CHANNELS, 4, dtype=torch.float64) for _ in range(4)]
+    for function, tensors in ((lambda *t: conv_stack(*t, shape=STACK), (x, weight, *others)),
+                              (lambda *t: ema(*t, shape=EMA), (x, *tables, others[1]))):
+        for chosen in (0, 2):
+            grad = torch.randn_like(x)
+            whole, part = ([t.clone().requires_grad_(i == chosen) for i, t in enumerate(s)]
+                           for s in (tensors, (own(x, lengths), *tensors[1:])))
+            function(*whole).backward(grad)
+            with sequence_parallel(part[0].shape[2], parts=3):
+                y = function(*part)
+            y.backward(own(grad, lengths))
+            sum_gradients(part[1:])
+            expected = own(whole[0].grad, lengths) if chosen == 0 else whole[chosen].grad
+            check_close(part[chosen].grad, expected, 1e-12, f"the only gradient, {chosen}, {lengths}")
+            check(all(t.grad is None for i, t in enumerate(part) if i != chosen), "gradients of frozen parameters")
+
+
 def check_sum():
     """The order of the sum: these terms have another sum in any other order."""
     terms = [2.0**53, 1.0, -2.0**53, 1.0][:dist.get_world_size()]
@@ -191,6 +211,7 @@ def check_all(lengths):
     check_stack(lengths)
     check_ema(lengths)
     check_attention([16] * (len(lengths) - 1) + [13])
+    check_frozen(lengths)
     check_sum()
     check_errors(lengths)
 
@@ -255,13 +276,14 @@ def check_nccl():
 def lose_a_rank(kill):
     x = torch.ones(1, 16, 8, dtype=torch.float64)
     parameters = [torch.ones(16, 4, dtype=torch.float64) for _ in range(4)] + [torch.ones(16, dtype=torch.float64)]
-    with sequence_parallel(8, timeout=None if kill else 2):
+    with sequence_parallel(8):  # the first call may compile
         ema(x, *parameters, shape=EMA)
-        dist.barrier()
+    dist.barrier()
+    with sequence_parallel(8, timeout=None if kill else 5):
         if dist.get_rank() == 0:
             if kill:
                 os.kill(os.getpid(), signal.SIGKILL)
-            time.sleep(8)
+            time.sleep(20)
             os._exit(0)
         ema(x, *parameters, shape=EMA)
 
@@ -284,9 +306,9 @@ class Distributed(unittest.TestCase):
 
     def test_a_rank_that_is_killed(self):
         start = time.monotonic()
-        codes, errors = processes.run(lose_a_rank, 3, True, timeout=30)
+        codes, errors = processes.run(lose_a_rank, 3, True)
         self.assertEqual(codes, [-signal.SIGKILL, 1, 1], errors)
-        self.assertLess(time.monotonic() - start, 30)
+        self.assertLess(time.monotonic() - start, processes.TIMEOUT)
         for rank in (1, 2):
             self.assertIn(f"RuntimeError: tcnca_torch: rank {rank} of 3 waited for rank {rank - 1} to exchange states "
                           "(ema, forward). That rank has ended, or did not make the same call within", errors[rank])
@@ -294,7 +316,7 @@ class Distributed(unittest.TestCase):
     def test_a_rank_that_does_not_answer(self):
         codes, errors = processes.run(lose_a_rank, 3, False)
         self.assertEqual(codes, [0, 1, 1], errors)
-        self.assertIn("within 2 s", errors[1])
+        self.assertIn("within 5 s", errors[1])
 
     @unittest.skipUnless(torch.cuda.device_count() > 1, "fewer than two GPUs")
     def test_nccl(self):

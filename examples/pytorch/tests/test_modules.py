@@ -85,6 +85,35 @@ class Layer(TestCase):
         y = layer(x, torch.tensor([LENGTH, 10]))
         self.close(y[1, :10], layer(x[1:, :10])[0], 1e-13)
 
+    def test_packed(self):
+        offsets = torch.tensor((0, 9, 9, 10, LENGTH), dtype=torch.int32)
+        for mixer in (STACK, EmaShape(states=4)):
+            layer = make_layer(mixer)
+            x = torch.randn(1, LENGTH, CHANNELS, dtype=torch.float64, requires_grad=True)
+            y = layer(x, offsets=offsets, max_length=14)
+            expected = torch.cat([layer(x[:, first:end]) for first, end in zip(offsets, offsets[1:])], 1)
+            self.close(y, expected, 1e-13)
+            grad, tensors = torch.randn_like(y), (x, *layer.parameters())
+            for a, b in zip(torch.autograd.grad(y, tensors, grad), torch.autograd.grad(expected, tensors, grad)):
+                self.close(a, b, 1e-12, 1e-13)  # that of mean_k is 0
+        with self.assertRaisesRegex(ValueError, "give one of them"):
+            layer(x, torch.tensor([LENGTH]), offsets)
+
+    def test_steps_with_slots_of_a_pool(self):
+        for mixer in (STACK, EmaShape(states=4)):
+            layer = make_layer(mixer)
+            x, slots = torch.randn(2, LENGTH, CHANNELS, dtype=torch.float64), torch.tensor((3, 1), dtype=torch.int32)
+            starts = torch.tensor((0, 5))  # the second sequence begins later
+            with torch.no_grad():
+                pool, found = layer.initial_state(4), [[], []]
+                for t in range(LENGTH):
+                    active = [i for i in range(2) if starts[i] <= t]
+                    y = layer.step(x[active, t:t + 1], pool, slots=slots[active], positions=t - starts[active])
+                    for i, row in zip(active, y):
+                        found[i].append(row)
+                for i in range(2):
+                    self.close(torch.cat(found[i]), layer(x[i:i + 1, starts[i]:])[0], 1e-13)
+
     def test_dropout(self):
         layer = make_layer(dropout=0.5)
         x = torch.randn(2, LENGTH, CHANNELS, dtype=torch.float64)

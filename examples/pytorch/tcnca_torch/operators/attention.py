@@ -6,8 +6,8 @@ import torch
 from ..kernels import Pass, accumulate_type, call
 from ..shapes import ChunkedAttentionShape, parse
 from . import common
-from .common import (absent, along, autocast, clear_outside, define, extents, in_type, in_types, random_numbers,
-                     refuse_gradients, sequences_of)
+from .common import (absent, along, any_of, autocast, clear_outside, define, extents, in_type, in_types,
+                     random_numbers, refuse_gradients, sequences_of)
 from .gates import new_seed
 
 _inputs = ("q:bhnk:T k:bgnk:T v:bgnv:T bias:ht:A alibi_slopes:uh:A lengths:u:I head_lengths:uh:I keys_in:pgmk:T "
@@ -97,30 +97,32 @@ def _forward_fake(q, k, v, bias, lengths, keys, values, seed, shape, chunk, posi
     return _results(q, k, v, keys, shape, chunk, return_state, False, offsets, slots, max_length)
 
 
-def _gradients(q, k, v, bias, keys, values):
+def _gradients(q, k, v, bias, keys, values, needed):
+    """Of the inputs that need one; those of the states are zeros where no query reads them."""
     dtype = accumulate_type(q.dtype)
-    return (*(torch.empty_like(along(t, 3)) for t in (q, k, v)),
-            absent(q) if bias is None else bias.new_empty(bias.shape, dtype=dtype),
-            *(absent(q) if t is None else t.new_zeros(t.shape, dtype=dtype) for t in (keys, values)))
+    return (*(torch.empty_like(along(t, 3)) if n else absent(q) for t, n in zip((q, k, v), needed)),
+            bias.new_empty(bias.shape, dtype=dtype) if needed[3] else absent(q),
+            *(t.new_zeros(t.shape, dtype=dtype) if n else absent(q) for t, n in zip((keys, values), needed[4:])))
 
 
 def _backward(grad_o, grad_keys, grad_values, q, k, v, bias, lengths, keys, values, seed, o, lse, shape, chunk,
-              position, scale, dropout, alibi_slopes=None, window=0, head_lengths=None, offsets=None, slots=None,
-              positions=None, max_length=0):
+              position, scale, dropout, needed, alibi_slopes=None, window=0, head_lengths=None, offsets=None,
+              slots=None, positions=None, max_length=0):
     dtype = accumulate_type(q.dtype)
-    gradients = _gradients(q, k, v, bias, keys, values)
-    *required, grad_bias, grad_keys_in, grad_values_in = gradients
-    for g in required:
-        clear_outside(g, offsets, 2)
+    gradients = _gradients(q, k, v, bias, keys, values, needed)
+    for g, n in zip(gradients[:3], needed):
+        if n:
+            clear_outside(g, offsets, 2)
     states = [None if g is None else along(g.to(dtype), 3) for g in (grad_keys, grad_values)]
-    if slots is not None and keys is not None and grad_keys is not None:
-        _pass_other_rows(grad_keys, grad_keys_in, slots), _pass_other_rows(grad_values, grad_values_in, slots)
+    if slots is not None:
+        for before, after, n in zip((grad_keys, grad_values), gradients[4:], needed[4:]):
+            if n and before is not None:
+                _pass_other_rows(before, after, slots)
 
     def results(shape):
         softmax = shape.function == "softmax"
-        return (o if softmax else None, lse if softmax else None, along(grad_o, 3), *states, *required,
-                None if bias is None else grad_bias, None if keys is None else grad_keys_in,
-                None if values is None else grad_values_in)
+        return (o if softmax else None, lse if softmax else None, along(grad_o, 3), *states,
+                *any_of(gradients, needed))
     _call(BACKWARD, q, k, v, bias, lengths, keys, values, results, shape, seed, chunk, position, scale, dropout,
           alibi_slopes, window, head_lengths, offsets, slots, positions, max_length)
     return gradients
@@ -133,8 +135,9 @@ def _pass_other_rows(grad_out, grad_in, slots):
     grad_in.copy_(torch.where(used[:-1, None, None, None], 0, grad_out))
 
 
-def _backward_fake(grad_o, grad_keys, grad_values, q, k, v, bias, lengths, keys, values, *others):
-    return _gradients(q, k, v, bias, keys, values)
+def _backward_fake(grad_o, grad_keys, grad_values, q, k, v, bias, lengths, keys, values, seed, o, lse, shape, chunk,
+                   position, scale, dropout, needed, *others):
+    return _gradients(q, k, v, bias, keys, values, needed)
 
 
 def _setup_context(ctx, inputs, output):
@@ -146,11 +149,14 @@ def _setup_context(ctx, inputs, output):
 def _autograd(ctx, grad_o, grad_lse, grad_keys, grad_values):
     *tensors, alibi_slopes, head_lengths, offsets, slots, positions = ctx.saved_tensors
     states = (grad_keys, grad_values) if ctx.return_state else (None, None)
-    grad_q, grad_k, grad_v, grad_bias, grad_keys, grad_values = backward_operator(
-        grad_o, *states, *tensors, ctx.shape, ctx.chunk, ctx.position, ctx.scale, ctx.dropout, alibi_slopes, ctx.window,
-        head_lengths, offsets, slots, positions, ctx.max_length)
-    gradients = grad_q, grad_k, grad_v, grad_bias, None, grad_keys, grad_values, None
-    return *in_types(gradients, tensors, ctx.needs_input_grad[:8]), *(None for _ in range(13))
+    inputs = 0, 1, 2, 3, 5, 6  # those that have a gradient: not the lengths
+    needed = [ctx.needs_input_grad[i] for i in inputs]
+    found = backward_operator(grad_o, *states, *tensors, ctx.shape, ctx.chunk, ctx.position, ctx.scale, ctx.dropout,
+                              needed, alibi_slopes, ctx.window, head_lengths, offsets, slots, positions, ctx.max_length)
+    gradients = [None] * 21
+    for i, g in zip(inputs, in_types(found, [tensors[i] for i in inputs], needed)):
+        gradients[i] = g
+    return tuple(gradients)
 
 
 def _step(q, k, v, bias, lengths, keys, values, shape, chunk, position, scale, alibi_slopes=None, window=0,
@@ -176,7 +182,7 @@ forward_operator = define(
     _autograd)
 backward_operator = define(
     f"chunked_attention_backward(Tensor grad_o, Tensor? grad_keys, Tensor? grad_values, {_schema}Tensor? keys, "
-    f"Tensor? values, Tensor? seed, Tensor o, Tensor lse, {_numbers}, float dropout, {_options}) -> "
+    f"Tensor? values, Tensor? seed, Tensor o, Tensor lse, {_numbers}, float dropout, bool[6] needed, {_options}) -> "
     "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)", _backward, _backward_fake)
 step_operator = define(
     f"chunked_attention_step({_schema}Tensor(a!) keys, Tensor(b!) values, {_numbers}, {_options}) -> Tensor", _step,
