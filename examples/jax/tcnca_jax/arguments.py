@@ -52,6 +52,44 @@ def integers(operation, **numbers):
     return tuple(static), traced
 
 
+def tables_of(operation, x, offsets=None, slots=None, positions=None):
+    """The tables of packed sequences and of pools of states, as operands; x has a batch axis first."""
+    check(operation, "offsets", offsets, 1, jnp.int32)
+    check(operation, "slots", slots, 1, jnp.int32)
+    check(operation, "positions", positions, 1, jnp.int32, jnp.int64)
+    if offsets is not None and x.shape[0] != 1:
+        raise ValueError(f"tcnca::{operation}: the batch is {x.shape[0]}, expected 1: with offsets the sequences lie "
+                         "one after the other")
+    if offsets is not None and offsets.shape[0] == 0:
+        raise ValueError(f"tcnca::{operation}: offsets is empty, expected sequences + 1 elements")
+    tables = {"offsets": offsets, "slots": slots, "positions": None if positions is None else pairs(positions)}
+    return {name: t for name, t in tables.items() if t is not None}
+
+
+def with_tables(operands, tables):
+    """All operands. A row of the batch is not independent of the tables: no axis is b, see Call."""
+    if not tables:
+        return operands
+    return ({name: (array, axes.replace("b", "_")) for name, (array, axes) in operands.items()} |
+            {name: (t, "__" if name == "positions" else "_") for name, t in tables.items()})
+
+
+def results_with_tables(results, tables):
+    return {n: (axes.replace("b", "_") if tables else axes, *others) for n, (axes, *others) in results.items()}
+
+
+def rows_of_state(x, state, tables):
+    """The rows of a state after x: one for each sequence, or those of the pool."""
+    if "slots" in tables:
+        return state.shape[0]
+    return x.shape[0] if "offsets" not in tables else tables["offsets"].shape[0] - 1
+
+
+def zeros(results, names):
+    """Positions that no sequence has are not written."""
+    return {n: jnp.zeros(results[n][1], results[n][2]) for n in names}
+
+
 def seed_of(operation, key, dropout):
     """The seed of a mask: 64 random bits, as a pair; {} without dropout."""
     if not dropout > 0:

@@ -5,7 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from .arguments import cast, check, check_parameters, integers, like, seed_of
+from .arguments import (cast, check, check_parameters, integers, like, results_with_tables, rows_of_state, seed_of,
+                        tables_of, with_tables, zeros)
 from .primitive import accumulate_type, pairs, run, vary_alike
 from .shared.shapes import ChunkedAttentionShape
 
@@ -26,10 +27,14 @@ class _Static:
         return dict(self.integers)["chunk"]
 
 
-def _run(name, static, operands, results, traced, aliases=None, initial=None):
-    return run(OPERATION, name, static.shape, operands, results, dtype=operands["q"][0].dtype,
-               integers=dict(static.integers) | traced, reals={"scale": static.scale, "dropout": static.dropout},
-               aliases=aliases, initial=initial)
+def _run(name, static, operands, results, traced, tables, aliases=None, initial=()):
+    """initial: results that are zeros where nothing is written."""
+    if "offsets" in tables:
+        initial = {*initial, *({"o", "grad_q", "grad_k", "grad_v"} & results.keys())}
+    return run(OPERATION, name, static.shape, with_tables(operands, tables), results_with_tables(results, tables),
+               dtype=operands["q"][0].dtype, integers=dict(static.integers) | traced,
+               reals={"scale": static.scale, "dropout": static.dropout}, aliases=aliases,
+               initial=zeros(results, sorted(initial)))
 
 
 def _inputs(q, k, v, bias, keys, values, lengths):
@@ -38,39 +43,39 @@ def _inputs(q, k, v, bias, keys, values, lengths):
             "values_in": (values, _axes)}
 
 
-def state_extents(static, t):
-    return *t.shape[:2], static.chunk, t.shape[3]
+def state_extents(static, t, rows):
+    return rows, t.shape[1], static.chunk, t.shape[3]
 
 
-def _run_forward(static, tensors, lengths, traced, statistics=False, aliases=None):
+def _run_forward(static, tensors, lengths, traced, tables, statistics=False, aliases=None):
     """o, the new state or None, and the statistics or None."""
-    q, k, v, *_ = tensors
+    q, k, v, _, keys, _ = tensors
     results = {"o": (_axes, v.shape, v.dtype)}
     if statistics and static.shape.function == "softmax":
         results["lse"] = _axes, (*q.shape[:3], 2), accumulate_type(q.dtype)
-    initial = None
+    initial = ()
     if static.return_state:
         for name, t in (("keys_out", k), ("values_out", v)):
-            results[name] = _axes, state_extents(static, t), t.dtype
-        if aliases is None:  # slots that no position belongs to are not written
-            initial = {n: jnp.zeros(results[n][1], results[n][2]) for n in ("keys_out", "values_out")}
-    found = _run("attention_forward", static, _inputs(*tensors, lengths), results, traced, aliases, initial)
+            results[name] = _axes, state_extents(static, t, rows_of_state(q, keys, tables)), t.dtype
+        if aliases is None:  # places in the chunk that no position belongs to are not written
+            initial = "keys_out", "values_out"
+    found = _run("attention_forward", static, _inputs(*tensors, lengths), results, traced, tables, aliases, initial)
     state = (found["keys_out"], found["values_out"]) if static.return_state else None
     return found["o"], state, found.get("lse")
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attention(static, tensors, lengths, traced):
-    return _run_forward(static, tensors, lengths, traced)[:2]
+def _attention(static, tensors, lengths, traced, tables):
+    return _run_forward(static, tensors, lengths, traced, tables)[:2]
 
 
-def _forward(static, tensors, lengths, traced):
-    o, state, lse = _run_forward(static, tensors, lengths, traced, statistics=True)
-    return (o, state), (tensors, lengths, traced, o if lse is not None else None, lse)
+def _forward(static, tensors, lengths, traced, tables):
+    o, state, lse = _run_forward(static, tensors, lengths, traced, tables, statistics=True)
+    return (o, state), (tensors, lengths, traced, tables, o if lse is not None else None, lse)
 
 
 def _backward(static, residuals, gradients):
-    tensors, lengths, traced, o, lse = residuals
+    tensors, lengths, traced, tables, o, lse = residuals
     q, k, v, bias, keys, values = tensors
     grad_o, grad_state = gradients
     sums = accumulate_type(q.dtype)
@@ -78,17 +83,16 @@ def _backward(static, residuals, gradients):
     results = {f"grad_{n}": (_axes, t.shape, t.dtype) for n, t in zip("qkv", (q, k, v))}
     if bias is not None:
         results["grad_bias"] = "g_", bias.shape, sums
-    initial = {}
+    initial = ()
     if keys is not None:
-        for name, t in (("grad_keys_in", keys), ("grad_values_in", values)):
-            results[name] = _axes, t.shape, sums
-            initial[name] = jnp.zeros(t.shape, sums)  # slots that the forward pass does not read are not written
+        initial = "grad_keys_in", "grad_values_in"  # places that the forward pass does not read are not written
+        results |= {n: (_axes, t.shape, sums) for n, t in zip(initial, (keys, values))}
     operands = _inputs(*tensors, lengths) | {
         "o": (o, _axes), "lse": (lse, _axes), "grad_o": (grad_o, _axes), "grad_keys_out": (grad_keys, _axes),
         "grad_values_out": (grad_values, _axes)}
-    found = _run("attention_backward", static, operands, results, traced, initial=initial)
+    found = _run("attention_backward", static, operands, results, traced, tables, initial=initial)
     names = "grad_q", "grad_k", "grad_v", "grad_bias", "grad_keys_in", "grad_values_in"
-    return like((found.get(name) for name in names), tensors), None, None
+    return like((found.get(name) for name in names), tensors), None, None, None
 
 
 _attention.defvjp(_forward, _backward)
@@ -101,40 +105,44 @@ def _check(q, k, v, bias, keys, values, lengths):
     check(OPERATION, "lengths", lengths, 1, jnp.int32, jnp.int64)
 
 
-def _static(shape, bias, return_state, numbers, scale, dropout):
-    shape = dataclasses.replace(shape, bias=bias is not None, dropout=dropout > 0)
+def _static(shape, bias, return_state, numbers, scale, dropout, tables):
+    shape = dataclasses.replace(shape, bias=bias is not None, dropout=dropout > 0, packed=bool(tables))
     return _Static(shape, return_state, numbers, float(scale), float(dropout))
 
 
 def chunked_attention(q, k, v, bias=None, *, shape, chunk, lengths=None, state=None, position=0, scale=0.0,
-                      dropout=0.0, key=None, return_state=False):
+                      dropout=0.0, key=None, return_state=False, offsets=None, max_length=0, positions=None):
     """Attention within chunks of a sequence (tcnca::chunked_attention), with gradients.
 
     q, k: [batch, heads, length, key_dim]; v: [batch, heads, length, value_dim]; of one type T. bias: [heads, 2 chunk -
     1], of the type of sums or T. lengths: integers [batch]. scale 0 stands for the default: key_dim^-1/2 for softmax.
     shape.bias and shape.dropout are set from the arguments. state: the keys and the values [batch, heads, chunk,
     key_dim | value_dim] of the chunk to which `position` belongs, or None; position may be traced. key: of jax.random,
-    for dropout.
+    for dropout. offsets, max_length and positions: packed sequences, as those of conv_stack; lengths and states then
+    have a row for each sequence.
     Returns o, or (o, (keys, values)) with return_state.
     """
     keys, values = state or (None, None)
     tensors = q, k, v, bias, keys, values
     _check(*tensors, lengths)
-    numbers, traced = integers(OPERATION, chunk=chunk, position=position)
-    static = _static(shape, bias, return_state, numbers, scale, dropout)
-    o, state_out = _attention(static, vary_alike(tensors), lengths, traced | seed_of(OPERATION, key, dropout))
+    numbers, traced = integers(OPERATION, chunk=chunk, position=position, max_length=max_length)
+    tables = tables_of(OPERATION, q, offsets, None, positions)
+    static = _static(shape, bias, return_state, numbers, scale, dropout, tables)
+    o, state_out = _attention(static, vary_alike(tensors), lengths, traced | seed_of(OPERATION, key, dropout), tables)
     return (o, state_out) if return_state else o
 
 
-def chunked_attention_step(q, k, v, bias=None, *, shape, chunk, state, position, lengths=None, scale=0.0):
-    """As chunked_attention with return_state; appends k and v to the state, in its memory. For inference: it has no
-    derivative."""
+def chunked_attention_step(q, k, v, bias=None, *, shape, chunk, state, position=0, lengths=None, scale=0.0,
+                           offsets=None, max_length=0, slots=None, positions=None):
+    """As chunked_attention with return_state; appends k and v to the state, in its memory. slots: as those of
+    conv_stack_step. For inference: it has no derivative."""
     tensors = q, k, v, bias, *state
     _check(*tensors, lengths)
-    numbers, traced = integers(OPERATION, chunk=chunk, position=position)
-    static = _static(shape, bias, True, numbers, scale, 0.0)
+    numbers, traced = integers(OPERATION, chunk=chunk, position=position, max_length=max_length)
+    tables = tables_of(OPERATION, q, offsets, slots, positions)
+    static = _static(shape, bias, True, numbers, scale, 0.0, tables)
     aliases = {"keys_in": "keys_out", "values_in": "values_out"}
-    return _run_forward(static, tensors, lengths, traced, aliases=aliases)[:2]
+    return _run_forward(static, tensors, lengths, traced, tables, aliases=aliases)[:2]
 
 
 ANY_SHAPE = ChunkedAttentionShape()  # a table of biases does not depend on it

@@ -4,7 +4,8 @@ import functools
 
 import jax
 
-from .arguments import cast, check, check_parameters, integers, like, sequence_axes
+from .arguments import (cast, check, check_parameters, integers, like, results_with_tables, rows_of_state,
+                        sequence_axes, tables_of, with_tables, zeros)
 from .primitive import accumulate_type, run, vary_alike
 from .shared.shapes import CHANNELS_LAST, ConvStackShape
 
@@ -19,10 +20,12 @@ class _Static:
     integers: tuple
 
 
-def _run(name, static, operands, results, traced, aliases=None):
+def _run(name, static, operands, results, traced, tables, aliases=None):
     swapped = _sequences if static.shape.order == CHANNELS_LAST else ()
-    return run(OPERATION, name, static.shape, operands, results, dtype=operands["x"][0].dtype,
-               integers=dict(static.integers) | traced, aliases=aliases, swapped=swapped)
+    initial = zeros(results, {"y", "grad_x"} & results.keys()) if "offsets" in tables else None
+    return run(OPERATION, name, static.shape, with_tables(operands, tables), results_with_tables(results, tables),
+               dtype=operands["x"][0].dtype, integers=dict(static.integers) | traced, aliases=aliases, initial=initial,
+               swapped=swapped)
 
 
 def _inputs(shape, x, weight, bias, omega, state):
@@ -34,33 +37,34 @@ def _inputs(shape, x, weight, bias, omega, state):
             "state_in": (state, axes)}
 
 
-def _run_forward(static, inputs, traced, aliases=None):
+def _run_forward(static, inputs, traced, tables, aliases=None):
     x, axes = inputs["x"]
     results = {"y": (axes, x.shape, x.dtype)}
     if static.return_state:
-        results["state_out"] = axes, state_extents(static.shape, x), accumulate_type(x.dtype)
-    found = _run("conv_stack_forward", static, inputs, results, traced, aliases)
+        rows = rows_of_state(x, inputs["state_in"][0], tables)
+        results["state_out"] = axes, state_extents(static.shape, x, rows), accumulate_type(x.dtype)
+    found = _run("conv_stack_forward", static, inputs, results, traced, tables, aliases)
     return found["y"], found.get("state_out")
 
 
-def state_extents(shape, x):
+def state_extents(shape, x, rows):
     remembered = shape.receptive_field - 1
     if shape.order == CHANNELS_LAST:
-        return x.shape[0], remembered, x.shape[2]
-    return x.shape[0], x.shape[1], remembered
+        return rows, remembered, x.shape[2]
+    return rows, x.shape[1], remembered
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _conv_stack(static, tensors, traced):
-    return _run_forward(static, _inputs(static.shape, *tensors), traced)
+def _conv_stack(static, tensors, traced, tables):
+    return _run_forward(static, _inputs(static.shape, *tensors), traced, tables)
 
 
-def _forward(static, tensors, traced):
-    return _conv_stack(static, tensors, traced), (tensors, traced)
+def _forward(static, tensors, traced, tables):
+    return _conv_stack(static, tensors, traced, tables), (tensors, traced, tables)
 
 
 def _backward(static, residuals, gradients):
-    tensors, traced = residuals
+    tensors, traced, tables = residuals
     x, weight, bias, omega, state = tensors
     grad_y, grad_state = gradients
     axes, sums = sequence_axes(static.shape), accumulate_type(x.dtype)
@@ -72,9 +76,9 @@ def _backward(static, residuals, gradients):
     if state is not None:
         results["grad_state_in"] = axes, state.shape, sums
     operands = _inputs(static.shape, *tensors) | {"grad_y": (grad_y, axes), "grad_state_out": (grad_state, axes)}
-    found = _run("conv_stack_backward", static, operands, results, traced)
+    found = _run("conv_stack_backward", static, operands, results, traced, tables)
     names = "grad_x", "grad_weight", "grad_bias", "grad_omega", "grad_state_in"
-    return like((found.get(name) for name in names), tensors), None
+    return like((found.get(name) for name in names), tensors), None, None
 
 
 _conv_stack.defvjp(_forward, _backward)
@@ -86,7 +90,8 @@ def _check(x, weight, bias, omega, state):
     check(OPERATION, "state", state, 3, accumulate_type(x.dtype))
 
 
-def conv_stack(x, weight, bias=None, omega=None, *, shape, state=None, position=0, return_state=False):
+def conv_stack(x, weight, bias=None, omega=None, *, shape, state=None, position=0, return_state=False, offsets=None,
+               max_length=0, positions=None):
     """A stack of dilated depthwise convolutions (tcnca::conv_stack), with gradients.
 
     x: [batch, channels, length], or [batch, length, channels] if shape.order says so, of type T; y is like it. weight:
@@ -94,19 +99,24 @@ def conv_stack(x, weight, bias=None, omega=None, *, shape, state=None, position=
     [channels], if shape.skip; of type T or of the type of sums, in which they then get gradients that are not rounded.
     state: [batch, channels, receptive_field - 1], what came before x, with its axes in the order of x; or None.
     position: that of x's first sample; may be traced.
+    offsets: int32 [sequences + 1], the cu_seqlens of other libraries: x has a batch of 1 and holds sequences one after
+    the other, of at most max_length samples (0: the length of x); states have a row for each. positions: integers
+    [sequences], the position of each. Both may be traced.
     Returns y, or (y, the state after x) with return_state.
     """
     _check(x, weight, bias, omega, state)
-    static, traced = integers(OPERATION, position=position)
+    static, traced = integers(OPERATION, position=position, max_length=max_length)
     y, state_out = _conv_stack(_Static(shape, return_state, static), vary_alike((x, weight, bias, omega, state)),
-                               traced)
+                               traced, tables_of(OPERATION, x, offsets, None, positions))
     return (y, state_out) if return_state else y
 
 
-def conv_stack_step(x, weight, bias=None, omega=None, *, shape, state, position):
-    """As conv_stack with return_state; the new state takes the memory of the old one. For inference: it has no
-    derivative."""
+def conv_stack_step(x, weight, bias=None, omega=None, *, shape, state, position=0, offsets=None, max_length=0,
+                    slots=None, positions=None):
+    """As conv_stack with return_state; the new state takes the memory of the old one. slots: int32, the row of the
+    state, a pool, that each sequence or row of the batch uses; negative: none. Other rows stay as they are. For
+    inference: it has no derivative."""
     _check(x, weight, bias, omega, state)
-    static, traced = integers(OPERATION, position=position)
-    inputs = _inputs(shape, x, weight, bias, omega, state)
-    return _run_forward(_Static(shape, True, static), inputs, traced, {"state_in": "state_out"})
+    static, traced = integers(OPERATION, position=position, max_length=max_length)
+    inputs, tables = _inputs(shape, x, weight, bias, omega, state), tables_of(OPERATION, x, offsets, slots, positions)
+    return _run_forward(_Static(shape, True, static), inputs, traced, tables, {"state_in": "state_out"})

@@ -76,18 +76,22 @@ struct free_memory {
 using cpu_memory = std::unique_ptr<void, free_memory>;
 #endif
 
-// A contiguous buffer. 64-bit integers come as pairs of 32 bits, because JAX has no others by default. `swapped`: a
-// sequence whose channels are last; the library indexes it (batch, channels, length).
-tcnca_torch::array view_of(ffi::AnyBuffer const& buffer, bool swapped) {
+// What a buffer is, as bits.
+constexpr index_t swapped = 1;  // a sequence whose channels are last; the library indexes it (batch, channels, length)
+constexpr index_t in_pairs = 2;  // 64-bit integers as pairs of 32 bits, because JAX has no others by default
+constexpr int kind_bits = 2;
+
+// A contiguous buffer.
+tcnca_torch::array view_of(ffi::AnyBuffer const& buffer, index_t kind) {
   tcnca_torch::array a = {.data = buffer.untyped_data()};
-  int const rank = int(buffer.dimensions().size()) - (buffer.element_type() == ffi::DataType::S32 ? 1 : 0);
+  int const rank = int(buffer.dimensions().size()) - (kind & in_pairs ? 1 : 0);
   index_t stride = 1;
   for (int r = rank - 1; r >= 0; r--) {
     a.extent[r] = buffer.dimensions()[r];
     a.stride[r] = stride;
     stride *= a.extent[r] > 0 ? a.extent[r] : 1;
   }
-  if (swapped) std::swap(a.extent[1], a.extent[2]), std::swap(a.stride[1], a.stride[2]);
+  if (kind & swapped) std::swap(a.extent[1], a.extent[2]), std::swap(a.stride[1], a.stride[2]);
   return a;
 }
 
@@ -95,8 +99,8 @@ ffi::Error failed(ffi::ErrorCode code, std::string_view operation, std::string_v
   return ffi::Error(code, "tcnca::" + std::string(operation) + ": " + std::string(message));
 }
 
-// members: for each tensor of the argument struct 2 i + swapped, where i counts the arguments of the custom call and
-// then its results; -1: absent. integers: their values, or, where `traced` is not -1, that argument.
+// members: for each tensor of the argument struct 4 i + kind, where i counts the arguments of the custom call and then
+// its results; -1: absent. integers: their values, or, where `traced` is not -1, that argument.
 ffi::Error handle(
 #if defined(__CUDACC__)
     CUstream_st* stream, ffi::ScratchAllocator scratch,
@@ -125,10 +129,10 @@ ffi::Error handle(
   for (std::size_t i = 0; i < members.size(); i++) {
     views[i] = {};
     if (members[i] < 0) continue;
-    std::size_t const index = std::size_t(members[i] / 2);
-    bool const swapped = members[i] % 2 == 1;
-    if (index < arguments.size()) views[i] = view_of(arguments.get<ffi::AnyBuffer>(index).value(), swapped);
-    else views[i] = view_of(*results.get<ffi::AnyBuffer>(index - arguments.size()).value(), swapped);
+    std::size_t const index = std::size_t(members[i] >> kind_bits);
+    index_t const kind = members[i] & ((1 << kind_bits) - 1);
+    if (index < arguments.size()) views[i] = view_of(arguments.get<ffi::AnyBuffer>(index).value(), kind);
+    else views[i] = view_of(*results.get<ffi::AnyBuffer>(index - arguments.size()).value(), kind);
   }
   for (std::size_t i = 0; i < integers.size(); i++) {
     numbers[i] = integers[i];

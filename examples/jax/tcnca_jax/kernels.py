@@ -12,6 +12,7 @@ from .shared import compiler
 PACKAGE = pathlib.Path(__file__).parent
 NATIVE = PACKAGE / "native"  # headers of passes: what is in it is part of the name of their libraries
 ELEMENTS = {"float32": "float", "float64": "double", "bfloat16": "tcnca::bf16", "float16": "tcnca::fp16"}
+IN_PAIRS = "lengths", "head_lengths", "positions"  # tensors of 64-bit integers, which come as pairs of 32 bits
 # Members of the argument structs that are numbers; all others are tensors.
 INTEGERS, REALS = ("chunk", "position", "window", "seed", "offset", "max_length"), ("scale", "dropout")
 TARGET = "tcnca"  # of custom calls

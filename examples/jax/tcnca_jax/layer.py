@@ -74,9 +74,13 @@ class TcncaLayer:
             parameters |= {"a": normal(1, self.key_dim), "b": normal(1, self.key_dim)}
         return parameters
 
-    def __call__(self, parameters, x, lengths=None, key=None):
+    def __call__(self, parameters, x, lengths=None, key=None, offsets=None, max_length=0):
         """The output for whole sequences. lengths, integers [batch], says how many positions of each sequence are
-        valid; the others must be at its end. key: of jax.random; without one nothing is dropped."""
+        valid; the others must be at its end. key: of jax.random; without one nothing is dropped. offsets and
+        max_length: packed sequences, as those of conv_stack; they need no lengths."""
+        if lengths is not None and offsets is not None:
+            raise ValueError("lengths are for padded sequences, offsets for packed ones: give one of them")
+        packed = {"offsets": offsets, "max_length": max_length}
         keys = (None, None, None) if key is None else jax.random.split(key, 3)
 
         def mixer(normed):
@@ -85,7 +89,7 @@ class TcncaLayer:
                     raise ValueError("biases of a stack that looks ahead would carry padding to valid positions")
                 valid = jnp.arange(x.shape[1]) < lengths[:, None]
                 normed = jnp.where(valid[..., None], normed, 0)
-            mixed, _ = apply_mixer(parameters["mixer"], normed, self.mixer)
+            mixed, _ = apply_mixer(parameters["mixer"], normed, self.mixer, **packed)
             if keys[0] is None or not self.dropout:
                 return mixed
             keep = jax.random.bernoulli(keys[0], 1 - self.dropout, mixed.shape)
@@ -94,7 +98,7 @@ class TcncaLayer:
         def attention(q, k, v):
             dropout = 0.0 if key is None else self.attention_dropout
             return chunked_attention(q, k, v, self._table(parameters), shape=self._attention_shape, chunk=self.chunk,
-                                     lengths=lengths, dropout=dropout, key=keys[1])
+                                     lengths=lengths, dropout=dropout, key=keys[1], **packed)
         return self._layer(parameters, x, mixer, attention, 0.0 if key is None else self.dropout, keys[2])
 
     def initial_state(self, batch, dtype=jnp.float32):
@@ -105,18 +109,21 @@ class TcncaLayer:
         keys, values = (jnp.zeros((batch, 1, self.chunk, n), dtype) for n in (self.key_dim, self.value_dim))
         return {"mixer": jnp.zeros(remembered, sums), "keys": keys, "values": values}
 
-    def step(self, parameters, x, state, position):
-        """The output of further positions of sequences, and their new state. Causal layers, without gradients."""
+    def step(self, parameters, x, state, position=0, **tables):
+        """The output of further positions of sequences, and their new state. Causal layers, without gradients. tables:
+        offsets, max_length, slots and positions, as those of conv_stack_step: `state` may be a pool, with a row for
+        each slot."""
         after = {}
 
         def mixer(normed):
-            mixed, after["mixer"] = apply_mixer(parameters["mixer"], normed, self.mixer, state["mixer"], position)
+            mixed, after["mixer"] = apply_mixer(parameters["mixer"], normed, self.mixer, state["mixer"], position,
+                                                **tables)
             return mixed
 
         def attention(q, k, v):
             o, (after["keys"], after["values"]) = chunked_attention_step(
                 q, k, v, self._table(parameters), shape=self._attention_shape, chunk=self.chunk,
-                state=(state["keys"], state["values"]), position=position)
+                state=(state["keys"], state["values"]), position=position, **tables)
             return o
         return self._layer(parameters, x, mixer, attention, 0.0, None), after
 
@@ -166,15 +173,16 @@ def init_mixer(key, channels, shape, dtype=jnp.float32):
     return parameters
 
 
-def apply_mixer(parameters, x, shape, state=None, position=0):
+def apply_mixer(parameters, x, shape, state=None, position=0, positions=None, **tables):
     """The result, and the new state if there is one."""
     if isinstance(shape, ConvStackShape):
         if state is None:
-            return conv_stack(x, **parameters, shape=shape), None
-        return conv_stack_step(x, **parameters, shape=shape, state=state, position=position)
+            return conv_stack(x, **parameters, shape=shape, **tables), None
+        return conv_stack_step(x, **parameters, shape=shape, state=state, position=position, positions=positions,
+                               **tables)
     if state is None:
-        return ema(x, **parameters, shape=shape), None
-    return ema_step(x, **parameters, shape=shape, state=state)
+        return ema(x, **parameters, shape=shape, **tables), None
+    return ema_step(x, **parameters, shape=shape, state=state, **tables)
 
 
 def layer_norm(parameters, x, epsilon=1e-5):

@@ -36,7 +36,7 @@ primitive.def_impl(functools.partial(xla.apply_primitive, primitive))
 
 def accumulate_type(dtype):
     """The type of sums, states and gradients of parameters."""
-    return jnp.dtype("float64" if dtype == "float64" else "float32")
+    return jnp.dtype("float64" if jnp.dtype(dtype) == jnp.float64 else "float32")
 
 
 def run(operation, name, shape, operands, results, *, dtype, integers=None, reals=None, aliases=None, initial=None,
@@ -109,7 +109,8 @@ def _lower(context, *operands, call, platform):
     attributes = {
         "operation": call.operation,
         "function": kernels.load(call.operation, call.name, call.shape, call.dtype, platform),
-        "members": np.array([2 * index[m] + (m in call.swapped) if m in index else -1 for m in tensors], np.int64),
+        "members": np.array([4 * index[m] + 2 * (m in kernels.IN_PAIRS) + (m in call.swapped) if m in index else -1
+                             for m in tensors], np.int64),
         # One more than there are: an empty attribute would have no type.
         "integers": np.array([static.get(m, 0) for m in integers] + [0], np.int64),
         "traced": np.array([index.get(m, -1) for m in integers] + [-1], np.int64),

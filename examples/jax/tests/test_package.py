@@ -29,7 +29,8 @@ class Package(TestCase):
     def test_members_are_those_of_the_library(self):
         tensors, integers, reals = kernels.members("chunked_attention", "attention_forward")
         self.assertEqual(tensors[:4], ["q", "k", "v", "bias"])
-        self.assertEqual((integers, reals), (["chunk", "position", "seed", "offset"], ["scale", "dropout"]))
+        self.assertEqual((integers, reals), (["chunk", "position", "window", "seed", "offset", "max_length"],
+                                             ["scale", "dropout"]))
         for operation, name in (("conv_stack", "conv_stack_backward"), ("ema", "ema_forward"), ("gated_fusion", "mix"),
                                 ("chunked_attention", "rotary_backward")):
             tensors, integers, reals = kernels.members(operation, name)
@@ -58,7 +59,7 @@ class Package(TestCase):
 
         def call(function):
             return jax.ffi.ffi_call(kernels.TARGET, jax.ShapeDtypeStruct(o.shape, o.dtype))(
-                o, o, operation="gated_fusion", function=function, members=np.array([0, 2, 4]), integers=np.array([0]),
+                o, o, operation="gated_fusion", function=function, members=np.array([0, 4, 8]), integers=np.array([0]),
                 traced=np.array([-1]), reals=np.array([0.0]))
         loaded = kernels.load("gated_fusion", "reset", tcnca_jax.GatedFusionShape(), "float64", "cpu")
         self.equal(call(loaded), expected)
