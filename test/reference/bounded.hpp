@@ -31,8 +31,8 @@ struct bounded_number : arithmetic {
   bounded_number rounded(double n) const { return {v, m, e + n * u * most()}; }  ///< after n more roundings
 
   friend bounded_number operator+(bounded_number a, bounded_number b) {
-    double const v = a.v + b.v;
-    return bounded_number(v, AnyOrder ? a.m + b.m : std::abs(v), a.e + b.e).rounded(1);
+    double const sum = a.v + b.v;
+    return bounded_number(sum, AnyOrder ? a.m + b.m : std::abs(sum), a.e + b.e).rounded(1);
   }
   friend bounded_number operator-(bounded_number a, bounded_number b) { return a + bounded_number(-b.v, b.m, b.e); }
   friend bounded_number operator*(bounded_number a, bounded_number b) {

@@ -77,7 +77,7 @@ using cpu_memory = std::unique_ptr<void, free_memory>;
 #endif
 
 // What a buffer is, as bits.
-constexpr index_t swapped = 1;  // a sequence whose channels are last; the library indexes it (batch, channels, length)
+constexpr index_t swapped = 1;   // a sequence whose channels are last; the library indexes it (batch, channels, length)
 constexpr index_t in_pairs = 2;  // 64-bit integers as pairs of 32 bits, because JAX has no others by default
 constexpr int kind_bits = 2;
 
