@@ -35,6 +35,7 @@ class fft_mixer final : public ema_mixer<T, E, Shape> {
     by_fft::prepare(c.executor(), problem(c));
   }
   void forward(context<T, E> const& c, T const* x, T* y) const override {
+    if (c.packed()) throw std::invalid_argument("a convolution by FFT has no packed sequences");
     require(op::kernel(c.executor(), kernel(c), scratch(c)));
     by_fft::forward(c.executor(), problem(c), x, kappa(c), y);
   }

@@ -98,7 +98,7 @@ class layer final : public any_layer<T, E> {
 
   void reserve(context<T, E>& c) const override {
     mixer_->reserve(c, c.kept[normed_], c.kept[mixed_]);
-    with_attention(true, [&]<class Op>(Op) {
+    with_attention(c, true, [&]<class Op>(Op) {
       c.reserve(Op::forward_workspace(c.executor(), attention_forward<Op>(c)));
       c.reserve(Op::backward_workspace(c.executor(), attention_backward<Op>(c)));
     });
@@ -141,7 +141,7 @@ class layer final : public any_layer<T, E> {
     bias_.forward(c);
     if (at.states) require(attention_of_pieces::forward(e, attention_piece(c, at), c.scratch()));
     else
-      with_attention(drops_weights(c),
+      with_attention(c, drops_weights(c),
                      [&]<class Op>(Op) { require(Op::forward(e, attention_forward<Op>(c), c.scratch())); });
     if constexpr (Gates.reset_gate) {
       require(gates::reset(
@@ -172,7 +172,7 @@ class layer final : public any_layer<T, E> {
                                         .grad_o = o,
                                         .grad_r = r_columns(c, temporary[grad_columns_])}));
     }
-    with_attention(drops_weights(c),
+    with_attention(c, drops_weights(c),
                    [&]<class Op>(Op) { require(Op::backward(e, attention_backward<Op>(c), c.scratch())); });
     bias_.backward(c);
     require(gates::mix_backward(e, mix_backward(c), c.scratch()));
@@ -186,8 +186,8 @@ class layer final : public any_layer<T, E> {
   }
 
  private:
-  // Separate instantiations, so that calls without dropout generate no random numbers, and those without slots use
-  // no tables. Only causal layers read pieces.
+  // Separate instantiations, so that calls without dropout generate no random numbers, and those without slots and
+  // packed sequences use no tables. Only causal layers have these.
   using attention = chunked_attention<T, Attention>;
   using attention_dropping =
       chunked_attention<T, chunked_attention_shape{Attention.function, Attention.causal, true, true}>;
@@ -273,8 +273,12 @@ class layer final : public any_layer<T, E> {
   }
   bool drops_weights(context<T, E> const& c) const { return c.training && config_.attention_dropout > 0; }
   /// Calls f with the attention operation to use.
-  void with_attention(bool dropping_weights, auto const& f) const {
-    if (dropping_weights && config_.attention_dropout > 0) f(attention_dropping{});
+  void with_attention(context<T, E> const& c, bool dropping_weights, auto const& f) const {
+    bool const drops_any = dropping_weights && config_.attention_dropout > 0;
+    if (c.packed() && (drops_any || !Attention.causal))
+      throw std::invalid_argument("packed sequences are for causal layers without dropout of attention");
+    if (c.packed()) f(attention_of_pieces{});
+    else if (drops_any) f(attention_dropping{});
     else f(attention{});
   }
   template <class Op>
@@ -283,6 +287,7 @@ class layer final : public any_layer<T, E> {
     a.q = head_view(c.kept[q_], b, l, config_.key_dim), a.k = head_view(c.kept[k_], b, l, config_.key_dim);
     a.v = head_view(c.kept[v_], b, l, config_.value_dim), a.bias = bias_.table(c), a.chunk = config_.chunk;
     if (c.lengths()) a.lengths = contiguous(c.lengths(), b);
+    if constexpr (same<Op, attention_of_pieces>) { a.offsets = c.offsets(), a.max_length = c.longest(); }
     if constexpr (same<Op, attention_dropping>) {
       a.dropout = config_.attention_dropout, a.seed = ~(c.seed + config_.site + 1),
       a.offset = c.step * uint64(c.length);

@@ -109,6 +109,31 @@ class context {
     upload(host, lengths_pool_[lengths_place_], size_t(batch));
   }
 
+  /// Packed sequences: the batch is 1, and sequence s is at the positions offsets[s] .. offsets[s + 1] - 1 of it.
+  bool packed() const { return packed_sequences_ > 0; }
+  index_t sequences() const { return packed() ? packed_sequences_ : batch; }
+  /// The table in the executor's memory, absent without packed sequences; and the greatest length, else 0.
+  tensor_view<int32 const, 1> offsets() const {
+    if (!packed()) return {};
+    return contiguous<int32 const>(offsets_pool_.data(), packed_sequences_ + 1);
+  }
+  index_t longest() const { return packed() ? longest_ : 0; }
+  /// `host` has `sequences` + 1 offsets, from 0 to `length`, or is null.
+  void set_offsets(int const* host, index_t sequences) {
+    packed_sequences_ = 0, longest_ = 0;
+    if (host == nullptr) return;
+    for (index_t s = 0; s < sequences; s++) {
+      if (host[s + 1] <= host[s]) throw std::invalid_argument("a packed sequence without tokens");
+      longest_ = std::max(longest_, index_t(host[s + 1] - host[s]));
+    }
+    if (offsets_pool_.count() < size_t(sequences + 1)) {
+      offsets_pool_.rewind(0), offsets_pool_.take(sequences + 1);
+      offsets_pool_.commit();
+    }
+    upload(host, offsets_pool_.data(), size_t(sequences + 1));
+    packed_sequences_ = sequences;
+  }
+
   region parameter(index_t count, initial begin) {
     parameters_.push_back({values.take(count), begin});
     return gradients.take(count);
@@ -132,8 +157,8 @@ class context {
   /// Bytes allocated.
   size_t bytes() const {
     return values.bytes() + gradients.bytes() + statistics.bytes() + next_statistics.bytes() + kept.bytes() +
-           temporary.bytes() + totals.bytes() + integers.bytes() + lengths_pool_.bytes() + scratch_.bytes() +
-           device_.bytes();
+           temporary.bytes() + totals.bytes() + integers.bytes() + lengths_pool_.bytes() +
+           offsets_pool_.count() * sizeof(int32) + scratch_.bytes() + device_.bytes();
   }
 
   /// Requests workspace for a call.
@@ -145,8 +170,9 @@ class context {
         temporary.commit(), totals.commit();
     integers.commit(), lengths_pool_.commit();
   }
-  /// Call after all parts have reserved their workspace.
+  /// Call after all parts have reserved their workspace. Keeps a sufficient one.
   void commit_scratch() {
+    if (scratch_.data() != nullptr && scratch_.count() >= scratch_bytes_) return;
     scratch_.rewind(0);
     scratch_.take(index_t(scratch_bytes_));
     scratch_.commit();
@@ -190,6 +216,8 @@ class context {
   region lengths_place_;
   bool padded_ = false;
   index_t valid_rows_ = 0;
+  pool<int32, E> offsets_pool_;
+  index_t packed_sequences_ = 0, longest_ = 0;
 };
 
 /// Calls of operations within a model are correct by construction; a failing status is a bug of the model.

@@ -120,6 +120,7 @@ class conv_mixer final : public mixer<T, E> {
     return a;
   }
   void inputs(context<T, E> const& c, auto& a) const {
+    a.offsets = c.offsets(), a.max_length = c.longest();
     a.weight = contiguous(c.values[weight_], sets, Shape.taps, channels_);
     if (Shape.bias) a.bias = contiguous(c.values[bias_], sets, channels_);
     if (Shape.skip) a.omega = contiguous(c.values[omega_], channels_);
@@ -204,6 +205,7 @@ class ema_mixer : public mixer<T, E> {
     return a;
   }
   void inputs(context<T, E> const& c, auto& a) const {
+    a.offsets = c.offsets(), a.max_length = c.longest();
     auto const& v = c.values;
     a.delta = table(v[delta_]), a.alpha = table(v[alpha_]), a.beta = table(v[beta_]), a.gamma = table(v[gamma_]);
     if (Shape.skip) a.omega = contiguous(v[omega_], channels_);

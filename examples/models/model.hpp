@@ -41,21 +41,26 @@ struct model_config {
 
 /// A batch: tokens [sequences, length]. Targets are [sequences, length] (the next token; negative: ignored), or
 /// [sequences] or [sequences / 2] classes. `lengths` (optional) are the valid positions of sequences padded at the end.
+/// `offsets` (optional, models of the next token): sequences of different lengths are packed one after another. Tokens
+/// and targets are [offsets[sequences]]; those of sequence s begin at offsets[s], and offsets[0] is 0. `length` is not
+/// used. They have at most batch * length tokens of the configuration, in any number of sequences.
 struct examples {
   long sequences = 0, length = 0;
   int const* tokens = nullptr;
   int const* targets = nullptr;
   std::int64_t const* lengths = nullptr;
+  int const* offsets = nullptr;
 };
 
 /// A batch of pieces of sequences whose states lie in slots: tokens [sequences, length]; sequence s continues that in
 /// slots[s] and its first token has the position positions[s]. At position 0 a sequence begins, and what the slot held
-/// is ignored. The slots of a batch differ.
+/// is ignored. The slots of a batch differ. With `offsets` pieces have different lengths, as packed examples.
 struct slot_batch {
   long sequences = 0, length = 0;
   int const* tokens = nullptr;
   int const* slots = nullptr;
   std::int64_t const* positions = nullptr;
+  int const* offsets = nullptr;
 };
 
 struct step_result {
@@ -96,8 +101,8 @@ class model {
   /// The same for a pool of `slots` states, for sequences that begin and end independently of each other. Replaces the
   /// states of `evaluate_continued` and `read`, which replace the slots in turn.
   virtual void make_slots(long slots) = 0;
-  /// Reads the pieces and returns their logits. sequences * length is at most batch * length of the configuration, a
-  /// piece has at most `length` tokens.
+  /// Reads the pieces and returns the logits of their tokens, of which there are at most batch * length of the
+  /// configuration; a piece has at most `length` tokens.
   virtual void read_slots(slot_batch const&, float* logits) = 0;
   /// Bytes of the states of one sequence.
   virtual std::size_t state_bytes() const = 0;

@@ -18,7 +18,7 @@ template <class T, class E>
 using layer_maker = std::function<std::unique_ptr<any_layer<T, E>>(context<T, E>&, layer_config const&)>;
 
 /// All memory is planned and allocated in the constructor, except the state of continued sequences, which is allocated
-/// on first use.
+/// on first use, and more workspace for packed sequences where they need it.
 template <class T, class E>
 class network final : public model {
  public:
@@ -217,16 +217,24 @@ class network final : public model {
   /// Checks the arguments of a call and uploads the batch.
   void begin(examples const& e, bool targets) {
     auto const at_most = [](long n, long most) { return n >= 1 && n <= most; };
-    require_that(at_most(e.sequences, config_.batch),
-                 [&] { return text(e.sequences) + " sequences, but the model takes 1 to " + text(config_.batch); });
-    require_that(at_most(e.length, config_.length), [&] {
-      return "a length of " + text(e.length) + ", but the model takes 1 to " + text(config_.length);
-    });
+    if (e.offsets) {
+      require_that(config_.head == head_kind::next_token && e.lengths == nullptr, [] {
+        return std::string("packed sequences are for models of the next token, and have no padding");
+      });
+      pack(e.sequences, e.offsets);
+    } else {
+      require_that(at_most(e.sequences, config_.batch),
+                   [&] { return text(e.sequences) + " sequences, but the model takes 1 to " + text(config_.batch); });
+      require_that(at_most(e.length, config_.length), [&] {
+        return "a length of " + text(e.length) + ", but the model takes 1 to " + text(config_.length);
+      });
+      c_.batch = e.sequences, c_.length = e.length;
+      c_.set_offsets(nullptr, 0);
+    }
     require_that(config_.head != head_kind::pair_class || e.sequences % 2 == 0,
                  [] { return std::string("an odd number of sequences, but the model takes pairs"); });
     require_that(e.tokens != nullptr, [] { return std::string("there are no tokens"); });
     require_that(!targets || e.targets != nullptr, [] { return std::string("training needs targets"); });
-    c_.batch = e.sequences, c_.length = e.length;
     check_tokens(e.tokens);
     for (index_t i = 0; e.targets && i < head_->rows(c_); i++)
       require_that(e.targets[i] < outcomes(),
@@ -235,6 +243,17 @@ class network final : public model {
     c_.upload(e.tokens, c_.integers[tokens_], size_t(c_.rows()));
     if (e.targets) c_.upload(e.targets, c_.integers[targets_], size_t(head_->rows(c_)));
     c_.training = false;
+    if (!e.offsets) return;
+    for (block const& b : blocks_) b.first->reserve(c_);
+    c_.commit_scratch();
+  }
+  /// Sets the extents of packed sequences.
+  void pack(index_t sequences, int const* offsets) {
+    index_t const most = config_.batch * config_.length;
+    require_that(sequences >= 1 && sequences <= most && offsets[0] == 0 && offsets[sequences] <= most,
+                 [&] { return "packed sequences must begin at 0, and have 1 to " + text(most) + " tokens"; });
+    c_.batch = 1, c_.length = offsets[sequences];
+    c_.set_offsets(offsets, sequences);
   }
   void check_tokens(int const* tokens) const {
     index_t const all = config_.embedding == embedding_kind::table ? config_.vocabulary : 256;
@@ -244,13 +263,22 @@ class network final : public model {
   }
   void begin(slot_batch const& b) {
     if (slots_ == 0) throw std::logic_error("there are no slots");
-    index_t const rows = config_.batch * config_.length;
-    require_that(b.length >= 1 && b.length <= config_.length, [&] {
-      return "pieces of " + text(b.length) + " tokens, but the model takes 1 to " + text(config_.length);
-    });
-    require_that(b.sequences >= 1 && b.sequences <= rows / b.length, [&] {
-      return text(b.sequences) + " pieces of " + text(b.length) + " tokens, but the model takes " + text(rows) +
-             " tokens";
+    if (b.offsets) {
+      pack(b.sequences, b.offsets);
+    } else {
+      index_t const rows = config_.batch * config_.length;
+      require_that(b.length >= 1 && b.length <= config_.length, [&] {
+        return "pieces of " + text(b.length) + " tokens, but the model takes 1 to " + text(config_.length);
+      });
+      require_that(b.sequences >= 1 && b.sequences <= rows / b.length, [&] {
+        return text(b.sequences) + " pieces of " + text(b.length) + " tokens, but the model takes " + text(rows) +
+               " tokens";
+      });
+      c_.batch = b.sequences, c_.length = b.length;
+      c_.set_offsets(nullptr, 0);
+    }
+    require_that(c_.longest() <= config_.length, [&] {
+      return "a piece of " + text(c_.longest()) + " tokens, but the model takes 1 to " + text(config_.length);
     });
     require_that(b.tokens != nullptr && b.slots != nullptr && b.positions != nullptr,
                  [] { return std::string("there are no tokens, slots or positions"); });
@@ -259,13 +287,15 @@ class network final : public model {
                    [&] { return "a slot " + text(b.slots[s]) + ", but valid are 0 to " + text(slots_ - 1); });
       require_that(b.positions[s] >= 0, [] { return std::string("a negative position"); });
     }
-    c_.batch = b.sequences, c_.length = b.length;
     check_tokens(b.tokens);
     c_.set_lengths(nullptr);
     c_.upload(b.tokens, c_.integers[tokens_], size_t(c_.rows()));
     c_.upload(b.slots, slot_table_[slot_numbers_], size_t(b.sequences));
     c_.upload(b.positions, position_table_[positions_], size_t(b.sequences));
     c_.training = false;
+    if (!b.offsets) return;
+    for (block const& each : blocks_) each.first->reserve_piece(c_, in_slots(slots_));
+    c_.commit_scratch();
   }
   /// Logits of rows of the last batch.
   void copy_logits(index_t first, index_t count, float* to) const {
@@ -319,8 +349,8 @@ class network final : public model {
   passage<T, E> in_slots(index_t slots) const {
     return {.states = &states_,
             .state_rows = slots,
-            .slots = contiguous<int32 const>(slot_table_[slot_numbers_], c_.batch),
-            .positions = contiguous<index_t const>(position_table_[positions_], c_.batch)};
+            .slots = contiguous<int32 const>(slot_table_[slot_numbers_], c_.sequences()),
+            .positions = contiguous<index_t const>(position_table_[positions_], c_.sequences())};
   }
   /// Allocates the states of so many sequences, or slots of a pool, and workspace for pieces of one of them or of a
   /// batch.
@@ -330,6 +360,7 @@ class network final : public model {
     c_.batch = sequences;
     for (block& b : blocks_) b.first->plan_states(c_, states_);
     states_.commit();
+    c_.set_offsets(nullptr, 0);
     for (index_t length :
          {index_t(config_.length), index_t(4), index_t(3), index_t(2), index_t(1)}) {  // short pieces use other kernels
       c_.length = std::min(index_t(config_.length), length);
@@ -344,6 +375,7 @@ class network final : public model {
   /// Processes a piece and updates the state.
   void advance(examples const& e) {
     next_token_only();
+    require_that(e.offsets == nullptr, [] { return std::string("packed sequences continue in slots: read_slots"); });
     if (slots_ > 0 || planned_ == 0) reset_state();
     if (carried_ != 0 && carried_ != e.sequences)
       throw std::invalid_argument(std::to_string(e.sequences) + " sequences continue, but the last call had " +

@@ -14,8 +14,8 @@ struct passage {
   memory_of<T, E> const* states = nullptr;
   index_t state_rows = 0;  ///< sequences that have states
   index_t position = 0;    ///< absolute position of the first token of all sequences, if there are no slots
-  /// [batch], in the executor's memory. Sequence b has the state in slot slots[b], and its first token has the position
-  /// positions[b]. Absent: slot b, and `position`.
+  /// [sequences], in the executor's memory. Sequence s has the state in slot slots[s], and its first token has the
+  /// position positions[s]. Absent: slot s, and `position`.
   tensor_view<int32 const, 1> slots = {};
   tensor_view<index_t const, 1> positions = {};
 };

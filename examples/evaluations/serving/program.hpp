@@ -57,7 +57,8 @@ inline int serve(options const& o) {
   auto from = tcnca::training::read_checkpoint(o.checkpoint);
   auto config = language::model_of(from.configuration);
   config.threads = o.config.threads;
-  config.length = std::max(o.sequences, o.longest_prompt + o.longest_reply);
+  long const prompts = std::min({o.admit, o.sequences, o.requests}) * o.longest_prompt;  // tokens of a call
+  config.length = std::max({o.sequences, o.longest_prompt + o.longest_reply, prompts});
   auto const known = language::alphabet::of_ranges(from.configuration.text("alphabet"));
   request_source const source(known.ids(language::read_file(o.text)), o.longest_prompt, o.longest_reply, o.config.seed);
   auto const model = tcnca::models::make_model(config);

@@ -63,23 +63,35 @@ class server {
   double steady_seconds = 0;
 
  private:
-  /// Reads the prompts of new sequences; each gives the first token of its reply.
+  /// Reads the prompts of new sequences in one call, packed; each gives the first token of its reply.
   long admit() {
-    long count = 0;
-    for (; count < config_.admit && !free_.empty() && next_ < config_.requests; count++) {
-      auto const start = clock::now();
+    auto const start = clock::now();
+    std::size_t const before = active_.size();
+    std::vector<int> prompts, offsets{0};
+    while (long(active_.size() - before) < config_.admit && !free_.empty() && next_ < config_.requests) {
       request r = source_(next_++);
-      int const slot = free_.back();
+      prompts.insert(prompts.end(), r.tokens.begin(), r.tokens.end());
+      offsets.push_back(int(prompts.size()));
+      slots_.push_back(free_.back()), positions_.push_back(0), active_.push_back(std::move(r));
       free_.pop_back();
-      std::int64_t const begin = 0;
-      auto const v = std::size_t(config_.vocabulary);
-      if (logits_.size() < std::size_t(r.prompt) * v) logits_.resize(std::size_t(r.prompt) * v);
-      model_.read_slots({1, r.prompt, r.tokens.data(), &slot, &begin}, logits_.data());
-      append(r, logits_.data() + std::size_t(r.prompt - 1) * v);
-      prompt_tokens += r.prompt;
-      positions_.push_back(r.prompt), slots_.push_back(slot), active_.push_back(std::move(r));
-      first_token.add(std::chrono::duration<double>(clock::now() - start).count(), 1);
     }
+    auto const count = long(active_.size() - before);
+    if (count == 0) return 0;
+    auto const v = std::size_t(config_.vocabulary);
+    if (logits_.size() < prompts.size() * v) logits_.resize(prompts.size() * v);
+    model_.read_slots({.sequences = count,
+                       .tokens = prompts.data(),
+                       .slots = slots_.data() + before,
+                       .positions = positions_.data() + before,
+                       .offsets = offsets.data()},
+                      logits_.data());
+    for (std::size_t i = 0; i < std::size_t(count); i++) {
+      request& r = active_[before + i];
+      append(r, logits_.data() + std::size_t(offsets[i + 1] - 1) * v);
+      positions_[before + i] = r.prompt;
+    }
+    prompt_tokens += long(prompts.size());
+    first_token.add(std::chrono::duration<double>(clock::now() - start).count(), count);
     drop();
     return count;
   }

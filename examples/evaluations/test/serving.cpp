@@ -59,7 +59,8 @@ class hashing_model final : public tcnca::testing::empty_model {
       state& now = state_.at(std::size_t(b.slots[s]));
       if (b.positions[s] == 0) now = {};
       EXPECT_EQ(now.position, b.positions[s]);
-      read(now, b.tokens + s * b.length, b.length, logits + s * b.length * vocabulary);
+      long const begin = b.offsets ? b.offsets[s] : s * b.length, end = b.offsets ? b.offsets[s + 1] : begin + b.length;
+      read(now, b.tokens + begin, end - begin, logits + begin * vocabulary);
     }
   }
   void logits(examples const& e, float* logits) override {
