@@ -102,9 +102,15 @@ struct conv_stack_vector_layout {
       set_shifts(p.walk[direction_index], direction_index, length, state);
       longest = max_of(longest, p.walk[direction_index].output_shift);
     }
-    // A short sequence is one step: nothing is copied from step to step.
-    index_t const all = longest + whole + block, usual = min_of(index_t(Policy.tile), 64 * P);
-    bool const one_step = length <= min_of(Policy.single_tile_limit, 128 * P) || all <= usual;
+    // A run of a level costs about 100 cycles besides its vectors, so a step has many vectors; more than 256, in and
+    // out, would exceed the first cache. A short sequence is one step: nothing is copied from step to step, and all
+    // windows remain in the second cache. Emerald Rapids, K 4 f 4 D 6, fp32, one thread, GFLOP/s (2026-12-01):
+    //   vectors of a step     64    128   256   512 | one step
+    //   at 4096               51    52    58        | 74
+    //   at 16384              59    62    67    71  | 79
+    //   at 131072             55    55    59    60
+    index_t const all = longest + whole + block, usual = min_of(index_t(Policy.tile), 256 * P);
+    bool const one_step = length <= min_of(Policy.single_tile_limit, 1024 * P) || all <= usual;
     p.step = one_step ? all : usual;
     size_t const begin = memory.shared_memory;
     size_t end = begin;
