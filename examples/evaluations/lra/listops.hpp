@@ -23,8 +23,10 @@ constexpr std::array<char const*, digit> names{"[MIN", "[MAX", "[MED", "[SM", "]
 /// Text form of a token.
 inline std::string text(std::span<std::uint8_t const> tokens) {
   std::string out;
-  for (std::uint8_t const t : tokens)
-    out += (out.empty() ? "" : " ") + (t < digit ? std::string(names[t]) : std::to_string(t - digit));
+  for (std::uint8_t const t : tokens) {
+    if (!out.empty()) out += ' ';
+    out += t < digit ? std::string(names[t]) : std::to_string(t - digit);
+  }
   return out;
 }
 
