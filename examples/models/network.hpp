@@ -2,7 +2,6 @@
 #pragma once
 #include <chrono>
 #include <cmath>
-#include <cstring>
 #include <functional>
 
 #include "adam.hpp"
@@ -11,6 +10,7 @@
 #include "feed_forward.hpp"
 #include "head.hpp"
 #include "layer.hpp"
+#include "saved_state.hpp"
 
 namespace tcnca::models {
 
@@ -149,39 +149,9 @@ class network final : public model {
     return std::isfinite(last_norm_) ? "" : "a gradient";
   }
 
-  std::vector<saved_part> save() const override {
-    std::vector<saved_part> parts;
-    for (auto const& r : state_arrays()) {
-      parts.push_back({r.name, std::vector<char>(r.count * sizeof(T))});
-      c_.download(reinterpret_cast<char const*>(r.data), parts.back().bytes.data(), parts.back().bytes.size());
-    }
-    index_t const steps = optimiser_->steps();
-    parts.push_back({"steps", std::vector<char>(sizeof steps)});
-    std::memcpy(parts.back().bytes.data(), &steps, sizeof steps);
-    return parts;
-  }
+  std::vector<saved_part> save() const override { return save_state(c_, state_arrays(), optimiser_->steps()); }
   void load(std::vector<saved_part> const& parts) override {
-    auto const regions = state_arrays();
-    auto const wrong = [](std::string const& what) {
-      return std::invalid_argument("what was saved is not of a model of this configuration: " + what);
-    };
-    index_t steps = 0;
-    if (parts.size() != regions.size() + 1)
-      throw wrong("it has " + std::to_string(parts.size()) + " parts, expected " + std::to_string(regions.size() + 1) +
-                  " are due");
-    for (size_t i = 0; i < parts.size(); i++) {
-      std::string const name = i < regions.size() ? regions[i].name : "steps";
-      size_t const bytes = i < regions.size() ? regions[i].count * sizeof(T) : sizeof steps;
-      if (parts[i].name != name) throw wrong("it has the part \"" + parts[i].name + "\" where \"" + name + "\" is due");
-      if (parts[i].bytes.size() != bytes)
-        throw wrong("the part \"" + name + "\" has " + std::to_string(parts[i].bytes.size()) + " bytes where " +
-                    std::to_string(bytes) + " are due");
-    }
-    std::memcpy(&steps, parts.back().bytes.data(), sizeof steps);
-    if (steps < 0) throw wrong("its number of steps is negative");
-    for (size_t i = 0; i < regions.size(); i++)
-      c_.upload(parts[i].bytes.data(), reinterpret_cast<char*>(regions[i].data), parts[i].bytes.size());
-    optimiser_->steps() = steps;
+    optimiser_->steps() = load_state(c_, state_arrays(), parts);
   }
 
   std::size_t parameter_count() const override { return c_.parameter_count(); }
@@ -393,13 +363,7 @@ class network final : public model {
     return sum == T(0);
   }
 
-  /// The arrays that `save` and `load` transfer, in addition to the number of steps.
-  struct state_array {
-    char const* name;
-    T* data;
-    size_t count;
-  };
-  std::vector<state_array> state_arrays() const {
+  std::vector<state_array<T>> state_arrays() const {
     size_t const n = c_.values.count();
     return {{"parameters", c_.values.data(), n},
             {"statistics", c_.statistics.data(), c_.statistics.count()},
