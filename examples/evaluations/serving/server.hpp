@@ -25,7 +25,7 @@ class server {
   using clock = std::chrono::steady_clock;
 
  public:
-  /// Keeps references. The model's `length` is at least the number of slots and the longest prompt.
+  /// Keeps references. The model's `length` is at least the number of slots and of the tokens of `admit` prompts.
   server(tcnca::models::model& model, request_source const& source, server_config const& config)
       : model_(model), source_(source), config_(config), logits_(std::size_t(config.slots * config.vocabulary)) {
     model.make_slots(config.slots);
