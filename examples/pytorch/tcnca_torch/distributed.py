@@ -190,10 +190,11 @@ class _ConvStack(torch.autograd.Function):
         x_after, grad_after = after.tensor_split(2, 1)
         gradients = stack.backward_operator(_joined(grad_y, grad_after), None, _joined(x, x_after), *parameters, state,
                                             ctx.shape, ctx.position, needed)
-        others = stack.backward_operator(grad_after, None, _joined(x[:, :, :0], x_after), *parameters, state_after,
-                                         ctx.shape, ctx.position + length, (False, *needed[1:]))
-        # The sums over this rank's positions: without those over the samples of the next ranks.
-        own = gradients[0][:, :, :length] if needed[0] else None, *(a - b for a, b in zip(gradients[1:4], others[1:4]))
+        own = [gradients[0][:, :, :length] if needed[0] else None, *gradients[1:4]]
+        if any(needed[1:]):  # the sums over this rank's positions: without those over the samples of the next ranks
+            others = stack.backward_operator(grad_after, None, _joined(x[:, :, :0], x_after), *parameters, state_after,
+                                             ctx.shape, ctx.position + length, (False, *needed[1:]))
+            own[1:] = (a - b for a, b in zip(own[1:], others[1:4]))
         return None, None, *_needed(ctx, own, tensors)
 
 

@@ -1,11 +1,13 @@
 """chunked_attention: against scaled_dot_product_attention on chunks, with states, types, torch.compile."""
 import unittest
+from unittest import mock
 
 import torch
 
 import reference
 from support import TestCase, leaves
 from tcnca_torch import ChunkedAttentionShape, chunked_attention, chunked_attention_step, rotary_bias
+from tcnca_torch.operators import attention as operators
 
 SOFTMAX = ChunkedAttentionShape(causal=True)
 BATCH, HEADS, LENGTH, CHUNK, KEY_DIM, VALUE_DIM = 2, 2, 24, 8, 16, 24
@@ -54,19 +56,14 @@ class ChunkedAttention(TestCase):
                                          return_state=True)
             return torch.autograd.grad(o.sum() + sum(t.sin().sum() for t in after), [given[i] for i in chosen])
         every = gradients_of(range(6))
+        results = "grad_q", "grad_k", "grad_v", "grad_bias", "grad_keys_in", "grad_values_in"
         for chosen in ((0,), (1,), (2,), (3,), (4,), (5,), (0, 3), (1, 2, 5)):
-            for i, g in zip(chosen, gradients_of(chosen)):
-                self.equal(g, every[i])
-
-    def test_others_are_not_computed(self):
-        q, k, v, bias = (t.detach() for t in inputs())
-        source = ChunkedAttentionShape(causal=True, bias=True).source
-        arguments = None, source, CHUNK, 0, 0.0, 0.0
-        o, lse, *_ = torch.ops.tcnca.chunked_attention(q, k, v, bias, None, None, None, *arguments, False)
-        found = torch.ops.tcnca.chunked_attention_backward(
-            torch.ones_like(o), None, None, q, k, v, bias, None, None, None, None, o, lse, *arguments[1:],
-            (False, False, True, False, False, False))
-        self.assertEqual([g.numel() for g in found], [0, 0, v.numel(), 0, 0, 0])
+            with mock.patch.object(operators, "call", side_effect=operators.call) as call:
+                for i, g in zip(chosen, gradients_of(chosen)):
+                    self.equal(g, every[i])
+            given = dict(zip((name for name, *_ in operators.BACKWARD.arguments), call.call_args.args[4]))
+            # The library does not compute the absent ones.
+            self.assertEqual([given[name] is not None for name in results], [i in chosen for i in range(6)])
 
     def test_opcheck(self):
         q, k, v, bias = inputs()
@@ -76,6 +73,14 @@ class ChunkedAttention(TestCase):
         detached = [t.detach() for t in (q, k, v, bias)]
         torch.library.opcheck(torch.ops.tcnca.chunked_attention_step.default,
                               (*detached, None, *(s.detach() for s in states()), source, CHUNK, 3, 0.0))
+        numbers = source, CHUNK, 3, 0.0, 0.0
+        before = [s.detach() for s in states()]
+        o, lse, *after = torch.ops.tcnca.chunked_attention(*detached, None, *before, None, *numbers, True)
+        for needed in ([True] * 6, [False, True, False, False, True, False]):
+            torch.library.opcheck(
+                torch.ops.tcnca.chunked_attention_backward.default,
+                (torch.randn_like(o), *map(torch.randn_like, after), *detached, None, *before, None, o, lse, *numbers,
+                 needed))
 
     def test_torch_compile(self):
         def f(q, k, v, bias):

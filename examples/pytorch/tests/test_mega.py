@@ -110,6 +110,12 @@ class FromFairseq(TestCase):
         x = torch.randn(2, LENGTH, CHANNELS, dtype=torch.float64)
         with torch.no_grad():
             self.close(layer(x), released(x.transpose(0, 1)).transpose(0, 1), 1e-13)
+            # Packed, with lengths that the released code takes: multiples of the chunk.
+            packed, offsets = x.reshape(1, 2 * LENGTH, CHANNELS), (0, CHUNK, CHUNK, LENGTH, 2 * LENGTH)
+            y = layer(packed, offsets=torch.tensor(offsets, dtype=torch.int32))
+            for first, end in ((0, CHUNK), (CHUNK, LENGTH), (LENGTH, 2 * LENGTH)):
+                expected = released(packed[:, first:end].transpose(0, 1)).transpose(0, 1)
+                self.close(y[:, first:end], expected, 1e-13)
 
     def test_causal(self):
         self.compare(Released(False, SimpleBias, "softmax", True))
